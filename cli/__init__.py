@@ -1,0 +1,1 @@
+"""The command line: a thin layer that turns strings into objects and calls the public API."""

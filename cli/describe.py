@@ -1,0 +1,114 @@
+"""``merge describe NAME``: a plug-in's options, defaults, ranges and paper."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import click
+
+
+@click.command("describe")
+@click.argument("name")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
+    """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer or objective)."""
+    from merging.discovery import load_all
+    from merging.errors import unknown
+    from merging.registry import KINDS
+
+    for warning in load_all(plugin):
+        click.echo(f"warning: {warning}", err=True)
+    found = [(kind, registry[name]) for kind, registry in KINDS.items() if name in registry]
+    if not found:
+        everything = [entry for registry in KINDS.values() for entry in registry]
+        raise unknown("plug-in", name, everything, "see: merge list")
+    described = [describe(kind, plugin_class) for kind, plugin_class in found]
+    if as_json:
+        click.echo(json.dumps(described[0] if len(described) == 1 else described, indent=1, ensure_ascii=False))
+    else:
+        for entry in described:
+            _print(entry)
+
+
+def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
+    """Everything a plug-in declares, as JSON-ready values."""
+    from merging.options import UNSET, options_of
+
+    options = []
+    for declared in options_of(plugin):
+        spec = declared.spec
+        entry = {
+            "name": declared.name,
+            "type": getattr(declared.type, "__name__", str(declared.type)).replace("NoneType", "none"),
+            "default": None if declared.default is UNSET else declared.default,
+            "low": spec.low,
+            "high": spec.high,
+            "choices": list(spec.choices),
+            "help": spec.help,
+        }
+        if spec.profiles is not None:
+            entry["profiles"] = dict(spec.profiles)
+        options.append(entry)
+    data = {
+        "kind": kind,
+        "name": plugin.name,
+        "summary": plugin.summary,
+        "description": inspect.cleandoc(plugin.__doc__ or ""),
+        "paper": plugin.paper,
+        "defined_in": plugin.__module__,
+        "options": options,
+    }
+    if kind == "strategy":
+        data |= {"needs": sorted(plugin.needs), "min_models": plugin.min_models, "gives": plugin.gives}
+    return data
+
+
+def _print(data: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"[bold]{data['name']}[/] ({data['kind']}): {data['summary']}", highlight=False)
+    console.print(f"\n{data['description']}", highlight=False, markup=False)
+    if data["paper"]:
+        console.print(f"\nSource: {data['paper']}", highlight=False)
+    if "needs" in data:
+        needs = ", ".join(data["needs"]) or "weights only"
+        console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
+    if not data["options"]:
+        console.print("\nNo options.")
+        return
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for entry in data["options"]:
+        limits = f"; {_range(entry)}" if _range(entry) else ""
+        table.add_row(f"[bold]{entry['name']}[/]", f"{entry['help']} [dim](default {_default(entry)}{limits})[/]")
+    console.print(f"\nOptions, set with -o {data['kind']}.NAME=VALUE:", highlight=False)
+    console.print(table, highlight=False)
+
+
+def _default(entry: dict[str, Any]) -> str:
+    profiles = entry.get("profiles")
+    if profiles is None:
+        return _plain(entry["default"])
+    values = {_plain(value) for value in profiles.values()}
+    return values.pop() if len(values) == 1 else ", ".join(f"{_plain(v)} in {name}" for name, v in profiles.items())
+
+
+def _plain(value: Any) -> str:
+    if value in (None, ()):
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _range(entry: dict[str, Any]) -> str:
+    if entry["choices"]:
+        return " | ".join(entry["choices"])
+    low, high = entry["low"], entry["high"]
+    if low is None and high is None:
+        return "true | false" if entry["type"] == "bool" else ""
+    return f"{'' if low is None else f'{low:g}'} … {'' if high is None else f'{high:g}'}".strip()

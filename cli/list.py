@@ -1,0 +1,40 @@
+"""``merge list``: every registered plug-in, a line each."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command("list")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(plugin: tuple[str, ...], as_json: bool) -> None:
+    """List strategies, partitioners, optimizers and objectives."""
+    from merging.discovery import load_all
+    from merging.registry import KINDS
+
+    for warning in load_all(plugin):
+        click.echo(f"warning: {warning}", err=True)
+    found = {kind: {name: registry[name].summary for name in registry} for kind, registry in KINDS.items()}
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "name", "what it does"):
+        table.add_column(column)
+    for kind, entries in found.items():
+        for number, (name, summary) in enumerate(entries.items()):
+            table.add_row("" if number else kind, f"[bold]{name}[/]", summary)
+        table.add_section()
+    Console().print(table)
+    click.echo("\nmerge describe NAME shows options, defaults and paper.")

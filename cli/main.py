@@ -1,0 +1,79 @@
+"""``merge``: the group of commands, loaded one by one so that ``--help`` needs no torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from merging.errors import MergingError, unknown
+
+COMMANDS = {
+    "run": "Merge a pool of models into one better model.",
+    "list": "List strategies, partitioners, optimizers and objectives.",
+    "describe": "Options, defaults, ranges and paper of one plug-in.",
+    "apply": "Rebuild a merged model from its recipe, bit for bit.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when it is called; the list of commands is known without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"merging.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS, "see: merge --help")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP.",
+)
+@click.version_option(package_name="merging", prog_name="merge")
+def cli() -> None:
+    """Merge fine-tuned models into one better model, with pluggable strategies."""
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
+    # Idle OpenMP threads would spin on cores that others could use; torch reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        code = cli.main(standalone_mode=False)
+    except MergingError as error:
+        code = _fail(str(error), 2)
+    except click.exceptions.Abort:
+        code = _fail("interrupted", 130)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:  # the reader (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    return code

@@ -1,0 +1,184 @@
+"""What a run is asked for: flags over merge.toml over defaults, as one plain value that the journal can keep."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from merging.errors import MergingError, OptionError, unknown
+from merging.registry import KINDS
+
+TOML = "merge.toml"
+DEFAULTS: dict[str, Any] = {
+    "strategy": "manifoldmix",
+    "partitioner": "whole",
+    "optimizer": "nevergrad-cobyla",
+    "objective": "accuracy",
+    "seed": 0,
+    "device": "auto",
+    "format": "safetensors",
+    "baselines": True,
+    "tests": True,
+}
+
+
+class _Table(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class TaskTable(_Table):
+    """[task]: a registered name, or a model with its data."""
+
+    name: str | None = None
+    model: str | None = None
+    held_out: str | None = None
+    test: str | None = None
+    shifts: dict[str, str] = {}
+    train: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+class PoolTable(_Table):
+    """[pool]: the checkpoints."""
+
+    models: list[str] = []
+    base: str | None = None
+
+
+class RunTable(_Table):
+    """[run]: what the flags of ``merge run`` say."""
+
+    strategy: str | None = None
+    partitioner: str | None = None
+    optimizer: str | None = None
+    objective: str | None = None
+    budget: int | None = None
+    max_evaluations: int | None = None
+    seed: int | None = None
+    device: str | None = None
+    output: str | None = None
+    format: str | None = None
+    freeze: list[str] = []
+    plugin: list[str] = []
+    baselines: bool | None = None
+    tests: bool | None = None
+    options: dict[str, Any] = {}
+
+
+class File(_Table):
+    """The whole of merge.toml."""
+
+    task: TaskTable = TaskTable()
+    pool: PoolTable = PoolTable()
+    run: RunTable = RunTable()
+
+
+def read_toml(path: Path) -> File:
+    """Reads and checks a merge.toml.
+
+    Raises:
+        MergingError: no TOML, an unknown key (the nearest is named) or a value of the wrong type.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise MergingError(f"{path}: {error}") from None
+    try:
+        return File.model_validate(data)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            table = {"task": TaskTable, "pool": PoolTable, "run": RunTable}.get(place[0], File)
+            known = table.model_fields if len(place) > 1 else File.model_fields
+            where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
+            raise MergingError(str(unknown(where, place[-1], known))) from None
+        raise MergingError(f"{path}: {'.'.join(place)}: {first['msg']}") from None
+
+
+def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """[run.options] as written, either ``"strategy.tau" = 1`` or ``strategy.tau = 1``, to kind → option → value."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in nested.items():
+        pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
+        for inner, content in pairs:
+            _put(found, key if inner is None else f"{key}.{inner}", content)
+    return found
+
+
+def parse_options(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``-o strategy.tau=0.99``; an option given twice becomes a list."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"-o {text}: write it as kind.option=value, such as -o strategy.tau=0.99")
+        _put(found, key, value)
+    return found
+
+
+def _put(found: dict[str, dict[str, Any]], key: str, value: Any) -> None:
+    kind, dot, name = key.partition(".")
+    if not dot:
+        raise OptionError(f"option '{key}' says no kind; write kind.option, such as strategy.tau")
+    if kind not in KINDS:
+        raise OptionError(str(unknown("kind of option", kind, KINDS)))
+    values = found.setdefault(kind, {})
+    if name in values:
+        before = values[name]
+        values[name] = [*(before if isinstance(before, list) else [before]), value]
+    else:
+        values[name] = value
+
+
+def combine(flags: Mapping[str, Any], file: File | None) -> dict[str, Any]:
+    """Flags win over the file, the file over the defaults; paths become absolute.
+
+    Returns:
+        A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
+    """
+    table = file or File()
+    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, "budget", "max_evaluations"))
+    request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
+    request |= {key: flags[key] for key in request if flags.get(key) is not None}
+    request["models"] = [_absolute(path) for path in flags.get("models") or table.pool.models]
+    base = flags.get("base") or table.pool.base
+    request["base"] = _absolute(base) if base else None
+    described = table.task.model_dump(exclude_defaults=True)
+    request["task"] = flags.get("task") or table.task.name or described or None
+    if request["task"] is described and not (described.get("model") and described.get("held_out")):
+        raise MergingError("[task] needs a name, or a model and held_out data (held_out = \"file.npz:KEY\")")
+    request["freeze"] = list(flags.get("freeze") or table.run.freeze)
+    request["plugin"] = [_absolute(path) for path in (*table.run.plugin, *(flags.get("plugin") or ()))]
+    options = flatten_options(table.run.options)
+    for kind, values in parse_options(tuple(flags.get("options") or ())).items():
+        options[kind] = options.get(kind, {}) | values
+    request["options"] = options
+    request["output"] = flags.get("output") or table.run.output
+    if not request["models"] and request["task"] is None:
+        request["task"] = "digits"
+        request["partitioner"] = request["partitioner"] or "clip-c8"
+    return request | {key: value for key, value in DEFAULTS.items() if request[key] is None}
+
+
+def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> None:
+    """Refuses code that a file, not the user's own command line, asks to run.
+
+    Raises:
+        MergingError: a ``python:`` entry or a plug-in, without ``--trust-code``.
+    """
+    task = request["task"]
+    entries = [task] if isinstance(task, str) else list((task or {}).values())
+    wanted = [entry for entry in entries if isinstance(entry, str) and entry.startswith("python:")]
+    wanted += request["plugin"]
+    if wanted and not trusted:
+        raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,61 @@
+"""From strings to objects: the only place where names become plug-ins, tasks and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import click
+
+from merging.errors import RequirementError
+from merging.options import build
+from merging.registry import KINDS
+
+
+def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The four plug-ins of a request, with their options.
+
+    Raises:
+        MergingError: an unknown name or option, or a value out of range.
+    """
+    from merging.discovery import load_all
+
+    for warning in load_all(request["plugin"]):
+        click.echo(f"warning: {warning}", err=True)
+    return {kind: build(registry[request[kind]], request["options"].get(kind, {})) for kind, registry in KINDS.items()}
+
+
+def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[Any, Any]:
+    """The task (or None, where the strategy needs none) and the pool.
+
+    Raises:
+        MergingError: no models, no data, or nothing that fits.
+    """
+    from merging.pool import ModelPool
+    from merging.task import Task
+
+    task = cast("Task | None", _task(request["task"]))
+    if request["models"]:
+        if task is None and needs & {"model", "objective", "train", "gradients"}:
+            raise RequirementError(
+                f"strategy '{request['strategy']}' evaluates models: give --task, or a merge.toml with a [task]; "
+                "strategies that only average weights (uniform) need none"
+            )
+        return task, ModelPool.open(request["models"], request["base"])
+    if task is None or task.pool is None:
+        raise RequirementError("no models given; name files, folders or patterns with --models")
+    pool = task.pool()
+    if request["base"]:
+        from merging.checkpoint import Checkpoint
+
+        pool = ModelPool(pool.checkpoints, Checkpoint(request["base"]))
+    return task, pool
+
+
+def _task(wanted: Any) -> Any:
+    if wanted is None:
+        return None
+    from merging.tasks.catalogue import load_task
+    from merging.tasks.described import described_task
+
+    return load_task(wanted) if isinstance(wanted, str) else described_task(wanted)

@@ -1,0 +1,227 @@
+"""``merge run``: everything from a pool to a merged model."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merging.cli.request import TOML, check_trust, combine, read_toml
+from merging.errors import FolderError, MergingError
+
+
+@click.command(
+    "run",
+    epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
+)
+@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
+@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
+@click.option("--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]")
+@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: nevergrad-cobyla]")
+@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
+@click.option("-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable.")
+@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]")
+@click.option("--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations.")
+@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
+@click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself.")
+@click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
+@click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml or a resumed run load python: entries and plug-ins.")
+def command(**flags: Any) -> None:
+    """Merge a pool of models into one better model.
+
+    Ranks the models on held-out data, runs the baselines (best single model, uniform and greedy soup) and the
+    strategy, compares them on test and shifted sets, and writes model, recipe, report and model card.
+    """
+    started = process_start()
+    request = _request(flags)
+    if flags["dry_run"]:
+        _dry_run(request)
+        return
+    _execute(request, flags, started)
+
+
+def _request(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags over merge.toml, or over the request of the run to resume."""
+    if flags["resume"]:
+        return _resumed(flags)
+    task = flags["task"]
+    from_file = task is not None and task.endswith(".toml")
+    path = Path(task) if from_file else Path(TOML)
+    file = read_toml(path) if from_file or path.is_file() else None
+    if from_file:
+        flags = flags | {"task": None}
+    request = combine(flags, file)
+    if file is not None:
+        own = combine(flags | dict.fromkeys(("task", "plugin")), file)
+        if not flags["task"] or own["plugin"]:
+            checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
+            check_trust(checked, str(path), trusted=flags["trust_code"])
+    return request
+
+
+def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
+    from merging.journal import FILE, read_header
+
+    folder = Path(flags["resume"])
+    kept = read_header(folder / FILE).get("request")
+    if not isinstance(kept, dict):
+        raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
+    check_trust(kept, str(folder), trusted=flags["trust_code"])
+    given = {k: v for k, v in flags.items() if v not in (None, (), False) and k not in ("resume", "trust_code")}
+    if "output" in given or "overwrite" in given:
+        raise MergingError("--resume names the folder; leave --output and --overwrite out")
+    again = combine(given, None)
+    changed = []
+    names = {"options": "options", "models": "models", "freeze": "freeze", "plugin": "plugin"}
+    for key in given:
+        name = names.get(key, key)
+        if name in again and again[name] != kept.get(name):
+            changed.append(f"{name} was {kept.get(name)!r}, is {again[name]!r}")
+    if changed:
+        raise FolderError(f"{folder} cannot be resumed: {'; '.join(changed)}; start a new run for that")
+    return kept | {"output": str(folder)}
+
+
+def _objects(request: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+    from merging.cli.resolve import plugins, task_and_pool
+
+    made = plugins(request)
+    task, pool = task_and_pool(request, made["strategy"].needs)
+    return made, task, pool
+
+
+def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> None:
+    from rich.console import Console
+
+    from merging.cli.table import show_report
+    from merging.cli.terminal import TerminalProgress
+
+    news, console = Console(stderr=True), Console()
+    if request["task"] == "digits" and not request["models"]:
+        news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
+    folder = Path(request["output"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{request['strategy']}")
+    if not flags["resume"]:
+        from merging.output import check_free
+
+        check_free(folder, overwrite=flags["overwrite"])
+    with _stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+        progress.stage("loading torch, models and data")
+        made, task, pool = _objects(request)
+        from merging.run import merge
+
+        result = merge(
+            pool,
+            made["strategy"],
+            partitioner=made["partitioner"],
+            objective=made["objective"],
+            optimizer=made["optimizer"],
+            task=task,
+            **{k: request[k] for k in ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests")},
+            output=folder,
+            overwrite=flags["overwrite"],
+            resume=bool(flags["resume"]),
+            format=request["format"],
+            progress=progress,
+            should_stop=should_stop,
+            request=request | {"output": None},
+            command=shlex.join(["merge", *sys.argv[1:]]),
+            started=started,
+        )
+    show_report(console, result.report, folder, request["format"])
+    if result.report.status != "finished":
+        news.print(
+            f"[yellow]{result.report.status}:[/] the best so far is saved in {folder}; "
+            f"go on with: merge run --resume {folder}",
+            highlight=False,
+        )
+    if result.report.status == "interrupted":
+        sys.exit(130)
+
+
+def _dry_run(request: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from merging.run import plan
+
+    made, task, pool = _objects(request)
+    keys = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests")
+    ready = plan(
+        pool, made["strategy"], partitioner=made["partitioner"], objective=made["objective"],
+        optimizer=made["optimizer"], task=task, **{key: request[key] for key in keys},
+    )  # fmt: skip
+    console = Console()
+    table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
+    for column in ("component", "tensors", "parameters", ""):
+        table.add_column(column, justify="right" if column in ("tensors", "parameters") else "left")
+    for component in ready.partition.components:
+        size = sum(_size(pool.tensors[name][0]) for name in component.tensors)
+        state = "inert" if component.inert else "frozen" if component.frozen else "equal" if component.constant else ""
+        table.add_row(component.name, str(len(component.tensors)), f"{size:,}", state or "active")
+    console.print(table)
+    console.print(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else ""))
+    for kind, plugin in made.items():
+        settings = ", ".join(f"{key}={value}" for key, value in plugin.options().items())
+        console.print(f"{kind}: {plugin.name}" + (f" ({settings})" if settings else ""), highlight=False)
+    if task is not None:
+        sets = ", ".join(f"{name} {len(split)}" for name, split in {"held-out": task.held_out, **task.tests}.items())
+        console.print(f"task {task.name}: {sets}", highlight=False)
+    if ready.numerics is not None:
+        console.print(f"numerics: {ready.numerics.to_json()}", highlight=False)
+    console.print("Everything fits. Nothing was evaluated or written.")
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+@contextlib.contextmanager
+def _stop_on_signal(news: Any) -> Iterator[Any]:
+    """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
+    stop: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+        news.print("[yellow]stopping: saving the best so far (again to quit at once) …[/]")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(stop)
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def process_start() -> float:
+    """When this process began, in seconds since the epoch: the interpreter's own start counts as waiting too."""
+    try:
+        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        import os
+
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot + int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError, IndexError):  # not Linux
+        return time.time()

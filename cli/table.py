@@ -1,0 +1,65 @@
+"""The table at the end of a run, a column a strategy, and the lines below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from merging.cli.terminal import percent
+from merging.output import MODELS
+from merging.report import Report, Row
+
+
+def show_report(console: Console, report: Report, folder: Path, kind: str) -> None:
+    """Prints table, verdict, notes, and what to do next."""
+    if report.rows:
+        console.print(_table(report))
+        console.print("Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim")
+        for line in report.verdict():
+            if line.startswith(("held-out", "test")):
+                console.print(f"[bold]{line.partition(':')[0]}[/]:{line.partition(':')[2]}", highlight=False)
+    for note in report.notes:
+        console.print(f"[yellow]note:[/] {note}", highlight=False)
+    console.print(
+        f"{report.strategy}: {len(report.ingredients)} of {len(report.pool)} models "
+        f"({', '.join(report.ingredients)}), {report.components} components, {report.active_components} active; "
+        f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
+        highlight=False,
+    )
+    model = folder / MODELS[kind]
+    console.print(f"\nThe merged model: [bold]{model}[/], with recipe, report and model card beside it.", highlight=False)
+    console.print(f"  load it      see {folder / 'README.md'}", highlight=False)
+    console.print(f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors", highlight=False)
+    if report.task == "digits":
+        console.print("  your models  merge run --models 'folder/*.safetensors' --strategy uniform", highlight=False)
+        console.print("               with your data: docs/getting-started.md", highlight=False)
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=f"{report.task}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
+    table.add_column("top-1 accuracy" if report.objective == "accuracy" else "score")
+    rows = report.rows
+    for row in rows:
+        table.add_column(row.label, justify="right")
+    _line(table, "held-out", rows, lambda row: row.held_out)
+    names = list(rows[-1].tests)
+    for name in names:
+        _line(table, name, rows, lambda row, name=name: row.tests.get(name))  # type: ignore[misc]
+    if report.shifts and names:
+        table.add_section()
+        _line(table, "mean of shifted sets", rows, lambda row: row.shifted)
+    table.add_section()
+    table.add_row("models in it", *(str(len(row.ingredients)) for row in rows))
+    table.add_row("evaluations", *(str(row.evaluations) for row in rows))
+    table.add_row("seconds", *(f"{row.seconds:.1f}" for row in rows))
+    return table
+
+
+def _line(table: Table, name: str, rows: Sequence[Row], value: Callable[[Row], float | None]) -> None:
+    values = [value(row) for row in rows]
+    best = max((v for v in values if v is not None), default=None)
+    cells = (f"[bold]{percent(v)}[/]" if v is not None and v == best else percent(v) for v in values)
+    table.add_row(name, *cells)

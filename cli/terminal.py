@@ -1,0 +1,113 @@
+"""Progress of a run in the terminal: what it does, the best so far, the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from merging.outcome import Outcome
+
+
+class TerminalProgress:
+    """Shows a live line in a terminal; in a pipe or a log file, a line for each stage and decision.
+
+    Args:
+        console: where it goes (standard error, so that standard output holds the result alone).
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[best]}", style="green"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._done = 0.0
+        self._best = ""
+
+    def __enter__(self) -> TerminalProgress:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new piece of work."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._done = 0.0
+        self._task = self._bar.add_task(text, total=total, detail="", best=self._best)
+        if not self.console.is_terminal:
+            self.console.print(f"{text} …", highlight=False, markup=False)
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps are done."""
+        self._done += steps
+        self._update(completed=self._done, detail=self._of())
+
+    def search(self, asked: int, budget: int, best: float) -> None:
+        """A search counts as part of the step it belongs to, so that the time left takes it in."""
+        detail = f"{self._of()} · search {asked}/{budget}, {percent(best)}"
+        self._update(completed=self._done + 0.98 * asked / budget, detail=detail)
+
+    def best(self, outcome: Outcome, models: int) -> None:
+        """A better merge."""
+        right = "" if outcome.correct is None else f" ({outcome.right}/{outcome.samples})"
+        self._best = f"best {percent(outcome.score)}{right}, {models} model{'s' if models > 1 else ''}"
+        self._update(best=self._best)
+
+    def decision(self, facts: Mapping[str, Any]) -> None:
+        """One line a decision."""
+        if "candidate" not in facts:
+            parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
+            return self.say("  " + ", ".join(parts))
+        parts = [f"average {percent(facts['average'])}"]
+        if facts.get("searches"):
+            parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}"]
+        if facts["accepted"]:
+            verdict = "[green]kept[/]"
+        else:
+            verdict = f"[dim]left out[/] ({facts.get('why') or 'no better than ' + percent(facts['incumbent'])})"
+        self.say(f"  {facts['candidate']}: {', '.join(parts)}: {verdict}", markup=True)
+        return None
+
+    def say(self, text: str, *, markup: bool = False) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, markup=markup, soft_wrap=True)
+
+    def _of(self) -> str:
+        total = self._bar.tasks[-1].total if self._bar.tasks else None
+        return f"{int(self._done)}/{int(total)}" if total else ""
+
+    def _update(self, **changes: Any) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, **changes)
+
+
+def percent(score: float | None) -> str:
+    """A fraction as percent; other scores (log-likelihoods) as they are."""
+    if score is None:
+        return "–"
+    return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4f}"
+
+
+def shown(value: Any) -> str:
+    """A number among the facts of a decision."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

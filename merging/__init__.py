@@ -1,0 +1,110 @@
+"""Merging fine-tuned models into one better model, with pluggable strategies.
+
+>>> import merging
+>>> task = merging.load_task("digits")                                                    # doctest: +SKIP
+>>> result = merging.merge(task.pool(), merging.ManifoldMix(), partitioner=merging.ClipC8(), task=task)  # doctest: +SKIP
+
+Names are imported on first use: ``import merging`` alone loads neither torch nor any backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from merging.checkpoint import Checkpoint as Checkpoint
+    from merging.errors import MergingError as MergingError
+    from merging.interfaces import MixStrategy as MixStrategy
+    from merging.interfaces import Objective as Objective
+    from merging.interfaces import Optimizer as Optimizer
+    from merging.interfaces import Partitioner as Partitioner
+    from merging.interfaces import Problem as Problem
+    from merging.interfaces import Search as Search
+    from merging.objectives.accuracy import Accuracy as Accuracy
+    from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
+    from merging.optimizers.nevergrad_cobyla import NevergradCobyla as NevergradCobyla
+    from merging.optimizers.random import Random as Random
+    from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
+    from merging.options import option as option
+    from merging.outcome import Outcome as Outcome
+    from merging.outcome import Solution as Solution
+    from merging.partition import Component as Component
+    from merging.partition import Partition as Partition
+    from merging.partitioners.clip import ClipC8 as ClipC8
+    from merging.partitioners.clip import ClipC15 as ClipC15
+    from merging.partitioners.clip import ClipC26 as ClipC26
+    from merging.partitioners.custom import Custom as Custom
+    from merging.partitioners.layer import Layer as Layer
+    from merging.partitioners.whole import Whole as Whole
+    from merging.pool import ModelPool as ModelPool
+    from merging.recipe import Ensemble as Ensemble
+    from merging.recipe import Recipe as Recipe
+    from merging.recipe import Weights as Weights
+    from merging.registry import objectives as objective_registry
+    from merging.registry import optimizers as optimizer_registry
+    from merging.registry import partitioners as partitioner_registry
+    from merging.registry import strategies as strategy_registry
+    from merging.report import Report as Report
+    from merging.run import Result as Result
+    from merging.run import merge as merge
+    from merging.strategies.best import Best as Best
+    from merging.strategies.greedy import Greedy as Greedy
+    from merging.strategies.manifoldmix import ManifoldMix as ManifoldMix
+    from merging.strategies.uniform import Uniform as Uniform
+    from merging.task import Split as Split
+    from merging.task import Task as Task
+    from merging.tasks.catalogue import load_task as load_task
+
+_HOMES = {
+    "checkpoint": "Checkpoint",
+    "errors": "MergingError",
+    "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Search",
+    "objectives.accuracy": "Accuracy",
+    "objectives.nll": "NegativeLogLikelihood",
+    "optimizers.nevergrad_cobyla": "NevergradCobyla",
+    "optimizers.random": "Random",
+    "optimizers.scipy_cobyla": "ScipyCobyla",
+    "options": "option",
+    "outcome": "Outcome Solution",
+    "partition": "Component Partition",
+    "partitioners.clip": "ClipC8 ClipC15 ClipC26",
+    "partitioners.custom": "Custom",
+    "partitioners.layer": "Layer",
+    "partitioners.whole": "Whole",
+    "pool": "ModelPool",
+    "recipe": "Ensemble Recipe Weights",
+    "report": "Report",
+    "run": "Result merge",
+    "strategies.best": "Best",
+    "strategies.greedy": "Greedy",
+    "strategies.manifoldmix": "ManifoldMix",
+    "strategies.uniform": "Uniform",
+    "task": "Split Task",
+    "tasks.catalogue": "load_task",
+}
+_LAZY = {name: (f"merging.{home}", name) for home, names in _HOMES.items() for name in names.split()}
+_LAZY |= {
+    f"{kind}_registry": ("merging.registry", plural)
+    for kind, plural in [
+        ("strategy", "strategies"),
+        ("partitioner", "partitioners"),
+        ("optimizer", "optimizers"),
+        ("objective", "objectives"),
+    ]
+}
+
+__all__ = sorted(_LAZY)  # noqa: PLE0605 (computed from the one table above)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'merging' has no attribute '{name}'")
+    module, attribute = _LAZY[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,59 @@
+"""Which bits are the model: a float64 sum in row order, zero coefficients skipped, one cast at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from merging.pool import ModelPool
+from merging.recipe import Recipe
+
+
+def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> Tensor:
+    """``Σ coefficient · tensor`` in float64, in order, cast once to ``dtype``.
+
+    ``n`` equal tensors with coefficients ``1/n`` give the tensor back exactly in every dtype narrower than float64.
+    A single term with coefficient 1 gives it back in float64 too, signed zeros included.
+
+    Args:
+        terms: (tensor, coefficient) pairs, all of one shape, at least one; zeros are left out by the caller.
+        dtype: of the result.
+    """
+    total: Tensor | None = None
+    for tensor, coefficient in terms:
+        part = tensor.to(torch.float64, copy=True).mul_(coefficient)
+        total = part if total is None else total.add_(part)
+    if total is None:
+        raise ValueError("a sum of no terms has no shape")
+    return total.to(dtype)
+
+
+def materialise_tensor(recipe: Recipe, pool: ModelPool, name: str, column: int) -> Tensor:
+    """One tensor of a recipe's model; ``column`` is its component's index.
+
+    Integer and boolean tensors come from the first ingredient; overrides replace the sum.
+    """
+    if name in recipe.overrides:
+        return recipe.overrides[name]
+    if name not in pool.mixable:
+        return pool.read(recipe.ingredients[0], name).clone()
+    dtype = getattr(torch, pool.tensors[name][1])
+    terms = recipe.terms(column)
+    if not terms:
+        return torch.zeros(pool.tensors[name][0], dtype=dtype)
+    return weighted_sum(((pool.read(ingredient, name), c) for ingredient, c in terms), dtype)
+
+
+def materialise(recipe: Recipe, pool: ModelPool) -> dict[str, Tensor]:
+    """The merged model: every tensor of the pool, in the first ingredient's order and dtypes.
+
+    Raises:
+        RecipeError: an ingredient is not in the pool.
+        PartitionError: the recipe's partition does not cover the pool's tensors.
+    """
+    recipe.partition.check_covers(pool.tensors)
+    columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
+    names = pool.find(recipe.ingredients[0]).tensors
+    return {name: materialise_tensor(recipe, pool, name, columns[name]) for name in names}

@@ -1,0 +1,55 @@
+"""The model card of a merged model: what was merged, how, scores, how to load it, the exact command."""
+
+from __future__ import annotations
+
+from merging.output import MODELS
+from merging.report import Report
+
+_LOAD = {
+    "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
+    "pt": "import torch\n\nstate = torch.load('model.pt', weights_only=True)",
+}
+
+
+def model_card(report: Report, command: str, kind: str) -> str:
+    """Markdown, complete in itself."""
+    options = ", ".join(f"{key} = {value}" for key, value in report.options.items()) or "none"
+    sections = [
+        "# Merged model",
+        f"`{MODELS[kind]}` is a merge of {len(report.ingredients)} of {len(report.pool)} models "
+        f"by the strategy **{report.strategy}**, partitioner {report.partitioner} ({report.components} components, "
+        f"{report.active_components} active), optimizer {report.optimizer}, objective {report.objective}, "
+        f"seed {report.seed}. Status: {report.status}.",
+        f"- ingredients, in order: {', '.join(report.ingredients)}",
+        f"- strategy options: {options}",
+        f"- content hash (BLAKE3): `{report.content_hash}`",
+    ]
+    if report.rows:
+        sections += ["## Scores", _table(report), *(f"- {line}" for line in report.verdict())]
+        sections += ["The held-out part selected the merge: its score is optimistic. The test sets were not used."]
+    if report.notes:
+        sections += ["## Notes", "\n".join(f"- {note}" for note in report.notes)]
+    sections += ["## Load it", f"```python\n{_LOAD[kind]}\nmodel.load_state_dict(state, strict=True)\n```"]
+    sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
+    if command:
+        sections += ["## Command", f"```\n{command}\n```"]
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    sections += [f"Made with {versions}."]
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(report: Report) -> str:
+    sets = list(report.rows[-1].tests)
+    head = ["", "held-out", *sets, *(["shifted, mean"] if report.shifts else []), "evaluations", "seconds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in report.rows:
+        cells = [row.label, _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
+        cells += [_percent(row.shifted)] if report.shifts else []
+        lines.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f}" if 0 <= value <= 1 else f"{value:.4f}"

@@ -1,0 +1,298 @@
+"""The evaluator: the one door through which every forward pass goes. Counted, journalled, cached."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+from numpy.typing import NDArray
+from torch import Tensor
+
+from merging.errors import Stopped, TaskError
+from merging.interfaces import Objective, WholeModelObjective
+from merging.journal import Journal
+from merging.live import LiveModel
+from merging.numerics import Numerics
+from merging.outcome import Decision, Outcome
+from merging.recipe import Recipe, Weights
+from merging.task import HELD_OUT, Split, Task
+
+
+@dataclass
+class Meter:
+    """What a strategy, or a whole run, has cost on the held-out data.
+
+    Attributes:
+        evaluations: distinct ones.
+        cached: asked again and answered from memory.
+        forward_equivalents: held-out passes made; forward and backward count as 3, parts as their share.
+        seconds: time in these passes, also where a pass was made earlier and only looked up here.
+    """
+
+    evaluations: int = 0
+    cached: int = 0
+    forward_equivalents: float = 0.0
+    seconds: float = 0.0
+
+
+class Evaluator:
+    """Scores recipes and trials on a task's splits.
+
+    Args:
+        live: the model whose weights are mixed in place.
+        task: the data.
+        objective: what is maximised.
+        numerics: batch, threads and precision; part of every key.
+        journal: where every evaluation is written, and read back on resume.
+        limit: distinct held-out evaluations after which the run ends, or None.
+        should_stop: asked between batches; True ends the run at once.
+    """
+
+    def __init__(
+        self,
+        live: LiveModel,
+        task: Task,
+        objective: Objective | WholeModelObjective,
+        numerics: Numerics,
+        journal: Journal,
+        *,
+        limit: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.live = live
+        self.task = task
+        self.objective = objective
+        self.numerics = numerics
+        self.journal = journal
+        self.limit = limit
+        self.should_stop = should_stop
+        self.total = Meter()
+        self.meter = Meter()
+        self._asked: set[str] = set()
+        self._cache: dict[str, Outcome] = {}
+        self._resident: dict[str, tuple[Tensor, Tensor]] = {}
+        self._rules = json.dumps([objective.name, objective.options(), numerics.to_json()], sort_keys=True)
+
+    def begin(self) -> Meter:
+        """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
+        self.meter, self._asked = Meter(), set()
+        return self.meter
+
+    def evaluate(self, recipe: Recipe | Weights, split: str = HELD_OUT) -> Outcome:
+        """The outcome of a merged model on a split.
+
+        Raises:
+            Stopped: the run was interrupted or has used up its evaluations.
+        """
+        what = recipe.key() if isinstance(recipe, Recipe) else ["weights", recipe.hash]
+        return self._through(self._key(what, split), split, lambda: self.live.load(recipe))
+
+    def between(
+        self, incumbent: Recipe, candidate: Recipe, mixing: str
+    ) -> Callable[[NDArray[np.float64]], Outcome]:
+        """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
+        ends = [incumbent.key(), candidate.key(), mixing]
+        active = list(self.live.partition.active)
+
+        def trial(factors: NDArray[np.float64]) -> Outcome:
+            key = self._key([*ends, [float(value).hex() for value in factors[active]]], HELD_OUT)
+
+            def mix() -> None:
+                self.live.set_ends(incumbent, candidate)
+                self.live.trial(factors, mixing)
+
+            return self._through(key, HELD_OUT, mix)
+
+        return trial
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
+        """Whether the held-out score is above a threshold; stops once the rest cannot change the answer.
+
+        Never fills the cache of full outcomes. Exact for decomposable objectives with bounds; a full pass otherwise.
+        """
+        n = len(self.task.held_out)
+        known = self._cache.get(self._key(recipe.key(), HELD_OUT))
+        bounds = getattr(self.objective, "bounds", None)
+        if known is not None or not isinstance(self.objective, Objective) or bounds is None:
+            return Decision((known or self.evaluate(recipe)).score > threshold, n)
+        self._check_limits(HELD_OUT)
+        self.live.load(recipe)
+        parts: list[Tensor] = []
+        seen = 0
+        for logits, labels in self._forward(HELD_OUT):
+            parts.append(self.objective.terms(logits, labels).cpu())
+            seen += len(labels)
+            if seen < n:
+                least, most = (self.objective.reduce(_padded(parts, n - seen, bound)) for bound in bounds)
+                if least > threshold or most <= threshold:
+                    break
+        self._pay(seen / n)
+        score = self.objective.reduce(_padded(parts, n - seen, bounds[0]))
+        return Decision(score > threshold, seen)
+
+    def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
+        """Logits of a whole split, float32 on the CPU, shape ``(N, classes)``."""
+        self._check_limits(split)
+        self.live.load(recipe)
+        parts = [logits.float().cpu() for logits, _ in self._forward(split)]
+        if split == HELD_OUT:
+            self._pay(1.0)
+        return torch.cat(parts)
+
+    def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over a split in random order: (model inputs, labels)."""
+        inputs, labels = self._on_device(split)
+        order = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+        for index in torch.split(order, self.numerics.batch):
+            yield self.task.prepare(inputs[index]), labels[index]
+
+    def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
+        """Cross-entropy on a batch and its derivative by each coefficient.
+
+        ``∂loss/∂coefficients[i, c] = Σ_{t in c} ⟨∂loss/∂θ_t, θ_{i,t}⟩``: one backward pass through the merged model,
+        then inner products with the ingredients.
+
+        Args:
+            recipe: ``r`` rows, ``m`` components.
+            batch: as :meth:`batches` yields them.
+
+        Returns:
+            The loss, and float64 of shape ``(r, m)``.
+        """
+        self._check_limits(HELD_OUT)
+        inputs, labels = batch
+        module = self.open(recipe)
+        loss = torch.nn.functional.cross_entropy(module(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        slopes = np.zeros(recipe.coefficients.shape)
+        for column, component in enumerate(recipe.partition.components):
+            for name in component.tensors:
+                parameter = self.live.parameters.get(name)
+                if parameter is None or parameter.grad is None:
+                    continue
+                slope = parameter.grad.cpu().double()
+                for row, ingredient in enumerate(recipe.ingredients):
+                    slopes[row, column] += float((slope * self.live.pool.read(ingredient, name)).sum())
+        self.live.module.zero_grad(set_to_none=True)
+        self._pay(3.0 * len(labels) / len(self.task.held_out))
+        return float(loss), slopes
+
+    def open(self, recipe: Recipe) -> torch.nn.Module:
+        """The module with a recipe's weights, open to autograd until the next evaluation."""
+        self.live.load(recipe)
+        self.live.module.zero_grad(set_to_none=True)
+        return self.live.module
+
+    def _key(self, what: list[Any], split: str) -> str:
+        data = json.dumps([what, self.task.split(split).fingerprint, self._rules])
+        return blake3(data.encode()).hexdigest()[:32]
+
+    def _through(self, key: str, split: str, mix: Callable[[], None]) -> Outcome:
+        """The door: cache, then journal, then a forward pass."""
+        counts = split == HELD_OUT
+        outcome = self._cache.get(key)
+        if outcome is None:
+            self._check_limits(split)
+            outcome = self.journal.replay(key, split) or self._measure(split, mix)
+            self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
+            self._cache[key] = outcome
+            if counts:
+                self.total.evaluations += 1
+                self.total.seconds += outcome.seconds
+                self.total.forward_equivalents += 1.0
+        elif counts:
+            self.total.cached += 1
+        if counts and key in self._asked:
+            self.meter.cached += 1
+        elif counts:
+            self._asked.add(key)
+            self.meter.evaluations += 1
+            self.meter.seconds += outcome.seconds
+            self.meter.forward_equivalents += 1.0
+        return outcome
+
+    def _check_limits(self, split: str) -> None:
+        if self.should_stop():
+            raise Stopped("interrupted")
+        if split == HELD_OUT and self.limit is not None and self.total.evaluations >= self.limit:
+            raise Stopped(f"--max-evaluations {self.limit} reached")
+
+    def _pay(self, passes: float) -> None:
+        self.total.forward_equivalents += passes
+        self.meter.forward_equivalents += passes
+
+    def _measure(self, split: str, mix: Callable[[], None]) -> Outcome:
+        began = time.perf_counter()
+        mix()
+        if isinstance(self.objective, WholeModelObjective):
+            score = self.objective.measure(self.live.module, _View(self, split))
+            return Outcome(score, len(self.task.split(split)), None, time.perf_counter() - began)
+        terms: list[Tensor] = []
+        hits: list[Tensor] = []
+        for logits, labels in self._forward(split):
+            terms.append(self.objective.terms(logits, labels).cpu())
+            hits.append((logits.argmax(dim=1) == labels).cpu())
+        score = self.objective.reduce(torch.cat(terms))
+        correct = np.packbits(torch.cat(hits).numpy())
+        outcome = Outcome(_finite(score), len(self.task.split(split)), correct)
+        return replace(outcome, seconds=time.perf_counter() - began)
+
+    def _forward(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels, batch by batch in the split's order."""
+        inputs, labels = self._on_device(split)
+        size = self.numerics.batch
+        for start in range(0, len(labels), size):
+            if self.should_stop():
+                raise Stopped("interrupted")
+            with torch.inference_mode():
+                logits = self.live.module(self.task.prepare(inputs[start : start + size]))
+            yield logits, labels[start : start + size]
+
+    def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
+        """A split's samples, resident on the device from the first use on."""
+        if split not in self._resident:
+            data: Split = self.task.split(split)
+            device = self.live.weights.device
+            self._resident[split] = (data.inputs.to(device), data.labels.to(device))
+            self._check_labels(split)
+        return self._resident[split]
+
+    def _check_labels(self, split: str) -> None:
+        inputs, labels = self._resident[split]
+        with torch.inference_mode():
+            classes = self.live.module(self.task.prepare(inputs[:1])).shape[-1]
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise TaskError(
+                f"split '{split}' has labels from {low} to {high}, but the model has {classes} classes "
+                f"(0 to {classes - 1}); check the labels' order and the head"
+            )
+
+
+class _View:
+    """A split as a whole-model objective sees it."""
+
+    def __init__(self, evaluator: Evaluator, split: str) -> None:
+        self._evaluator, self._split = evaluator, split
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, labels = self._evaluator._on_device(self._split)
+        size = self._evaluator.numerics.batch
+        for start in range(0, len(labels), size):
+            yield self._evaluator.task.prepare(inputs[start : start + size]), labels[start : start + size]
+
+
+def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:
+    known = torch.cat(parts)
+    return torch.cat([known.double(), torch.full((rest,), value, dtype=torch.float64)])
+
+
+def _finite(score: float) -> float:
+    """NaN or infinite losses score as the worst finite value: a search walks away from them, the journal stays JSON."""
+    return score if np.isfinite(score) else -float(np.finfo(np.float64).max)

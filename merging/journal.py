@@ -1,0 +1,149 @@
+"""``events.jsonl``: every evaluation and decision of a run, one line each, appended as it happens.
+
+A resumed run is the same deterministic search again: while old events last, each new one must equal the next old one,
+and evaluations are taken from there instead of being made; after that the file grows on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from merging.errors import FolderError
+from merging.outcome import Outcome
+
+FILE = "events.jsonl"
+_TIMES = ("seconds", "time")
+_ASIDE = ("stopped", "finished")
+"""Events that mark how a session ended; they are no part of the search and are not compared."""
+
+
+class Journal:
+    """The journal of one run.
+
+    Args:
+        path: the file, or None to keep nothing (in memory, for the Python API without an output folder).
+        resume: replay what is there; otherwise the file must be new.
+
+    Raises:
+        FolderError: another process has the journal open, or a resumed file cannot be read.
+    """
+
+    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
+        self.path = path
+        self._old: deque[dict[str, Any]] = deque()
+        self._line = 0
+        self._file: IO[bytes] | None = None
+        if path is None:
+            return
+        try:
+            self._file = path.open("r+b" if resume else "xb")
+        except OSError as error:
+            raise FolderError(f"cannot open {path}: {error.strerror}") from None
+        _lock(self._file, path)
+        if resume:
+            events, whole = _read(self._file.read(), path)
+            self._old.extend(event for event in events if event["event"] not in _ASIDE)
+            self._file.truncate(whole)  # a torn last line is dropped
+            self._file.seek(whole)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether old events are still to come."""
+        return bool(self._old)
+
+    def head(self) -> dict[str, Any] | None:
+        """The next old event."""
+        return self._old[0] if self._old else None
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Appends an event; during a replay, checks that it is the one that was written then.
+
+        Raises:
+            FolderError: the search went another way than the journal says.
+        """
+        line = json.loads(json.dumps({"event": event, **facts}, allow_nan=False))
+        if self._old and event not in _ASIDE:
+            old = self._old.popleft()
+            self._line += 1
+            if _timeless(old) != _timeless(line):
+                raise FolderError(
+                    f"{self.path}: this run goes another way than the journal from event {self._line} on: "
+                    f"{_short(old)} then, {_short(line)} now; start a new run"
+                )
+        elif self._file is not None:
+            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+
+    def replay(self, key: str, split: str) -> Outcome | None:
+        """The outcome that the journal holds for the evaluation now due, or None when the old events are used up."""
+        old = self.head()
+        if old is None or old["event"] != "evaluation" or (old["key"], old["split"]) != (key, split):
+            return None
+        return Outcome.from_json(old)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The first event of a journal: what the run was asked to do.
+
+    Raises:
+        FolderError: there is no journal, or it does not begin with a run.
+    """
+    if not path.is_file():
+        raise FolderError(f"nothing to resume: there is no {path}")
+    events, _ = _read(path.read_bytes(), path)
+    if not events or events[0]["event"] != "run":
+        raise FolderError(f"{path} does not begin with a run; it cannot be resumed")
+    return events[0]
+
+
+def _read(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Events and the length of the whole lines; only the last line may be torn."""
+    events: list[dict[str, Any]] = []
+    whole = 0
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                raise ValueError("not an event")
+            if event["event"] == "evaluation":
+                Outcome.from_json(event)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
+        events.append(event)
+        whole += len(line) + 1
+    return events, whole
+
+
+def _timeless(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in _TIMES}
+
+
+def _short(event: dict[str, Any]) -> str:
+    text = json.dumps(_timeless(event))
+    return text if len(text) < 120 else text[:117] + "…"
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover (Windows has no flock)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise FolderError(f"another run is writing to {path.parent}; wait for it or choose another --output") from None

@@ -1,0 +1,163 @@
+"""Options of plug-ins, declared once on the field: type, default, range, help.
+
+The command line, ``merge.toml``, ``merge describe`` and the documentation all read this declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeVar, get_origin, get_type_hints
+
+import pydantic
+
+from merging.errors import OptionError, unknown
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "<profile>"
+
+
+UNSET: Any = _Unset()
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """What a field says about itself. ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    profiles: Mapping[str, Any] | None = None
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 (the field's usual word)
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+    profiles: Mapping[str, Any] | None = None,
+) -> Any:
+    """Declares an option of a plug-in.
+
+    Args:
+        default: the value when the user says nothing; ``UNSET`` where ``profiles`` decide.
+        help: one line.
+        low: smallest value allowed.
+        high: largest value allowed.
+        choices: the values allowed, for strings.
+        profiles: default per profile; the class then has an option called ``profile``.
+    """
+    spec = OptionSpec(help, low, high, tuple(choices), profiles)
+    return dataclasses.field(default=default, metadata={"option": spec})
+
+
+@dataclass(frozen=True)
+class Plugin(ABC):
+    """Base of every plug-in: a frozen dataclass whose fields are its options, checked when it is made.
+
+    Raises:
+        OptionError: a value of the wrong type or outside its range.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for declared in options_of(type(self)):
+            value = getattr(self, declared.name)
+            if value is UNSET:
+                value = declared.default_in(getattr(self, "profile", None))
+            object.__setattr__(self, declared.name, declared.check(value, self.name or type(self).__name__))
+
+    def options(self) -> dict[str, Any]:
+        """The resolved options, as plain values that JSON can hold."""
+        return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One declared option of one plug-in class."""
+
+    name: str
+    type: Any
+    default: Any
+    spec: OptionSpec
+
+    def default_in(self, profile: str | None) -> Any:
+        """The default under a profile (the declared default where profiles say nothing)."""
+        if self.spec.profiles is None or profile is None:
+            return self.default
+        return self.spec.profiles.get(profile)
+
+    def check(self, value: Any, owner: str) -> Any:
+        """Coerces and checks a value; strings from the command line are accepted for every type."""
+        where = f"option '{self.name}' of '{owner}'"
+        if isinstance(value, str) and value.lower() == "none" and self._allows_none():
+            value = None
+        if isinstance(value, str) and get_origin(self.type) is tuple:
+            value = (value,)
+        if self.spec.choices and value not in self.spec.choices:
+            error = unknown(f"value for {where}:", str(value), self.spec.choices)
+            raise OptionError(str(error))
+        try:
+            return self._adapter().validate_python(value)
+        except pydantic.ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise OptionError(f"{where} is {value!r}, but must be {reason}{self.describe_range()}") from None
+
+    def describe_range(self) -> str:
+        """``' (between 0 and 1)'``, or nothing where there is no range."""
+        low, high = self.spec.low, self.spec.high
+        if low is not None and high is not None:
+            return f" (between {low:g} and {high:g})"
+        return f" (at least {low:g})" if low is not None else f" (at most {high:g})" if high is not None else ""
+
+    def _allows_none(self) -> bool:
+        return type(None) in getattr(self.type, "__args__", ())
+
+    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+        bounded = pydantic.Field(ge=self.spec.low, le=self.spec.high)
+        number = self.spec.low is not None or self.spec.high is not None
+        kind: Any = Annotated[self.type, bounded] if number else self.type
+        return pydantic.TypeAdapter(kind)
+
+
+@functools.cache
+def options_of(plugin: type[Any]) -> tuple[Option, ...]:
+    """The declared options of a plug-in class, in the order of its fields."""
+    hints = get_type_hints(plugin)
+    return tuple(
+        Option(field.name, hints[field.name], field.default, field.metadata["option"])
+        for field in dataclasses.fields(plugin)
+        if "option" in field.metadata
+    )
+
+
+P = TypeVar("P", bound=Plugin)
+
+
+def build(plugin: type[P], given: Mapping[str, Any]) -> P:
+    """Makes a plug-in from named options.
+
+    Raises:
+        UnknownNameError: an option that the plug-in does not have; the nearest one is named.
+        OptionError: a value of the wrong type or outside its range.
+    """
+    known = [declared.name for declared in options_of(plugin)]
+    for key in given:
+        if key not in known:
+            raise unknown(f"option of '{plugin.name}'", key, known, f"see: merge describe {plugin.name}")
+    return plugin(**given)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,131 @@
+"""What one evaluation saw, and how two of them on the same samples compare."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The result of one forward pass over a whole split.
+
+    Attributes:
+        score: the objective's value, to be maximised (a fraction for accuracies).
+        samples: number of samples.
+        correct: packed bits, one a sample in the split's order (top-1 right or not), or None where the
+            objective has no notion of it.
+        seconds: what the pass took when it was made.
+    """
+
+    score: float
+    samples: int
+    correct: NDArray[np.uint8] | None = None
+    seconds: float = 0.0
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Per-sample correctness, shape ``(samples,)``."""
+        if self.correct is None:
+            raise ValueError("this objective keeps no per-sample correctness")
+        return np.unpackbits(self.correct, count=self.samples).astype(bool)
+
+    @property
+    def right(self) -> int:
+        """Number of samples classified correctly."""
+        return int(self.hits.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, a fraction; equals ``score`` under the accuracy objective."""
+        return self.right / self.samples
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; the bits as base64."""
+        bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
+        return {"score": self.score, "samples": self.samples, "correct": bits, "seconds": self.seconds}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        """Reads :meth:`to_json` back."""
+        bits = data["correct"]
+        correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
+        return cls(float(data["score"]), int(data["samples"]), correct, float(data["seconds"]))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Answer to "does this merge score above the threshold?", perhaps given before every sample was seen."""
+
+    exceeds: bool
+    samples_seen: int
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a derivative-free search ended.
+
+    Attributes:
+        x: best point seen, shape ``(dimensions,)``.
+        score: its score.
+        asked: points the optimiser asked for, repeats included.
+        stopped: why it ended.
+    """
+
+    x: NDArray[np.float64]
+    score: float
+    asked: int
+    stopped: str
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two outcomes on the same samples: McNemar's exact test on the samples where they disagree.
+
+    Attributes:
+        gained: wrong before, right after.
+        lost: right before, wrong after.
+        samples: number of samples.
+        p_value: two-sided exact binomial p (McNemar 1947); 1 when nothing changed.
+        interval: 95 % interval of the difference in accuracy (Wald, on the paired differences).
+    """
+
+    gained: int
+    lost: int
+    samples: int
+    p_value: float
+    interval: tuple[float, float]
+
+    @property
+    def difference(self) -> float:
+        """Gain in accuracy, a fraction."""
+        return (self.gained - self.lost) / self.samples
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the difference is significant at the 5 % level."""
+        return self.p_value < 0.05
+
+
+def compare(before: Outcome, after: Outcome) -> Paired:
+    """Compares two outcomes on the same samples.
+
+    >>> bits = lambda *b: np.packbits(np.array(b, dtype=bool))
+    >>> pair = compare(Outcome(0.5, 4, bits(1, 1, 0, 0)), Outcome(0.75, 4, bits(1, 0, 1, 1)))
+    >>> pair.gained, pair.lost, pair.p_value
+    (2, 1, 1.0)
+    """
+    from scipy.stats import binomtest
+
+    if before.samples != after.samples:
+        raise ValueError(f"outcomes on {before.samples} and {after.samples} samples cannot be paired")
+    old, new = before.hits, after.hits
+    gained, lost, n = int((new & ~old).sum()), int((old & ~new).sum()), before.samples
+    p = float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+    mean = (gained - lost) / n
+    half = 1.96 * float(np.sqrt(max((gained + lost) / n - mean**2, 0.0) / n))
+    return Paired(gained, lost, n, p, (mean - half, mean + half))

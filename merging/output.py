@@ -1,0 +1,147 @@
+"""A run's folder: claimed once, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from merging import journal
+from merging.errors import FolderError, RecipeError
+from merging.recipe import Recipe
+
+RECIPE = "recipe.json"
+OVERRIDES = "overrides.safetensors"
+REPORT = "report.json"
+CARD = "README.md"
+MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
+_OURS = (*MODELS.values(), RECIPE, OVERRIDES, REPORT, CARD, journal.FILE)
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Says, before any work, whether a new run can use a folder; changes nothing.
+
+    Raises:
+        FolderError: it is a file, holds other files, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"--output {folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        what = "another run" if (folder / journal.FILE).exists() else "other files"
+        way = f"continue it with --resume {folder}, or " if what == "another run" else ""
+        raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise FolderError(f"cannot write to {parent}; choose another --output")
+
+
+def claim(folder: Path, *, overwrite: bool) -> journal.Journal:
+    """Makes the folder and begins its journal; with ``overwrite`` an earlier run's own files are removed first.
+
+    Raises:
+        FolderError: as :func:`check_free`, or another process is writing there.
+    """
+    check_free(folder, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = folder / journal.FILE
+        if old.exists():
+            with journal.Journal(old, resume=True):  # fails where another run holds it
+                for name in _OURS:
+                    (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        if isinstance(error, FolderError):
+            raise
+        raise FolderError(f"cannot write to {folder}: {error.strerror}") from None
+    if overwrite:
+        for name in _OURS:
+            (folder / name).unlink(missing_ok=True)
+    return journal.Journal(folder / journal.FILE)
+
+
+def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:
+    """Writes a state dict; tied tensors stay one storage in a ``.pt`` and become copies in safetensors."""
+    state = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    if kind == "pt":
+        for group in ties:
+            state |= dict.fromkeys(group[1:], state[group[0]])
+        torch.save(state, path)
+    else:
+        seen: set[int] = set()
+        for name, tensor in state.items():
+            if tensor.untyped_storage().data_ptr() in seen:
+                state[name] = tensor.clone()
+            seen.add(tensor.untyped_storage().data_ptr())
+        save_file(state, path, metadata={"format": "pt"})
+
+
+def write_results(
+    folder: Path,
+    *,
+    tensors: Mapping[str, Tensor],
+    recipe: Recipe | None,
+    report: Mapping[str, Any],
+    card: str,
+    kind: str = "safetensors",
+    ties: tuple[tuple[str, ...], ...] = (),
+) -> None:
+    """Writes model, recipe, card and report: first all of them aside, then each renamed into place, the report last.
+
+    Raises:
+        FolderError: the disk is full or the folder cannot be written; what was there before is untouched.
+    """
+    aside = folder / f".writing-{os.getpid()}"
+    try:
+        aside.mkdir(parents=True)
+        save_model(aside / MODELS[kind], tensors, kind, ties)
+        if recipe is not None:
+            _write_json(aside / RECIPE, recipe.to_json())
+            if recipe.overrides:
+                save_file(dict(recipe.overrides), aside / OVERRIDES)
+        (aside / CARD).write_text(card)
+        _write_json(aside / REPORT, report)
+        for name in (*MODELS.values(), OVERRIDES, RECIPE, CARD, REPORT):
+            if (aside / name).exists():
+                os.replace(aside / name, folder / name)
+    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise FolderError(f"cannot write the result to {folder}: {reason}; free some space or choose another --output") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads ``recipe.json`` and, beside it, its overrides.
+
+    Raises:
+        RecipeError: there is none, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = path / RECIPE if path.is_dir() else path
+    try:
+        data = json.loads(path.read_bytes())
+        beside = path.with_name(OVERRIDES)
+        overrides = load_file(beside) if beside.exists() else {}
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}") from None
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise RecipeError(f"{path} is damaged: {error}") from None
+    try:
+        return Recipe.from_json(data, overrides)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None

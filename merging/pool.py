@@ -1,0 +1,205 @@
+"""The pool: ordered checkpoints of one architecture, their agreement checked once."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from merging.checkpoint import SUFFIXES, Checkpoint
+from merging.errors import PoolError, RecipeError
+from merging.partition import TensorInfo
+from merging.recipe import Ingredient
+
+
+class ModelPool:
+    """Checkpoints to merge, in the natural order of their names (model_2 before model_10).
+
+    Args:
+        checkpoints: at least one, all with the same tensor names, shapes and dtypes.
+        base: the model they were fine-tuned from, where known.
+
+    Raises:
+        PoolError: the checkpoints do not fit together; file and tensor are named.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> None:
+        if not checkpoints:
+            raise PoolError("a pool needs at least one checkpoint")
+        self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self.base = base
+        first = self.checkpoints[0]
+        for other in (*self.checkpoints[1:], *([base] if base else [])):
+            _check_agreement(first, other)
+        names = [checkpoint.name for checkpoint in self.checkpoints]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
+        self._by_hash: dict[str, Checkpoint] = {}
+
+    @classmethod
+    def open(cls, sources: Iterable[str | Path], base: str | Path | None = None) -> ModelPool:
+        """Opens files, folders (their checkpoints) and glob patterns.
+
+        The base is left out of the pool where the patterns also match it.
+
+        Raises:
+            PoolError: a source matches nothing.
+            CheckpointError: a file is not a checkpoint.
+        """
+        files: list[Path] = []
+        for source in sources:
+            found = _expand(source)
+            if not found:
+                raise PoolError(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
+            files += [path for path in found if path.resolve() not in {f.resolve() for f in files}]
+        base_checkpoint = None
+        if base is not None:
+            base_checkpoint = Checkpoint(base)
+            files = [path for path in files if path.resolve() != Path(base).resolve()]
+        if not files:
+            raise PoolError("no models given besides the base; name checkpoints to merge")
+        names = _short_names(files)
+        return cls([Checkpoint(path, name) for path, name in zip(files, names, strict=True)], base_checkpoint)
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The checkpoints' names, in pool order."""
+        return tuple(checkpoint.name for checkpoint in self.checkpoints)
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Name → (shape, dtype name), in the first checkpoint's order."""
+        return self.checkpoints[0].tensors
+
+    @functools.cached_property
+    def mixable(self) -> frozenset[str]:
+        """Floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
+        return frozenset(name for name, (_, dtype) in self.tensors.items() if getattr(torch, dtype).is_floating_point)
+
+    @property
+    def ties(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of tensors that are one storage in every checkpoint."""
+        common = set(self.checkpoints[0].ties)
+        for checkpoint in self.checkpoints[1:]:
+            common &= set(checkpoint.ties)
+        return tuple(group for group in self.checkpoints[0].ties if group in common)
+
+    @functools.cached_property
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """The checkpoints as recipe rows: name, content hash, file. Reads every file once."""
+        with ThreadPoolExecutor(2) as threads:
+            hashes = list(threads.map(lambda checkpoint: checkpoint.hash, self.checkpoints))
+        self._by_hash = {digest: c for digest, c in reversed(list(zip(hashes, self.checkpoints, strict=True)))}
+        if self.base is not None:
+            self._by_hash.setdefault(self.base.hash, self.base)
+        return tuple(
+            Ingredient(c.name, digest, str(c.path.resolve())) for c, digest in zip(self.checkpoints, hashes, strict=True)
+        )
+
+    @functools.cached_property
+    def base_ingredient(self) -> Ingredient:
+        """The base as a recipe row.
+
+        Raises:
+            PoolError: the pool has no base.
+        """
+        if self.base is None:
+            raise PoolError("this pool has no base; give one with --base")
+        return Ingredient(self.base.name, self.base.hash, str(self.base.path.resolve()))
+
+    @property
+    def duplicates(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of checkpoints with the same weights."""
+        groups: dict[str, list[str]] = {}
+        for ingredient in self.ingredients:
+            groups.setdefault(ingredient.hash, []).append(ingredient.name)
+        return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+    @functools.cached_property
+    def constant(self) -> frozenset[str]:
+        """Tensors that are bit-equal in all checkpoints of the pool."""
+        equal = set(self.tensors)
+        for checkpoint in self.checkpoints[1:]:
+            equal = {n for n in equal if torch.equal(self.checkpoints[0].read(n), checkpoint.read(n))}
+        return frozenset(equal)
+
+    def find(self, ingredient: Ingredient) -> Checkpoint:
+        """The checkpoint with an ingredient's content.
+
+        Raises:
+            RecipeError: no checkpoint of this pool has that content hash.
+        """
+        _ = self.ingredients
+        if ingredient.hash not in self._by_hash:
+            raise RecipeError(
+                f"ingredient '{ingredient.name}' (content {ingredient.hash[:12]}…) is not among the checkpoints given: "
+                "its file has changed or is missing; pass the original with --models"
+            )
+        return self._by_hash[ingredient.hash]
+
+    def read(self, ingredient: Ingredient, name: str) -> Tensor:
+        """One tensor of one ingredient."""
+        return self.find(ingredient).read(name)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that reads runs of digits as numbers.
+
+    >>> sorted(["model_10", "model_2"], key=natural_key)
+    ['model_2', 'model_10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _expand(source: str | Path) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return sorted((p for p in path.iterdir() if p.suffix in SUFFIXES), key=lambda p: natural_key(p.name))
+    if path.is_file():
+        return [path]
+    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    return sorted((p for p in matches if p.suffix in SUFFIXES and p.is_file()), key=lambda p: natural_key(str(p)))
+
+
+def _short_names(files: Sequence[Path]) -> list[str]:
+    """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
+    for depth in range(1, max(len(path.parts) for path in files) + 1):
+        names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in files]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in files]
+
+
+def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:
+    where = f"{other.path} and {first.path}"
+    missing = [name for name in first.tensors if name not in other.tensors]
+    extra = [name for name in other.tensors if name not in first.tensors]
+    if missing and extra:
+        raise PoolError(
+            f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
+            f"only the first has '{extra[0]}' ({len(extra)})"
+        )
+    if missing or extra:
+        side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
+        raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
+    for name, (shape, dtype) in first.tensors.items():
+        other_shape, other_dtype = other.tensors[name]
+        if shape != other_shape:
+            raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
+        if dtype != other_dtype:
+            raise PoolError(
+                f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
+            )
+
+

@@ -1,0 +1,137 @@
+"""What a strategy works with: the concrete :class:`merging.interfaces.Problem`, over pool, partition and evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from merging.errors import RequirementError
+from merging.evaluator import Evaluator
+from merging.interfaces import Optimizer, Path, Progress, Vector
+from merging.journal import Journal
+from merging.outcome import Decision, Outcome, Solution
+from merging.partition import Partition
+from merging.pool import ModelPool
+from merging.recipe import Recipe, Weights
+from merging.search import BoxSearch, run_search
+from merging.task import HELD_OUT
+
+
+class MergeProblem:
+    """One strategy's view of a run.
+
+    Args:
+        pool: the checkpoints.
+        partition: their components.
+        evaluator: the door to the data, or None where there is no task.
+        optimizer: the backend that ``maximize`` uses.
+        journal: where decisions go.
+        progress: where news goes.
+        seed: of this run; the strategy's and every search's generators follow from it.
+        budget: evaluations per optimiser call, instead of what the strategy asks for.
+    """
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        partition: Partition,
+        evaluator: Evaluator | None,
+        optimizer: Optimizer,
+        journal: Journal,
+        progress: Progress,
+        *,
+        seed: int = 0,
+        budget: int | None = None,
+    ) -> None:
+        self.pool = pool
+        self.partition = partition
+        self.progress = progress
+        self.best: tuple[Recipe, Outcome] | None = None
+        self._evaluator = evaluator
+        self._optimizer = optimizer
+        self._journal = journal
+        self._budget = budget
+        self._seeds = np.random.SeedSequence(seed)
+        self.generator = np.random.default_rng(self._seeds.spawn(1)[0])
+        self._singles: dict[int, Recipe] = {}
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The evaluator; a strategy that declares its needs always finds one."""
+        if self._evaluator is None:
+            raise RequirementError("this strategy evaluates models, but there is no task; give one with --task")
+        return self._evaluator
+
+    def single(self, index: int) -> Recipe:
+        """Model ``index`` as it is."""
+        if index not in self._singles:
+            self._singles[index] = Recipe.single(self.pool.ingredients[index], self.partition)
+        return self._singles[index]
+
+    def mean(self, indices: Sequence[int]) -> Recipe:
+        """The uniform average of some models."""
+        return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
+
+    def evaluate(self, recipe: Recipe | Weights) -> Outcome:
+        """The outcome on the held-out data."""
+        return self.evaluator.evaluate(recipe)
+
+    def rank(self) -> list[tuple[int, Outcome]]:
+        """All models, best first; ties in pool order (the sort is stable)."""
+        self.progress.stage("scoring the single models", len(self.pool))
+        outcomes = []
+        for index in range(len(self.pool)):
+            outcomes.append((index, self.evaluate(self.single(index))))
+            self.progress.advance()
+        return sorted(outcomes, key=lambda pair: -pair[1].score)
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
+        """Whether the held-out score is above the threshold."""
+        return self.evaluator.exceeds(recipe, threshold)
+
+    def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
+        """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``."""
+        return self.evaluator.between(incumbent, candidate, mixing)
+
+    def maximize(
+        self, function: Callable[[Vector], Outcome], *, lower: Vector, upper: Vector, start: Vector, budget: int
+    ) -> Solution:
+        """One optimiser call; its generator is the next of the run's seed sequence."""
+        points = self._budget or budget
+        generator = np.random.default_rng(self._seeds.spawn(1)[0])
+        search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points))
+        return run_search(self._optimizer, search)
+
+    def _on_point(self, budget: int) -> Callable[[int, float], None]:
+        return lambda asked, best: self.progress.search(asked, budget, best)
+
+    def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
+        """Logits of a split."""
+        return self.evaluator.logits(recipe, split)
+
+    def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split in random order."""
+        return self.evaluator.batches(split, generator)
+
+    def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
+        """Loss, and its derivative by the coefficients."""
+        return self.evaluator.gradient(recipe, batch)
+
+    def live(self, recipe: Recipe) -> nn.Module:
+        """The merged module."""
+        return self.evaluator.open(recipe)
+
+    def decide(self, **facts: Any) -> None:
+        """Journals a decision and tells it."""
+        self._journal.write("decision", **facts)
+        self.progress.decision(facts)
+
+    def keep(self, recipe: Recipe, outcome: Outcome) -> None:
+        """Remembers the best merge so far."""
+        if self.best is None or outcome.score > self.best[1].score:
+            self.best = (recipe, outcome)
+            self.progress.best(outcome, len(recipe.names))

@@ -1,0 +1,36 @@
+"""A progress sink that shows nothing: the default of the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from merging.outcome import Outcome
+
+
+class Silent:
+    """Takes every piece of news and drops it (see :class:`merging.interfaces.Progress`); subclass what you need."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new piece of work begins."""
+        del text, total
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps are done."""
+        del steps
+
+    def search(self, asked: int, budget: int, best: float) -> None:
+        """One more point was scored."""
+        del asked, budget, best
+
+    def best(self, outcome: Outcome, models: int) -> None:
+        """A better merge."""
+        del outcome, models
+
+    def decision(self, facts: Mapping[str, Any]) -> None:
+        """A decision."""
+        del facts
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+        del text

@@ -1,0 +1,190 @@
+"""Recipes: the whole lineage of a linear merge in a few kilobytes, and the other things a strategy may return."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.errors import RecipeError
+from merging.partition import Component, Partition
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "merging-recipe/1"
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only)."""
+
+    name: str
+    hash: str
+    file: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A linear merge: tensor ``t`` of the result is ``Σ_i coefficients[i, component(t)] · tensor_i(t)``.
+
+    Attributes:
+        ingredients: one a row.
+        partition: one component a column; stored with the recipe, tensor by tensor.
+        coefficients: float64, shape ``(ingredients, components)``; may be negative, need not sum to one.
+        overrides: tensors that are not linear (recalibrated BatchNorm statistics): they replace the sum's.
+            Integer and boolean tensors always come from the first ingredient and need no entry here.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    partition: Partition
+    coefficients: NDArray[np.float64]
+    overrides: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        table = np.array(self.coefficients, dtype=np.float64)
+        shape = (len(self.ingredients), len(self.partition))
+        if table.shape != shape or not self.ingredients:
+            raise RecipeError(f"coefficients have shape {table.shape}; ingredients × components is {shape}")
+        if not np.isfinite(table).all():
+            raise RecipeError("a coefficient is NaN or infinite")
+        table.setflags(write=False)
+        object.__setattr__(self, "coefficients", table)
+
+    @classmethod
+    def single(cls, ingredient: Ingredient, partition: Partition) -> Recipe:
+        """One model as it is."""
+        return cls((ingredient,), partition, np.ones((1, len(partition))))
+
+    @classmethod
+    def mean(cls, ingredients: Sequence[Ingredient], partition: Partition) -> Recipe:
+        """The uniform average; frozen components stay with the first ingredient."""
+        count = len(ingredients)
+        recipe = cls(tuple(ingredients), partition, np.full((count, len(partition)), 1.0 / count))
+        return recipe._freeze()
+
+    def lerp(self, other: Recipe, weight: NDArray[np.float64] | float) -> Recipe:
+        """``weight · self + (1 − weight) · other``, the weight per component (shape ``(components,)``) or one for all.
+
+        Rows of the same ingredient are added; new ingredients follow in their order. Frozen components keep
+        the values of the result's first ingredient.
+        """
+        if self.partition.names != other.partition.names:
+            raise RecipeError("two recipes over different partitions cannot be mixed")
+        ingredients = (*self.ingredients, *(i for i in other.ingredients if i not in self.ingredients))
+        table = np.zeros((len(ingredients), len(self.partition)))
+        weights = np.broadcast_to(np.asarray(weight, dtype=np.float64), (len(self.partition),))
+        for row, ingredient in enumerate(ingredients):
+            if ingredient in self.ingredients:
+                table[row] += weights * self.coefficients[self.ingredients.index(ingredient)]
+            if ingredient in other.ingredients:
+                table[row] += (1.0 - weights) * other.coefficients[other.ingredients.index(ingredient)]
+        return Recipe(ingredients, self.partition, table)._freeze()
+
+    def _freeze(self) -> Recipe:
+        frozen = [i for i, component in enumerate(self.partition.components) if component.frozen]
+        if not frozen:
+            return self
+        table = self.coefficients.copy()
+        table[:, frozen] = 0.0
+        table[0, frozen] = 1.0
+        return Recipe(self.ingredients, self.partition, table, self.overrides)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the ingredients that carry weight, in row order."""
+        rows = zip(self.ingredients, self.coefficients, strict=True)
+        return tuple(ingredient.name for ingredient, row in rows if row.any())
+
+    def terms(self, column: int) -> list[tuple[Ingredient, float]]:
+        """The ingredients of one component with their coefficients, in row order, zeros left out."""
+        values = self.coefficients[:, column]
+        return [(i, float(value)) for i, value in zip(self.ingredients, values, strict=True) if value != 0.0]
+
+    def key(self) -> list[Any]:
+        """What decides the logits: per component that is not inert its (ingredient hash, coefficient) pairs in order."""
+        columns = [[(i.hash, c.hex()) for i, c in self.terms(column)] for column in self.partition.effective]
+        groups = [self.partition.components[column].tensors for column in self.partition.effective]
+        if len({json.dumps(column) for column in columns}) == 1:  # the same for the whole model, however it is divided
+            return [columns[0], sorted(self.overrides)]
+        return [list(zip(columns, groups, strict=True)), sorted(self.overrides)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside it."""
+        return {
+            "format": FORMAT,
+            "ingredients": [{"name": i.name, "hash": i.hash, "file": i.file} for i in self.ingredients],
+            "components": [
+                {
+                    "name": c.name,
+                    "tensors": list(c.tensors),
+                    "inert": c.inert,
+                    "frozen": c.frozen,
+                    "constant": c.constant,
+                    "coefficients": [float(value) for value in self.coefficients[:, column]],
+                }
+                for column, c in enumerate(self.partition.components)
+            ],
+            "overrides": {name: _tensor_hash(self.overrides[name]) for name in sorted(self.overrides)},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, overrides: Mapping[str, Tensor] | None = None) -> Recipe:
+        """Reads :meth:`to_json` back.
+
+        Raises:
+            RecipeError: not a recipe, or an override that does not have the bytes it was saved with.
+        """
+        try:
+            if data["format"] != FORMAT:
+                raise RecipeError(f"recipe format {data['format']!r} is not {FORMAT!r}; a newer version may read it")
+            ingredients = tuple(Ingredient(i["name"], i["hash"], i["file"]) for i in data["ingredients"])
+            components = tuple(
+                Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
+                for c in data["components"]
+            )
+            table = np.array([c["coefficients"] for c in data["components"]], dtype=np.float64).T
+            found = dict(overrides or {})
+            for name, digest in data["overrides"].items():
+                if name not in found or _tensor_hash(found[name]) != digest:
+                    raise RecipeError(f"override '{name}' is missing or has changed since the recipe was written")
+            return cls(ingredients, Partition(components), table, {name: found[name] for name in data["overrides"]})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, RecipeError):
+                raise
+            raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None
+
+
+def _tensor_hash(tensor: Tensor) -> str:
+    import torch
+
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + data).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A merged state dict that no recipe can express (non-linear methods), with the lineage to say where it came from."""
+
+    tensors: Mapping[str, Tensor]
+    ingredients: tuple[Ingredient, ...]
+    strategy: str
+    options: Mapping[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """No single model: members whose outputs are averaged. Inference costs ``len(members)`` forward passes."""
+
+    members: tuple[Recipe, ...]
+    weights: tuple[float, ...]
+    average: Literal["logits", "probabilities"] = "logits"
+
+
+Merge: TypeAlias = Recipe | Weights | Ensemble

@@ -1,0 +1,78 @@
+"""Names for plug-ins: one registry a kind, a decorator to enter it, a clear refusal of a taken name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from merging.errors import NameTakenError, unknown
+
+if TYPE_CHECKING:
+    from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class Registry(Generic[T]):
+    """Name → plug-in class of one kind.
+
+    Args:
+        kind: the field's word for one entry, e.g. ``"strategy"``.
+        group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._classes: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator that enters a plug-in under ``name``.
+
+        Raises:
+            NameTakenError: another class has that name; nothing is overwritten.
+        """
+
+        def enter(plugin: T) -> T:
+            other = self._classes.get(name)
+            if other is not None and other is not plugin:
+                raise NameTakenError(
+                    f"the {self.kind} '{name}' of {_origin(plugin)} is already registered by {_origin(other)}; "
+                    "give one of them another name"
+                )
+            plugin.name = name  # type: ignore[attr-defined]
+            self._classes[name] = plugin
+            return plugin
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._classes:
+            raise unknown(self.kind, name, self._classes, "see: merge list")
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+def _origin(plugin: Any) -> str:
+    return f"{plugin.__module__}.{plugin.__qualname__}"
+
+
+strategies: Registry[type[MixStrategy]] = Registry("strategy", "merging.strategies")
+partitioners: Registry[type[Partitioner]] = Registry("partitioner", "merging.partitioners")
+optimizers: Registry[type[Optimizer]] = Registry("optimizer", "merging.optimizers")
+objectives: Registry[type[Objective]] = Registry("objective", "merging.objectives")
+
+KINDS: dict[str, Registry[Any]] = {
+    "strategy": strategies,
+    "partitioner": partitioners,
+    "optimizer": optimizers,
+    "objective": objectives,
+}

@@ -1,0 +1,129 @@
+"""The report of a run: rows that every renderer reads, and the paired comparison with the best single model."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from merging.outcome import Paired
+
+SMALL_SAMPLE = 1000
+"""Below this many held-out samples a selection by accuracy is easily luck."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy's line in the table.
+
+    Attributes:
+        strategy: its name.
+        label: what the table calls it.
+        held_out: score on the data that selected it (optimistic for what was selected).
+        tests: name → top-1 accuracy (or score, where the objective knows no samples), as fractions.
+        shifted: mean over the shifted sets, or None without any.
+        ingredients: names of the models in it.
+        evaluations: distinct held-out evaluations it would have needed alone.
+        cached: asked again and answered from memory.
+        forward_equivalents: held-out passes, backward counted as two.
+        seconds: what these evaluations and its own work took.
+    """
+
+    strategy: str
+    label: str
+    held_out: float
+    tests: Mapping[str, float]
+    shifted: float | None
+    ingredients: tuple[str, ...]
+    evaluations: int
+    cached: int
+    forward_equivalents: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``."""
+
+    strategy: str
+    options: Mapping[str, Any]
+    partitioner: str
+    optimizer: str
+    objective: str
+    task: str | None
+    status: str
+    seed: int
+    components: int
+    active_components: int
+    component_names: tuple[str, ...]
+    pool: tuple[str, ...]
+    ingredients: tuple[str, ...]
+    evaluations: int
+    cached: int
+    forward_equivalents: float
+    wall_seconds: float
+    peak_memory_bytes: int
+    held_out_samples: int
+    shifts: tuple[str, ...]
+    numerics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    content_hash: str
+    rows: tuple[Row, ...] = ()
+    paired: Mapping[str, Paired] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def merged(self) -> Row | None:
+        """The row of the strategy that was asked for."""
+        return next((row for row in self.rows if row.strategy == self.strategy), None)
+
+    @property
+    def best_single(self) -> Row | None:
+        """The row of the best single model."""
+        return next((row for row in self.rows if row.strategy == "best"), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; scores are fractions, seconds and bytes as named."""
+        data = asdict(self)
+        data["paired"] = {
+            name: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
+            for name, pair in self.paired.items()
+        }
+        merged, single = self.merged, self.best_single
+        data["validation"] = {
+            "best_single": single.held_out if single else None,
+            "merged": merged.held_out if merged else None,
+        }
+        names = list(merged.tests) if merged else []
+        data["tests"] = {
+            name: {"best_single": single.tests.get(name) if single else None, "merged": merged.tests[name]}
+            for name in names
+            if merged
+        }
+        return data
+
+    def verdict(self) -> list[str]:
+        """A sentence a set: whether the gain over the best single model can be told from chance (paired)."""
+        lines = []
+        for name, pair in self.paired.items():
+            word = "distinguishable" if pair.distinguishable else "not distinguishable"
+            low, high = (100 * bound for bound in pair.interval)
+            lines.append(
+                f"{name}: {pair.gained - pair.lost:+d} of {pair.samples} right ({pair.gained} gained, {pair.lost} lost; "
+                f"{100 * pair.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}): {word} from the best "
+                f"single model (McNemar p = {pair.p_value:.2g})"
+            )
+        return lines
+
+
+def average(values: Sequence[float]) -> float | None:
+    """The mean, or None of nothing."""
+    return sum(values) / len(values) if values else None
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

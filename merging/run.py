@@ -1,0 +1,444 @@
+"""``merging.merge``: checks everything, scores the baselines, runs the strategy, compares, reports, writes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from merging import output as folders
+from merging.arithmetic import materialise
+from merging.card import model_card
+from merging.checkpoint import content_hash
+from merging.errors import FolderError, MergingError, RequirementError, Stopped
+from merging.evaluator import Evaluator, Meter
+from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress
+from merging.journal import FILE, Journal, read_header
+from merging.live import LiveModel, untouched
+from merging.numerics import Numerics
+from merging.objectives.accuracy import Accuracy
+from merging.optimizers.nevergrad_cobyla import NevergradCobyla
+from merging.options import Plugin
+from merging.outcome import Outcome, compare
+from merging.partition import Partition
+from merging.partitioners.whole import Whole
+from merging.pool import ModelPool
+from merging.problem import MergeProblem
+from merging.progress import Silent
+from merging.recipe import Ensemble, Merge, Recipe, Weights
+from merging.report import SMALL_SAMPLE, Report, Row, average, peak_memory
+from merging.strategies.best import Best
+from merging.strategies.greedy import Greedy
+from merging.strategies.uniform import Uniform
+from merging.task import Task
+
+BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
+LABELS = {"best": "best single model", "uniform": "uniform soup", "greedy": "greedy soup", "manifoldmix": "manifold mix"}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What :func:`merge` returns.
+
+    Attributes:
+        merge: the recipe (or weights) of the merged model.
+        report: rows, comparison, cost.
+        pool: where the ingredients are read from.
+        folder: where it was written, or None.
+    """
+
+    merge: Recipe | Weights
+    report: Report
+    pool: ModelPool
+    folder: Path | None = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The merged model's tensors, under the pool's names and in its dtypes."""
+        return materialise(self.merge, self.pool) if isinstance(self.merge, Recipe) else dict(self.merge.tensors)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it will be: everything opened and checked, nothing evaluated or written."""
+
+    pool: ModelPool
+    strategy: MixStrategy
+    partitioner: Partitioner
+    objective: Objective
+    optimizer: Optimizer
+    task: Task | None
+    partition: Partition
+    numerics: Numerics | None
+    live: LiveModel | None
+    seed: int
+    budget: int | None
+    max_evaluations: int | None
+    freeze: tuple[str, ...]
+    baselines: bool
+    tests: bool
+
+    def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What must be the same for a run to be resumed: inputs, versions, options, seed."""
+        splits = {} if self.task is None else {"held-out": self.task.held_out, **self.task.tests}
+        plugins: dict[str, Plugin] = {
+            "strategy": self.strategy,
+            "partitioner": self.partitioner,
+            "optimizer": self.optimizer,
+            "objective": self.objective,
+        }
+        header = {
+            "request": request,
+            "versions": versions(),
+            "inputs": {i.name: i.hash for i in self.pool.ingredients},
+            "base": self.pool.base.hash if self.pool.base else None,
+            "task": self.task.name if self.task else None,
+            "data": {name: split.fingerprint for name, split in splits.items()},
+            **{kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()},
+            "seed": self.seed,
+            "budget": self.budget,
+            "max_evaluations": self.max_evaluations,
+            "freeze": list(self.freeze),
+            "baselines": self.baselines,
+            "tests": self.tests,
+            "numerics": self.numerics.to_json() if self.numerics else None,
+        }
+        return json.loads(json.dumps(header))  # type: ignore[no-any-return]
+
+
+def plan(
+    pool: ModelPool,
+    strategy: MixStrategy,
+    *,
+    partitioner: Partitioner | None = None,
+    objective: Objective | None = None,
+    optimizer: Optimizer | None = None,
+    task: Task | None = None,
+    seed: int = 0,
+    budget: int | None = None,
+    max_evaluations: int | None = None,
+    freeze: Sequence[str] = (),
+    device: str = "auto",
+    baselines: bool = True,
+    tests: bool = True,
+) -> Plan:
+    """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
+
+    Raises:
+        MergingError: whatever would make the run fail, said before any work.
+    """
+    for value, kind in ((strategy, MixStrategy), (partitioner or Whole(), Partitioner)):
+        if not isinstance(value, kind):
+            raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
+    partitioner, objective = partitioner or Whole(), objective or Accuracy()
+    _check_numbers(seed, budget, max_evaluations, len(pool), strategy)
+    _check_needs(strategy, pool, task)
+    module = task.build(pool) if task else None
+    partition = partitioner.split(pool.tensors, module)
+    partition.check_covers(pool.tensors)
+    partition = partition.with_ties(pool.ties)
+    live = numerics = None
+    if task is not None and module is not None:
+        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
+        with numerics.applied():
+            sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
+            idle = untouched(module.eval().to(numerics.device).float(), sample)
+        partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
+        partition = partition.with_frozen(freeze)
+        live = LiveModel(module, pool, partition, numerics.device)
+    else:
+        partition = partition.with_frozen(freeze)
+    return Plan(
+        pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
+        seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests,
+    )  # fmt: skip
+
+
+def merge(
+    pool: ModelPool,
+    strategy: MixStrategy,
+    *,
+    partitioner: Partitioner | None = None,
+    objective: Objective | None = None,
+    optimizer: Optimizer | None = None,
+    task: Task | None = None,
+    seed: int = 0,
+    budget: int | None = None,
+    max_evaluations: int | None = None,
+    freeze: Sequence[str] = (),
+    device: str = "auto",
+    baselines: bool = True,
+    tests: bool = True,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    format: str = "safetensors",  # noqa: A002 (the option's name)
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    request: Mapping[str, Any] | None = None,
+    command: str = "",
+    started: float | None = None,
+) -> Result:
+    """Merges a pool into one model.
+
+    Args:
+        pool: the checkpoints (:meth:`ModelPool.open` takes files, folders and globs).
+        strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``.
+        partitioner: which tensors share a mixing factor; default: the whole model.
+        objective: what a search maximises; default: top-1 accuracy.
+        optimizer: the search's backend; default: Nevergrad's Cobyla.
+        task: the model and its data; strategies that only average weights need none.
+        seed: of everything random; same seed, same bits on the CPU.
+        budget: evaluations per optimiser call, instead of the strategy's own.
+        max_evaluations: distinct held-out evaluations after which the run ends with the best so far.
+        freeze: regular expressions of components or tensors that keep the first ingredient's values.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        baselines: also run best, uniform and greedy, sharing every evaluation.
+        tests: score the results on the task's test sets.
+        output: folder for the result; None writes nothing.
+        overwrite: replace an earlier run in that folder.
+        resume: go on with the run in that folder; everything else must be the same.
+        format: ``safetensors`` or ``pt``.
+        progress: told what happens.
+        should_stop: asked between batches; True ends the run with the best so far.
+        request: kept in the journal for ``merge run --resume``.
+        command: kept in the model card.
+        started: ``time.time()`` of the start, where that was before this call.
+
+    Returns:
+        The merge and its report. After an interruption ``report.status`` says so and the merge is the best so far.
+
+    Raises:
+        MergingError: a user's mistake; nothing was written.
+    """
+    started = time.time() if started is None else started
+    progress = progress or Silent()
+    if output is not None and not resume:
+        folders.check_free(Path(output), overwrite=overwrite)
+    progress.stage("opening the models")
+    made = plan(
+        pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
+        budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, baselines=baselines, tests=tests,
+    )  # fmt: skip
+    header = made.header(request)
+    folder = Path(output) if output is not None else None
+    with _journal(folder, header, overwrite=overwrite, resume=resume) as journal:
+        journal.write("run", **header)
+        with made.numerics.applied() if made.numerics else contextlib.nullcontext():
+            run = _Run(made, journal, progress, should_stop)
+            merged, status = run.execute()
+            report = run.report(merged, status, started)
+        if folder is not None:
+            progress.stage("writing the result")
+            result = Result(merged, report, pool, folder)
+            folders.write_results(
+                folder, tensors=result.state_dict(), recipe=merged if isinstance(merged, Recipe) else None,
+                report=report.to_json(), card=model_card(report, command, format), kind=format, ties=pool.ties,
+            )  # fmt: skip
+        journal.write("finished" if status == "finished" else "stopped", why=status, time=time.time())
+    return Result(merged, report, pool, folder)
+
+
+def _journal(folder: Path | None, header: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Journal:
+    if folder is None:
+        return Journal(None)
+    if not resume:
+        return folders.claim(folder, overwrite=overwrite)
+    old = read_header(folder / FILE)
+    different = [
+        f"{key} was {_shown(old.get(key))}, is {_shown(value)}" for key, value in header.items() if old.get(key) != value
+    ]
+    if different:
+        raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
+    return Journal(folder / FILE, resume=True)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 160 else text[:157] + "…"
+
+
+class _Run:
+    """One run's state between its steps."""
+
+    def __init__(self, made: Plan, journal: Journal, progress: Progress, should_stop: Callable[[], bool]) -> None:
+        self.plan, self.journal, self.progress = made, journal, progress
+        self.evaluator: Evaluator | None = None
+        if made.task is not None and made.live is not None and made.numerics is not None:
+            self.evaluator = Evaluator(
+                made.live, made.task, made.objective, made.numerics, journal,
+                limit=made.max_evaluations, should_stop=should_stop,
+            )  # fmt: skip
+        self.merges: dict[str, tuple[Merge, Meter, float]] = {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
+        self.best: tuple[Recipe, Outcome] | None = None
+
+    def execute(self) -> tuple[Recipe | Weights, str]:
+        """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
+        asked = self.plan.strategy
+        baselines = [b for b in BASELINES if self.plan.baselines and b.name != asked.name]
+        status = "finished"
+        try:
+            for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
+                self._mix(strategy)
+        except Stopped as stop:
+            status = str(stop)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        if asked.name in self.merges:
+            merged = self.merges[asked.name][0]
+        elif self.best is not None:
+            merged = self.best[0]
+            self.merges[asked.name] = (merged, self._meter(), self._since())
+        else:
+            raise MergingError(f"{status} before any merge was scored: there is nothing to save; resume it to go on")
+        if isinstance(merged, Ensemble):
+            raise RequirementError(f"'{asked.name}' gives an ensemble; a run writes single models")
+        try:
+            if status != "interrupted":
+                self._score_all()
+        except (Stopped, KeyboardInterrupt):
+            status = "interrupted"
+        return merged, status
+
+    def _mix(self, strategy: MixStrategy) -> None:
+        """Runs one strategy with a meter of its own."""
+        self._began = time.perf_counter()
+        total = self.evaluator.total.seconds if self.evaluator else 0.0
+        meter = self.evaluator.begin() if self.evaluator else Meter()
+        self.progress.stage(LABELS.get(strategy.name, strategy.name))
+        made = self.plan
+        problem = MergeProblem(
+            made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
+            seed=made.seed, budget=made.budget,
+        )  # fmt: skip
+        self.journal.write("strategy", name=strategy.name, options=strategy.options())
+        try:
+            merged = strategy.mix(problem)
+            if self.evaluator is not None and not isinstance(merged, Ensemble):
+                outcome = self.evaluator.evaluate(merged)
+                self.outcomes[strategy.name, "held-out"] = outcome
+                if isinstance(merged, Recipe):
+                    problem.keep(merged, outcome)
+        finally:
+            if problem.best is not None and (
+                strategy is made.strategy or self.best is None or problem.best[1].score > self.best[1].score
+            ):
+                self.best = problem.best
+        own = time.perf_counter() - self._began - (self.evaluator.total.seconds - total if self.evaluator else 0.0)
+        self.merges[strategy.name] = (merged, meter, max(own, 0.0) + meter.seconds)
+
+    def _meter(self) -> Meter:
+        return self.evaluator.meter if self.evaluator else Meter()
+
+    def _since(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _score_all(self) -> None:
+        """Every merge on every test set."""
+        if self.evaluator is None or self.plan.task is None:
+            return
+        asked, names = self.plan.strategy.name, list(self.plan.task.tests) if self.plan.tests else []
+        if (asked, "held-out") not in self.outcomes and self.best is not None:
+            self.outcomes[asked, "held-out"] = self.best[1]
+        self.progress.stage("scoring the test sets", len(names) * len(self.merges))
+        for strategy, (merged, _, _) in self.merges.items():
+            for name in names:
+                if not isinstance(merged, Ensemble):
+                    self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
+                self.progress.advance()
+
+    def report(self, merged: Recipe | Weights, status: str, started: float) -> Report:
+        """Everything that is known now."""
+        made, task = self.plan, self.plan.task
+        asked = made.strategy.name
+        if self.best is not None:
+            self.outcomes.setdefault((asked, "held-out"), self.best[1])
+        total = self.evaluator.total if self.evaluator else Meter()
+        rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
+        paired = {}
+        for split in ("held-out", *(task.tests if task else ())):
+            before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
+            if asked != "best" and before and after and before.correct is not None and after.correct is not None:
+                paired[split] = compare(before, after)
+        tensors = materialise(merged, made.pool) if isinstance(merged, Recipe) else merged.tensors
+        return Report(
+            strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
+            optimizer=made.optimizer.name, objective=made.objective.name, task=task.name if task else None,
+            status=status, seed=made.seed, components=len(made.partition), active_components=len(made.partition.active),
+            component_names=made.partition.names, pool=made.pool.names,
+            ingredients=merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients),
+            evaluations=total.evaluations, cached=total.cached, forward_equivalents=total.forward_equivalents,
+            wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
+            held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
+            numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
+            content_hash=content_hash(tensors), rows=rows, paired=paired, notes=self._notes(),
+        )  # fmt: skip
+
+    def _row(self, name: str) -> Row:
+        merged, meter, seconds = self.merges[name]
+        task = self.plan.task
+        tests = {}
+        for split in task.tests if task else ():
+            outcome = self.outcomes.get((name, split))
+            if outcome is not None:
+                tests[split] = outcome.score if outcome.correct is None else outcome.accuracy
+        shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
+        names = merged.names if isinstance(merged, Recipe) else ()
+        return Row(
+            name, LABELS.get(name, name), self.outcomes[name, "held-out"].score, tests, shifted, names,
+            meter.evaluations, meter.cached, meter.forward_equivalents, seconds,
+        )  # fmt: skip
+
+    def _notes(self) -> tuple[str, ...]:
+        made = self.plan
+        notes = [*made.partition.notes]
+        notes += [f"{c.name}: {note}" for c in made.pool.checkpoints for note in c.notes]
+        notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
+        if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:
+            notes.append(
+                f"only {len(made.task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
+            )
+        return tuple(notes)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the bits of a run."""
+    packages = ("merging", "torch", "numpy", "scipy", "nevergrad")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _check_numbers(
+    seed: int, budget: int | None, limit: int | None, models: int, strategy: MixStrategy
+) -> None:
+    if seed < 0:
+        raise RequirementError(f"seed is {seed}; it must be 0 or larger")
+    if budget is not None and budget < 1:
+        raise RequirementError(f"budget is {budget}; a search needs at least 1 evaluation")
+    if limit is not None and "objective" in strategy.needs and limit < models:
+        raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow at least {models}")
+
+
+def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
+    """Everything a strategy declares, checked before any work."""
+    if len(pool) < strategy.min_models:
+        raise RequirementError(
+            f"strategy '{strategy.name}' needs at least {strategy.min_models} models, got {len(pool)}: {pool.names[0]}"
+        )
+    there = {"base": pool.base is not None, "unlabelled": False}
+    there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
+    there["train"] = task is not None and task.train is not None
+    ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
+    for need in sorted(strategy.needs):
+        if not there[need]:
+            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")
+
+
+

@@ -1,0 +1,94 @@
+"""The box that an optimiser searches: clips, counts, remembers the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from merging.errors import BudgetSpent, OptionError
+from merging.interfaces import Optimizer, Vector
+from merging.outcome import Outcome, Solution
+
+
+class BoxSearch:
+    """A function to maximise in a box, with a budget (see :class:`merging.interfaces.Search`).
+
+    Points are rounded to float32, the precision in which trials are mixed: two points that mix the same bits are one.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Vector], Outcome],
+        lower: Vector,
+        upper: Vector,
+        start: Vector,
+        budget: int,
+        generator: np.random.Generator,
+        on_point: Callable[[int, float], None] = lambda asked, best: None,
+    ) -> None:
+        self.lower = np.asarray(lower, dtype=np.float64)
+        self.upper = np.asarray(upper, dtype=np.float64)
+        self.start = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
+        self.budget = budget
+        self.generator = generator
+        self.asked = 0
+        self.best: tuple[float, Vector] | None = None
+        self._function = function
+        self._on_point = on_point
+        if not self.lower.shape == self.upper.shape == self.start.shape:
+            raise ValueError("lower, upper and start must have one shape")
+        if (self.lower > self.upper).any():
+            raise OptionError("a search's lower bound lies above its upper bound")
+
+    @property
+    def dimension(self) -> int:
+        """Number of variables."""
+        return len(self.start)
+
+    def evaluate(self, x: Vector) -> float:
+        """The score at ``x``, rounded to float32 and brought into the box."""
+        if self.asked >= self.budget:
+            raise BudgetSpent
+        self.asked += 1
+        rounded = np.asarray(x, dtype=np.float64).reshape(self.start.shape).astype(np.float32).astype(np.float64)
+        point = np.clip(np.where(np.isnan(rounded), self.start, rounded), self.lower, self.upper)
+        score = self._function(point).score
+        if self.best is None or score > self.best[0]:
+            self.best = (score, point)
+        self._on_point(self.asked, self.best[0])
+        return score
+
+    def evaluate_many(self, points: Sequence[Vector]) -> list[float]:
+        """Scores of several points, in order."""
+        return [self.evaluate(point) for point in points]
+
+    def solution(self, stopped: str) -> Solution:
+        """The best point seen (the first of equals); the start is evaluated where nothing was."""
+        if self.best is None:
+            self.evaluate(self.start)
+        if self.best is None:
+            raise BudgetSpent
+        return Solution(self.best[1], self.best[0], self.asked, stopped)
+
+
+def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
+    """Lets an optimiser search; the core keeps the best point and ends it at the budget.
+
+    Raises:
+        OptionError: fewer variables than the optimiser can handle.
+    """
+    if search.dimension == 0:
+        search.budget = max(search.budget, 1)
+        return search.solution("nothing to search: no active component")
+    if search.dimension < optimizer.smallest_dimension:
+        raise OptionError(
+            f"optimizer '{optimizer.name}' needs at least {optimizer.smallest_dimension} variables, "
+            f"this search has {search.dimension}; choose another optimizer or a finer partitioner"
+        )
+    try:
+        solution = optimizer.maximize(search)
+        stopped = solution.stopped
+    except BudgetSpent:
+        stopped = "budget spent"
+    return search.solution(stopped)

@@ -1,0 +1,1 @@
+"""Tasks: a model with its held-out, test and shifted data."""

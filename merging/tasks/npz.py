@@ -1,0 +1,71 @@
+"""Image data from ``.npz`` files: raw images or JPEG bytes, with labels. No pickles are read.
+
+Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes in a row) with ``KEY_offsets`` (N + 1);
+``KEY_labels`` class indices.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from merging.errors import TaskError, unknown
+from merging.task import Split
+
+
+def load_npz(source: str) -> Split:
+    """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
+
+    Raises:
+        TaskError: no such file or key, images of different sizes, or a damaged image (named by its number).
+    """
+    name, _, key = source.rpartition(":")
+    path = Path(name).expanduser()
+    if not name or not path.is_file():
+        raise TaskError(f"no such data: '{source}'; write it as file.npz:KEY")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
+            if key not in keys:
+                raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
+            labels = torch.from_numpy(arrays[f"{key}_labels"].astype(np.int64))
+            if f"{key}_images" in arrays:
+                images = arrays[f"{key}_images"]
+            else:
+                images = _decode(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(f"{source}: not image data in the documented layout ({error})") from None
+    return Split.of(torch.from_numpy(images), labels)
+
+
+def _decode(data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str) -> NDArray[np.uint8]:
+    images = []
+    for number, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        try:
+            images.append(np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB")))
+        except (UnidentifiedImageError, OSError) as error:
+            raise TaskError(f"{source}: image {number} is damaged ({error})") from None
+    if len({image.shape for image in images}) > 1:
+        raise TaskError(f"{source}: images differ in size; store them in one size")
+    return np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
+
+
+class Normalise:
+    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalises a batch."""
+        scaled = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+        mean, std = (t.to(images.device)[:, None, None] for t in (self.mean, self.std))
+        return (scaled - mean) / std

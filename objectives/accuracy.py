@@ -1,0 +1,29 @@
+"""Top-1 accuracy: what the soups of Wortsman et al. (2022) and Fassold (2023) select by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.interfaces import Objective
+from merging.registry import objectives
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@objectives.register("accuracy")
+@dataclass(frozen=True)
+class Accuracy(Objective):
+    """Share of samples whose largest logit is the label's."""
+
+    summary: ClassVar[str] = "top-1 accuracy"
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """1 where the top class is the label, else 0."""
+        return logits.argmax(dim=1) == labels
+
+    def reduce(self, terms: Tensor) -> float:
+        """Right answers over all, one exact division."""
+        return int(terms.sum()) / len(terms)

@@ -1,0 +1,33 @@
+"""Mean log-likelihood of the labels: smooth where accuracy is a staircase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.interfaces import Objective
+from merging.options import option
+from merging.registry import objectives
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@objectives.register("nll")
+@dataclass(frozen=True)
+class NegativeLogLikelihood(Objective):
+    """Minus the mean cross-entropy (natural logarithm), so that larger is better; never above 0."""
+
+    summary: ClassVar[str] = "minus the mean cross-entropy of the labels"
+
+    temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Minus the cross-entropy of each sample."""
+        from torch.nn import functional as F
+
+        return -F.cross_entropy(logits.float() / self.temperature, labels, reduction="none")
+
+    def reduce(self, terms: Tensor) -> float:
+        """The mean, summed in float64 in the split's order."""
+        return float(terms.double().mean())

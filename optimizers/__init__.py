@@ -1,0 +1,1 @@
+"""Optimiser backends, a file each: derivative-free search in a box."""

@@ -1,0 +1,1 @@
+"""Partitioners, a file each: ways to divide a model's tensors into components."""

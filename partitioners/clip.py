@@ -1,0 +1,97 @@
+"""The block hierarchy of a CLIP image classifier at three depths (Fassold 2023, §3: C8, C15, C26).
+
+On open_clip's ViT-B/32 without text blocks these give 8, 15 and 26 components, of which 3, 9 and 20 are active:
+the text tower's leftovers reach no logit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.errors import PartitionError
+from merging.interfaces import Partitioner
+from merging.partition import Partition, TensorInfo
+from merging.registry import partitioners
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The order of the components: that of the published code, which is the order of open_clip's own state dict.
+_TEXT_FIRST = ("positional_embedding", "text_projection", "logit_scale")
+_VISUAL = ("class_embedding", "positional_embedding", "proj", "conv1", "ln_pre", "transformer", "ln_post")
+_TEXT_LAST = ("transformer", "token_embedding", "ln_final")
+_HEAD = ("classification_head.weight", "classification_head.bias")
+_ORDER = (*_TEXT_FIRST, *(f"visual.{part}" for part in _VISUAL), "visual", *_TEXT_LAST, *_HEAD)
+_TEXT = (*_TEXT_FIRST, "token_embedding", "ln_final")
+
+
+@dataclass(frozen=True)
+class _ClipPartitioner(Partitioner):
+    """Groups by the leading parts of a tensor's name, taken without the prefix ``model.``."""
+
+    paper: ClassVar[str] = "Fassold 2023, §3 (C8, C15, C26)"
+
+    def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
+        """One component a block, in the published order."""
+        plain = {tensor: tensor.removeprefix("model.") for tensor in tensors}
+        if not any(name.startswith("visual.") for name in plain.values()):
+            raise PartitionError(
+                f"partitioner '{self.name}' needs a CLIP image tower: no tensor is called 'visual.…' or "
+                f"'model.visual.…' (the first is '{next(iter(tensors))}'); try --partitioner layer"
+            )
+        groups: dict[str, list[str]] = {}
+        for tensor, name in plain.items():
+            groups.setdefault(self._component(name), []).append(tensor)
+        ordered = dict(sorted(groups.items(), key=lambda item: _rank(item[0])))
+        missing = [part for part in _TEXT if part not in {name.split(".")[0] for name in ordered}]
+        notes = [f"no {', '.join(missing)} in these checkpoints: fewer components than published"] if missing else []
+        return Partition.of_groups(ordered, notes)
+
+    def _component(self, name: str) -> str:
+        raise NotImplementedError
+
+
+def _rank(component: str) -> tuple[int, int, str]:
+    """Published blocks first come in their order; residual blocks by number; anything else last, by name."""
+    block = re.search(r"\.resblocks\.(\d+)$", component)
+    stem = component[: component.index(".resblocks.")] if block else component
+    known = next((part for part in _ORDER if stem == part or stem.startswith(part + ".")), None)
+    place = _ORDER.index(known) if known else len(_ORDER)
+    return (place, int(block[1]) if block else -1, "" if known in _TEXT_LAST else component)
+
+
+@partitioners.register("clip-c8")
+@dataclass(frozen=True)
+class ClipC8(_ClipPartitioner):
+    """The whole image tower as one component, text leftovers, head weight and bias."""
+
+    summary: ClassVar[str] = "image tower, text leftovers, head weight, head bias (8 components, 3 active)"
+
+    def _component(self, name: str) -> str:
+        return name if name in _HEAD else name.split(".")[0]
+
+
+@partitioners.register("clip-c15")
+@dataclass(frozen=True)
+class ClipC15(_ClipPartitioner):
+    """The image tower divided into its seven parts."""
+
+    summary: ClassVar[str] = "the image tower in its seven parts (15 components, 9 active)"
+
+    def _component(self, name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+
+@partitioners.register("clip-c26")
+@dataclass(frozen=True)
+class ClipC26(_ClipPartitioner):
+    """As clip-c15, with every residual block of the image transformer a component of its own."""
+
+    summary: ClassVar[str] = "as clip-c15, every residual block of its own (26 components, 20 active)"
+
+    def _component(self, name: str) -> str:
+        block = re.match(r"visual\.transformer\.resblocks\.\d+", name)
+        return block[0] if block else ".".join(name.split(".")[:2])

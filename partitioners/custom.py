@@ -1,0 +1,59 @@
+"""Components by ordered regular expressions: the first that matches a tensor's name takes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.errors import OptionError, PartitionError
+from merging.interfaces import Partitioner
+from merging.options import option
+from merging.partition import Partition, TensorInfo
+from merging.registry import partitioners
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@partitioners.register("custom")
+@dataclass(frozen=True)
+class Custom(Partitioner):
+    """Ordered patterns, each ``name=regular expression`` (searched anywhere in the tensor's name).
+
+    Raises:
+        PartitionError: tensors that no pattern matches (they are listed), or a pattern that takes no tensor.
+    """
+
+    summary: ClassVar[str] = "components by ordered regular expressions over tensor names"
+
+    patterns: tuple[str, ...] = option((), "name=regex, in order; first match takes a tensor (repeat for more)")
+
+    def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
+        """One component a name, in the order of the patterns; patterns of the same name add up."""
+        rules = [_parse(pattern) for pattern in self.patterns]
+        groups: dict[str, list[str]] = {name: [] for name, _ in rules}
+        uncovered: list[str] = []
+        for tensor in tensors:
+            name = next((name for name, regex in rules if regex.search(tensor)), None)
+            (uncovered if name is None else groups[name]).append(tensor)
+        if uncovered:
+            raise PartitionError(
+                f"{len(uncovered)} tensors match no pattern: {', '.join(uncovered)}; "
+                "add a pattern, such as -o 'partitioner.patterns=rest=.*'"
+            )
+        empty = [name for name, members in groups.items() if not members]
+        if empty:
+            raise PartitionError(f"no tensor is left for component '{empty[0]}'; check its pattern and the order")
+        return Partition.of_groups(groups)
+
+
+def _parse(pattern: str) -> tuple[str, re.Pattern[str]]:
+    name, equals, regex = pattern.partition("=")
+    if not equals or not name:
+        raise OptionError(f"pattern {pattern!r} has no name; write it as name=regex")
+    try:
+        return name, re.compile(regex)
+    except re.error as error:
+        raise OptionError(f"pattern {pattern!r} is not a regular expression: {error}") from None

@@ -1,0 +1,29 @@
+"""One component a layer: tensors that share everything but the last part of their name (weight, bias, statistics)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.interfaces import Partitioner
+from merging.partition import Partition, TensorInfo
+from merging.registry import partitioners
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@partitioners.register("layer")
+@dataclass(frozen=True)
+class Layer(Partitioner):
+    """Groups ``block.fc.weight`` and ``block.fc.bias`` as ``block.fc``; works on any state dict."""
+
+    summary: ClassVar[str] = "one component per layer (weight and bias together), for any model"
+
+    def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
+        """One component a layer, in the order in which the layers first appear."""
+        groups: dict[str, list[str]] = {}
+        for tensor in tensors:
+            groups.setdefault(tensor.rpartition(".")[0] or tensor, []).append(tensor)
+        return Partition.of_groups(groups)

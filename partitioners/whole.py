@@ -1,0 +1,26 @@
+"""The whole model as one component: one mixing factor, as in plain interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.interfaces import Partitioner
+from merging.partition import Partition, TensorInfo
+from merging.registry import partitioners
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@partitioners.register("whole")
+@dataclass(frozen=True)
+class Whole(Partitioner):
+    """One component with every tensor."""
+
+    summary: ClassVar[str] = "the whole model as one component"
+
+    def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
+        """One component called ``model``."""
+        return Partition.of_groups({"model": tensors})

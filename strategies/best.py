@@ -1,0 +1,26 @@
+"""The best single model: what one has without merging, and the row every merge is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from merging.interfaces import MixStrategy, Problem
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("best")
+@dataclass(frozen=True)
+class Best(MixStrategy):
+    """Picks the model with the highest held-out score; ties go to the earlier one in the pool."""
+
+    summary: ClassVar[str] = "the best single model by held-out score"
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
+
+    def mix(self, problem: Problem) -> Recipe:
+        """One evaluation a model."""
+        index, outcome = problem.rank()[0]
+        recipe = problem.single(index)
+        problem.keep(recipe, outcome)
+        return recipe

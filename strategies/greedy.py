@@ -1,0 +1,64 @@
+"""The greedy soup: add a model to the running average whenever held-out accuracy rises (Wortsman et al. 2022, Recipe 1)."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import ClassVar
+
+from merging.interfaces import MixStrategy, Outcome, Problem
+from merging.options import option
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("greedy")
+@dataclass(frozen=True)
+class Greedy(MixStrategy):
+    """Goes through the models once, best first or in random orders, and keeps what helps.
+
+    Random orders show how much luck is in the sorted one: the best of them is returned, the mean and the spread of
+    all are reported.
+    """
+
+    summary: ClassVar[str] = "add models to the average while held-out score rises"
+    paper: ClassVar[str] = "Wortsman et al. 2022, Recipe 1, https://arxiv.org/abs/2203.05482"
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
+    min_models: ClassVar[int] = 2
+
+    order: str = option("sorted", "the order in which models are tried", choices=("sorted", "random"))
+    orders: int = option(3, "number of random orders (with order=random)", low=1)
+    accept_ties: bool = option(False, "accept an equal score too (Recipe 1 says >=, the published code >)")
+
+    def mix(self, problem: Problem) -> Recipe:
+        """The best soup over the orders."""
+        ranking = [index for index, _ in problem.rank()]
+        if self.order == "sorted":
+            return self._pass(problem, ranking)[0]
+        soups = []
+        for number in range(self.orders):
+            problem.progress.say(f"greedy, random order {number + 1} of {self.orders}")
+            soups.append(self._pass(problem, [int(i) for i in problem.generator.permutation(ranking)]))
+        scores = [outcome.score for _, outcome in soups]
+        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        problem.decide(orders=self.orders, mean=statistics.fmean(scores), spread=spread, best=max(scores))
+        return max(soups, key=lambda soup: soup[1].score)[0]
+
+    def _pass(self, problem: Problem, order: list[int]) -> tuple[Recipe, Outcome]:
+        chosen = order[:1]
+        soup = problem.single(order[0])
+        best = problem.evaluate(soup)
+        problem.keep(soup, best)
+        problem.progress.stage("greedy soup", len(order) - 1)
+        for index in order[1:]:
+            trial = problem.mean([*chosen, index])
+            outcome = problem.evaluate(trial)
+            accepted = outcome.score > best.score or (self.accept_ties and outcome.score == best.score)
+            problem.decide(
+                candidate=problem.pool.names[index], incumbent=best.score, average=outcome.score, accepted=accepted
+            )
+            if accepted:
+                chosen, soup, best = [*chosen, index], trial, outcome
+                problem.keep(soup, best)
+            problem.progress.advance()
+        return soup, best

@@ -1,0 +1,24 @@
+"""The uniform soup: the plain average of all models (Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from merging.interfaces import MixStrategy, Problem
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("uniform")
+@dataclass(frozen=True)
+class Uniform(MixStrategy):
+    """θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
+
+    summary: ClassVar[str] = "the average of all models"
+    paper: ClassVar[str] = "Wortsman et al. 2022, https://arxiv.org/abs/2203.05482"
+    min_models: ClassVar[int] = 2
+
+    def mix(self, problem: Problem) -> Recipe:
+        """The mean over the pool."""
+        return problem.mean(range(len(problem.pool)))
