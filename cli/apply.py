@@ -50,4 +50,6 @@ def command(recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool
         raise FolderError(f"cannot write {output}: {reason}") from None
     finally:
         aside.unlink(missing_ok=True)
-    click.echo(f"{output}: {len(tensors)} tensors from {len(found.names)} models, content {content_hash(tensors)[:16]}…")
+    click.echo(
+        f"{output}: {len(tensors)} tensors from {len(found.names)} models, content {content_hash(tensors)[:16]}…"
+    )

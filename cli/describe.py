@@ -68,6 +68,7 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
 
 def _print(data: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -86,7 +87,9 @@ def _print(data: dict[str, Any]) -> None:
     table.add_column()
     for entry in data["options"]:
         limits = f"; {_range(entry)}" if _range(entry) else ""
-        table.add_row(f"[bold]{entry['name']}[/]", f"{entry['help']} [dim](default {_default(entry)}{limits})[/]")
+        table.add_row(
+            f"[bold]{entry['name']}[/]", f"{escape(entry['help'])} [dim](default {_default(entry)}{limits})[/]"
+        )
     console.print(f"\nOptions, set with -o {data['kind']}.NAME=VALUE:", highlight=False)
     console.print(table, highlight=False)
 

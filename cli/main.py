@@ -60,7 +60,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except MergingError as error:
-        code = _fail(str(error), 2)
+        code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:

@@ -94,8 +94,8 @@ def read_toml(path: Path) -> File:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            table = {"task": TaskTable, "pool": PoolTable, "run": RunTable}.get(place[0], File)
-            known = table.model_fields if len(place) > 1 else File.model_fields
+            tables: dict[str, type[_Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
+            known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
             raise MergingError(str(unknown(where, place[-1], known))) from None
         raise MergingError(f"{path}: {'.'.join(place)}: {first['msg']}") from None
@@ -152,7 +152,7 @@ def combine(flags: Mapping[str, Any], file: File | None) -> dict[str, Any]:
     described = table.task.model_dump(exclude_defaults=True)
     request["task"] = flags.get("task") or table.task.name or described or None
     if request["task"] is described and not (described.get("model") and described.get("held_out")):
-        raise MergingError("[task] needs a name, or a model and held_out data (held_out = \"file.npz:KEY\")")
+        raise MergingError('[task] needs a name, or a model and held_out data (held_out = "file.npz:KEY")')
     request["freeze"] = list(flags.get("freeze") or table.run.freeze)
     request["plugin"] = [_absolute(path) for path in (*table.run.plugin, *(flags.get("plugin") or ()))]
     options = flatten_options(table.run.options)

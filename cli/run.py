@@ -25,10 +25,14 @@ from merging.errors import FolderError, MergingError
 @click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
 @click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
 @click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
-@click.option("--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]")
+@click.option(
+    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
+)
 @click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: nevergrad-cobyla]")
 @click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
-@click.option("-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable.")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."
+)
 @click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]")
 @click.option("--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations.")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
@@ -38,7 +42,9 @@ from merging.errors import FolderError, MergingError
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option("--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself.")
+@click.option(
+    "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
+)
 @click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
@@ -159,7 +165,7 @@ def _dry_run(request: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from merging.run import plan
+    from merging.plan import plan
 
     made, task, pool = _objects(request)
     keys = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests")
@@ -199,17 +205,23 @@ def _size(shape: tuple[int, ...]) -> int:
 def _stop_on_signal(news: Any) -> Iterator[Any]:
     """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
     stop: list[int] = []
+    asked: list[bool] = []  # whether the run has begun to ask: before, there is nothing to save
 
     def handle(number: int, frame: Any) -> None:
         del frame
-        if stop:
+        if stop or not asked:
             raise KeyboardInterrupt
         stop.append(number)
         news.print("[yellow]stopping: saving the best so far (again to quit at once) …[/]")
 
+    def should_stop() -> bool:
+        if not asked:
+            asked.append(True)
+        return bool(stop)
+
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(stop)
+        yield should_stop
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -17,7 +17,9 @@ def show_report(console: Console, report: Report, folder: Path, kind: str) -> No
     """Prints table, verdict, notes, and what to do next."""
     if report.rows:
         console.print(_table(report))
-        console.print("Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim")
+        console.print(
+            "Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim"
+        )
         for line in report.verdict():
             if line.startswith(("held-out", "test")):
                 console.print(f"[bold]{line.partition(':')[0]}[/]:{line.partition(':')[2]}", highlight=False)
@@ -30,7 +32,9 @@ def show_report(console: Console, report: Report, folder: Path, kind: str) -> No
         highlight=False,
     )
     model = folder / MODELS[kind]
-    console.print(f"\nThe merged model: [bold]{model}[/], with recipe, report and model card beside it.", highlight=False)
+    console.print(
+        f"\nThe merged model: [bold]{model}[/], with recipe, report and model card beside it.", highlight=False
+    )
     console.print(f"  load it      see {folder / 'README.md'}", highlight=False)
     console.print(f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors", highlight=False)
     if report.task == "digits":

@@ -1,8 +1,11 @@
 """Merging fine-tuned models into one better model, with pluggable strategies.
 
 >>> import merging
->>> task = merging.load_task("digits")                                                    # doctest: +SKIP
->>> result = merging.merge(task.pool(), merging.ManifoldMix(), partitioner=merging.ClipC8(), task=task)  # doctest: +SKIP
+>>> task = merging.load_task("digits")
+>>> task.pool().names[:2]
+('finetuned_00', 'finetuned_01')
+
+and then ``merging.merge(task.pool(), merging.ManifoldMix(), partitioner=merging.ClipC8(), task=task)``.
 
 Names are imported on first use: ``import merging`` alone loads neither torch nor any backend.
 """
@@ -41,10 +44,6 @@ if TYPE_CHECKING:
     from merging.recipe import Ensemble as Ensemble
     from merging.recipe import Recipe as Recipe
     from merging.recipe import Weights as Weights
-    from merging.registry import objectives as objective_registry
-    from merging.registry import optimizers as optimizer_registry
-    from merging.registry import partitioners as partitioner_registry
-    from merging.registry import strategies as strategy_registry
     from merging.report import Report as Report
     from merging.run import Result as Result
     from merging.run import merge as merge
@@ -84,17 +83,7 @@ _HOMES = {
     "tasks.catalogue": "load_task",
 }
 _LAZY = {name: (f"merging.{home}", name) for home, names in _HOMES.items() for name in names.split()}
-_LAZY |= {
-    f"{kind}_registry": ("merging.registry", plural)
-    for kind, plural in [
-        ("strategy", "strategies"),
-        ("partitioner", "partitioners"),
-        ("optimizer", "optimizers"),
-        ("objective", "objectives"),
-    ]
-}
-
-__all__ = sorted(_LAZY)  # noqa: PLE0605 (computed from the one table above)
+__all__ = sorted(_LAZY)
 
 
 def __getattr__(name: str) -> Any:

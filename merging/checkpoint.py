@@ -61,10 +61,7 @@ class Checkpoint:
         self.ties: tuple[tuple[str, ...], ...] = ()
         if not self.path.is_file():
             raise CheckpointError(f"no such checkpoint: {self.path}")
-        if self.path.suffix == ".safetensors":
-            stored = self._open_safetensors()
-        else:
-            stored = self._open_pickle()
+        stored = self._open_safetensors() if self.path.suffix == ".safetensors" else self._open_pickle()
         self._stored = self._strip_prefixes(stored)
         self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
 
@@ -126,9 +123,7 @@ class Checkpoint:
             seen.append(inner[0])
             content = content[inner[0]]
         keys = f"; its keys: {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(
-            f"{self.path}: holds no state dict (looked under {', '.join(WRAPPERS[:3])}, ema){keys}"
-        )
+        raise CheckpointError(f"{self.path}: holds no state dict (looked under {', '.join(WRAPPERS[:3])}, ema){keys}")
 
     def _strip_prefixes(self, stored: Mapping[str, TensorInfo]) -> dict[str, str]:
         """Canonical name → stored name: prefixes that every key carries are taken off."""
@@ -176,7 +171,9 @@ class _Finite(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._checkpoint.read(name)
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+        # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
+        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if tensor.is_floating_point() and not torch.isfinite(wide).all():
             raise CheckpointError(
                 f"{self._checkpoint.path}: tensor '{name}' holds NaN or infinite values; leave this checkpoint out"
             )
@@ -196,5 +193,5 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name]
         dtype = str(tensor.dtype).removeprefix("torch.")
         digest.update(f"{name}\0{dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

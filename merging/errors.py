@@ -13,6 +13,8 @@ from collections.abc import Iterable
 class MergingError(Exception):
     """A user's mistake or a condition a user can mend; ``str(error)`` is one line."""
 
+    exit_code = 2
+
     def __str__(self) -> str:
         return " ".join(str(argument) for argument in self.args)
 
@@ -57,11 +59,17 @@ class FolderError(MergingError, OSError):
     """A run's folder that is occupied, in use, or belongs to another run."""
 
 
-class BudgetSpent(Exception):  # noqa: N818 (control flow, not a failure)
+class InterruptedRunError(MergingError):
+    """A run was interrupted before there was anything to save."""
+
+    exit_code = 130
+
+
+class BudgetSpent(Exception):
     """Raised by ``search.evaluate`` once an optimiser has used up its evaluations."""
 
 
-class Stopped(Exception):  # noqa: N818 (control flow, not a failure)
+class Stopped(Exception):
     """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
 
 

@@ -93,9 +93,7 @@ class Evaluator:
         what = recipe.key() if isinstance(recipe, Recipe) else ["weights", recipe.hash]
         return self._through(self._key(what, split), split, lambda: self.live.load(recipe))
 
-    def between(
-        self, incumbent: Recipe, candidate: Recipe, mixing: str
-    ) -> Callable[[NDArray[np.float64]], Outcome]:
+    def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
         ends = [incumbent.key(), candidate.key(), mixing]
         active = list(self.live.partition.active)
@@ -169,7 +167,7 @@ class Evaluator:
         inputs, labels = batch
         module = self.open(recipe)
         loss = torch.nn.functional.cross_entropy(module(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         slopes = np.zeros(recipe.coefficients.shape)
         for column, component in enumerate(recipe.partition.components):
             for name in component.tensors:

@@ -68,7 +68,7 @@ class Objective(Plugin):
 
 @dataclass(frozen=True)
 class WholeModelObjective(Plugin):
-    """The way out for scores that are no function of one sample's logits (retrieval, generation): slower, not staged."""
+    """The way out for scores that are no function of one sample's logits (retrieval, generation): never staged."""
 
     @abstractmethod
     def measure(self, model: nn.Module, split: SplitView) -> float:
@@ -97,7 +97,8 @@ class Search(Protocol):
     generator: np.random.Generator
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Number of variables."""
 
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, which is brought into the box first.
@@ -160,17 +161,20 @@ class Problem(Protocol):
     """What a strategy is given. Everything it evaluates is counted, journalled and cached at one door."""
 
     @property
-    def pool(self) -> ModelPool: ...
+    def pool(self) -> ModelPool:
+        """The checkpoints to merge."""
 
     @property
-    def partition(self) -> Partition: ...
+    def partition(self) -> Partition:
+        """The components, one coefficient each; ``partition.active`` are those worth searching."""
 
     @property
     def generator(self) -> np.random.Generator:
         """Seeded; the only source of randomness a strategy may use."""
 
     @property
-    def progress(self) -> Progress: ...
+    def progress(self) -> Progress:
+        """Where news goes."""
 
     def single(self, index: int) -> Recipe:
         """Model ``index`` of the pool as it is."""

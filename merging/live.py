@@ -169,7 +169,9 @@ def untouched(module: nn.Module, inputs: Tensor) -> Collection[str]:
         parameter.grad = None
     with torch.enable_grad(), Watch():
         module(inputs).float().sum().backward()
-    touched = seen | {name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None}
+    touched = seen | {
+        name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
+    }
     for name, parameter in module.named_parameters():
         parameter.grad = None
         parameter.requires_grad_(wanted[name])

@@ -6,10 +6,10 @@ The command line, ``merge.toml``, ``merge describe`` and the documentation all r
 from __future__ import annotations
 
 import dataclasses
-import functools
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar, get_origin, get_type_hints
 
 import pydantic
@@ -38,7 +38,7 @@ class OptionSpec:
 
 def option(
     default: Any,
-    help: str,  # noqa: A002 (the field's usual word)
+    help: str,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -60,7 +60,7 @@ def option(
 
 
 @dataclass(frozen=True)
-class Plugin(ABC):
+class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
     """Base of every plug-in: a frozen dataclass whose fields are its options, checked when it is made.
 
     Raises:
@@ -70,6 +70,8 @@ class Plugin(ABC):
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
     def __post_init__(self) -> None:
         for declared in options_of(type(self)):
@@ -131,7 +133,6 @@ class Option:
         return pydantic.TypeAdapter(kind)
 
 
-@functools.cache
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:
     """The declared options of a plug-in class, in the order of its fields."""
     hints = get_type_hints(plugin)

@@ -114,7 +114,9 @@ def write_results(
                 os.replace(aside / name, folder / name)
     except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FolderError(f"cannot write the result to {folder}: {reason}; free some space or choose another --output") from None
+        raise FolderError(
+            f"cannot write the result to {folder}: {reason}; free some space or choose another --output"
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -148,7 +148,7 @@ class Partition:
         return Partition(tuple(components), self.notes)
 
     def with_marks(self, *, untouched: Collection[str] = (), equal: Collection[str] = ()) -> Partition:
-        """Marks components all of whose tensors are ``untouched`` by a forward pass as inert, all ``equal`` as constant."""
+        """Marks components as inert (all tensors ``untouched`` by a forward pass) or constant (all ``equal``)."""
         marked = (
             replace(
                 c,

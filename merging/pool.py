@@ -103,7 +103,8 @@ class ModelPool:
         if self.base is not None:
             self._by_hash.setdefault(self.base.hash, self.base)
         return tuple(
-            Ingredient(c.name, digest, str(c.path.resolve())) for c, digest in zip(self.checkpoints, hashes, strict=True)
+            Ingredient(c.name, digest, str(c.path.resolve()))
+            for c, digest in zip(self.checkpoints, hashes, strict=True)
         )
 
     @functools.cached_property
@@ -130,7 +131,7 @@ class ModelPool:
         """Tensors that are bit-equal in all checkpoints of the pool."""
         equal = set(self.tensors)
         for checkpoint in self.checkpoints[1:]:
-            equal = {n for n in equal if torch.equal(self.checkpoints[0].read(n), checkpoint.read(n))}
+            equal = {n for n in equal if torch.equal(_bits(self.checkpoints[0].read(n)), _bits(checkpoint.read(n)))}
         return frozenset(equal)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
@@ -160,6 +161,11 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The tensor's bytes: 0.0 and -0.0 are equal numbers, but not equal bits."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _expand(source: str | Path) -> list[Path]:
@@ -201,5 +207,3 @@ def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:
             raise PoolError(
                 f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
             )
-
-

@@ -107,7 +107,7 @@ class Recipe:
         return [(i, float(value)) for i, value in zip(self.ingredients, values, strict=True) if value != 0.0]
 
     def key(self) -> list[Any]:
-        """What decides the logits: per component that is not inert its (ingredient hash, coefficient) pairs in order."""
+        """What decides the logits: (ingredient hash, coefficient) pairs of every component that is not inert."""
         columns = [[(i.hash, c.hex()) for i, c in self.terms(column)] for column in self.partition.effective]
         groups = [self.partition.components[column].tensors for column in self.partition.effective]
         if len({json.dumps(column) for column in columns}) == 1:  # the same for the whole model, however it is divided
@@ -169,7 +169,7 @@ def _tensor_hash(tensor: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A merged state dict that no recipe can express (non-linear methods), with the lineage to say where it came from."""
+    """A merged state dict that no recipe can express (non-linear methods), with the lineage of where it came from."""
 
     tensors: Mapping[str, Tensor]
     ingredients: tuple[Ingredient, ...]

@@ -111,8 +111,9 @@ class Report:
             word = "distinguishable" if pair.distinguishable else "not distinguishable"
             low, high = (100 * bound for bound in pair.interval)
             lines.append(
-                f"{name}: {pair.gained - pair.lost:+d} of {pair.samples} right ({pair.gained} gained, {pair.lost} lost; "
-                f"{100 * pair.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}): {word} from the best "
+                f"{name}: {pair.gained - pair.lost:+d} of {pair.samples} right "
+                f"({pair.gained} gained, {pair.lost} lost; {100 * pair.difference:+.2f} points, "
+                f"95 % interval {low:+.2f} to {high:+.2f}): {word} from the best "
                 f"single model (McNemar p = {pair.p_value:.2g})"
             )
         return lines

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +16,12 @@ from merging import output as folders
 from merging.arithmetic import materialise
 from merging.card import model_card
 from merging.checkpoint import content_hash
-from merging.errors import FolderError, MergingError, RequirementError, Stopped
+from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped
 from merging.evaluator import Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress
 from merging.journal import FILE, Journal, read_header
-from merging.live import LiveModel, untouched
-from merging.numerics import Numerics
-from merging.objectives.accuracy import Accuracy
-from merging.optimizers.nevergrad_cobyla import NevergradCobyla
-from merging.options import Plugin
 from merging.outcome import Outcome, compare
-from merging.partition import Partition
-from merging.partitioners.whole import Whole
+from merging.plan import Plan, plan, versions
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
@@ -41,7 +33,12 @@ from merging.strategies.uniform import Uniform
 from merging.task import Task
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
-LABELS = {"best": "best single model", "uniform": "uniform soup", "greedy": "greedy soup", "manifoldmix": "manifold mix"}
+LABELS = {
+    "best": "best single model",
+    "uniform": "uniform soup",
+    "greedy": "greedy soup",
+    "manifoldmix": "manifold mix",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,102 +62,6 @@ class Result:
         return materialise(self.merge, self.pool) if isinstance(self.merge, Recipe) else dict(self.merge.tensors)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A run as it will be: everything opened and checked, nothing evaluated or written."""
-
-    pool: ModelPool
-    strategy: MixStrategy
-    partitioner: Partitioner
-    objective: Objective
-    optimizer: Optimizer
-    task: Task | None
-    partition: Partition
-    numerics: Numerics | None
-    live: LiveModel | None
-    seed: int
-    budget: int | None
-    max_evaluations: int | None
-    freeze: tuple[str, ...]
-    baselines: bool
-    tests: bool
-
-    def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: inputs, versions, options, seed."""
-        splits = {} if self.task is None else {"held-out": self.task.held_out, **self.task.tests}
-        plugins: dict[str, Plugin] = {
-            "strategy": self.strategy,
-            "partitioner": self.partitioner,
-            "optimizer": self.optimizer,
-            "objective": self.objective,
-        }
-        header = {
-            "request": request,
-            "versions": versions(),
-            "inputs": {i.name: i.hash for i in self.pool.ingredients},
-            "base": self.pool.base.hash if self.pool.base else None,
-            "task": self.task.name if self.task else None,
-            "data": {name: split.fingerprint for name, split in splits.items()},
-            **{kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()},
-            "seed": self.seed,
-            "budget": self.budget,
-            "max_evaluations": self.max_evaluations,
-            "freeze": list(self.freeze),
-            "baselines": self.baselines,
-            "tests": self.tests,
-            "numerics": self.numerics.to_json() if self.numerics else None,
-        }
-        return json.loads(json.dumps(header))  # type: ignore[no-any-return]
-
-
-def plan(
-    pool: ModelPool,
-    strategy: MixStrategy,
-    *,
-    partitioner: Partitioner | None = None,
-    objective: Objective | None = None,
-    optimizer: Optimizer | None = None,
-    task: Task | None = None,
-    seed: int = 0,
-    budget: int | None = None,
-    max_evaluations: int | None = None,
-    freeze: Sequence[str] = (),
-    device: str = "auto",
-    baselines: bool = True,
-    tests: bool = True,
-) -> Plan:
-    """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
-
-    Raises:
-        MergingError: whatever would make the run fail, said before any work.
-    """
-    for value, kind in ((strategy, MixStrategy), (partitioner or Whole(), Partitioner)):
-        if not isinstance(value, kind):
-            raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
-    partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    _check_numbers(seed, budget, max_evaluations, len(pool), strategy)
-    _check_needs(strategy, pool, task)
-    module = task.build(pool) if task else None
-    partition = partitioner.split(pool.tensors, module)
-    partition.check_covers(pool.tensors)
-    partition = partition.with_ties(pool.ties)
-    live = numerics = None
-    if task is not None and module is not None:
-        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
-        with numerics.applied():
-            sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
-            idle = untouched(module.eval().to(numerics.device).float(), sample)
-        partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
-        partition = partition.with_frozen(freeze)
-        live = LiveModel(module, pool, partition, numerics.device)
-    else:
-        partition = partition.with_frozen(freeze)
-    return Plan(
-        pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
-        seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests,
-    )  # fmt: skip
-
-
 def merge(
     pool: ModelPool,
     strategy: MixStrategy,
@@ -179,7 +80,7 @@ def merge(
     output: Path | str | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    format: str = "safetensors",  # noqa: A002 (the option's name)
+    format: str = "safetensors",
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     request: Mapping[str, Any] | None = None,
@@ -252,9 +153,8 @@ def _journal(folder: Path | None, header: Mapping[str, Any], *, overwrite: bool,
     if not resume:
         return folders.claim(folder, overwrite=overwrite)
     old = read_header(folder / FILE)
-    different = [
-        f"{key} was {_shown(old.get(key))}, is {_shown(value)}" for key, value in header.items() if old.get(key) != value
-    ]
+    changed = [key for key, value in header.items() if old.get(key) != value]
+    different = [f"{key} was {_shown(old.get(key))}, is {_shown(header[key])}" for key in changed]
     if different:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
     return Journal(folder / FILE, resume=True)
@@ -298,7 +198,7 @@ class _Run:
             merged = self.best[0]
             self.merges[asked.name] = (merged, self._meter(), self._since())
         else:
-            raise MergingError(f"{status} before any merge was scored: there is nothing to save; resume it to go on")
+            raise InterruptedRunError(f"{status} before any model was scored; there is nothing to save yet")
         if isinstance(merged, Ensemble):
             raise RequirementError(f"'{asked.name}' gives an ensemble; a run writes single models")
         try:
@@ -409,36 +309,4 @@ class _Run:
         return tuple(notes)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the bits of a run."""
-    packages = ("merging", "torch", "numpy", "scipy", "nevergrad")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def _check_numbers(
-    seed: int, budget: int | None, limit: int | None, models: int, strategy: MixStrategy
-) -> None:
-    if seed < 0:
-        raise RequirementError(f"seed is {seed}; it must be 0 or larger")
-    if budget is not None and budget < 1:
-        raise RequirementError(f"budget is {budget}; a search needs at least 1 evaluation")
-    if limit is not None and "objective" in strategy.needs and limit < models:
-        raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow at least {models}")
-
-
-def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
-    """Everything a strategy declares, checked before any work."""
-    if len(pool) < strategy.min_models:
-        raise RequirementError(
-            f"strategy '{strategy.name}' needs at least {strategy.min_models} models, got {len(pool)}: {pool.names[0]}"
-        )
-    there = {"base": pool.base is not None, "unlabelled": False}
-    there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
-    there["train"] = task is not None and task.train is not None
-    ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(strategy.needs):
-        if not there[need]:
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")
-
-
-
+__all__ = ["Result", "merge", "plan"]

@@ -46,7 +46,7 @@ class Split:
             raise TaskError(f"{len(inputs)} samples but {len(labels)} labels")
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode())
         for tensor in (inputs, labels):
-            digest.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return cls(inputs, labels, digest.hexdigest())
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def load_npz(source: str) -> Split:
 
 def _decode(data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str) -> NDArray[np.uint8]:
     images = []
-    for number, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
         try:
             images.append(np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB")))
         except (UnidentifiedImageError, OSError) as error:

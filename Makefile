@@ -1,0 +1,39 @@
+# make demo   a better model from the built-in pool, from nothing
+# make test   the tests
+# make check  style, types, layers, packaging
+# make pool   rebuild the built-in pool from nothing
+
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.ready
+# Idle OpenMP threads would spin on cores that others could use.
+export OMP_WAIT_POLICY = PASSIVE
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: demo test check pool clean
+
+demo: $(READY)
+	merge run --strategy manifoldmix --partitioner clip-c8
+
+test: $(READY)
+	python -m pytest
+
+check: $(READY)
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+	python tests/check_packaging.py
+
+pool: $(READY)
+	python -m merging.training.digits_pool --output merging/tasks/digits_pool
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=…"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,71 @@
+"""The packaging checks of ``make check``: the wheel holds what it should, and works outside the checkout.
+
+Run as a script; prints a line a check and exits with 1 at the first that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def packages_in_tree() -> set[str]:
+    """Every folder with an ``__init__.py`` under ``merging/``, its links followed."""
+    found = set()
+    for folder, folders, files in os.walk(ROOT / "merging", followlinks=True):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        if "__init__.py" in files:
+            found.add(Path(folder).relative_to(ROOT).as_posix().replace("/", "."))
+    return found
+
+
+def check(condition: bool, what: str) -> None:
+    """Prints what was checked; ends the script where it does not hold."""
+    print(f"{'ok' if condition else 'FAILED'}: {what}")
+    if not condition:
+        sys.exit(1)
+
+
+def main() -> None:
+    """All checks."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    check(listed == packages_in_tree(), f"the packages list equals the tree (differs in {listed ^ packages_in_tree()})")
+    links = [path for path in (ROOT / "merging").iterdir() if path.is_symlink()]
+    check(all(not Path(os.readlink(link)).is_absolute() for link in links) and len(links) == 5, "five relative links")
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(ROOT)]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        wheel = next(Path(folder).glob("*.whl"))
+        names = zipfile.ZipFile(wheel).namelist()
+        tops = {name.split("/")[0] for name in names}
+        check(
+            {t for t in tops if not t.endswith(".dist-info")} == {"merging"},
+            f"top level of the wheel is merging: {tops}",
+        )
+        pool = [info for info in zipfile.ZipFile(wheel).infolist() if "/digits_pool/" in info.filename]
+        size = sum(info.file_size for info in pool) / 1e6
+        check(len(pool) >= 14 and size <= 8, f"the built-in pool is in the wheel: {len(pool)} files, {size:.1f} MB")
+        target = Path(folder) / "site"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
+        subprocess.run(install, check=True)
+        code = (
+            "import merging, merging.discovery as d; from merging.registry import KINDS; d.load_all();"
+            "print(merging.__file__); print(sum(len(r) for r in KINDS.values()))"
+        )
+        environment = os.environ | {"PYTHONPATH": str(target), "PYTHONSAFEPATH": "1"}
+        shown = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True, text=True
+        ).stdout.split()
+        check(Path(shown[0]).is_relative_to(target), "the installed package is the one imported outside the checkout")
+        check(int(shown[1]) >= 15, f"{shown[1]} plug-ins are found there")
+
+
+if __name__ == "__main__":
+    main()

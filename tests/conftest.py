@@ -1,0 +1,82 @@
+"""What several test files need: the command line, in this process and in another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from merging.cli import main as command_line
+from merging.testing import tiny_pool
+
+torch.set_num_threads(1)
+
+TASK = "python:merging.testing.fixtures:tiny_task"
+ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Merge = Callable[..., Ran]
+
+
+@pytest.fixture
+def merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ran]]:
+    """``merge('run', …)`` in this process, in an empty working folder: the real entry point, exit codes included."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["merge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return Ran(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield run
+    for number, handler in before.items():
+        assert signal.getsignal(number) is handler, "a run must put signal handlers back"
+
+
+@pytest.fixture(scope="session")
+def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five tiny checkpoints and their base."""
+    folder = tmp_path_factory.mktemp("pool")
+    tiny_pool(folder, models=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(pool_folder: Path) -> list[str]:
+    """Flags of a run on the tiny pool and task."""
+    return ["run", "--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--partitioner", "layer"]
+
+
+def spawn(arguments: list[str], folder: Path, hash_seed: int = 0) -> subprocess.Popen[str]:
+    """``merge …`` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "merging", *arguments],
+        cwd=folder,
+        env=ENVIRONMENT | {"PYTHONHASHSEED": str(hash_seed)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

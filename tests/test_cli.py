@@ -1,0 +1,314 @@
+"""The command line, through its real entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from merging.registry import KINDS
+from merging.testing import TinyNet
+from tests.conftest import ENVIRONMENT, TASK, Merge
+
+
+def test_run_writes_a_whole_folder(merge: Merge, tiny: list[str], tmp_path: Path) -> None:
+    ran = merge(*tiny, "--budget", "20", "--output", "out")
+    assert ran.code == 0, ran.err
+    assert sorted(p.name for p in Path("out").iterdir()) == [
+        "README.md", "events.jsonl", "model.safetensors", "recipe.json", "report.json",
+    ]  # fmt: skip
+    model = TinyNet()
+    model.load_state_dict(load_file("out/model.safetensors"), strict=True)
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["strategy"] == "manifoldmix"
+    assert report["partitioner"] == "layer"
+    assert (report["components"], report["active_components"]) == (4, 2)
+    assert report["ingredients"]
+    assert report["evaluations"] > 5
+    assert report["cached"] >= 0
+    assert report["forward_equivalents"] == report["evaluations"]
+    assert report["wall_seconds"] > 0
+    assert report["peak_memory_bytes"] > 1e6
+    assert report["validation"]["merged"] >= report["validation"]["best_single"]
+    assert set(report["tests"]) == {"test", "shifted"}
+    assert set(report["tests"]["test"]) == {"best_single", "merged"}
+    assert [row["strategy"] for row in report["rows"]] == ["best", "uniform", "greedy", "manifoldmix"]
+    for text in ("best single model", "uniform soup", "greedy soup", "manifold mix", "McNemar", "evaluations"):
+        assert text in ran.out
+    card = Path("out/README.md").read_text()
+    assert "merge run --models" in card
+    assert report["content_hash"] in card
+
+
+def test_the_reported_scores_are_those_of_the_saved_model(merge: Merge, tiny: list[str]) -> None:
+    merge(*tiny, "--budget", "20", "--output", "out")
+    report = json.loads(Path("out/report.json").read_text())
+    from merging.testing import tiny_task
+
+    model, task = TinyNet(), tiny_task()
+    model.load_state_dict(load_file("out/model.safetensors"))
+    with torch.inference_mode():
+        for name, split in {"held-out": task.held_out, **task.tests}.items():
+            accuracy = float((model(split.inputs).argmax(1) == split.labels).double().mean())
+            said = report["validation"]["merged"] if name == "held-out" else report["tests"][name]["merged"]
+            assert said == pytest.approx(accuracy)
+
+
+def test_apply_rebuilds_the_same_bits(merge: Merge, tiny: list[str], pool_folder: Path) -> None:
+    merge(*tiny, "--budget", "10", "--output", "out", "--no-tests")
+    assert merge("apply", "out/recipe.json", "--output", "again.safetensors").code == 0
+    assert Path("again.safetensors").read_bytes() == Path("out/model.safetensors").read_bytes()
+    moved = merge("apply", "out", "--models", pool_folder, "--output", "third.pt")
+    assert moved.code == 0, moved.err
+    state, third = load_file("out/model.safetensors"), torch.load("third.pt", weights_only=True)
+    assert all(torch.equal(third[name], tensor) for name, tensor in state.items())
+    refused = merge("apply", "out", "--output", "again.safetensors")
+    assert refused.code == 2
+    assert "--overwrite" in refused.err
+
+
+def test_apply_refuses_a_changed_ingredient(merge: Merge, tiny: list[str], tmp_path: Path) -> None:
+    merge(*tiny, "--budget", "5", "--output", "out", "--no-tests")
+    data = json.loads(Path("out/recipe.json").read_text())
+    data["ingredients"][0]["hash"] = "0" * 64
+    Path("changed.json").write_text(json.dumps(data))
+    ran = merge("apply", "changed.json", "--output", "x.safetensors")
+    assert ran.code == 2
+    assert "has changed or is missing" in ran.err
+    assert not Path("x.safetensors").exists()
+
+
+def test_weights_only_strategy_needs_no_task(merge: Merge, pool_folder: Path) -> None:
+    ran = merge("run", "--strategy", "uniform", "--models", pool_folder / "model_*.safetensors", "--output", "soup")
+    assert ran.code == 0, ran.err
+    soup = load_file("soup/model.safetensors")
+    files = sorted(pool_folder.glob("model_*.safetensors"))
+    for name in ("fc1.weight", "fc2.bias", "unused"):
+        mean = sum(load_file(file)[name].double() / len(files) for file in files)
+        assert torch.allclose(soup[name].double(), mean, rtol=1e-7, atol=1e-8)
+    assert torch.equal(soup["steps"], load_file(files[0])["steps"])
+
+
+def test_format_pt(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--budget", "5", "--output", "out", "--format", "pt", "--no-tests", "--no-baselines")
+    assert ran.code == 0, ran.err
+    TinyNet().load_state_dict(torch.load("out/model.pt", weights_only=True), strict=True)
+    report = json.loads(Path("out/report.json").read_text())
+    assert [row["strategy"] for row in report["rows"]] == ["manifoldmix"]
+    assert report["tests"] == {}
+
+
+def test_dry_run_writes_and_evaluates_nothing(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--dry-run", "--output", "out")
+    assert ran.code == 0, ran.err
+    assert "inert" in ran.out
+    assert "Nothing was evaluated" in ran.out
+    assert not Path("out").exists()
+
+
+def test_default_output_is_a_dated_folder(merge: Merge, tiny: list[str]) -> None:
+    assert merge(*tiny, "--strategy", "uniform", "--no-tests").code == 0
+    folders = list(Path("runs").iterdir())
+    assert len(folders) == 1
+    assert folders[0].name.endswith("-uniform")
+
+
+def test_max_evaluations_ends_the_whole_run(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--max-evaluations", "12", "--output", "out")
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["evaluations"] == 12
+    assert "max-evaluations 12 reached" in report["status"]
+    assert "merge run --resume" in ran.err
+
+
+def test_freeze_keeps_the_best_models_values(merge: Merge, tiny: list[str], pool_folder: Path) -> None:
+    merge(*tiny, "--budget", "30", "--freeze", "fc1", "--output", "out", "--no-tests", "--objective", "nll")
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["active_components"] == 1
+    assert len(report["ingredients"]) > 1
+    merged = load_file("out/model.safetensors")
+    first = load_file(pool_folder / f"{report['ingredients'][0]}.safetensors")
+    assert torch.equal(merged["fc1.weight"], first["fc1.weight"])
+    assert not torch.equal(merged["fc2.weight"], first["fc2.weight"])
+
+
+def test_merge_toml_in_the_working_folder(merge: Merge, pool_folder: Path) -> None:
+    Path("merge.toml").write_text(
+        f'[task]\nname = "{TASK}"\n[pool]\nmodels = ["{pool_folder}/model_*.safetensors"]\n'
+        '[run]\nstrategy = "greedy"\noutput = "from-toml"\noptions.strategy.order = "random"\n'
+        'options."strategy.orders" = 2\n'
+    )
+    refused = merge("run")
+    assert refused.code == 2
+    assert "--trust-code" in refused.err
+    ran = merge("run", "--trust-code")
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("from-toml/report.json").read_text())
+    assert report["options"] == {"order": "random", "orders": 2, "accept_ties": False}
+    flagged = merge("run", "--trust-code", "--strategy", "uniform", "--output", "flags-win")
+    assert flagged.code == 2, "strategy options of greedy do not fit uniform"
+    assert "unknown option of 'uniform'" in flagged.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[tsak]\n", "did you mean 'task'?"),
+        ("[run]\nstrategi = 'x'\n", "did you mean 'strategy'?"),
+        ("[run]\nbudget = 'many'\n", "run.budget"),
+        ("[run\n", "merge.toml"),
+        ("[task]\nmodel = 'open_clip:ViT-B-32'\n", "held_out"),
+    ],
+)
+def test_merge_toml_mistakes(merge: Merge, text: str, said: str) -> None:
+    Path("merge.toml").write_text(text)
+    ran = merge("run")
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.err.strip().count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--strategy", "gredy"], "did you mean 'greedy'?"),
+        (["--partitioner", "clip-c9"], "did you mean 'clip-c"),
+        (["--optimizer", "cobyla"], "did you mean 'scipy-cobyla'?"),
+        (["--objective", "acuracy"], "did you mean 'accuracy'?"),
+        (["-o", "strategy.tua=1"], "did you mean 'tau'?"),
+        (["-o", "strategi.tau=1"], "did you mean 'strategy'?"),
+        (["-o", "strategy.tau=3"], "between 0 and 1"),
+        (["-o", "strategy.tau"], "kind.option=value"),
+        (["-o", "strategy.profile=papr"], "did you mean 'paper'?"),
+        (["--budget", "0"], "at least 1"),
+        (["--max-evaluations", "2"], "does not even rank"),
+        (["--seed", "-1"], "seed"),
+        (["--freeze", "nothing-like-this"], "matches no component"),
+        (["--freeze", "("], "not a regular expression"),
+        (["--device", "cdua"], "did you mean 'cuda'?"),
+        (["--partitioner", "clip-c8"], "--partitioner layer"),
+        (["--partitioner", "custom", "-o", "partitioner.patterns=head=fc2"], "fc1.weight"),
+        (["--task", "digts"], "did you mean 'digits'?"),
+        (["--task", "python:nowhere:task"], "importing nowhere failed"),
+        (["--base", "nowhere.pt"], "no such checkpoint"),
+        (["--task", "digits"], "does not fit the task's model"),
+        (["--output", __file__], "is a file"),
+        (["--resume", "nowhere"], "nothing to resume"),
+        (["--plugin", "nowhere.py"], "no such file"),
+    ],
+)
+def test_mistakes_are_one_line(merge: Merge, tiny: list[str], arguments: list[str], said: str) -> None:
+    ran = merge(*tiny, "--output", "out", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert sum(line.startswith("error:") for line in ran.err.splitlines()) == 1
+    assert not Path("out").exists()
+
+
+def test_no_models_match(merge: Merge) -> None:
+    ran = merge("run", "--strategy", "uniform", "--models", "nothing/*.pt")
+    assert ran.code == 2
+    assert "no models match" in ran.err
+    assert "nothing/*.pt'" in ran.err
+
+
+def test_one_model_where_two_are_needed(merge: Merge, pool_folder: Path) -> None:
+    ran = merge("run", "--strategy", "uniform", "--models", pool_folder / "model_0.safetensors")
+    assert ran.code == 2
+    assert "needs at least 2 models, got 1" in ran.err
+
+
+def test_occupied_folder_is_refused_unless_overwrite(merge: Merge, tiny: list[str]) -> None:
+    Path("out").mkdir()
+    Path("out/notes.txt").write_text("mine")
+    quick = [*tiny, "--strategy", "uniform", "--no-tests", "--no-baselines", "--output", "out"]
+    assert "holds other files" in merge(*quick).err
+    assert merge(*quick, "--overwrite").code == 0
+    assert Path("out/notes.txt").read_text() == "mine"
+    assert "holds another run" in merge(*quick).err
+    assert merge(*quick, "--overwrite", "--format", "pt").code == 0
+    assert not Path("out/model.safetensors").exists(), "nothing stale is left"
+
+
+def test_unknown_command(merge: Merge) -> None:
+    ran = merge("rnu")
+    assert ran.code == 2
+    assert "did you mean 'run'?" in ran.err
+
+
+def test_list_and_describe_show_every_plugin(merge: Merge) -> None:
+    listed = json.loads(merge("list", "--json").out)
+    assert {kind: sorted(registry) for kind, registry in KINDS.items()} == {k: sorted(v) for k, v in listed.items()}
+    table = merge("list").out
+    for kind, entries in listed.items():
+        for name in entries:
+            assert name in table
+            data = json.loads(merge("describe", name, "--json").out)
+            assert (data["kind"], data["name"]) == (kind, name)
+            text = merge("describe", name).out
+            assert all(option["name"] in text and option["help"] for option in data["options"])
+    tau = next(o for o in json.loads(merge("describe", "manifoldmix", "--json").out)["options"] if o["name"] == "tau")
+    assert (tau["low"], tau["high"], tau["profiles"]) == (0.0, 1.0, {"paper": 0.998, "reference": 0.998})
+
+
+def test_plugin_file_reaches_the_command_line(merge: Merge, tiny: list[str]) -> None:
+    Path("mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "from merging import MixStrategy\n"
+        "from merging.registry import strategies\n"
+        "@strategies.register('first-two')\n"
+        "@dataclass(frozen=True)\n"
+        "class FirstTwo(MixStrategy):\n"
+        "    '''The mean of the first two.'''\n"
+        "    summary: ClassVar[str] = 'the mean of the first two'\n"
+        "    min_models: ClassVar[int] = 2\n"
+        "    def mix(self, problem):\n"
+        "        return problem.mean([0, 1])\n"
+    )
+    try:
+        ran = merge(*tiny, "--plugin", "mine.py", "--strategy", "first-two", "--output", "out", "--no-baselines")
+        assert ran.code == 0, ran.err
+        assert json.loads(Path("out/report.json").read_text())["ingredients"] == ["model_0", "model_1"]
+        Path("clash.py").write_text(Path("mine.py").read_text())
+        assert "already registered" in merge("list", "--plugin", "clash.py").err
+    finally:
+        KINDS["strategy"]._classes.pop("first-two", None)
+
+
+def test_broken_plugin_file(merge: Merge) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    ran = merge("list", "--plugin", "broken.py")
+    assert ran.code == 2
+    assert "ZeroDivisionError" in ran.err
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['merge', '--help']\n"
+        "from merging.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'rich', 'pydantic', 'nevergrad', 'open_clip'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    began = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Commands:" in ran.stdout
+    assert time.perf_counter() - began < 10, "far above the half second it takes: something heavy is imported"
+
+
+def test_python_dash_m_is_the_same() -> None:
+    shown = [
+        subprocess.run([*start, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+        for start in ([sys.executable, "-m", "merging"], [str(Path(sys.executable).parent / "merge")])
+    ]
+    assert shown[0].splitlines()[1:] == shown[1].splitlines()[1:]
