@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from merging.outcome import Outcome
 
@@ -24,18 +24,18 @@ class TerminalProgress:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[detail]}"),
             TextColumn("{task.fields[best]}", style="green"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
         self._done = 0.0
         self._best = ""
+        self._told: set[str] = set()
 
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
@@ -54,8 +54,9 @@ class TerminalProgress:
             self._bar.remove_task(self._task)
         self._done = 0.0
         self._task = self._bar.add_task(text, total=total, detail="", best=self._best)
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and text not in self._told:
             self.console.print(f"{text} …", highlight=False, markup=False)
+        self._told.add(text)
 
     def advance(self, steps: int = 1) -> None:
         """Some steps are done."""
@@ -64,13 +65,13 @@ class TerminalProgress:
 
     def search(self, asked: int, budget: int, best: float) -> None:
         """A search counts as part of the step it belongs to, so that the time left takes it in."""
-        detail = f"{self._of()} · search {asked}/{budget}, {percent(best)}"
+        del best  # what counts is the best merge, once it is rebuilt and scored again
+        detail = f"{self._of()} · {asked}/{budget}"
         self._update(completed=self._done + 0.98 * asked / budget, detail=detail)
 
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
-        right = "" if outcome.correct is None else f" ({outcome.right}/{outcome.samples})"
-        self._best = f"best {percent(outcome.score)}{right}, {models} model{'s' if models > 1 else ''}"
+        self._best = f"best {percent(outcome.score)}, {models} model{'s' if models > 1 else ''}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:
@@ -90,6 +91,7 @@ class TerminalProgress:
 
     def say(self, text: str, *, markup: bool = False) -> None:
         """A line that stays."""
+        self._told.add(text)
         self.console.print(text, highlight=False, markup=markup, soft_wrap=True)
 
     def _of(self) -> str:

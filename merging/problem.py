@@ -51,6 +51,7 @@ class MergeProblem:
         self.partition = partition
         self.progress = progress
         self.best: tuple[Recipe, Outcome] | None = None
+        self.decisions: list[dict[str, Any]] = []
         self._evaluator = evaluator
         self._optimizer = optimizer
         self._journal = journal
@@ -126,7 +127,8 @@ class MergeProblem:
         return self.evaluator.open(recipe)
 
     def decide(self, **facts: Any) -> None:
-        """Journals a decision and tells it."""
+        """Journals a decision, keeps it for the report, and tells it."""
+        self.decisions.append(facts)
         self._journal.write("decision", **facts)
         self.progress.decision(facts)
 

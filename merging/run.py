@@ -179,6 +179,7 @@ class _Run:
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.best: tuple[Recipe, Outcome] | None = None
+        self.decisions: list[dict[str, Any]] = []
 
     def execute(self) -> tuple[Recipe | Weights, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
@@ -213,13 +214,14 @@ class _Run:
         self._began = time.perf_counter()
         total = self.evaluator.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.begin() if self.evaluator else Meter()
-        self.progress.stage(LABELS.get(strategy.name, strategy.name))
+        self.progress.say(LABELS.get(strategy.name, strategy.name))
         made = self.plan
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
             seed=made.seed, budget=made.budget,
         )  # fmt: skip
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
+        self.decisions = problem.decisions  # in the end those of the strategy that was asked for, the last one
         try:
             merged = strategy.mix(problem)
             if self.evaluator is not None and not isinstance(merged, Ensemble):

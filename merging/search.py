@@ -29,6 +29,8 @@ class BoxSearch:
     ) -> None:
         self.lower = np.asarray(lower, dtype=np.float64)
         self.upper = np.asarray(upper, dtype=np.float64)
+        if not self.lower.shape == self.upper.shape == np.shape(start):
+            raise ValueError("lower, upper and start must have one shape")
         self.start = np.clip(np.asarray(start, dtype=np.float64), self.lower, self.upper)
         self.budget = budget
         self.generator = generator
@@ -36,8 +38,6 @@ class BoxSearch:
         self.best: tuple[float, Vector] | None = None
         self._function = function
         self._on_point = on_point
-        if not self.lower.shape == self.upper.shape == self.start.shape:
-            raise ValueError("lower, upper and start must have one shape")
         if (self.lower > self.upper).any():
             raise OptionError("a search's lower bound lies above its upper bound")
 

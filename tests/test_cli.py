@@ -30,6 +30,8 @@ def test_run_writes_a_whole_folder(merge: Merge, tiny: list[str], tmp_path: Path
     assert report["partitioner"] == "layer"
     assert (report["components"], report["active_components"]) == (4, 2)
     assert report["ingredients"]
+    assert len(report["decisions"]) == 4, "every candidate's decision is reported, with its accuracies"
+    assert all({"candidate", "incumbent", "average", "accepted"} <= set(d) for d in report["decisions"])
     assert report["evaluations"] > 5
     assert report["cached"] >= 0
     assert report["forward_equivalents"] == report["evaluations"]
