@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merging.errors import RequirementError
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner
+from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, WholeModelObjective
 from merging.live import LiveModel, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -29,7 +29,7 @@ class Plan:
     pool: ModelPool
     strategy: MixStrategy
     partitioner: Partitioner
-    objective: Objective
+    objective: Objective | WholeModelObjective
     optimizer: Optimizer
     task: Task | None
     partition: Partition
@@ -75,7 +75,7 @@ def plan(
     strategy: MixStrategy,
     *,
     partitioner: Partitioner | None = None,
-    objective: Objective | None = None,
+    objective: Objective | WholeModelObjective | None = None,
     optimizer: Optimizer | None = None,
     task: Task | None = None,
     seed: int = 0,

@@ -72,6 +72,7 @@ class Report:
     content_hash: str
     rows: tuple[Row, ...] = ()
     paired: Mapping[str, Paired] = field(default_factory=dict)
+    decisions: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -18,7 +18,7 @@ from merging.card import model_card
 from merging.checkpoint import content_hash
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped
 from merging.evaluator import Evaluator, Meter
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress
+from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
 from merging.outcome import Outcome, compare
 from merging.plan import Plan, plan, versions
@@ -67,7 +67,7 @@ def merge(
     strategy: MixStrategy,
     *,
     partitioner: Partitioner | None = None,
-    objective: Objective | None = None,
+    objective: Objective | WholeModelObjective | None = None,
     optimizer: Optimizer | None = None,
     task: Task | None = None,
     seed: int = 0,
@@ -281,7 +281,7 @@ class _Run:
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=content_hash(tensors), rows=rows, paired=paired, notes=self._notes(),
+            content_hash=content_hash(tensors), rows=rows, paired=paired, decisions=tuple(self.decisions), notes=self._notes(),
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
