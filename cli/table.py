@@ -31,15 +31,16 @@ def show_report(console: Console, report: Report, folder: Path, kind: str) -> No
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
         highlight=False,
     )
-    model = folder / MODELS[kind]
-    console.print(
-        f"\nThe merged model: [bold]{model}[/], with recipe, report and model card beside it.", highlight=False
-    )
-    console.print(f"  load it      see {folder / 'README.md'}", highlight=False)
-    console.print(f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors", highlight=False)
+    lines = [
+        f"\nThe merged model: [bold]{folder / MODELS[kind]}[/], with recipe, report and model card beside it.",
+        f"  load it      see {folder / 'README.md'}",
+        f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors",
+    ]
     if report.task == "digits":
-        console.print("  your models  merge run --models 'folder/*.safetensors' --strategy uniform", highlight=False)
-        console.print("               with your data: docs/getting-started.md", highlight=False)
+        lines += ["  your models  see docs/getting-started.md; without data, to begin with:"]
+        lines += ["               merge run --strategy uniform --models 'folder/*.safetensors'"]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _table(report: Report) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,17 +272,19 @@ class _Run:
             if asked != "best" and before and after and before.correct is not None and after.correct is not None:
                 paired[split] = compare(before, after)
         tensors = materialise(merged, made.pool) if isinstance(merged, Recipe) else merged.tensors
+        names = merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients)
         return Report(
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
             optimizer=made.optimizer.name, objective=made.objective.name, task=task.name if task else None,
             status=status, seed=made.seed, components=len(made.partition), active_components=len(made.partition.active),
             component_names=made.partition.names, pool=made.pool.names,
-            ingredients=merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients),
+            ingredients=names,
             evaluations=total.evaluations, cached=total.cached, forward_equivalents=total.forward_equivalents,
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=content_hash(tensors), rows=rows, paired=paired, decisions=tuple(self.decisions), notes=self._notes(),
+            content_hash=content_hash(tensors), rows=rows, paired=paired, decisions=tuple(self.decisions),
+            notes=self._notes(names),
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
@@ -299,11 +302,18 @@ class _Run:
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds,
         )  # fmt: skip
 
-    def _notes(self) -> tuple[str, ...]:
+    def _notes(self, ingredients: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
         notes = [*made.partition.notes]
-        notes += [f"{c.name}: {note}" for c in made.pool.checkpoints for note in c.notes]
+        said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
+        notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
+        norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
+        if norms and len(ingredients) > 1:
+            notes.append(
+                f"BatchNorm statistics of {len(norms)} layers were averaged, not measured again on data: "
+                f"{', '.join(norms[:4])}{', …' if len(norms) > 4 else ''}; scores may suffer"
+            )
         if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:
             notes.append(
                 f"only {len(made.task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"

@@ -48,7 +48,7 @@ def import_nevergrad() -> Any:
 
 @contextlib.contextmanager
 def stopping_its_thread(optimizer: Any) -> Iterator[None]:
-    """Ends the non-daemon thread in which Nevergrad runs SciPy; else the process could never exit after an exception."""
+    """Ends the non-daemon thread in which Nevergrad runs SciPy; else an exception would leave the process hanging."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -42,7 +42,8 @@ class ScipyCobyla(Optimizer):
             (search.start - search.lower) / scale,
             method="COBYLA",
             bounds=[(0.0, 1.0)] * search.dimension,
-            options={"rhobeg": self.step, "maxiter": search.budget + 1},
+            # BudgetSpent ends the search; SciPy itself insists on room for its first simplex.
+            options={"rhobeg": self.step, "maxiter": max(search.budget, search.dimension + 2)},
             tol=self.tolerance,
         )
         return search.solution("converged")

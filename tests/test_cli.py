@@ -314,3 +314,13 @@ def test_python_dash_m_is_the_same() -> None:
         for start in ([sys.executable, "-m", "merging"], [str(Path(sys.executable).parent / "merge")])
     ]
     assert shown[0].splitlines()[1:] == shown[1].splitlines()[1:]
+
+
+def test_batchnorm_statistics_are_never_averaged_in_silence(merge: Merge, tmp_path: Path) -> None:
+    for number in range(2):
+        state = torch.nn.BatchNorm1d(3).state_dict() | {"running_mean": torch.full((3,), float(number))}
+        torch.save({f"block.norm.{name}": tensor for name, tensor in state.items()}, f"bn_{number}.pt")
+    ran = merge("run", "--strategy", "uniform", "--models", "bn_*.pt", "--output", "out")
+    assert ran.code == 0, ran.err
+    assert "BatchNorm statistics of 1 layers were averaged" in ran.out
+    assert "block.norm" in ran.out

@@ -78,9 +78,7 @@ def handwritten(split: Split) -> tuple[Tensor, Tensor]:
     parts: dict[Split, NDArray[np.int64]] = {}
     rest = np.arange(len(labels))
     for name, size in _SPLIT_SIZES.items():
-        rest, parts[name] = train_test_split(
-            rest, test_size=size, random_state=_SPLIT_SEED, stratify=labels[rest]
-        )
+        rest, parts[name] = train_test_split(rest, test_size=size, random_state=_SPLIT_SEED, stratify=labels[rest])
     parts["train"] = rest
     chosen = np.sort(parts[split])
     images = upsample(digits.images[chosen].astype(np.uint8))
@@ -117,10 +115,7 @@ def shifted(images: Images) -> Images:
     padded = np.pad(images, ((0, 0), (_SHIFT_PIXELS, _SHIFT_PIXELS), (_SHIFT_PIXELS, _SHIFT_PIXELS)))
     corners = _SHIFT_PIXELS - moves
     return np.stack(
-        [
-            image[top : top + SIZE, left : left + SIZE]
-            for image, (top, left) in zip(padded, corners, strict=True)
-        ]
+        [image[top : top + SIZE, left : left + SIZE] for image, (top, left) in zip(padded, corners, strict=True)]
     )
 
 
