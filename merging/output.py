@@ -82,6 +82,14 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple
                 state[name] = tensor.clone()
             seen.add(tensor.untyped_storage().data_ptr())
         save_file(state, path, metadata={"format": "pt"})
+        os.chmod(path, 0o666 & ~_umask())  # safetensors' own files can be read by their owner only
+
+
+def _umask() -> int:
+    """This process's file mode mask (it can only be read by setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_results(

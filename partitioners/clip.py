@@ -33,6 +33,14 @@ class _ClipPartitioner(Partitioner):
     """Groups by the leading parts of a tensor's name, taken without the prefix ``model.``."""
 
     paper: ClassVar[str] = "Fassold 2023, §3 (C8, C15, C26)"
+    example_tensors: ClassVar[tuple[str, ...]] = (
+        *(f"model.{part}" for part in _TEXT_FIRST),
+        *(f"model.visual.{part}" for part in ("class_embedding", "proj", "conv1.weight", "ln_pre.weight")),
+        *(f"model.visual.transformer.resblocks.{block}.mlp.c_fc.weight" for block in range(12)),
+        *(f"model.{part}" for part in ("token_embedding.weight", "ln_final.weight", "ln_final.bias")),
+        *_HEAD,
+    )
+    """Names that the contract tests divide."""
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
         """One component a block, in the published order."""

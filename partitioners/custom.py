@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.errors import OptionError, PartitionError
 from merging.interfaces import Partitioner
@@ -27,6 +28,7 @@ class Custom(Partitioner):
     """
 
     summary: ClassVar[str] = "components by ordered regular expressions over tensor names"
+    example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"patterns": ("weights=weight$", "rest=.*")})
 
     patterns: tuple[str, ...] = option((), "name=regex, in order; first match takes a tensor (repeat for more)")
 

@@ -1,4 +1,4 @@
-"""The greedy soup: add a model to the running average whenever held-out accuracy rises (Wortsman et al. 2022, Recipe 1)."""
+"""The greedy soup: a model joins the running average when held-out accuracy rises (Wortsman et al. 2022, Recipe 1)."""
 
 from __future__ import annotations
 

@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
 from merging.testing import tiny_pool
 
 torch.set_num_threads(1)
+settings.register_profile(
+    "suite", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("suite")
 
 TASK = "python:merging.testing.fixtures:tiny_task"
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}

@@ -134,3 +134,36 @@ def test_printed_digits_are_of_families_never_seen() -> None:
     assert all(font.startswith("DejaVu") for font in SEEN_FONTS)
     assert all(font.startswith(("STIX", "cm")) for font in UNSEEN_FONTS)
     assert {font[:2] for font in UNSEEN_FONTS} == {"ST", "cm"}
+
+
+def test_shipped_pool_has_the_hyper_parameters_of_the_command() -> None:
+    from dataclasses import asdict
+
+    from merging.training.digits_pool import PRETRAINING_RECIPE, sweep
+
+    record = json.loads((digits_data.POOL / "pool.json").read_text())["models"]
+    drawn = [asdict(PRETRAINING_RECIPE), *(asdict(recipe) for recipe in sweep())]
+    assert [{key: entry[key] for key in drawn[0]} for entry in record] == drawn
+
+
+def test_fine_tuning_is_reproducible_and_learns(pool: ModelPool) -> None:
+    """Two epochs of the rebuild command's fine-tuning, twice from the shipped pretrained weights."""
+    from dataclasses import replace
+
+    from merging.models.clip import clip_classifier
+    from merging.training.digits_pool import accuracy, fine_tune, sweep
+
+    assert pool.base is not None
+    start = clip_classifier(digits_data.CLIP_CONFIG, digits_data.CLASSES)
+    start.load_state_dict(pool.base.load())
+    recipe = replace(sweep()[0], epochs=2)
+    try:
+        one, other = (fine_tune(start, recipe, lambda count: None) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    images, labels = digits_data.handwritten("held_out")
+    prepared = digits_data.prepare(images)
+    assert accuracy(one, prepared, labels) > accuracy(start, prepared, labels)
+    state, again = one.state_dict(), other.state_dict()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert torch.equal(state["model.text_projection"], pool.base.read("model.text_projection"))

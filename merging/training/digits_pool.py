@@ -38,7 +38,7 @@ Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HyperParameters:
     """One fine-tuning run.
 
     Attributes:
@@ -70,7 +70,7 @@ AUGMENTATIONS: dict[str, v2.Transform] = {
 FINE_TUNING_AUGMENTATIONS = ("affine", "wide-affine", "affine-erase")
 
 
-PRETRAINING_RECIPE = Recipe(
+PRETRAINING_RECIPE = HyperParameters(
     learning_rate=2e-3,
     weight_decay=0.05,
     epochs=8,
@@ -81,7 +81,7 @@ PRETRAINING_RECIPE = Recipe(
 )
 
 
-def sweep(models: int = MODELS, seed: int = SEED) -> list[Recipe]:
+def sweep(models: int = MODELS, seed: int = SEED) -> list[HyperParameters]:
     """Draws the hyper-parameters at random.
 
     Learning rates stay within a factor of 2 of each other: farther apart, the runs end in basins that do
@@ -89,7 +89,7 @@ def sweep(models: int = MODELS, seed: int = SEED) -> list[Recipe]:
     """
     generator = np.random.default_rng(seed)
     return [
-        Recipe(
+        HyperParameters(
             learning_rate=round(float(1e-3 * 2 ** generator.uniform(-0.5, 0.5)), 6),
             weight_decay=float(generator.choice((0.01, 0.03, 0.1))),
             epochs=int(generator.choice((24, 30, 36))),
@@ -113,7 +113,7 @@ def train(
     model: ClipClassifier,
     images: Tensor,
     labels: Tensor,
-    recipe: Recipe,
+    recipe: HyperParameters,
     *,
     batch_size: int,
     advance: Advance = lambda count: None,
@@ -186,7 +186,7 @@ def pretrain(advance: Advance, drawn: Advance) -> ClipClassifier:
     return model
 
 
-def fine_tune(pretrained: ClipClassifier, recipe: Recipe, advance: Advance) -> ClipClassifier:
+def fine_tune(pretrained: ClipClassifier, recipe: HyperParameters, advance: Advance) -> ClipClassifier:
     """A copy of the pretrained classifier, trained on the handwritten train part."""
     model = copy.deepcopy(pretrained)
     images, labels = handwritten("train")
@@ -200,7 +200,7 @@ def save(model: ClipClassifier, path: Path) -> None:
     path.write_bytes(serialise({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
-def _entry(file: str, score: float, recipe: Recipe) -> dict[str, object]:
+def _entry(file: str, score: float, recipe: HyperParameters) -> dict[str, object]:
     return {"file": file, "held_out_accuracy": score, **asdict(recipe)}
 
 

@@ -1,0 +1,151 @@
+"""A tiny real problem: three Gaussian blobs, a two-layer network, a base and models fine-tuned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from merging.evaluator import Evaluator
+from merging.interfaces import Optimizer, Partitioner
+from merging.journal import Journal
+from merging.numerics import Numerics
+from merging.optimizers.random import Random
+from merging.partitioners.layer import Layer
+from merging.plan import plan
+from merging.pool import ModelPool
+from merging.problem import MergeProblem
+from merging.progress import Silent
+from merging.strategies.best import Best
+from merging.task import Split, Task
+
+FEATURES, HIDDEN, CLASSES = 4, 8, 3
+
+
+class TinyNet(nn.Module):
+    """Two linear layers, an integer buffer that nothing reads, and one parameter that reaches no logit.
+
+    Shapes:
+        inputs ``(N, 4)`` float32; logits ``(N, 3)``.
+    """
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(FEATURES, HIDDEN)
+        self.fc2 = nn.Linear(HIDDEN, CLASSES)
+        self.unused = nn.Parameter(torch.zeros(2, 2))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Class logits."""
+        logits: Tensor = self.fc2(torch.relu(self.fc1(inputs)))
+        return logits
+
+
+def blobs(samples: int, seed: int, shift: float = 0.0) -> Split:
+    """Three Gaussian blobs in four dimensions that overlap a little; ``shift`` moves all of them."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(CLASSES, size=samples)
+    centres = np.array([[2.0, 0.0, 0.0, 0.5], [0.0, 2.0, 0.0, -0.5], [0.0, 0.0, 2.0, 0.0]])
+    inputs = centres[labels] + generator.normal(scale=1.0, size=(samples, FEATURES)) + shift
+    return Split.of(torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels))
+
+
+def tiny_task() -> Task:
+    """The blobs as a task: held-out part, training part, test set, one shifted set."""
+    return Task(
+        name="blobs",
+        build=lambda pool: TinyNet(),
+        held_out=blobs(120, seed=1),
+        tests={"test": blobs(90, seed=2), "shifted": blobs(90, seed=3, shift=0.4)},
+        shifts=("shifted",),
+        train=blobs(150, seed=4),
+    )
+
+
+def tiny_pool(folder: Path, models: int = 4, *, base: bool = True, equal: bool = False) -> ModelPool:
+    """Writes a trained base and models fine-tuned from it as safetensors, and opens them. The same bits every time.
+
+    Args:
+        folder: where the files go.
+        models: how many, called ``model_0`` …
+        base: open the pool with its base.
+        equal: all models (and the base) are one and the same, under different names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = _start()
+    trained = _trained(start, seed=0, steps=40, rate=0.5)
+    _save(trained, folder / "base.safetensors")
+    for number in range(models):
+        rate = 0.2 + 0.1 * (number % 3)
+        model = trained if equal else _trained(trained, seed=number + 1, steps=6 + 2 * number, rate=rate)
+        _save(model, folder / f"model_{number}.safetensors")
+    return open_tiny_pool(folder, base=base)
+
+
+def open_tiny_pool(folder: Path, *, base: bool = True) -> ModelPool:
+    """Opens what :func:`tiny_pool` wrote."""
+    return ModelPool.open([folder / "model_*.safetensors"], folder / "base.safetensors" if base else None)
+
+
+def tiny_problem(
+    pool: ModelPool,
+    *,
+    task: Task | None = None,
+    partitioner: Partitioner | None = None,
+    optimizer: Optimizer | None = None,
+    journal: Journal | None = None,
+    freeze: Sequence[str] = (),
+    seed: int = 0,
+    budget: int | None = None,
+) -> MergeProblem:
+    """The problem that a strategy would be given: the real one, over a pool of :func:`tiny_pool`."""
+    task, optimizer, journal = task or tiny_task(), optimizer or Random(), journal or Journal(None)
+    made = plan(pool, Best(), partitioner=partitioner or Layer(), task=task, freeze=freeze, device="cpu")
+    if made.live is None or made.numerics is None:
+        raise RuntimeError("a plan with a task has a live model")
+    evaluator = Evaluator(made.live, task, made.objective, made.numerics, journal)
+    return MergeProblem(pool, made.partition, evaluator, optimizer, journal, Silent(), seed=seed, budget=budget)
+
+
+def tiny_numerics() -> Numerics:
+    """How the tiny problem is computed: one thread on the CPU."""
+    return Numerics.choose("cpu", parameters=1)
+
+
+def _start() -> dict[str, Tensor]:
+    generator = np.random.default_rng(10)
+    state = TinyNet().state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            noise = generator.normal(scale=0.5, size=tuple(tensor.shape))
+            state[name] = torch.from_numpy(noise.astype(np.float32))
+    return state
+
+
+def _trained(state: dict[str, Tensor], *, seed: int, steps: int, rate: float) -> dict[str, Tensor]:
+    """Plain gradient descent on noisy copies of a small training set."""
+    data, generator = blobs(60, seed=100 + seed), np.random.default_rng(seed)
+    weights = {name: t.clone().requires_grad_() for name, t in state.items() if t.is_floating_point()}
+    for _ in range(steps):
+        noise = torch.from_numpy(generator.normal(scale=0.5, size=data.inputs.shape).astype(np.float32))
+        hidden = torch.relu(F.linear(data.inputs + noise, weights["fc1.weight"], weights["fc1.bias"]))
+        loss = F.cross_entropy(F.linear(hidden, weights["fc2.weight"], weights["fc2.bias"]), data.labels)
+        names = [name for name in weights if name != "unused"]
+        slopes = torch.autograd.grad(loss, [weights[name] for name in names])
+        with torch.no_grad():
+            for name, slope in zip(names, slopes, strict=True):
+                weights[name] -= rate * slope
+            weights["unused"] += torch.from_numpy(generator.normal(size=(2, 2)).astype(np.float32))
+    return {name: weights[name].detach() if name in weights else t + steps for name, t in state.items()}
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)

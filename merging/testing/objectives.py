@@ -1,0 +1,113 @@
+"""What every objective promises."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from merging.interfaces import Objective, WholeModelObjective
+from merging.testing.fixtures import TinyNet, blobs, tiny_numerics
+from merging.testing.plugins import PluginContract
+
+SAMPLES, CLASSES = 101, 5
+
+
+class ObjectiveContract(PluginContract):
+    """Contract of an objective. Supply ``plugin``; override ``reference`` with a slow, independent definition."""
+
+    kind: ClassVar[str] = "objective"
+
+    def reference(self, logits: Tensor, labels: Tensor) -> float | None:
+        """The score by an independent implementation (float64), or None where there is none."""
+        del logits, labels
+        return None
+
+    @pytest.fixture
+    def objective(self, plugin: Objective | WholeModelObjective) -> Objective:
+        """The plug-in, where it works on logits; a whole-model objective has no terms to check."""
+        if isinstance(plugin, WholeModelObjective):
+            pytest.skip("a whole-model objective: it measures models, not logits")
+        return plugin
+
+    def test_one_term_a_sample(self, objective: Objective) -> None:
+        """Terms have shape ``(N,)``."""
+        terms = objective.terms(*_random())
+        assert terms.shape == (SAMPLES,)
+        assert objective.terms(*(part[:1] for part in _random())).shape == (1,)
+
+    def test_does_not_depend_on_the_batches(self, objective: Objective) -> None:
+        """Terms of batches, joined, reduce to the score of the whole."""
+        logits, labels = _random()
+        whole = objective.reduce(objective.terms(logits, labels))
+        for size in (1, 7, 64):
+            parts = [objective.terms(x, y) for x, y in zip(logits.split(size), labels.split(size), strict=True)]
+            assert objective.reduce(torch.cat(parts)) == pytest.approx(whole, rel=1e-6, abs=1e-9)
+
+    def test_decomposes_if_it_says_so(self, objective: Objective) -> None:
+        """A decomposable score is the mean of its terms."""
+        terms = objective.terms(*_random())
+        score = objective.reduce(terms)
+        assert isinstance(score, float)
+        if objective.decomposable:
+            assert score == pytest.approx(float(terms.double().mean()), rel=1e-12)
+
+    def test_larger_is_better(self, objective: Objective) -> None:
+        """Right answers score above wrong ones, all right above half right."""
+        _, labels = _random()
+        right = 4.0 * torch.nn.functional.one_hot(labels, CLASSES).float()
+        score = objective.reduce(objective.terms(right, labels))
+        assert score > objective.reduce(objective.terms(right.roll(1, dims=1), labels))
+        half = torch.where((torch.arange(SAMPLES) % 2 == 0)[:, None], right, right.roll(1, dims=1))
+        assert score > objective.reduce(objective.terms(half, labels))
+
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+    def test_terms_keep_their_bounds(self, objective: Objective, scale: float) -> None:
+        """Terms are finite and within the declared bounds, also for huge logits."""
+        logits, labels = _random()
+        terms = objective.terms(scale * logits, labels).double()
+        assert torch.isfinite(terms).all()
+        if objective.bounds is not None:
+            low, high = objective.bounds
+            assert low < high
+            assert low <= float(terms.min())
+            assert float(terms.max()) <= high
+
+    def test_takes_half_precision(self, objective: Objective) -> None:
+        """Logits may be bfloat16."""
+        logits, labels = _random()
+        assert objective.terms(logits.bfloat16(), labels).shape == (SAMPLES,)
+
+    def test_leaves_its_inputs_alone(self, objective: Objective) -> None:
+        """Logits and labels are not changed."""
+        logits, labels = _random()
+        before = logits.clone(), labels.clone()
+        objective.reduce(objective.terms(logits, labels))
+        assert torch.equal(logits, before[0])
+        assert torch.equal(labels, before[1])
+
+    def test_agrees_with_its_reference(self, objective: Objective) -> None:
+        """The score is that of an independent implementation, where one is given."""
+        for seed in range(3):
+            logits, labels = _random(seed)
+            wanted = self.reference(logits, labels)
+            if wanted is not None:
+                assert objective.reduce(objective.terms(logits, labels)) == pytest.approx(wanted, rel=1e-6)
+
+    def test_measures_whole_models(self, plugin: Objective | WholeModelObjective) -> None:
+        """A whole-model objective gives a finite score."""
+        if not isinstance(plugin, WholeModelObjective):
+            return
+        data = blobs(60, seed=5)
+        with tiny_numerics().applied(), torch.no_grad():
+            score = plugin.measure(TinyNet().eval(), [(data.inputs[:30], data.labels[:30])])
+        assert math.isfinite(score)
+
+
+def _random(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(SAMPLES, CLASSES, generator=generator)
+    return logits, torch.randint(CLASSES, (SAMPLES,), generator=generator)

@@ -1,0 +1,180 @@
+"""What every strategy promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from merging.checkpoint import content_hash
+from merging.errors import MergingError, RequirementError
+from merging.interfaces import NEEDS, MixStrategy
+from merging.optimizers.random import Random
+from merging.partitioners.layer import Layer
+from merging.plan import plan
+from merging.pool import ModelPool
+from merging.recipe import Ensemble, Recipe, Weights
+from merging.run import Result, merge
+from merging.testing.another_process import start
+from merging.testing.fixtures import tiny_pool, tiny_problem, tiny_task
+from merging.testing.plugins import PluginContract
+
+GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
+OFFERED = NEEDS - {"unlabelled"}
+"""What the tiny problem has. A strategy that needs more is only checked for refusing to run."""
+
+
+def merge_tiny(
+    strategy: MixStrategy, pool: ModelPool, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False
+) -> Result:
+    """Merges a tiny pool, divided by layers, with a small search."""
+    return merge(
+        pool, strategy, partitioner=Layer(), optimizer=Random(), task=tiny_task(), seed=seed, budget=12,
+        device="cpu", baselines=False, tests=False, should_stop=should_stop,
+    )  # fmt: skip
+
+
+def content_of(result: Result) -> str:
+    """The content hash of the merged model."""
+    return content_hash(result.state_dict())
+
+
+class StrategyContract(PluginContract):
+    """Contract of a strategy. Supply ``plugin``, of a class defined at the top of its module.
+
+    The tiny problem has a base, a model, labelled data and training data; it runs in milliseconds.
+    """
+
+    kind: ClassVar[str] = "strategy"
+
+    @pytest.fixture
+    def strategy(self, plugin: MixStrategy) -> MixStrategy:
+        """The plug-in, where the tiny problem has what it needs."""
+        if not plugin.needs <= OFFERED:
+            pytest.skip(f"the tiny problem has no {', '.join(sorted(plugin.needs - OFFERED))}")
+        return plugin
+
+    @pytest.fixture
+    def merging_strategy(self, strategy: MixStrategy) -> MixStrategy:
+        """The plug-in, where it gives a single model."""
+        if strategy.gives == "ensemble":
+            pytest.skip("it gives an ensemble; a run writes single models")
+        return strategy
+
+    @pytest.fixture
+    def pool(self, plugin: MixStrategy, tmp_path: Path) -> ModelPool:
+        """Enough tiny models."""
+        return tiny_pool(tmp_path / "pool", models=max(4, plugin.min_models))
+
+    def test_declares_what_it_needs_and_gives(self, plugin: MixStrategy) -> None:
+        """The declarations are words that the core knows."""
+        assert plugin.needs <= NEEDS, f"unknown needs: {sorted(plugin.needs - NEEDS)}"
+        assert plugin.min_models >= 1
+        assert plugin.gives in GIVES
+
+    def test_too_few_models_are_refused(self, plugin: MixStrategy, tmp_path: Path) -> None:
+        """Fewer than ``min_models`` are refused before any work."""
+        if plugin.min_models == 1:
+            return
+        pool = tiny_pool(tmp_path, models=plugin.min_models - 1)
+        with pytest.raises(RequirementError, match=str(plugin.min_models)):
+            plan(pool, plugin, task=tiny_task(), device="cpu")
+
+    def test_the_fewest_models_are_enough(self, merging_strategy: MixStrategy, tmp_path: Path) -> None:
+        """``min_models`` models can be merged."""
+        merge_tiny(merging_strategy, tiny_pool(tmp_path, models=merging_strategy.min_models))
+
+    def test_missing_needs_are_named(self, plugin: MixStrategy, pool: ModelPool) -> None:
+        """Without what it needs it is refused, and the need is named."""
+        if not plugin.needs:
+            return
+        without_base = ModelPool(pool.checkpoints)
+        with pytest.raises(RequirementError, match="|".join(sorted(plugin.needs))):
+            plan(without_base, plugin, task=None if plugin.needs != {"base"} else tiny_task(), device="cpu")
+
+    def test_gives_what_it_says(self, strategy: MixStrategy, pool: ModelPool) -> None:
+        """The merge is of the declared type, its rows are models of the pool."""
+        problem = tiny_problem(pool, budget=12)
+        merged = strategy.mix(problem)
+        assert isinstance(merged, GIVES[strategy.gives])
+        allowed = {*pool.ingredients, pool.base_ingredient}
+        rows = merged.members if isinstance(merged, Ensemble) else (merged,)
+        for row in rows:
+            assert row.ingredients
+            assert set(row.ingredients) <= allowed
+            if isinstance(row, Recipe):
+                row.partition.check_covers(pool.tensors)
+                assert len(set(row.ingredients)) == len(row.ingredients)
+                assert row.names, "a recipe in which no ingredient carries weight"
+            else:
+                assert set(row.tensors) == set(pool.tensors)
+                assert row.hash == content_hash(row.tensors)
+
+    def test_keeps_shapes_and_dtypes(self, merging_strategy: MixStrategy, pool: ModelPool) -> None:
+        """The merged model has the pool's tensors, finite."""
+        state = merge_tiny(merging_strategy, pool).state_dict()
+        found = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
+        assert found == pool.tensors
+        assert all(torch.isfinite(tensor.double()).all() for tensor in state.values())
+
+    def test_what_it_keeps_is_scored(self, strategy: MixStrategy, pool: ModelPool) -> None:
+        """An interrupted run saves what was kept: its outcome must be that of its recipe."""
+        problem = tiny_problem(pool, budget=12)
+        strategy.mix(problem)
+        if problem.best is not None:
+            recipe, outcome = problem.best
+            assert tiny_problem(pool).evaluate(recipe).score == pytest.approx(outcome.score, abs=1e-2)
+
+    def test_same_seed_same_bits(self, merging_strategy: MixStrategy, pool: ModelPool) -> None:
+        """Twice the same, in bits and in evaluations."""
+        first, second = (merge_tiny(merging_strategy, pool, seed=3) for _ in range(2))
+        assert content_of(first) == content_of(second)
+        assert first.report.evaluations == second.report.evaluations
+
+    def test_same_bits_in_another_process(self, merging_strategy: MixStrategy, pool: ModelPool, tmp_path: Path) -> None:
+        """Another process with another hash seed merges the same bits."""
+        folder = str(tmp_path / "pool")
+        other = start("merge", self.kind, merging_strategy, hash_seed=12345, folder=folder, seed=3)
+        here = content_of(merge_tiny(merging_strategy, pool, seed=3))
+        said, errors = other.communicate(timeout=120)
+        assert other.returncode == 0, errors
+        assert said.split()[-1] == here, "another process with another PYTHONHASHSEED merges other bits"
+
+    def test_equal_models_give_the_model_back(self, merging_strategy: MixStrategy, tmp_path: Path) -> None:
+        """Merging copies of one model gives its very bits."""
+        pool = tiny_pool(tmp_path, models=max(3, merging_strategy.min_models), equal=True)
+        assert content_of(merge_tiny(merging_strategy, pool)) == pool.ingredients[0].hash
+
+    def test_leaves_the_files_alone(self, merging_strategy: MixStrategy, pool: ModelPool, tmp_path: Path) -> None:
+        """No checkpoint is written to."""
+        before = _contents(tmp_path)
+        merge_tiny(merging_strategy, pool)
+        assert _contents(tmp_path) == before
+
+    @pytest.mark.parametrize("after", [0, 2, 7])
+    def test_can_be_interrupted(self, merging_strategy: MixStrategy, pool: ModelPool, after: int) -> None:
+        """Told to stop, it ends with the best so far, or says that there is none."""
+        asked = 0
+
+        def should_stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > after
+
+        try:
+            result = merge_tiny(merging_strategy, pool, should_stop=should_stop)
+        except MergingError as error:
+            if "nothing to save" in str(error):  # nothing was scored yet
+                return
+            raise
+        assert result.report.status == ("interrupted" if asked > after else "finished")
+        assert asked <= after + 1, "it went on evaluating after it was told to stop"
+        assert set(result.state_dict()) == set(pool.tensors)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {str(path): sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.safetensors"))}

@@ -1,0 +1,279 @@
+"""The documentation is true: its examples run, its tables agree with the code, its links lead somewhere.
+
+Marks in the pages (HTML comments, invisible when rendered) say what the block below them is: ``file: NAME`` is a whole
+file, ``part: NAME`` a part that a test completes, ``run`` holds commands, ``run-python`` a whole program.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import merging
+from merging.cli.main import COMMANDS, cli
+from merging.cli.request import RunTable, read_toml
+from merging.interfaces import NEEDS, Problem
+from merging.options import options_of
+from merging.report import Row
+from merging.testing import tiny_pool
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if path.exists()]
+BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+NOT_OURS = {"--import-mode"}
+"""Flags of other programs that the pages mention."""
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def blocks(name: str, mark: str) -> dict[str, str]:
+    """Marked blocks of a page: name → text; blocks without a name are numbered."""
+    found = [match for match in BLOCK.finditer(page(name)) if match["mark"] == mark]
+    return {match["name"] or str(number): match["text"] for number, match in enumerate(found)}
+
+
+def write_files(name: str, folder: Path) -> None:
+    for file, text in blocks(name, "file").items():
+        (folder / file).write_text(text)
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    """Runs a command as a user would in a folder; returns what it printed."""
+    program = {"merge": "merging", "pytest": "pytest", "python": ""}[command[0]]
+    head = [sys.executable, "-m", program] if program else [sys.executable]
+    script = shutil.which(command[0], path=str(Path(sys.executable).parent))
+    head = [script] if script and program == "merging" else head
+    done = subprocess.run(
+        [*head, *command[1:]],
+        cwd=folder,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def run_commands(name: str, folder: Path, *, more: str = "") -> dict[str, str]:
+    """Runs every command that a page gives, in order; returns command → output. ``more`` goes to ``merge run``."""
+    lines = [line for text in blocks(name, "run").values() for line in text.splitlines() if line]
+    return {line: run(shlex.split(f"{line} {more}" if line[:9] == "merge run" else line), folder) for line in lines}
+
+
+def test_strategy_example(tmp_path: Path) -> None:
+    write_files("write-a-strategy.md", tmp_path)
+    assert len((tmp_path / "top_k.py").read_text().splitlines()) <= 30
+    tiny_pool(tmp_path / "pool", models=5)
+    small = "--task python:merging.testing.fixtures:tiny_task --models 'pool/model_*.safetensors'"
+    said = run_commands("write-a-strategy.md", tmp_path, more=small)
+    assert len(said) == 4
+    listed, described, _, tested = said.values()
+    assert "top-k" in listed
+    assert "largest k that is tried" in described
+    assert int(re.search(r"(\d+) passed", tested)[1]) >= 20  # type: ignore[index]
+    report = json.loads((tmp_path / "runs/top-k/report.json").read_text())
+    assert (report["strategy"], report["status"]) == ("top-k", "finished")
+    assert report["options"] == {"largest": 5}
+    assert report["validation"]["merged"] >= report["validation"]["best_single"]
+
+
+def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
+    write_files("write-a-strategy.md", tmp_path)
+    kinds = {"Partitioner": "by_kind.ByKind", "Optimizer": "climb.Climb", "Objective": "brier.Brier"}
+    tests = ["import pytest, merging.testing"]
+    for kind, example in kinds.items():
+        tests += [
+            f"import {example.split('.')[0]}",
+            f"class Test{kind}(merging.testing.{kind}Contract):",
+            "    @pytest.fixture",
+            f"    def plugin(self): return {example}()",
+        ]
+    (tmp_path / "test_others.py").write_text("\n".join(tests) + "\n")
+    said = run(["pytest", "-q", "-p", "no:cacheprovider", "test_others.py"], tmp_path)
+    assert int(re.search(r"(\d+) passed", said)[1]) >= 40  # type: ignore[index]
+
+
+def test_entry_point_example(tmp_path: Path) -> None:
+    points = tomllib.loads(blocks("write-a-strategy.md", "part")["pyproject.toml"])["project"]["entry-points"]
+    ((group, entries),) = points.items()
+    ((name, target),) = entries.items()
+    module, _, _ = target.partition(":")
+    file = tmp_path / (module.replace(".", "/") + ".py")
+    file.parent.mkdir(parents=True)
+    file.write_text(blocks("write-a-strategy.md", "file")["top_k.py"])
+    info = tmp_path / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+    listed = json.loads(run(["merge", "list", "--json"], tmp_path, PYTHONPATH=str(tmp_path)))
+    assert name in listed["strategy"]
+
+
+def test_python_api_examples(tmp_path: Path) -> None:
+    programs = blocks("python-api.md", "run-python")
+    assert len(programs) == 3
+    for name, text in programs.items():
+        (tmp_path / f"example_{name}.py").write_text(text)
+    everything = "import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='__main__')"
+    said = run(["python", "-c", everything, *(f"example_{name}.py" for name in programs)], tmp_path)
+    assert "manifold mix" in said
+    assert "best single model (McNemar" in said
+    assert "best so far" in said
+
+
+def test_own_models(tmp_path: Path) -> None:
+    """The commands of getting-started on a small pool, with its merge.toml, model and data layout."""
+    write_files("getting-started.md", tmp_path)
+    read_toml(tmp_path / "merge.toml")
+    names: dict[str, object] = {}
+    exec((tmp_path / "my_model.py").read_text(), names)  # noqa: S102 (our own page)
+    model = names["build"]()  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(0)
+    arrays = {}
+    for split in ("held_out", "test", "sketch"):
+        images = torch.randint(0, 256, (60, 12, 12, 3), generator=generator, dtype=torch.uint8)
+        arrays[f"{split}_images"] = images.numpy()
+        arrays[f"{split}_labels"] = np.arange(60) % 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        exec(blocks("getting-started.md", "part")["write_data.py"], dict(arrays))  # noqa: S102
+    (tmp_path / "checkpoints").mkdir()
+    for number in range(3):
+        state = {
+            name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in model.state_dict().items()
+        }
+        torch.save(state, tmp_path / f"checkpoints/model_{number}.pt")
+
+    checked, merged, applied = run_commands("getting-started.md", tmp_path).values()
+    assert "Nothing was evaluated or written" in checked
+    assert "manifold mix" in merged
+    assert "rebuilt.safetensors" in applied
+    listed = {match for match in re.findall(r"^\| `([\w.]+)` \|", page("getting-started.md"), re.MULTILINE)}
+    assert {path.name for path in (tmp_path / "runs/first").iterdir()} == listed
+    load = blocks("getting-started.md", "part")["load.py"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.syspath_prepend(str(tmp_path))
+        patch.delitem(sys.modules, "my_model", raising=False)
+        exec(load, names)  # noqa: S102
+        patch.delitem(sys.modules, "my_model")
+    rebuilt = load_file(tmp_path / "rebuilt.safetensors")
+    assert all(rebuilt[name].equal(tensor) for name, tensor in names["model"].state_dict().items())  # type: ignore[attr-defined]
+
+
+def test_run_table_is_documented() -> None:
+    text = page("getting-started.md")
+    assert [key for key in RunTable.model_fields if f"`{key}`" not in text] == []
+
+
+def test_profiles_table() -> None:
+    table = page("concepts.md").partition("<!-- profiles: manifoldmix -->\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    written = {row[0]: (row[1], row[2]) for row in rows}
+    assert len(written) == len(rows)
+    declared = {
+        option.name: tuple(shown(option.default_in(profile)) for profile in ("paper", "reference"))
+        for option in options_of(merging.ManifoldMix)
+        if option.name != "profile"
+    }
+    assert written == declared
+
+
+def shown(value: object) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_problem_table() -> None:
+    text = page("write-a-strategy.md")
+    table = text.partition("## What `problem` offers")[2].partition("\n## ")[0]
+    members = {name for name in vars(Problem) if name[0] != "_"}
+    assert set(re.findall(r"^\| `problem\.(\w+)", table, re.MULTILINE)) == members
+    assert set(re.findall(r"problem\.(\w+)", text)) <= members
+    named = re.search(r"a subset of (.*?)\. The core", text, re.DOTALL)
+    assert named is not None
+    assert set(re.findall(r"`(\w+)`", named[1])) <= NEEDS
+
+
+def test_arguments_table() -> None:
+    text = page("python-api.md")
+    table = text.partition("## `merging.merge(")[2].partition("\n## ")[0]
+    first = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    assert set(re.findall(r"`(\w+)`", first)) == set(inspect.signature(merging.merge).parameters)
+    fields = re.search(r"`report.rows` has one row for each strategy: (.*?)\. `report", text, re.DOTALL)
+    assert fields is not None
+    assert set(re.findall(r"`(\w+)`", fields[1])) == {field for field in Row.__dataclass_fields__}
+
+
+def test_layers_are_those_of_pyproject() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in settings["contracts"] if contract["name"] == "layers")
+    text = page("architecture.md").partition("<!-- layers -->\n```\n")[2].partition("```")[0]
+    assert text.splitlines() == layers
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_names_exist(path: Path) -> None:
+    """Every `merging.…` is a module or an attribute, every --flag is one of the command line's."""
+    text = path.read_text()
+    for name in sorted(set(re.findall(r"`(merging(?:\.\w+)+)", text))):
+        if not is_module(name):
+            pkgutil.resolve_name(name)
+    commands = [cli.get_command(None, name) for name in COMMANDS]  # type: ignore[arg-type]
+    flags = {flag for command in commands for p in command.params for flag in (*p.opts, *p.secondary_opts)}  # type: ignore[union-attr]
+    used = set(re.findall(r"(?<![\w!-])--[a-z][a-z-]+", text))
+    assert used - flags - NOT_OURS - {"--help", "--version"} == set()
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_resolve(path: Path) -> None:
+    text = FENCED.sub("", path.read_text())
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name} links to {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{path.name} links to {link}; anchors: {sorted(anchors(target))}"
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_page_names_a_version_that_is_not_ours() -> None:
+    """Versions in prose grow stale; where one is named it is this one."""
+    for path in PAGES:
+        assert set(re.findall(r"merging (\d+\.\d+\.\d+)", path.read_text())) <= {version("merging")}
