@@ -136,31 +136,40 @@ def _put(found: dict[str, dict[str, Any]], key: str, value: Any) -> None:
         values[name] = value
 
 
-def combine(flags: Mapping[str, Any], file: File | None) -> dict[str, Any]:
+def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = None) -> dict[str, Any]:
     """Flags win over the file, the file over the defaults; paths become absolute.
+
+    Args:
+        flags: as the command line gave them, None or empty where it said nothing.
+        file: the merge.toml, where there is one.
+        folder: the one that the file's paths and ``python:`` modules are relative to; default: the working folder.
 
     Returns:
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
-    table = file or File()
+    table, folder = file or File(), (folder or Path.cwd()).absolute()
     request: dict[str, Any] = dict.fromkeys((*DEFAULTS, "budget", "max_evaluations"))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}
-    request["models"] = [_absolute(path) for path in flags.get("models") or table.pool.models]
-    base = flags.get("base") or table.pool.base
-    request["base"] = _absolute(base) if base else None
-    described = table.task.model_dump(exclude_defaults=True)
+    request["folder"] = str(folder)
+    request["models"] = [_absolute(path) for path in flags.get("models") or ()]
+    request["models"] = request["models"] or [_absolute(path, folder) for path in table.pool.models]
+    request["base"] = _absolute(flags["base"]) if flags.get("base") else None
+    if request["base"] is None and table.pool.base:
+        request["base"] = _absolute(table.pool.base, folder)
+    described = _with_absolute_data(table.task.model_dump(exclude_defaults=True), folder)
     request["task"] = flags.get("task") or table.task.name or described or None
     if request["task"] is described and not (described.get("model") and described.get("held_out")):
         raise MergingError('[task] needs a name, or a model and held_out data (held_out = "file.npz:KEY")')
     request["freeze"] = list(flags.get("freeze") or table.run.freeze)
-    request["plugin"] = [_absolute(path) for path in (*table.run.plugin, *(flags.get("plugin") or ()))]
+    request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
+    request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
     options = flatten_options(table.run.options)
     for kind, values in parse_options(tuple(flags.get("options") or ())).items():
         options[kind] = options.get(kind, {}) | values
     request["options"] = options
     request["output"] = flags.get("output") or table.run.output
-    if not request["models"] and request["task"] is None:
+    if not request["models"] and request["task"] in (None, "digits"):
         request["task"] = "digits"
         request["partitioner"] = request["partitioner"] or "clip-c8"
     return request | {key: value for key, value in DEFAULTS.items() if request[key] is None}
@@ -180,5 +189,15 @@ def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> No
         raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+def _absolute(path: str, folder: Path | None = None) -> str:
+    return str((folder or Path.cwd()) / Path(path).expanduser())
+
+
+def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A [task] table whose ``file.npz:KEY`` entries can be read from any working folder."""
+    for key in ("held_out", "test", "train"):
+        if table.get(key):
+            table[key] = _absolute(table[key], folder)
+    if "shifts" in table:
+        table["shifts"] = {name: _absolute(source, folder) for name, source in table["shifts"].items()}
+    return table

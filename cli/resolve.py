@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -20,6 +21,9 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from merging.discovery import load_all
 
+    # python: modules are looked for beside merge.toml, or in the folder where the run was started, as with python -m.
+    if request["folder"] not in sys.path:
+        sys.path.insert(0, request["folder"])
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)
     return {kind: build(registry[request[kind]], request["options"].get(kind, {})) for kind, registry in KINDS.items()}

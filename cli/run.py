@@ -73,9 +73,10 @@ def _request(flags: dict[str, Any]) -> dict[str, Any]:
     file = read_toml(path) if from_file or path.is_file() else None
     if from_file:
         flags = flags | {"task": None}
-    request = combine(flags, file)
+    folder = path.parent if file is not None else None
+    request = combine(flags, file, folder)
     if file is not None:
-        own = combine(flags | dict.fromkeys(("task", "plugin")), file)
+        own = combine(flags | dict.fromkeys(("task", "plugin")), file, folder)
         if not flags["task"] or own["plugin"]:
             checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
             check_trust(checked, str(path), trusted=flags["trust_code"])
@@ -94,15 +95,15 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     if "output" in given or "overwrite" in given:
         raise MergingError("--resume names the folder; leave --output and --overwrite out")
     again = combine(given, None)
-    changed = []
-    names = {"options": "options", "models": "models", "freeze": "freeze", "plugin": "plugin"}
-    for key in given:
-        name = names.get(key, key)
-        if name in again and again[name] != kept.get(name):
-            changed.append(f"{name} was {kept.get(name)!r}, is {again[name]!r}")
+    longer = {"max_evaluations": given.pop("max_evaluations")} if "max_evaluations" in given else {}
+    changed = [
+        f"{name} was {kept.get(name)!r}, is {again[name]!r}"
+        for name in given
+        if name in again and again[name] != kept.get(name)
+    ]
     if changed:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(changed)}; start a new run for that")
-    return kept | {"output": str(folder)}
+    return kept | longer | {"output": str(folder)}
 
 
 def _objects(request: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
@@ -150,12 +151,14 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
             command=shlex.join(["merge", *sys.argv[1:]]),
             started=started,
         )
-    show_report(console, result.report, folder, request["format"])
+    show_report(console, result.report, folder, request["format"], built_in=not request["models"])
     if result.report.status != "finished":
+        more = "" if result.report.status == "interrupted" else " --max-evaluations MORE"
         news.print(
             f"[yellow]{result.report.status}:[/] the best so far is saved in {folder}; "
-            f"go on with: merge run --resume {folder}",
+            f"go on with: merge run --resume {folder}{more}",
             highlight=False,
+            soft_wrap=True,
         )
     if result.report.status == "interrupted":
         sys.exit(130)
@@ -184,7 +187,7 @@ def _dry_run(request: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else ""))
     for kind, plugin in made.items():
-        settings = ", ".join(f"{key}={value}" for key, value in plugin.options().items())
+        settings = ", ".join(f"{key}={str(value).lower()}" for key, value in plugin.options().items())
         console.print(f"{kind}: {plugin.name}" + (f" ({settings})" if settings else ""), highlight=False)
     if task is not None:
         sets = ", ".join(f"{name} {len(split)}" for name, split in {"held-out": task.held_out, **task.tests}.items())

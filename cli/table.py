@@ -13,8 +13,8 @@ from merging.output import MODELS
 from merging.report import Report, Row
 
 
-def show_report(console: Console, report: Report, folder: Path, kind: str) -> None:
-    """Prints table, verdict, notes, and what to do next."""
+def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
+    """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     if report.rows:
         console.print(_table(report))
         console.print(
@@ -23,11 +23,14 @@ def show_report(console: Console, report: Report, folder: Path, kind: str) -> No
         for line in report.verdict():
             if line.startswith(("held-out", "test")):
                 console.print(f"[bold]{line.partition(':')[0]}[/]:{line.partition(':')[2]}", highlight=False)
+    else:
+        console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:
         console.print(f"[yellow]note:[/] {note}", highlight=False)
     console.print(
         f"{report.strategy}: {len(report.ingredients)} of {len(report.pool)} models "
-        f"({', '.join(report.ingredients)}), {report.components} components, {report.active_components} active; "
+        f"({', '.join(report.ingredients)}), {plural(report.components, 'component')}, "
+        f"{report.active_components} active; "
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
         highlight=False,
     )
@@ -36,11 +39,16 @@ def show_report(console: Console, report: Report, folder: Path, kind: str) -> No
         f"  load it      see {folder / 'README.md'}",
         f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors",
     ]
-    if report.task == "digits":
+    if built_in:
         lines += ["  your models  see docs/getting-started.md; without data, to begin with:"]
         lines += ["               merge run --strategy uniform --models 'folder/*.safetensors'"]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def plural(count: int, word: str) -> str:
+    """The count with its noun."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _table(report: Report) -> Table:

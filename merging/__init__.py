@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from merging.interfaces import Optimizer as Optimizer
     from merging.interfaces import Partitioner as Partitioner
     from merging.interfaces import Problem as Problem
+    from merging.interfaces import Progress as Progress
     from merging.interfaces import Search as Search
     from merging.objectives.accuracy import Accuracy as Accuracy
     from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from merging.partitioners.layer import Layer as Layer
     from merging.partitioners.whole import Whole as Whole
     from merging.pool import ModelPool as ModelPool
+    from merging.progress import Silent as Silent
     from merging.recipe import Ensemble as Ensemble
     from merging.recipe import Recipe as Recipe
     from merging.recipe import Weights as Weights
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint": "Checkpoint",
     "errors": "MergingError",
-    "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Search",
+    "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
     "optimizers.nevergrad_cobyla": "NevergradCobyla",
@@ -72,6 +74,7 @@ _HOMES = {
     "partitioners.layer": "Layer",
     "partitioners.whole": "Whole",
     "pool": "ModelPool",
+    "progress": "Silent",
     "recipe": "Ensemble Recipe Weights",
     "report": "Report",
     "run": "Result merge",

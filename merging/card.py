@@ -17,8 +17,8 @@ def model_card(report: Report, command: str, kind: str) -> str:
     sections = [
         "# Merged model",
         f"`{MODELS[kind]}` is a merge of {len(report.ingredients)} of {len(report.pool)} models "
-        f"by the strategy **{report.strategy}**, partitioner {report.partitioner} ({report.components} components, "
-        f"{report.active_components} active), optimizer {report.optimizer}, objective {report.objective}, "
+        f"by the strategy **{report.strategy}**, partitioner {report.partitioner} (components: {report.components}, "
+        f"{report.active_components} of them active), optimizer {report.optimizer}, objective {report.objective}, "
         f"seed {report.seed}. Status: {report.status}.",
         f"- ingredients, in order: {', '.join(report.ingredients)}",
         f"- strategy options: {options}",
@@ -26,7 +26,7 @@ def model_card(report: Report, command: str, kind: str) -> str:
     ]
     if report.rows:
         sections += ["## Scores", _table(report), *(f"- {line}" for line in report.verdict())]
-        sections += ["The held-out part selected the merge: its score is optimistic. The test sets were not used."]
+        sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {note}" for note in report.notes)]
     sections += ["## Load it", f"```python\n{_LOAD[kind]}\nmodel.load_state_dict(state, strict=True)\n```"]

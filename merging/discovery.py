@@ -13,6 +13,7 @@ from pathlib import Path
 
 from merging.errors import MergingError
 from merging.registry import KINDS
+from merging.tasks.catalogue import tasks
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives")
 
@@ -28,12 +29,12 @@ def load_installed() -> tuple[str, ...]:
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             importlib.import_module(f"{package.__name__}.{module.name}")
     failed = []
-    for registry in KINDS.values():
+    for registry in (*KINDS.values(), tasks):
         points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)
         for point in points:
             try:
                 loaded = point.load()
-                if isinstance(loaded, type) and loaded not in (registry[name] for name in registry):
+                if callable(loaded) and loaded not in [registry[name] for name in registry]:
                     registry.register(point.name)(loaded)
             except Exception as error:  # third-party code may raise anything while it is imported
                 failed.append(f"plug-in {point.value} is left out: {type(error).__name__}: {error}")

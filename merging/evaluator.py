@@ -19,6 +19,7 @@ from merging.interfaces import Objective, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
+from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Outcome
 from merging.recipe import Recipe, Weights
 from merging.task import HELD_OUT, Split, Task
@@ -90,12 +91,11 @@ class Evaluator:
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
         """
-        what = recipe.key() if isinstance(recipe, Recipe) else ["weights", recipe.hash]
-        return self._through(self._key(what, split), split, lambda: self.live.load(recipe))
+        return self._through(self._key(self._content(recipe), split), split, lambda: self.live.load(recipe))
 
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
-        ends = [incumbent.key(), candidate.key(), mixing]
+        ends = [self._content(incumbent), self._content(candidate), mixing]
         active = list(self.live.partition.active)
 
         def trial(factors: NDArray[np.float64]) -> Outcome:
@@ -115,7 +115,7 @@ class Evaluator:
         Never fills the cache of full outcomes. Exact for decomposable objectives with bounds; a full pass otherwise.
         """
         n = len(self.task.held_out)
-        known = self._cache.get(self._key(recipe.key(), HELD_OUT))
+        known = self._cache.get(self._key(self._content(recipe), HELD_OUT))
         bounds = getattr(self.objective, "bounds", None)
         if known is not None or not isinstance(self.objective, Objective) or bounds is None:
             return Decision((known or self.evaluate(recipe)).score > threshold, n)
@@ -179,13 +179,20 @@ class Evaluator:
                     slopes[row, column] += float((slope * self.live.pool.read(ingredient, name)).sum())
         self.live.module.zero_grad(set_to_none=True)
         self._pay(3.0 * len(labels) / len(self.task.held_out))
-        return float(loss), slopes
+        return float(loss.detach()), slopes
 
     def open(self, recipe: Recipe) -> torch.nn.Module:
         """The module with a recipe's weights, open to autograd until the next evaluation."""
         self.live.load(recipe)
         self.live.module.zero_grad(set_to_none=True)
         return self.live.module
+
+    def _content(self, merged: Recipe | Weights) -> list[Any]:
+        """What decides a merged model's logits, as JSON-ready values."""
+        if isinstance(merged, Weights):
+            return ["weights", merged.hash]
+        # Integer tensors come from the first ingredient, whatever its coefficients are.
+        return [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
 
     def _key(self, what: list[Any], split: str) -> str:
         data = json.dumps([what, self.task.split(split).fingerprint, self._rules])
@@ -235,7 +242,7 @@ class Evaluator:
         hits: list[Tensor] = []
         for logits, labels in self._forward(split):
             terms.append(self.objective.terms(logits, labels).cpu())
-            hits.append((logits.argmax(dim=1) == labels).cpu())
+            hits.append(top1(logits, labels).cpu())
         score = self.objective.reduce(torch.cat(terms))
         correct = np.packbits(torch.cat(hits).numpy())
         outcome = Outcome(_finite(score), len(self.task.split(split)), correct)

@@ -31,7 +31,12 @@ NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradien
 
 @dataclass(frozen=True)
 class Partitioner(Plugin):
-    """Divides a model's tensors into components."""
+    """Divides a model's tensors into components.
+
+    ``example_tensors``: names for the contract test, where it understands only names of one kind.
+    """
+
+    example_tensors: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:

@@ -18,7 +18,10 @@ from merging.outcome import Outcome
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")
 _ASIDE = ("stopped", "finished")
-"""Events that mark how a session ended; they are no part of the search and are not compared."""
+"""Events that mark how a session ended; they are no part of the search and are not compared.
+
+What follows ``stopped`` only rounded an unfinished run off (the test sets of the best so far): a resumed run drops it.
+"""
 
 
 class Journal:
@@ -45,7 +48,7 @@ class Journal:
             raise FolderError(f"cannot open {path}: {error.strerror}") from None
         _lock(self._file, path)
         if resume:
-            events, whole = _read(self._file.read(), path)
+            events, whole = _read(self._file.read(), path, until="stopped")
             self._old.extend(event for event in events if event["event"] not in _ASIDE)
             self._file.truncate(whole)  # a torn last line is dropped
             self._file.seek(whole)
@@ -54,6 +57,12 @@ class Journal:
     def replaying(self) -> bool:
         """Whether old events are still to come."""
         return bool(self._old)
+
+    @property
+    def request(self) -> dict[str, Any] | None:
+        """What the resumed run was asked for at its beginning, while the first event is still to come."""
+        request: dict[str, Any] | None = self._old[0].get("request") if self._old else None
+        return request
 
     def head(self) -> dict[str, Any] | None:
         """The next old event."""
@@ -109,8 +118,8 @@ def read_header(path: Path) -> dict[str, Any]:
     return events[0]
 
 
-def _read(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Events and the length of the whole lines; only the last line may be torn."""
+def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, Any]], int]:
+    """Events up to the first one called ``until``, and their length in bytes; only the last line may be torn."""
     events: list[dict[str, Any]] = []
     whole = 0
     lines = content.split(b"\n")
@@ -123,6 +132,8 @@ def _read(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
                 Outcome.from_json(event)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
+        if event["event"] == until:
+            break
         events.append(event)
         whole += len(line) + 1
     return events, whole

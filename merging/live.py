@@ -67,6 +67,11 @@ class LiveModel:
         self._candidate: tuple[Recipe, Tensor] | None = None
         self._at_rest: Recipe | None = None  # whose values the components hold that a search leaves alone
 
+    @property
+    def has_integers(self) -> bool:
+        """Whether the model holds tensors that are not averaged."""
+        return bool(self._others)
+
     def _view(self, flat: Tensor, name: str) -> Tensor:
         offset, shape = self._layout[name]
         return flat[offset : offset + int(np.prod(shape, dtype=np.int64))].view(shape)

@@ -43,7 +43,7 @@ class Plan:
     tests: bool
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: inputs, versions, options, seed."""
+        """What must be the same for a run to be resumed: all but how long it may go on."""
         splits = {} if self.task is None else {"held-out": self.task.held_out, **self.task.tests}
         plugins: dict[str, Plugin] = {
             "strategy": self.strategy,
@@ -61,7 +61,6 @@ class Plan:
             **{kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()},
             "seed": self.seed,
             "budget": self.budget,
-            "max_evaluations": self.max_evaluations,
             "freeze": list(self.freeze),
             "baselines": self.baselines,
             "tests": self.tests,

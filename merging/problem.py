@@ -134,6 +134,6 @@ class MergeProblem:
 
     def keep(self, recipe: Recipe, outcome: Outcome) -> None:
         """Remembers the best merge so far."""
-        if self.best is None or outcome.score > self.best[1].score:
+        if self.best is None or outcome.score >= self.best[1].score:
             self.best = (recipe, outcome)
             self.progress.best(outcome, len(recipe.names))

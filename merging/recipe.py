@@ -76,6 +76,8 @@ class Recipe:
         """
         if self.partition.names != other.partition.names:
             raise RecipeError("two recipes over different partitions cannot be mixed")
+        if self.overrides or other.overrides:
+            raise RecipeError("recipes with overrides cannot be mixed: mix first, then measure what is not linear")
         ingredients = (*self.ingredients, *(i for i in other.ingredients if i not in self.ingredients))
         table = np.zeros((len(ingredients), len(self.partition)))
         weights = np.broadcast_to(np.asarray(weight, dtype=np.float64), (len(self.partition),))

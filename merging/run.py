@@ -132,19 +132,21 @@ def merge(
     header = made.header(request)
     folder = Path(output) if output is not None else None
     with _journal(folder, header, overwrite=overwrite, resume=resume) as journal:
-        journal.write("run", **header)
+        journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
             run = _Run(made, journal, progress, should_stop)
             merged, status = run.execute()
-            report = run.report(merged, status, started)
+            progress.stage("building the merged model")
+            tensors = materialise(merged, pool) if isinstance(merged, Recipe) else merged.tensors
+            report = run.report(merged, status, started, content_hash(tensors))
         if folder is not None:
             progress.stage("writing the result")
-            result = Result(merged, report, pool, folder)
             folders.write_results(
-                folder, tensors=result.state_dict(), recipe=merged if isinstance(merged, Recipe) else None,
+                folder, tensors=tensors, recipe=merged if isinstance(merged, Recipe) else None,
                 report=report.to_json(), card=model_card(report, command, format), kind=format, ties=pool.ties,
             )  # fmt: skip
-        journal.write("finished" if status == "finished" else "stopped", why=status, time=time.time())
+        if status == "finished":
+            journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder)
 
 
@@ -154,7 +156,7 @@ def _journal(folder: Path | None, header: Mapping[str, Any], *, overwrite: bool,
     if not resume:
         return folders.claim(folder, overwrite=overwrite)
     old = read_header(folder / FILE)
-    changed = [key for key, value in header.items() if old.get(key) != value]
+    changed = [key for key, value in header.items() if key != "request" and old.get(key) != value]
     different = [f"{key} was {_shown(old.get(key))}, is {_shown(header[key])}" for key in changed]
     if different:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
@@ -190,10 +192,9 @@ class _Run:
         try:
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
                 self._mix(strategy)
-        except Stopped as stop:
-            status = str(stop)
-        except KeyboardInterrupt:
-            status = "interrupted"
+        except (Stopped, KeyboardInterrupt) as stop:
+            status = str(stop) or "interrupted"
+            self.journal.write("stopped", why=status, time=time.time())
         if asked.name in self.merges:
             merged = self.merges[asked.name][0]
         elif self.best is not None:
@@ -208,6 +209,7 @@ class _Run:
                 self._score_all()
         except (Stopped, KeyboardInterrupt):
             status = "interrupted"
+            self.journal.write("stopped", why=status, time=time.time())
         return merged, status
 
     def _mix(self, strategy: MixStrategy) -> None:
@@ -258,7 +260,7 @@ class _Run:
                     self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
                 self.progress.advance()
 
-    def report(self, merged: Recipe | Weights, status: str, started: float) -> Report:
+    def report(self, merged: Recipe | Weights, status: str, started: float, digest: str) -> Report:
         """Everything that is known now."""
         made, task = self.plan, self.plan.task
         asked = made.strategy.name
@@ -271,7 +273,6 @@ class _Run:
             before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
             if asked != "best" and before and after and before.correct is not None and after.correct is not None:
                 paired[split] = compare(before, after)
-        tensors = materialise(merged, made.pool) if isinstance(merged, Recipe) else merged.tensors
         names = merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients)
         return Report(
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
@@ -283,7 +284,7 @@ class _Run:
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=content_hash(tensors), rows=rows, paired=paired, decisions=tuple(self.decisions),
+            content_hash=digest, rows=rows, paired=paired, decisions=tuple(self.decisions),
             notes=self._notes(names),
         )  # fmt: skip
 

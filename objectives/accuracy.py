@@ -22,8 +22,22 @@ class Accuracy(Objective):
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """1 where the top class is the label, else 0."""
-        return logits.argmax(dim=1) == labels
+        return top1(logits, labels)
 
     def reduce(self, terms: Tensor) -> float:
         """Right answers over all, one exact division."""
         return int(terms.sum()) / len(terms)
+
+
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether each sample's largest logit is its label's; a sample with a NaN among its logits is wrong.
+
+    Args:
+        logits: ``(N, classes)``.
+        labels: int64 ``(N,)``.
+
+    Returns:
+        bool ``(N,)``.
+    """
+    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+    return right

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The order of the components: that of the published code, which is the order of open_clip's own state dict.
 _TEXT_FIRST = ("positional_embedding", "text_projection", "logit_scale")
 _VISUAL = ("class_embedding", "positional_embedding", "proj", "conv1", "ln_pre", "transformer", "ln_post")
-_TEXT_LAST = ("transformer", "token_embedding", "ln_final")
+_TEXT_LAST = ("transformer", "token_embedding", "ln_final.weight", "ln_final.bias", "ln_final")
 _HEAD = ("classification_head.weight", "classification_head.bias")
 _ORDER = (*_TEXT_FIRST, *(f"visual.{part}" for part in _VISUAL), "visual", *_TEXT_LAST, *_HEAD)
 _TEXT = (*_TEXT_FIRST, "token_embedding", "ln_final")
@@ -48,7 +48,7 @@ class _ClipPartitioner(Partitioner):
         if not any(name.startswith("visual.") for name in plain.values()):
             raise PartitionError(
                 f"partitioner '{self.name}' needs a CLIP image tower: no tensor is called 'visual.…' or "
-                f"'model.visual.…' (the first is '{next(iter(tensors))}'); try --partitioner layer"
+                f"'model.visual.…' (the first is '{next(iter(tensors), 'none at all')}'); try --partitioner layer"
             )
         groups: dict[str, list[str]] = {}
         for tensor, name in plain.items():

@@ -1,0 +1,158 @@
+"""The public Python API, where the command line does not reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import merging
+from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random, Recipe, Weights
+from merging.arithmetic import materialise
+from merging.checkpoint import content_hash
+from merging.errors import FolderError, InterruptedRunError, RequirementError
+from merging.interfaces import SplitView, WholeModelObjective
+from merging.partitioners.layer import Layer
+from merging.registry import objectives, strategies
+from merging.testing import tiny_pool, tiny_task
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
+    return tiny_pool(tmp_path_factory.mktemp("pool"), models=4)
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Whatever a test registers is forgotten afterwards."""
+    before = dict(strategies._classes), dict(objectives._classes)
+    yield
+    strategies._classes, objectives._classes = before
+
+
+def test_merge_returns_recipe_and_report(pool: ModelPool) -> None:
+    result = merging.merge(
+        pool, ManifoldMix(budget=20), partitioner=Layer(), task=tiny_task(), optimizer=Random(), seed=3
+    )
+    assert isinstance(result.merge, Recipe)
+    assert result.folder is None
+    assert result.report.seed == 3
+    assert content_hash(result.state_dict()) == result.report.content_hash
+    assert result.report.merged is not None
+    assert result.report.best_single is not None
+    assert result.report.merged.held_out >= result.report.best_single.held_out
+
+
+def test_names_are_not_objects(pool: ModelPool) -> None:
+    with pytest.raises(RequirementError, match="pass an object"):
+        merging.merge(pool, "greedy", task=tiny_task())  # type: ignore[arg-type]
+
+
+def test_a_strategy_may_give_weights(pool: ModelPool, tmp_path: Path, registered: None) -> None:
+    @strategies.register("median")
+    @dataclass(frozen=True)
+    class Median(MixStrategy):
+        """Elementwise median: no recipe can express it."""
+
+        summary: ClassVar[str] = "elementwise median"
+        gives: ClassVar[str] = "weights"
+
+        def mix(self, problem: Problem) -> Weights:
+            states = [materialise(problem.single(i), problem.pool) for i in range(len(problem.pool))]
+            tensors = {name: torch.stack([state[name] for state in states]).median(dim=0).values for name in states[0]}
+            return Weights(tensors, problem.pool.ingredients, self.name, self.options(), content_hash(tensors))
+
+    result = merging.merge(pool, Median(), task=tiny_task(), output=tmp_path / "out")
+    assert isinstance(result.merge, Weights)
+    saved = load_file(tmp_path / "out/model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in result.merge.tensors.items())
+    assert not (tmp_path / "out/recipe.json").exists()
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["ingredients"] == list(pool.names)
+    assert {row["strategy"] for row in report["rows"]} == {"best", "uniform", "greedy", "median"}
+
+
+def test_whole_model_objective(pool: ModelPool, registered: None) -> None:
+    @objectives.register("least-bias")
+    @dataclass(frozen=True)
+    class LeastBias(WholeModelObjective):
+        """Prefers models that favour no class."""
+
+        summary: ClassVar[str] = "minus the spread of predicted classes"
+
+        def measure(self, model: torch.nn.Module, split: SplitView) -> float:
+            with torch.inference_mode():
+                counts = sum(torch.bincount(model(inputs).argmax(1), minlength=3) for inputs, _ in split)
+            return -float(torch.as_tensor(counts).double().std())
+
+    result = merging.merge(pool, Greedy(), task=tiny_task(), objective=LeastBias())
+    assert result.report.merged is not None
+    assert result.report.merged.held_out <= 0
+    assert result.report.paired == {}, "nothing to pair without per-sample correctness"
+
+
+def test_keyboard_interrupt_returns_the_best_so_far(pool: ModelPool, registered: None) -> None:
+    @strategies.register("interrupted")
+    @dataclass(frozen=True)
+    class Interrupted(MixStrategy):
+        """Keeps its second model, then is interrupted."""
+
+        def mix(self, problem: Problem) -> Recipe:
+            problem.keep(problem.single(1), problem.evaluate(problem.single(1)))
+            raise KeyboardInterrupt
+
+    result = merging.merge(pool, Interrupted(), task=tiny_task(), baselines=False)
+    assert result.report.status == "interrupted"
+    assert result.report.ingredients == (pool.names[1],)
+
+
+def test_interrupted_before_anything_was_scored(pool: ModelPool) -> None:
+    with pytest.raises(InterruptedRunError):
+        merging.merge(pool, Greedy(), task=tiny_task(), should_stop=lambda: True)
+
+
+def test_a_run_ended_by_its_limit_goes_on_with_a_larger_one(pool: ModelPool, tmp_path: Path) -> None:
+    def run(folder: str, limit: int | None, *, resume: bool = False) -> merging.Result:
+        return merging.merge(
+            pool, ManifoldMix(budget=40, tau=0.9), partitioner=Layer(), task=tiny_task(), optimizer=Random(),
+            max_evaluations=limit, output=tmp_path / folder, resume=resume,
+        )  # fmt: skip
+
+    whole = run("whole", None)
+    cut = run("cut", 20)
+    assert cut.report.status == "--max-evaluations 20 reached"
+    assert cut.report.evaluations == 20
+    longer = run("cut", 30, resume=True)
+    assert longer.report.evaluations == 30
+    finished = run("cut", None, resume=True)
+    assert finished.report.status == "finished"
+    assert finished.report.evaluations == whole.report.evaluations
+    for name in ("model.safetensors", "recipe.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_seed_matters_and_is_enough(pool: ModelPool) -> None:
+    def recipe(seed: int) -> object:
+        options = {"partitioner": Layer(), "task": tiny_task(), "optimizer": Random(), "seed": seed}
+        made = merging.merge(
+            pool, ManifoldMix(budget=15), objective=merging.NegativeLogLikelihood(), baselines=False, tests=False,
+            **options,  # type: ignore[arg-type]
+        ).merge  # fmt: skip
+        assert isinstance(made, Recipe)
+        return made.to_json()
+
+    assert recipe(1) == recipe(1)
+    assert recipe(1) != recipe(2)
+
+
+def test_output_that_cannot_be_written_is_said_before_any_work(pool: ModelPool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FolderError, match="is a file"):
+        merging.merge(pool, Greedy(), task=tiny_task(), output=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
