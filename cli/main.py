@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
@@ -71,6 +72,12 @@ def main() -> None:
     except BrokenPipeError:  # the reader (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:  # the last line of defence: a defect of ours, or of somebody's plug-in
+        if os.environ.get("MERGING_TRACEBACK"):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}:{place.lineno}"
+        code = _fail(f"{type(error).__name__}: {error} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

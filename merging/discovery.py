@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -48,7 +49,7 @@ def load_file(path: Path | str) -> None:
         MergingError: there is no such file, or it fails; the cause is named.
     """
     file = Path(path).expanduser().resolve()
-    name = f"merging_plugin_{file.stem}_{abs(hash(str(file))):x}"
+    name = f"merging_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return
     if not file.is_file():

@@ -51,6 +51,10 @@ class RequirementError(MergingError, ValueError):
     """A strategy needs something (a base, a model, labelled data, a second checkpoint) that is not there."""
 
 
+class StrategyError(MergingError, TypeError):
+    """A strategy that returned something else than it promises."""
+
+
 class TaskError(MergingError, ValueError):
     """A task whose model or data cannot be used."""
 

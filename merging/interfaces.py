@@ -231,8 +231,11 @@ class MixStrategy(Plugin):
     """Turns a pool into a merge.
 
     ``needs`` says what must be there (a subset of ``NEEDS``), ``min_models`` how many checkpoints, ``gives`` what
-    comes out; the core checks all before any work begins.
+    comes out (``recipe``, ``weights`` or ``ensemble``); the core checks all before any work begins. ``label`` is its
+    name in tables, where that is another than the registered one.
     """
+
+    label: ClassVar[str] = ""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     min_models: ClassVar[int] = 1

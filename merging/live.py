@@ -6,8 +6,6 @@ is cloned, and nothing but coefficients reaches the device during a search.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -146,7 +144,7 @@ def check_fits(module: nn.Module, pool: ModelPool) -> None:
             )
 
 
-def untouched(module: nn.Module, inputs: Tensor) -> Collection[str]:
+def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.Size]:
     """Tensors that cannot reach a logit: no gradient after backward through the logits' sum, and never read as buffer.
 
     Structure, not value: a gradient that happens to be zero still counts as touched. Weights need not be sensible.
@@ -154,6 +152,9 @@ def untouched(module: nn.Module, inputs: Tensor) -> Collection[str]:
     Args:
         module: in evaluation mode; left as it was.
         inputs: a small batch, as the model takes it.
+
+    Returns:
+        The names, and the shape of the logits.
     """
     state = module.state_dict(keep_vars=True)
     wanted = {name: p.requires_grad for name, p in module.named_parameters()}
@@ -173,11 +174,12 @@ def untouched(module: nn.Module, inputs: Tensor) -> Collection[str]:
         parameter.requires_grad_(parameter.is_floating_point())
         parameter.grad = None
     with torch.enable_grad(), Watch():
-        module(inputs).float().sum().backward()
+        logits = module(inputs)
+        logits.float().sum().backward()
     touched = seen | {
         name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
     }
     for name, parameter in module.named_parameters():
         parameter.grad = None
         parameter.requires_grad_(wanted[name])
-    return frozenset(name for name in state if name not in touched)
+    return frozenset(name for name in state if name not in touched), logits.shape

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from merging.errors import RequirementError
+from merging.errors import RequirementError, TaskError
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, WholeModelObjective
-from merging.live import LiveModel, untouched
+from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers.nevergrad_cobyla import NevergradCobyla
@@ -20,6 +20,9 @@ from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,9 @@ def plan(
     live = numerics = None
     if task is not None and module is not None:
         numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
+        check_fits(module, pool)
         with numerics.applied():
-            sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
-            idle = untouched(module.eval().to(numerics.device).float(), sample)
+            idle = _probe(module, task, numerics)
         partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
         partition = partition.with_frozen(freeze)
         live = LiveModel(module, pool, partition, numerics.device)
@@ -115,6 +118,21 @@ def plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests,
     )  # fmt: skip
+
+
+def _probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
+    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all."""
+    try:
+        sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
+        idle, shape = untouched(module.eval().to(numerics.device).float(), sample)
+    except Exception as error:  # a user's model or data may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
+    if len(shape) != 2 or shape[0] != len(sample):
+        raise TaskError(
+            f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
+        )
+    return idle
 
 
 def versions() -> dict[str, str]:
@@ -138,6 +156,8 @@ def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> N
         raise RequirementError(
             f"strategy '{strategy.name}' needs at least {strategy.min_models} models, got {len(pool)}: {pool.names[0]}"
         )
+    if strategy.gives == "ensemble":
+        raise RequirementError(f"strategy '{strategy.name}' gives an ensemble; a run writes single models")
     there = {"base": pool.base is not None, "unlabelled": False}
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None

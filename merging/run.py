@@ -17,7 +17,7 @@ from merging import output as folders
 from merging.arithmetic import materialise
 from merging.card import model_card
 from merging.checkpoint import content_hash
-from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped
+from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyError
 from merging.evaluator import Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
@@ -34,12 +34,6 @@ from merging.strategies.uniform import Uniform
 from merging.task import Task
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
-LABELS = {
-    "best": "best single model",
-    "uniform": "uniform soup",
-    "greedy": "greedy soup",
-    "manifoldmix": "manifold mix",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +174,7 @@ class _Run:
                 limit=made.max_evaluations, should_stop=should_stop,
             )  # fmt: skip
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
+        self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.best: tuple[Recipe, Outcome] | None = None
         self.decisions: list[dict[str, Any]] = []
@@ -203,7 +198,7 @@ class _Run:
         else:
             raise InterruptedRunError(f"{status} before any model was scored; there is nothing to save yet")
         if isinstance(merged, Ensemble):
-            raise RequirementError(f"'{asked.name}' gives an ensemble; a run writes single models")
+            raise StrategyError(f"strategy '{asked.name}' gave an ensemble; a run writes single models")
         try:
             if status != "interrupted":
                 self._score_all()
@@ -217,7 +212,7 @@ class _Run:
         self._began = time.perf_counter()
         total = self.evaluator.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.begin() if self.evaluator else Meter()
-        self.progress.say(LABELS.get(strategy.name, strategy.name))
+        self.progress.say(strategy.label or strategy.name)
         made = self.plan
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
@@ -227,6 +222,10 @@ class _Run:
         self.decisions = problem.decisions  # in the end those of the strategy that was asked for, the last one
         try:
             merged = strategy.mix(problem)
+            if not isinstance(merged, Merge):
+                raise StrategyError(
+                    f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
+                )
             if self.evaluator is not None and not isinstance(merged, Ensemble):
                 outcome = self.evaluator.evaluate(merged)
                 self.outcomes[strategy.name, "held-out"] = outcome
@@ -299,7 +298,7 @@ class _Run:
         shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
         names = merged.names if isinstance(merged, Recipe) else ()
         return Row(
-            name, LABELS.get(name, name), self.outcomes[name, "held-out"].score, tests, shifted, names,
+            name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from merging.registry import strategies
 class Best(MixStrategy):
     """Picks the model with the highest held-out score; ties go to the earlier one in the pool."""
 
+    label: ClassVar[str] = "best single model"
     summary: ClassVar[str] = "the best single model by held-out score"
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
 

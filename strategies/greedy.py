@@ -21,6 +21,7 @@ class Greedy(MixStrategy):
     all are reported.
     """
 
+    label: ClassVar[str] = "greedy soup"
     summary: ClassVar[str] = "add models to the average while held-out score rises"
     paper: ClassVar[str] = "Wortsman et al. 2022, Recipe 1, https://arxiv.org/abs/2203.05482"
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})

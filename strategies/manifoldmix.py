@@ -37,6 +37,7 @@ class ManifoldMix(MixStrategy):
     A ← λ ⊙ A + (1 − λ) ⊙ C, with λ starting from k/(k + 1), the running average of k models and the candidate C.
     """
 
+    label: ClassVar[str] = "manifold mix"
     summary: ClassVar[str] = "greedy over models, one optimised mixing factor per component"
     paper: ClassVar[str] = "Fassold 2023, https://arxiv.org/abs/2309.13969"
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})

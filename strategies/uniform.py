@@ -15,6 +15,7 @@ from merging.registry import strategies
 class Uniform(MixStrategy):
     """θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
 
+    label: ClassVar[str] = "uniform soup"
     summary: ClassVar[str] = "the average of all models"
     paper: ClassVar[str] = "Wortsman et al. 2022, https://arxiv.org/abs/2203.05482"
     min_models: ClassVar[int] = 2

@@ -324,3 +324,57 @@ def test_batchnorm_statistics_are_never_averaged_in_silence(merge: Merge, tmp_pa
     assert ran.code == 0, ran.err
     assert "BatchNorm statistics of 1 layers were averaged" in ran.out
     assert "block.norm" in ran.out
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from merging import MixStrategy
+from merging.registry import strategies
+
+@strategies.register('broken')
+@dataclass(frozen=True)
+class Broken(MixStrategy):
+    '''Breaks.'''
+    def mix(self, problem):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("return None", 2, "returned None, not a Recipe"),
+        ("return 1 / 0", 1, "ZeroDivisionError: division by zero (at"),
+    ],
+)
+def test_broken_strategies_are_one_line(merge: Merge, tiny: list[str], body: str, code: int, said: str) -> None:
+    Path("broken.py").write_text(PLUGIN.format(body=body))
+    try:
+        ran = merge(*tiny, "--plugin", "broken.py", "--strategy", "broken", "--output", "out")
+        assert ran.code == code
+        assert said in ran.err
+        assert not Path("out/model.safetensors").exists()
+    finally:
+        KINDS["strategy"]._classes.pop("broken", None)
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [("nn.Linear(7, 3)", "the model cannot take the held-out data"), ("nn.Flatten(0)", "not (N, classes)")],
+)
+def test_models_that_do_not_fit_the_data(merge: Merge, tmp_path: Path, forward: str, said: str) -> None:
+    name = f"unfit_{'linear' if 'Linear' in forward else 'flat'}"
+    Path(f"{name}.py").write_text(
+        "import torch\nfrom torch import nn\nfrom merging.task import Task\nfrom merging.testing import blobs\n\n\n"
+        "def build(pool):\n    return Net()\n\n\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.scale = nn.Linear(4, 4)\n\n"
+        f"    def forward(self, x):\n        return {forward}(self.scale(x))\n\n\n"
+        "def task():\n    return Task(name='unfit', build=build, held_out=blobs(20, seed=0))\n"
+    )
+    state = {f"scale.{key}": tensor for key, tensor in torch.nn.Linear(4, 4).state_dict().items()}
+    for number in range(2):
+        torch.save(state, f"m{number}.pt")
+    ran = merge("run", "--models", "m*.pt", "--task", f"python:{name}:task", "--output", "out")
+    assert ran.code == 2
+    assert said in ran.err
