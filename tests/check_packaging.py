@@ -6,6 +6,7 @@ Run as a script; prints a line a check and exits with 1 at the first that fails.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ def main() -> None:
     check(listed == packages_in_tree(), f"the packages list equals the tree (differs in {listed ^ packages_in_tree()})")
     links = [path for path in (ROOT / "merging").iterdir() if path.is_symlink()]
     check(all(not Path(os.readlink(link)).is_absolute() for link in links) and len(links) == 5, "five relative links")
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an earlier build left there
     with tempfile.TemporaryDirectory() as folder:
         build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(ROOT)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
