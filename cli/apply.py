@@ -22,6 +22,8 @@ def command(recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool
     """
     import os
 
+    from safetensors import SafetensorError
+
     from merging.arithmetic import materialise
     from merging.checkpoint import Checkpoint, content_hash
     from merging.output import read_recipe, save_model
@@ -30,6 +32,8 @@ def command(recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool
     kind = {".safetensors": "safetensors", ".pt": "pt"}.get(output.suffix)
     if kind is None:
         raise FolderError(f"--output {output}: the name must end in .safetensors or .pt")
+    if not output.parent.is_dir():
+        raise FolderError(f"--output {output}: there is no folder {output.parent}")
     if output.exists() and not overwrite:
         raise FolderError(f"{output} exists; pass --overwrite or choose another --output")
     found = read_recipe(recipe)
@@ -45,7 +49,7 @@ def command(recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool
     try:
         save_model(aside, tensors, kind, pool.ties)
         os.replace(aside, output)
-    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FolderError(f"cannot write {output}: {reason}") from None
     finally:

@@ -72,6 +72,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # names too long, permissions, a disk that went away
+        code = _fail(f"{error.strerror or error}: {str(error.filename or '')[:200]}", 2)
     except Exception as error:  # the last line of defence: a defect of ours, or of somebody's plug-in
         if os.environ.get("MERGING_TRACEBACK"):
             raise

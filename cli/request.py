@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
-from merging.errors import MergingError, OptionError, unknown
+from merging.errors import FolderError, MergingError, OptionError, unknown
 from merging.registry import KINDS
 
 TOML = "merge.toml"
@@ -76,6 +79,50 @@ class File(_Table):
     task: TaskTable = TaskTable()
     pool: PoolTable = PoolTable()
     run: RunTable = RunTable()
+
+
+class Request(_Table):
+    """What :func:`combine` returns, as the journal of a run keeps it; read back by ``--resume``."""
+
+    strategy: str
+    partitioner: str
+    optimizer: str
+    objective: str
+    seed: int
+    device: str
+    format: Literal["safetensors", "pt"]
+    baselines: bool
+    tests: bool
+    budget: int | None
+    max_evaluations: int | None
+    folder: str
+    models: list[str]
+    base: str | None
+    task: str | TaskTable | None
+    freeze: list[str]
+    plugin: list[str]
+    code: dict[str, str]
+    options: dict[Literal["strategy", "partitioner", "optimizer", "objective"], dict[str, Any]]
+    output: str | None
+    command: str
+
+
+def restore(kept: Any, folder: Path) -> dict[str, Any]:
+    """The request of a run to be resumed.
+
+    Raises:
+        FolderError: it is damaged, or a plug-in file has changed since.
+    """
+    if not isinstance(kept, dict):
+        raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
+    try:
+        request = Request.model_validate(kept).model_dump(exclude_unset=True)
+    except pydantic.ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise FolderError(f"{folder}: the journal's request is damaged at '{place}'; start a new run") from None
+    if request["code"] != _digests(request["plugin"]):
+        raise FolderError(f"{folder} cannot be resumed: a plug-in file has changed; start a new run")
+    return request
 
 
 def read_toml(path: Path) -> File:
@@ -164,6 +211,8 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["freeze"] = list(flags.get("freeze") or table.run.freeze)
     request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
     request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
+    request["code"] = _digests(request["plugin"])
+    request["command"] = shlex.join(["merge", *sys.argv[1:]])
     options = flatten_options(table.run.options)
     for kind, values in parse_options(tuple(flags.get("options") or ())).items():
         options[kind] = options.get(kind, {}) | values
@@ -190,7 +239,16 @@ def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> No
 
 
 def _absolute(path: str, folder: Path | None = None) -> str:
-    return str((folder or Path.cwd()) / Path(path).expanduser())
+    try:
+        return str((folder or Path.cwd()) / Path(path).expanduser())
+    except RuntimeError as error:  # ~nobody
+        raise MergingError(f"{path}: {error}") from None
+
+
+def _digests(plugins: list[str]) -> dict[str, str]:
+    """File → hash of its content; a missing file is left to the loader, which says so."""
+    files = [Path(plugin) for plugin in plugins]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
 
 
 def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:

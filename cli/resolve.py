@@ -21,9 +21,6 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from merging.discovery import load_all
 
-    # python: modules are looked for beside merge.toml, or in the folder where the run was started, as with python -m.
-    if request["folder"] not in sys.path:
-        sys.path.insert(0, request["folder"])
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)
     return {kind: build(registry[request[kind]], request["options"].get(kind, {})) for kind, registry in KINDS.items()}
@@ -38,7 +35,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     from merging.pool import ModelPool
     from merging.task import Task
 
-    task = cast("Task | None", _task(request["task"]))
+    task = cast("Task | None", _task(request["task"], request["folder"]))
     if request["models"]:
         if task is None and needs & {"model", "objective", "train", "gradients"}:
             raise RequirementError(
@@ -56,9 +53,12 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     return task, pool
 
 
-def _task(wanted: Any) -> Any:
+def _task(wanted: Any, folder: str) -> Any:
     if wanted is None:
         return None
+    entries = [wanted] if isinstance(wanted, str) else wanted.values()
+    if any(str(entry).startswith("python:") for entry in entries) and folder not in sys.path:
+        sys.path.append(folder)  # beside merge.toml, or where the run was started; last, so that it shadows nothing
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from merging.cli.request import TOML, check_trust, combine, read_toml
+from merging.cli.request import TOML, check_trust, combine, read_toml, restore
 from merging.errors import FolderError, MergingError
 
 
@@ -87,9 +86,7 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     from merging.journal import FILE, read_header
 
     folder = Path(flags["resume"])
-    kept = read_header(folder / FILE).get("request")
-    if not isinstance(kept, dict):
-        raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
+    kept = restore(read_header(folder / FILE).get("request"), folder)
     check_trust(kept, str(folder), trusted=flags["trust_code"])
     given = {k: v for k, v in flags.items() if v not in (None, (), False) and k not in ("resume", "trust_code")}
     if "output" in given or "overwrite" in given:
@@ -148,7 +145,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
             progress=progress,
             should_stop=should_stop,
             request=request | {"output": None},
-            command=shlex.join(["merge", *sys.argv[1:]]),
+            command=request["command"],
             started=started,
         )
     show_report(console, result.report, folder, request["format"], built_in=not request["models"])

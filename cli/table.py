@@ -53,11 +53,12 @@ def plural(count: int, word: str) -> str:
 
 def _table(report: Report) -> Table:
     table = Table(title=f"{report.task}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
-    table.add_column("top-1 accuracy" if report.objective == "accuracy" else "score")
+    table.add_column("top-1 accuracy")
     rows = report.rows
     for row in rows:
         table.add_column(row.label, justify="right")
-    _line(table, "held-out", rows, lambda row: row.held_out)
+    what = "held-out" if report.objective == "accuracy" else f"held-out ({report.objective})"
+    _line(table, what, rows, lambda row: row.held_out)
     names = list(rows[-1].tests)
     for name in names:
         _line(table, name, rows, lambda row, name=name: row.tests.get(name))  # type: ignore[misc]

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from merging.outcome import Outcome
@@ -79,14 +80,14 @@ class TerminalProgress:
         if "candidate" not in facts:
             parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
             return self.say("  " + ", ".join(parts))
-        parts = [f"average {percent(facts['average'])}"]
+        parts = [f"average {percent(facts['average'])}"] if "average" in facts else []
         if facts.get("searches"):
             parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}"]
-        if facts["accepted"]:
+        if facts.get("accepted"):
             verdict = "[green]kept[/]"
         else:
-            verdict = f"[dim]left out[/] ({facts.get('why') or 'no better than ' + percent(facts['incumbent'])})"
-        self.say(f"  {facts['candidate']}: {', '.join(parts)}: {verdict}", markup=True)
+            verdict = f"[dim]left out[/] ({facts.get('why') or 'no better than ' + percent(facts.get('incumbent'))})"
+        self.say(f"  {escape(str(facts['candidate']))}: {', '.join([*parts, verdict])}", markup=True)
         return None
 
     def say(self, text: str, *, markup: bool = False) -> None:
@@ -107,7 +108,7 @@ def percent(score: float | None) -> str:
     """A fraction as percent; other scores (log-likelihoods) as they are."""
     if score is None:
         return "–"
-    return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4f}"
+    return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
 
 
 def shown(value: Any) -> str:

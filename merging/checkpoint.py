@@ -97,6 +97,9 @@ class Checkpoint:
         self._loaded = state
         by_storage: dict[Any, list[str]] = {}
         for key, tensor in state.items():
+            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+                kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
+                raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
             place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
             if tensor.numel():
                 by_storage.setdefault(place, []).append(key)
@@ -106,7 +109,7 @@ class Checkpoint:
     def _unwrap(self, content: Any) -> dict[str, Tensor]:
         """Goes down through known wrappers until a mapping of tensors is reached."""
         seen: list[str] = []
-        while isinstance(content, Mapping):
+        while isinstance(content, Mapping) and len(seen) < 4:
             tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
             inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
             if not inner and tensors:

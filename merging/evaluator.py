@@ -14,7 +14,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import Stopped, TaskError
+from merging.errors import Stopped, StrategyError, TaskError
 from merging.interfaces import Objective, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
@@ -23,6 +23,9 @@ from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Outcome
 from merging.recipe import Recipe, Weights
 from merging.task import HELD_OUT, Split, Task
+
+WORST = -1e300
+"""The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
 
 @dataclass
@@ -116,22 +119,24 @@ class Evaluator:
         """
         n = len(self.task.held_out)
         known = self._cache.get(self._key(self._content(recipe), HELD_OUT))
-        bounds = getattr(self.objective, "bounds", None)
-        if known is not None or not isinstance(self.objective, Objective) or bounds is None:
+        objective = self.objective
+        if known is not None or not isinstance(objective, Objective) or not objective.decomposable:
             return Decision((known or self.evaluate(recipe)).score > threshold, n)
+        if objective.bounds is None:
+            return Decision(self.evaluate(recipe).score > threshold, n)
         self._check_limits(HELD_OUT)
         self.live.load(recipe)
         parts: list[Tensor] = []
         seen = 0
         for logits, labels in self._forward(HELD_OUT):
-            parts.append(self.objective.terms(logits, labels).cpu())
+            parts.append(objective.terms(logits, labels).cpu())
             seen += len(labels)
             if seen < n:
-                least, most = (self.objective.reduce(_padded(parts, n - seen, bound)) for bound in bounds)
+                least, most = (objective.reduce(_padded(parts, n - seen, bound)) for bound in objective.bounds)
                 if least > threshold or most <= threshold:
                     break
         self._pay(seen / n)
-        score = self.objective.reduce(_padded(parts, n - seen, bounds[0]))
+        score = objective.reduce(_padded(parts, n - seen, objective.bounds[0]))
         return Decision(score > threshold, seen)
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
@@ -169,11 +174,13 @@ class Evaluator:
         loss = torch.nn.functional.cross_entropy(module(inputs), labels)
         loss.backward()
         slopes = np.zeros(recipe.coefficients.shape)
+        done: set[int] = set()  # tied names are one parameter, whose slope counts once
         for column, component in enumerate(recipe.partition.components):
             for name in component.tensors:
                 parameter = self.live.parameters.get(name)
-                if parameter is None or parameter.grad is None:
+                if parameter is None or parameter.grad is None or id(parameter) in done:
                     continue
+                done.add(id(parameter))
                 slope = parameter.grad.cpu().double()
                 for row, ingredient in enumerate(recipe.ingredients):
                     slopes[row, column] += float((slope * self.live.pool.read(ingredient, name)).sum())
@@ -236,17 +243,25 @@ class Evaluator:
         began = time.perf_counter()
         mix()
         if isinstance(self.objective, WholeModelObjective):
-            score = self.objective.measure(self.live.module, _View(self, split))
+            score = self._score(self.objective.measure(self.live.module, _View(self, split)))
             return Outcome(score, len(self.task.split(split)), None, time.perf_counter() - began)
         terms: list[Tensor] = []
         hits: list[Tensor] = []
         for logits, labels in self._forward(split):
             terms.append(self.objective.terms(logits, labels).cpu())
             hits.append(top1(logits, labels).cpu())
-        score = self.objective.reduce(torch.cat(terms))
+        score = self._score(self.objective.reduce(torch.cat(terms)))
         correct = np.packbits(torch.cat(hits).numpy())
-        outcome = Outcome(_finite(score), len(self.task.split(split)), correct)
+        outcome = Outcome(score, len(self.task.split(split)), correct)
         return replace(outcome, seconds=time.perf_counter() - began)
+
+    def _score(self, value: Any) -> float:
+        """An objective's score; NaN and infinity are the worst, so that a search walks away from them."""
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
+        return score if np.isfinite(score) else WORST
 
     def _forward(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels, batch by batch in the split's order."""
@@ -296,8 +311,3 @@ class _View:
 def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:
     known = torch.cat(parts)
     return torch.cat([known.double(), torch.full((rest,), value, dtype=torch.float64)])
-
-
-def _finite(score: float) -> float:
-    """NaN or infinite losses score as the worst finite value: a search walks away from them, the journal stays JSON."""
-    return score if np.isfinite(score) else -float(np.finfo(np.float64).max)

@@ -6,8 +6,11 @@ and evaluations are taken from there instead of being made; after that the file 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -74,7 +77,7 @@ class Journal:
         Raises:
             FolderError: the search went another way than the journal says.
         """
-        line = json.loads(json.dumps({"event": event, **facts}, allow_nan=False))
+        line = json.loads(json.dumps({"event": event, **facts}, allow_nan=False, default=_number))
         if self._old and event not in _ASIDE:
             old = self._old.popleft()
             self._line += 1
@@ -129,14 +132,23 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
             if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                 raise ValueError("not an event")
             if event["event"] == "evaluation":
-                Outcome.from_json(event)
-        except (ValueError, KeyError, TypeError, RecursionError):
+                texts = isinstance(event["key"], str) and isinstance(event["split"], str)
+                if not (texts and math.isfinite(Outcome.from_json(event).score)):
+                    raise ValueError("not an evaluation")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
         if event["event"] == until:
             break
         events.append(event)
         whole += len(line) + 1
     return events, whole
+
+
+def _number(value: Any) -> Any:
+    """NumPy's and torch's scalars as Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} cannot be written to the journal")
 
 
 def _timeless(event: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +158,18 @@ def _timeless(event: dict[str, Any]) -> dict[str, Any]:
 def _short(event: dict[str, Any]) -> str:
     text = json.dumps(_timeless(event))
     return text if len(text) < 120 else text[:117] + "…"
+
+
+@contextlib.contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Holds a journal's lock without reading it.
+
+    Raises:
+        FolderError: another process is writing to it.
+    """
+    with path.open("r+b") as file:
+        _lock(file, path)
+        yield
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

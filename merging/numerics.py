@@ -59,12 +59,12 @@ class Numerics:
 
 
 def _device(wanted: str) -> str:
-    kind = wanted.split(":")[0]
-    if kind not in DEVICES:
+    kind, colon, number = wanted.partition(":")
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
         raise OptionError(str(unknown("device", wanted, DEVICES)))
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[kind]:
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
         raise OptionError(f"device '{wanted}' is not available on this machine; try --device cpu")
     return wanted

@@ -130,7 +130,7 @@ class Option:
         bounded = pydantic.Field(ge=self.spec.low, le=self.spec.high)
         number = self.spec.low is not None or self.spec.high is not None
         kind: Any = Annotated[self.type, bounded] if number else self.type
-        return pydantic.TypeAdapter(kind)
+        return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(allow_inf_nan=False))
 
 
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:

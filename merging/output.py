@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merging import journal
@@ -25,18 +26,32 @@ MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
 _OURS = (*MODELS.values(), RECIPE, OVERRIDES, REPORT, CARD, journal.FILE)
 
 
-def check_free(folder: Path, *, overwrite: bool) -> None:
+def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Says, before any work, whether a new run can use a folder; changes nothing.
+
+    Args:
+        folder: the run's output.
+        overwrite: an earlier run there may be replaced. Files of the same names that no run wrote are not.
+        inputs: files that the run reads; none of them may be overwritten by its result.
 
     Raises:
         FolderError: it is a file, holds other files, or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"--output {folder} is a file; name a folder")
+    earlier = (folder / journal.FILE).exists()
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        what = "another run" if (folder / journal.FILE).exists() else "other files"
-        way = f"continue it with --resume {folder}, or " if what == "another run" else ""
+        what = "another run" if earlier else "other files"
+        way = f"continue it with --resume {folder}, or " if earlier else ""
         raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
+    foreign = [name for name in _OURS if (folder / name).exists() and not earlier]
+    if foreign:
+        raise FolderError(
+            f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another --output"
+        )
+    for path in inputs:
+        if path.resolve().parent == folder.resolve() and path.name in _OURS:
+            raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
     parent = folder
     while not parent.exists():
         parent = parent.parent
@@ -44,28 +59,24 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise FolderError(f"cannot write to {parent}; choose another --output")
 
 
-def claim(folder: Path, *, overwrite: bool) -> journal.Journal:
-    """Makes the folder and begins its journal; with ``overwrite`` an earlier run's own files are removed first.
+def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> journal.Journal:
+    """Makes the folder and begins its journal; an earlier run's results stay until the new ones are written.
 
     Raises:
         FolderError: as :func:`check_free`, or another process is writing there.
     """
-    check_free(folder, overwrite=overwrite)
+    check_free(folder, overwrite=overwrite, inputs=inputs)
+    old = folder / journal.FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = folder / journal.FILE
         if old.exists():
-            with journal.Journal(old, resume=True):  # fails where another run holds it
-                for name in _OURS:
-                    (folder / name).unlink(missing_ok=True)
+            with journal.holding(old):
+                old.unlink()
+    except FolderError:
+        raise
     except OSError as error:
-        if isinstance(error, FolderError):
-            raise
         raise FolderError(f"cannot write to {folder}: {error.strerror}") from None
-    if overwrite:
-        for name in _OURS:
-            (folder / name).unlink(missing_ok=True)
-    return journal.Journal(folder / journal.FILE)
+    return journal.Journal(old)
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:
@@ -120,7 +131,9 @@ def write_results(
         for name in (*MODELS.values(), OVERRIDES, RECIPE, CARD, REPORT):
             if (aside / name).exists():
                 os.replace(aside / name, folder / name)
-    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+            else:
+                (folder / name).unlink(missing_ok=True)  # an earlier run's, now stale
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FolderError(
             f"cannot write the result to {folder}: {reason}; free some space or choose another --output"
@@ -139,9 +152,6 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: there is none, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = path / RECIPE if path.is_dir() else path
     try:
         data = json.loads(path.read_bytes())

@@ -103,6 +103,8 @@ class Partition:
 
     def with_ties(self, ties: Sequence[Sequence[str]]) -> Partition:
         """Moves every group of tied tensors into the component of its first member."""
+        home = {tensor: c.name for c in self.components for tensor in c.tensors}
+        ties = [group for group in ties if len({home[tensor] for tensor in group}) > 1]
         moved = {tensor: group[0] for group in ties for tensor in group[1:]}
         if not moved:
             return self

@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import RequirementError, TaskError
+import torch
+
+from merging.errors import PoolError, RequirementError, TaskError
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, WholeModelObjective
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
@@ -97,27 +99,50 @@ def plan(
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    _check_numbers(seed, budget, max_evaluations, len(pool), strategy)
+    _check_numbers(
+        seed, budget, max_evaluations, len(pool), (baselines and task is not None) or "objective" in strategy.needs
+    )
     _check_needs(strategy, pool, task)
     module = task.build(pool) if task else None
     partition = partitioner.split(pool.tensors, module)
     partition.check_covers(pool.tensors)
-    partition = partition.with_ties(pool.ties)
+    ties = _ties(pool, module)
+    # Frozen before marked: a part that is split off may be inert. Ties again: one storage cannot be frozen in part.
+    partition = partition.with_ties(ties).with_frozen(freeze).with_ties(ties)
     live = numerics = None
     if task is not None and module is not None:
-        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
         check_fits(module, pool)
+        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
         with numerics.applied():
             idle = _probe(module, task, numerics)
         partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
-        partition = partition.with_frozen(freeze)
         live = LiveModel(module, pool, partition, numerics.device)
-    else:
-        partition = partition.with_frozen(freeze)
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests,
     )  # fmt: skip
+
+
+def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:
+    """Names that are one tensor: in the checkpoints, or in the module that they are loaded into.
+
+    Raises:
+        PoolError: the module ties what a checkpoint holds as two different tensors.
+    """
+    if module is None:
+        return pool.ties
+    groups: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    tied = [tuple(names) for names in groups.values() if len(names) > 1 and all(n in pool.tensors for n in names)]
+    for names in tied:
+        for checkpoint in pool.checkpoints:
+            if not all(torch.equal(checkpoint.read(names[0]), checkpoint.read(name)) for name in names[1:]):
+                raise PoolError(
+                    f"{checkpoint.path}: '{names[0]}' and '{names[1]}' differ, but are one tensor in the task's model"
+                )
+    known = {frozenset(names) for names in tied}
+    return (*tied, *(names for names in pool.ties if frozenset(names) not in known))
 
 
 def _probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
@@ -137,16 +162,16 @@ def _probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bits of a run."""
-    packages = ("merging", "torch", "numpy", "scipy", "nevergrad")
+    packages = ("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def _check_numbers(seed: int, budget: int | None, limit: int | None, models: int, strategy: MixStrategy) -> None:
+def _check_numbers(seed: int, budget: int | None, limit: int | None, models: int, ranks: bool) -> None:
     if seed < 0:
         raise RequirementError(f"seed is {seed}; it must be 0 or larger")
     if budget is not None and budget < 1:
         raise RequirementError(f"budget is {budget}; a search needs at least 1 evaluation")
-    if limit is not None and "objective" in strategy.needs and limit < models:
+    if limit is not None and ranks and limit < models:
         raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow {models}")
 
 

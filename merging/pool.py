@@ -160,7 +160,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     ['model_2', 'model_10']
     """
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class MergeProblem:
         self.partition = partition
         self.progress = progress
         self.best: tuple[Recipe, Outcome] | None = None
+        self.top: Outcome | None = None  # of the best single model, once they are ranked
         self.decisions: list[dict[str, Any]] = []
         self._evaluator = evaluator
         self._optimizer = optimizer
@@ -86,7 +87,11 @@ class MergeProblem:
         self.progress.stage("scoring the single models", len(self.pool))
         outcomes = []
         for index in range(len(self.pool)):
-            outcomes.append((index, self.evaluate(self.single(index))))
+            outcome = self.evaluate(self.single(index))
+            outcomes.append((index, outcome))
+            if self.top is None or outcome.score > self.top.score:
+                self.top = outcome
+                self.keep(self.single(index), outcome)
             self.progress.advance()
         return sorted(outcomes, key=lambda pair: -pair[1].score)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import RecipeError
+from merging.errors import MergingError, RecipeError
 from merging.partition import Component, Partition
 
 if TYPE_CHECKING:
@@ -112,9 +112,10 @@ class Recipe:
         """What decides the logits: (ingredient hash, coefficient) pairs of every component that is not inert."""
         columns = [[(i.hash, c.hex()) for i, c in self.terms(column)] for column in self.partition.effective]
         groups = [self.partition.components[column].tensors for column in self.partition.effective]
+        overrides = [(name, _tensor_hash(self.overrides[name])) for name in sorted(self.overrides)]
         if len({json.dumps(column) for column in columns}) == 1:  # the same for the whole model, however it is divided
-            return [columns[0], sorted(self.overrides)]
-        return [list(zip(columns, groups, strict=True)), sorted(self.overrides)]
+            return [columns[0], overrides]
+        return [list(zip(columns, groups, strict=True)), overrides]
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside it."""
@@ -145,6 +146,10 @@ class Recipe:
         try:
             if data["format"] != FORMAT:
                 raise RecipeError(f"recipe format {data['format']!r} is not {FORMAT!r}; a newer version may read it")
+            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"])]
+            texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
+            if not all(isinstance(text, str) for text in texts):
+                raise RecipeError("not a recipe: a name, hash or file is no text")
             ingredients = tuple(Ingredient(i["name"], i["hash"], i["file"]) for i in data["ingredients"])
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
@@ -156,8 +161,8 @@ class Recipe:
                 if name not in found or _tensor_hash(found[name]) != digest:
                     raise RecipeError(f"override '{name}' is missing or has changed since the recipe was written")
             return cls(ingredients, Partition(components), table, {name: found[name] for name in data["overrides"]})
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, RecipeError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            if isinstance(error, MergingError):
                 raise
             raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None
 

@@ -70,6 +70,7 @@ class Report:
     numerics: Mapping[str, Any]
     versions: Mapping[str, str]
     content_hash: str
+    top_single: float | None = None
     rows: tuple[Row, ...] = ()
     paired: Mapping[str, Paired] = field(default_factory=dict)
     decisions: tuple[Mapping[str, Any], ...] = ()
@@ -94,7 +95,7 @@ class Report:
         }
         merged, single = self.merged, self.best_single
         data["validation"] = {
-            "best_single": single.held_out if single else None,
+            "best_single": single.held_out if single else self.top_single,
             "merged": merged.held_out if merged else None,
         }
         names = list(merged.tests) if merged else []

@@ -117,7 +117,7 @@ def merge(
     started = time.time() if started is None else started
     progress = progress or Silent()
     if output is not None and not resume:
-        folders.check_free(Path(output), overwrite=overwrite)
+        folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
     progress.stage("opening the models")
     made = plan(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
@@ -125,7 +125,7 @@ def merge(
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
-    with _journal(folder, header, overwrite=overwrite, resume=resume) as journal:
+    with _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal:
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
             run = _Run(made, journal, progress, should_stop)
@@ -144,17 +144,23 @@ def merge(
     return Result(merged, report, pool, folder)
 
 
-def _journal(folder: Path | None, header: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Journal:
+def _journal(
+    folder: Path | None, header: Mapping[str, Any], *, overwrite: bool, resume: bool, inputs: Sequence[Path]
+) -> Journal:
     if folder is None:
         return Journal(None)
     if not resume:
-        return folders.claim(folder, overwrite=overwrite)
+        return folders.claim(folder, overwrite=overwrite, inputs=inputs)
     old = read_header(folder / FILE)
     changed = [key for key, value in header.items() if key != "request" and old.get(key) != value]
     different = [f"{key} was {_shown(old.get(key))}, is {_shown(header[key])}" for key in changed]
     if different:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
     return Journal(folder / FILE, resume=True)
+
+
+def _files(pool: ModelPool) -> list[Path]:
+    return [checkpoint.path for checkpoint in (*pool.checkpoints, *([pool.base] if pool.base else []))]
 
 
 def _shown(value: Any) -> str:
@@ -177,6 +183,7 @@ class _Run:
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.best: tuple[Recipe, Outcome] | None = None
+        self.top: Outcome | None = None
         self.decisions: list[dict[str, Any]] = []
 
     def execute(self) -> tuple[Recipe | Weights, str]:
@@ -219,7 +226,8 @@ class _Run:
             seed=made.seed, budget=made.budget,
         )  # fmt: skip
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
-        self.decisions = problem.decisions  # in the end those of the strategy that was asked for, the last one
+        if strategy is made.strategy:
+            self.decisions = problem.decisions
         try:
             merged = strategy.mix(problem)
             if not isinstance(merged, Merge):
@@ -232,9 +240,8 @@ class _Run:
                 if isinstance(merged, Recipe):
                     problem.keep(merged, outcome)
         finally:
-            if problem.best is not None and (
-                strategy is made.strategy or self.best is None or problem.best[1].score > self.best[1].score
-            ):
+            self.top = problem.top or self.top
+            if problem.best is not None and (self.best is None or problem.best[1].score >= self.best[1].score):
                 self.best = problem.best
         own = time.perf_counter() - self._began - (self.evaluator.total.seconds - total if self.evaluator else 0.0)
         self.merges[strategy.name] = (merged, meter, max(own, 0.0) + meter.seconds)
@@ -270,6 +277,7 @@ class _Run:
         paired = {}
         for split in ("held-out", *(task.tests if task else ())):
             before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
+            before = self.top if before is None and split == "held-out" else before
             if asked != "best" and before and after and before.correct is not None and after.correct is not None:
                 paired[split] = compare(before, after)
         names = merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients)
@@ -277,7 +285,7 @@ class _Run:
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
             optimizer=made.optimizer.name, objective=made.objective.name, task=task.name if task else None,
             status=status, seed=made.seed, components=len(made.partition), active_components=len(made.partition.active),
-            component_names=made.partition.names, pool=made.pool.names,
+            component_names=made.partition.names, top_single=self.top.score if self.top else None, pool=made.pool.names,
             ingredients=names,
             evaluations=total.evaluations, cached=total.cached, forward_equivalents=total.forward_equivalents,
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from merging.errors import BudgetSpent, OptionError
+from merging.errors import BudgetSpent, OptionError, StrategyError
 from merging.interfaces import Optimizer, Vector
 from merging.outcome import Outcome, Solution
 
@@ -88,6 +88,8 @@ def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
         )
     try:
         solution = optimizer.maximize(search)
+        if not isinstance(solution, Solution):
+            raise StrategyError(f"optimizer '{optimizer.name}' returned {solution!r}; end with search.solution(…)")
         stopped = solution.stopped
     except BudgetSpent:
         stopped = "budget spent"

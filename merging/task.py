@@ -83,6 +83,9 @@ class Task:
     pool: Callable[[], ModelPool] | None = None
 
     def __post_init__(self) -> None:
+        for name in self.tests:
+            if name in (HELD_OUT, "train"):
+                raise TaskError(f"a test set cannot be called '{name}': that is the name of another part")
         for name in self.shifts:
             if name not in self.tests:
                 raise TaskError(f"shifted set '{name}' is not among the tests: {', '.join(self.tests)}")

@@ -22,4 +22,4 @@ class Random(Optimizer):
         """Spends the whole budget; ``BudgetSpent`` ends it."""
         search.evaluate(search.start)
         while True:
-            search.evaluate(search.generator.uniform(search.lower, search.upper))
+            search.evaluate_many([search.generator.uniform(search.lower, search.upper) for _ in range(8)])

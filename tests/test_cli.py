@@ -378,3 +378,108 @@ def test_models_that_do_not_fit_the_data(merge: Merge, tmp_path: Path, forward: 
     ran = merge("run", "--models", "m*.pt", "--task", f"python:{name}:task", "--output", "out")
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_overwrite_never_touches_what_no_run_wrote(merge: Merge, pool_folder: Path) -> None:
+    """A folder of checkpoints, one called model.safetensors, and the user's own README."""
+    Path("soup").mkdir()
+    for number, name in enumerate(["model.safetensors", "b.safetensors"]):
+        Path("soup", name).write_bytes((pool_folder / f"model_{number}.safetensors").read_bytes())
+    Path("soup/README.md").write_text("mine")
+    before = {path.name: path.read_bytes() for path in Path("soup").iterdir()}
+    ran = merge("run", "--strategy", "uniform", "--models", "soup/*.safetensors", "--output", "soup", "--overwrite")
+    assert ran.code == 2
+    assert "choose another --output" in ran.err
+    assert {path.name: path.read_bytes() for path in Path("soup").iterdir()} == before
+
+
+def test_a_merge_of_merges_does_not_overwrite_its_ingredient(merge: Merge, tiny: list[str], pool_folder: Path) -> None:
+    assert merge(*tiny, "--strategy", "uniform", "--no-tests", "--output", "out").code == 0
+    before = Path("out/model.safetensors").read_bytes()
+    again = ["run", "--strategy", "uniform", "--models", "out/model.safetensors", "--models", pool_folder]
+    ran = merge(*again, "--output", "out", "--overwrite")
+    assert ran.code == 2
+    assert "is merged and would be overwritten" in ran.err
+    assert Path("out/model.safetensors").read_bytes() == before
+
+
+def test_overwrite_keeps_the_old_result_until_there_is_a_new_one(merge: Merge, tiny: list[str]) -> None:
+    assert merge(*tiny, "--strategy", "uniform", "--no-tests", "--output", "out").code == 0
+    before = Path("out/model.safetensors").read_bytes()
+    Path("fails.py").write_text(PLUGIN.format(body="return 1 / 0"))
+    try:
+        failed = merge(*tiny, "--plugin", "fails.py", "--strategy", "broken", "--output", "out", "--overwrite")
+    finally:
+        KINDS["strategy"]._classes.pop("broken", None)
+    assert failed.code == 1
+    assert Path("out/model.safetensors").read_bytes() == before
+    Path("out/events.jsonl").write_text("damaged\n")
+    assert merge(*tiny, "--strategy", "greedy", "--no-tests", "--output", "out", "--overwrite").code == 0
+
+
+def test_best_so_far_is_the_best_of_all_strategies(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--max-evaluations", "12", "--no-tests", "--output", "out")
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["validation"]["merged"] == max(row["held_out"] for row in report["rows"])
+
+
+def test_no_baselines_still_knows_the_best_single_model(merge: Merge, tiny: list[str]) -> None:
+    merge(*tiny, "--no-baselines", "--no-tests", "--budget", "5", "--output", "out")
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["validation"]["best_single"] is not None
+    assert "held-out" in report["paired"]
+
+
+def test_a_file_in_the_working_folder_shadows_nothing(merge: Merge, tiny: list[str]) -> None:
+    Path("nevergrad.py").write_text("raise SystemExit('code of the working folder ran')\n")
+    assert merge(*tiny, "--budget", "5", "--no-tests", "--output", "out").code == 0
+
+
+def test_resumed_card_keeps_the_first_command(merge: Merge, tiny: list[str]) -> None:
+    merge(*tiny, "--max-evaluations", "8", "--no-tests", "--output", "out")
+    merge("run", "--resume", "out", "--trust-code", "--max-evaluations", "500")
+    assert "merge run --models" in Path("out/README.md").read_text()
+
+
+def test_changed_plugin_is_noticed_on_resume(merge: Merge, tiny: list[str]) -> None:
+    Path("mine.py").write_text(PLUGIN.format(body="return problem.mean([0, 1])"))
+    try:
+        flags = ["--plugin", "mine.py", "--strategy", "broken", "--no-tests", "--output", "out"]
+        assert merge(*tiny, *flags).code == 0
+        Path("mine.py").write_text(PLUGIN.format(body="return problem.mean([0, 2])"))
+        ran = merge("run", "--resume", "out", "--trust-code")
+        assert ran.code == 2
+        assert "plug-in file has changed" in ran.err
+    finally:
+        KINDS["strategy"]._classes.pop("broken", None)
+
+
+@pytest.mark.parametrize("key", ["seed", "models", "options", "device", "plugin", "format", "folder"])
+def test_damaged_request_in_the_journal(merge: Merge, tiny: list[str], key: str) -> None:
+    merge(*tiny, "--strategy", "uniform", "--no-tests", "--no-baselines", "--output", "out")
+    lines = Path("out/events.jsonl").read_text().splitlines(keepends=True)
+    for damage in (None, ["x", 1], {"a": {}}):
+        header = json.loads(lines[0])
+        if damage is None:
+            del header["request"][key]
+        else:
+            header["request"][key] = {"no": damage}
+        Path("out/events.jsonl").write_text(json.dumps(header) + "\n" + "".join(lines[1:]))
+        ran = merge("run", "--resume", "out", "--trust-code")
+        assert ran.code == 2
+        assert "damaged at" in ran.err
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(
+    merge: Merge, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's own device that is always full, where the model file would go."""
+    from merging import output
+
+    real = output.save_model
+    monkeypatch.setattr(output, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))
+    ran = merge(*tiny, "--strategy", "uniform", "--no-tests", "--output", "out", "--format", "pt")
+    assert ran.code == 2
+    assert "cannot write the result" in ran.err
+    assert [path.name for path in Path("out").iterdir()] == ["events.jsonl"]

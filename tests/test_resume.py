@@ -24,6 +24,8 @@ def events(folder: Path) -> list[dict[str, object]]:
     """The journal without what differs from time to time."""
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     kept = [line for line in lines if line["event"] not in ("stopped", "finished")]
+    del kept[0]["request"]["command"]  # names the folder
+    del kept[0]["request"]["folder"]
     return [{key: value for key, value in line.items() if key not in ("seconds", "time")} for line in kept]
 
 

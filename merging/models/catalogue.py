@@ -65,7 +65,7 @@ def open_clip_builder(name: str) -> Builder:
 
 
 def import_object(spec: str) -> Any:
-    """The object behind ``python:module:name``; the working folder is searched first, as with ``python -m``.
+    """The object behind ``python:module:name``; installed packages first, then the working folder.
 
     Raises:
         TaskError: the module or the name does not exist, or importing it fails.
@@ -76,7 +76,7 @@ def import_object(spec: str) -> Any:
         raise TaskError(f"'{spec}' is incomplete; write python:module:function")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last: a file there must not shadow an installed package
     try:
         found = importlib.import_module(module)
     except Exception as error:  # a user's module may raise anything while it is imported

@@ -29,6 +29,8 @@ def described_task(table: Mapping[str, Any]) -> Task:
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise TaskError("mean and std need three numbers each, std above 0")
     shifts = dict(table.get("shifts", {}))
+    if table.get("test") and "test" in shifts:
+        raise TaskError("a shifted set is called 'test', as the test set is; give it another name")
     tests = ({"test": table["test"]} if table.get("test") else {}) | shifts
     return Task(
         name=table["model"],

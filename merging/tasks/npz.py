@@ -31,20 +31,30 @@ def load_npz(source: str) -> Split:
     if not name or not path.is_file():
         raise TaskError(f"no such data: '{source}'; write it as file.npz:KEY")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
             if key not in keys:
                 raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
-            labels = torch.from_numpy(arrays[f"{key}_labels"].astype(np.int64))
+            labels = arrays[f"{key}_labels"]
+            if labels.ndim != 1 or labels.dtype.kind not in "iu":
+                raise TaskError(
+                    f"{source}: labels are {labels.dtype} of shape {list(labels.shape)}; "
+                    "they must be class indices, integers of shape (N,)"
+                )
             if f"{key}_images" in arrays:
                 images = arrays[f"{key}_images"]
             else:
                 images = _decode(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, TaskError):
-            raise
-        raise TaskError(f"{source}: not image data in the documented layout ({error})") from None
-    return Split.of(torch.from_numpy(images), labels)
+    except TaskError:
+        raise
+    except Exception as error:  # damaged archives raise whatever their bytes provoke
+        reason = f"{type(error).__name__}: {error}"
+        raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise TaskError(
+            f"{source}: images are {images.dtype} of shape {list(images.shape)}; they must be uint8 (N, H, W, 3)"
+        )
+    return Split.of(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _decode(data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str) -> NDArray[np.uint8]:
