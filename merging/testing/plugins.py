@@ -51,8 +51,9 @@ class PluginContract:
             assert "\n" not in declared[field.name].spec.help
 
     def test_defaults_are_valid(self, plugin: Plugin) -> None:
-        """It can be made without options."""
-        build(type(plugin), {})
+        """It can be made without options, and its defaults are values that may be given."""
+        default = build(type(plugin), {})
+        assert build(type(plugin), default.options()) == default
 
     def test_options_survive_json(self, plugin: Plugin) -> None:
         """Options written as JSON make an equal instance."""

@@ -86,7 +86,9 @@ class StrategyContract(PluginContract):
 
     def test_the_fewest_models_are_enough(self, merging_strategy: MixStrategy, tmp_path: Path) -> None:
         """``min_models`` models can be merged."""
-        merge_tiny(merging_strategy, tiny_pool(tmp_path, models=merging_strategy.min_models))
+        result = merge_tiny(merging_strategy, tiny_pool(tmp_path, models=merging_strategy.min_models))
+        assert result.report.status == "finished"
+        assert result.report.ingredients
 
     def test_missing_needs_are_named(self, plugin: MixStrategy, pool: ModelPool) -> None:
         """Without what it needs it is refused, and the need is named."""
