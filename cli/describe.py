@@ -58,6 +58,8 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
         "summary": plugin.summary,
         "description": inspect.cleandoc(plugin.__doc__ or ""),
         "paper": plugin.paper,
+        "formula": plugin.formula,
+        "limits": plugin.limits,
         "defined_in": plugin.__module__,
         "options": options,
     }
@@ -74,8 +76,9 @@ def _print(data: dict[str, Any]) -> None:
     console = Console()
     console.print(f"[bold]{data['name']}[/] ({data['kind']}): {data['summary']}", highlight=False)
     console.print(f"\n{data['description']}", highlight=False, markup=False)
-    if data["paper"]:
-        console.print(f"\nSource: {data['paper']}", highlight=False)
+    for title in ("formula", "limits", "paper"):
+        if data[title]:
+            console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False, markup=False)
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
         console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from merging.interfaces import Search as Search
     from merging.objectives.accuracy import Accuracy as Accuracy
     from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
-    from merging.optimizers.nevergrad_cobyla import NevergradCobyla as NevergradCobyla
+    from merging.optimizers.nevergrad import NevergradCobyla as NevergradCobyla
     from merging.optimizers.random import Random as Random
     from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
     from merging.options import option as option
@@ -63,7 +63,7 @@ _HOMES = {
     "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
-    "optimizers.nevergrad_cobyla": "NevergradCobyla",
+    "optimizers.nevergrad": "NevergradCobyla",
     "optimizers.random": "Random",
     "optimizers.scipy_cobyla": "ScipyCobyla",
     "options": "option",

@@ -70,6 +70,10 @@ class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    """What it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    limits: ClassVar[str] = ""
+    """Where it does not apply, what it costs, what to expect; a sentence or two."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 

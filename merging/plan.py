@@ -16,7 +16,7 @@ from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, W
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
-from merging.optimizers.nevergrad_cobyla import NevergradCobyla
+from merging.optimizers.nevergrad import NevergradCobyla
 from merging.options import Plugin
 from merging.partition import Partition
 from merging.partitioners.whole import Whole
