@@ -70,6 +70,7 @@ class RunTable(_Table):
     plugin: list[str] = []
     baselines: bool | None = None
     tests: bool | None = None
+    certify_split: float | None = None
     options: dict[str, Any] = {}
 
 
@@ -95,6 +96,7 @@ class Request(_Table):
     tests: bool
     budget: int | None
     max_evaluations: int | None
+    certify_split: float | None = None
     folder: str
     models: list[str]
     base: str | None
@@ -195,7 +197,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, "budget", "max_evaluations"))
+    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, "budget", "max_evaluations", "certify_split"))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}
     request["folder"] = str(folder)

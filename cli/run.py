@@ -15,6 +15,9 @@ import click
 from merging.cli.request import TOML, check_trust, combine, read_toml, restore
 from merging.errors import FolderError, MergingError
 
+SETTINGS = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests", "certify_split")
+"""What a request hands to :func:`merging.merge` and :func:`merging.plan.plan` as it is."""
+
 
 @click.command(
     "run",
@@ -45,6 +48,9 @@ from merging.errors import FolderError, MergingError
     "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
 )
 @click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
+@click.option(
+    "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a resumed run load python: entries and plug-ins.")
@@ -137,7 +143,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
             objective=made["objective"],
             optimizer=made["optimizer"],
             task=task,
-            **{k: request[k] for k in ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests")},
+            **{key: request[key] for key in SETTINGS},
             output=folder,
             overwrite=flags["overwrite"],
             resume=bool(flags["resume"]),
@@ -168,10 +174,9 @@ def _dry_run(request: dict[str, Any]) -> None:
     from merging.plan import plan
 
     made, task, pool = _objects(request)
-    keys = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests")
     ready = plan(
         pool, made["strategy"], partitioner=made["partitioner"], objective=made["objective"],
-        optimizer=made["optimizer"], task=task, **{key: request[key] for key in keys},
+        optimizer=made["optimizer"], task=task, **{key: request[key] for key in SETTINGS},
     )  # fmt: skip
     console = Console()
     table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")

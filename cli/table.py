@@ -21,7 +21,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             "Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim"
         )
         for line in report.verdict():
-            if line.startswith(("held-out", "test")):
+            if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
                 console.print(f"[bold]{line.partition(':')[0]}[/]:{line.partition(':')[2]}", highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")

@@ -21,7 +21,7 @@ from merging.options import Plugin
 from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
-from merging.task import Task
+from merging.task import CERTIFY, HELD_OUT, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,10 +46,13 @@ class Plan:
     freeze: tuple[str, ...]
     baselines: bool
     tests: bool
+    certify_split: float | None
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """What must be the same for a run to be resumed: all but how long it may go on."""
-        splits = {} if self.task is None else {"held-out": self.task.held_out, **self.task.tests}
+        splits = {} if self.task is None else {HELD_OUT: self.task.held_out, **self.task.tests}
+        if self.task is not None and self.task.certify is not None:
+            splits[CERTIFY] = self.task.certify
         plugins: dict[str, Plugin] = {
             "strategy": self.strategy,
             "partitioner": self.partitioner,
@@ -69,6 +72,7 @@ class Plan:
             "freeze": list(self.freeze),
             "baselines": self.baselines,
             "tests": self.tests,
+            "certify_split": self.certify_split,
             "numerics": self.numerics.to_json() if self.numerics else None,
         }
         return json.loads(json.dumps(header))  # type: ignore[no-any-return]
@@ -89,6 +93,7 @@ def plan(
     device: str = "auto",
     baselines: bool = True,
     tests: bool = True,
+    certify_split: float | None = None,
 ) -> Plan:
     """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
 
@@ -99,10 +104,10 @@ def plan(
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    _check_numbers(
-        seed, budget, max_evaluations, len(pool), (baselines and task is not None) or "objective" in strategy.needs
-    )
+    ranks = (task is not None and (baselines or certify_split is not None)) or "objective" in strategy.needs
+    _check_numbers(seed, budget, max_evaluations, len(pool), ranks)
     _check_needs(strategy, pool, task)
+    task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = partitioner.split(pool.tensors, module)
     partition.check_covers(pool.tensors)
@@ -119,8 +124,19 @@ def plan(
         live = LiveModel(module, pool, partition, numerics.device)
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
-        seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests,
+        seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
     )  # fmt: skip
+
+
+def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
+    """The task with its held-out data in two, where that is asked for."""
+    if share is None:
+        return task
+    if not 0 < share < 1:
+        raise RequirementError(f"certify_split is {share:g}; it is the share of held-out data that accepts, 0 to 1")
+    if task is None:
+        raise RequirementError("certify_split divides held-out data, but there is no task; give one with --task")
+    return task.certified(share, seed)
 
 
 def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:

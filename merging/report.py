@@ -44,6 +44,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """Whether held-out samples that selected nothing accept the merge: it must beat the best single model there.
+
+    Attributes:
+        samples: how many accepted; the others selected.
+        best_single: the best single model's score on them (best on the samples that selected).
+        merged: the merge's score.
+        accepted: whether the merge was written; the best single model was otherwise.
+    """
+
+    samples: int
+    best_single: float
+    merged: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``."""
 
@@ -75,6 +92,7 @@ class Report:
     paired: Mapping[str, Paired] = field(default_factory=dict)
     decisions: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     @property
     def merged(self) -> Row | None:
@@ -109,6 +127,11 @@ class Report:
     def verdict(self) -> list[str]:
         """A sentence a set: whether the gain over the best single model can be told from chance (paired)."""
         lines = []
+        if self.rows and "held-out" not in self.paired and self.strategy != "best":
+            lines.append(
+                "held-out: not compared with the best single model, so nobody knows whether anything was gained "
+                "(it was not scored, or the objective tells no sample apart)"
+            )
         for name, pair in self.paired.items():
             word = "distinguishable" if pair.distinguishable else "not distinguishable"
             low, high = (100 * bound for bound in pair.interval)
@@ -118,7 +141,16 @@ class Report:
                 f"95 % interval {low:+.2f} to {high:+.2f}): {word} from the best "
                 f"single model (McNemar p = {pair.p_value:.2g})"
             )
+        if self.certificate is not None:
+            lines.append(self.certificate_line(self.certificate))
         return lines
+
+    def certificate_line(self, found: Certificate) -> str:
+        """Whether the samples that selected nothing accepted the merge."""
+        scores = f"{found.merged:.4f} against {found.best_single:.4f} on {found.samples} samples that selected nothing"
+        if found.accepted:
+            return f"accepted: {scores}"
+        return f"refused: {scores}; the model written is the best single model, {', '.join(self.ingredients)}"
 
 
 def average(values: Sequence[float]) -> float | None:

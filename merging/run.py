@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.recipe import Ensemble, Merge, Recipe, Weights
-from merging.report import SMALL_SAMPLE, Report, Row, average, peak_memory
+from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average, peak_memory
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
-from merging.task import Task
+from merging.task import CERTIFY, HELD_OUT, Task
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
 
@@ -72,6 +72,7 @@ def merge(
     device: str = "auto",
     baselines: bool = True,
     tests: bool = True,
+    certify_split: float | None = None,
     output: Path | str | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -98,6 +99,8 @@ def merge(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         baselines: also run best, uniform and greedy, sharing every evaluation.
         tests: score the results on the task's test sets.
+        certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
+            beats the best single model there; the best single model is the result otherwise.
         output: folder for the result; None writes nothing.
         overwrite: replace an earlier run in that folder.
         resume: go on with the run in that folder; everything else must be the same.
@@ -122,6 +125,7 @@ def merge(
     made = plan(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, baselines=baselines, tests=tests,
+        certify_split=certify_split,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
@@ -185,11 +189,14 @@ class _Run:
         self.best: tuple[Recipe, Outcome] | None = None
         self.top: Outcome | None = None
         self.decisions: list[dict[str, Any]] = []
+        self.certificate: Certificate | None = None
 
     def execute(self) -> tuple[Recipe | Weights, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
         asked = self.plan.strategy
-        baselines = [b for b in BASELINES if self.plan.baselines and b.name != asked.name]
+        certifying = self.plan.task is not None and self.plan.task.certify is not None
+        wanted = BASELINES if self.plan.baselines else BASELINES[:1] if certifying else ()
+        baselines = [b for b in wanted if b.name != asked.name]
         status = "finished"
         try:
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
@@ -208,11 +215,27 @@ class _Run:
             raise StrategyError(f"strategy '{asked.name}' gave an ensemble; a run writes single models")
         try:
             if status != "interrupted":
+                merged = self._certify(merged)
                 self._score_all()
         except (Stopped, KeyboardInterrupt):
             status = "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
         return merged, status
+
+    def _certify(self, merged: Recipe | Weights) -> Recipe | Weights:
+        """The merge where the samples that selected nothing accept it, else the best single model."""
+        task, asked = self.plan.task, self.plan.strategy.name
+        if task is None or task.certify is None or self.evaluator is None or "best" not in self.merges:
+            return merged
+        single = self.merges["best"][0]
+        if asked == "best" or not isinstance(single, Recipe):
+            return merged
+        self.progress.stage("certifying on held-out samples that selected nothing")
+        before = self.outcomes["best", CERTIFY] = self.evaluator.evaluate(single, CERTIFY)
+        after = self.outcomes[asked, CERTIFY] = self.evaluator.evaluate(merged, CERTIFY)
+        self.certificate = Certificate(after.samples, before.score, after.score, after.score > before.score)
+        self.journal.write("certificate", **asdict(self.certificate))
+        return merged if self.certificate.accepted else single
 
     def _mix(self, strategy: MixStrategy) -> None:
         """Runs one strategy with a meter of its own."""
@@ -275,7 +298,7 @@ class _Run:
         total = self.evaluator.total if self.evaluator else Meter()
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
         paired = {}
-        for split in ("held-out", *(task.tests if task else ())):
+        for split in (HELD_OUT, CERTIFY, *(task.tests if task else ())):
             before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
             before = self.top if before is None and split == "held-out" else before
             if asked != "best" and before and after and before.correct is not None and after.correct is not None:
@@ -292,7 +315,7 @@ class _Run:
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
             content_hash=digest, rows=rows, paired=paired, decisions=tuple(self.decisions),
-            notes=self._notes(names),
+            notes=self._notes(names), certificate=self.certificate,
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
@@ -326,6 +349,8 @@ class _Run:
             notes.append(
                 f"only {len(made.task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
             )
+        if made.task is not None and made.task.certify is not None and self.certificate is None:
+            notes.append("not certified: the run ended before, or there was no merge to compare with a single model")
         return tuple(notes)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from merging.errors import TaskError
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from merging.pool import ModelPool
 
 HELD_OUT = "held-out"
+CERTIFY = "certify"
+"""The part of the held-out data that selects nothing and accepts or refuses the result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,7 @@ class Task:
         prepare: turns a batch of ``inputs`` into what the model takes, on the device.
         train: samples for methods that learn, where given.
         pool: opens the task's own pool of checkpoints, where it ships one.
+        certify: the part of the held-out data that accepts the result (see :meth:`certified`).
     """
 
     name: str
@@ -81,10 +86,11 @@ class Task:
     prepare: Callable[[Tensor], Tensor] = identity
     train: Split | None = None
     pool: Callable[[], ModelPool] | None = None
+    certify: Split | None = None
 
     def __post_init__(self) -> None:
         for name in self.tests:
-            if name in (HELD_OUT, "train"):
+            if name in (HELD_OUT, "train", CERTIFY):
                 raise TaskError(f"a test set cannot be called '{name}': that is the name of another part")
         for name in self.shifts:
             if name not in self.tests:
@@ -98,7 +104,36 @@ class Task:
         """
         if name == HELD_OUT:
             return self.held_out
-        found = self.train if name == "train" else self.tests.get(name)
+        found = {"train": self.train, CERTIFY: self.certify}.get(name) or self.tests.get(name)
         if found is None:
             raise TaskError(f"task '{self.name}' has no split '{name}'; it has {', '.join([HELD_OUT, *self.tests])}")
         return found
+
+    def certified(self, share: float, seed: int) -> Task:
+        """The same task with the held-out data in two: one part selects, the other, ``certify``, accepts.
+
+        Samples are drawn at random within each class, so that both parts have the classes in the same proportion
+        (to within one sample). Their order is kept.
+
+        Args:
+            share: of the held-out samples that accept, between 0 and 1.
+            seed: of the draw.
+
+        Raises:
+            TaskError: a part would be empty.
+        """
+        import torch
+
+        labels = self.held_out.labels.cpu().numpy()
+        mixed = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
+        ordered = mixed[np.argsort(labels[mixed], kind="stable")]
+        steps = np.floor(np.arange(len(labels) + 1) * share)
+        accepts = np.sort(ordered[np.diff(steps) > 0])
+        selects = np.setdiff1d(np.arange(len(labels)), accepts)
+        if not (len(accepts) and len(selects)):
+            raise TaskError(f"--certify-split {share:g} leaves one part of the {len(labels)} held-out samples empty")
+        parts = [
+            Split.of(self.held_out.inputs[index], self.held_out.labels[index])
+            for index in (torch.from_numpy(selects), torch.from_numpy(accepts))
+        ]
+        return replace(self, held_out=parts[0], certify=parts[1])
