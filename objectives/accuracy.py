@@ -18,6 +18,12 @@ class Accuracy(Objective):
     """Share of samples whose largest logit is the label's."""
 
     summary: ClassVar[str] = "top-1 accuracy"
+    paper: ClassVar[str] = "what Wortsman et al. 2022 select models by, https://arxiv.org/abs/2203.05482"
+    formula: ClassVar[str] = "score = (1/N) · Σ_s [argmax_c z_sc = y_s], for logits z and labels y of N samples"
+    limits: ClassVar[str] = (
+        "Moves in steps of 1/N: a search on few samples sees plateaus and ties. Says nothing of calibration, and the "
+        "frequent classes decide where the classes are unbalanced."
+    )
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -19,6 +19,12 @@ class NegativeLogLikelihood(Objective):
     """Minus the mean cross-entropy (natural logarithm), so that larger is better; never above 0."""
 
     summary: ClassVar[str] = "minus the mean cross-entropy of the labels"
+    paper: ClassVar[str] = "with the temperature of Guo et al. 2017, https://arxiv.org/abs/1706.04599"
+    formula: ClassVar[str] = "score = (1/N) · Σ_s log softmax(z_s / T)[y_s], for logits z, labels y and temperature T"
+    limits: ClassVar[str] = (
+        "Unbounded below: a few confident mistakes outweigh many right answers, and mislabelled samples count much. "
+        "Models of different calibration compare fairly only at a temperature that suits them."
+    )
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
 

@@ -17,6 +17,12 @@ class Best(MixStrategy):
 
     label: ClassVar[str] = "best single model"
     summary: ClassVar[str] = "the best single model by held-out score"
+    paper: ClassVar[str] = "the single-model baseline of Wortsman et al. 2022, https://arxiv.org/abs/2203.05482"
+    formula: ClassVar[str] = "θ = θ_i with i = argmax_i score(θ_i)"
+    limits: ClassVar[str] = (
+        "Costs one evaluation per model. The winner's held-out score is the largest of many and therefore optimistic; "
+        "the test sets say what it is worth."
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
 
     def mix(self, problem: Problem) -> Recipe:

@@ -24,6 +24,13 @@ class Greedy(MixStrategy):
     label: ClassVar[str] = "greedy soup"
     summary: ClassVar[str] = "add models to the average while held-out score rises"
     paper: ClassVar[str] = "Wortsman et al. 2022, Recipe 1, https://arxiv.org/abs/2203.05482"
+    formula: ClassVar[str] = (
+        "for each model θ_i, best first: S ← S ∪ {i} if score(mean of S ∪ {i}) > score(mean of S); θ = mean of S"
+    )
+    limits: ClassVar[str] = (
+        "Costs 2n − 1 evaluations for n models (each random order n − 1 more). Goes through the models once and never "
+        "takes one out again, so its result depends on the order; gains below the noise of the held-out set are luck."
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
     min_models: ClassVar[int] = 2
 

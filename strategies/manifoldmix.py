@@ -39,7 +39,16 @@ class ManifoldMix(MixStrategy):
 
     label: ClassVar[str] = "manifold mix"
     summary: ClassVar[str] = "greedy over models, one optimised mixing factor per component"
-    paper: ClassVar[str] = "Fassold 2023, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    formula: ClassVar[str] = (
+        "for each promising model C, best first: A_m ← λ_m · A_m + (1 − λ_m) · C_m in every component m, with "
+        "λ = argmax score(λ ⊙ A + (1 − λ) ⊙ C), if the score rises"
+    )
+    limits: ClassVar[str] = (
+        "Costs up to one search (250 evaluations by default) for each promising model, where greedy needs one "
+        "evaluation. Fits more numbers to the held-out data than greedy does: with few held-out samples or many "
+        "components part of the gain is luck. Models must share their fine-tuning start."
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
     min_models: ClassVar[int] = 2
 

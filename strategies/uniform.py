@@ -18,6 +18,11 @@ class Uniform(MixStrategy):
     label: ClassVar[str] = "uniform soup"
     summary: ClassVar[str] = "the average of all models"
     paper: ClassVar[str] = "Wortsman et al. 2022, https://arxiv.org/abs/2203.05482"
+    formula: ClassVar[str] = "θ = (1/n) · Σ_i θ_i"
+    limits: ClassVar[str] = (
+        "For models fine-tuned from one and the same start: one bad or unrelated model spoils the average, because "
+        "nothing is scored and nothing left out. Costs no evaluation."
+    )
     min_models: ClassVar[int] = 2
 
     def mix(self, problem: Problem) -> Recipe:
