@@ -13,6 +13,8 @@ from merging.errors import MergingError, unknown
 
 COMMANDS = {
     "run": "Merge a pool of models into one better model.",
+    "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
+    "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
     "list": "List strategies, partitioners, optimizers and objectives.",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",

@@ -44,6 +44,7 @@ class TaskTable(_Table):
     train: str | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    size: int | None = None
 
 
 class PoolTable(_Table):

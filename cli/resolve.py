@@ -35,7 +35,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     from merging.pool import ModelPool
     from merging.task import Task
 
-    task = cast("Task | None", _task(request["task"], request["folder"]))
+    task = cast("Task | None", task_of(request))
     if request["models"]:
         if task is None and needs & {"model", "objective", "train", "gradients"}:
             raise RequirementError(
@@ -53,7 +53,13 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     return task, pool
 
 
-def _task(wanted: Any, folder: str) -> Any:
+def task_of(request: Mapping[str, Any]) -> Any:
+    """The task of a request, or None where it names none.
+
+    Raises:
+        MergingError: an unknown task, or data that cannot be read.
+    """
+    wanted, folder = request["task"], request["folder"]
     if wanted is None:
         return None
     entries = [wanted] if isinstance(wanted, str) else wanted.values()

@@ -70,8 +70,15 @@ def command(**flags: Any) -> None:
 
 def _request(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags over merge.toml, or over the request of the run to resume."""
-    if flags["resume"]:
-        return _resumed(flags)
+    return _resumed(flags) if flags["resume"] else requested(flags)
+
+
+def requested(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags over merge.toml; what needs ``--trust-code`` is refused without.
+
+    Args:
+        flags: at least ``task`` and ``trust_code``; what a command does not have counts as not given.
+    """
     task = flags["task"]
     from_file = task is not None and task.endswith(".toml")
     path = Path(task) if from_file else Path(TOML)
@@ -131,7 +138,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
         from merging.output import check_free
 
         check_free(folder, overwrite=flags["overwrite"])
-    with _stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+    with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading torch, models and data")
         made, task, pool = _objects(request)
         from merging.run import merge
@@ -207,7 +214,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _stop_on_signal(news: Any) -> Iterator[Any]:
+def stop_on_signal(news: Any) -> Iterator[Any]:
     """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
     stop: list[int] = []
     asked: list[bool] = []  # whether the run has begun to ask: before, there is nothing to save

@@ -18,6 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from merging.checkpoint import Checkpoint as Checkpoint
     from merging.errors import MergingError as MergingError
+    from merging.geometry import Geometry as Geometry
+    from merging.inspection import Inspection as Inspection
+    from merging.inspection import inspect_module as inspect_module
+    from merging.inspection import inspect_pool as inspect_pool
     from merging.interfaces import MixStrategy as MixStrategy
     from merging.interfaces import Objective as Objective
     from merging.interfaces import Optimizer as Optimizer
@@ -25,14 +29,20 @@ if TYPE_CHECKING:
     from merging.interfaces import Problem as Problem
     from merging.interfaces import Progress as Progress
     from merging.interfaces import Search as Search
+    from merging.models.catalogue import model_source as model_source
     from merging.objectives.accuracy import Accuracy as Accuracy
     from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
+    from merging.optimizers.coordinate import Coordinate as Coordinate
+    from merging.optimizers.nevergrad import Nevergrad as Nevergrad
     from merging.optimizers.nevergrad import NevergradCobyla as NevergradCobyla
+    from merging.optimizers.optuna import Optuna as Optuna
     from merging.optimizers.random import Random as Random
     from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
+    from merging.optimizers.scipy_cobyqa import ScipyCobyqa as ScipyCobyqa
     from merging.options import option as option
     from merging.outcome import Outcome as Outcome
     from merging.outcome import Solution as Solution
+    from merging.outcome import compare as compare
     from merging.partition import Component as Component
     from merging.partition import Partition as Partition
     from merging.partitioners.clip import ClipC8 as ClipC8
@@ -49,6 +59,7 @@ if TYPE_CHECKING:
     from merging.report import Report as Report
     from merging.run import Result as Result
     from merging.run import merge as merge
+    from merging.scoring import evaluate as evaluate
     from merging.strategies.best import Best as Best
     from merging.strategies.greedy import Greedy as Greedy
     from merging.strategies.manifoldmix import ManifoldMix as ManifoldMix
@@ -63,11 +74,17 @@ _HOMES = {
     "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
-    "optimizers.nevergrad": "NevergradCobyla",
+    "optimizers.coordinate": "Coordinate",
+    "optimizers.nevergrad": "Nevergrad NevergradCobyla",
+    "optimizers.optuna": "Optuna",
     "optimizers.random": "Random",
     "optimizers.scipy_cobyla": "ScipyCobyla",
+    "optimizers.scipy_cobyqa": "ScipyCobyqa",
     "options": "option",
-    "outcome": "Outcome Solution",
+    "geometry": "Geometry",
+    "inspection": "Inspection inspect_module inspect_pool",
+    "models.catalogue": "model_source",
+    "outcome": "Outcome Solution compare",
     "partition": "Component Partition",
     "partitioners.clip": "ClipC8 ClipC15 ClipC26",
     "partitioners.custom": "Custom",
@@ -78,6 +95,7 @@ _HOMES = {
     "recipe": "Ensemble Recipe Weights",
     "report": "Report",
     "run": "Result merge",
+    "scoring": "evaluate",
     "strategies.best": "Best",
     "strategies.greedy": "Greedy",
     "strategies.manifoldmix": "ManifoldMix",

@@ -44,6 +44,14 @@ class Outcome:
         """Top-1 accuracy, a fraction; equals ``score`` under the accuracy objective."""
         return self.right / self.samples
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson 1927, https://doi.org/10.2307/2276774)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.right, self.samples).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
@@ -109,6 +117,16 @@ class Paired:
     def distinguishable(self) -> bool:
         """Whether the difference is significant at the 5 % level."""
         return self.p_value < 0.05
+
+    def sentence(self, than: str) -> str:
+        """The comparison in words, ``than`` naming what came before."""
+        word = "distinguishable" if self.distinguishable else "not distinguishable"
+        low, high = (100 * bound for bound in self.interval)
+        return (
+            f"{self.gained - self.lost:+d} of {self.samples} right ({self.gained} gained, {self.lost} lost; "
+            f"{100 * self.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}): "
+            f"{word} from {than} (McNemar p = {self.p_value:.2g})"
+        )
 
 
 def compare(before: Outcome, after: Outcome) -> Paired:

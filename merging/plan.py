@@ -109,23 +109,35 @@ def plan(
     _check_needs(strategy, pool, task)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
-    partition = partitioner.split(pool.tensors, module)
-    partition.check_covers(pool.tensors)
-    ties = _ties(pool, module)
-    # Frozen before marked: a part that is split off may be inert. Ties again: one storage cannot be frozen in part.
-    partition = partition.with_ties(ties).with_frozen(freeze).with_ties(ties)
+    partition = divide(pool, partitioner, module, freeze)
     live = numerics = None
     if task is not None and module is not None:
         check_fits(module, pool)
         numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
         with numerics.applied():
-            idle = _probe(module, task, numerics)
+            idle = probe(module, task, numerics)
         partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
         live = LiveModel(module, pool, partition, numerics.device)
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
     )  # fmt: skip
+
+
+def divide(
+    pool: ModelPool, partitioner: Partitioner, module: nn.Module | None = None, freeze: Sequence[str] = ()
+) -> Partition:
+    """The components of a pool: all tensors covered, tied ones together, the frozen ones set apart; no marks yet.
+
+    Raises:
+        PartitionError: the partitioner does not understand these names, or misses some.
+        PoolError: the module ties what a checkpoint holds as two different tensors.
+    """
+    partition = partitioner.split(pool.tensors, module)
+    partition.check_covers(pool.tensors)
+    ties = _ties(pool, module)
+    # Frozen before marked: a part that is split off may be inert. Ties again: one storage cannot be frozen in part.
+    return partition.with_ties(ties).with_frozen(freeze).with_ties(ties)
 
 
 def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
@@ -161,8 +173,12 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
     return (*tied, *(names for names in pool.ties if frozenset(names) not in known))
 
 
-def _probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
-    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all."""
+def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
+    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all.
+
+    Raises:
+        TaskError: the model fails on the held-out data, or gives something else than logits.
+    """
     try:
         sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
         idle, shape = untouched(module.eval().to(numerics.device).float(), sample)

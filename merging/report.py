@@ -133,14 +133,7 @@ class Report:
                 "(it was not scored, or the objective tells no sample apart)"
             )
         for name, pair in self.paired.items():
-            word = "distinguishable" if pair.distinguishable else "not distinguishable"
-            low, high = (100 * bound for bound in pair.interval)
-            lines.append(
-                f"{name}: {pair.gained - pair.lost:+d} of {pair.samples} right "
-                f"({pair.gained} gained, {pair.lost} lost; {100 * pair.difference:+.2f} points, "
-                f"95 % interval {low:+.2f} to {high:+.2f}): {word} from the best "
-                f"single model (McNemar p = {pair.p_value:.2g})"
-            )
+            lines.append(f"{name}: {pair.sentence('the best single model')}")
         if self.certificate is not None:
             lines.append(self.certificate_line(self.certificate))
         return lines

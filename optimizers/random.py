@@ -16,6 +16,9 @@ class Random(Optimizer):
     """Asks the start, then independent uniform points until the budget is spent."""
 
     summary: ClassVar[str] = "uniform random points in the box"
+    paper: ClassVar[str] = "Bergstra & Bengio 2012, https://www.jmlr.org/papers/v13/bergstra12a.html"
+    formula: ClassVar[str] = "x_1 = start; x_t ~ Uniform(lower, upper)"
+    limits: ClassVar[str] = "Learns nothing from its evaluations; hopeless in more than a handful of components."
     batch: ClassVar[bool] = True
 
     def maximize(self, search: Search) -> Solution:

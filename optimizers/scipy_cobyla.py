@@ -23,6 +23,13 @@ class ScipyCobyla(Optimizer):
 
     summary: ClassVar[str] = "SciPy's COBYLA, first step a quarter of the box"
     paper: ClassVar[str] = "Powell 1994, https://doi.org/10.1007/978-94-015-8330-5_4"
+    formula: ClassVar[str] = (
+        "x_{t+1} = argmax of a linear model of the score within radius ρ_t, which shrinks to the tolerance"
+    )
+    limits: ClassVar[str] = (
+        "A local method: it follows one slope. On a plateau of the accuracy it shrinks at once and ends before the "
+        "budget; a larger step helps."
+    )
 
     step: float = option(0.25, "first step, as a share of the box", low=1e-6, high=1.0)
     tolerance: float = option(1e-3, "last step, as a share of the box; reaching it ends the search", low=0.0, high=1.0)

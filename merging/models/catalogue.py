@@ -1,29 +1,30 @@
-"""From ``open_clip:NAME`` or ``python:module:factory`` to a function that builds the module for a pool."""
+"""From ``open_clip:NAME``, ``timm:NAME``, ``torchvision:NAME`` or ``python:module:factory`` to a model's source."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import PoolError, TaskError, unknown
+from merging.errors import TaskError, unknown
+from merging.models.source import ModelSource, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from merging.partition import TensorInfo
     from merging.pool import ModelPool
 
-Builder = Callable[["ModelPool"], "nn.Module"]
-SOURCES = ("open_clip", "python")
+SOURCES = ("open_clip", "timm", "torchvision", "python")
 
 
-def model_builder(spec: str) -> Builder:
-    """The builder for a model's name.
+def model_source(spec: str) -> ModelSource:
+    """The source behind a model's name.
 
     Args:
-        spec: ``open_clip:NAME`` (image tower and linear head, the number of classes read off the checkpoints) or
+        spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``, or
             ``python:module:factory`` (a function without arguments that returns an ``nn.Module``).
 
     Raises:
@@ -31,37 +32,47 @@ def model_builder(spec: str) -> Builder:
     """
     source, _, name = spec.partition(":")
     if source == "open_clip" and name:
-        return open_clip_builder(name)
+        from merging.models.clip import OpenClip
+
+        return OpenClip(name)
+    if source in ("timm", "torchvision") and name:
+        from merging.models.library import Timm, Torchvision
+
+        return Timm(name) if source == "timm" else Torchvision(name)
     if source == "python" and name:
-        factory = import_object(spec)
-        return lambda pool: _called(factory, spec)
-    raise TaskError(str(unknown("model source", spec, SOURCES, "write open_clip:NAME or python:module:factory")))
+        return Python(spec)
+    way_out = "write open_clip:NAME, timm:NAME, torchvision:NAME or python:module:factory"
+    raise TaskError(str(unknown("model source", source if name else spec, SOURCES, way_out)))
 
 
-def open_clip_builder(name: str) -> Builder:
-    """The model-soups classifier on one of open_clip's architectures; nothing is downloaded.
+def model_builder(spec: str) -> Callable[[ModelPool], nn.Module]:
+    """The function that builds a model for a pool (see :func:`model_source`)."""
+    return model_source(spec).build
 
-    OpenAI's weights, and with them model-soups' 72 checkpoints, were trained with QuickGELU: they need
-    ``ViT-B-32-quickgelu``. Plain ``ViT-B-32`` loads them strictly too, and scores wrongly in silence.
-    """
-    import open_clip
 
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
+class Python(ModelSource):
+    """``python:module:factory``: a user's own architecture, whatever its tensors are called."""
 
-    def build(pool: ModelPool) -> nn.Module:
-        from merging.models.clip import clip_classifier
+    def __init__(self, spec: str) -> None:
+        super().__init__(spec)
+        self._factory = import_object(spec)
 
-        head = "classification_head.weight"
-        if head not in pool.tensors:
-            raise PoolError(
-                f"{pool.checkpoints[0].path} has no '{head}'; open_clip:{name} takes checkpoints in the layout of "
-                "model-soups (model.visual.…, classification_head.weight and .bias)"
-            )
-        return clip_classifier(config, pool.tensors[head][0][0], tensors=pool.tensors)
+    def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
+        """Calls the factory; it alone knows the number of classes."""
+        del tensors
+        if classes is not None:
+            raise TaskError(f"{self.spec} decides itself how many classes it has; leave --classes out")
+        return _called(self._factory, self.spec)
 
-    return build
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """ImageNet's mean and standard deviation; any size."""
+        return Preprocessing()
+
+    def build(self, pool: ModelPool) -> nn.Module:
+        """Calls the factory."""
+        del pool
+        return self.module()
 
 
 def import_object(spec: str) -> Any:

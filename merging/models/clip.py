@@ -2,18 +2,25 @@
 
 The text tower's blocks are dropped (``model.transformer.*``) and its other tensors are kept, unused, as in the
 published checkpoints: ViT-B/32 then has 160 keys (Wortsman et al. 2022, https://arxiv.org/abs/2203.05482; Fassold
-2023 partitions exactly these). No weights are downloaded here: an architecture is built, a pool's weights go in.
+2023 partitions exactly these). Models whose text tower is an object of its own (SigLIP: ``model.text.*``) keep the
+image tower alone. No weights are downloaded here: an architecture is built, a pool's weights go in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from merging.errors import PoolError, TaskError, unknown
+from merging.models.source import ModelSource, Preprocessing
+from merging.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
 """What stays of the text tower in the published checkpoints; it reaches no logit."""
@@ -23,31 +30,34 @@ class ClipClassifier(nn.Module):
     """``logits = classification_head(image_features / |image_features|)``.
 
     Args:
-        clip: an open_clip ``CLIP``; its text blocks are removed unless ``keep_text_blocks``.
+        clip: a module whose ``visual`` is an image tower.
+        width: length of the features, open_clip's ``embed_dim``.
         classes: number of output classes.
-        keep_text_blocks: keep ``transformer.*`` for checkpoints that carry it.
 
     Shapes:
         images ``(N, 3, H, W)`` float, already normalised; logits ``(N, classes)``.
     """
 
-    def __init__(self, clip: open_clip.CLIP, classes: int, *, keep_text_blocks: bool = False) -> None:
+    def __init__(self, clip: nn.Module, width: int, classes: int) -> None:
         super().__init__()
-        if not keep_text_blocks:
-            del clip.transformer
         self.model = clip
-        self.classification_head = nn.Linear(_embed_dim(clip), classes)
+        self.classification_head = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of a batch of images."""
-        features = F.normalize(self.model.visual(images), dim=-1)
+        features = F.normalize(self.model.visual(images), dim=-1)  # type: ignore[operator]
         logits: Tensor = self.classification_head(features)
         return logits
 
 
-def _embed_dim(clip: open_clip.CLIP) -> int:
-    projection = clip.text_projection
-    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
+class _Tower(nn.Module):
+    """An image tower alone, under the name that it has in a CLIP, and the scalars that checkpoints may carry."""
+
+    def __init__(self, visual: nn.Module, scalars: Collection[str]) -> None:
+        super().__init__()
+        self.visual = visual
+        for name in scalars:
+            self.register_parameter(name, nn.Parameter(torch.zeros([])))
 
 
 def clip_classifier(
@@ -64,15 +74,86 @@ def clip_classifier(
             leftovers dropped, as these names say. None: the model-soups layout.
         seed: of the initial weights.
     """
+    if "multimodal_cfg" in config:
+        raise TaskError("CoCa's image tower gives tokens besides its features; it is not a classifier's backbone")
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+    wanted = {key: config[key] for key in keys if key in config}
+    apart = bool(config.get("custom_text")) or "hf_model_name" in config["text_cfg"]
+    text = tensors is not None and any(name.startswith(("model.transformer.", "model.text.")) for name in tensors)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = open_clip.CLIP(**{key: config[key] for key in keys if key in config})
-        text_blocks = tensors is not None and any(name.startswith("model.transformer.") for name in tensors)
-        classifier = ClipClassifier(clip, classes, keep_text_blocks=text_blocks)
-    if tensors is not None:
+        clip: nn.Module
+        if apart and not text:
+            vision = CLIPVisionCfg(**config["vision_cfg"])
+            scalars = [n for n in ("logit_scale", "logit_bias") if f"model.{n}" in (tensors or ())]
+            clip = _Tower(_build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False)), scalars)
+        elif apart:
+            bias = {"init_logit_bias": config["init_logit_bias"]} if "init_logit_bias" in config else {}
+            clip = open_clip.CustomTextCLIP(**wanted, **bias)
+        else:
+            clip = open_clip.CLIP(**wanted)
+            if not text:
+                del clip.transformer
+        classifier = ClipClassifier(clip, config["embed_dim"], classes)
+    if tensors is not None and not apart:
         present = {name.split(".")[1] for name in tensors if name.startswith("model.")}
         for leftover in TEXT_LEFTOVERS:
             if leftover not in present:
                 delattr(clip, leftover)
     return classifier
+
+
+class OpenClip(ModelSource):
+    """``open_clip:NAME``: :class:`ClipClassifier` on one of open_clip's image towers.
+
+    OpenAI's weights, and with them model-soups' 72 checkpoints, were trained with QuickGELU: they need
+    ``ViT-B-32-quickgelu``. Plain ``ViT-B-32`` loads them strictly too, and scores wrongly in silence.
+
+    Raises:
+        TaskError: open_clip has no such model.
+    """
+
+    HEAD = "classification_head.weight"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"open_clip:{name}")
+        self.name = name
+        config = open_clip.get_model_config(name)
+        if config is None:
+            raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
+        self.config: dict[str, Any] = config
+
+    def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:
+        """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
+        if classes is None:
+            raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (--classes N)")
+        return clip_classifier(self.config, classes, tensors=tensors)
+
+    def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
+        """The linear head."""
+        del tensors
+        return {self.HEAD: 0}
+
+    def build(self, pool: Any) -> nn.Module:
+        """Builds it for checkpoints in the layout of model-soups.
+
+        Raises:
+            PoolError: they have another layout.
+        """
+        if self.HEAD not in pool.tensors:
+            raise PoolError(
+                f"{pool.checkpoints[0].path} has no '{self.HEAD}'; {self.spec} takes checkpoints in the layout of "
+                "model-soups (model.visual.…, classification_head.weight and .bias)"
+            )
+        return super().build(pool)
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """CLIP's own mean and deviation, or those of the architecture's first published weights (SigLIP: 0.5)."""
+        tags = open_clip.list_pretrained_tags_by_model(self.name)
+        published = open_clip.get_pretrained_cfg(self.name, tags[0]) if tags else {}
+        size = self.config["vision_cfg"]["image_size"]
+        size = int(size if isinstance(size, int) else size[0])
+        mean = tuple(published.get("mean") or open_clip.OPENAI_DATASET_MEAN)
+        std = tuple(published.get("std") or open_clip.OPENAI_DATASET_STD)
+        return Preprocessing(mean, std, size, size, published.get("interpolation") or "bicubic")

@@ -6,38 +6,61 @@ from collections.abc import Mapping
 from typing import Any
 
 from merging.errors import TaskError
-from merging.models.catalogue import model_builder
-from merging.task import Task
-from merging.tasks.npz import Normalise, load_npz
-
-_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+from merging.models.catalogue import model_source
+from merging.models.source import ModelSource
+from merging.task import Split, Task
+from merging.tasks.npz import Normalise, Resize, load_npz
 
 
 def described_task(table: Mapping[str, Any]) -> Task:
     """The task that a [task] table describes.
 
     Args:
-        table: ``model``, ``held_out`` and perhaps ``test``, ``shifts`` (name → data), ``train``, and ``mean`` and
-            ``std`` per channel (default: CLIP's for open_clip models, else ImageNet's).
+        table: ``model``, ``held_out`` and perhaps ``test``, ``shifts`` (name → data), ``train``; ``mean`` and ``std``
+            per channel and ``size`` in pixels (default: the model's own, see :func:`_resize`).
 
     Raises:
         TaskError: a model or a data set that does not exist.
     """
-    mean, std = _CLIP if table["model"].startswith("open_clip:") else _IMAGENET
-    mean, std = table.get("mean") or mean, table.get("std") or std
+    source = model_source(table["model"])
+    own = source.preprocessing
+    mean, std = table.get("mean") or own.mean, table.get("std") or own.std
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise TaskError("mean and std need three numbers each, std above 0")
+    resize, always = _resize(source, table.get("size"))
+
+    def load(data: str) -> Split:
+        return load_npz(data, resize, always=always)
+
     shifts = dict(table.get("shifts", {}))
     if table.get("test") and "test" in shifts:
         raise TaskError("a shifted set is called 'test', as the test set is; give it another name")
     tests = ({"test": table["test"]} if table.get("test") else {}) | shifts
     return Task(
         name=table["model"],
-        build=model_builder(table["model"]),
-        held_out=load_npz(table["held_out"]),
-        tests={name: load_npz(source) for name, source in tests.items()},
+        build=source.build,
+        held_out=load(table["held_out"]),
+        tests={name: load(data) for name, data in tests.items()},
         shifts=tuple(shifts),
         prepare=Normalise(tuple(mean), tuple(std)),
-        train=load_npz(table["train"]) if table.get("train") else None,
+        train=load(table["train"]) if table.get("train") else None,
     )
+
+
+def _resize(source: ModelSource, size: int | None) -> tuple[Resize | None, bool]:
+    """How images are brought to size, and whether always.
+
+    A model that takes one size only gets it. Others take the images as they are stored (a convolutional network at
+    96 pixels costs a fifth of what it does at 224), unless they differ in size, or ``size`` says otherwise.
+    """
+    own = source.preprocessing
+    if size is None:
+        if own.size is None or own.resize is None:
+            return None, False
+        return Resize(own.size, own.resize, own.interpolation), source.fixed_size
+    if size < 1:
+        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more")
+    if own.size is not None and size != own.size and source.fixed_size:
+        raise TaskError(f"size is {size}, but {source.spec} takes images of {own.size} pixels only; leave size out")
+    margin = (own.resize or 1) / (own.size or 1) if own.size else 1.0
+    return Resize(size, round(size * margin), own.interpolation), True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,44 @@ from merging.errors import TaskError, unknown
 from merging.task import Split
 
 
-def load_npz(source: str) -> Split:
+@dataclass(frozen=True)
+class Resize:
+    """The usual preparation for evaluation: shorter side to ``resize``, then a crop of ``size`` from the centre.
+
+    Done once, when images are loaded, on uint8 with antialiasing, as Pillow does it. Images that already have the
+    side ``size`` are left as they are: they have been prepared before.
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bicubic"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``(N, H, W, 3)`` uint8 → ``(N, size, size, 3)`` uint8."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as transforms
+
+        if tuple(images.shape[1:3]) == (self.size, self.size):
+            return images
+        mode = InterpolationMode(self.interpolation)
+        parts = []
+        for part in images.permute(0, 3, 1, 2).split(256):  # bounds the memory of the float copies inside
+            resized = transforms.resize(part.contiguous(), [self.resize], interpolation=mode, antialias=True)
+            parts.append(transforms.center_crop(resized, [self.size, self.size]))
+        return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
+
+
+def load_npz(source: str, resize: Resize | None = None, *, always: bool = True) -> Split:
     """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
 
+    Args:
+        source: file and key.
+        resize: brings images to one size.
+        always: or only those that differ in size.
+
     Raises:
-        TaskError: no such file or key, images of different sizes, or a damaged image (named by its number).
+        TaskError: no such file or key, images of different sizes and no ``resize``, or a damaged image (named by its
+            number).
     """
     name, _, key = source.rpartition(":")
     path = Path(name).expanduser()
@@ -44,7 +78,7 @@ def load_npz(source: str) -> Split:
             if f"{key}_images" in arrays:
                 images = arrays[f"{key}_images"]
             else:
-                images = _decode(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
+                images = _decode(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source, resize)
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
@@ -54,18 +88,25 @@ def load_npz(source: str) -> Split:
         raise TaskError(
             f"{source}: images are {images.dtype} of shape {list(images.shape)}; they must be uint8 (N, H, W, 3)"
         )
-    return Split.of(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    pixels = torch.from_numpy(images)
+    if resize is not None and always and len(pixels):
+        pixels = resize(pixels)
+    return Split.of(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _decode(data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str) -> NDArray[np.uint8]:
-    images = []
+def _decode(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str, resize: Resize | None
+) -> NDArray[np.uint8]:
+    images: list[NDArray[np.uint8]] = []
     for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
         try:
             images.append(np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB")))
         except (UnidentifiedImageError, OSError) as error:
             raise TaskError(f"{source}: image {number} is damaged ({error})") from None
     if len({image.shape for image in images}) > 1:
-        raise TaskError(f"{source}: images differ in size; store them in one size")
+        if resize is None:
+            raise TaskError(f"{source}: images differ in size; store them in one size, or give the [task] a size")
+        images = [resize(torch.from_numpy(image.copy())[None])[0].numpy() for image in images]
     return np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
 
 

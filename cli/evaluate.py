@@ -1,0 +1,150 @@
+"""``merge evaluate``: score a checkpoint, a recipe or a run's result, and compare two of them sample by sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from merging.cli.request import TOML, check_trust, restore
+from merging.cli.run import requested, stop_on_signal
+from merging.errors import RequirementError
+
+if TYPE_CHECKING:
+    from merging.outcome import Outcome, Paired
+
+
+@click.command("evaluate")
+@click.argument("model", metavar="MODEL")
+@click.argument("other", metavar="[OTHER]", required=False)
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
+@click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
+@click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
+@click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
+def command(model: str, other: str | None, **flags: Any) -> None:
+    """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
+
+    Either is a checkpoint, a recipe.json, a run's folder, or the name of a model in the task's own pool. Without
+    --task and merge.toml, the task is the one of the run whose folder is given.
+    """
+    from rich.console import Console
+
+    from merging.cli.resolve import plugins, task_of
+    from merging.cli.terminal import TerminalProgress
+
+    news = Console(stderr=True)
+    request = _request(model, other, flags)
+    with stop_on_signal(news), TerminalProgress(news) as progress:
+        progress.stage("loading torch, model and data")
+        made = plugins(request)
+        task = task_of(request)
+        if task is None:
+            raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
+        from merging.outcome import compare
+        from merging.scoring import evaluate
+
+        found = {}
+        for name in dict.fromkeys([model, *([other] if other else [])]):
+            found[name] = evaluate(
+                _member(name, task), task, splits=flags["splits"], objective=made["objective"],
+                models=flags["models"], device=request["device"], progress=progress,
+            )  # fmt: skip
+    pairs = {}
+    if other is not None:
+        both = {split: (found[model][split], found[other][split]) for split in found[model]}
+        pairs = {split: compare(*two) for split, two in both.items() if all(o.correct is not None for o in two)}
+    if flags["as_json"]:
+        click.echo(json.dumps(_to_json(task.name, request["objective"], found, pairs), indent=1, ensure_ascii=False))
+    else:
+        _show(Console(), found, pairs, model)
+
+
+def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """The task is the flag's, or merge.toml's, or that of a run's folder."""
+    from merging.journal import FILE, read_header
+
+    models = flags["models"]
+    own = requested(flags | {"models": models or ("–",)})  # models given: the built-in task is no default here
+    if own["task"] is not None or (Path(TOML).is_file() and flags["task"] is None):
+        return own
+    folders = [Path(name) for name in (model, other) if name and (Path(name) / FILE).is_file()]
+    if not folders:
+        return own
+    kept = restore(read_header(folders[0] / FILE).get("request"), folders[0])
+    check_trust(kept, str(folders[0]), trusted=flags["trust_code"])
+    chosen = {"task": kept["task"], "folder": kept["folder"], "plugin": [*kept["plugin"], *own["plugin"]]}
+    if flags["objective"] is None:
+        chosen["objective"] = kept["objective"]
+        chosen["options"] = {"objective": kept["options"].get("objective", {})} | own["options"]
+    return own | chosen
+
+
+def _member(name: str, task: Any) -> Any:
+    """A path, or the checkpoint of that name in the task's own pool."""
+    if not Path(name).expanduser().exists() and task.pool is not None:
+        from merging.errors import unknown
+
+        by_name = {checkpoint.name: checkpoint for checkpoint in task.pool().checkpoints}
+        if name in by_name:
+            return by_name[name]
+        if not Path(name).suffix:
+            raise unknown("model", name, by_name, "or name a checkpoint, a recipe.json or a run's folder")
+    return name
+
+
+def _to_json(
+    task: str, objective: str, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    def entry(outcome: Outcome) -> dict[str, Any]:
+        data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
+        if outcome.correct is not None:
+            data |= {"accuracy": outcome.accuracy, "interval": list(outcome.interval)}
+        return data
+
+    data: dict[str, Any] = {"task": task, "objective": objective}
+    data["models"] = [
+        {"model": name, "sets": {split: entry(outcome) for split, outcome in outcomes.items()}}
+        for name, outcomes in found.items()
+    ]
+    if pairs:
+        data["paired"] = {
+            split: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
+            for split, pair in pairs.items()
+        }
+    return data
+
+
+def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired], than: str) -> None:
+    from rich.table import Table
+
+    from merging.cli.terminal import percent
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("samples", justify="right")
+    for name in found:
+        table.add_column(name, justify="right", overflow="fold")
+    outcomes = list(found.values())
+    for split in outcomes[0]:
+        cells = []
+        for each in outcomes:
+            outcome = each[split]
+            cell = percent(outcome.score)
+            if outcome.correct is not None and outcome.score == outcome.accuracy:
+                low, high = outcome.interval
+                cell += f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]"
+            cells.append(cell)
+        table.add_row(split, str(outcomes[0][split].samples), *cells)
+    console.print(table, highlight=False)
+    console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
+    for split, pair in pairs.items():
+        console.print(f"[bold]{split}:[/] {pair.sentence(than)}", highlight=False)

@@ -1,0 +1,225 @@
+"""``merge inspect``: the components of a model, and how the models of a pool lie to each other."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from merging.cli.run import requested, stop_on_signal
+from merging.errors import RequirementError, TaskError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from merging.inspection import Inspection
+
+MATRIX = 16
+"""Pools up to this size are shown as a matrix of distances."""
+
+
+@click.command(
+    "inspect",
+    epilog="Without --model, --models and merge.toml, the pool of the built-in task 'digits' is inspected.",
+)
+@click.option("--model", metavar="SPEC", help="An architecture without checkpoints: open_clip:NAME, timm:NAME, …")
+@click.option("--classes", type=int, metavar="N", help="Outputs of its head, where the architecture leaves that open.")
+@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
+@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option(
+    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
+)
+@click.option("-o", "--option", "options", multiple=True, metavar="partitioner.KEY=VALUE", help="Its options.")
+@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
+@click.option(
+    "--barriers", type=click.Choice(["none", "best", "all"]), default="best", show_default=True,
+    help="Score midpoints: of the best model with each other, of all pairs, or none (needs a task).",
+)  # fmt: skip
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--tensors", is_flag=True, help="List every component's tensors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+def command(**flags: Any) -> None:
+    """Look at a model, or at a pool, under a partition.
+
+    A model: components with their tensors and parameters, and which are inert (reach no output). A pool: that, and
+    duplicates, distances, cosines with --base, and how far midpoints fall below their two ends.
+    """
+    from rich.console import Console
+
+    if flags["classes"] is not None and (flags["model"] is None or flags["classes"] < 1):
+        raise RequirementError("--classes is the number of outputs, 1 or more, of the architecture named by --model")
+    console, news = Console(), Console(stderr=True)
+    found = _inspect(flags, news)
+    if flags["as_json"]:
+        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show(console, found, tensors=flags["tensors"])
+
+
+def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
+    from merging.cli.resolve import plugins, task_and_pool
+    from merging.cli.terminal import TerminalProgress
+
+    bare = ("–",) if flags["model"] is not None else ()  # models given: the built-in task is no default then
+    request = requested(flags | {"models": flags["models"] or bare})
+    with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+        if not flags["as_json"] or news.is_terminal:
+            progress.stage("loading torch and plug-ins")
+        made = plugins(request)
+        if flags["model"] is not None and not flags["models"]:
+            return _architecture(flags, made["partitioner"])
+        from merging.inspection import inspect_pool
+
+        task, pool = task_and_pool(request, frozenset())
+        module = example = None
+        if task is None and flags["model"] is not None:
+            from merging.models.catalogue import model_source
+
+            source = model_source(flags["model"])
+            module, example = source.build(pool), source.example()
+        return inspect_pool(
+            pool, made["partitioner"], task=task, module=module, example=example, freeze=request["freeze"],
+            barriers=flags["barriers"], device=request["device"], progress=progress, should_stop=should_stop,
+        )  # fmt: skip
+
+
+def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
+    """A bare architecture; on the meta device where it can run there: no weights, no arithmetic."""
+    import torch
+
+    from merging.inspection import inspect_module
+    from merging.models.catalogue import model_source
+
+    source = model_source(flags["model"])
+    try:
+        with torch.device("meta"):
+            module = source.module(flags["classes"])
+        return inspect_module(module.to("meta"), partitioner, source.example().to("meta"))
+    except (NotImplementedError, RuntimeError):  # it looks at values, which meta tensors do not have
+        pass
+    try:
+        return inspect_module(source.module(flags["classes"]), partitioner, source.example())
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # a user's model may need other inputs
+        raise TaskError(f"'{flags['model']}' cannot take an image batch ({str(error).splitlines()[0]})") from None
+
+
+def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
+    from rich.table import Table
+
+    if found.pool:
+        _show_pool(console, found)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("component")
+    columns = ["tensors", "parameters", *(["spread"] if found.geometry else [])]
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for index, component in enumerate(found.partition.components):
+        numbers = [str(len(component.tensors)), f"{found.parameters(component):,}"]
+        if found.geometry:
+            numbers.append(f"{100 * found.geometry.spread[index]:.2f} %")
+        idle = component.inert or component.frozen or component.constant
+        table.add_row(component.name, *numbers, _state(found, index), style="dim" if idle else None)
+        for name in component.tensors if tensors else ():
+            shape, dtype = found.tensors[name]
+            table.add_row(f"  {name}", "", " × ".join(map(str, shape)) or "scalar", dtype, style="dim")
+    console.print(table)
+    total = sum(found.parameters(component) for component in found.partition.components)
+    active = f", {len(found.partition.active)} active" if found.marked else ""
+    plural = "" if len(found.partition) == 1 else "s"
+    console.print(
+        f"{len(found.partition)} component{plural}{active}; {len(found.tensors)} tensors, {total:,} parameters",
+        highlight=False,
+    )
+    if not found.marked:
+        console.print("Which are inert is not known: name the architecture with --model, or a --task.", style="dim")
+    for group in found.ties:
+        console.print(f"tied: {', '.join(group)}", highlight=False)
+    for note in found.notes:
+        console.print(f"[yellow]note:[/] {note}", highlight=False)
+
+
+def _state(found: Inspection, index: int) -> str:
+    component = found.partition.components[index]
+    if component.inert or component.frozen:
+        return "inert" if component.inert else "frozen"
+    return "equal in all models" if component.constant else "active" if found.marked else ""
+
+
+def _show_pool(console: Console, found: Inspection) -> None:
+    from rich.table import Table
+
+    from merging.cli.terminal import percent
+
+    geometry, names = found.geometry, found.pool
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("model")
+    with_best = {b.second if b.first == _best(found) else b.first: b for b in found.barriers if _best(found) in
+                 (b.first, b.second)}  # fmt: skip
+    heads = ["held-out"] if found.scores else []
+    heads += ["midpoint with best", "barrier"] if with_best else []
+    heads += ["from base"] if geometry and geometry.from_base is not None else []
+    heads += ["nearest", "farthest"] if geometry else []
+    for head in heads:
+        table.add_column(head, justify="right")
+    for i, name in enumerate(names):
+        row = [percent(found.scores[i])] if found.scores else []
+        if with_best:
+            barrier = with_best.get(name)
+            row += [percent(barrier.midpoint), f"{100 * barrier.height:+.2f}"] if barrier else ["best", ""]
+        if geometry is not None:
+            row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []
+            others = [geometry.distances[i, j] for j in range(len(names)) if j != i]
+            row += [f"{100 * value / geometry.norm:.2f} %" for value in (min(others), max(others))]
+        table.add_row(str(i), name, *row)
+    console.print(table)
+    if geometry is not None and len(names) <= MATRIX:
+        _show_matrix(console, found)
+    for group in found.duplicates:
+        console.print(f"[yellow]duplicates:[/] {', '.join(group)} hold the same weights", highlight=False)
+    if len(found.barriers) > len(names):
+        worst = max(found.barriers, key=lambda b: b.height)
+        console.print(
+            f"highest barrier of {len(found.barriers)} pairs: {100 * worst.height:+.2f} points between "
+            f"{worst.first} and {worst.second}", highlight=False,
+        )  # fmt: skip
+    console.print()
+
+
+def _best(found: Inspection) -> str:
+    return found.pool[max(range(len(found.scores)), key=lambda i: (found.scores[i], -i))] if found.scores else ""
+
+
+def _show_matrix(console: Console, found: Inspection) -> None:
+    """Distances in percent of the weights' own length, below the diagonal; cosines (or midpoints) above it."""
+    from rich.table import Table
+
+    geometry, n = found.geometry, len(found.pool)
+    assert geometry is not None  # noqa: S101 (for the type checker)
+    midpoints = {frozenset((b.first, b.second)): b.midpoint for b in found.barriers}
+    every = len(midpoints) == n * (n - 1) // 2 and n > 2
+    above = "midpoint's held-out score in %" if every else "cosine of the differences from the base"
+    title = "below the diagonal: distance in % of the weights' length"
+    table = Table(box=None, pad_edge=False, title_justify="left", header_style="bold", padding=(0, 1, 0, 0),
+                  title=title + (f"; above: {above}" if every or geometry.cosines is not None else ""))  # fmt: skip
+    table.add_column("")
+    for j in range(n):
+        table.add_column(str(j), justify="right")
+    for i in range(n):
+        row = []
+        for j in range(n):
+            if j < i:
+                row.append(f"{100 * geometry.distances[i, j] / geometry.norm:.2f}")
+            elif j > i and every:
+                row.append(f"{100 * midpoints[frozenset((found.pool[i], found.pool[j]))]:.1f}")
+            elif j > i and geometry.cosines is not None:
+                row.append(f"[cyan]{geometry.cosines[i, j]:.2f}[/]")
+            else:
+                row.append("·" if i == j else "")
+        table.add_row(str(i), *row)
+    console.print(table)

@@ -1,0 +1,76 @@
+"""How the models of a pool lie to each other: distances, and cosines where the base is known.
+
+One pass over the files: for every component the Gram matrix of the models' differences from a centre, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from merging.partition import Partition
+from merging.pool import ModelPool
+
+_CHUNK = 1 << 20
+"""Elements of each model that are compared at a time: bounds memory to models × 8 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """How the models of a pool lie to each other.
+
+    Attributes:
+        distances: ``‖θ_i − θ_j‖₂`` over all tensors that are averaged, shape ``(n, n)``.
+        norm: length of the centre, to compare distances with.
+        from_base: ``‖θ_i − base‖``, shape ``(n,)``, where the pool has a base.
+        cosines: between the differences from the base, shape ``(n, n)``; NaN for a model that equals its base.
+        spread: per component, root mean square distance of the models from their mean, relative to the centre's
+            length there; shape ``(components,)``.
+    """
+
+    distances: NDArray[np.float64]
+    norm: float
+    from_base: NDArray[np.float64] | None
+    cosines: NDArray[np.float64] | None
+    spread: NDArray[np.float64]
+
+
+def measure(pool: ModelPool, partition: Partition) -> Geometry:
+    """Distances, and cosines where there is a base; every file is read once, a chunk of a tensor at a time.
+
+    The centre is the base, or else the first model: differences are small against the weights, and subtracting first
+    keeps their digits.
+    """
+    n = len(pool)
+    grams = np.zeros((len(partition), n, n))
+    lengths = np.zeros(len(partition))
+    done: set[str] = set()
+    tied = {name: group[0] for group in pool.ties for name in group}
+    for column, component in enumerate(partition.components):
+        for name in component.tensors:
+            home = tied.get(name, name)
+            if name not in pool.mixable or home in done:
+                continue
+            done.add(home)
+            centre = (pool.base or pool.checkpoints[0]).read(name).reshape(-1)
+            members = [checkpoint.read(name).reshape(-1) for checkpoint in pool.checkpoints]
+            for start in range(0, len(centre), _CHUNK):
+                part = centre[start : start + _CHUNK].double()
+                rows = torch.stack([member[start : start + _CHUNK].double() - part for member in members])
+                grams[column] += (rows @ rows.T).numpy()
+                lengths[column] += float(part @ part)
+    gram = grams.sum(0)
+    own = np.diag(gram)
+    squares = np.maximum(own[:, None] + own[None, :] - 2 * gram, 0.0)
+    scatter = np.trace(grams, axis1=1, axis2=2) / n - grams.sum((1, 2)) / n**2
+    spread = np.sqrt(np.maximum(scatter, 0.0) / np.where(lengths > 0, lengths, 1.0))
+    distances, away = np.sqrt(squares), np.sqrt(own)
+    np.fill_diagonal(distances, 0.0)
+    if pool.base is None:
+        return Geometry(distances, float(np.sqrt(lengths.sum())), None, None, spread)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = gram / np.outer(away, away)
+    return Geometry(distances, float(np.sqrt(lengths.sum())), away, cosines, spread)

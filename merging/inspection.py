@@ -1,0 +1,240 @@
+"""``merging.inspect``: what a partition makes of a model, and how the models of a pool lie to each other.
+
+Barriers (Frankle et al. 2020, https://arxiv.org/abs/1912.05671) need a task: how far the midpoint of two models falls
+below the mean of the two.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from merging.evaluator import Evaluator
+from merging.geometry import Geometry, measure
+from merging.interfaces import Objective, Partitioner, Progress
+from merging.journal import Journal
+from merging.live import LiveModel, check_fits, untouched
+from merging.numerics import Numerics
+from merging.objectives.accuracy import Accuracy
+from merging.partition import Component, Partition, TensorInfo
+from merging.plan import divide, probe
+from merging.pool import ModelPool
+from merging.progress import Silent
+from merging.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from merging.task import Task
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Two models and the average of them, scored on the held-out data.
+
+    Attributes:
+        first, second: their names.
+        ends: their scores.
+        midpoint: the score of ``(first + second) / 2``.
+    """
+
+    first: str
+    second: str
+    ends: tuple[float, float]
+    midpoint: float
+
+    @property
+    def height(self) -> float:
+        """How far the midpoint lies below the mean of the ends; negative where averaging helps."""
+        return sum(self.ends) / 2 - self.midpoint
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """What :func:`inspect_module` and :func:`inspect_pool` found; ``to_json`` is what ``merge inspect --json`` prints.
+
+    Attributes:
+        partition: with inert and constant components marked, as far as they are known.
+        tensors: name → (shape, dtype name).
+        marked: whether the model was there to tell inert components.
+        pool: names of the checkpoints, in order; empty for a bare architecture.
+        duplicates: groups of checkpoints with the same weights.
+        ties: groups of tensors that are one.
+        geometry: distances in the pool, from two checkpoints on.
+        scores: held-out score of each checkpoint, where a task is there.
+        barriers: of the pairs that were asked for.
+        notes: what the partition and the files say.
+    """
+
+    partition: Partition
+    tensors: dict[str, TensorInfo]
+    marked: bool
+    pool: tuple[str, ...] = ()
+    duplicates: tuple[tuple[str, ...], ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
+    geometry: Geometry | None = None
+    scores: tuple[float, ...] = ()
+    barriers: tuple[Barrier, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def parameters(self, component: Component) -> int:
+        """Number of elements of a component's tensors."""
+        return sum(int(np.prod(self.tensors[name][0], dtype=np.int64)) for name in component.tensors)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; ``inert`` and ``active`` are null where no model was there to tell."""
+        components: list[dict[str, Any]] = [
+            {
+                "name": c.name,
+                "tensors": len(c.tensors),
+                "parameters": self.parameters(c),
+                "inert": c.inert if self.marked else None,
+                "constant": c.constant,
+                "frozen": c.frozen,
+                "active": c.active if self.marked else None,
+                "tensor_names": list(c.tensors),
+            }
+            for c in self.partition.components
+        ]
+        found: dict[str, Any] = {
+            "components": components,
+            "tensors": len(self.tensors),
+            "parameters": sum(self.parameters(c) for c in self.partition.components),
+            "active_components": len(self.partition.active) if self.marked else None,
+            "ties": [list(group) for group in self.ties],
+            "notes": list(self.notes),
+        }
+        if not self.pool:
+            return found
+        found |= {"pool": list(self.pool), "duplicates": [list(group) for group in self.duplicates]}
+        if self.geometry is not None:
+            geometry = self.geometry
+            for entry, spread in zip(components, geometry.spread, strict=True):
+                entry["spread"] = float(spread)
+            found |= {"norm": geometry.norm, "distances": geometry.distances.tolist()}
+            if geometry.from_base is not None and geometry.cosines is not None:
+                cosines = [[None if np.isnan(v) else float(v) for v in row] for row in geometry.cosines]
+                found |= {"from_base": geometry.from_base.tolist(), "cosines": cosines}
+        if self.scores:
+            found["scores"] = dict(zip(self.pool, self.scores, strict=True))
+        if self.barriers:
+            found["barriers"] = [
+                {"first": b.first, "second": b.second, "ends": list(b.ends), "midpoint": b.midpoint, "height": b.height}
+                for b in self.barriers
+            ]
+        return found
+
+
+def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.Tensor) -> Inspection:
+    """Divides a bare architecture; no checkpoint is needed.
+
+    Args:
+        module: may lie on the ``meta`` device: nothing but shapes is computed there.
+        partitioner: which tensors share a factor.
+        example: a small batch as the model takes it, on the module's device.
+
+    Raises:
+        PartitionError: the partitioner does not understand these names, or misses some.
+    """
+    state = module.state_dict(keep_vars=True)
+    tensors = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
+    homes: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        homes.setdefault(id(tensor), []).append(name)
+    ties = tuple(tuple(names) for names in homes.values() if len(names) > 1)
+    partition = partitioner.split(tensors, module)
+    partition.check_covers(tensors)
+    idle, _ = untouched(module.eval(), example)
+    partition = partition.with_ties(ties).with_marks(untouched=idle)
+    return Inspection(partition, tensors, marked=True, ties=ties, notes=partition.notes)
+
+
+def inspect_pool(
+    pool: ModelPool,
+    partitioner: Partitioner,
+    *,
+    task: Task | None = None,
+    module: nn.Module | None = None,
+    example: torch.Tensor | None = None,
+    freeze: Sequence[str] = (),
+    barriers: Literal["none", "best", "all"] = "best",
+    objective: Objective | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Inspection:
+    """Divides a pool's model and compares its checkpoints.
+
+    Args:
+        pool: the checkpoints.
+        partitioner: which tensors share a factor.
+        task: tells inert components, and scores models and midpoints on its held-out data.
+        module: an architecture, which tells inert components where there is no task.
+        example: a batch for it.
+        freeze: regular expressions, as for a run.
+        barriers: of the best model with every other, of all pairs, or none; without a task there are none.
+        objective: what barriers are measured in; default: top-1 accuracy.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: told what happens.
+        should_stop: asked between batches.
+
+    Raises:
+        MergingError: pool, partitioner, task and model do not fit together.
+    """
+    progress = progress or Silent()
+    progress.stage("reading the models")
+    module = task.build(pool) if task is not None else module
+    partition = divide(pool, partitioner, module, freeze)
+    equal = pool.constant if len(pool) > 1 else frozenset()
+    scores: tuple[float, ...] = ()
+    found: tuple[Barrier, ...] = ()
+    idle: Any = ()
+    if module is not None:
+        check_fits(module, pool)
+    if task is not None and module is not None:
+        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
+        with numerics.applied():
+            idle = probe(module, task, numerics)
+            partition = partition.with_marks(untouched=idle, equal=equal)
+            if barriers != "none":
+                live = LiveModel(module, pool, partition, numerics.device)
+                evaluator = Evaluator(
+                    live, task, objective or Accuracy(), numerics, Journal(None), should_stop=should_stop
+                )
+                scores, found = _barriers(evaluator, pool, partition, barriers == "all", progress)
+    else:
+        if module is not None and example is not None:
+            idle, _ = untouched(module.eval(), example)
+        partition = partition.with_marks(untouched=idle, equal=equal)
+    progress.stage("comparing the models")
+    geometry = measure(pool, partition) if len(pool) > 1 else None
+    files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
+    return Inspection(
+        partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
+        scores, found, (*partition.notes, *files),
+    )  # fmt: skip
+
+
+def _barriers(
+    evaluator: Evaluator, pool: ModelPool, partition: Partition, every: bool, progress: Progress
+) -> tuple[tuple[float, ...], tuple[Barrier, ...]]:
+    """Scores of the models, and of the midpoints of all pairs or of those with the best model."""
+    n = len(pool)
+    progress.stage("scoring models and midpoints", n + (n * (n - 1) // 2 if every else n - 1))
+
+    def score(*indices: int) -> float:
+        recipe = Recipe.mean([pool.ingredients[i] for i in indices], partition)
+        outcome = evaluator.evaluate(recipe)
+        progress.advance()
+        return outcome.score
+
+    ends = tuple(score(i) for i in range(n))
+    best = max(range(n), key=lambda i: (ends[i], -i))
+    pairs = itertools.combinations(range(n), 2) if every else ((best, i) for i in range(n) if i != best)
+    names = pool.names
+    return ends, tuple(Barrier(names[i], names[j], (ends[i], ends[j]), score(i, j)) for i, j in pairs)

@@ -1,0 +1,115 @@
+"""``merging.evaluate``: what one model, merged or not, scores on a task's sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from merging.arithmetic import materialise
+from merging.checkpoint import Checkpoint, content_hash
+from merging.errors import RecipeError, unknown
+from merging.evaluator import Evaluator
+from merging.interfaces import Objective, Progress, WholeModelObjective
+from merging.journal import Journal
+from merging.live import LiveModel, check_fits
+from merging.numerics import Numerics
+from merging.objectives.accuracy import Accuracy
+from merging.outcome import Outcome
+from merging.output import MODELS, RECIPE, read_recipe
+from merging.partitioners.whole import Whole
+from merging.plan import probe
+from merging.pool import ModelPool
+from merging.progress import Silent
+from merging.recipe import Recipe, Weights
+from merging.task import HELD_OUT, Task
+
+
+def evaluate(
+    model: Checkpoint | Path | str,
+    task: Task,
+    *,
+    splits: Sequence[str] = (),
+    objective: Objective | WholeModelObjective | None = None,
+    models: Sequence[Path | str] = (),
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Outcome]:
+    """Scores a checkpoint, a recipe or a run's result; nothing is written.
+
+    Args:
+        model: a checkpoint; a ``recipe.json``, which is rebuilt first; or a run's folder (its model file).
+        task: the architecture and the data.
+        splits: which sets; default: the held-out data and every test set.
+        objective: what the score is; default: top-1 accuracy.
+        models: where a recipe's ingredients are; default: where they were.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: told what happens.
+
+    Returns:
+        Set → outcome. Two of them on one task can be paired: :func:`merging.outcome.compare`.
+
+    Raises:
+        MergingError: no such model or set, or a model that the task's architecture cannot take.
+    """
+    progress = progress or Silent()
+    names = check_splits(task, splits)
+    progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
+    pool, merged = open_model(model, models)
+    module = task.build(pool)
+    check_fits(module, pool)
+    numerics = Numerics.choose(device, sum(parameter.numel() for parameter in module.parameters()))
+    with numerics.applied():
+        probe(module, task, numerics)
+        live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device)
+        evaluator = Evaluator(live, task, objective or Accuracy(), numerics, Journal(None))
+        progress.stage("scoring", len(names))
+        found = {}
+        for name in names:
+            found[name] = evaluator.evaluate(merged, name)
+            progress.advance()
+    return found
+
+
+def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The names of a task's sets that are asked for; all that score when none is.
+
+    Raises:
+        UnknownNameError: the task has no such set.
+    """
+    scored = (HELD_OUT, *task.tests)
+    known = (*scored, *(["train"] if task.train is not None else []))
+    for name in wanted:
+        if name not in known:
+            raise unknown(f"set of task '{task.name}':", name, known)
+    return tuple(dict.fromkeys(wanted)) or scored
+
+
+def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()) -> tuple[ModelPool, Recipe | Weights]:
+    """A model and the pool that it can be read from.
+
+    Raises:
+        MergingError: it is none, or a recipe's ingredients are no longer there.
+    """
+    path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
+    if path.is_dir():
+        written = [path / name for name in MODELS.values() if (path / name).is_file()]
+        path = written[0] if written else path / RECIPE
+    if path.suffix != ".json":
+        pool = ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)])
+        return pool, Recipe.single(pool.ingredients[0], Whole().split(pool.tensors))
+    recipe = read_recipe(path)
+    pool = ModelPool.open(models) if models else pool_of(recipe)
+    tensors = materialise(recipe, pool)
+    return pool, Weights(tensors, recipe.ingredients, "recipe", {}, content_hash(tensors))
+
+
+def pool_of(recipe: Recipe) -> ModelPool:
+    """The checkpoints of a recipe, where they were when it was written.
+
+    Raises:
+        RecipeError: one is no longer there.
+    """
+    lost = [ingredient for ingredient in recipe.ingredients if not Path(ingredient.file).is_file()]
+    if lost:
+        raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
+    return ModelPool([Checkpoint(ingredient.file, ingredient.name) for ingredient in recipe.ingredients])

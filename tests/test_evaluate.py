@@ -1,0 +1,109 @@
+"""``merge evaluate``: the same numbers as a run's report, and paired comparisons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from merging.outcome import Outcome
+from merging.testing import tiny_task
+from tests.conftest import TASK, Merge
+
+
+@pytest.fixture
+def run(merge: Merge, tiny: list[str], tmp_path: Path) -> Path:
+    ran = merge(*tiny, "--strategy", "greedy", "--output", "out")
+    assert ran.code == 0, ran.err
+    return tmp_path / "out"
+
+
+def test_a_run_scores_as_its_report_says(merge: Merge, run: Path, pool_folder: Path) -> None:
+    """The folder, its model and its recipe are the same model; the task is the run's own."""
+    report = json.loads((run / "report.json").read_text())
+    row = next(row for row in report["rows"] if row["strategy"] == "greedy")
+    for what in (run, run / "model.safetensors", run / "recipe.json"):
+        ran = merge("evaluate", what, *([] if what == run else ["--task", TASK]), "--json", "--trust-code")
+        assert ran.code == 0, ran.err
+        sets = json.loads(ran.out)["models"][0]["sets"]
+        assert sets["held-out"]["score"] == row["held_out"]
+        assert {name: sets[name]["score"] for name in ("test", "shifted")} == row["tests"]
+
+
+def test_two_models_are_compared_sample_by_sample(merge: Merge, pool_folder: Path) -> None:
+    files = [pool_folder / f"model_{number}.safetensors" for number in (0, 3)]
+    ran = merge("evaluate", *files, "--task", TASK, "--split", "test", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    task = tiny_task()
+    hits = []
+    for file in files:
+        module = task.build(None)  # type: ignore[arg-type]
+        module.load_state_dict(load_file(file))
+        hits.append(module.eval()(task.tests["test"].inputs).argmax(1) == task.tests["test"].labels)
+    assert [m["sets"]["test"]["accuracy"] for m in found["models"]] == [float(h.double().mean()) for h in hits]
+    pair = found["paired"]["test"]
+    assert pair["gained"] == int((hits[1] & ~hits[0]).sum())
+    assert pair["lost"] == int((hits[0] & ~hits[1]).sum())
+    assert list(found["paired"]) == ["test"]
+
+
+def test_members_of_the_tasks_own_pool_go_by_name(merge: Merge) -> None:
+    ran = merge("evaluate", "finetuned_00", "finetuned_01", "--task", "digits", "--split", "held-out")
+    assert ran.code == 0, ran.err
+    assert "96.00 %" in ran.out
+    assert "from finetuned_00" in ran.out.replace("\n", " ")
+
+
+def test_other_objectives_score_too(merge: Merge, pool_folder: Path) -> None:
+    ran = merge("evaluate", pool_folder / "model_0.safetensors", "--task", TASK, "--objective", "nll", "--json")
+    assert ran.code == 0, ran.err
+    entry = json.loads(ran.out)["models"][0]["sets"]["test"]
+    assert entry["score"] < 0 < entry["accuracy"]
+
+
+def test_wilson_interval_against_the_formula() -> None:
+    import numpy as np
+
+    outcome = Outcome(0.9, 100, np.packbits(np.arange(100) < 90))
+    z, p, n = 1.959963984540054, 0.9, 100
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    assert outcome.interval == pytest.approx((centre - half, centre + half))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.safetensors", "--task", TASK], "no such checkpoint"),
+        (["finetuned_99", "--task", "digits"], "did you mean 'finetuned_09'"),
+        (["M", "--task", TASK, "--split", "tset"], "did you mean 'test'"),
+        (["M"], "nothing to score on"),
+        (["M", "--task", "digits"], "does not fit"),
+        (["M", "--task", TASK, "--objective", "acuracy"], "did you mean 'accuracy'"),
+        (["R", "--task", TASK], "pass --models"),
+    ],
+)
+def test_mistakes_are_one_line(
+    merge: Merge, pool_folder: Path, tmp_path: Path, run: Path, arguments: list[str], said: str
+) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    for ingredient in recipe["ingredients"]:
+        ingredient["file"] = "/gone/away.safetensors"
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    torch.save({}, tmp_path / "empty.pt")
+    known = {"M": str(pool_folder / "model_0.safetensors"), "R": str(tmp_path / "recipe.json")}
+    ran = merge("evaluate", *(known.get(argument, argument) for argument in arguments))
+    assert ran.code == 2, ran.out
+    errors = [line for line in ran.err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert said in errors[0]
+
+
+def test_a_runs_python_task_needs_trust(merge: Merge, run: Path) -> None:
+    ran = merge("evaluate", run)
+    assert ran.code == 2
+    assert "--trust-code" in ran.err
