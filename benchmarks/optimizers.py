@@ -68,7 +68,8 @@ def render(data: dict[str, Any]) -> str:
     for row in data["rows"]:
         scores = " | ".join(f"{100 * row[key]:.2f}" for key in ("held_out", "test", "shifted"))
         lines.append(
-            f"| {row['optimizer']} | {row['evaluations']} | {row['wall_seconds']:.0f} | {row['ingredients']} | {scores} |"
+            f"| {row['optimizer']} | {row['evaluations']} | {row['wall_seconds']:.0f} "
+            f"| {row['ingredients']} | {scores} |"
         )
     return "\n".join(lines)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from merging.outcome import compare as compare
     from merging.partition import Component as Component
     from merging.partition import Partition as Partition
+    from merging.partitioners.block import Block as Block
     from merging.partitioners.clip import ClipC8 as ClipC8
     from merging.partitioners.clip import ClipC15 as ClipC15
     from merging.partitioners.clip import ClipC26 as ClipC26
@@ -86,6 +87,7 @@ _HOMES = {
     "models.catalogue": "model_source",
     "outcome": "Outcome Solution compare",
     "partition": "Component Partition",
+    "partitioners.block": "Block",
     "partitioners.clip": "ClipC8 ClipC15 ClipC26",
     "partitioners.custom": "Custom",
     "partitioners.layer": "Layer",

@@ -1,7 +1,9 @@
 """The block hierarchy of a CLIP image classifier at three depths (Fassold 2023, §3: C8, C15, C26).
 
 On open_clip's ViT-B/32 without text blocks these give 8, 15 and 26 components, of which 3, 9 and 20 are active:
-the text tower's leftovers reach no logit.
+the text tower's leftovers reach no logit. Other towers have the same hierarchy with other parts: ResNets
+(``layer1`` … ``layer4``, ``attnpool``) and timm's models (``trunk.patch_embed``, ``trunk.blocks``, …); C26 then has as
+many blocks as the tower.
 """
 
 from __future__ import annotations
@@ -22,9 +24,23 @@ if TYPE_CHECKING:
 # The order of the components: that of the published code, which is the order of open_clip's own state dict.
 _TEXT_FIRST = ("positional_embedding", "text_projection", "logit_scale")
 _VISUAL = ("class_embedding", "positional_embedding", "proj", "conv1", "ln_pre", "transformer", "ln_post")
+_RESNET = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "layer1", "layer2", "layer3", "layer4", "attnpool")
+_TRUNK = (
+    "cls_token",
+    "reg_token",
+    "pos_embed",
+    "patch_embed",
+    "stem",
+    "norm_pre",
+    "blocks",
+    "stages",
+    "layers",
+    "norm",
+)
+_OTHER = (*_RESNET, *(f"trunk.{part}" for part in _TRUNK), "trunk", "head")
 _TEXT_LAST = ("transformer", "token_embedding", "ln_final.weight", "ln_final.bias", "ln_final")
 _HEAD = ("classification_head.weight", "classification_head.bias")
-_ORDER = (*_TEXT_FIRST, *(f"visual.{part}" for part in _VISUAL), "visual", *_TEXT_LAST, *_HEAD)
+_ORDER = (*_TEXT_FIRST, *(f"visual.{part}" for part in (*_VISUAL, *_OTHER)), "visual", *_TEXT_LAST, *_HEAD)
 _TEXT = (*_TEXT_FIRST, "token_embedding", "ln_final")
 
 
@@ -32,7 +48,11 @@ _TEXT = (*_TEXT_FIRST, "token_embedding", "ln_final")
 class _ClipPartitioner(Partitioner):
     """Groups by the leading parts of a tensor's name, taken without the prefix ``model.``."""
 
-    paper: ClassVar[str] = "Fassold 2023, §3 (C8, C15, C26)"
+    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    limits: ClassVar[str] = (
+        "For CLIP image classifiers in the layout of model-soups (visual.…, classification_head). The numbers of "
+        "components are those of ViT-B/32; other towers have as many as they have parts."
+    )
     example_tensors: ClassVar[tuple[str, ...]] = (
         *(f"model.{part}" for part in _TEXT_FIRST),
         *(f"model.visual.{part}" for part in ("class_embedding", "proj", "conv1.weight", "ln_pre.weight")),
@@ -62,13 +82,23 @@ class _ClipPartitioner(Partitioner):
         raise NotImplementedError
 
 
-def _rank(component: str) -> tuple[int, int, str]:
-    """Published blocks first come in their order; residual blocks by number; anything else last, by name."""
-    block = re.search(r"\.resblocks\.(\d+)$", component)
-    stem = component[: component.index(".resblocks.")] if block else component
-    known = next((part for part in _ORDER if stem == part or stem.startswith(part + ".")), None)
+def _rank(component: str) -> tuple[int, tuple[int, ...], str]:
+    """Published blocks first come in their order; numbered blocks by number; anything else last, by name."""
+    known = next((part for part in _ORDER if component == part or component.startswith(part + ".")), None)
     place = _ORDER.index(known) if known else len(_ORDER)
-    return (place, int(block[1]) if block else -1, "" if known in _TEXT_LAST else component)
+    numbers = tuple(int(part) for part in component.split(".") if part.isdecimal())
+    return place, numbers, "" if known in _TEXT_LAST else component
+
+
+_BLOCK = re.compile(
+    r"visual\.(transformer\.resblocks\.\d+|layer\d+\.\d+|trunk\.(stages|layers)\.\d+\.blocks\.\d+|trunk\.(blocks|layers)\.\d+)"
+)
+"""Residual blocks, by the names that open_clip's towers give them."""
+
+
+def _part(name: str) -> str:
+    """``visual.ln_post.weight`` → ``visual.ln_post``; a timm trunk's parts lie one level deeper."""
+    return ".".join(name.split(".")[: 3 if name.startswith("visual.trunk.") else 2])
 
 
 @partitioners.register("clip-c8")
@@ -77,6 +107,7 @@ class ClipC8(_ClipPartitioner):
     """The whole image tower as one component, text leftovers, head weight and bias."""
 
     summary: ClassVar[str] = "image tower, text leftovers, head weight, head bias (8 components, 3 active)"
+    formula: ClassVar[str] = "visual | classification_head.weight | classification_head.bias | every text leftover"
 
     def _component(self, name: str) -> str:
         return name if name in _HEAD else name.split(".")[0]
@@ -89,8 +120,10 @@ class ClipC15(_ClipPartitioner):
 
     summary: ClassVar[str] = "the image tower in its seven parts (15 components, 9 active)"
 
+    formula: ClassVar[str] = "visual.P a component for each part P of the image tower; the rest as in clip-c8"
+
     def _component(self, name: str) -> str:
-        return ".".join(name.split(".")[:2])
+        return _part(name)
 
 
 @partitioners.register("clip-c26")
@@ -99,7 +132,7 @@ class ClipC26(_ClipPartitioner):
     """As clip-c15, with every residual block of the image transformer a component of its own."""
 
     summary: ClassVar[str] = "as clip-c15, every residual block of its own (26 components, 20 active)"
+    formula: ClassVar[str] = "visual.transformer.resblocks.k a component for each block k; the rest as in clip-c15"
 
     def _component(self, name: str) -> str:
-        block = re.match(r"visual\.transformer\.resblocks\.\d+", name)
-        return block[0] if block else ".".join(name.split(".")[:2])
+        return block[0] if (block := _BLOCK.match(name)) else _part(name)

@@ -28,6 +28,11 @@ class Custom(Partitioner):
     """
 
     summary: ClassVar[str] = "components by ordered regular expressions over tensor names"
+    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    formula: ClassVar[str] = (
+        "component c holds the tensors whose names its pattern finds; the first pattern that matches wins"
+    )
+    limits: ClassVar[str] = "Every tensor must be matched: end with a pattern for the rest."
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"patterns": ("weights=weight$", "rest=.*")})
 
     patterns: tuple[str, ...] = option((), "name=regex, in order; first match takes a tensor (repeat for more)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -145,3 +146,47 @@ def _repeated(noise: Tensor, like: Tensor) -> Tensor:
     """Cheap noise of any shape: one block, repeated."""
     copies = -(-like.numel() // noise.numel())
     return noise.repeat(copies)[: like.numel()].reshape(like.shape) if like.ndim else noise[0]
+
+
+OTHER_TOWERS = {
+    "ViT-L-14": (24, "visual.transformer.resblocks.23"),
+    "RN50": (16, "visual.layer4.2"),
+    "ViT-B-16-SigLIP": (12, "visual.trunk.blocks.11"),
+    "convnext_base": (36, "visual.trunk.stages.3.blocks.2"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TOWERS)
+def test_other_towers_have_the_same_hierarchy(name: str) -> None:
+    """Depths, widths and towers that were not published: every block of its own in C26, the parts in C15."""
+    blocks, last = OTHER_TOWERS[name]
+    config = open_clip.get_model_config(name)
+    assert config is not None
+    with torch.device("meta"):
+        module = clip_classifier(config, CLASSES).eval()
+        idle, shape = untouched(module, torch.zeros(2, 3, 224, 224))
+    assert tuple(shape) == (2, CLASSES)
+    tensors = info(module)
+    found = {p.name: p.split(tensors).with_marks(untouched=idle) for p in (merging.ClipC8(), merging.ClipC26())}
+    active = [found["clip-c8"].names[i] for i in found["clip-c8"].active]
+    assert active == ["visual", *HEAD]
+    names = found["clip-c26"].names
+    numbered = [n for n in names if re.search(r"resblocks|layer\d|blocks\.", n)]
+    assert len(numbered) == blocks
+    assert numbered[-1] == last
+    numbers = [[int(part) for part in re.findall(r"\d+", n)] for n in numbered]
+    assert numbers == sorted(numbers)
+    assert name != "ViT-L-14" or len(names) == 26 + 12, "C26 with twice the blocks"
+    coarse = merging.ClipC15().split(tensors)
+    assert 5 < len(coarse) < len(names)
+
+
+def test_text_towers_of_their_own_may_come_with_the_checkpoints() -> None:
+    config = open_clip.get_model_config("ViT-B-16-SigLIP")
+    assert config is not None
+    with torch.device("meta"):
+        alone = clip_classifier(config, CLASSES)
+        names = {*alone.state_dict(), "model.logit_scale", "model.logit_bias"}
+        assert set(clip_classifier(config, CLASSES, tensors=names).state_dict()) == names
+        whole = clip_classifier(config, CLASSES, tensors={*names, "model.text.positional_embedding"})
+    assert any(name.startswith("model.text.transformer.") for name in whole.state_dict())
