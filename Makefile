@@ -1,6 +1,6 @@
 # make demo   a better model from the built-in pool, from nothing
 # make test   the tests
-# make check  style, types, layers, packaging
+# make check  style, types, layers, generated pages, packaging
 # make pool   rebuild the built-in pool from nothing
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ check: $(READY)
 	ruff format --check
 	mypy
 	lint-imports
+	python docs/build_reference.py --check
 	python tests/check_packaging.py
 
 pool: $(READY)

@@ -1,0 +1,179 @@
+"""Writes docs/reference/ and docs/cli.md from what the code declares; ``--check`` says what is missing or stale.
+
+A page a built-in plug-in: options, formula, limits, source. A plug-in that does not state these is an error, so that
+no page can be empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+STATED = ("summary", "formula", "limits", "paper")
+HEAD = "<!-- Written by docs/build_reference.py; change the plug-in, then run it again. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page: path below docs/ → text.
+
+    Raises:
+        SystemExit: a plug-in that does not state its summary, formula, limits or source.
+    """
+    from merging.cli.describe import describe
+    from merging.discovery import load_installed
+    from merging.registry import KINDS
+
+    load_installed()
+    described = [
+        describe(kind, registry[name])
+        for kind, registry in KINDS.items()
+        for name in registry
+        if registry[name].__module__.startswith("merging.")
+    ]
+    require_statements(described)
+    found = {f"reference/{entry['kind']}/{entry['name']}.md": page(entry) for entry in described}
+    return found | {"reference/index.md": index(described), "cli.md": command_line()}
+
+
+def require_statements(described: list[dict[str, Any]]) -> None:
+    """Ends with the name of the first plug-in that leaves something unsaid."""
+    for entry in described:
+        for what in STATED:
+            if not entry[what].strip():
+                raise SystemExit(f"{entry['kind']} '{entry['name']}' states no {what}; declare it on its class")
+
+
+def page(entry: dict[str, Any]) -> str:
+    """One plug-in's page."""
+    kind, name = entry["kind"], entry["name"]
+    lines = [HEAD, f"# {name}", "", f"*{kind}*: {entry['summary']}.", "", entry["description"], ""]
+    lines += ["## What it computes", "", "```", entry["formula"], "```", ""]
+    if kind == "strategy":
+        needs = ", ".join(entry["needs"]) or "nothing but the weights"
+        lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
+    lines += ["## Options", ""]
+    if entry["options"]:
+        lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
+        lines += [_row(option) for option in entry["options"]]
+        example = entry["options"][0]
+        lines += ["", "```", f"merge run --{kind} {name} -o {kind}.{example['name']}={_example(example)}", "```", ""]
+    else:
+        lines += ["None.", "", "```", f"merge run --{kind} {name}", "```", ""]
+    lines += ["## Limits", "", entry["limits"], "", "## Source", "", entry["paper"], ""]
+    return "\n".join(lines)
+
+
+def _row(option: dict[str, Any]) -> str:
+    from merging.cli.describe import _default, _range
+
+    allowed = _range(option).replace("|", "\\|") or "–"
+    kind = str(option["type"]).replace("|", "\\|")
+    return f"| `{option['name']}` | {kind} | {_default(option)} | {allowed} | {option['help']} |"
+
+
+def _example(option: dict[str, Any]) -> str:
+    if option["choices"]:
+        return str(option["choices"][-1])
+    profiles = option.get("profiles") or {}
+    value = option["default"] if option["default"] is not None else next(iter(profiles.values()), None)
+    if isinstance(value, (tuple, list)):
+        return "'weights=weight$'" if option["name"] == "patterns" else ",".join(map(str, value))
+    return "4" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def index(described: list[dict[str, Any]]) -> str:
+    """The list of all pages, a table a kind."""
+    lines = [
+        HEAD,
+        "# Reference",
+        "",
+        "Every built-in plug-in; `merge list` and `merge describe NAME` show the same.",
+        "",
+    ]
+    for kind in dict.fromkeys(entry["kind"] for entry in described):
+        lines += [f"## {kind.capitalize()}", "", "| name | what it does |", "|---|---|"]
+        lines += [
+            f"| [{e['name']}]({kind}/{e['name']}.md) | {e['summary']} |".replace("σ|", "σ")
+            for e in described
+            if e["kind"] == kind
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def command_line() -> str:
+    """The ``--help`` pages of ``merge`` and its commands, 100 columns wide."""
+    import click
+
+    from merging.cli.main import COMMANDS, cli
+
+    def text(command: click.Command, name: str, parent: click.Context | None) -> str:
+        context = click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
+        return command.get_help(context)
+
+    with plain_terminal():
+        top = click.Context(cli, info_name="merge", terminal_width=100, max_content_width=100)
+        lines = [HEAD, "# Command line", "", "```", text(cli, "merge", None), "```", ""]
+        for name in COMMANDS:
+            command = importlib.import_module(f"merging.cli.{name}").command
+            lines += [f"## merge {name}", "", "```", text(command, name, top), "```", ""]
+    return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n"))
+
+
+@contextlib.contextmanager
+def plain_terminal() -> Iterator[None]:
+    """The same width for everybody, whatever terminal this runs in."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def differences(folder: Path, wanted: dict[str, str]) -> list[str]:
+    """What is missing, stale or surplus in a docs folder, a line each."""
+    said = []
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            said.append(f"missing: docs/{name}")
+        elif path.read_text() != text:
+            said.append(f"stale: docs/{name}")
+    there = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("reference/**/*.md"))]
+    return said + [f"surplus: docs/{name}" for name in there if name not in wanted]
+
+
+def write(folder: Path, wanted: dict[str, str]) -> None:
+    """Writes every page and removes what no plug-in asks for."""
+    for path in folder.glob("reference/**/*.md"):
+        if path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def main() -> None:
+    """Writes the pages, or checks them."""
+    wanted = pages()
+    if "--check" not in sys.argv[1:]:
+        write(DOCS, wanted)
+        print(f"{len(wanted)} pages written")
+        return
+    said = differences(DOCS, wanted)
+    print("\n".join(said) or f"ok: {len(wanted)} generated pages are up to date")
+    if said:
+        sys.exit("run: python docs/build_reference.py")
+
+
+if __name__ == "__main__":
+    main()
