@@ -1,0 +1,64 @@
+"""The examples work as a user meets them: installed, listed, run, and held to their own tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PACKAGE = EXAMPLES / "merging-median"
+
+
+def run(arguments: list[str | Path], folder: Path, path: Path | None = None) -> str:
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100"}
+    environment |= {"PYTHONPATH": str(path)} if path else {}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``pip install`` put the example package."""
+    target, copy = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "package"
+    copy.mkdir()
+    for file in (*PACKAGE.glob("*.*"), *PACKAGE.glob("src/**/*.py")):
+        place = copy / file.relative_to(PACKAGE)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, copy]
+    run(install, target)
+    return target
+
+
+def test_the_installed_package_is_a_strategy_like_any_other(site: Path, pool_folder: Path, tmp_path: Path) -> None:
+    assert "median" in run(["merging", "list"], tmp_path, site)
+    assert "merging_median" in run(["merging", "describe", "median", "--json"], tmp_path, site)
+    pattern = f"{pool_folder}/model_*.safetensors"
+    run(["merging", "run", "--strategy", "median", "--models", pattern, "--output", "out"], tmp_path, site)
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
+def test_the_package_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
+    assert "passed" in run(
+        ["pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, PACKAGE / "tests"], tmp_path, site
+    )
+
+
+def test_the_single_file_is_listed_run_and_tested(pool_folder: Path, tmp_path: Path) -> None:
+    file = EXAMPLES / "single_file.py"
+    assert "softmax-soup" in run(["merging", "list", "--plugin", file], tmp_path)
+    task = ["--task", "python:merging.testing.fixtures:tiny_task", "--models", f"{pool_folder}/model_*.safetensors"]
+    chosen = ["--strategy", "softmax-soup", "-o", "strategy.temperature=0.05", "--output", "out"]
+    run(["merging", "run", "--plugin", file, *task, *chosen], tmp_path)
+    assert (tmp_path / "out/recipe.json").is_file()
+    tests = ["pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, EXAMPLES / "test_single_file.py"]
+    assert "passed" in run(tests, tmp_path)
