@@ -1,4 +1,4 @@
-"""A whole manifold mix with every optimiser on the digits task: evaluations, time and result side by side.
+"""A whole manifold mix with every optimizer on the digits task: evaluations, time and result side by side.
 
 ``python -m benchmarks.optimizers`` prints the table; ``--output docs/optimizers.json`` keeps the figures, from which
 ``--render docs/optimizers.json`` prints the Markdown table of docs/optimizers.md.
@@ -62,7 +62,7 @@ def measure(label: str, options: dict[str, Any], budget: int | None, seed: int) 
 def render(data: dict[str, Any]) -> str:
     """The Markdown table."""
     lines = [
-        "| optimiser | distinct evaluations | seconds | models kept | held-out | test | shifted |",
+        "| optimizer | distinct evaluations | seconds | models kept | held-out | test | shifted |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in data["rows"]:
@@ -81,7 +81,7 @@ def render(data: dict[str, Any]) -> str:
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
 @click.option("--render", "rendered", type=click.Path(path_type=Path), help="Only print the table of such a file.")
 def main(only: tuple[str, ...], budget: int | None, seed: int, output: Path | None, rendered: Path | None) -> None:
-    """Runs a manifold mix on the digits task once with every optimiser."""
+    """Runs a manifold mix on the digits task once with every optimizer."""
     if rendered is not None:
         click.echo(render(json.loads(rendered.read_text())))
         return

@@ -26,10 +26,13 @@ import torch
 from safetensors.torch import load_file
 
 import merging
+from benchmarks.optimizers import render
 from merging.cli.main import COMMANDS, cli
 from merging.cli.request import RunTable, read_toml
+from merging.discovery import load_all
 from merging.interfaces import NEEDS, Problem
 from merging.options import options_of
+from merging.registry import optimizers
 from merging.report import Row
 from merging.testing import tiny_pool
 
@@ -133,7 +136,7 @@ def test_entry_point_example(tmp_path: Path) -> None:
 
 def test_python_api_examples(tmp_path: Path) -> None:
     programs = blocks("python-api.md", "run-python")
-    assert len(programs) == 3
+    assert len(programs) == 4
     for name, text in programs.items():
         (tmp_path / f"example_{name}.py").write_text(text)
     everything = "import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='__main__')"
@@ -204,6 +207,14 @@ def test_profiles_table() -> None:
 
 def shown(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_optimizers_table() -> None:
+    """It is what the committed figures render to, and every optimizer has a line."""
+    data = json.loads((DOCS / "optimizers.json").read_text())
+    assert page("optimizers.md").partition("<!-- optimizers -->\n")[2].startswith(render(data))
+    load_all(())
+    assert {row["optimizer"].split()[0] for row in data["rows"]} == set(optimizers)
 
 
 def test_problem_table() -> None:
