@@ -72,6 +72,8 @@ class RunTable(_Table):
     baselines: bool | None = None
     tests: bool | None = None
     certify_split: float | None = None
+    cache_memory: int | None = None
+    exact_savings: bool | None = None
     options: dict[str, Any] = {}
 
 
@@ -98,6 +100,8 @@ class Request(_Table):
     budget: int | None
     max_evaluations: int | None
     certify_split: float | None = None
+    cache_memory: int | None = None
+    exact_savings: bool | None = None
     folder: str
     models: list[str]
     base: str | None
@@ -198,7 +202,8 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, "budget", "max_evaluations", "certify_split"))
+    unset = ("budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings")
+    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, *unset))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}
     request["folder"] = str(folder)

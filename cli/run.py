@@ -17,6 +17,8 @@ from merging.errors import FolderError, MergingError
 
 SETTINGS = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests", "certify_split")
 """What a request hands to :func:`merging.merge` and :func:`merging.plan.plan` as it is."""
+COSTS = ("max_evaluations", "cache_memory", "exact_savings")
+"""What may change when a run is resumed: how long it goes on and how it saves, not where it goes."""
 
 
 @click.command(
@@ -50,6 +52,17 @@ SETTINGS = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines"
 @click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
 @click.option(
     "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
+)
+@click.option(
+    "--cache-memory", type=int, metavar="MIB", help="For activations of earlier passes; 0: none.  [default: 1024]"
+)
+@click.option(
+    "--no-exact-savings",
+    "exact_savings",
+    flag_value=False,
+    type=bool,
+    default=None,
+    help="Make every evaluation a whole pass, to measure what is saved.",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
@@ -105,7 +118,8 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     if "output" in given or "overwrite" in given:
         raise MergingError("--resume names the folder; leave --output and --overwrite out")
     again = combine(given, None)
-    longer = {"max_evaluations": given.pop("max_evaluations")} if "max_evaluations" in given else {}
+    costs = {name: flags[name] for name in COSTS if flags[name] is not None}
+    given = {name: value for name, value in given.items() if name not in COSTS}
     changed = [
         f"{name} was {kept.get(name)!r}, is {again[name]!r}"
         for name in given
@@ -113,7 +127,7 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     ]
     if changed:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(changed)}; start a new run for that")
-    return kept | longer | {"output": str(folder)}
+    return kept | costs | {"output": str(folder)}
 
 
 def _objects(request: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
@@ -151,6 +165,8 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
             optimizer=made["optimizer"],
             task=task,
             **{key: request[key] for key in SETTINGS},
+            cache_memory=request.get("cache_memory"),
+            exact_savings=request.get("exact_savings") is not False,
             output=folder,
             overwrite=flags["overwrite"],
             resume=bool(flags["resume"]),

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,8 +22,13 @@ from merging.numerics import Numerics
 from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Outcome
 from merging.recipe import Recipe, Weights
+from merging.stages import Activations, Stage, compact, stages_of
 from merging.task import HELD_OUT, Split, Task
 
+CACHE_MEMORY = 1 << 30
+"""Bytes for activations of earlier passes, where nothing else is said."""
+Contents: TypeAlias = Callable[[str], Any]
+"""A tensor's name → what decides its values, JSON-ready."""
 WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
@@ -56,6 +61,10 @@ class Evaluator:
         journal: where every evaluation is written, and read back on resume.
         limit: distinct held-out evaluations after which the run ends, or None.
         should_stop: asked between batches; True ends the run at once.
+        cache_memory: bytes for activations of earlier passes, from which a pass goes on whose early weights are the
+            same; 0: every pass is whole. The bits are the same either way.
+        exact_savings: False makes every evaluation that is asked for a whole forward pass, answered from memory or
+            not; for measuring what the savings save.
     """
 
     def __init__(
@@ -68,6 +77,8 @@ class Evaluator:
         *,
         limit: int | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        cache_memory: int = CACHE_MEMORY,
+        exact_savings: bool = True,
     ) -> None:
         self.live = live
         self.task = task
@@ -80,6 +91,10 @@ class Evaluator:
         self.meter = Meter()
         self._asked: set[str] = set()
         self._cache: dict[str, Outcome] = {}
+        self._exact_savings = exact_savings
+        self._activations = Activations(cache_memory if exact_savings else 0)
+        self._stages: tuple[Stage, ...] = ()
+        self._last: list[str] = []  # what decided the stages' inputs in the pass before
         self._resident: dict[str, tuple[Tensor, Tensor]] = {}
         self._rules = json.dumps([objective.name, objective.options(), numerics.to_json()], sort_keys=True)
 
@@ -94,12 +109,14 @@ class Evaluator:
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
         """
-        return self._through(self._key(self._content(recipe), split), split, lambda: self.live.load(recipe))
+        key = self._key(self._content(recipe), split)
+        return self._through(key, split, lambda: self.live.load(recipe), self._contents(recipe))
 
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
         ends = [self._content(incumbent), self._content(candidate), mixing]
         active = list(self.live.partition.active)
+        columns = self.live.columns
 
         def trial(factors: NDArray[np.float64]) -> Outcome:
             key = self._key([*ends, [float(value).hex() for value in factors[active]]], HELD_OUT)
@@ -108,7 +125,11 @@ class Evaluator:
                 self.live.set_ends(incumbent, candidate)
                 self.live.trial(factors, mixing)
 
-            return self._through(key, HELD_OUT, mix)
+            def content(name: str) -> Any:
+                column = columns[name]
+                return [*ends, float(factors[column]).hex() if column in active else None]
+
+            return self._through(key, HELD_OUT, mix, content)
 
         return trial
 
@@ -205,13 +226,24 @@ class Evaluator:
         data = json.dumps([what, self.task.split(split).fingerprint, self._rules])
         return blake3(data.encode()).hexdigest()[:32]
 
-    def _through(self, key: str, split: str, mix: Callable[[], None]) -> Outcome:
+    def _contents(self, merged: Recipe | Weights) -> Contents:
+        """What decides a single tensor of a merged model: its column of coefficients."""
+        if isinstance(merged, Weights):
+            return lambda name: merged.hash
+        columns = [[(i.hash, c.hex()) for i, c in merged.terms(k)] for k in range(len(merged.partition))]
+        where = {name: k for k, component in enumerate(merged.partition.components) for name in component.tensors}
+        first, special = merged.ingredients[0].hash, merged.overrides
+        return lambda name: [columns[where[name]], first, self._content(merged) if name in special else None]
+
+    def _through(self, key: str, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
         """The door: cache, then journal, then a forward pass."""
         counts = split == HELD_OUT
         outcome = self._cache.get(key)
-        if outcome is None:
+        if outcome is not None and not self._exact_savings:
+            outcome = self._measure(split, mix, content)
+        if outcome is None or key not in self._cache:
             self._check_limits(split)
-            outcome = self.journal.replay(key, split) or self._measure(split, mix)
+            outcome = self.journal.replay(key, split) or self._measure(split, mix, content)
             self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
             self._cache[key] = outcome
             if counts:
@@ -239,7 +271,7 @@ class Evaluator:
         self.total.forward_equivalents += passes
         self.meter.forward_equivalents += passes
 
-    def _measure(self, split: str, mix: Callable[[], None]) -> Outcome:
+    def _measure(self, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
         began = time.perf_counter()
         mix()
         if isinstance(self.objective, WholeModelObjective):
@@ -247,7 +279,7 @@ class Evaluator:
             return Outcome(score, len(self.task.split(split)), None, time.perf_counter() - began)
         terms: list[Tensor] = []
         hits: list[Tensor] = []
-        for logits, labels in self._forward(split):
+        for logits, labels in self._forward(split, content):
             terms.append(self.objective.terms(logits, labels).cpu())
             hits.append(top1(logits, labels).cpu())
         score = self._score(self.objective.reduce(torch.cat(terms)))
@@ -263,16 +295,68 @@ class Evaluator:
             raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
         return score if np.isfinite(score) else WORST
 
-    def _forward(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels, batch by batch in the split's order."""
+    def _forward(self, split: str, content: Contents | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels, batch by batch in the split's order.
+
+        A held-out pass begins at the last stage whose input is kept from a pass with the same early weights, and
+        keeps the inputs that the next one is likely to need.
+        """
         inputs, labels = self._on_device(split)
         size = self.numerics.batch
-        for start in range(0, len(labels), size):
+        starts = range(0, len(labels), size)
+        staged = content is not None and split == HELD_OUT and self._activations.limit > 0
+        prefixes = self._prefixes(content, inputs) if staged and content is not None else [""]
+        first = self._activations.deepest(prefixes) if len(prefixes) > 1 else 0
+        kept: dict[int, list[Tensor]] = {stage: [] for stage in self._worth_keeping(prefixes, first)}
+        for number, start in enumerate(starts):
             if self.should_stop():
                 raise Stopped("interrupted")
             with torch.inference_mode():
-                logits = self.live.module(self.task.prepare(inputs[start : start + size]))
-            yield logits, labels[start : start + size]
+                if len(prefixes) == 1:
+                    x = self.live.module(self.task.prepare(inputs[start : start + size]))
+                else:
+                    known = self._activations.batches(first)[number] if first else None
+                    x = self.task.prepare(inputs[start : start + size]) if known is None else known
+                    for k in range(first, len(prefixes)):
+                        if k in kept:
+                            part = compact(x)
+                            wanted = part.nbytes * len(starts)
+                            if number or self._activations.make_room(k, wanted, first):
+                                kept[k].append(part)
+                            else:
+                                del kept[k]
+                        x = self._stages[k].run(x)
+            yield x, labels[start : start + size]
+        for stage, parts in kept.items():
+            self._activations.keep(stage, prefixes[stage], parts)
+        if len(prefixes) > 1:
+            self._last = prefixes
+
+    def _prefixes(self, content: Contents, inputs: Tensor) -> list[str]:
+        """For each stage, a digest of all that decides its input: the tensors that earlier stages read."""
+        if not self._stages:
+            with torch.inference_mode():
+                sample = self.task.prepare(inputs[:2])
+            self._stages = stages_of(self.live.module, sample)
+            self._reads = [sorted(stage.tensors & self.live.columns.keys()) for stage in self._stages]
+        digest, prefixes = blake3(), list[str]()
+        for names in self._reads:
+            prefixes.append(digest.hexdigest())
+            digest.update(json.dumps([[name, content(name)] for name in names]).encode())
+        return prefixes
+
+    def _worth_keeping(self, prefixes: list[str], first: int) -> set[int]:
+        """Stages whose inputs the next pass may begin with.
+
+        The head's, always: it costs next to nothing. And that of the stage where this pass began to differ from the
+        one before: a search that moves one place moves it again.
+        """
+        entries = [k for k, stage in enumerate(self._stages[: len(prefixes)]) if stage.entry]
+        if not entries or len(prefixes) == 1:
+            return set()
+        same = sum(a == b for a, b in zip(prefixes, self._last, strict=False))  # the first stage's is always
+        place = max((k for k in entries if k < same), default=0) if self._last else 0
+        return {k for k in (entries[-1], place) if k > first}
 
     def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
         """A split's samples, resident on the device from the first use on."""

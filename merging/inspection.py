@@ -197,12 +197,12 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0])
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)
             if barriers != "none":
-                live = LiveModel(module, pool, partition, numerics.device)
+                live = LiveModel(module, pool, partition, numerics.device, numerics.layout)
                 evaluator = Evaluator(
                     live, task, objective or Accuracy(), numerics, Journal(None), should_stop=should_stop
                 )

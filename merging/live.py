@@ -16,6 +16,7 @@ from merging.errors import PoolError
 from merging.partition import Partition
 from merging.pool import ModelPool
 from merging.recipe import Recipe, Weights
+from merging.stages import Watch
 
 _ALIGN = 16
 """Tensors begin at multiples of 64 bytes, as freshly allocated ones do: kernels may choose code paths by alignment."""
@@ -29,21 +30,25 @@ class LiveModel:
         pool: where ingredients are read from.
         partition: one coefficient a component.
         device: where the module runs. Weights are fp32 there, whatever the checkpoints' dtype.
+        layout: ``channels_last`` keeps the filters of convolutions in that order.
 
     Raises:
         PoolError: the module's tensors are not the pool's.
     """
 
-    def __init__(self, module: nn.Module, pool: ModelPool, partition: Partition, device: str) -> None:
+    def __init__(
+        self, module: nn.Module, pool: ModelPool, partition: Partition, device: str, layout: str = "contiguous"
+    ) -> None:
         self.module = module.eval().to(device).float()
         self.pool = pool
         self.partition = partition
+        self._channels_last = layout == "channels_last"
         state = self.module.state_dict(keep_vars=True)
         check_fits(module, pool)
         self._others = {name: tensor for name, tensor in state.items() if name not in pool.mixable}
         self._layout: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._slices: list[slice] = []
-        self._columns = {name: c for c, component in enumerate(partition.components) for name in component.tensors}
+        self.columns = {name: c for c, component in enumerate(partition.components) for name in component.tensors}
         end, homes = 0, dict[int, int]()
         for component in partition.components:
             begin = end
@@ -63,6 +68,7 @@ class LiveModel:
             state[name].data = self._view(self.weights, name)
         self._incumbent: tuple[Recipe, Tensor] | None = None
         self._candidate: tuple[Recipe, Tensor] | None = None
+        self._scratch: Tensor | None = None
         self._at_rest: Recipe | None = None  # whose values the components hold that a search leaves alone
 
     @property
@@ -72,7 +78,11 @@ class LiveModel:
 
     def _view(self, flat: Tensor, name: str) -> Tensor:
         offset, shape = self._layout[name]
-        return flat[offset : offset + int(np.prod(shape, dtype=np.int64))].view(shape)
+        part = flat[offset : offset + int(np.prod(shape, dtype=np.int64))]
+        if self._channels_last and len(shape) == 4:
+            outputs, inputs, height, width = shape
+            return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+        return part.view(shape)
 
     def load(self, recipe: Recipe | Weights) -> None:
         """Puts a merged model, materialised to the checkpoints' dtype, into the module."""
@@ -87,7 +97,7 @@ class LiveModel:
         self._fill(self.weights, recipe)
         with torch.no_grad():
             for name, tensor in self._others.items():
-                tensor.copy_(materialise_tensor(recipe, self.pool, name, self._columns[name]))
+                tensor.copy_(materialise_tensor(recipe, self.pool, name, self.columns[name]))
 
     def _fill(self, flat: Tensor, recipe: Recipe) -> None:
         columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
@@ -124,7 +134,9 @@ class LiveModel:
             else:
                 # Both products are rounded to fp32 before the sum, as λ·A + (1 − λ)·C is in eager PyTorch.
                 torch.mul(ahead[part], factor, out=self.weights[part])
-                self.weights[part].add_(behind[part] * (1.0 - factor))
+                if self._scratch is None:
+                    self._scratch = torch.empty_like(self.weights)
+                self.weights[part].add_(torch.mul(behind[part], 1.0 - factor, out=self._scratch[part]))
 
 
 def check_fits(module: nn.Module, pool: ModelPool) -> None:
@@ -158,25 +170,14 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     """
     state = module.state_dict(keep_vars=True)
     wanted = {name: p.requires_grad for name, p in module.named_parameters()}
-    buffers = {id(b): name for name, b in module.named_buffers(remove_duplicate=False)}
-    seen: set[str] = set()
-
-    class Watch(torch.overrides.TorchFunctionMode):
-        """Notes which buffers any torch function is given."""
-
-        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
-            for value in torch.utils._pytree.tree_leaves((args, kwargs or {})):
-                if id(value) in buffers:
-                    seen.add(buffers[id(value)])
-            return func(*args, **(kwargs or {}))
-
+    watch = Watch(dict(module.named_buffers(remove_duplicate=False)))
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
         parameter.grad = None
-    with torch.enable_grad(), Watch():
+    with torch.enable_grad(), watch:
         logits = module(inputs)
         logits.float().sum().backward()
-    touched = seen | {
+    touched = watch.seen | {
         name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
     }
     for name, parameter in module.named_parameters():

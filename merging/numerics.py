@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
 
@@ -29,19 +30,34 @@ class Numerics:
     batch: int
     threads: int
     dtype: str = "float32"
+    layout: str = "contiguous"
 
     @classmethod
-    def choose(cls, device: str, parameters: int) -> Numerics:
+    def choose(cls, device: str, module: nn.Module, sample: Tensor) -> Numerics:
         """The rule: one thread and large batches for small models, all cores and small batches for large ones.
+
+        Convolutional networks run channels-last (SqueezeNet at 96 pixels: less than half the time on a CPU), and on
+        a CPU in batches whose input is 4 MB at the most, because larger intermediate results leave the caches. A
+        single convolution is a transformer's patch embedding, and decides nothing.
+
+        Args:
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            module: the model.
+            sample: one of the data's inputs, as it is stored.
 
         Raises:
             OptionError: the device is not there.
         """
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
         place = _device(device)
         small = parameters < SMALL_MODEL
         threads = 1 if small else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         batch = 512 if place != "cpu" else 256 if small else 32
-        return cls(place, batch, threads or 1)
+        while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
+            batch //= 2
+        layout = "channels_last" if convolutional and place != "mps" else "contiguous"
+        return cls(place, batch, threads or 1, layout=layout)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

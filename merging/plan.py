@@ -113,11 +113,11 @@ def plan(
     live = numerics = None
     if task is not None and module is not None:
         check_fits(module, pool)
-        numerics = Numerics.choose(device, sum(p.numel() for p in module.parameters()))
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0])
         with numerics.applied():
             idle = probe(module, task, numerics)
         partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
-        live = LiveModel(module, pool, partition, numerics.device)
+        live = LiveModel(module, pool, partition, numerics.device, numerics.layout)
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,

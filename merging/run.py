@@ -17,8 +17,8 @@ from merging import output as folders
 from merging.arithmetic import materialise
 from merging.card import model_card
 from merging.checkpoint import content_hash
-from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyError
-from merging.evaluator import Evaluator, Meter
+from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
+from merging.evaluator import CACHE_MEMORY, Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
 from merging.outcome import Outcome, compare
@@ -73,6 +73,8 @@ def merge(
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
+    cache_memory: int | None = None,
+    exact_savings: bool = True,
     output: Path | str | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -101,6 +103,8 @@ def merge(
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
             beats the best single model there; the best single model is the result otherwise.
+        cache_memory: MiB for activations of earlier passes (default: 1024; 0: none); changes no result.
+        exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
         output: folder for the result; None writes nothing.
         overwrite: replace an earlier run in that folder.
         resume: go on with the run in that folder; everything else must be the same.
@@ -118,6 +122,8 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     started = time.time() if started is None else started
+    if cache_memory is not None and cache_memory < 0:
+        raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
@@ -132,7 +138,7 @@ def merge(
     with _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal:
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            run = _Run(made, journal, progress, should_stop)
+            run = _Run(made, journal, progress, should_stop, cache_memory, exact_savings=exact_savings)
             merged, status = run.execute()
             progress.stage("building the merged model")
             tensors = materialise(merged, pool) if isinstance(merged, Recipe) else merged.tensors
@@ -175,13 +181,23 @@ def _shown(value: Any) -> str:
 class _Run:
     """One run's state between its steps."""
 
-    def __init__(self, made: Plan, journal: Journal, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        made: Plan,
+        journal: Journal,
+        progress: Progress,
+        should_stop: Callable[[], bool],
+        cache_memory: int | None,
+        *,
+        exact_savings: bool,
+    ) -> None:
         self.plan, self.journal, self.progress = made, journal, progress
         self.evaluator: Evaluator | None = None
         if made.task is not None and made.live is not None and made.numerics is not None:
             self.evaluator = Evaluator(
                 made.live, made.task, made.objective, made.numerics, journal,
-                limit=made.max_evaluations, should_stop=should_stop,
+                limit=made.max_evaluations, should_stop=should_stop, exact_savings=exact_savings,
+                cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
             )  # fmt: skip
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}

@@ -57,10 +57,10 @@ def evaluate(
     pool, merged = open_model(model, models)
     module = task.build(pool)
     check_fits(module, pool)
-    numerics = Numerics.choose(device, sum(parameter.numel() for parameter in module.parameters()))
+    numerics = Numerics.choose(device, module, task.held_out.inputs[0])
     with numerics.applied():
         probe(module, task, numerics)
-        live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device)
+        live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
         evaluator = Evaluator(live, task, objective or Accuracy(), numerics, Journal(None))
         progress.stage("scoring", len(names))
         found = {}

@@ -9,7 +9,7 @@ image tower alone. No weights are downloaded here: an architecture is built, a p
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import open_clip
@@ -48,6 +48,11 @@ class ClipClassifier(nn.Module):
         features = F.normalize(self.model.visual(images), dim=-1)  # type: ignore[operator]
         logits: Tensor = self.classification_head(features)
         return logits
+
+    def forward_steps(self) -> list[Callable[[Tensor], Tensor]]:
+        """The parts of :meth:`forward` in order, see :mod:`merging.stages`."""
+        visual: Any = self.model.visual
+        return [visual, functools.partial(F.normalize, dim=-1), self.classification_head]
 
 
 class _Tower(nn.Module):

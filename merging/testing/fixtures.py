@@ -117,7 +117,7 @@ def tiny_problem(
 
 def tiny_numerics() -> Numerics:
     """How the tiny problem is computed: one thread on the CPU."""
-    return Numerics.choose("cpu", parameters=1)
+    return Numerics.choose("cpu", TinyNet(), torch.zeros(FEATURES))
 
 
 def _start() -> dict[str, Tensor]:

@@ -1,0 +1,66 @@
+"""The evaluator against the bare forward pass: what mixing, normalising and scoring cost on top.
+
+``python -m benchmarks.engine --json``. Both run the same module with the same batches, memory layout, threads and
+dtype in inference mode. The bare pass has its batches normalised in memory and computes logits only; the evaluator
+mixes a new point, normalises uint8 images, and scores. Exact savings are off. Bar: 0.97 ≤ ratio ≤ 1.05.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
+from merging.partitioners.block import Block
+from merging.partitioners.clip import ClipC8
+from merging.pool import ModelPool
+from merging.task import Task
+
+SUBJECTS: dict[str, tuple[Callable[..., tuple[ModelPool, Task]], Any, int]] = {
+    "squeezenet1_1 96 px": (squeezenet, Block(), 1024),
+    "ViT-B/32 224 px": (vit_b32, ClipC8(), 256),
+}
+
+
+def measure(name: str, folder: Path, images: int | None, count: int) -> dict[str, Any]:
+    """One subject's row."""
+    make, partitioner, default = SUBJECTS[name]
+    pool, task = make(folder, images or default)
+    made = evaluator(pool, task, partitioner, cache_memory=0)
+    size = made.numerics.batch
+    with torch.inference_mode():
+        batches = [
+            task.prepare(part).clone(memory_format=torch.preserve_format) for part in task.held_out.inputs.split(size)
+        ]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                made.live.module(batch)
+
+    found = pairs(trials(made), bare, count)
+    return {"subject": name, "images": len(task.held_out), "ratio": found.pop("quotient"), **found}
+
+
+@click.command()
+@click.option("--only", help="Part of a subject's name.")
+@click.option("--images", type=int, help="How many; default: 1024 and 256.")
+@click.option("--pairs", "count", type=int, default=7, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def main(only: str | None, images: int | None, count: int, as_json: bool) -> None:
+    """Evaluator ÷ bare forward pass."""
+    rows = []
+    for name in SUBJECTS:
+        if only is None or only in name:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(measure(name, Path(folder), images, count))
+    show("engine", rows, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A whole manifold mix with exact savings against one whose every evaluation is a whole pass.
+
+``python -m benchmarks.search --json``. Both must ask for the same points, decide the same and end with the same recipe.
+The pools: the built-in digits, and SqueezeNet 1.1 fine-tuned four times on PACS (photo, art painting, cartoon).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+import merging
+from benchmarks.common import data_folder, part, show
+from merging.interfaces import Optimizer
+from merging.models.catalogue import model_source
+from merging.pool import ModelPool
+from merging.task import Split, Task
+from merging.tasks.npz import Normalise, load_npz
+
+
+def digits(folder: Path) -> tuple[ModelPool, Task, Any]:
+    """The built-in task."""
+    del folder
+    task = merging.load_task("digits")
+    assert task.pool is not None  # noqa: S101 (for the type checker)
+    return task.pool(), task, merging.ClipC8()
+
+
+def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> tuple[ModelPool, Task, Any]:
+    """SqueezeNet fine-tuned with different seeds and learning rates; every tenth image is held out."""
+    source = model_source("torchvision:squeezenet1_1")
+    own = source.preprocessing
+    prepare = Normalise(own.mean, own.std)
+    domains = [load_npz(f"{data_folder() / 'pacs96.npz'}:{name}") for name in ("photo", "art_painting", "cartoon")]
+    held_out = _joined([part(split, 0, len(split), 10) for split in domains])
+    inputs, labels = (torch.cat([getattr(split, name) for split in domains]) for name in ("inputs", "labels"))
+    seen = torch.ones(len(labels), dtype=torch.bool)
+    start = 0
+    for split in domains:
+        seen[start : start + len(split) : 10] = False
+        start += len(split)
+    inputs, labels = inputs[seen], labels[seen]
+    for number in range(models):
+        module = source.module(7).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        module.load_state_dict(load_file(data_folder() / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=(2e-4, 3e-4, 4e-4, 3e-4)[number % 4])
+        generator = torch.Generator().manual_seed(number)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            for _ in range(steps):
+                index = torch.randint(len(labels), (32,), generator=generator)
+                optimizer.zero_grad()
+                F.cross_entropy(module(prepare(inputs[index])), labels[index]).backward()
+                optimizer.step()
+        state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        save_file(state, folder / f"seed_{number}.safetensors")
+    task = Task("pacs", source.build, held_out, prepare=prepare)
+    return ModelPool.open([folder]), task, merging.Block(count=5)
+
+
+def _joined(splits: list[Split]) -> Split:
+    return Split.of(torch.cat([split.inputs for split in splits]), torch.cat([split.labels for split in splits]))
+
+
+OPTIMIZERS: dict[str, Optimizer] = {"nevergrad-cobyla": merging.NevergradCobyla(), "coordinate": merging.Coordinate()}
+
+
+def measure(
+    made: tuple[ModelPool, Task, Any], optimizer: Optimizer, folder: Path, budget: int | None
+) -> dict[str, Any]:
+    """One row: a run with savings and a run without."""
+    pool, task, partitioner = made
+    told, spent = [], []
+    for exact in (True, False):
+        where = folder / f"{optimizer.name}-{exact}"
+        result = merging.merge(
+            pool, merging.ManifoldMix(), partitioner=partitioner, optimizer=optimizer, task=task, tests=False,
+            budget=budget, output=where, exact_savings=exact,
+        )  # fmt: skip
+        events = [json.loads(line) for line in (where / "events.jsonl").read_text().splitlines()]
+        points = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]
+        told.append((result.merge.to_json(), result.report.decisions, points))  # type: ignore[union-attr]
+        spent.append(result.report.wall_seconds)
+        row: dict[str, Any] = {"evaluations": result.report.evaluations, "from_memory": result.report.cached}
+    return {
+        **row,
+        "same_run": told[0] == told[1],
+        "seconds": spent[0],
+        "compared_seconds": spent[1],
+        "factor": spent[1] / spent[0],
+    }
+
+
+@click.command()
+@click.option("--only", help="digits or pacs.")
+@click.option("--budget", type=int, help="Evaluations per search; default: the strategy's 250.")
+@click.option("--json", "as_json", is_flag=True)
+def main(only: str | None, budget: int | None, as_json: bool) -> None:
+    """A manifold mix with exact savings on, against off."""
+    rows = []
+    for name, make in (("digits", digits), ("pacs", pacs)):
+        if only is None or only == name:
+            with tempfile.TemporaryDirectory() as folder:
+                pool_folder = Path(folder) / "pool"
+                pool_folder.mkdir()
+                made = make(pool_folder)
+                for optimizer in OPTIMIZERS.values():
+                    rows.append(
+                        {"task": name, "optimizer": optimizer.name, **measure(made, optimizer, Path(folder), budget)}
+                    )
+                    click.echo(json.dumps(rows[-1]), err=True)
+    show("search", rows, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()
