@@ -30,8 +30,8 @@ def head(names: list[str]) -> list[int]:
 
 
 def last_third(names: list[str]) -> list[int]:
-    """The components of the last third."""
-    return list(range(len(names) - len(names) // 3, len(names)))
+    """The components of the last third, rounded up."""
+    return list(range(2 * len(names) // 3, len(names)))
 
 
 def measure(

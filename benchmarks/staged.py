@@ -13,9 +13,8 @@ import click
 from benchmarks.common import show, squeezenet, vit_b32
 from benchmarks.head import last_third, measure
 from merging.partitioners.block import Block
-from merging.partitioners.clip import ClipC26
 
-SUBJECTS = {"squeezenet1_1 96 px": (squeezenet, Block(), 1024), "ViT-B/32 224 px": (vit_b32, ClipC26(), 64)}
+SUBJECTS = {"squeezenet1_1 96 px": (squeezenet, Block(), 1024), "ViT-B/32 224 px": (vit_b32, Block(), 64)}
 
 
 @click.command()

@@ -26,7 +26,7 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: build(registry[request[kind]], request["options"].get(kind, {})) for kind, registry in KINDS.items()}
 
 
-def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[Any, Any]:
+def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: Any = None) -> tuple[Any, Any]:
     """The task (or None, where the strategy needs none) and the pool.
 
     Raises:
@@ -35,7 +35,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     from merging.pool import ModelPool
     from merging.task import Task
 
-    task = cast("Task | None", task_of(request))
+    task = cast("Task | None", task_of(request, progress))
     if request["models"]:
         if task is None and needs & {"model", "objective", "train", "gradients"}:
             raise RequirementError(
@@ -53,7 +53,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str]) -> tuple[An
     return task, pool
 
 
-def task_of(request: Mapping[str, Any]) -> Any:
+def task_of(request: Mapping[str, Any], progress: Any = None) -> Any:
     """The task of a request, or None where it names none.
 
     Raises:
@@ -68,4 +68,4 @@ def task_of(request: Mapping[str, Any]) -> Any:
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 
-    return load_task(wanted) if isinstance(wanted, str) else described_task(wanted)
+    return load_task(wanted) if isinstance(wanted, str) else described_task(wanted, progress)

@@ -130,11 +130,11 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     return kept | costs | {"output": str(folder)}
 
 
-def _objects(request: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, Any], Any, Any]:
     from merging.cli.resolve import plugins, task_and_pool
 
     made = plugins(request)
-    task, pool = task_and_pool(request, made["strategy"].needs)
+    task, pool = task_and_pool(request, made["strategy"].needs, progress)
     return made, task, pool
 
 
@@ -154,7 +154,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
         check_free(folder, overwrite=flags["overwrite"])
     with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading torch, models and data")
-        made, task, pool = _objects(request)
+        made, task, pool = _objects(request, progress)
         from merging.run import merge
 
         result = merge(

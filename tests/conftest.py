@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ settings.register_profile(
 settings.load_profile("suite")
 
 TASK = "python:merging.testing.fixtures:tiny_task"
+_CACHE = tempfile.TemporaryDirectory(prefix="merging-tests-")  # decoded images go here, not to the user's folder
+os.environ["MERGING_CACHE"] = _CACHE.name
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
 
 

@@ -225,8 +225,9 @@ def test_savings_change_no_run(tmp_path: Path, small: tuple[ModelPool, Task]) ->
     told = {}
     for name, exact in (("fast", True), ("plain", False)):
         result = merging.merge(
-            pool, ManifoldMix(budget=30), partitioner=Layer(), task=task, optimizer=merging.Coordinate(),
-            objective=NegativeLogLikelihood(), output=tmp_path / name, exact_savings=exact,
+            pool, ManifoldMix(budget=30, tau=0.5, barrier=None), partitioner=Layer(), task=task,
+            optimizer=merging.Coordinate(), objective=NegativeLogLikelihood(),
+            output=tmp_path / name, exact_savings=exact,
         )  # fmt: skip
         events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").read_text().splitlines()]
         scored = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]

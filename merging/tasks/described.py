@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from merging.errors import TaskError
+from merging.interfaces import Progress
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise, Resize, load_npz
 
 
-def described_task(table: Mapping[str, Any]) -> Task:
+def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
     """The task that a [task] table describes.
 
     Args:
         table: ``model``, ``held_out`` and perhaps ``test``, ``shifts`` (name → data), ``train``; ``mean`` and ``std``
             per channel and ``size`` in pixels (default: the model's own, see :func:`_resize`).
+        progress: told how far decoding is.
 
     Raises:
         TaskError: a model or a data set that does not exist.
@@ -30,7 +32,7 @@ def described_task(table: Mapping[str, Any]) -> Task:
     resize, always = _resize(source, table.get("size"))
 
     def load(data: str) -> Split:
-        return load_npz(data, resize, always=always)
+        return load_npz(data, resize, always=always, progress=progress)
 
     shifts = dict(table.get("shifts", {}))
     if table.get("test") and "test" in shifts:

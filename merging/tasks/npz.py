@@ -7,8 +7,9 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 from __future__ import annotations
 
 import io
-import itertools
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from merging.errors import TaskError, unknown
+from merging.interfaces import Progress
+from merging.progress import Silent
 from merging.task import Split
+from merging.tasks.cache import cached
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,18 @@ class Resize:
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
 
 
-def load_npz(source: str, resize: Resize | None = None, *, always: bool = True) -> Split:
+def load_npz(
+    source: str, resize: Resize | None = None, *, always: bool = True, progress: Progress | None = None
+) -> Split:
     """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
+
+    JPEGs are decoded, and images resized, on all cores and once: the result stays on disk (:mod:`merging.tasks.cache`).
 
     Args:
         source: file and key.
         resize: brings images to one size.
         always: or only those that differ in size.
+        progress: told how far decoding is.
 
     Raises:
         TaskError: no such file or key, images of different sizes and no ``resize``, or a damaged image (named by its
@@ -75,56 +84,89 @@ def load_npz(source: str, resize: Resize | None = None, *, always: bool = True) 
                     f"{source}: labels are {labels.dtype} of shape {list(labels.shape)}; "
                     "they must be class indices, integers of shape (N,)"
                 )
-            if f"{key}_images" in arrays:
-                images = arrays[f"{key}_images"]
-            else:
-                images = _decode(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source, resize)
+            labels = labels.astype(np.int64)
+            wanted = resize if always else None
+            if f"{key}_images" in arrays and wanted is None:
+                return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
+
+            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+                if f"{key}_images" in arrays:
+                    pixels = torch.from_numpy(_checked(arrays[f"{key}_images"], source))
+                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels
+                jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
+                return jpegs.decode(resize, always=always, progress=progress or Silent()), labels
+
+            how = {"key": key, "resize": None if resize is None else asdict(resize), "always": always}
+            return cached(path, how, make)
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
         reason = f"{type(error).__name__}: {error}"
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+
+
+def _checked(images: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise TaskError(
             f"{source}: images are {images.dtype} of shape {list(images.shape)}; they must be uint8 (N, H, W, 3)"
         )
-    pixels = torch.from_numpy(images)
-    if resize is not None and always and len(pixels):
-        pixels = resize(pixels)
-    return Split.of(pixels, torch.from_numpy(labels.astype(np.int64)))
+    return images
 
 
-def _decode(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], source: str, resize: Resize | None
-) -> NDArray[np.uint8]:
-    images: list[NDArray[np.uint8]] = []
-    for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
+@dataclass(frozen=True)
+class _Jpegs:
+    """JPEG files in a row: image ``i`` is ``data[offsets[i] : offsets[i + 1]]``."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    source: str
+
+    def decode(self, resize: Resize | None, *, always: bool, progress: Progress) -> NDArray[np.uint8]:
+        """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run."""
+        count = len(self.offsets) - 1
+        if count < 1:
+            return np.zeros((0, 1, 1, 3), np.uint8)
+        sizes = {self._open(number).size for number in range(count)}  # headers only
+        if len(sizes) > 1 and resize is None:
+            raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
+        prepare = resize if always or len(sizes) > 1 else None
+        width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes))
+        images = np.empty((count, height, width, 3), np.uint8)
+
+        def one(number: int) -> None:
+            try:
+                pixels = np.array(self._open(number).convert("RGB"))
+            except (OSError, ValueError) as error:
+                raise TaskError(f"{self.source}: image {number} is damaged ({error})") from None
+            images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
+
+        progress.stage(f"decoding {self.source}", count)
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            for _ in workers.map(one, range(count)):
+                progress.advance()
+        return images
+
+    def _open(self, number: int) -> Image.Image:
+        begin, end = self.offsets[number : number + 2]
         try:
-            images.append(np.asarray(Image.open(io.BytesIO(data[begin:end].tobytes())).convert("RGB")))
-        except (UnidentifiedImageError, OSError) as error:
-            raise TaskError(f"{source}: image {number} is damaged ({error})") from None
-    if len({image.shape for image in images}) > 1:
-        if resize is None:
-            raise TaskError(f"{source}: images differ in size; store them in one size, or give the [task] a size")
-        images = [resize(torch.from_numpy(image.copy())[None])[0].numpy() for image in images]
-    return np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
+            return Image.open(io.BytesIO(self.data[begin:end].tobytes()))
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            raise TaskError(f"{self.source}: image {number} is damaged ({error})") from None
 
 
 class Normalise:
     """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        deviation = torch.tensor(std, dtype=torch.float64)
-        self.scale = (1 / (255 * deviation)).float()
-        self.shift = (-torch.tensor(mean, dtype=torch.float64) / deviation).float()
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalises a batch, in two passes over it; the result lies in memory as the images do (channels last)."""
+        """Normalises a batch, in the order and with the bits of torchvision's own; it stays channels-last in memory."""
         n, height, width, _ = images.shape
         place = (width, images.device)
         if place not in self._rows:  # whole rows, so that the inner loops are long
-            self._rows[place] = tuple(t.repeat(width).to(images.device) for t in (self.scale, self.shift))  # type: ignore[assignment]
-        scale, shift = self._rows[place]
+            self._rows[place] = tuple(t.repeat(width).to(images.device) for t in (self.mean, self.std))  # type: ignore[assignment]
+        mean, std = self._rows[place]
         rows = images.reshape(n * height, width * 3).to(torch.float32)
-        return rows.mul_(scale).add_(shift).view(n, height, width, 3).permute(0, 3, 1, 2)
+        return rows.div_(255).sub_(mean).div_(std).view(n, height, width, 3).permute(0, 3, 1, 2)
