@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.reference_loop --json``. The opponent is the loop of the published code, done well: a DataLoader
 with two workers that decodes JPEGs with Pillow, resizes, crops and normalises them (torchvision's v2 transforms), both
-models' tensors cloned and mixed key by key, ``load_state_dict``, one forward pass in inference mode with our batch size.
-``same layout`` gives it channels-last weights and inputs too. Bars on PACS at 96 pixels: ratio ≥ 1.2 at the same
+models' tensors cloned and mixed key by key, ``load_state_dict``, one forward pass in inference mode with our batch
+size. ``same layout`` gives it channels-last weights and inputs too. Bars on PACS at 96 pixels: ratio ≥ 1.2 at the same
 layout, ≥ 2 as published; 500 × 375 JPEGs: ≥ 5.
 """
 
@@ -82,7 +82,7 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
     )
 
     layout = torch.channels_last if same_layout else torch.contiguous_format
-    opponent = source.module(7).eval().to(memory_format=layout)  # type: ignore[call-overload]
+    opponent = source.module(7).eval().to(memory_format=layout)
     ends = [load_file(checkpoint.path) for checkpoint in pool.checkpoints]
     transform = v2.Compose([
         v2.ToImage(), v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size),

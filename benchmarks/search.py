@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import torch
@@ -18,23 +18,28 @@ from torch.nn import functional as F
 
 import merging
 from benchmarks.common import data_folder, part, show
-from merging.interfaces import Optimizer
+from merging.interfaces import MixStrategy, Optimizer, Partitioner
 from merging.models.catalogue import model_source
 from merging.pool import ModelPool
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz
 
+Made: TypeAlias = tuple[ModelPool, Task, Partitioner, MixStrategy]
 
-def digits(folder: Path) -> tuple[ModelPool, Task, Any]:
+
+def digits(folder: Path) -> Made:
     """The built-in task."""
     del folder
     task = merging.load_task("digits")
     assert task.pool is not None  # noqa: S101 (for the type checker)
-    return task.pool(), task, merging.ClipC8()
+    return task.pool(), task, merging.ClipC8(), merging.ManifoldMix()
 
 
-def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> tuple[ModelPool, Task, Any]:
-    """SqueezeNet fine-tuned with different seeds and learning rates; every tenth image is held out."""
+def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
+    """SqueezeNet fine-tuned with different seeds and learning rates; every tenth image is held out.
+
+    Its models are far apart, and the strategy would search nowhere: τ is lowered, so that there is a search to time.
+    """
     source = model_source("torchvision:squeezenet1_1")
     own = source.preprocessing
     prepare = Normalise(own.mean, own.std)
@@ -48,7 +53,7 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> tuple[ModelPool,
         start += len(split)
     inputs, labels = inputs[seen], labels[seen]
     for number in range(models):
-        module = source.module(7).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        module = source.module(7).to(memory_format=torch.channels_last).train()
         module.load_state_dict(load_file(data_folder() / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
         optimizer = torch.optim.AdamW(module.parameters(), lr=(2e-4, 3e-4, 4e-4, 3e-4)[number % 4])
         generator = torch.Generator().manual_seed(number)
@@ -62,7 +67,7 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> tuple[ModelPool,
         state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
         save_file(state, folder / f"seed_{number}.safetensors")
     task = Task("pacs", source.build, held_out, prepare=prepare)
-    return ModelPool.open([folder]), task, merging.Block(count=5)
+    return ModelPool.open([folder]), task, merging.Block(count=5), merging.ManifoldMix(tau=0.9, budget=60, barrier=None)
 
 
 def _joined(splits: list[Split]) -> Split:
@@ -72,16 +77,14 @@ def _joined(splits: list[Split]) -> Split:
 OPTIMIZERS: dict[str, Optimizer] = {"nevergrad-cobyla": merging.NevergradCobyla(), "coordinate": merging.Coordinate()}
 
 
-def measure(
-    made: tuple[ModelPool, Task, Any], optimizer: Optimizer, folder: Path, budget: int | None
-) -> dict[str, Any]:
+def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) -> dict[str, Any]:
     """One row: a run with savings and a run without."""
-    pool, task, partitioner = made
+    pool, task, partitioner, strategy = made
     told, spent = [], []
     for exact in (True, False):
         where = folder / f"{optimizer.name}-{exact}"
         result = merging.merge(
-            pool, merging.ManifoldMix(), partitioner=partitioner, optimizer=optimizer, task=task, tests=False,
+            pool, strategy, partitioner=partitioner, optimizer=optimizer, task=task, tests=False,
             budget=budget, output=where, exact_savings=exact,
         )  # fmt: skip
         events = [json.loads(line) for line in (where / "events.jsonl").read_text().splitlines()]
