@@ -133,6 +133,7 @@ def test_checkpoints_that_cannot_be_merged(merge: Merge, pool: Path, case: str) 
         (["--budget", "0"], ["budget is 0", "at least 1"]),
         (["--max-evaluations", "2"], ["does not even rank"]),
         (["--certify-split", "1.5"], ["certify_split is 1.5"]),
+        (["--cache-memory", "-1"], ["cache_memory is -1"]),
         (["--seed", "-1"], ["seed is -1"]),
         (["--freeze", "("], ["not a regular expression"]),
         (["--device", "gpu"], ["unknown device 'gpu'"]),

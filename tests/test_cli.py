@@ -483,3 +483,15 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     assert ran.code == 2
     assert "cannot write the result" in ran.err
     assert [path.name for path in Path("out").iterdir()] == ["events.jsonl"]
+
+
+def test_savings_can_be_turned_off_and_change_nothing(merge: Merge, tiny: list[str], tmp_path: Path) -> None:
+    made = {}
+    for name, flags in (("on", []), ("off", ["--no-exact-savings"]), ("small", ["--cache-memory", "0"])):
+        ran = merge(*tiny, "--strategy", "greedy", *flags, "--output", str(tmp_path / name))
+        assert ran.code == 0, ran.err
+        made[name] = (tmp_path / name / "recipe.json").read_text()
+        request = json.loads((tmp_path / name / "events.jsonl").read_text().splitlines()[0])["request"]
+        assert request["exact_savings"] is (False if name == "off" else None)
+        assert request["cache_memory"] == (0 if name == "small" else None)
+    assert made["on"] == made["off"] == made["small"]
