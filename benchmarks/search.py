@@ -78,9 +78,9 @@ OPTIMIZERS: dict[str, Optimizer] = {"nevergrad-cobyla": merging.NevergradCobyla(
 
 
 def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) -> dict[str, Any]:
-    """One row: a run with savings and a run without."""
+    """One row: a run with savings and a run without; ``fewer`` is the factor in forward-equivalents."""
     pool, task, partitioner, strategy = made
-    told, spent = [], []
+    told, spent, passes = [], [], list[float]()
     for exact in (True, False):
         where = folder / f"{optimizer.name}-{exact}"
         result = merging.merge(
@@ -91,9 +91,13 @@ def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) 
         points = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]
         told.append((result.merge.to_json(), result.report.decisions, points))  # type: ignore[union-attr]
         spent.append(result.report.wall_seconds)
-        row: dict[str, Any] = {"evaluations": result.report.evaluations, "from_memory": result.report.cached}
+        passes.append(result.report.forward_equivalents)
     return {
-        **row,
+        "evaluations": result.report.evaluations,
+        "from_memory": result.report.cached,
+        "forward_equivalents": passes[0],
+        "compared_forward_equivalents": passes[1],
+        "fewer": passes[1] / passes[0],
         "same_run": told[0] == told[1],
         "seconds": spent[0],
         "compared_seconds": spent[1],
@@ -103,7 +107,7 @@ def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) 
 
 @click.command()
 @click.option("--only", help="digits or pacs.")
-@click.option("--budget", type=int, help="Evaluations per search; default: the strategy's 250.")
+@click.option("--budget", type=int, help="Evaluations per search; default: the strategy's (digits: 250).")
 @click.option("--json", "as_json", is_flag=True)
 def main(only: str | None, budget: int | None, as_json: bool) -> None:
     """A manifold mix with exact savings on, against off."""

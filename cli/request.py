@@ -23,6 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "objective": "accuracy",
     "seed": 0,
     "device": "auto",
+    "precision": "auto",
+    "tune": False,
+    "compile": False,
     "format": "safetensors",
     "baselines": True,
     "tests": True,
@@ -65,6 +68,9 @@ class RunTable(_Table):
     max_evaluations: int | None = None
     seed: int | None = None
     device: str | None = None
+    precision: str | None = None
+    tune: bool | None = None
+    compile: bool | None = None
     output: str | None = None
     format: str | None = None
     freeze: list[str] = []
@@ -94,6 +100,9 @@ class Request(_Table):
     objective: str
     seed: int
     device: str
+    precision: str = "auto"
+    tune: bool = False
+    compile: bool = False
     format: Literal["safetensors", "pt"]
     baselines: bool
     tests: bool
@@ -129,7 +138,7 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
         raise FolderError(f"{folder}: the journal's request is damaged at '{place}'; start a new run") from None
     if request["code"] != _digests(request["plugin"]):
         raise FolderError(f"{folder} cannot be resumed: a plug-in file has changed; start a new run")
-    return request
+    return DEFAULTS | request
 
 
 def read_toml(path: Path) -> File:

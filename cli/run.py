@@ -15,7 +15,10 @@ import click
 from merging.cli.request import TOML, check_trust, combine, read_toml, restore
 from merging.errors import FolderError, MergingError
 
-SETTINGS = ("seed", "budget", "max_evaluations", "freeze", "device", "baselines", "tests", "certify_split")
+SETTINGS = (
+    "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
+    "certify_split",
+)  # fmt: skip
 """What a request hands to :func:`merging.merge` and :func:`merging.plan.plan` as it is."""
 COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 """What may change when a run is resumed: how long it goes on and how it saves, not where it goes."""
@@ -42,6 +45,19 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option(
+    "--precision",
+    metavar="NAME",
+    help="Of forward passes: fp32, bf16 or auto.  [default: auto, bf16 where native]",
+)
+@click.option("--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first.")
+@click.option(
+    "--compile",
+    flag_value=True,
+    type=bool,
+    default=None,
+    help="Run the model through torch.compile.",
+)
 @click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from merging.partition import TensorInfo
 from merging.pool import ModelPool
-from merging.recipe import Recipe
+from merging.recipe import Ingredient, Recipe
+
+
+class Source(Protocol):
+    """Where ingredients' tensors are read from: a pool, or what keeps one on a device."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Name → (shape, dtype name)."""
+
+    @property
+    def mixable(self) -> Collection[str]:
+        """Names of the tensors that are averaged."""
+
+    def read(self, ingredient: Ingredient, name: str) -> Tensor:
+        """One tensor of one ingredient."""
 
 
 def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> Tensor:
@@ -30,7 +47,7 @@ def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> T
     return total.to(dtype)
 
 
-def materialise_tensor(recipe: Recipe, pool: ModelPool, name: str, column: int) -> Tensor:
+def materialise_tensor(recipe: Recipe, pool: Source, name: str, column: int) -> Tensor:
     """One tensor of a recipe's model; ``column`` is its component's index.
 
     Integer and boolean tensors come from the first ingredient; overrides replace the sum.

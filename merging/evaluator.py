@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,21 +16,19 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import Stopped, StrategyError, TaskError
+from merging.errors import Stopped, StrategyError
 from merging.interfaces import Objective, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Outcome
+from merging.passes import Contents, Passes
 from merging.recipe import Recipe, Weights
-from merging.stages import Activations, Stage, compact, stages_of
-from merging.task import HELD_OUT, Split, Task
+from merging.task import CERTIFY, HELD_OUT, Task
 
 CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""
-Contents: TypeAlias = Callable[[str], Any]
-"""A tensor's name → what decides its values, JSON-ready."""
 WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
@@ -92,11 +92,10 @@ class Evaluator:
         self._asked: set[str] = set()
         self._cache: dict[str, Outcome] = {}
         self._exact_savings = exact_savings
-        self._activations = Activations(cache_memory if exact_savings else 0)
-        self._stages: tuple[Stage, ...] = ()
-        self._last: list[str] = []  # what decided the stages' inputs in the pass before
-        self._resident: dict[str, tuple[Tensor, Tensor]] = {}
-        self._rules = json.dumps([objective.name, objective.options(), numerics.to_json()], sort_keys=True)
+        self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
+        self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
+        self._highest = -math.inf
+        self._tests = False
 
     def begin(self) -> Meter:
         """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
@@ -136,8 +135,11 @@ class Evaluator:
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
         """Whether the held-out score is above a threshold; stops once the rest cannot change the answer.
 
+        Samples are visited by the margin that the best model so far had on them, smallest first, where that changes
+        no logit (:meth:`Passes.hardest_first`); from the second test on, as the first one asks for margins to be kept.
         Never fills the cache of full outcomes. Exact for decomposable objectives with bounds; a full pass otherwise.
         """
+        self._tests = True
         n = len(self.task.held_out)
         known = self._cache.get(self._key(self._content(recipe), HELD_OUT))
         objective = self.objective
@@ -147,9 +149,10 @@ class Evaluator:
             return Decision(self.evaluate(recipe).score > threshold, n)
         self._check_limits(HELD_OUT)
         self.live.load(recipe)
+        order = None if self._margins is None else self._passes.hardest_first(HELD_OUT, self._margins)
         parts: list[Tensor] = []
         seen = 0
-        for logits, labels in self._forward(HELD_OUT):
+        for logits, labels in self._passes.plain(HELD_OUT, order):
             parts.append(objective.terms(logits, labels).cpu())
             seen += len(labels)
             if seen < n:
@@ -164,17 +167,15 @@ class Evaluator:
         """Logits of a whole split, float32 on the CPU, shape ``(N, classes)``."""
         self._check_limits(split)
         self.live.load(recipe)
-        parts = [logits.float().cpu() for logits, _ in self._forward(split)]
+        parts = [logits.float().cpu() for logits, _ in self._passes.plain(split)]
         if split == HELD_OUT:
             self._pay(1.0)
         return torch.cat(parts)
 
     def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order: (model inputs, labels)."""
-        inputs, labels = self._on_device(split)
-        order = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
-        for index in torch.split(order, self.numerics.batch):
-            yield self.task.prepare(inputs[index]), labels[index]
+        labels = self._passes.feed(split).labels
+        yield from self._passes.batches(split, torch.from_numpy(generator.permutation(len(labels))).to(labels.device))
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
         """Cross-entropy on a batch and its derivative by each coefficient.
@@ -223,7 +224,9 @@ class Evaluator:
         return [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
 
     def _key(self, what: list[Any], split: str) -> str:
-        data = json.dumps([what, self.task.split(split).fingerprint, self._rules])
+        numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY else {})
+        rules = json.dumps([self.objective.name, self.objective.options(), numerics], sort_keys=True)
+        data = json.dumps([what, self.task.split(split).fingerprint, rules])
         return blake3(data.encode()).hexdigest()[:32]
 
     def _contents(self, merged: Recipe | Weights) -> Contents:
@@ -241,6 +244,7 @@ class Evaluator:
         outcome = self._cache.get(key)
         if outcome is not None and not self._exact_savings:
             outcome = self._measure(split, mix, content)
+            self.total.forward_equivalents += outcome.passes if counts else 0.0
         if outcome is None or key not in self._cache:
             self._check_limits(split)
             outcome = self.journal.replay(key, split) or self._measure(split, mix, content)
@@ -249,7 +253,7 @@ class Evaluator:
             if counts:
                 self.total.evaluations += 1
                 self.total.seconds += outcome.seconds
-                self.total.forward_equivalents += 1.0
+                self.total.forward_equivalents += outcome.passes
         elif counts:
             self.total.cached += 1
         if counts and key in self._asked:
@@ -258,7 +262,7 @@ class Evaluator:
             self._asked.add(key)
             self.meter.evaluations += 1
             self.meter.seconds += outcome.seconds
-            self.meter.forward_equivalents += 1.0
+            self.meter.forward_equivalents += outcome.passes
         return outcome
 
     def _check_limits(self, split: str) -> None:
@@ -272,20 +276,28 @@ class Evaluator:
         self.meter.forward_equivalents += passes
 
     def _measure(self, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
-        began = time.perf_counter()
-        mix()
+        """A forward pass; in fp32 where it certifies, whatever precision the search runs in."""
+        with self.live.in_fp32() if split == CERTIFY else contextlib.nullcontext():
+            began = time.perf_counter()
+            mix()
+            outcome = self._scored(split, content)
+            return replace(outcome, seconds=time.perf_counter() - began)
+
+    def _scored(self, split: str, content: Contents) -> Outcome:
         if isinstance(self.objective, WholeModelObjective):
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
-            return Outcome(score, len(self.task.split(split)), None, time.perf_counter() - began)
-        terms: list[Tensor] = []
-        hits: list[Tensor] = []
-        for logits, labels in self._forward(split, content):
+            return Outcome(score, len(self.task.split(split)), None)
+        terms, hits, margins = list[Tensor](), list[Tensor](), list[Tensor]()
+        for logits, labels in self._passes.forward(split, content):
             terms.append(self.objective.terms(logits, labels).cpu())
             hits.append(top1(logits, labels).cpu())
+            if self._tests and split == HELD_OUT:
+                margins.append(margin(logits, labels))
         score = self._score(self.objective.reduce(torch.cat(terms)))
+        if margins and score > self._highest:
+            self._highest, self._margins = score, torch.cat(margins)
         correct = np.packbits(torch.cat(hits).numpy())
-        outcome = Outcome(score, len(self.task.split(split)), correct)
-        return replace(outcome, seconds=time.perf_counter() - began)
+        return Outcome(score, len(self.task.split(split)), correct, passes=self._passes.share)
 
     def _score(self, value: Any) -> float:
         """An objective's score; NaN and infinity are the worst, so that a search walks away from them."""
@@ -295,89 +307,6 @@ class Evaluator:
             raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
         return score if np.isfinite(score) else WORST
 
-    def _forward(self, split: str, content: Contents | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels, batch by batch in the split's order.
-
-        A held-out pass begins at the last stage whose input is kept from a pass with the same early weights, and
-        keeps the inputs that the next one is likely to need.
-        """
-        inputs, labels = self._on_device(split)
-        size = self.numerics.batch
-        starts = range(0, len(labels), size)
-        staged = content is not None and split == HELD_OUT and self._activations.limit > 0
-        prefixes = self._prefixes(content, inputs) if staged and content is not None else [""]
-        first = self._activations.deepest(prefixes) if len(prefixes) > 1 else 0
-        kept: dict[int, list[Tensor]] = {stage: [] for stage in self._worth_keeping(prefixes, first)}
-        for number, start in enumerate(starts):
-            if self.should_stop():
-                raise Stopped("interrupted")
-            with torch.inference_mode():
-                if len(prefixes) == 1:
-                    x = self.live.module(self.task.prepare(inputs[start : start + size]))
-                else:
-                    known = self._activations.batches(first)[number] if first else None
-                    x = self.task.prepare(inputs[start : start + size]) if known is None else known
-                    for k in range(first, len(prefixes)):
-                        if k in kept:
-                            part = compact(x)
-                            wanted = part.nbytes * len(starts)
-                            if number or self._activations.make_room(k, wanted, first):
-                                kept[k].append(part)
-                            else:
-                                del kept[k]
-                        x = self._stages[k].run(x)
-            yield x, labels[start : start + size]
-        for stage, parts in kept.items():
-            self._activations.keep(stage, prefixes[stage], parts)
-        if len(prefixes) > 1:
-            self._last = prefixes
-
-    def _prefixes(self, content: Contents, inputs: Tensor) -> list[str]:
-        """For each stage, a digest of all that decides its input: the tensors that earlier stages read."""
-        if not self._stages:
-            with torch.inference_mode():
-                sample = self.task.prepare(inputs[:2])
-            self._stages = stages_of(self.live.module, sample)
-            self._reads = [sorted(stage.tensors & self.live.columns.keys()) for stage in self._stages]
-        digest, prefixes = blake3(), list[str]()
-        for names in self._reads:
-            prefixes.append(digest.hexdigest())
-            digest.update(json.dumps([[name, content(name)] for name in names]).encode())
-        return prefixes
-
-    def _worth_keeping(self, prefixes: list[str], first: int) -> set[int]:
-        """Stages whose inputs the next pass may begin with.
-
-        The head's, always: it costs next to nothing. And that of the stage where this pass began to differ from the
-        one before: a search that moves one place moves it again.
-        """
-        entries = [k for k, stage in enumerate(self._stages[: len(prefixes)]) if stage.entry]
-        if not entries or len(prefixes) == 1:
-            return set()
-        same = sum(a == b for a, b in zip(prefixes, self._last, strict=False))  # the first stage's is always
-        place = max((k for k in entries if k < same), default=0) if self._last else 0
-        return {k for k in (entries[-1], place) if k > first}
-
-    def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
-        """A split's samples, resident on the device from the first use on."""
-        if split not in self._resident:
-            data: Split = self.task.split(split)
-            device = self.live.weights.device
-            self._resident[split] = (data.inputs.to(device), data.labels.to(device))
-            self._check_labels(split)
-        return self._resident[split]
-
-    def _check_labels(self, split: str) -> None:
-        inputs, labels = self._resident[split]
-        with torch.inference_mode():
-            classes = self.live.module(self.task.prepare(inputs[:1])).shape[-1]
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= classes:
-            raise TaskError(
-                f"split '{split}' has labels from {low} to {high}, but the model has {classes} classes "
-                f"(0 to {classes - 1}); check the labels' order and the head"
-            )
-
 
 class _View:
     """A split as a whole-model objective sees it."""
@@ -386,10 +315,14 @@ class _View:
         self._evaluator, self._split = evaluator, split
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, labels = self._evaluator._on_device(self._split)
-        size = self._evaluator.numerics.batch
-        for start in range(0, len(labels), size):
-            yield self._evaluator.task.prepare(inputs[start : start + size]), labels[start : start + size]
+        yield from self._evaluator._passes.batches(self._split)
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far a sample's own logit is above the highest other one, shape ``(N,)``; negative: wrong."""
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -math.inf)
+    return (own[:, 0] - others.amax(1)).float()
 
 
 def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:

@@ -197,7 +197,7 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0])
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)

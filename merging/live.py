@@ -6,16 +6,20 @@ is cloned, and nothing but coefficients reaches the device during a search.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from merging.arithmetic import materialise_tensor
 from merging.errors import PoolError
 from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Recipe, Weights
+from merging.recipe import Ingredient, Recipe, Weights
 from merging.stages import Watch
 
 _ALIGN = 16
@@ -29,18 +33,26 @@ class LiveModel:
         module: takes the pool's tensors under the pool's names (checked).
         pool: where ingredients are read from.
         partition: one coefficient a component.
-        device: where the module runs. Weights are fp32 there, whatever the checkpoints' dtype.
+        device: where the module runs. Weights are mixed in fp32 there, whatever the checkpoints' dtype.
         layout: ``channels_last`` keeps the filters of convolutions in that order.
+        dtype: in which the module runs. With ``bfloat16`` each mix is rounded once into a second buffer, which the
+            parameters are views of; BatchNorm and the head stay in fp32, so that logits do not become ties.
+
+    Attributes:
+        weights: the flat buffer, fp32.
+        dtype: in which the module runs now.
 
     Raises:
         PoolError: the module's tensors are not the pool's.
     """
 
     def __init__(
-        self, module: nn.Module, pool: ModelPool, partition: Partition, device: str, layout: str = "contiguous"
-    ) -> None:
+        self, module: nn.Module, pool: ModelPool, partition: Partition, device: str, layout: str = "contiguous",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self.module = module.eval().to(device).float()
         self.pool = pool
+        self.dtype = torch.float32
         self.partition = partition
         self._channels_last = layout == "channels_last"
         state = self.module.state_dict(keep_vars=True)
@@ -62,10 +74,20 @@ class LiveModel:
                 self._layout[name] = (offset, tuple(tensor.shape))
             self._slices.append(slice(begin, end))
         self.weights = torch.zeros(end, device=device)
-        self.parameters: dict[str, Tensor] = {}
-        for name in self._layout:
-            self.parameters[name] = state[name]
-            state[name].data = self._view(self.weights, name)
+        self.parameters: dict[str, Tensor] = {name: state[name] for name in self._layout}
+        self._rounded: Tensor | None = None
+        self._loose = [
+            (part, name, buffer)
+            for part in self.module.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+            if name in part._non_persistent_buffers_set and buffer.is_floating_point()
+        ]
+        self._exact = _kept_exact(self.module) if dtype != torch.float32 else frozenset()
+        self._bind(torch.float32)
+        if dtype != torch.float32:
+            self._rounded = torch.zeros(end, device=device, dtype=dtype)
+            self._bind(dtype)
+        self._sources = _OnDevice(pool, self.weights.device)
         self._incumbent: tuple[Recipe, Tensor] | None = None
         self._candidate: tuple[Recipe, Tensor] | None = None
         self._scratch: Tensor | None = None
@@ -75,6 +97,35 @@ class LiveModel:
     def has_integers(self) -> bool:
         """Whether the model holds tensors that are not averaged."""
         return bool(self._others)
+
+    def _bind(self, dtype: torch.dtype) -> None:
+        """Makes the module's parameters views of the buffer in that precision."""
+        self.dtype = dtype
+        for name, parameter in self.parameters.items():
+            exact = dtype == torch.float32 or self._rounded is None or name in self._exact
+            parameter.data = self._view(self.weights if exact or self._rounded is None else self._rounded, name)
+        for part, name, buffer in self._loose:
+            part._buffers[name] = buffer.to(dtype)
+
+    @contextlib.contextmanager
+    def in_fp32(self) -> Iterator[None]:
+        """Runs the module in fp32 for a while."""
+        before = self.dtype
+        self._bind(torch.float32)
+        try:
+            yield
+        finally:
+            self._bind(before)
+
+    def widen(self) -> None:
+        """Runs the module in fp32 from now on."""
+        self._rounded = None
+        self._bind(torch.float32)
+
+    def _round(self, part: slice) -> None:
+        """Brings what was mixed to the precision that the module runs in."""
+        if self._rounded is not None:
+            self._rounded[part].copy_(self.weights[part])
 
     def _view(self, flat: Tensor, name: str) -> Tensor:
         offset, shape = self._layout[name]
@@ -90,11 +141,13 @@ class LiveModel:
         if isinstance(recipe, Weights):
             for name in self._layout:
                 self._view(self.weights, name).copy_(recipe.tensors[name])
+            self._round(slice(None))
             with torch.no_grad():
                 for name, tensor in self._others.items():
                     tensor.copy_(recipe.tensors[name])
             return
         self._fill(self.weights, recipe)
+        self._round(slice(None))
         with torch.no_grad():
             for name, tensor in self._others.items():
                 tensor.copy_(materialise_tensor(recipe, self.pool, name, self.columns[name]))
@@ -102,7 +155,7 @@ class LiveModel:
     def _fill(self, flat: Tensor, recipe: Recipe) -> None:
         columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
         for name in self._layout:
-            self._view(flat, name).copy_(materialise_tensor(recipe, self.pool, name, columns[name]))
+            self._view(flat, name).copy_(materialise_tensor(recipe, self._sources, name, columns[name]))
 
     def set_ends(self, incumbent: Recipe, candidate: Recipe) -> None:
         """Makes the two ends of a search resident; what is already there is kept."""
@@ -115,7 +168,7 @@ class LiveModel:
             self._at_rest = incumbent
 
     def _resident(self, previous: tuple[Recipe, Tensor] | None, recipe: Recipe) -> Tensor:
-        flat = torch.empty_like(self.weights) if previous is None else previous[1]
+        flat = torch.zeros_like(self.weights) if previous is None else previous[1]
         self._fill(flat, recipe)
         return flat
 
@@ -137,6 +190,43 @@ class LiveModel:
                 if self._scratch is None:
                     self._scratch = torch.empty_like(self.weights)
                 self.weights[part].add_(torch.mul(behind[part], 1.0 - factor, out=self._scratch[part]))
+            self._round(part)
+
+
+class _OnDevice:
+    """A pool whose tensors are read once and stay on a CUDA device, within half of its free memory.
+
+    Recipes over many models are then sums on the device. What does not fit is read again each time, from files that
+    are mapped. On a CPU the maps themselves are the cache.
+    """
+
+    def __init__(self, pool: ModelPool, device: torch.device, room: int | None = None) -> None:
+        self.tensors, self.mixable, self._pool, self._device = pool.tensors, pool.mixable, pool, device
+        free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
+        self._room = free if room is None else room
+        self._kept: dict[tuple[str, str], Tensor] = {}
+
+    def read(self, ingredient: Ingredient, name: str) -> Tensor:
+        """One tensor of one ingredient; on the device where that is a CUDA one."""
+        key = (ingredient.hash, name)
+        if key in self._kept:
+            return self._kept[key]
+        tensor = self._pool.read(ingredient, name)
+        tensor = tensor.to(self._device) if self._device.type == "cuda" else tensor
+        if tensor.nbytes <= self._room:
+            self._room -= tensor.nbytes
+            self._kept[key] = tensor
+        return tensor
+
+
+def _kept_exact(module: nn.Module) -> frozenset[str]:
+    """Names that stay in fp32: BatchNorm's, and those of the head, the last linear layer or convolution."""
+    heads = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    if heads:
+        heads[-1].register_forward_pre_hook(lambda part, given: tuple(x.float() for x in given))
+    exact = [part for part in module.modules() if isinstance(part, _BatchNorm)] + heads[-1:]
+    tensors = {id(t) for part in exact for t in part.state_dict(keep_vars=True).values()}
+    return frozenset(n for n, t in module.state_dict(keep_vars=True).items() if id(t) in tensors)
 
 
 def check_fits(module: nn.Module, pool: ModelPool) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from merging.errors import OptionError, unknown
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
 SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 
@@ -31,9 +32,12 @@ class Numerics:
     threads: int
     dtype: str = "float32"
     layout: str = "contiguous"
+    compiled: bool = False
 
     @classmethod
-    def choose(cls, device: str, module: nn.Module, sample: Tensor) -> Numerics:
+    def choose(
+        cls, device: str, module: nn.Module, sample: Tensor, precision: str = "auto", *, compile: bool = False
+    ) -> Numerics:
         """The rule: one thread and large batches for small models, all cores and small batches for large ones.
 
         Convolutional networks run channels-last (SqueezeNet at 96 pixels: less than half the time on a CPU), and on
@@ -44,20 +48,32 @@ class Numerics:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             module: the model.
             sample: one of the data's inputs, as it is stored.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small where the hardware
+                multiplies it natively.
+            compile: whether the model is compiled (``torch.compile``; with CUDA graphs on such a device).
 
         Raises:
-            OptionError: the device is not there.
+            OptionError: the device is not there, or there is no such precision.
         """
+        if precision not in PRECISIONS:
+            raise OptionError(str(unknown("precision", precision, PRECISIONS)))
         parameters = sum(parameter.numel() for parameter in module.parameters())
         convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
         place = _device(device)
         small = parameters < SMALL_MODEL
-        threads = 1 if small else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = 1 if small else cores()
         batch = 512 if place != "cpu" else 256 if small else 32
         while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
             batch //= 2
         layout = "channels_last" if convolutional and place != "mps" else "contiguous"
-        return cls(place, batch, threads or 1, layout=layout)
+        brief = precision == "bf16" or (precision == "auto" and not small and native_bf16(place))
+        return cls(place, batch, threads, "bfloat16" if brief else "float32", layout, compile)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """In which the model runs."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -72,6 +88,19 @@ class Numerics:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def native_bf16(device: str) -> bool:
+    """Whether a device multiplies bf16 faster than fp32: CUDA from Ampere on, CPUs with AVX-512 BF16 or AMX."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 def _device(wanted: str) -> str:

@@ -20,12 +20,14 @@ class Outcome:
         correct: packed bits, one a sample in the split's order (top-1 right or not), or None where the
             objective has no notion of it.
         seconds: what the pass took when it was made.
+        passes: what it cost, as a share of a whole forward pass; less than 1 where it went on from kept activations.
     """
 
     score: float
     samples: int
     correct: NDArray[np.uint8] | None = None
     seconds: float = 0.0
+    passes: float = 1.0
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -55,14 +57,22 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
-        return {"score": self.score, "samples": self.samples, "correct": bits, "seconds": self.seconds}
+        return {
+            "score": self.score,
+            "samples": self.samples,
+            "correct": bits,
+            "seconds": self.seconds,
+            "passes": self.passes,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
         """Reads :meth:`to_json` back."""
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
-        return cls(float(data["score"]), int(data["samples"]), correct, float(data["seconds"]))
+        return cls(
+            float(data["score"]), int(data["samples"]), correct, float(data["seconds"]), float(data.get("passes", 1.0))
+        )
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from merging.errors import PoolError, RequirementError, TaskError
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, WholeModelObjective
+from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -21,7 +22,10 @@ from merging.options import Plugin
 from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
+from merging.progress import Silent
+from merging.recipe import Recipe
 from merging.task import CERTIFY, HELD_OUT, Task
+from merging.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,11 +95,17 @@ def plan(
     max_evaluations: int | None = None,
     freeze: Sequence[str] = (),
     device: str = "auto",
+    precision: str = "auto",
+    tune: bool | Numerics = False,
+    compile: bool = False,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
+
+    ``tune`` may also be what an earlier run has measured.
 
     Raises:
         MergingError: whatever would make the run fail, said before any work.
@@ -113,15 +123,47 @@ def plan(
     live = numerics = None
     if task is not None and module is not None:
         check_fits(module, pool)
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0])
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile)
         with numerics.applied():
             idle = probe(module, task, numerics)
         partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
-        live = LiveModel(module, pool, partition, numerics.device, numerics.layout)
+        live = LiveModel(module, pool, partition, numerics.device, numerics.layout, numerics.torch_dtype)
+        numerics = _in_its_precision(live, task, numerics, must=precision == "bf16")
+        if isinstance(tune, Numerics):
+            numerics = tune
+        elif tune:
+            live.load(Recipe.single(pool.ingredients[0], partition))
+            prepare = partial(_prepared, live, task)
+            numerics = tuned(numerics, module, prepare, task.held_out.inputs, progress or Silent())
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
     )  # fmt: skip
+
+
+def _prepared(live: LiveModel, task: Task, inputs: torch.Tensor) -> torch.Tensor:
+    x = task.prepare(inputs)
+    return x.to(live.dtype) if x.is_floating_point() else x
+
+
+def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: bool) -> Numerics:
+    """Runs two samples in bf16; a model that cannot take it runs in fp32, unless bf16 was asked for.
+
+    Raises:
+        TaskError: it was.
+    """
+    if numerics.dtype == "float32":
+        return numerics
+    try:
+        with numerics.applied(), torch.inference_mode():
+            live.module(_prepared(live, task, task.held_out.inputs[:2].to(numerics.device)))
+    except Exception as error:  # models raise whatever two dtypes in one sum provoke
+        if must:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise TaskError(f"the model cannot run in bf16 ({reason}); use --precision fp32") from None
+        live.widen()
+        return replace(numerics, dtype="float32")
+    return numerics
 
 
 def divide(

@@ -21,6 +21,7 @@ from merging.errors import FolderError, InterruptedRunError, RequirementError, S
 from merging.evaluator import CACHE_MEMORY, Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
+from merging.numerics import Numerics
 from merging.outcome import Outcome, compare
 from merging.plan import Plan, plan, versions
 from merging.pool import ModelPool
@@ -70,6 +71,9 @@ def merge(
     max_evaluations: int | None = None,
     freeze: Sequence[str] = (),
     device: str = "auto",
+    precision: str = "auto",
+    tune: bool = False,
+    compile: bool = False,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
@@ -99,6 +103,11 @@ def merge(
         max_evaluations: distinct held-out evaluations after which the run ends with the best so far.
         freeze: regular expressions of components or tensors that keep the first ingredient's values.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 where the hardware multiplies it natively
+            and the model has a million parameters or more). Weights are mixed in fp32 and ``certify_split`` scores in
+            fp32 either way.
+        tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
+        compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
         baselines: also run best, uniform and greedy, sharing every evaluation.
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
@@ -130,8 +139,9 @@ def merge(
     progress.stage("opening the models")
     made = plan(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
-        budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, baselines=baselines, tests=tests,
-        certify_split=certify_split,
+        budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
+        tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
+        baselines=baselines, tests=tests, certify_split=certify_split, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
@@ -167,6 +177,15 @@ def _journal(
     if different:
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
     return Journal(folder / FILE, resume=True)
+
+
+def _measured(output: Path | str) -> Numerics | bool:
+    """What an earlier session of the same run has measured: measuring again could find something else."""
+    kept = read_header(Path(output) / FILE).get("numerics")
+    try:
+        return Numerics(**kept) if kept else True
+    except TypeError:
+        raise FolderError(f"{output}: the journal's numerics are damaged; start a new run") from None
 
 
 def _files(pool: ModelPool) -> list[Path]:

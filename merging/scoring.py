@@ -57,7 +57,7 @@ def evaluate(
     pool, merged = open_model(model, models)
     module = task.build(pool)
     check_fits(module, pool)
-    numerics = Numerics.choose(device, module, task.held_out.inputs[0])
+    numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
     with numerics.applied():
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 Step: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -83,6 +84,24 @@ def stages_of(module: nn.Module, inputs: Tensor) -> tuple[Stage, ...]:
     except Exception:  # a chain that does not fit together is no chain
         return whole
     return tuple(Stage(*parts) for parts in zip(steps, reads, entries, strict=True))
+
+
+def shares_of(stages: Sequence[Stage], inputs: Tensor) -> tuple[float, ...]:
+    """What each stage costs of a whole pass, counted in floating-point operations; they add up to 1.
+
+    Args:
+        stages: as :func:`stages_of` gives them.
+        inputs: a small batch.
+    """
+    counts, x = list[int](), inputs.clone()
+    with torch.enable_grad():  # fused inference kernels, which torch cannot count, are not taken under autograd
+        for stage in stages:
+            with FlopCounterMode(display=False) as counter:
+                x = stage.run(x)
+            x = x.detach()
+            counts.append(counter.get_total_flops())
+    total = sum(counts)
+    return tuple(count / total if total else 1 / len(counts) for count in counts)
 
 
 def compact(x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def test_run_writes_a_whole_folder(merge: Merge, tiny: list[str], tmp_path: Path
     assert all({"candidate", "incumbent", "average", "accepted"} <= set(d) for d in report["decisions"])
     assert report["evaluations"] > 5
     assert report["cached"] >= 0
-    assert report["forward_equivalents"] == report["evaluations"]
+    assert 0 < report["forward_equivalents"] <= report["evaluations"]
     assert report["wall_seconds"] > 0
     assert report["peak_memory_bytes"] > 1e6
     assert report["validation"]["merged"] >= report["validation"]["best_single"]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from merging.arithmetic import materialise
 from merging.errors import PoolError, Stopped, TaskError
-from merging.evaluator import WORST, Evaluator
+from merging.evaluator import WORST, Evaluator, margin
 from merging.interfaces import Objective
 from merging.journal import Journal
 from merging.live import check_fits, untouched
@@ -177,6 +177,42 @@ def test_exceeds_stops_early_in_both_directions(pool: ModelPool) -> None:
     assert low.samples_seen < 60
     assert not high.exceeds
     assert high.samples_seen < 120
+
+
+@pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood()], ids=lambda o: o.name)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_the_hardest_first_decides_the_same(pool: ModelPool, objective: Objective, data: st.DataObject) -> None:
+    evaluator = evaluator_of(pool, batch=data.draw(st.sampled_from([8, 16, 50])), objective=objective)
+    recipes = [Recipe.single(ingredient, evaluator.live.partition) for ingredient in pool.ingredients]
+    evaluator.exceeds(recipes[0], 0.0)  # asks for margins
+    evaluator.evaluate(recipes[0])
+    assert (evaluator._margins is None) == (objective.bounds is None and not evaluator._tests)
+    exact = evaluator_of(pool, objective=objective)
+    for recipe in recipes[1:]:
+        score = exact.evaluate(recipe).score
+        for threshold in (score - 0.01, score, score + 0.01, data.draw(st.floats(-2, 1))):
+            assert evaluator.exceeds(recipe, threshold).exceeds == (score > threshold)
+
+
+def test_visiting_the_hardest_first_rejects_sooner(pool: ModelPool) -> None:
+    seen = []
+    for hardest in (False, True):
+        evaluator = evaluator_of(pool, batch=4)
+        best, other = (Recipe.single(pool.ingredients[i], evaluator.live.partition) for i in (0, 1))
+        score = evaluator_of(pool).evaluate(other).score
+        if hardest:
+            evaluator.exceeds(other, 0.0)
+            evaluator.evaluate(best)
+        decision = evaluator.exceeds(other, score + 0.05)
+        assert not decision.exceeds
+        seen.append(decision.samples_seen)
+    assert seen[1] < 0.8 * seen[0]
+
+
+def test_the_margin_says_right_from_wrong() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
+    assert margin(logits, torch.tensor([1, 0])).tolist() == [1.0, -2.0]
 
 
 def test_the_gradient_is_that_of_finite_differences(pool: ModelPool) -> None:

@@ -27,7 +27,7 @@ from merging.partitioners.whole import Whole
 from merging.plan import plan
 from merging.pool import ModelPool
 from merging.recipe import Recipe
-from merging.stages import Activations, stages_of
+from merging.stages import Activations, shares_of, stages_of
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.task import HELD_OUT, Split, Task
 from merging.tasks.npz import Normalise
@@ -109,6 +109,20 @@ def test_stages_of_known_architectures(spec: str) -> None:
         assert len(stages[-1].tensors) == 2
 
 
+@pytest.mark.parametrize("spec", ["torchvision:squeezenet1_1", "open_clip:ViT-S-32-alt"])
+def test_shares_are_of_operations(spec: str) -> None:
+    module = model_source(spec).module(7).eval()
+    inputs = torch.randn(2, 3, KNOWN[spec], KNOWN[spec])
+    stages = stages_of(module, inputs)
+    shares = shares_of(stages, inputs)
+    assert sum(shares) == pytest.approx(1)
+    assert min(shares) >= 0
+    if "open_clip" in spec:
+        blocks = [share for share in shares if share > 0.06]
+        assert len(blocks) == 12, "all blocks cost the same, the embedding and the head less"
+        assert max(blocks) == pytest.approx(min(blocks), rel=0.3)
+
+
 def test_unknown_architectures_are_one_stage() -> None:
     module = model_source("timm:convnext_atto").module(3).eval()
     (stage,) = stages_of(module, torch.randn(2, 3, 64, 64))
@@ -154,7 +168,8 @@ def test_fast_is_plain(small: tuple[ModelPool, Task], partitioner: Partitioner, 
     mixed = singles[0].lerp(singles[1], np.full(len(partition), 0.5))
     paths = [(e, e.between(mixed, singles[2], "lerp")) for e in (fast, plain)]
     factors = np.full(len(partition), 0.5)
-    for _ in range(data.draw(st.integers(3, 10))):
+    asked = data.draw(st.integers(3, 10))
+    for _ in range(asked):
         if data.draw(st.booleans()):
             factors = factors.copy()
             factors[data.draw(st.integers(0, len(partition) - 1))] = np.float32(data.draw(st.floats(0, 1, width=16)))
@@ -165,7 +180,9 @@ def test_fast_is_plain(small: tuple[ModelPool, Task], partitioner: Partitioner, 
             one, two = (e.evaluate(recipe) for e, _ in paths)
         assert one.score == two.score
         assert np.array_equal(one.correct, two.correct)  # type: ignore[arg-type]
-        assert fast._activations.bytes <= limit
+        assert fast._passes.activations.bytes <= limit
+    assert fast.total.forward_equivalents <= fast.total.evaluations + 1e-9
+    assert plain.total.forward_equivalents == asked
 
 
 def test_a_change_of_the_head_reads_no_image(small: tuple[ModelPool, Task]) -> None:
@@ -240,6 +257,6 @@ def test_held_out_is_the_only_split_that_is_kept(small: tuple[ModelPool, Task]) 
     pool, task = small
     fast = evaluator(pool, replace(task, tests={"test": task.held_out}), Layer())
     fast.evaluate(Recipe.single(pool.ingredients[0], fast.live.partition), "test")
-    assert fast._activations.bytes == 0
+    assert fast._passes.activations.bytes == 0
     fast.evaluate(Recipe.single(pool.ingredients[1], fast.live.partition), HELD_OUT)
-    assert fast._activations.bytes > 0
+    assert fast._passes.activations.bytes > 0
