@@ -7,6 +7,7 @@ be written to is no error: images are then decoded for this run only.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -43,10 +44,8 @@ def cached(file: Path, how: dict[str, Any], make: Callable[[], tuple[Images, NDA
     Raises:
         TaskError: whatever ``make`` finds wrong; nothing is kept then.
     """
-    from PIL import __version__ as pillow
-    from torchvision import __version__ as torchvision
-
-    decided = [VERSION, pillow, torchvision, content_of(file), how]
+    versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]  # importing them takes seconds
+    decided = [VERSION, *versions, content_of(file), how]
     place = cache_folder() / "images" / blake3(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
     found = _read(place)
     if found is not None:
