@@ -6,54 +6,77 @@ from pathlib import Path
 
 import click
 
-from merging.errors import FolderError, RecipeError
+from merging.errors import FolderError
 
 
 @click.command("apply")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--models", multiple=True, metavar="PATH", help="Where the ingredients are; default: where they were.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("model.safetensors"), show_default=True,
-              metavar="FILE", help="The model to write: .safetensors or .pt.")  # fmt: skip
+              metavar="PATH", help="What to write: a .safetensors or .pt file, or a folder.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
-def command(recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool) -> None:
+@click.option("--dtype", metavar="NAME", help="Of the tensors, such as bfloat16.  [default: the inputs']")
+@click.option("--accumulate", metavar="NAME", default="float64", show_default=True, help="Precision of sums.")
+@click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB, to a folder.")
+def command(
+    recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool, dtype: str | None, accumulate: str,
+    max_shard_size: str | None,
+) -> None:  # fmt: skip
     """Rebuild a merged model from RECIPE (a recipe.json or a run's folder), bit for bit.
 
     Ingredients are recognised by their content, not by their names: a changed file is refused.
     """
-    import os
+    import shutil
+    import tempfile
 
-    from safetensors import SafetensorError
+    from rich.console import Console
 
-    from merging.arithmetic import materialise
-    from merging.checkpoint import Checkpoint, content_hash
-    from merging.output import read_recipe, save_model
+    from merging.cli.run import stop_on_signal
+    from merging.cli.terminal import TerminalProgress
+    from merging.errors import InterruptedRunError, OptionError, Stopped
+    from merging.output import check_free, read_recipe
     from merging.pool import ModelPool
+    from merging.scoring import pool_of
+    from merging.writing import Writing
 
-    kind = {".safetensors": "safetensors", ".pt": "pt"}.get(output.suffix)
+    kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
     if kind is None:
-        raise FolderError(f"--output {output}: the name must end in .safetensors or .pt")
-    if not output.parent.is_dir():
+        raise FolderError(f"--output {output}: the name must end in .safetensors or .pt, or have no ending (a folder)")
+    if not output.absolute().parent.is_dir():
         raise FolderError(f"--output {output}: there is no folder {output.parent}")
-    if output.exists() and not overwrite:
+    how = Writing.of(kind, dtype, accumulate, max_shard_size)
+    whole_folder = not output.suffix
+    if whole_folder:
+        check_free(output, overwrite=False)
+    elif max_shard_size is not None:
+        raise OptionError("--max-shard-size writes several files; give --output a folder (no ending)")
+    elif output.exists() and not overwrite:
         raise FolderError(f"{output} exists; pass --overwrite or choose another --output")
     found = read_recipe(recipe)
     if models:
         pool = ModelPool.open(models)
     else:
-        lost = [i for i in found.ingredients if not Path(i.file).is_file()]
-        if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
-        pool = ModelPool([Checkpoint(i.file, i.name) for i in found.ingredients])
-    tensors = materialise(found, pool)
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
+        pool = pool_of(found)
+        pool.expect(found.ingredients)
+    news = Console(stderr=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
-        save_model(aside, tensors, kind, pool.ties)
-        os.replace(aside, output)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+        with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+            _, digest = how.model(found, pool, aside, progress, should_stop)
+        if whole_folder:
+            if output.is_dir():
+                output.rmdir()  # it was free: empty
+            aside.chmod(0o755)
+            aside.rename(output)
+        else:
+            (aside / ("model" + output.suffix)).replace(output)
+    except Stopped:
+        raise InterruptedRunError("interrupted while merging; nothing was written") from None
+    except FolderError:
+        raise
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FolderError(f"cannot write {output}: {reason}") from None
+        raise FolderError(f"cannot write {output}: {reason}; nothing was left there") from None
     finally:
-        aside.unlink(missing_ok=True)
-    click.echo(
-        f"{output}: {len(tensors)} tensors from {len(found.names)} models, content {content_hash(tensors)[:16]}…"
-    )
+        shutil.rmtree(aside, ignore_errors=True)
+    click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {digest[:16]}…")

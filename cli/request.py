@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "baselines": True,
     "tests": True,
 }
+WRITTEN = ("dtype", "accumulate", "max_shard_size")
+"""How the merged model is written."""
 
 
 class _Table(pydantic.BaseModel):
@@ -80,6 +82,9 @@ class RunTable(_Table):
     certify_split: float | None = None
     cache_memory: int | None = None
     exact_savings: bool | None = None
+    dtype: str | None = None
+    accumulate: str | None = None
+    max_shard_size: str | None = None
     options: dict[str, Any] = {}
 
 
@@ -111,6 +116,9 @@ class Request(_Table):
     certify_split: float | None = None
     cache_memory: int | None = None
     exact_savings: bool | None = None
+    dtype: str | None = None
+    accumulate: str | None = None
+    max_shard_size: str | None = None
     folder: str
     models: list[str]
     base: str | None
@@ -211,7 +219,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    unset = ("budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings")
+    unset = ("budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings", *WRITTEN)
     request: dict[str, Any] = dict.fromkeys((*DEFAULTS, *unset))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}

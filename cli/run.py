@@ -61,6 +61,9 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 @click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")
+@click.option("--dtype", metavar="NAME", help="Of the merged tensors, such as bfloat16.  [default: the inputs']")
+@click.option("--accumulate", metavar="NAME", help="Precision of sums: float64 or float32.  [default: float64]")
+@click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB.")
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
 @click.option(
     "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
@@ -187,6 +190,9 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
             overwrite=flags["overwrite"],
             resume=bool(flags["resume"]),
             format=request["format"],
+            dtype=request.get("dtype"),
+            accumulate=request.get("accumulate") or "float64",
+            max_shard_size=request.get("max_shard_size"),
             progress=progress,
             should_stop=should_stop,
             request=request | {"output": None},

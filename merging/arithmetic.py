@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -47,24 +47,41 @@ def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> T
     return total.to(dtype)
 
 
-def materialise_tensor(recipe: Recipe, pool: Source, name: str, column: int) -> Tensor:
+def elected_mean(changes: Sequence[Tensor]) -> Tensor:
+    """The mean of the entries that have the sign of their sum (Yadav et al. 2023, Algorithm 1); zeros do not count.
+
+    Where the sum is zero the positive entries are taken: the paper's majority sign of the whole vector says nothing
+    about one entry.
+
+    Args:
+        changes: task vectors, all of one shape.
+    """
+    stacked = torch.stack(list(changes))
+    agrees = stacked * torch.where(stacked.sum(0) < 0, -1.0, 1.0) > 0
+    return torch.where(agrees, stacked, 0.0).sum(0) / agrees.sum(0).clamp(min=1)
+
+
+def materialise_tensor(
+    recipe: Recipe, pool: Source, name: str, column: int, dtype: torch.dtype | None = None
+) -> Tensor:
     """One tensor of a recipe's model; ``column`` is its component's index.
 
-    Integer and boolean tensors come from the first ingredient; overrides replace the sum.
+    Integer and boolean tensors come from the first ingredient; overrides replace the sum. ``dtype`` is that of the
+    result (default: the pool's), and the sum is cast to it once.
     """
     if name in recipe.overrides:
         return recipe.overrides[name]
     if name not in pool.mixable:
         return pool.read(recipe.ingredients[0], name).clone()
-    dtype = getattr(torch, pool.tensors[name][1])
+    dtype = dtype or getattr(torch, pool.tensors[name][1])
     terms = recipe.terms(column)
     if not terms:
         return torch.zeros(pool.tensors[name][0], dtype=dtype)
     return weighted_sum(((pool.read(ingredient, name), c) for ingredient, c in terms), dtype)
 
 
-def materialise(recipe: Recipe, pool: ModelPool) -> dict[str, Tensor]:
-    """The merged model: every tensor of the pool, in the first ingredient's order and dtypes.
+def materialise(recipe: Recipe, pool: ModelPool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The merged model: every tensor of the pool, in the first ingredient's order and dtypes (or all in ``dtype``).
 
     Raises:
         RecipeError: an ingredient is not in the pool.
@@ -73,4 +90,4 @@ def materialise(recipe: Recipe, pool: ModelPool) -> dict[str, Tensor]:
     recipe.partition.check_covers(pool.tensors)
     columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
     names = pool.find(recipe.ingredients[0]).tensors
-    return {name: materialise_tensor(recipe, pool, name, columns[name]) for name in names}
+    return {name: materialise_tensor(recipe, pool, name, columns[name], dtype) for name in names}

@@ -1,4 +1,4 @@
-"""One state dict on disk, opened lazily: safetensors by map, ``.pt`` with ``weights_only=True``.
+"""One state dict on disk, opened lazily: safetensors by map, ``.pt`` with ``weights_only=True``, one file or shards.
 
 Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) are undone and said.
 """
@@ -6,10 +6,15 @@ Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) ar
 from __future__ import annotations
 
 import functools
+import json
+import math
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
@@ -20,9 +25,12 @@ from merging.partition import TensorInfo
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "state_dict_ema", "model_ema")
+_INDEX = ".index.json"
+_SMALL = 64 << 20
+"""Bytes; larger files beside a model are not carried along."""
 PREFIXES = ("module.", "_orig_mod.")
 
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -42,10 +50,12 @@ class Checkpoint:
     """A state dict on disk.
 
     Args:
-        path: a ``.safetensors`` file or one written by ``torch.save``.
-        name: how it is called in recipes and reports; default: the file's name without its suffix.
+        path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
+            (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it.
+        name: how it is called in recipes and reports; default: the file's name without its suffix, or the folder's.
 
     Attributes:
+        files: where the tensors are.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
@@ -56,35 +66,51 @@ class Checkpoint:
 
     def __init__(self, path: Path | str, name: str = "") -> None:
         self.path = Path(path)
-        self.name = name or self.path.stem
+        self.path = self.path.parent if self.path.name.endswith(_INDEX) else self.path
+        self.name = name or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
-        if not self.path.is_file():
+        if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
-        stored = self._open_safetensors() if self.path.suffix == ".safetensors" else self._open_pickle()
+        self.files, expected = _files_of(self.path)
+        self._open: dict[str, Any] = {}  # key → the safetensors file that holds it
+        self._places: dict[str, tuple[Path, int]] = {}  # key → file and offset of its bytes there
+        self._handles: dict[Path, int] = {}
+        self._loaded: dict[str, Tensor] | None = None
+        self._lock = threading.Lock()
+        stored: dict[str, TensorInfo] = {}
+        for file in self.files:
+            stored |= self._open_safetensors(file) if file.suffix == ".safetensors" else self._open_pickle(file)
+        lost = [key for key in expected if key not in stored]
+        if lost:
+            raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
         self._stored = self._strip_prefixes(stored)
         self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
 
-    def _open_safetensors(self) -> dict[str, TensorInfo]:
+    def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
         try:
-            self._file: Any = safe_open(self.path, framework="pt")
-            slices = {key: self._file.get_slice(key) for key in self._file.keys()}  # noqa: SIM118 (no mapping)
+            opened: Any = safe_open(path, framework="pt")
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+            with path.open("rb") as file:  # valid: it was just opened
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length))
         except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: not a valid safetensors file ({error}); save it again") from None
+            raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
         found: dict[str, TensorInfo] = {}
         for key, part in slices.items():
-            dtype = _SAFETENSORS_DTYPES.get(part.get_dtype())
+            dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
             if dtype is None:
-                raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {part.get_dtype()}")
+                raise CheckpointError(f"{path}: tensor '{key}' has unsupported dtype {part.get_dtype()}")
             found[key] = (tuple(part.get_shape()), dtype)
+            self._places[key] = (path, 8 + length + header[key]["data_offsets"][0])
         if not found:
-            raise CheckpointError(f"{self.path}: holds no tensors")
-        self._loaded: Mapping[str, Tensor] | None = None
+            raise CheckpointError(f"{path}: holds no tensors")
+        self._open |= dict.fromkeys(found, opened)
         return found
 
-    def _open_pickle(self) -> dict[str, TensorInfo]:
+    def _open_pickle(self, path: Path) -> dict[str, TensorInfo]:
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 why = "it is a pickle that wants to run code, not a plain state dict; save model.state_dict() instead"
@@ -92,9 +118,9 @@ class Checkpoint:
                 why = "it is in torch's old format; load it and save it again with torch.save"
             else:
                 why = f"torch.load cannot read it ({type(error).__name__}); save it again"
-            raise CheckpointError(f"{self.path}: {why}") from None
+            raise CheckpointError(f"{path}: {why}") from None
         state = self._unwrap(content)
-        self._loaded = state
+        self._loaded = (self._loaded or {}) | state
         by_storage: dict[Any, list[str]] = {}
         for key, tensor in state.items():
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
@@ -103,7 +129,7 @@ class Checkpoint:
             place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
             if tensor.numel():
                 by_storage.setdefault(place, []).append(key)
-        self._tied_keys = [keys for keys in by_storage.values() if len(keys) > 1]
+        self._tied_keys = getattr(self, "_tied_keys", []) + [keys for keys in by_storage.values() if len(keys) > 1]
         return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in state.items()}
 
     def _unwrap(self, content: Any) -> dict[str, Tensor]:
@@ -147,10 +173,66 @@ class Checkpoint:
         """
         key = self._stored[name]
         try:
-            tensor: Tensor = self._file.get_tensor(key) if self._loaded is None else self._loaded[key]
+            tensor: Tensor = self._open[key].get_tensor(key) if self._loaded is None else self._loaded[key]
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: tensor '{name}' cannot be read ({error})") from None
         return tensor
+
+    def itemsize(self, name: str) -> int:
+        """Bytes an element of a tensor."""
+        size: int = getattr(torch, self.tensors[name][1]).itemsize
+        return size
+
+    def read_bytes(self, name: str, offset: int, into: memoryview) -> None:
+        """Copies some of a tensor's bytes; safetensors by positioned reads, so that no map grows.
+
+        Args:
+            name: of the tensor.
+            offset: in bytes from its beginning.
+            into: is filled.
+
+        Raises:
+            CheckpointError: the file has changed or cannot be read.
+        """
+        key = self._stored[name]
+        if self._loaded is not None:
+            flat = self._loaded[key].contiguous().reshape(-1).view(torch.uint8)
+            np.copyto(np.asarray(into), flat[offset : offset + len(into)].numpy())
+            return
+        path, begin = self._places[key]
+        with self._lock:
+            if path not in self._handles:
+                self._handles[path] = os.open(path, os.O_RDONLY)
+        done = 0
+        while done < len(into):
+            try:
+                count = os.preadv(self._handles[path], [into[done:]], begin + offset + done)
+            except OSError as error:
+                raise CheckpointError(f"{path}: tensor '{name}' cannot be read ({error.strerror})") from None
+            if count == 0:
+                raise CheckpointError(f"{path}: ends within tensor '{name}'; it has changed since it was opened")
+            done += count
+
+    def __del__(self) -> None:
+        for handle in getattr(self, "_handles", {}).values():
+            os.close(handle)
+
+    @functools.cached_property
+    def extras(self) -> tuple[Path, ...]:
+        """Small files that belong to the model, such as configuration and tokenizer, where it is a folder."""
+        if not self.path.is_dir():
+            return ()
+        ours = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
+        return tuple(
+            file
+            for file in sorted(self.path.iterdir())
+            if file.is_file()
+            and not file.name.startswith(".")
+            and file.name not in ours
+            and file.suffix not in SUFFIXES
+            and not file.name.endswith(_INDEX)
+            and file.stat().st_size <= _SMALL
+        )
 
     def load(self) -> dict[str, Tensor]:
         """The whole state dict, in the file's order."""
@@ -174,9 +256,7 @@ class _Finite(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._checkpoint.read(name)
-        # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
-        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
-        if tensor.is_floating_point() and not torch.isfinite(wide).all():
+        if not has_only_finite(tensor):
             raise CheckpointError(
                 f"{self._checkpoint.path}: tensor '{name}' holds NaN or infinite values; leave this checkpoint out"
             )
@@ -189,12 +269,61 @@ class _Finite(Mapping[str, Tensor]):
         return len(self._checkpoint.tensors)
 
 
+def has_only_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; integers have none."""
+    if not tensor.is_floating_point():
+        return True
+    # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
+    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is one model: sharded with an index, or a single file beside its ``config.json``."""
+    if not path.is_dir():
+        return False
+    if any(path.glob(f"*{_INDEX}")):
+        return True
+    return (path / "config.json").is_file() and len([p for p in path.iterdir() if p.suffix in SUFFIXES]) == 1
+
+
+def digest_head(name: str, info: TensorInfo) -> bytes:
+    """What stands before a tensor's bytes in a content hash."""
+    return f"{name}\0{info[1]}\0{list(info[0])}\0".encode()
+
+
+def _files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files of a checkpoint, and the keys that its index names."""
+    if path.is_file():
+        return (path,), ()
+    indices = sorted(path.glob(f"*{_INDEX}"), key=lambda p: ("safetensors" not in p.name, p.name))
+    if not indices:
+        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        files = [p for p in files if p.suffix == ".safetensors"] or files
+        if len(files) != 1:
+            raise CheckpointError(f"{path}: holds {len(files)} checkpoints and no index; name one of them")
+        return (files[0],), ()
+    try:
+        where = json.loads(indices[0].read_bytes())["weight_map"]
+        names = {str(name) for name in where.values()}
+        keys = tuple(str(key) for key in where)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{indices[0]}: not an index of shards ({type(error).__name__}: {error})") from None
+    if any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{indices[0]}: a shard lies outside its folder")
+    lost = [name for name in sorted(names) if not (path / name).is_file()]
+    if lost or not names:
+        raise CheckpointError(f"{indices[0]}: shard {lost[0] if lost else '(none)'} is missing; download it again")
+    return tuple(path / name for name in sorted(names)), keys
+
+
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
     """BLAKE3 over sorted (name, dtype, shape, bytes): the same for the same weights in any file format."""
     digest = blake3()
     for name in sorted(tensors):
         tensor = tensors[name]
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        digest.update(f"{name}\0{dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(digest_head(name, (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))))
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

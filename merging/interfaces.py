@@ -187,6 +187,13 @@ class Problem(Protocol):
     def mean(self, indices: Sequence[int]) -> Recipe:
         """The uniform average of some models of the pool."""
 
+    def weights(self, strategy: MixStrategy, combine: Callable[[str, list[Tensor], Tensor | None], Tensor]) -> Weights:
+        """A merge that no recipe can express.
+
+        ``combine`` takes a tensor's name, it in every model of the pool and in the base (None without one), all
+        float64, and returns the merged one. Integer tensors and frozen components come from the first model.
+        """
+
     def evaluate(self, recipe: Recipe | Weights) -> Outcome:
         """The outcome on the held-out data."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merging import journal
-from merging.errors import FolderError, RecipeError
+from merging.checkpoint import Checkpoint
+from merging.errors import FolderError, MergingError, RecipeError
 from merging.recipe import Recipe
+from merging.shards import INDEX, SHARD
 
 RECIPE = "recipe.json"
 OVERRIDES = "overrides.safetensors"
@@ -44,13 +47,13 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         what = "another run" if earlier else "other files"
         way = f"continue it with --resume {folder}, or " if earlier else ""
         raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
-    foreign = [name for name in _OURS if (folder / name).exists() and not earlier]
+    foreign = [] if earlier or not folder.is_dir() else sorted(p.name for p in folder.iterdir() if _is_ours(p.name))
     if foreign:
         raise FolderError(
             f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another --output"
         )
     for path in inputs:
-        if path.resolve().parent == folder.resolve() and path.name in _OURS:
+        if path.resolve().parent == folder.resolve() and _is_ours(path.name):
             raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
     parent = folder
     while not parent.exists():
@@ -103,17 +106,11 @@ def _umask() -> int:
     return mask
 
 
-def write_results(
-    folder: Path,
-    *,
-    tensors: Mapping[str, Tensor],
-    recipe: Recipe | None,
-    report: Mapping[str, Any],
-    card: str,
-    kind: str = "safetensors",
-    ties: tuple[tuple[str, ...], ...] = (),
-) -> None:
-    """Writes model, recipe, card and report: first all of them aside, then each renamed into place, the report last.
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A folder beside the results to write them into; they appear, renamed into place, when the block ends well.
+
+    What an earlier run has left there and this one does not write (other shards, an index, a tokenizer) is removed.
 
     Raises:
         FolderError: the disk is full or the folder cannot be written; what was there before is untouched.
@@ -121,25 +118,61 @@ def write_results(
     aside = folder / f".writing-{os.getpid()}"
     try:
         aside.mkdir(parents=True)
-        save_model(aside / MODELS[kind], tensors, kind, ties)
-        if recipe is not None:
-            _write_json(aside / RECIPE, recipe.to_json())
-            if recipe.overrides:
-                save_file(dict(recipe.overrides), aside / OVERRIDES)
-        (aside / CARD).write_text(card)
-        _write_json(aside / REPORT, report)
-        for name in (*MODELS.values(), OVERRIDES, RECIPE, CARD, REPORT):
-            if (aside / name).exists():
-                os.replace(aside / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)  # an earlier run's, now stale
+        yield aside
+        new = {file.name for file in aside.iterdir()}
+        old = _earlier(folder) | {file.name for file in folder.iterdir() if _is_ours(file.name)} - {journal.FILE}
+        for name in sorted(new - {REPORT}) + [REPORT] * (REPORT in new):
+            os.replace(aside / name, folder / name)
+        for name in old - new:
+            (folder / name).unlink(missing_ok=True)
+    except MergingError:
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FolderError(
-            f"cannot write the result to {folder}: {reason}; free some space or choose another --output"
+            f"cannot write the result to {folder}: {reason}; nothing was left there, "
+            "free some space or choose another --output"
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
+    """Copies what belongs to a model besides its tensors; ``config.json`` then says the new dtype."""
+    for file in checkpoint.extras:
+        if not (aside / file.name).exists():
+            shutil.copy(file, aside / file.name)
+    config = aside / "config.json"
+    if dtype is not None and config.exists():
+        with contextlib.suppress(ValueError):
+            content = json.loads(config.read_bytes())
+            for key in {"torch_dtype", "dtype"} & set(content):
+                content[key] = dtype
+            _write_json(config, content)
+
+
+def write_beside(aside: Path, recipe: Recipe | None, report: Mapping[str, Any], card: str) -> None:
+    """Writes recipe, card and report."""
+    if recipe is not None:
+        _write_json(aside / RECIPE, recipe.to_json())
+        if recipe.overrides:
+            save_file(dict(recipe.overrides), aside / OVERRIDES)
+    (aside / CARD).write_text(card)
+    files = sorted({file.name for file in aside.iterdir()} | {REPORT})
+    _write_json(aside / REPORT, {**report, "files": files})
+
+
+def _earlier(folder: Path) -> set[str]:
+    """What an earlier run says that it has written."""
+    try:
+        names = json.loads((folder / REPORT).read_bytes())["files"]
+        return {name for name in names if isinstance(name, str) and Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name == INDEX or SHARD.fullmatch(name) is not None
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

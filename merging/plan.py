@@ -67,7 +67,7 @@ class Plan:
             "request": request,
             "versions": versions(),
             "inputs": {i.name: i.hash for i in self.pool.ingredients},
-            "base": self.pool.base.hash if self.pool.base else None,
+            "base": self.pool.base_ingredient.hash if self.pool.base else None,
             "task": self.task.name if self.task else None,
             "data": {name: split.fingerprint for name, split in splits.items()},
             **{kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()},

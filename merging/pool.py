@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
-from merging.checkpoint import SUFFIXES, Checkpoint
+from merging.checkpoint import SUFFIXES, Checkpoint, is_model_folder
 from merging.errors import PoolError, RecipeError
 from merging.partition import TensorInfo
 from merging.recipe import Ingredient
@@ -29,6 +30,9 @@ class ModelPool:
         PoolError: the checkpoints do not fit together; file and tensor are named.
     """
 
+    UNREAD = "unread:"
+    """Begins what stands for an ingredient's content hash until its file was read (see :meth:`postpone`)."""
+
     def __init__(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> None:
         if not checkpoints:
             raise PoolError("a pool needs at least one checkpoint")
@@ -42,6 +46,8 @@ class ModelPool:
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
         self._by_hash: dict[str, Checkpoint] = {}
+        self._hashes: dict[Checkpoint, str] = {}
+        self._postponed = False
 
     @classmethod
     def open(cls, sources: Iterable[str | Path], base: str | Path | None = None) -> ModelPool:
@@ -94,20 +100,48 @@ class ModelPool:
             common &= set(checkpoint.ties)
         return tuple(group for group in self.checkpoints[0].ties if group in common)
 
-    @functools.cached_property
+    def postpone(self) -> None:
+        """Lets files and times of change stand for content hashes, until :meth:`settle` brings these.
+
+        For merges that read every byte once, and hash it then.
+        """
+        self._postponed = not self._hashes
+
+    def expect(self, rows: Iterable[Ingredient]) -> None:
+        """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
+        places = {str(c.path.resolve()): c for c in self.checkpoints}
+        for row in rows:
+            if row.file in places:
+                self._by_hash[row.hash] = places[row.file]
+
+    def settle(self, hashes: Mapping[Checkpoint, str]) -> None:
+        """Takes content hashes that were found while merging."""
+        self._postponed = False
+        self._hashes |= hashes
+
+    def _hash(self, checkpoint: Checkpoint) -> str:
+        if self._postponed:
+            state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files]
+            digest = self.UNREAD + blake3(repr(state).encode()).hexdigest()
+        else:
+            digest = self._hashes.get(checkpoint) or checkpoint.hash
+            self._hashes[checkpoint] = digest
+        self._by_hash.setdefault(digest, checkpoint)
+        return digest
+
+    def _row(self, checkpoint: Checkpoint) -> Ingredient:
+        return Ingredient(checkpoint.name, self._hash(checkpoint), str(checkpoint.path.resolve()))
+
+    @property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """The checkpoints as recipe rows: name, content hash, file. Reads every file once."""
-        with ThreadPoolExecutor(2) as threads:
-            hashes = list(threads.map(lambda checkpoint: checkpoint.hash, self.checkpoints))
-        self._by_hash = {digest: c for digest, c in reversed(list(zip(hashes, self.checkpoints, strict=True)))}
-        if self.base is not None:
-            self._by_hash.setdefault(self.base.hash, self.base)
-        return tuple(
-            Ingredient(c.name, digest, str(c.path.resolve()))
-            for c, digest in zip(self.checkpoints, hashes, strict=True)
-        )
+        if not self._postponed:
+            with ThreadPoolExecutor(2) as threads:
+                unread = [c for c in self.checkpoints if c not in self._hashes]
+                self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
+        return tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
 
-    @functools.cached_property
+    @property
     def base_ingredient(self) -> Ingredient:
         """The base as a recipe row.
 
@@ -116,7 +150,7 @@ class ModelPool:
         """
         if self.base is None:
             raise PoolError("this pool has no base; give one with --base")
-        return Ingredient(self.base.name, self.base.hash, str(self.base.path.resolve()))
+        return self._row(self.base)
 
     @property
     def duplicates(self) -> tuple[tuple[str, ...], ...]:
@@ -140,7 +174,9 @@ class ModelPool:
         Raises:
             RecipeError: no checkpoint of this pool has that content hash.
         """
-        _ = self.ingredients
+        if ingredient.hash not in self._by_hash:
+            _ = self.ingredients
+            _ = self.base_ingredient if self.base is not None else None
         if ingredient.hash not in self._by_hash:
             raise RecipeError(
                 f"ingredient '{ingredient.name}' (content {ingredient.hash[:12]}…) is not among the checkpoints given: "
@@ -170,18 +206,24 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def _expand(source: str | Path) -> list[Path]:
     path = Path(source).expanduser()
+    if is_model_folder(path):
+        return [path]
     if path.is_dir():
-        return sorted((p for p in path.iterdir() if p.suffix in SUFFIXES), key=lambda p: natural_key(p.name))
+        return sorted((p for p in path.iterdir() if _is_model(p)), key=lambda p: natural_key(p.name))
     if path.is_file():
         return [path]
     matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    return sorted((p for p in matches if p.suffix in SUFFIXES and p.is_file()), key=lambda p: natural_key(str(p)))
+    return sorted((p for p in matches if _is_model(p)), key=lambda p: natural_key(str(p)))
+
+
+def _is_model(path: Path) -> bool:
+    return (path.suffix in SUFFIXES and path.is_file()) or is_model_folder(path)
 
 
 def _short_names(files: Sequence[Path]) -> list[str]:
     """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
-        names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in files]
+        names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else path.stem)) for path in files]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in files]

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from merging.checkpoint import content_hash
+from merging.computed import Combine, Computed
 from merging.errors import RequirementError
 from merging.evaluator import Evaluator
-from merging.interfaces import Optimizer, Path, Progress, Vector
+from merging.interfaces import MixStrategy, Optimizer, Path, Progress, Vector
 from merging.journal import Journal
 from merging.outcome import Decision, Outcome, Solution
 from merging.partition import Partition
@@ -77,6 +79,16 @@ class MergeProblem:
     def mean(self, indices: Sequence[int]) -> Recipe:
         """The uniform average of some models."""
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
+
+    def weights(self, strategy: MixStrategy, combine: Combine) -> Weights:
+        """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
+        computed = Computed(self.pool, self.partition, combine)
+        base = (self.pool.base_ingredient,) if self.pool.base else ()
+        rows = (*self.pool.ingredients, *base)
+        if self._evaluator is None:
+            return Weights(computed, rows, strategy.name, strategy.options(), "")
+        tensors = dict(computed)
+        return Weights(tensors, rows, strategy.name, strategy.options(), content_hash(tensors))
 
     def evaluate(self, recipe: Recipe | Weights) -> Outcome:
         """The outcome on the held-out data."""

@@ -68,6 +68,13 @@ class Recipe:
         recipe = cls(tuple(ingredients), partition, np.full((count, len(partition)), 1.0 / count))
         return recipe._freeze()
 
+    @classmethod
+    def weighted(
+        cls, ingredients: Sequence[Ingredient], partition: Partition, coefficients: NDArray[np.float64]
+    ) -> Recipe:
+        """Given coefficients, shape ``(ingredients, components)``; frozen components stay with the first ingredient."""
+        return cls(tuple(ingredients), partition, coefficients)._freeze()
+
     def lerp(self, other: Recipe, weight: NDArray[np.float64] | float) -> Recipe:
         """``weight · self + (1 − weight) · other``, the weight per component (shape ``(components,)``) or one for all.
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from merging import output as folders
-from merging.arithmetic import materialise
 from merging.card import model_card
-from merging.checkpoint import content_hash
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.evaluator import CACHE_MEMORY, Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
@@ -33,6 +31,7 @@ from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, HELD_OUT, Task
+from merging.writing import Writing
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
 
@@ -46,16 +45,18 @@ class Result:
         report: rows, comparison, cost.
         pool: where the ingredients are read from.
         folder: where it was written, or None.
+        dtype: of the tensors, where another than the pool's was asked for.
     """
 
     merge: Recipe | Weights
     report: Report
     pool: ModelPool
     folder: Path | None = None
+    dtype: str | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The merged model's tensors, under the pool's names and in its dtypes."""
-        return materialise(self.merge, self.pool) if isinstance(self.merge, Recipe) else dict(self.merge.tensors)
+        """The merged model's tensors, under the pool's names, in its dtypes or the one that was asked for."""
+        return Writing(dtype=self.dtype).state_dict(self.merge, self.pool)
 
 
 def merge(
@@ -83,6 +84,9 @@ def merge(
     overwrite: bool = False,
     resume: bool = False,
     format: str = "safetensors",
+    dtype: str | None = None,
+    accumulate: str = "float64",
+    max_shard_size: str | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     request: Mapping[str, Any] | None = None,
@@ -118,6 +122,9 @@ def merge(
         overwrite: replace an earlier run in that folder.
         resume: go on with the run in that folder; everything else must be the same.
         format: ``safetensors`` or ``pt``.
+        dtype: of the merged model's floating-point tensors, such as ``bfloat16``; default: the inputs'.
+        accumulate: in which sums are made while writing, ``float64`` or ``float32``.
+        max_shard_size: write several files with an index, each of at most so many bytes (``5GB``, ``500MiB``).
         progress: told what happens.
         should_stop: asked between batches; True ends the run with the best so far.
         request: kept in the journal for ``merge run --resume``.
@@ -131,12 +138,15 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     started = time.time() if started is None else started
+    how = Writing.of(format, dtype, accumulate, max_shard_size)
     if cache_memory is not None and cache_memory < 0:
         raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
     progress.stage("opening the models")
+    if task is None and output is not None and format == "safetensors":
+        pool.postpone()  # every byte is read once, while merging, and hashed then
     made = plan(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
@@ -145,23 +155,24 @@ def merge(
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
-    with _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal:
+    with (
+        _nothing_half_done(folder if task is None and not resume else None),
+        _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
+    ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
             run = _Run(made, journal, progress, should_stop, cache_memory, exact_savings=exact_savings)
             merged, status = run.execute()
-            progress.stage("building the merged model")
-            tensors = materialise(merged, pool) if isinstance(merged, Recipe) else merged.tensors
-            report = run.report(merged, status, started, content_hash(tensors))
-        if folder is not None:
-            progress.stage("writing the result")
-            folders.write_results(
-                folder, tensors=tensors, recipe=merged if isinstance(merged, Recipe) else None,
-                report=report.to_json(), card=model_card(report, command, format), kind=format, ties=pool.ties,
-            )  # fmt: skip
+            stop = should_stop if task is None else _never  # a search that was interrupted is still written
+            with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
+                merged, digest = how.model(merged, pool, aside, progress, stop)
+                report = run.report(merged, status, started, digest)
+                if aside is not None:
+                    recipe = merged if isinstance(merged, Recipe) else None
+                    folders.write_beside(aside, recipe, report.to_json(), model_card(report, command, format))
         if status == "finished":
             journal.write("finished", time=time.time())
-    return Result(merged, report, pool, folder)
+    return Result(merged, report, pool, folder, dtype)
 
 
 def _journal(
@@ -179,6 +190,23 @@ def _journal(
     return Journal(folder / FILE, resume=True)
 
 
+@contextlib.contextmanager
+def _nothing_half_done(folder: Path | None) -> Iterator[None]:
+    """Takes back a folder in which a merge without a task failed or was stopped: there is nothing to go on with."""
+    try:
+        yield
+    except Stopped:
+        raise InterruptedRunError("interrupted while merging; nothing was written") from None
+    finally:
+        if folder is not None and folder.is_dir() and [file.name for file in folder.iterdir()] == [FILE]:
+            (folder / FILE).unlink()
+            folder.rmdir()
+
+
+def _never() -> bool:
+    return False
+
+
 def _measured(output: Path | str) -> Numerics | bool:
     """What an earlier session of the same run has measured: measuring again could find something else."""
     kept = read_header(Path(output) / FILE).get("numerics")
@@ -189,7 +217,7 @@ def _measured(output: Path | str) -> Numerics | bool:
 
 
 def _files(pool: ModelPool) -> list[Path]:
-    return [checkpoint.path for checkpoint in (*pool.checkpoints, *([pool.base] if pool.base else []))]
+    return [file for c in (*pool.checkpoints, *([pool.base] if pool.base else [])) for file in c.files]
 
 
 def _shown(value: Any) -> str:

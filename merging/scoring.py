@@ -109,7 +109,7 @@ def pool_of(recipe: Recipe) -> ModelPool:
     Raises:
         RecipeError: one is no longer there.
     """
-    lost = [ingredient for ingredient in recipe.ingredients if not Path(ingredient.file).is_file()]
+    lost = [ingredient for ingredient in recipe.ingredients if not Path(ingredient.file).exists()]
     if lost:
         raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
     return ModelPool([Checkpoint(ingredient.file, ingredient.name) for ingredient in recipe.ingredients])

@@ -1,0 +1,133 @@
+"""Safetensors files written piece by piece: one, or several with an index as Hugging Face's libraries read them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from merging.checkpoint import SAFETENSORS_DTYPES
+from merging.errors import OptionError
+from merging.partition import TensorInfo
+
+MODEL = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_CODES = {name: code for code, name in SAFETENSORS_DTYPES.items()}
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``500MiB``, ``1000``.
+
+    Raises:
+        OptionError: it is no size.
+    """
+    found = re.fullmatch(r"\s*([\d.]+)\s*([a-zA-Z]*)\s*", text)
+    try:
+        size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise OptionError(f"--max-shard-size {text}: write it as 5GB or 500MiB")
+    return size
+
+
+class ModelWriter:
+    """Writes tensors, in any order and in pieces, to one file or several.
+
+    Args:
+        folder: an empty folder of its own.
+        tensors: name → (shape, dtype name) of what will be written.
+        max_shard_size: bytes of tensors a file; None: one file. A larger tensor has a file of its own.
+
+    Attributes:
+        files: names of the files.
+    """
+
+    def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], max_shard_size: int | None = None) -> None:
+        self.tensors = tensors
+        self._homes: dict[str, tuple[int, int]] = {}
+        self._handles: list[int] = []
+        shards = _divided(tensors, max_shard_size)
+        count = len(shards)
+        names = [MODEL] if count == 1 else [f"model-{k:05}-of-{count:05}.safetensors" for k in range(1, count + 1)]
+        for name, shard in zip(names, shards, strict=True):
+            self._begin(folder / name, shard)
+        if count > 1:
+            total = sum(_bytes(tensors[name]) for shard in shards for name in shard)
+            where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        self.files = [*names, *([INDEX] if count > 1 else [])]
+
+    def _begin(self, path: Path, shard: list[str]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name in shard:
+            shape, dtype = self.tensors[name]
+            begin, end = end, end + _bytes(self.tensors[name])
+            header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+            self._homes[name] = (len(self._handles), begin)
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._handles.append(handle)
+        os.pwrite(handle, struct.pack("<Q", len(text)) + text, 0)
+        os.ftruncate(handle, 8 + len(text) + end)
+        for name in shard:
+            number, begin = self._homes[name]
+            self._homes[name] = (number, 8 + len(text) + begin)
+
+    def write(self, name: str, offset: int, values: Tensor) -> None:
+        """Writes some elements of a tensor.
+
+        Args:
+            name: of the tensor.
+            offset: in bytes from its beginning.
+            values: flat, contiguous, on the CPU, of the announced dtype.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        number, begin = self._homes[name]
+        data = values.view(torch.uint8).numpy().data
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._handles[number], data[done:], begin + offset + done)
+
+    def __enter__(self) -> ModelWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            os.close(handle)
+
+
+def _bytes(info: TensorInfo) -> int:
+    return math.prod(info[0]) * getattr(torch, info[1]).itemsize  # type: ignore[no-any-return]
+
+
+def _divided(tensors: Mapping[str, TensorInfo], limit: int | None) -> list[list[str]]:
+    """Tensors by file: wide dtypes first, so that each begins at a multiple of its element's size; then by name."""
+    ordered = sorted(tensors, key=lambda name: (-getattr(torch, tensors[name][1]).itemsize, name))
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in ordered:
+        size = _bytes(tensors[name])
+        if limit is not None and shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards

@@ -1,0 +1,298 @@
+"""Merging without a model: tensors stream from the inputs to the output a few megabytes at a time.
+
+Every byte of the inputs is read once. On that read it is hashed, checked for NaN, and summed. Memory does not grow
+with the models: two units of pieces are in use, one being read while the other is summed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from merging.checkpoint import Checkpoint, digest_head, has_only_finite
+from merging.computed import Computed
+from merging.errors import CheckpointError, RecipeError, Stopped
+from merging.interfaces import Progress
+from merging.numerics import cores
+from merging.partition import TensorInfo
+from merging.pool import ModelPool
+from merging.recipe import Ingredient, Recipe, Weights
+from merging.shards import ModelWriter
+
+UNIT = 48 << 20
+"""Bytes that are read at a time, all models together."""
+BLOCK = 1 << 15
+"""Elements that are summed at a time: a few such blocks stay in a core's own cache."""
+_NUMPY = {"float64", "float32", "float16"}
+_ALIGN, _MIB = 64, 1 << 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements ``start`` to ``stop`` of a tensor, flat."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is known once everything was read.
+
+    Attributes:
+        hash: content hash of the merged model.
+        hashes: checkpoint → its content hash.
+    """
+
+    hash: str
+    hashes: Mapping[Checkpoint, str]
+
+
+def stream(
+    merged: Recipe | Weights,
+    pool: ModelPool,
+    writer: ModelWriter,
+    progress: Progress,
+    *,
+    accumulate: torch.dtype = torch.float64,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Settled:
+    """Builds a merged model tensor by tensor and writes it.
+
+    A recipe's bits are those of :func:`merging.arithmetic.materialise` where ``accumulate`` is float64 and the
+    writer's dtypes are the pool's.
+
+    Args:
+        merged: a recipe, or weights whose tensors are computed on access.
+        pool: where the ingredients are.
+        writer: takes the tensors, in its dtypes.
+        progress: told how many bytes were read.
+        accumulate: the precision of sums, float64 or float32.
+        should_stop: asked between units.
+
+    Raises:
+        CheckpointError: NaN or infinite values in an input, or bytes that cannot be read.
+        RecipeError: an ingredient's content is not the one that the recipe was made from.
+        Stopped: ``should_stop`` said so.
+    """
+    used = [pool.find(ingredient) for ingredient in merged.ingredients]
+    more = merged.tensors.checkpoints if isinstance(merged, Weights) and isinstance(merged.tensors, Computed) else ()
+    with Inputs(list(dict.fromkeys([*used, *more])), progress, should_stop) as inputs:
+        if isinstance(merged, Recipe):
+            digest = _linear(merged, pool, used, inputs, writer, accumulate)
+        else:
+            digest = _computed(merged, pool, inputs, writer)
+        hashes = inputs.hashes()
+    for ingredient, checkpoint in zip(merged.ingredients, used, strict=True):
+        if not ingredient.hash.startswith(ModelPool.UNREAD) and hashes[checkpoint] != ingredient.hash:
+            raise RecipeError(
+                f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
+                "written; pass the original with --models"
+            )
+    return Settled(digest, hashes)
+
+
+def settled(merged: Recipe | Weights, pool: ModelPool, found: Settled) -> Recipe | Weights:
+    """The same merge with the hashes that are known now."""
+    rows = tuple(Ingredient(i.name, found.hashes[pool.find(i)], i.file) for i in merged.ingredients)
+    if isinstance(merged, Weights):
+        return replace(merged, ingredients=rows, hash=found.hash)
+    return Recipe(rows, merged.partition, merged.coefficients, merged.overrides)
+
+
+def units(tensors: Mapping[str, TensorInfo], models: int, *, whole: bool = False) -> list[list[Piece]]:
+    """All tensors in the order of their names, cut and gathered to what is read at a time.
+
+    Args:
+        tensors: name → (shape, dtype name).
+        models: how many checkpoints are read side by side.
+        whole: tensors are not cut, and come one by one.
+    """
+    room = max(UNIT // models, 1 << 20)
+    found: list[list[Piece]] = [[]]
+    filled = 0
+    for name in sorted(tensors):
+        shape, dtype = tensors[name]
+        size, total = getattr(torch, dtype).itemsize, math.prod(shape)
+        step = total if whole else max(room // size // BLOCK * BLOCK, BLOCK)
+        for start, stop in pairwise([*range(0, total, step), total]) if total else [(0, 0)]:
+            if found[-1] and (whole or filled + (stop - start) * size > room):
+                found.append([])
+                filled = 0
+            found[-1].append(Piece(name, start, stop))
+            filled += (stop - start) * size
+    return found
+
+
+class Inputs:
+    """Checkpoints that are read side by side, each once from its first tensor to its last.
+
+    Args:
+        checkpoints: all with the same tensors.
+        progress: told how many bytes were read.
+        should_stop: asked between units.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], progress: Progress, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.checkpoints = tuple(checkpoints)
+        self._should_stop = should_stop
+        self.threads = ThreadPoolExecutor(cores())
+        self._digests = [blake3() for _ in self.checkpoints]
+        self._progress = progress
+        self._buffers: dict[tuple[int, int], Tensor] = {}
+
+    def __enter__(self) -> Inputs:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.threads.shutdown(cancel_futures=True)
+
+    def hashes(self) -> dict[Checkpoint, str]:
+        """Content hashes, once everything was read."""
+        return {c: digest.hexdigest() for c, digest in zip(self.checkpoints, self._digests, strict=True)}
+
+    def read(self, work: Sequence[Sequence[Piece]]) -> Iterator[tuple[Sequence[Piece], list[list[Tensor]]]]:
+        """For each unit its pieces, and for each checkpoint their elements; the next unit is read meanwhile.
+
+        The tensors are valid until the next unit is asked for.
+        """
+        sizes = (
+            math.prod(shape) * getattr(torch, dtype).itemsize for shape, dtype in self.checkpoints[0].tensors.values()
+        )
+        self._progress.stage("merging (MiB read)", len(self.checkpoints) * sum(sizes) // _MIB)
+        done = told = 0
+        following = self._begin(0, work[0])
+        for number, pieces in enumerate(work):
+            ready = [future.result() for future in following]
+            if number + 1 < len(work):
+                following = self._begin(number + 1, work[number + 1])
+            yield pieces, ready
+            if self._should_stop():
+                raise Stopped("interrupted")
+            done += sum(part.nbytes for parts in ready for part in parts)
+            self._progress.advance(done // _MIB - told)
+            told = done // _MIB
+
+    def _begin(self, number: int, pieces: Sequence[Piece]) -> list[Future[list[Tensor]]]:
+        return [self.threads.submit(self._one, index, number % 2, pieces) for index in range(len(self.checkpoints))]
+
+    def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Tensor]:
+        """One checkpoint's pieces: read, hashed, checked."""
+        checkpoint, digest = self.checkpoints[index], self._digests[index]
+        sizes = [checkpoint.itemsize(piece.name) for piece in pieces]
+        needed = [-(-(p.stop - p.start) * size // _ALIGN) * _ALIGN for p, size in zip(pieces, sizes, strict=True)]
+        buffer = self._buffers.get((index, turn))
+        if buffer is None or len(buffer) < sum(needed):
+            buffer = self._buffers[index, turn] = torch.empty(sum(needed), dtype=torch.uint8)
+        parts, end = list[Tensor](), 0
+        for piece, size, length in zip(pieces, sizes, needed, strict=True):
+            raw = buffer[end : end + (piece.stop - piece.start) * size]
+            end += length
+            checkpoint.read_bytes(piece.name, piece.start * size, raw.numpy().data)
+            if piece.start == 0:
+                digest.update(digest_head(piece.name, checkpoint.tensors[piece.name]))
+            digest.update(raw.numpy().data)
+            part = raw.view(getattr(torch, checkpoint.tensors[piece.name][1]))
+            if not has_only_finite(part):
+                raise CheckpointError(
+                    f"{checkpoint.path}: tensor '{piece.name}' holds NaN or infinite values; leave this checkpoint out"
+                )
+            parts.append(part)
+        return parts
+
+
+def _linear(
+    recipe: Recipe, pool: ModelPool, used: Sequence[Checkpoint], inputs: Inputs, writer: ModelWriter,
+    accumulate: torch.dtype,
+) -> str:  # fmt: skip
+    """Sums pieces block by block, on all threads; returns the content hash of the result."""
+    columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
+    rows = [inputs.checkpoints.index(checkpoint) for checkpoint in used]
+    digest = blake3()
+    output = torch.empty(0, dtype=torch.uint8)
+    for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints))):
+        sizes = [getattr(torch, writer.tensors[piece.name][1]).itemsize for piece in pieces]
+        ends = np.cumsum(
+            [-(-(p.stop - p.start) * size // _ALIGN) * _ALIGN for p, size in zip(pieces, sizes, strict=True)]
+        )
+        if len(output) < ends[-1]:
+            output = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        results, tasks = list[Tensor](), list[Future[None]]()
+        for number, (piece, size) in enumerate(zip(pieces, sizes, strict=True)):
+            begin, count = int(ends[number - 1]) if number else 0, piece.stop - piece.start
+            result = output[begin : begin + count * size].view(getattr(torch, writer.tensors[piece.name][1]))
+            results.append(result)
+            table = recipe.coefficients[:, columns[piece.name]]
+            terms = [(parts[row][number], float(c)) for row, c in zip(rows, table, strict=True) if c != 0.0]
+            if piece.name in recipe.overrides:
+                result.copy_(recipe.overrides[piece.name].reshape(-1)[piece.start : piece.stop])
+            elif piece.name not in pool.mixable:
+                result.copy_(parts[rows[0]][number])
+            elif not terms:
+                result.zero_()
+            else:
+                for start in range(0, count, 16 * BLOCK):
+                    area = slice(start, min(start + 16 * BLOCK, count))
+                    tasks.append(
+                        inputs.threads.submit(_sum, [(t[area], c) for t, c in terms], result[area], accumulate)
+                    )
+        for task in tasks:
+            task.result()
+        writes = [
+            inputs.threads.submit(writer.write, piece.name, piece.start * size, result)
+            for piece, size, result in zip(pieces, sizes, results, strict=True)
+        ]
+        for piece, result in zip(pieces, results, strict=True):
+            if piece.start == 0:
+                digest.update(digest_head(piece.name, writer.tensors[piece.name]))
+            digest.update(result.view(torch.uint8).numpy().data)
+        for task in writes:
+            task.result()
+    return digest.hexdigest()
+
+
+def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torch.dtype) -> None:
+    """``Σ coefficient · tensor`` with the bits of :func:`merging.arithmetic.weighted_sum`, a block at a time."""
+    size = min(BLOCK, len(result))
+    total, part = torch.empty(size, dtype=accumulate), torch.empty(size, dtype=accumulate)
+    sums, scaled = total.numpy(), part.numpy()
+    narrow = str(terms[0][0].dtype).removeprefix("torch.") in _NUMPY
+    for start in range(0, len(result), size):
+        area = slice(start, min(start + size, len(result)))
+        length = area.stop - area.start
+        for number, (tensor, coefficient) in enumerate(terms):
+            into = scaled if number else sums
+            if narrow:  # NumPy's loops are shorter on the way into each call than torch's
+                np.copyto(into[:length], tensor[area].numpy())
+            else:
+                (part if number else total)[:length].copy_(tensor[area])
+            np.multiply(into[:length], coefficient, out=into[:length])
+            if number:
+                np.add(sums[:length], scaled[:length], out=sums[:length])
+        result[area].copy_(total[:length])
+
+
+def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWriter) -> str:
+    """Tensors that a function computes, one by one; the inputs are read and checked in the same order."""
+    digest, computed = blake3(), merged.tensors if isinstance(merged.tensors, Computed) else None
+    for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
+        for number, piece in enumerate(pieces):
+            shape, _ = pool.tensors[piece.name]
+            given = {c: part[number].view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)}
+            made = computed.combine(piece.name, given) if computed is not None else merged.tensors[piece.name]
+            tensor = made.to(getattr(torch, writer.tensors[piece.name][1])).contiguous()
+            digest.update(digest_head(piece.name, writer.tensors[piece.name]))
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            writer.write(piece.name, 0, tensor.reshape(-1))
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""Model Stock: the average drawn towards the base as far as the models' angles say (Jang et al. 2024)."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging.interfaces import MixStrategy, Problem
+from merging.partition import Partition
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("model-stock")
+@dataclass(frozen=True)
+class ModelStock(MixStrategy):
+    """Per tensor θ = t · mean + (1 − t) · θ_0 with t from the angle between the task vectors. Evaluates nothing."""
+
+    label: ClassVar[str] = "Model Stock"
+    summary: ClassVar[str] = "the average drawn towards the base, by the angles between models"
+    paper: ClassVar[str] = "Jang et al. 2024, Eq. 4, https://arxiv.org/abs/2403.19522"
+    formula: ClassVar[str] = (
+        "per tensor: t = n cos φ / (1 + (n − 1) cos φ), θ = t · (1/n) Σ_i θ_i + (1 − t) · θ_0, φ the angle between "
+        "task vectors θ_i − θ_0"
+    )
+    limits: ClassVar[str] = (
+        "The paper also merges during training; this is its last step alone. It defines φ for two models; for more, "
+        "their pairwise cosines are averaged, and a negative average counts as 0, the base. With many models t nears "
+        "1, the uniform soup. Reads every model twice. Costs no evaluation."
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"base"})
+    min_models: ClassVar[int] = 2
+
+    def mix(self, problem: Problem) -> Recipe:
+        """A recipe with a component for each tensor and the base as its last row."""
+        pool, count = problem.pool, len(problem.pool)
+        parts = [
+            replace(component, name=name, tensors=(name,)) for component in problem.partition.components
+            for name in component.tensors
+        ]  # fmt: skip
+        partition = Partition(tuple(parts)).with_ties(pool.ties)
+        problem.progress.stage("measuring angles", len(partition))
+        table = np.zeros((count + 1, len(partition)))
+        for column, component in enumerate(partition.components):
+            ratio = self._ratio(problem, component.tensors[0])
+            table[:, column] = [ratio / count] * count + [1.0 - ratio]
+            problem.progress.advance()
+        return Recipe.weighted((*pool.ingredients, pool.base_ingredient), partition, table)
+
+    def _ratio(self, problem: Problem, name: str) -> float:
+        pool = problem.pool
+        if name not in pool.mixable or pool.base is None:
+            return 1.0
+        base = pool.base.read(name).to(torch.float64)
+        changes = [(c.read(name).to(torch.float64) - base).reshape(-1) for c in pool.checkpoints]
+        cosines = [_cosine(a, b) for a, b in itertools.combinations(changes, 2)]
+        cosine, count = max(float(np.mean(cosines)), 0.0), len(changes)
+        return count * cosine / (1.0 + (count - 1.0) * cosine)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    """0 where a tensor did not change: then nothing says that its change is shared."""
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else 0.0

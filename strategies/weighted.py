@@ -1,0 +1,73 @@
+"""A weighted average with given coefficients, for the whole model or component by component."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from merging.errors import OptionError, unknown
+from merging.interfaces import MixStrategy, Problem
+from merging.options import option
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("weighted")
+@dataclass(frozen=True)
+class Weighted(MixStrategy):
+    """θ_m = Σ_i w_im θ_i with the weights that the user gives. Needs no data; evaluates nothing."""
+
+    label: ClassVar[str] = "weighted average"
+    summary: ClassVar[str] = "the average with given weights, also per component"
+    formula: ClassVar[str] = "θ_m = Σ_i w_im · θ_i in every component m; with normalize, w_im / Σ_j w_jm"
+    limits: ClassVar[str] = (
+        "For models fine-tuned from one and the same start. The weights are the user's: nothing is scored. Negative "
+        "ones extrapolate. Costs no evaluation."
+    )
+    example_options: ClassVar[Mapping[str, Any]] = {"weights": ("model_*=1", "model_0=2")}
+
+    weights: tuple[str, ...] = option(
+        (), "MODEL=WEIGHT, or MODEL@COMPONENT=WEIGHT for one component; names or patterns, later entries win"
+    )
+    normalize: bool = option(True, "divide by their sum, in every component")
+
+    def mix(self, problem: Problem) -> Recipe:
+        """The recipe with these coefficients; models that are not named have weight 0."""
+        models, components = problem.pool.names, problem.partition.names
+        if not self.weights:
+            raise OptionError(f"option 'weights' of 'weighted' is empty; write -o strategy.weights={models[0]}=0.5 …")
+        table = np.zeros((len(models), len(components)))
+        for entry in self.weights:
+            place, _, value = entry.rpartition("=")
+            model, _, component = place.partition("@")
+            rows, columns = _matching("model", model, models), _matching("component", component or "*", components)
+            table[np.ix_(rows, columns)] = _number(entry, value)
+        sums = table.sum(axis=0)
+        if self.normalize:
+            if (sums == 0).any():
+                lost = components[int(np.argmin(abs(sums)))]
+                raise OptionError(f"the weights of component '{lost}' add up to 0; use normalize=false for that")
+            table = table / sums
+        return Recipe.weighted(problem.pool.ingredients, problem.partition, table)
+
+
+def _matching(kind: str, pattern: str, names: tuple[str, ...]) -> list[int]:
+    found = [i for i, name in enumerate(names) if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise unknown(kind, pattern, names)
+    return found
+
+
+def _number(entry: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise OptionError(f"weights: '{entry}' is not MODEL=WEIGHT, such as model_0=0.5")
+    return number
