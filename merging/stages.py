@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 Step: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -93,6 +92,8 @@ def shares_of(stages: Sequence[Stage], inputs: Tensor) -> tuple[float, ...]:
         stages: as :func:`stages_of` gives them.
         inputs: a small batch.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     counts, x = list[int](), inputs.clone()
     with torch.enable_grad():  # fused inference kernels, which torch cannot count, are not taken under autograd
         for stage in stages:

@@ -29,8 +29,10 @@ from merging.shards import ModelWriter
 
 UNIT = 48 << 20
 """Bytes that are read at a time, all models together."""
-BLOCK = 1 << 15
-"""Elements that are summed at a time: a few such blocks stay in a core's own cache."""
+BLOCK = 1 << 17
+"""Elements that are summed at a time: few enough for a cache, enough for the interpreter not to be what takes time."""
+TASK = 1 << 19
+"""Elements that a thread sums before it takes up something else."""
 _NUMPY = {"float64", "float32", "float16"}
 _ALIGN, _MIB = 64, 1 << 20
 
@@ -188,28 +190,31 @@ class Inputs:
         return [self.threads.submit(self._one, index, number % 2, pieces) for index in range(len(self.checkpoints))]
 
     def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Tensor]:
-        """One checkpoint's pieces: read, hashed, checked."""
+        """One checkpoint's pieces, read and hashed."""
         checkpoint, digest = self.checkpoints[index], self._digests[index]
-        sizes = [checkpoint.itemsize(piece.name) for piece in pieces]
-        needed = [-(-(p.stop - p.start) * size // _ALIGN) * _ALIGN for p, size in zip(pieces, sizes, strict=True)]
+        ends = _ends(pieces, checkpoint.tensors)
         buffer = self._buffers.get((index, turn))
-        if buffer is None or len(buffer) < sum(needed):
-            buffer = self._buffers[index, turn] = torch.empty(sum(needed), dtype=torch.uint8)
-        parts, end = list[Tensor](), 0
-        for piece, size, length in zip(pieces, sizes, needed, strict=True):
-            raw = buffer[end : end + (piece.stop - piece.start) * size]
-            end += length
+        if buffer is None or len(buffer) < ends[-1]:
+            buffer = self._buffers[index, turn] = torch.empty(ends[-1], dtype=torch.uint8)
+        parts = list[Tensor]()
+        for piece, begin in zip(pieces, ends, strict=False):
+            size = checkpoint.itemsize(piece.name)
+            raw = buffer[begin : begin + (piece.stop - piece.start) * size]
             checkpoint.read_bytes(piece.name, piece.start * size, raw.numpy().data)
             if piece.start == 0:
                 digest.update(digest_head(piece.name, checkpoint.tensors[piece.name]))
             digest.update(raw.numpy().data)
-            part = raw.view(getattr(torch, checkpoint.tensors[piece.name][1]))
+            parts.append(raw.view(getattr(torch, checkpoint.tensors[piece.name][1])))
+        return parts
+
+    def check(self, piece: Piece, parts: Mapping[int, Tensor]) -> None:
+        """Raises CheckpointError where a checkpoint (by its number) holds NaN or infinite values in a piece."""
+        for index, part in parts.items():
             if not has_only_finite(part):
                 raise CheckpointError(
-                    f"{checkpoint.path}: tensor '{piece.name}' holds NaN or infinite values; leave this checkpoint out"
+                    f"{self.checkpoints[index].path}: tensor '{piece.name}' holds NaN or infinite values; "
+                    "leave this checkpoint out"
                 )
-            parts.append(part)
-        return parts
 
 
 def _linear(
@@ -220,53 +225,72 @@ def _linear(
     columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
     rows = [inputs.checkpoints.index(checkpoint) for checkpoint in used]
     digest = blake3()
-    output = torch.empty(0, dtype=torch.uint8)
-    for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints))):
-        sizes = [getattr(torch, writer.tensors[piece.name][1]).itemsize for piece in pieces]
-        ends = np.cumsum(
-            [-(-(p.stop - p.start) * size // _ALIGN) * _ALIGN for p, size in zip(pieces, sizes, strict=True)]
-        )
-        if len(output) < ends[-1]:
-            output = torch.empty(int(ends[-1]), dtype=torch.uint8)
-        results, tasks = list[Tensor](), list[Future[None]]()
-        for number, (piece, size) in enumerate(zip(pieces, sizes, strict=True)):
-            begin, count = int(ends[number - 1]) if number else 0, piece.stop - piece.start
-            result = output[begin : begin + count * size].view(getattr(torch, writer.tensors[piece.name][1]))
+    outputs = [torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)]
+    following: list[Future[None]] = []  # what still writes and hashes the unit before
+    for number, (pieces, parts) in enumerate(inputs.read(units(pool.tensors, len(inputs.checkpoints)))):
+        ends = _ends(pieces, writer.tensors)
+        if len(outputs[number % 2]) < ends[-1]:
+            outputs[number % 2] = torch.empty(ends[-1], dtype=torch.uint8)
+        results, tasks = list[Tensor](), list[tuple[int, Future[bool]]]()
+        for place, piece in enumerate(pieces):
+            dtype = getattr(torch, writer.tensors[piece.name][1])
+            count = piece.stop - piece.start
+            result = outputs[number % 2][ends[place] : ends[place] + count * dtype.itemsize].view(dtype)
             results.append(result)
             table = recipe.coefficients[:, columns[piece.name]]
-            terms = [(parts[row][number], float(c)) for row, c in zip(rows, table, strict=True) if c != 0.0]
+            terms = [(parts[row][place], float(c)) for row, c in zip(rows, table, strict=True) if c != 0.0]
+            summed = piece.name in pool.mixable and piece.name not in recipe.overrides
+            seen = {row for row, c in zip(rows, table, strict=True) if c != 0.0 and summed}  # a NaN shows in the sum
+            inputs.check(piece, {row: given[place] for row, given in enumerate(parts) if row not in seen})
             if piece.name in recipe.overrides:
                 result.copy_(recipe.overrides[piece.name].reshape(-1)[piece.start : piece.stop])
             elif piece.name not in pool.mixable:
-                result.copy_(parts[rows[0]][number])
+                result.copy_(parts[rows[0]][place])
             elif not terms:
                 result.zero_()
             else:
-                for start in range(0, count, 16 * BLOCK):
-                    area = slice(start, min(start + 16 * BLOCK, count))
-                    tasks.append(
-                        inputs.threads.submit(_sum, [(t[area], c) for t, c in terms], result[area], accumulate)
-                    )
-        for task in tasks:
-            task.result()
-        writes = [
-            inputs.threads.submit(writer.write, piece.name, piece.start * size, result)
-            for piece, size, result in zip(pieces, sizes, results, strict=True)
-        ]
-        for piece, result in zip(pieces, results, strict=True):
-            if piece.start == 0:
-                digest.update(digest_head(piece.name, writer.tensors[piece.name]))
-            digest.update(result.view(torch.uint8).numpy().data)
-        for task in writes:
-            task.result()
+                for start in range(0, count, TASK):
+                    area = slice(start, min(start + TASK, count))
+                    given = [(tensor[area], c) for tensor, c in terms]
+                    tasks.append((place, inputs.threads.submit(_sum, given, result[area], accumulate)))
+        for place in {place for place, task in tasks if not task.result()}:
+            inputs.check(pieces[place], {row: given[place] for row, given in enumerate(parts)})
+        for before in following:
+            before.result()
+        following = [inputs.threads.submit(_finish, pieces, results, writer, digest)]
+    for task in following:
+        task.result()
     return digest.hexdigest()
 
 
-def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torch.dtype) -> None:
-    """``Σ coefficient · tensor`` with the bits of :func:`merging.arithmetic.weighted_sum`, a block at a time."""
+def _ends(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[int]:
+    """Where each piece begins in a buffer, in bytes, and where the last one ends."""
+    ends = [0]
+    for piece in pieces:
+        size = (piece.stop - piece.start) * getattr(torch, tensors[piece.name][1]).itemsize
+        ends.append(ends[-1] + -(-size // _ALIGN) * _ALIGN)
+    return ends
+
+
+def _finish(pieces: Sequence[Piece], results: Sequence[Tensor], writer: ModelWriter, digest: blake3) -> None:
+    """Writes and hashes what was summed, in order."""
+    for piece, result in zip(pieces, results, strict=True):
+        if piece.start == 0:
+            digest.update(digest_head(piece.name, writer.tensors[piece.name]))
+        digest.update(result.view(torch.uint8).numpy().data)
+        writer.write(piece.name, piece.start * result.element_size(), result)
+
+
+def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torch.dtype) -> bool:
+    """``Σ coefficient · tensor`` with the bits of :func:`merging.arithmetic.weighted_sum`, a block at a time.
+
+    Returns:
+        Whether the sums' own sum is finite: if not, an input may hold NaN or infinite values.
+    """
     size = min(BLOCK, len(result))
     total, part = torch.empty(size, dtype=accumulate), torch.empty(size, dtype=accumulate)
     sums, scaled = total.numpy(), part.numpy()
+    finite = True
     narrow = str(terms[0][0].dtype).removeprefix("torch.") in _NUMPY
     for start in range(0, len(result), size):
         area = slice(start, min(start + size, len(result)))
@@ -281,6 +305,8 @@ def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torc
             if number:
                 np.add(sums[:length], scaled[:length], out=sums[:length])
         result[area].copy_(total[:length])
+        finite = finite and math.isfinite(np.add.reduce(sums[:length]))
+    return finite
 
 
 def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWriter) -> str:
@@ -289,6 +315,7 @@ def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWri
     for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
         for number, piece in enumerate(pieces):
             shape, _ = pool.tensors[piece.name]
+            inputs.check(piece, {row: part[number] for row, part in enumerate(parts)})
             given = {c: part[number].view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)}
             made = computed.combine(piece.name, given) if computed is not None else merged.tensors[piece.name]
             tensor = made.to(getattr(torch, writer.tensors[piece.name][1])).contiguous()

@@ -24,6 +24,7 @@ class Weighted(MixStrategy):
 
     label: ClassVar[str] = "weighted average"
     summary: ClassVar[str] = "the average with given weights, also per component"
+    paper: ClassVar[str] = "Wortsman et al. 2022 with weights other than 1/n, https://arxiv.org/abs/2203.05482"
     formula: ClassVar[str] = "θ_m = Σ_i w_im · θ_i in every component m; with normalize, w_im / Σ_j w_jm"
     limits: ClassVar[str] = (
         "For models fine-tuned from one and the same start. The weights are the user's: nothing is scored. Negative "
