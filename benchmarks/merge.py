@@ -10,6 +10,7 @@ time above that of a process that imports torch ÷ (hashing all inputs on 2 thre
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -112,8 +113,10 @@ def mergekit_config(paths: list[Path], folder: Path) -> Path:
     return config
 
 
-def timed(call: Callable[[], object], paths: list[Path]) -> float:
-    """Seconds of a call whose inputs were just read."""
+def timed(call: Callable[[], object], paths: list[Path], outputs: list[Path]) -> float:
+    """Seconds of a call whose inputs were just read, and whose output is not there yet."""
+    for output in outputs:
+        shutil.rmtree(output, ignore_errors=True) if output.is_dir() else output.unlink(missing_ok=True)
     warm(paths)
     return seconds(call)
 
@@ -141,10 +144,11 @@ def main(mergekit: Path | None, models: int, count: int, most: int, as_json: boo
             calls["mergekit"] = lambda: run([str(mergekit), str(config), str(folder / "mk"), "--lazy-unpickle"])
         else:
             click.echo("no --mergekit given: that comparison is left out", err=True)
+        outputs = [folder / name for name in ("out", "out32", "floor", "mk")]
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(count):
             for name, call in calls.items():
-                times[name].append(timed(call, paths))
+                times[name].append(timed(call, paths, outputs))
         median = {name: statistics.median(values) for name, values in times.items()}
 
         def ratios(top: str, below: str) -> list[float]:
@@ -161,6 +165,7 @@ def main(mergekit: Path | None, models: int, count: int, most: int, as_json: boo
                     "import_torch_seconds": median["import torch"], "float32_seconds": median["float32 sums"],
                 })  # fmt: skip
         if "mergekit" in times:
+            calls["ours"]()
             merged = load_file(folder / "out" / "model.safetensors")
             theirs = load_file(next((folder / "mk").glob("*.safetensors")))
             rows[0]["largest_difference"] = max(float((merged[n] - theirs[n]).abs().max()) for n in merged)

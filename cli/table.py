@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from merging.cli.terminal import percent
-from merging.output import MODELS
+from merging.output import MODELS, RECIPE
 from merging.report import Report, Row
+from merging.shards import INDEX
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
@@ -34,11 +35,14 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
         highlight=False,
     )
+    file, linear = folder / MODELS[kind], (folder / RECIPE).exists()
+    beside = f"with {'recipe, ' if linear else ''}report and model card beside it"
     lines = [
-        f"\nThe merged model: [bold]{folder / MODELS[kind]}[/], with recipe, report and model card beside it.",
+        f"\nThe merged model: [bold]{file if file.exists() else folder / INDEX}[/], {beside}.",
         f"  load it      see {folder / 'README.md'}",
-        f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors",
     ]
+    if linear:
+        lines += [f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors"]
     if built_in:
         lines += ["  your models  see docs/getting-started.md; without data, to begin with:"]
         lines += ["               merge run --strategy uniform --models 'folder/*.safetensors'"]

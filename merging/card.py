@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from merging.output import MODELS
 from merging.report import Report
+from merging.shards import INDEX
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
+    "shards": (
+        "import json\nfrom safetensors.torch import load_file\n\n"
+        "index = json.load(open('model.safetensors.index.json'))\n"
+        "state = {k: t for file in set(index['weight_map'].values()) for k, t in load_file(file).items()}"
+    ),
     "pt": "import torch\n\nstate = torch.load('model.pt', weights_only=True)",
 }
 
 
-def model_card(report: Report, command: str, kind: str) -> str:
-    """Markdown, complete in itself."""
+def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
+    """Markdown, complete in itself.
+
+    Args:
+        report: of the run.
+        command: that was typed.
+        kind: format of the model file.
+        sharded: several files with an index.
+        linear: a recipe lies beside it.
+    """
+    file = INDEX if sharded else MODELS[kind]
     options = ", ".join(f"{key} = {value}" for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model",
-        f"`{MODELS[kind]}` is a merge of {len(report.ingredients)} of {len(report.pool)} models "
+        f"`{file}` is a merge of {len(report.ingredients)} of {len(report.pool)} models "
         f"by the strategy **{report.strategy}**, partitioner {report.partitioner} (components: {report.components}, "
         f"{report.active_components} of them active), optimizer {report.optimizer}, objective {report.objective}, "
         f"seed {report.seed}. Status: {report.status}.",
@@ -29,8 +44,12 @@ def model_card(report: Report, command: str, kind: str) -> str:
         sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {note}" for note in report.notes)]
-    sections += ["## Load it", f"```python\n{_LOAD[kind]}\nmodel.load_state_dict(state, strict=True)\n```"]
-    sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
+    load = _LOAD["shards" if sharded else kind]
+    sections += ["## Load it", f"```python\n{load}\nmodel.load_state_dict(state, strict=True)\n```"]
+    if linear:
+        sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
+    else:
+        sections += ["No recipe can express this merge; `report.json` has its lineage. The same command rebuilds it."]
     if command:
         sections += ["## Command", f"```\n{command}\n```"]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from merging import journal
 from merging.checkpoint import Checkpoint
 from merging.errors import FolderError, MergingError, RecipeError
-from merging.recipe import Recipe
+from merging.recipe import Recipe, Weights
 from merging.shards import INDEX, SHARD
 
 RECIPE = "recipe.json"
@@ -151,15 +152,16 @@ def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
             _write_json(config, content)
 
 
-def write_beside(aside: Path, recipe: Recipe | None, report: Mapping[str, Any], card: str) -> None:
-    """Writes recipe, card and report."""
-    if recipe is not None:
-        _write_json(aside / RECIPE, recipe.to_json())
-        if recipe.overrides:
-            save_file(dict(recipe.overrides), aside / OVERRIDES)
+def write_beside(aside: Path, merged: Recipe | Weights, report: Mapping[str, Any], card: str) -> None:
+    """Writes recipe (where there is one), card, and the report with the lineage."""
+    if isinstance(merged, Recipe):
+        _write_json(aside / RECIPE, merged.to_json())
+        if merged.overrides:
+            save_file(dict(merged.overrides), aside / OVERRIDES)
     (aside / CARD).write_text(card)
     files = sorted({file.name for file in aside.iterdir()} | {REPORT})
-    _write_json(aside / REPORT, {**report, "files": files})
+    lineage = [asdict(ingredient) for ingredient in merged.ingredients]
+    _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
 
 
 def _earlier(folder: Path) -> set[str]:

@@ -27,6 +27,7 @@ from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average, peak_memory
+from merging.shards import INDEX
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
@@ -168,8 +169,10 @@ def merge(
                 merged, digest = how.model(merged, pool, aside, progress, stop)
                 report = run.report(merged, status, started, digest)
                 if aside is not None:
-                    recipe = merged if isinstance(merged, Recipe) else None
-                    folders.write_beside(aside, recipe, report.to_json(), model_card(report, command, format))
+                    card = model_card(
+                        report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
+                    )
+                    folders.write_beside(aside, merged, report.to_json(), card)
         if status == "finished":
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, dtype)

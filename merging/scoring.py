@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from merging.arithmetic import materialise
-from merging.checkpoint import Checkpoint, content_hash
+from merging.checkpoint import Checkpoint, content_hash, is_model_folder
 from merging.errors import RecipeError, unknown
 from merging.evaluator import Evaluator
 from merging.interfaces import Objective, Progress, WholeModelObjective
@@ -93,7 +93,7 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()
     path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
     if path.is_dir():
         written = [path / name for name in MODELS.values() if (path / name).is_file()]
-        path = written[0] if written else path / RECIPE
+        path = written[0] if written else path if is_model_folder(path) else path / RECIPE
     if path.suffix != ".json":
         pool = ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)])
         return pool, Recipe.single(pool.ingredients[0], Whole().split(pool.tensors))

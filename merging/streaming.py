@@ -7,6 +7,7 @@ with the models: two units of pieces are in use, one being read while the other 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,14 +28,15 @@ from merging.pool import ModelPool
 from merging.recipe import Ingredient, Recipe, Weights
 from merging.shards import ModelWriter
 
-UNIT = 48 << 20
-"""Bytes that are read at a time, all models together."""
+UNIT = 64 << 20
+"""Bytes that are read and written at a time, all models together."""
 BLOCK = 1 << 17
 """Elements that are summed at a time: few enough for a cache, enough for the interpreter not to be what takes time."""
 TASK = 1 << 19
 """Elements that a thread sums before it takes up something else."""
 _NUMPY = {"float64", "float32", "float16"}
 _ALIGN, _MIB = 64, 1 << 20
+_own = threading.local()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def units(tensors: Mapping[str, TensorInfo], models: int, *, whole: bool = False
         models: how many checkpoints are read side by side.
         whole: tensors are not cut, and come one by one.
     """
-    room = max(UNIT // models, 1 << 20)
+    room = max(UNIT // (models + 1), 1 << 20)  # one more for the result
     found: list[list[Piece]] = [[]]
     filled = 0
     for name in sorted(tensors):
@@ -288,25 +290,49 @@ def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torc
         Whether the sums' own sum is finite: if not, an input may hold NaN or infinite values.
     """
     size = min(BLOCK, len(result))
-    total, part = torch.empty(size, dtype=accumulate), torch.empty(size, dtype=accumulate)
+    total, part = _scratch(size, accumulate)
     sums, scaled = total.numpy(), part.numpy()
-    finite = True
+    finite, shared = True, _exact_factor(terms, accumulate)
     narrow = str(terms[0][0].dtype).removeprefix("torch.") in _NUMPY
-    for start in range(0, len(result), size):
-        area = slice(start, min(start + size, len(result)))
-        length = area.stop - area.start
-        for number, (tensor, coefficient) in enumerate(terms):
-            into = scaled if number else sums
-            if narrow:  # NumPy's loops are shorter on the way into each call than torch's
-                np.copyto(into[:length], tensor[area].numpy())
-            else:
-                (part if number else total)[:length].copy_(tensor[area])
-            np.multiply(into[:length], coefficient, out=into[:length])
-            if number:
-                np.add(sums[:length], scaled[:length], out=sums[:length])
-        result[area].copy_(total[:length])
-        finite = finite and math.isfinite(np.add.reduce(sums[:length]))
+    with np.errstate(all="ignore"):  # what is not finite is found below, and named
+        for start in range(0, len(result), size):
+            area = slice(start, min(start + size, len(result)))
+            length = area.stop - area.start
+            for number, (tensor, coefficient) in enumerate(terms):
+                into = scaled if number else sums
+                if narrow:  # NumPy's loops are shorter on the way into each call than torch's
+                    np.copyto(into[:length], tensor[area].numpy())
+                else:
+                    (part if number else total)[:length].copy_(tensor[area])
+                if shared is None:
+                    np.multiply(into[:length], coefficient, out=into[:length])
+                if number:
+                    np.add(sums[:length], scaled[:length], out=sums[:length])
+            if shared is not None:
+                np.multiply(sums[:length], shared, out=sums[:length])
+            result[area].copy_(total[:length])
+            finite = finite and math.isfinite(np.add.reduce(sums[:length]))
     return finite
+
+
+def _exact_factor(terms: Sequence[tuple[Tensor, float]], accumulate: torch.dtype) -> float | None:
+    """The coefficient of all terms, where it is one and multiplying the sum by it gives the bits of multiplying each.
+
+    That is so for powers of two, which only change exponents: 2, 4, 8 … models that are averaged. In float64 no
+    number of a narrower dtype comes near the ends of the exponent's range. A negative one would turn the sign of a
+    zero to which the terms cancel.
+    """
+    coefficient, wide = terms[0][1], accumulate == torch.float64 and terms[0][0].dtype != torch.float64
+    power = math.frexp(coefficient)[0] == 0.5 and 2.0**-64 <= coefficient <= 2.0**64
+    return coefficient if wide and power and all(c == coefficient for _, c in terms) else None
+
+
+def _scratch(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two buffers of this thread's own."""
+    if getattr(_own, "dtype", None) != dtype or len(_own.buffers[0]) < size:
+        _own.dtype = dtype
+        _own.buffers = (torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype))
+    return _own.buffers  # type: ignore[no-any-return]
 
 
 def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWriter) -> str:

@@ -82,7 +82,7 @@ def test_apply_refuses_a_changed_ingredient(merge: Merge, tiny: list[str], tmp_p
     Path("changed.json").write_text(json.dumps(data))
     ran = merge("apply", "changed.json", "--output", "x.safetensors")
     assert ran.code == 2
-    assert "has changed or is missing" in ran.err
+    assert "has changed since the recipe was written" in ran.err
     assert not Path("x.safetensors").exists()
 
 
@@ -475,10 +475,10 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     merge: Merge, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's own device that is always full, where the model file would go."""
-    from merging import output
+    from merging import output, writing
 
     real = output.save_model
-    monkeypatch.setattr(output, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))
+    monkeypatch.setattr(writing, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))
     ran = merge(*tiny, "--strategy", "uniform", "--no-tests", "--output", "out", "--format", "pt")
     assert ran.code == 2
     assert "cannot write the result" in ran.err

@@ -84,6 +84,15 @@ def test_streamed_bits_are_the_definition(
     assert [found.hashes[c] for c in pool.checkpoints] == [i.hash for i in pool.ingredients]
 
 
+@pytest.mark.parametrize("weight", [0.5, 0.25, -0.25, 1.0, 1 / 3])
+def test_factors_that_are_taken_out_change_no_bit(pool: ModelPool, tmp_path: Path, weight: float) -> None:
+    partition = Partition.of_groups({"all": list(pool.tensors)})
+    recipe = Recipe(pool.ingredients, partition, np.full((3, 1), weight))
+    with ModelWriter(tmp_path, pool.tensors) as writer:
+        stream(recipe, pool, writer, Silent())
+    same(load_file(tmp_path / "model.safetensors"), materialise(recipe, pool))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_another_dtype_is_one_cast_of_the_sum(pool: ModelPool, tmp_path: Path, dtype: str) -> None:
     result = merging.merge(pool, Uniform(), output=tmp_path / "out", dtype=dtype)
