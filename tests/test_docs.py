@@ -41,7 +41,7 @@ DOCS = ROOT / "docs"
 PAGES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if path.exists()]
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"--images", "--only", "--import-mode"}
+NOT_OURS = {"--images", "--only", "--mergekit", "--import-mode"}
 """Flags of other programs that the pages mention."""
 
 
