@@ -36,7 +36,6 @@ def command(
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.output import check_free, read_recipe
     from merging.pool import ModelPool
-    from merging.scoring import pool_of
     from merging.writing import Writing
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
@@ -56,7 +55,7 @@ def command(
     if models:
         pool = ModelPool.open(models)
     else:
-        pool = pool_of(found)
+        pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)
     news = Console(stderr=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))

@@ -172,7 +172,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
 
         check_free(folder, overwrite=flags["overwrite"])
     with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
-        progress.stage("loading torch, models and data")
+        progress.stage("loading models and data")
         made, task, pool = _objects(request, progress)
         from merging.run import merge
 

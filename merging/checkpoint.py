@@ -12,16 +12,18 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
+from merging.dtypes import SAFETENSORS
 from merging.errors import CheckpointError
 from merging.partition import TensorInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "state_dict_ema", "model_ema")
@@ -29,21 +31,6 @@ _INDEX = ".index.json"
 _SMALL = 64 << 20
 """Bytes; larger files beside a model are not carried along."""
 PREFIXES = ("module.", "_orig_mod.")
-
-SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
 
 class Checkpoint:
@@ -73,8 +60,9 @@ class Checkpoint:
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = _files_of(self.path)
-        self._open: dict[str, Any] = {}  # key → the safetensors file that holds it
         self._places: dict[str, tuple[Path, int]] = {}  # key → file and offset of its bytes there
+        self._states: dict[Path, tuple[int, ...]] = {}  # file → what tells that it was replaced
+        self._readers: dict[Path, Any] = {}
         self._handles: dict[Path, int] = {}
         self._loaded: dict[str, Tensor] | None = None
         self._lock = threading.Lock()
@@ -89,7 +77,8 @@ class Checkpoint:
 
     def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
         try:
-            opened: Any = safe_open(path, framework="pt")
+            self._states[path] = _state(path)
+            opened: Any = safe_open(path, framework="np")  # for the header, which needs no torch
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
             with path.open("rb") as file:  # valid: it was just opened
                 length = int.from_bytes(file.read(8), "little")
@@ -98,17 +87,18 @@ class Checkpoint:
             raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
         found: dict[str, TensorInfo] = {}
         for key, part in slices.items():
-            dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
+            dtype = SAFETENSORS.get(part.get_dtype())
             if dtype is None:
                 raise CheckpointError(f"{path}: tensor '{key}' has unsupported dtype {part.get_dtype()}")
             found[key] = (tuple(part.get_shape()), dtype)
             self._places[key] = (path, 8 + length + header[key]["data_offsets"][0])
         if not found:
             raise CheckpointError(f"{path}: holds no tensors")
-        self._open |= dict.fromkeys(found, opened)
         return found
 
     def _open_pickle(self, path: Path) -> dict[str, TensorInfo]:
+        import torch
+
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
@@ -134,6 +124,8 @@ class Checkpoint:
 
     def _unwrap(self, content: Any) -> dict[str, Tensor]:
         """Goes down through known wrappers until a mapping of tensors is reached."""
+        from torch import Tensor
+
         seen: list[str] = []
         while isinstance(content, Mapping) and len(seen) < 4:
             tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -172,16 +164,20 @@ class Checkpoint:
             CheckpointError: the file's bytes for it cannot be read.
         """
         key = self._stored[name]
+        if self._loaded is not None and key in self._loaded:
+            return self._loaded[key]
+        path, _ = self._places[key]
         try:
-            tensor: Tensor = self._open[key].get_tensor(key) if self._loaded is None else self._loaded[key]
+            with self._lock:
+                if path not in self._readers:
+                    self._check_unchanged(path)
+                    self._readers[path] = safe_open(path, framework="pt")
+            tensor: Tensor = self._readers[path].get_tensor(key)
+        except CheckpointError:
+            raise
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: tensor '{name}' cannot be read ({error})") from None
         return tensor
-
-    def itemsize(self, name: str) -> int:
-        """Bytes an element of a tensor."""
-        size: int = getattr(torch, self.tensors[name][1]).itemsize
-        return size
 
     def read_bytes(self, name: str, offset: int, into: memoryview) -> None:
         """Copies some of a tensor's bytes; safetensors by positioned reads, so that no map grows.
@@ -195,13 +191,16 @@ class Checkpoint:
             CheckpointError: the file has changed or cannot be read.
         """
         key = self._stored[name]
-        if self._loaded is not None:
+        if self._loaded is not None and key in self._loaded:
+            import torch
+
             flat = self._loaded[key].contiguous().reshape(-1).view(torch.uint8)
             np.copyto(np.asarray(into), flat[offset : offset + len(into)].numpy())
             return
         path, begin = self._places[key]
         with self._lock:
             if path not in self._handles:
+                self._check_unchanged(path)
                 self._handles[path] = os.open(path, os.O_RDONLY)
         done = 0
         while done < len(into):
@@ -212,6 +211,10 @@ class Checkpoint:
             if count == 0:
                 raise CheckpointError(f"{path}: ends within tensor '{name}'; it has changed since it was opened")
             done += count
+
+    def _check_unchanged(self, path: Path) -> None:
+        if _state(path) != self._states[path]:
+            raise CheckpointError(f"{path}: has changed since it was opened; start again")
 
     def __del__(self) -> None:
         for handle in getattr(self, "_handles", {}).values():
@@ -248,7 +251,7 @@ class Checkpoint:
         return content_hash(_Finite(self))
 
 
-class _Finite(Mapping[str, Tensor]):
+class _Finite(Mapping[str, "Tensor"]):
     """A checkpoint's tensors, read on access and refused where they hold NaN or infinite values."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -271,6 +274,8 @@ class _Finite(Mapping[str, Tensor]):
 
 def has_only_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; integers have none."""
+    import torch
+
     if not tensor.is_floating_point():
         return True
     # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
@@ -278,6 +283,12 @@ def has_only_finite(tensor: Tensor) -> bool:
     # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
     kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_model_folder(path: Path) -> bool:
@@ -321,6 +332,8 @@ def _files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
     """BLAKE3 over sorted (name, dtype, shape, bytes): the same for the same weights in any file format."""
+    import torch
+
     digest = blake3()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from merging.checkpoint import Checkpoint
 from merging.partition import Partition
 from merging.pool import ModelPool
 
-Combine: TypeAlias = Callable[[str, list[Tensor], Tensor | None], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Combine: TypeAlias = Callable[[str, list["Tensor"], "Tensor | None"], "Tensor"]
 """A tensor's name, it in every model of the pool and in the base (where there is one), float64 → merged, float64."""
 
 
-class Computed(Mapping[str, Tensor]):
+class Computed(Mapping[str, "Tensor"]):
     """The merged tensors of a pool, each computed on access from the models' own.
 
     Integer and boolean tensors and frozen components come from the first model.
@@ -37,10 +37,12 @@ class Computed(Mapping[str, Tensor]):
         first = given[self._pool.checkpoints[0]]
         if name not in self._pool.mixable or name in self._frozen:
             return first
-        base = given[self._pool.base].to(torch.float64) if self._pool.base else None
-        return self._function(name, [given[c].to(torch.float64) for c in self._pool.checkpoints], base)
+        base = given[self._pool.base].double() if self._pool.base else None
+        return self._function(name, [given[c].double() for c in self._pool.checkpoints], base)
 
     def __getitem__(self, name: str) -> Tensor:
+        import torch
+
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})
         return tensor.to(getattr(torch, self._pool.tensors[name][1]))
 

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.objectives.accuracy import top1
-from merging.outcome import Decision, Outcome
+from merging.outcome import Decision, Meter, Outcome
 from merging.passes import Contents, Passes
 from merging.recipe import Recipe, Weights
 from merging.task import CERTIFY, HELD_OUT, Task
@@ -31,23 +31,6 @@ CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""
 WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
-
-
-@dataclass
-class Meter:
-    """What a strategy, or a whole run, has cost on the held-out data.
-
-    Attributes:
-        evaluations: distinct ones.
-        cached: asked again and answered from memory.
-        forward_equivalents: held-out passes made; forward and backward count as 3, parts as their share.
-        seconds: time in these passes, also where a pass was made earlier and only looked up here.
-    """
-
-    evaluations: int = 0
-    cached: int = 0
-    forward_equivalents: float = 0.0
-    seconds: float = 0.0
 
 
 class Evaluator:

@@ -22,7 +22,8 @@ from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.partition import Component, Partition, TensorInfo
-from merging.plan import divide, probe
+from merging.placement import probe
+from merging.plan import divide
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.recipe import Recipe

@@ -75,6 +75,23 @@ class Outcome:
         )
 
 
+@dataclass
+class Meter:
+    """What a strategy, or a whole run, has cost on the held-out data.
+
+    Attributes:
+        evaluations: distinct ones.
+        cached: asked again and answered from memory.
+        forward_equivalents: held-out passes made; forward and backward count as 3, parts as their share.
+        seconds: time in these passes, also where a pass was made earlier and only looked up here.
+    """
+
+    evaluations: int = 0
+    cached: int = 0
+    forward_equivalents: float = 0.0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Decision:
     """Answer to "does this merge score above the threshold?", perhaps given before every sample was seen."""

@@ -9,18 +9,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from merging import journal
 from merging.checkpoint import Checkpoint
 from merging.errors import FolderError, MergingError, RecipeError
 from merging.recipe import Recipe, Weights
 from merging.shards import INDEX, SHARD
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECIPE = "recipe.json"
 OVERRIDES = "overrides.safetensors"
@@ -85,6 +85,9 @@ def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> jour
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:
     """Writes a state dict; tied tensors stay one storage in a ``.pt`` and become copies in safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
     state = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if kind == "pt":
         for group in ties:
@@ -157,6 +160,8 @@ def write_beside(aside: Path, merged: Recipe | Weights, report: Mapping[str, Any
     if isinstance(merged, Recipe):
         _write_json(aside / RECIPE, merged.to_json())
         if merged.overrides:
+            from safetensors.torch import save_file
+
             save_file(dict(merged.overrides), aside / OVERRIDES)
     (aside / CARD).write_text(card)
     files = sorted({file.name for file in aside.iterdir()} | {REPORT})
@@ -181,6 +186,16 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _load(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; none where there is no file."""
+    if not path.exists():
+        return {}
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
+
+
 def read_recipe(path: Path) -> Recipe:
     """Reads ``recipe.json`` and, beside it, its overrides.
 
@@ -190,8 +205,7 @@ def read_recipe(path: Path) -> Recipe:
     path = path / RECIPE if path.is_dir() else path
     try:
         data = json.loads(path.read_bytes())
-        beside = path.with_name(OVERRIDES)
-        overrides = load_file(beside) if beside.exists() else {}
+        overrides = _load(path.with_name(OVERRIDES))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}") from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from merging.errors import PoolError, RequirementError, TaskError
+from merging.errors import PoolError, RequirementError
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
-from merging.live import LiveModel, check_fits, untouched
-from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers.nevergrad import NevergradCobyla
 from merging.options import Plugin
@@ -23,12 +18,13 @@ from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Recipe
 from merging.task import CERTIFY, HELD_OUT, Task
-from merging.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from merging.live import LiveModel
+    from merging.numerics import Numerics
 
 
 @dataclass(frozen=True)
@@ -122,48 +118,17 @@ def plan(
     partition = divide(pool, partitioner, module, freeze)
     live = numerics = None
     if task is not None and module is not None:
-        check_fits(module, pool)
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile)
-        with numerics.applied():
-            idle = probe(module, task, numerics)
-        partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
-        live = LiveModel(module, pool, partition, numerics.device, numerics.layout, numerics.torch_dtype)
-        numerics = _in_its_precision(live, task, numerics, must=precision == "bf16")
-        if isinstance(tune, Numerics):
-            numerics = tune
-        elif tune:
-            live.load(Recipe.single(pool.ingredients[0], partition))
-            prepare = partial(_prepared, live, task)
-            numerics = tuned(numerics, module, prepare, task.held_out.inputs, progress or Silent())
+        from merging.placement import place  # loads torch, which merging weights alone does without
+
+        live, numerics = place(
+            module, task, pool, partition, device=device, precision=precision, tune=tune, compile=compile,
+            progress=progress or Silent(),
+        )  # fmt: skip
+        partition = live.partition
     return Plan(
         pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
         seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
     )  # fmt: skip
-
-
-def _prepared(live: LiveModel, task: Task, inputs: torch.Tensor) -> torch.Tensor:
-    x = task.prepare(inputs)
-    return x.to(live.dtype) if x.is_floating_point() else x
-
-
-def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: bool) -> Numerics:
-    """Runs two samples in bf16; a model that cannot take it runs in fp32, unless bf16 was asked for.
-
-    Raises:
-        TaskError: it was.
-    """
-    if numerics.dtype == "float32":
-        return numerics
-    try:
-        with numerics.applied(), torch.inference_mode():
-            live.module(_prepared(live, task, task.held_out.inputs[:2].to(numerics.device)))
-    except Exception as error:  # models raise whatever two dtypes in one sum provoke
-        if must:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise TaskError(f"the model cannot run in bf16 ({reason}); use --precision fp32") from None
-        live.widen()
-        return replace(numerics, dtype="float32")
-    return numerics
 
 
 def divide(
@@ -201,6 +166,8 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
     """
     if module is None:
         return pool.ties
+    import torch
+
     groups: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), []).append(name)
@@ -213,25 +180,6 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
                 )
     known = {frozenset(names) for names in tied}
     return (*tied, *(names for names in pool.ties if frozenset(names) not in known))
-
-
-def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
-    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all.
-
-    Raises:
-        TaskError: the model fails on the held-out data, or gives something else than logits.
-    """
-    try:
-        sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
-        idle, shape = untouched(module.eval().to(numerics.device).float(), sample)
-    except Exception as error:  # a user's model or data may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
-    if len(shape) != 2 or shape[0] != len(sample):
-        raise TaskError(
-            f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
-        )
-    return idle
 
 
 def versions() -> dict[str, str]:

@@ -8,15 +8,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from blake3 import blake3
-from torch import Tensor
 
 from merging.checkpoint import SUFFIXES, Checkpoint, is_model_folder
+from merging.dtypes import is_floating
 from merging.errors import PoolError, RecipeError
 from merging.partition import TensorInfo
 from merging.recipe import Ingredient
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ModelPool:
@@ -74,6 +77,18 @@ class ModelPool:
         names = _short_names(files)
         return cls([Checkpoint(path, name) for path, name in zip(files, names, strict=True)], base_checkpoint)
 
+    @classmethod
+    def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
+        """The checkpoints of a recipe, where they were when it was written.
+
+        Raises:
+            RecipeError: one is no longer there.
+        """
+        lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
+        if lost:
+            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
+        return cls([Checkpoint(ingredient.file, ingredient.name) for ingredient in ingredients])
+
     def __len__(self) -> int:
         return len(self.checkpoints)
 
@@ -90,7 +105,7 @@ class ModelPool:
     @functools.cached_property
     def mixable(self) -> frozenset[str]:
         """Floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
-        return frozenset(name for name, (_, dtype) in self.tensors.items() if getattr(torch, dtype).is_floating_point)
+        return frozenset(name for name, (_, dtype) in self.tensors.items() if is_floating(dtype))
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
@@ -163,6 +178,8 @@ class ModelPool:
     @functools.cached_property
     def constant(self) -> frozenset[str]:
         """Tensors that are bit-equal in all checkpoints of the pool."""
+        import torch
+
         equal = set(self.tensors)
         for checkpoint in self.checkpoints[1:]:
             equal = {n for n in equal if torch.equal(_bits(self.checkpoints[0].read(n)), _bits(checkpoint.read(n)))}
@@ -201,6 +218,8 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 def _bits(tensor: Tensor) -> Tensor:
     """The tensor's bytes: 0.0 and -0.0 are equal numbers, but not equal bits."""
+    import torch
+
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 

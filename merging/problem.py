@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from merging.checkpoint import content_hash
 from merging.computed import Combine, Computed
 from merging.errors import RequirementError
-from merging.evaluator import Evaluator
 from merging.interfaces import MixStrategy, Optimizer, Path, Progress, Vector
 from merging.journal import Journal
 from merging.outcome import Decision, Outcome, Solution
@@ -21,6 +19,11 @@ from merging.pool import ModelPool
 from merging.recipe import Recipe, Weights
 from merging.search import BoxSearch, run_search
 from merging.task import HELD_OUT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from merging.evaluator import Evaluator
 
 
 class MergeProblem:

@@ -9,30 +9,33 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from merging import output as folders
 from merging.card import model_card
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
-from merging.evaluator import CACHE_MEMORY, Evaluator, Meter
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
-from merging.numerics import Numerics
-from merging.outcome import Outcome, compare
+from merging.machine import peak_memory
+from merging.outcome import Meter, Outcome, compare
 from merging.plan import Plan, plan, versions
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.recipe import Ensemble, Merge, Recipe, Weights
-from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average, peak_memory
+from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.shards import INDEX
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, HELD_OUT, Task
 from merging.writing import Writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from merging.evaluator import Evaluator
+    from merging.numerics import Numerics
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
 
@@ -212,6 +215,8 @@ def _never() -> bool:
 
 def _measured(output: Path | str) -> Numerics | bool:
     """What an earlier session of the same run has measured: measuring again could find something else."""
+    from merging.numerics import Numerics
+
     kept = read_header(Path(output) / FILE).get("numerics")
     try:
         return Numerics(**kept) if kept else True
@@ -244,6 +249,8 @@ class _Run:
         self.plan, self.journal, self.progress = made, journal, progress
         self.evaluator: Evaluator | None = None
         if made.task is not None and made.live is not None and made.numerics is not None:
+            from merging.evaluator import CACHE_MEMORY, Evaluator
+
             self.evaluator = Evaluator(
                 made.live, made.task, made.objective, made.numerics, journal,
                 limit=made.max_evaluations, should_stop=should_stop, exact_savings=exact_savings,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from merging.arithmetic import materialise
 from merging.checkpoint import Checkpoint, content_hash, is_model_folder
-from merging.errors import RecipeError, unknown
+from merging.errors import unknown
 from merging.evaluator import Evaluator
 from merging.interfaces import Objective, Progress, WholeModelObjective
 from merging.journal import Journal
@@ -17,7 +17,7 @@ from merging.objectives.accuracy import Accuracy
 from merging.outcome import Outcome
 from merging.output import MODELS, RECIPE, read_recipe
 from merging.partitioners.whole import Whole
-from merging.plan import probe
+from merging.placement import probe
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.recipe import Recipe, Weights
@@ -98,18 +98,6 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()
         pool = ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)])
         return pool, Recipe.single(pool.ingredients[0], Whole().split(pool.tensors))
     recipe = read_recipe(path)
-    pool = ModelPool.open(models) if models else pool_of(recipe)
+    pool = ModelPool.open(models) if models else ModelPool.reopen(recipe.ingredients)
     tensors = materialise(recipe, pool)
     return pool, Weights(tensors, recipe.ingredients, "recipe", {}, content_hash(tensors))
-
-
-def pool_of(recipe: Recipe) -> ModelPool:
-    """The checkpoints of a recipe, where they were when it was written.
-
-    Raises:
-        RecipeError: one is no longer there.
-    """
-    lost = [ingredient for ingredient in recipe.ingredients if not Path(ingredient.file).exists()]
-    if lost:
-        raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
-    return ModelPool([Checkpoint(ingredient.file, ingredient.name) for ingredient in recipe.ingredients])

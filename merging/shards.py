@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from merging.checkpoint import SAFETENSORS_DTYPES
+from merging.dtypes import SAFETENSORS, itemsize
 from merging.errors import OptionError
 from merging.partition import TensorInfo
 
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_CODES = {name: code for code, name in SAFETENSORS_DTYPES.items()}
+_CODES = {name: code for code, name in SAFETENSORS.items()}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
@@ -87,19 +87,19 @@ class ModelWriter:
             number, begin = self._homes[name]
             self._homes[name] = (number, 8 + len(text) + begin)
 
-    def write(self, name: str, offset: int, values: Tensor) -> None:
+    def write(self, name: str, offset: int, values: NDArray[np.uint8]) -> None:
         """Writes some elements of a tensor.
 
         Args:
             name: of the tensor.
             offset: in bytes from its beginning.
-            values: flat, contiguous, on the CPU, of the announced dtype.
+            values: the elements' bytes, contiguous.
 
         Raises:
             OSError: the disk is full.
         """
         number, begin = self._homes[name]
-        data = values.view(torch.uint8).numpy().data
+        data = values.data
         done = 0
         while done < len(data):
             done += os.pwrite(self._handles[number], data[done:], begin + offset + done)
@@ -115,12 +115,12 @@ class ModelWriter:
 
 
 def _bytes(info: TensorInfo) -> int:
-    return math.prod(info[0]) * getattr(torch, info[1]).itemsize  # type: ignore[no-any-return]
+    return math.prod(info[0]) * itemsize(info[1])
 
 
 def _divided(tensors: Mapping[str, TensorInfo], limit: int | None) -> list[list[str]]:
     """Tensors by file: wide dtypes first, so that each begins at a multiple of its element's size; then by name."""
-    ordered = sorted(tensors, key=lambda name: (-getattr(torch, tensors[name][1]).itemsize, name))
+    ordered = sorted(tensors, key=lambda name: (-itemsize(tensors[name][1]), name))
     shards: list[list[str]] = [[]]
     filled = 0
     for name in ordered:

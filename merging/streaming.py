@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from blake3 import blake3
-from torch import Tensor
+from numpy.typing import NDArray
 
 from merging.checkpoint import Checkpoint, digest_head, has_only_finite
 from merging.computed import Computed
+from merging.dtypes import NUMPY_FLOATS, is_floating, itemsize
 from merging.errors import CheckpointError, RecipeError, Stopped
 from merging.interfaces import Progress
-from merging.numerics import cores
+from merging.machine import cores
 from merging.partition import TensorInfo
 from merging.pool import ModelPool
 from merging.recipe import Ingredient, Recipe, Weights
@@ -34,9 +35,15 @@ BLOCK = 1 << 17
 """Elements that are summed at a time: few enough for a cache, enough for the interpreter not to be what takes time."""
 TASK = 1 << 19
 """Elements that a thread sums before it takes up something else."""
-_NUMPY = {"float64", "float32", "float16"}
 _ALIGN, _MIB = 64, 1 << 20
 _own = threading.local()
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Raw: TypeAlias = NDArray[np.uint8]
+"""Bytes of a tensor's elements. What they mean is said by a dtype's name, so that torch is loaded only where NumPy does
+not know the dtype: loading it takes longer than merging small models."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def stream(
     writer: ModelWriter,
     progress: Progress,
     *,
-    accumulate: torch.dtype = torch.float64,
+    accumulate: str = "float64",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Settled:
     """Builds a merged model tensor by tensor and writes it.
@@ -126,7 +133,7 @@ def units(tensors: Mapping[str, TensorInfo], models: int, *, whole: bool = False
     filled = 0
     for name in sorted(tensors):
         shape, dtype = tensors[name]
-        size, total = getattr(torch, dtype).itemsize, math.prod(shape)
+        size, total = itemsize(dtype), math.prod(shape)
         step = total if whole else max(room // size // BLOCK * BLOCK, BLOCK)
         for start, stop in pairwise([*range(0, total, step), total]) if total else [(0, 0)]:
             if found[-1] and (whole or filled + (stop - start) * size > room):
@@ -154,7 +161,7 @@ class Inputs:
         self.threads = ThreadPoolExecutor(cores())
         self._digests = [blake3() for _ in self.checkpoints]
         self._progress = progress
-        self._buffers: dict[tuple[int, int], Tensor] = {}
+        self._buffers: dict[tuple[int, int], Raw] = {}
 
     def __enter__(self) -> Inputs:
         return self
@@ -166,14 +173,12 @@ class Inputs:
         """Content hashes, once everything was read."""
         return {c: digest.hexdigest() for c, digest in zip(self.checkpoints, self._digests, strict=True)}
 
-    def read(self, work: Sequence[Sequence[Piece]]) -> Iterator[tuple[Sequence[Piece], list[list[Tensor]]]]:
-        """For each unit its pieces, and for each checkpoint their elements; the next unit is read meanwhile.
+    def read(self, work: Sequence[Sequence[Piece]]) -> Iterator[tuple[Sequence[Piece], list[list[Raw]]]]:
+        """For each unit its pieces, and for each checkpoint their bytes; the next unit is read meanwhile.
 
-        The tensors are valid until the next unit is asked for.
+        The bytes are valid until the next unit is asked for.
         """
-        sizes = (
-            math.prod(shape) * getattr(torch, dtype).itemsize for shape, dtype in self.checkpoints[0].tensors.values()
-        )
+        sizes = (math.prod(shape) * itemsize(dtype) for shape, dtype in self.checkpoints[0].tensors.values())
         self._progress.stage("merging (MiB read)", len(self.checkpoints) * sum(sizes) // _MIB)
         done = told = 0
         following = self._begin(0, work[0])
@@ -188,31 +193,32 @@ class Inputs:
             self._progress.advance(done // _MIB - told)
             told = done // _MIB
 
-    def _begin(self, number: int, pieces: Sequence[Piece]) -> list[Future[list[Tensor]]]:
+    def _begin(self, number: int, pieces: Sequence[Piece]) -> list[Future[list[Raw]]]:
         return [self.threads.submit(self._one, index, number % 2, pieces) for index in range(len(self.checkpoints))]
 
-    def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Tensor]:
+    def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Raw]:
         """One checkpoint's pieces, read and hashed."""
         checkpoint, digest = self.checkpoints[index], self._digests[index]
         ends = _ends(pieces, checkpoint.tensors)
         buffer = self._buffers.get((index, turn))
         if buffer is None or len(buffer) < ends[-1]:
-            buffer = self._buffers[index, turn] = torch.empty(ends[-1], dtype=torch.uint8)
-        parts = list[Tensor]()
+            buffer = self._buffers[index, turn] = np.empty(ends[-1], dtype=np.uint8)
+        parts = list[Raw]()
         for piece, begin in zip(pieces, ends, strict=False):
-            size = checkpoint.itemsize(piece.name)
+            size = itemsize(checkpoint.tensors[piece.name][1])
             raw = buffer[begin : begin + (piece.stop - piece.start) * size]
-            checkpoint.read_bytes(piece.name, piece.start * size, raw.numpy().data)
+            checkpoint.read_bytes(piece.name, piece.start * size, raw.data)
             if piece.start == 0:
                 digest.update(digest_head(piece.name, checkpoint.tensors[piece.name]))
-            digest.update(raw.numpy().data)
-            parts.append(raw.view(getattr(torch, checkpoint.tensors[piece.name][1])))
+            digest.update(raw.data)
+            parts.append(raw)
         return parts
 
-    def check(self, piece: Piece, parts: Mapping[int, Tensor]) -> None:
+    def check(self, piece: Piece, parts: Mapping[int, Raw]) -> None:
         """Raises CheckpointError where a checkpoint (by its number) holds NaN or infinite values in a piece."""
+        dtype = self.checkpoints[0].tensors[piece.name][1]
         for index, part in parts.items():
-            if not has_only_finite(part):
+            if not _only_finite(part, dtype):
                 raise CheckpointError(
                     f"{self.checkpoints[index].path}: tensor '{piece.name}' holds NaN or infinite values; "
                     "leave this checkpoint out"
@@ -221,42 +227,44 @@ class Inputs:
 
 def _linear(
     recipe: Recipe, pool: ModelPool, used: Sequence[Checkpoint], inputs: Inputs, writer: ModelWriter,
-    accumulate: torch.dtype,
+    accumulate: str,
 ) -> str:  # fmt: skip
     """Sums pieces block by block, on all threads; returns the content hash of the result."""
     columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
     rows = [inputs.checkpoints.index(checkpoint) for checkpoint in used]
     digest = blake3()
-    outputs = [torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)]
+    outputs: list[Raw] = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
     following: list[Future[None]] = []  # what still writes and hashes the unit before
     for number, (pieces, parts) in enumerate(inputs.read(units(pool.tensors, len(inputs.checkpoints)))):
         ends = _ends(pieces, writer.tensors)
         if len(outputs[number % 2]) < ends[-1]:
-            outputs[number % 2] = torch.empty(ends[-1], dtype=torch.uint8)
-        results, tasks = list[Tensor](), list[tuple[int, Future[bool]]]()
+            outputs[number % 2] = np.empty(ends[-1], dtype=np.uint8)
+        results, tasks = list[Raw](), list[tuple[int, Future[bool]]]()
         for place, piece in enumerate(pieces):
-            dtype = getattr(torch, writer.tensors[piece.name][1])
+            given, wanted = pool.tensors[piece.name][1], writer.tensors[piece.name][1]
             count = piece.stop - piece.start
-            result = outputs[number % 2][ends[place] : ends[place] + count * dtype.itemsize].view(dtype)
+            result = outputs[number % 2][ends[place] : ends[place] + count * itemsize(wanted)]
             results.append(result)
             table = recipe.coefficients[:, columns[piece.name]]
             terms = [(parts[row][place], float(c)) for row, c in zip(rows, table, strict=True) if c != 0.0]
             summed = piece.name in pool.mixable and piece.name not in recipe.overrides
             seen = {row for row, c in zip(rows, table, strict=True) if c != 0.0 and summed}  # a NaN shows in the sum
-            inputs.check(piece, {row: given[place] for row, given in enumerate(parts) if row not in seen})
+            inputs.check(piece, {row: own[place] for row, own in enumerate(parts) if row not in seen})
             if piece.name in recipe.overrides:
-                result.copy_(recipe.overrides[piece.name].reshape(-1)[piece.start : piece.stop])
+                whole = _bytes_of(recipe.overrides[piece.name])
+                np.copyto(result, whole[piece.start * itemsize(wanted) : piece.stop * itemsize(wanted)])
             elif piece.name not in pool.mixable:
-                result.copy_(parts[rows[0]][place])
+                np.copyto(result, parts[rows[0]][place])
             elif not terms:
-                result.zero_()
+                result.fill(0)
             else:
                 for start in range(0, count, TASK):
-                    area = slice(start, min(start + TASK, count))
-                    given = [(tensor[area], c) for tensor, c in terms]
-                    tasks.append((place, inputs.threads.submit(_sum, given, result[area], accumulate)))
+                    stop = min(start + TASK, count)
+                    areas = [(raw[start * itemsize(given) : stop * itemsize(given)], c) for raw, c in terms]
+                    area = result[start * itemsize(wanted) : stop * itemsize(wanted)]
+                    tasks.append((place, inputs.threads.submit(_sum, areas, given, area, wanted, accumulate)))
         for place in {place for place, task in tasks if not task.result()}:
-            inputs.check(pieces[place], {row: given[place] for row, given in enumerate(parts)})
+            inputs.check(pieces[place], {row: own[place] for row, own in enumerate(parts)})
         for before in following:
             before.result()
         following = [inputs.threads.submit(_finish, pieces, results, writer, digest)]
@@ -269,83 +277,134 @@ def _ends(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[in
     """Where each piece begins in a buffer, in bytes, and where the last one ends."""
     ends = [0]
     for piece in pieces:
-        size = (piece.stop - piece.start) * getattr(torch, tensors[piece.name][1]).itemsize
+        size = (piece.stop - piece.start) * itemsize(tensors[piece.name][1])
         ends.append(ends[-1] + -(-size // _ALIGN) * _ALIGN)
     return ends
 
 
-def _finish(pieces: Sequence[Piece], results: Sequence[Tensor], writer: ModelWriter, digest: blake3) -> None:
+def _finish(pieces: Sequence[Piece], results: Sequence[Raw], writer: ModelWriter, digest: blake3) -> None:
     """Writes and hashes what was summed, in order."""
     for piece, result in zip(pieces, results, strict=True):
         if piece.start == 0:
             digest.update(digest_head(piece.name, writer.tensors[piece.name]))
-        digest.update(result.view(torch.uint8).numpy().data)
-        writer.write(piece.name, piece.start * result.element_size(), result)
+        digest.update(result.data)
+        writer.write(piece.name, piece.start * itemsize(writer.tensors[piece.name][1]), result)
 
 
-def _sum(terms: Sequence[tuple[Tensor, float]], result: Tensor, accumulate: torch.dtype) -> bool:
+def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
     """``Σ coefficient · tensor`` with the bits of :func:`merging.arithmetic.weighted_sum`, a block at a time.
+
+    Args:
+        terms: (elements, coefficient) pairs.
+        given: the elements' dtype.
+        result: is filled.
+        wanted: its dtype.
+        accumulate: dtype of the sums.
 
     Returns:
         Whether the sums' own sum is finite: if not, an input may hold NaN or infinite values.
     """
-    size = min(BLOCK, len(result))
-    total, part = _scratch(size, accumulate)
-    sums, scaled = total.numpy(), part.numpy()
-    finite, shared = True, _exact_factor(terms, accumulate)
-    narrow = str(terms[0][0].dtype).removeprefix("torch.") in _NUMPY
+    count = len(result) // itemsize(wanted)
+    sums, scaled = _scratch(min(BLOCK, count), accumulate)
+    finite, shared = True, _exact_factor(terms, given, accumulate)
     with np.errstate(all="ignore"):  # what is not finite is found below, and named
-        for start in range(0, len(result), size):
-            area = slice(start, min(start + size, len(result)))
-            length = area.stop - area.start
-            for number, (tensor, coefficient) in enumerate(terms):
-                into = scaled if number else sums
-                if narrow:  # NumPy's loops are shorter on the way into each call than torch's
-                    np.copyto(into[:length], tensor[area].numpy())
-                else:
-                    (part if number else total)[:length].copy_(tensor[area])
+        for start in range(0, count, len(sums)):
+            stop = min(start + len(sums), count)
+            length = stop - start
+            for number, (raw, coefficient) in enumerate(terms):
+                into = (scaled if number else sums)[:length]
+                _widen(raw[start * itemsize(given) : stop * itemsize(given)], given, into)
                 if shared is None:
-                    np.multiply(into[:length], coefficient, out=into[:length])
+                    np.multiply(into, coefficient, out=into)
                 if number:
-                    np.add(sums[:length], scaled[:length], out=sums[:length])
+                    np.add(sums[:length], into, out=sums[:length])
             if shared is not None:
                 np.multiply(sums[:length], shared, out=sums[:length])
-            result[area].copy_(total[:length])
+            _narrow(sums[:length], result[start * itemsize(wanted) : stop * itemsize(wanted)], wanted)
             finite = finite and math.isfinite(np.add.reduce(sums[:length]))
     return finite
 
 
-def _exact_factor(terms: Sequence[tuple[Tensor, float]], accumulate: torch.dtype) -> float | None:
+def _widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
+    """Elements of any floating-point dtype, in that of the sums."""
+    if dtype in NUMPY_FLOATS:
+        np.copyto(into, raw.view(dtype))
+    else:
+        import torch
+
+        torch.from_numpy(into).copy_(_tensor(raw, dtype))
+
+
+def _narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
+    """Sums, in any floating-point dtype, rounded as torch rounds."""
+    if dtype == "float16":  # by way of float32, as torch does
+        np.copyto(result.view(dtype), sums.astype(np.float32), casting="same_kind")
+    elif dtype in NUMPY_FLOATS:
+        np.copyto(result.view(dtype), sums, casting="same_kind")
+    else:
+        import torch
+
+        _tensor(result, dtype).copy_(torch.from_numpy(sums))
+
+
+def _tensor(raw: Raw, dtype: str) -> Tensor:
+    """The same bytes as a flat tensor."""
+    import torch
+
+    return torch.from_numpy(raw).view(getattr(torch, dtype))
+
+
+def _bytes_of(tensor: Tensor) -> Raw:
+    """The same bytes as an array."""
+    import torch
+
+    raw: Raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return raw
+
+
+def _only_finite(raw: Raw, dtype: str) -> bool:
+    """Whether no element is NaN or infinite; integers have none."""
+    if not is_floating(dtype):
+        return True
+    return bool(np.isfinite(raw.view(dtype)).all()) if dtype in NUMPY_FLOATS else has_only_finite(_tensor(raw, dtype))
+
+
+def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> float | None:
     """The coefficient of all terms, where it is one and multiplying the sum by it gives the bits of multiplying each.
 
     That is so for powers of two, which only change exponents: 2, 4, 8 … models that are averaged. In float64 no
     number of a narrower dtype comes near the ends of the exponent's range. A negative one would turn the sign of a
     zero to which the terms cancel.
     """
-    coefficient, wide = terms[0][1], accumulate == torch.float64 and terms[0][0].dtype != torch.float64
+    coefficient, wide = terms[0][1], accumulate == "float64" and given != "float64"
     power = math.frexp(coefficient)[0] == 0.5 and 2.0**-64 <= coefficient <= 2.0**64
     return coefficient if wide and power and all(c == coefficient for _, c in terms) else None
 
 
-def _scratch(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _scratch(size: int, dtype: str) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """Two buffers of this thread's own."""
     if getattr(_own, "dtype", None) != dtype or len(_own.buffers[0]) < size:
         _own.dtype = dtype
-        _own.buffers = (torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype))
-    return _own.buffers  # type: ignore[no-any-return]
+        _own.buffers = (np.empty(size, dtype=dtype), np.empty(size, dtype=dtype))
+    first, second = _own.buffers
+    return first[: max(size, 1)], second[: max(size, 1)]
 
 
 def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWriter) -> str:
     """Tensors that a function computes, one by one; the inputs are read and checked in the same order."""
+    import torch
+
     digest, computed = blake3(), merged.tensors if isinstance(merged.tensors, Computed) else None
     for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
         for number, piece in enumerate(pieces):
-            shape, _ = pool.tensors[piece.name]
+            shape, dtype = pool.tensors[piece.name]
             inputs.check(piece, {row: part[number] for row, part in enumerate(parts)})
-            given = {c: part[number].view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)}
+            given = {
+                c: _tensor(part[number], dtype).view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)
+            }
             made = computed.combine(piece.name, given) if computed is not None else merged.tensors[piece.name]
-            tensor = made.to(getattr(torch, writer.tensors[piece.name][1])).contiguous()
+            raw = _bytes_of(made.to(getattr(torch, writer.tensors[piece.name][1])))
             digest.update(digest_head(piece.name, writer.tensors[piece.name]))
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            writer.write(piece.name, 0, tensor.reshape(-1))
+            digest.update(raw.data)
+            writer.write(piece.name, 0, raw)
     return digest.hexdigest()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from merging.interfaces import Progress
-from merging.numerics import Numerics, cores
+from merging.machine import cores
+from merging.numerics import Numerics
 
 _SAMPLES = 512
 _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 2048)}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from merging.arithmetic import materialise
-from merging.checkpoint import SAFETENSORS_DTYPES, content_hash
+from merging.checkpoint import content_hash
+from merging.dtypes import SAFETENSORS
 from merging.errors import OptionError, unknown
 from merging.interfaces import Progress
 from merging.output import MODELS, carry, save_model
@@ -20,7 +18,11 @@ from merging.recipe import Recipe, Weights
 from merging.shards import ModelWriter, parse_size
 from merging.streaming import settled, stream
 
-DTYPES = tuple(name for name in SAFETENSORS_DTYPES.values() if "float" in name)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DTYPES = tuple(name for name in SAFETENSORS.values() if "float" in name)
 ACCUMULATE = ("float64", "float32")
 
 
@@ -52,6 +54,8 @@ class Writing:
     @property
     def torch_dtype(self) -> torch.dtype | None:
         """The dtype asked for."""
+        import torch
+
         return None if self.dtype is None else getattr(torch, self.dtype)
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
@@ -71,9 +75,7 @@ class Writing:
         """
         if aside is not None and self.format == "safetensors":
             with ModelWriter(aside, self.tensors(pool), self.max_shard_size) as writer:
-                found = stream(
-                    merged, pool, writer, progress, accumulate=getattr(torch, self.accumulate), should_stop=should_stop
-                )
+                found = stream(merged, pool, writer, progress, accumulate=self.accumulate, should_stop=should_stop)
             known = settled(merged, pool, found)
             pool.settle(found.hashes)
             carry(pool.base or pool.checkpoints[0], aside, self.dtype)
@@ -88,6 +90,8 @@ class Writing:
 
     def state_dict(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
         """The merged model's tensors, all in memory."""
+        from merging.arithmetic import materialise
+
         if isinstance(merged, Recipe):
             return materialise(merged, pool, self.torch_dtype)
         wanted = dict.fromkeys(pool.mixable, self.torch_dtype)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from merging.arithmetic import elected_mean
 from merging.interfaces import MixStrategy, Problem, Weights
 from merging.options import option
 from merging.registry import strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @strategies.register("dare")
@@ -41,6 +41,10 @@ class Dare(MixStrategy):
 
     def mix(self, problem: Problem) -> Weights:
         """The weights, computed tensor by tensor; what is dropped follows from the seed, model and tensor alone."""
+        import torch
+
+        from merging.arithmetic import elected_mean
+
         seed = int(problem.generator.integers(1 << 32))
 
         def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
@@ -55,6 +59,8 @@ class Dare(MixStrategy):
         return problem.weights(self, combine)
 
     def _thinned(self, change: Tensor, seed: int, model: int, name: str) -> Tensor:
+        import torch
+
         generator = np.random.default_rng([seed, model, zlib.crc32(name.encode())])
         kept = torch.from_numpy(generator.random(change.numel(), dtype=np.float32) >= self.drop).view(change.shape)
         return torch.where(kept, change / (1.0 - self.drop), 0.0)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from merging.interfaces import MixStrategy, Problem
 from merging.partition import Partition
 from merging.recipe import Recipe
 from merging.registry import strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @strategies.register("model-stock")
@@ -56,8 +57,8 @@ class ModelStock(MixStrategy):
         pool = problem.pool
         if name not in pool.mixable or pool.base is None:
             return 1.0
-        base = pool.base.read(name).to(torch.float64)
-        changes = [(c.read(name).to(torch.float64) - base).reshape(-1) for c in pool.checkpoints]
+        base = pool.base.read(name).double()
+        changes = [(c.read(name).double() - base).reshape(-1) for c in pool.checkpoints]
         cosines = [_cosine(a, b) for a, b in itertools.combinations(changes, 2)]
         cosine, count = max(float(np.mean(cosines)), 0.0), len(changes)
         return count * cosine / (1.0 + (count - 1.0) * cosine)

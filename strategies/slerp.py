@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
 from merging.interfaces import MixStrategy, Problem, Weights
 from merging.options import option
 from merging.registry import strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SMALL = 1e-8
 """Angles below this, in radians, and arcs that are not defined, are averaged along the straight line."""
@@ -65,34 +66,41 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """
     length, other = a.norm(), b.norm()
     if length == 0 or other == 0:
-        return torch.lerp(a, b, t)
+        return a.lerp(b, t)
     u, v = a / length, b / other
     # atan2 of half-angles keeps small angles exact, where acos of a cosine near 1 does not
-    angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())
-    if angle < _SMALL or torch.pi - angle < _SMALL:
-        return torch.lerp(a, b, t)
-    direction = (torch.sin((1 - t) * angle) * u + torch.sin(t * angle) * v) / torch.sin(angle)
+    angle = 2 * (u - v).norm().atan2((u + v).norm())
+    if angle < _SMALL or math.pi - angle < _SMALL:
+        return a.lerp(b, t)
+    direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
     merged: Tensor = ((1 - t) * length + t * other) * direction
     return merged
 
 
 def karcher(tensors: list[Tensor], steps: int = 50) -> Tensor:
     """The point on the sphere with the smallest sum of squared angles to all, at their mean length."""
-    lengths = torch.stack([tensor.norm() for tensor in tensors])
-    mean = torch.stack([t / n for t, n in zip(tensors, lengths, strict=True)]).mean(0) if lengths.all() else None
-    if mean is None or mean.norm() < _SMALL:
-        return torch.stack(tensors).mean(0)
+    lengths = [tensor.norm() for tensor in tensors]
+    if not all(lengths):
+        return _mean(tensors)
     units = [tensor / length for tensor, length in zip(tensors, lengths, strict=True)]
+    mean = _mean(units)
+    if mean.norm() < _SMALL:
+        return _mean(tensors)
     centre = mean / mean.norm()
     for _ in range(steps):
-        step = torch.stack([_towards(centre, unit) for unit in units]).mean(0)
+        step = _mean([_towards(centre, unit) for unit in units])
         angle = step.norm()
         if angle < 1e-12:
             break
-        centre = torch.cos(angle) * centre + torch.sin(angle) * step / angle
+        centre = angle.cos() * centre + angle.sin() * step / angle
         centre = centre / centre.norm()
-    merged: Tensor = lengths.mean() * centre
+    merged: Tensor = _mean(lengths) * centre
     return merged
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    total: Tensor = sum(tensors[1:], tensors[0])
+    return total / len(tensors)
 
 
 def _towards(centre: Tensor, unit: Tensor) -> Tensor:
@@ -101,5 +109,5 @@ def _towards(centre: Tensor, unit: Tensor) -> Tensor:
     size = across.norm()
     if size == 0:
         return across
-    tangent: Tensor = 2 * torch.atan2((centre - unit).norm(), (centre + unit).norm()) * across / size
+    tangent: Tensor = 2 * (centre - unit).norm().atan2((centre + unit).norm()) * across / size
     return tangent

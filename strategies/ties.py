@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from merging.arithmetic import elected_mean
 from merging.checkpoint import Checkpoint
 from merging.interfaces import MixStrategy, Problem, Weights
 from merging.options import option
 from merging.registry import strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @strategies.register("ties")
@@ -48,6 +48,10 @@ class Ties(MixStrategy):
 
     def mix(self, problem: Problem) -> Weights:
         """The weights, computed tensor by tensor."""
+        import torch
+
+        from merging.arithmetic import elected_mean
+
         limits = self._limits(problem) if self.scope == "model" else None
 
         def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
@@ -69,7 +73,7 @@ class Ties(MixStrategy):
 
         def changes(model: Checkpoint) -> Iterator[Tensor]:
             for name in names:
-                yield model.read(name).to(torch.float64) - pool.read(pool.base_ingredient, name).to(torch.float64)
+                yield model.read(name).double() - pool.read(pool.base_ingredient, name).double()
 
         for checkpoint in pool.checkpoints:
             found.append(smallest_kept(partial(changes, checkpoint), self.density))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from merging.arithmetic import materialise
 from merging.checkpoint import Checkpoint, content_hash, has_only_finite
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
 from merging.partition import Partition
+from merging.partitioners.layer import Layer
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.recipe import Recipe
@@ -165,7 +168,7 @@ def hugging(folder: Path, tmp_path: Path) -> Path:
             info = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()}
             with ModelWriter(home, info, 500_000) as writer:
                 for name, tensor in tensors.items():
-                    writer.write(name, 0, tensor.reshape(-1))
+                    writer.write(name, 0, tensor.reshape(-1).view(torch.uint8).numpy())
         else:
             save_file(tensors, home / "model.safetensors")
     return tmp_path / "hub"
@@ -313,6 +316,57 @@ def test_pickles_stream_too(folder: Path, tmp_path: Path) -> None:
     merging.merge(ModelPool.open([folder]), Uniform(), output=tmp_path / "from_st")
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("from_pt", "from_st"))
     same(one, two)
+
+
+def test_tied_tensors_stay_one(folder: Path, tmp_path: Path) -> None:
+    """In a .pt they are one storage; a safetensors file must hold each name, so there they are equal copies."""
+    home = tmp_path / "tied"
+    home.mkdir()
+    for number in range(3):
+        table = torch.randn(40, 9, generator=torch.Generator().manual_seed(number))
+        torch.save({"embed": table, "head": table, "other": table + 1}, home / f"m{number}.pt")
+    pool = ModelPool.open([home])
+    assert pool.ties == (("embed", "head"),)
+    result = merging.merge(pool, Uniform(), partitioner=Layer(), output=tmp_path / "st")
+    assert ("embed", "head") in [component.tensors for component in result.merge.partition.components]  # type: ignore[union-attr]
+    written = load_file(tmp_path / "st" / "model.safetensors")
+    same(written, materialise(result.merge, pool))  # type: ignore[arg-type]
+    assert torch.equal(written["embed"], written["head"])
+    merging.merge(pool, Uniform(), output=tmp_path / "pt", format="pt")
+    again = torch.load(tmp_path / "pt" / "model.pt", weights_only=True)
+    assert again["embed"].data_ptr() == again["head"].data_ptr() != again["other"].data_ptr()
+    same(again, written)
+
+
+@pytest.mark.parametrize("words", [("run", "--strategy", "uniform", "--models", "*.safetensors"), ("apply", "out")])
+def test_merging_weights_needs_no_torch(merge, tmp_path: Path, words: tuple[str, ...]) -> None:  # noqa: ANN001
+    for number in range(3):
+        tensors = {"a": torch.randn(30, 7), "half": torch.randn(5).half(), "wide": torch.randn(5).double()}
+        save_file(tensors | {"steps": torch.tensor(number)}, tmp_path / f"m{number}.safetensors")
+    if words[0] == "apply":
+        assert merge("run", "--strategy", "uniform", "--models", "*.safetensors", "--output", "out").code == 0
+    code = (
+        "import sys\nfrom merging.cli.main import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'scipy', 'nevergrad', 'optuna', 'open_clip'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    out = "again" if words[0] == "apply" else "out"
+    ran = subprocess.run([sys.executable, "-c", code, *words, "--output", out], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / out / "model.safetensors").exists()
+
+
+def test_a_replaced_file_is_not_read(folder: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        save_file(state(number), tmp_path / f"m{number}.safetensors")
+    pool = ModelPool.open([tmp_path])
+    (tmp_path / "m1.safetensors").unlink()
+    save_file(state(7), tmp_path / "m1.safetensors")
+    with pytest.raises(CheckpointError, match="has changed since it was opened"):
+        pool.checkpoints[1].read("large")
+    with pytest.raises(CheckpointError, match="has changed since it was opened"):
+        merging.merge(pool, Uniform(), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_folder_writer_refuses_a_second_model(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from merging.errors import TaskError
-from merging.models.catalogue import import_object
 from merging.registry import Registry
 from merging.task import Task
 
@@ -29,6 +28,8 @@ def load_task(name: str) -> Task:
     """
     if not name.startswith("python:"):
         return tasks[name]()
+    from merging.models.catalogue import import_object  # loads torch, which the list of tasks does without
+
     try:
         task = import_object(name)()
     except TaskError:

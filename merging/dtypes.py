@@ -1,0 +1,41 @@
+"""Dtypes by their names: what headers, buffers and sums need to know of them, without torch."""
+
+from __future__ import annotations
+
+SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+"""Code in a safetensors header → name."""
+NUMPY_FLOATS = frozenset({"float64", "float32", "float16"})
+"""Floating-point dtypes that NumPy computes with; torch is needed for the rest."""
+_BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int16": 2}
+_BYTES |= {"float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1, "uint8": 1, "bool": 1}
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes an element.
+
+    >>> itemsize("bfloat16")
+    2
+    """
+    if dtype not in _BYTES:  # only torch.save writes others
+        import torch
+
+        _BYTES[dtype] = getattr(torch, dtype).itemsize
+    return _BYTES[dtype]
+
+
+def is_floating(dtype: str) -> bool:
+    """Whether it has a fraction: such tensors are averaged."""
+    return "float" in dtype

@@ -1,0 +1,97 @@
+"""A model made ready for its data: what is inert, which device, precision, batch and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.live import LiveModel, check_fits, untouched
+from merging.numerics import Numerics
+from merging.partition import Partition
+from merging.pool import ModelPool
+from merging.recipe import Recipe
+from merging.task import Task
+from merging.tuning import tuned
+
+
+def place(
+    module: nn.Module,
+    task: Task,
+    pool: ModelPool,
+    partition: Partition,
+    *,
+    device: str,
+    precision: str,
+    tune: bool | Numerics,
+    compile: bool,
+    progress: Progress,
+) -> tuple[LiveModel, Numerics]:
+    """The module on its device, its partition marked, and how passes are made (arguments as for :func:`merging.merge`).
+
+    Raises:
+        TaskError: model and data do not fit.
+        PoolError: model and checkpoints do not.
+    """
+    check_fits(module, pool)
+    numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile)
+    with numerics.applied():
+        idle = probe(module, task, numerics)
+    partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
+    live = LiveModel(module, pool, partition, numerics.device, numerics.layout, numerics.torch_dtype)
+    numerics = _in_its_precision(live, task, numerics, must=precision == "bf16")
+    if isinstance(tune, Numerics):
+        return live, tune
+    if tune:
+        live.load(Recipe.single(pool.ingredients[0], partition))
+        numerics = tuned(numerics, module, partial(_prepared, live, task), task.held_out.inputs, progress)
+    return live, numerics
+
+
+def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
+    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all.
+
+    Raises:
+        TaskError: the model fails on the held-out data, or gives something else than logits.
+    """
+    try:
+        sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
+        idle, shape = untouched(module.eval().to(numerics.device).float(), sample)
+    except Exception as error:  # a user's model or data may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
+    if len(shape) != 2 or shape[0] != len(sample):
+        raise TaskError(
+            f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
+        )
+    return idle
+
+
+def _prepared(live: LiveModel, task: Task, inputs: torch.Tensor) -> torch.Tensor:
+    x = task.prepare(inputs)
+    return x.to(live.dtype) if x.is_floating_point() else x
+
+
+def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: bool) -> Numerics:
+    """Runs two samples in bf16; a model that cannot take it runs in fp32, unless bf16 was asked for.
+
+    Raises:
+        TaskError: it was.
+    """
+    if numerics.dtype == "float32":
+        return numerics
+    try:
+        with numerics.applied(), torch.inference_mode():
+            live.module(_prepared(live, task, task.held_out.inputs[:2].to(numerics.device)))
+    except Exception as error:  # models raise whatever two dtypes in one sum provoke
+        if must:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise TaskError(f"the model cannot run in bf16 ({reason}); use --precision fp32") from None
+        live.widen()
+        return replace(numerics, dtype="float32")
+    return numerics
