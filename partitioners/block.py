@@ -48,7 +48,7 @@ class Block(Partitioner):
     """
 
     summary: ClassVar[str] = "stem, repeated blocks and head of any model; -o partitioner.count=N joins them"
-    paper: ClassVar[str] = "finer than the block hierarchies of Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "finer than the block hierarchies of Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = (
         "stem | b_1 | … | b_n | head; with count N: the N runs of these that minimise max Σ parameters"
     )

@@ -48,7 +48,7 @@ _TEXT = (*_TEXT_FIRST, "token_embedding", "ln_final")
 class _ClipPartitioner(Partitioner):
     """Groups by the leading parts of a tensor's name, taken without the prefix ``model.``."""
 
-    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     limits: ClassVar[str] = (
         "For CLIP image classifiers in the layout of model-soups (visual.…, classification_head). The numbers of "
         "components are those of ViT-B/32; other towers have as many as they have parts."

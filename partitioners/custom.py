@@ -28,7 +28,7 @@ class Custom(Partitioner):
     """
 
     summary: ClassVar[str] = "components by ordered regular expressions over tensor names"
-    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = (
         "component c holds the tensors whose names its pattern finds; the first pattern that matches wins"
     )

@@ -20,7 +20,7 @@ class Layer(Partitioner):
     """Groups ``block.fc.weight`` and ``block.fc.bias`` as ``block.fc``; works on any state dict."""
 
     summary: ClassVar[str] = "one component per layer (weight and bias together), for any model"
-    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = "one λ per module that owns tensors (weight and bias together)"
     limits: ClassVar[str] = (
         "A ViT-B/32 has about a hundred layers: more than a derivative-free search of 250 evaluations can tell apart."

@@ -20,7 +20,7 @@ class Whole(Partitioner):
     """One component with every tensor."""
 
     summary: ClassVar[str] = "the whole model as one component"
-    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = "θ = λ · A + (1 − λ) · C with one λ for all tensors"
     limits: ClassVar[str] = (
         "One factor cannot give the backbone and the head different shares; it is the quickest search."

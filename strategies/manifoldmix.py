@@ -1,4 +1,4 @@
-"""ManifoldMixMS, the manifold mixing model soup (Fassold 2023, https://arxiv.org/abs/2309.13969 §3).
+"""ManifoldMixMS, the manifold mixing model soup (Fassold 2023, https://arxiv.org/abs/2309.08610 §3).
 
 Models are tried best first. Where the running average with the next one is promising, a derivative-free search finds
 one mixing factor per component that maximises the held-out score; the mix is kept if it is better.
@@ -39,7 +39,7 @@ class ManifoldMix(MixStrategy):
 
     label: ClassVar[str] = "manifold mix"
     summary: ClassVar[str] = "greedy over models, one optimised mixing factor per component"
-    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.13969"
+    paper: ClassVar[str] = "Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = (
         "for each promising model C, best first: A_m ← λ_m · A_m + (1 − λ_m) · C_m in every component m, with "
         "λ = argmax score(λ ⊙ A + (1 − λ) ⊙ C), if the score rises"
