@@ -19,7 +19,6 @@ TOML = "merge.toml"
 DEFAULTS: dict[str, Any] = {
     "strategy": "manifoldmix",
     "partitioner": "whole",
-    "optimizer": "nevergrad-cobyla",
     "objective": "accuracy",
     "seed": 0,
     "device": "auto",
@@ -101,7 +100,7 @@ class Request(_Table):
 
     strategy: str
     partitioner: str
-    optimizer: str
+    optimizer: str | None = None
     objective: str
     seed: int
     device: str
@@ -219,7 +218,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    unset = ("budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings", *WRITTEN)
+    unset = ("optimizer", "budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings", *WRITTEN)
     request: dict[str, Any] = dict.fromkeys((*DEFAULTS, *unset))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}

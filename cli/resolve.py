@@ -23,7 +23,11 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
 
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)
-    return {kind: build(registry[request[kind]], request["options"].get(kind, {})) for kind, registry in KINDS.items()}
+    made: dict[str, Any] = {}
+    for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want
+        name = request[kind] or made["strategy"].default_optimizer()
+        made[kind] = build(registry[name], request["options"].get(kind, {}))
+    return made
 
 
 def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: Any = None) -> tuple[Any, Any]:

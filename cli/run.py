@@ -35,7 +35,7 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 @click.option(
     "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
 )
-@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: nevergrad-cobyla]")
+@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: the strategy's; nevergrad-cobyla]")
 @click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."

@@ -124,12 +124,14 @@ class Optimizer(Plugin):
     """Derivative-free search in a box.
 
     ``smallest_dimension``, ``deterministic`` (given the generator) and ``batch`` (asks for several points at once)
-    declare a backend's limits.
+    declare a backend's limits. ``recommends``: the solution that it returns is taken as it is; of all others the best
+    point seen is.
     """
 
     smallest_dimension: ClassVar[int] = 1
     deterministic: ClassVar[bool] = True
     batch: ClassVar[bool] = False
+    recommends: ClassVar[bool] = False
 
     @abstractmethod
     def maximize(self, search: Search) -> Solution:
@@ -210,9 +212,19 @@ class Problem(Protocol):
         """
 
     def maximize(
-        self, function: Callable[[Vector], Outcome], *, lower: Vector, upper: Vector, start: Vector, budget: int
+        self,
+        function: Callable[[Vector], Outcome],
+        *,
+        lower: Vector,
+        upper: Vector,
+        start: Vector,
+        budget: int,
+        rounded: bool = True,
     ) -> Solution:
-        """Searches the box with the optimiser the user chose; ``--budget`` replaces ``budget``."""
+        """Searches the box with the optimiser the user chose; ``--budget`` replaces ``budget``.
+
+        ``rounded``: points are rounded to float32 first, so that a recipe can hold the very factors that were tried.
+        """
 
     def logits(self, recipe: Recipe, split: str = "held-out") -> Tensor:
         """Logits of a whole split on the CPU, float32, shape ``(N, classes)``."""
@@ -243,10 +255,13 @@ class MixStrategy(Plugin):
     """
 
     label: ClassVar[str] = ""
-
     needs: ClassVar[frozenset[str]] = frozenset()
     min_models: ClassVar[int] = 1
     gives: ClassVar[str] = "recipe"
+
+    def default_optimizer(self) -> str:
+        """Name of the optimizer that its searches use where the user names none."""
+        return "nevergrad-cobyla"
 
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:

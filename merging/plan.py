@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import PoolError, RequirementError
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.objectives.accuracy import Accuracy
-from merging.optimizers.nevergrad import NevergradCobyla
+from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.options import Plugin
 from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.progress import Silent
+from merging.registry import optimizers
 from merging.task import CERTIFY, HELD_OUT, Task
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def plan(
             progress=progress or Silent(),
         )  # fmt: skip
         partition = live.partition
+    optimizer = optimizer or optimizers[strategy.default_optimizer()]()
     return Plan(
-        pool, strategy, partitioner, objective, optimizer or NevergradCobyla(), task, partition, numerics, live,
-        seed, budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
+        pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
+        budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
     )  # fmt: skip
 
 

@@ -119,12 +119,19 @@ class MergeProblem:
         return self.evaluator.between(incumbent, candidate, mixing)
 
     def maximize(
-        self, function: Callable[[Vector], Outcome], *, lower: Vector, upper: Vector, start: Vector, budget: int
+        self,
+        function: Callable[[Vector], Outcome],
+        *,
+        lower: Vector,
+        upper: Vector,
+        start: Vector,
+        budget: int,
+        rounded: bool = True,
     ) -> Solution:
         """One optimiser call; its generator is the next of the run's seed sequence."""
         points = self._budget or budget
         generator = np.random.default_rng(self._seeds.spawn(1)[0])
-        search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points))
+        search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points), rounded=rounded)
         return run_search(self._optimizer, search)
 
     def _on_point(self, budget: int) -> Callable[[int, float], None]:

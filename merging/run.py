@@ -104,7 +104,7 @@ def merge(
         strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``.
         partitioner: which tensors share a mixing factor; default: the whole model.
         objective: what a search maximises; default: top-1 accuracy.
-        optimizer: the search's backend; default: Nevergrad's Cobyla.
+        optimizer: the search's backend; default: the strategy's own, which is Nevergrad's Cobyla for most.
         task: the model and its data; strategies that only average weights need none.
         seed: of everything random; same seed, same bits on the CPU.
         budget: evaluations per optimiser call, instead of the strategy's own.

@@ -14,7 +14,8 @@ from merging.outcome import Outcome, Solution
 class BoxSearch:
     """A function to maximise in a box, with a budget (see :class:`merging.interfaces.Search`).
 
-    Points are rounded to float32, the precision in which trials are mixed: two points that mix the same bits are one.
+    Points are rounded to float32, the precision in which trials are mixed: two points that mix the same bits are one
+    (unless ``rounded`` is False).
     """
 
     def __init__(
@@ -26,6 +27,8 @@ class BoxSearch:
         budget: int,
         generator: np.random.Generator,
         on_point: Callable[[int, float], None] = lambda asked, best: None,
+        *,
+        rounded: bool = True,
     ) -> None:
         self.lower = np.asarray(lower, dtype=np.float64)
         self.upper = np.asarray(upper, dtype=np.float64)
@@ -38,6 +41,7 @@ class BoxSearch:
         self.best: tuple[float, Vector] | None = None
         self._function = function
         self._on_point = on_point
+        self._rounded = rounded
         if (self.lower > self.upper).any():
             raise OptionError("a search's lower bound lies above its upper bound")
 
@@ -47,17 +51,23 @@ class BoxSearch:
         return len(self.start)
 
     def evaluate(self, x: Vector) -> float:
-        """The score at ``x``, rounded to float32 and brought into the box."""
+        """The score at ``x``, brought into the box."""
         if self.asked >= self.budget:
             raise BudgetSpent
         self.asked += 1
-        rounded = np.asarray(x, dtype=np.float64).reshape(self.start.shape).astype(np.float32).astype(np.float64)
-        point = np.clip(np.where(np.isnan(rounded), self.start, rounded), self.lower, self.upper)
+        point = self.bring(x)
         score = self._function(point).score
         if self.best is None or score > self.best[0]:
             self.best = (score, point)
         self._on_point(self.asked, self.best[0])
         return score
+
+    def bring(self, x: Vector) -> Vector:
+        """The point at which ``x`` is evaluated: rounded to float32, NaN replaced by the start, in the box."""
+        point = np.asarray(x, dtype=np.float64).reshape(self.start.shape)
+        if self._rounded:
+            point = point.astype(np.float32).astype(np.float64)
+        return np.clip(np.where(np.isnan(point), self.start, point), self.lower, self.upper)
 
     def evaluate_many(self, points: Sequence[Vector]) -> list[float]:
         """Scores of several points, in order."""
@@ -73,7 +83,7 @@ class BoxSearch:
 
 
 def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
-    """Lets an optimiser search; the core keeps the best point and ends it at the budget.
+    """Lets an optimiser search; the core keeps the best point, which is the solution, and ends it at the budget.
 
     Raises:
         OptionError: fewer variables than the optimiser can handle.
@@ -90,6 +100,8 @@ def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
         solution = optimizer.maximize(search)
         if not isinstance(solution, Solution):
             raise StrategyError(f"optimizer '{optimizer.name}' returned {solution!r}; end with search.solution(…)")
+        if optimizer.recommends:
+            return Solution(search.bring(solution.x), solution.score, search.asked, solution.stopped)
         stopped = solution.stopped
     except BudgetSpent:
         stopped = "budget spent"

@@ -22,10 +22,11 @@ from merging.registry import strategies
 
 @dataclass(frozen=True)
 class _Soup:
-    """The incumbent: its recipe, its score of record, and how many models are in it."""
+    """The incumbent: its recipe, what it scored, the score of record that decides, and how many models are in it."""
 
     recipe: Recipe
     outcome: Outcome
+    score: float
     models: int
 
 
@@ -106,6 +107,11 @@ class ManifoldMix(MixStrategy):
         "also score the running average of rejected candidates (reported only)",
         profiles={"paper": False, "reference": True},
     )
+    later_first: bool = option(
+        UNSET,
+        "of models with equal scores the later in the pool is tried first",
+        profiles={"paper": False, "reference": True},
+    )
     barrier: float | None = option(
         UNSET,
         "skip a candidate whose midpoint with the best model scores this much below their mean; none: no probe",
@@ -113,11 +119,17 @@ class ManifoldMix(MixStrategy):
         profiles={"paper": 0.05, "reference": None},
     )
 
+    def default_optimizer(self) -> str:
+        """The published code's own calls of Nevergrad in the profile that reproduces it."""
+        return "nevergrad-reference" if self.profile == "reference" else super().default_optimizer()
+
     def mix(self, problem: Problem) -> Recipe:
         """Goes once through the ranking."""
         ranking = problem.rank()
+        if self.later_first:
+            ranking.sort(key=lambda pair: (pair[1].score, pair[0]), reverse=True)
         best, outcome = ranking[0]
-        soup = _Soup(problem.single(best), outcome, 1)
+        soup = _Soup(problem.single(best), outcome, outcome.score, 1)
         problem.keep(soup.recipe, soup.outcome)
         problem.progress.stage("manifold mix", len(ranking) - 1)
         rejected: list[int] = []
@@ -127,11 +139,10 @@ class ManifoldMix(MixStrategy):
             average = problem.evaluate(soup.recipe.lerp(candidate, start))
             facts = {
                 "candidate": problem.pool.names[index],
-                "incumbent": soup.outcome.score,
+                "incumbent": soup.score,
                 "average": average.score,
             }
-            threshold = soup.outcome.score - (1 - self.tau) * abs(soup.outcome.score)
-            if not self._above(average.score, threshold):
+            if not self._above(average.score, self._threshold(soup.score)):
                 problem.decide(**facts, accepted=False, why="not promising")
             elif not self._same_basin(problem, best, index, (outcome.score + alone.score) / 2, facts):
                 problem.decide(**facts, accepted=False, why="in another basin than the best model")
@@ -147,6 +158,10 @@ class ManifoldMix(MixStrategy):
                 problem.decide(**facts, accepted=mixed is not None)
             problem.progress.advance()
         return soup.recipe
+
+    def _threshold(self, score: float) -> float:
+        """``score − (1 − τ)·|score|``, rounded as the published code's ``τ · score`` is: that decides ties."""
+        return (self.tau if score >= 0 else 2 - self.tau) * score
 
     def _above(self, score: float, threshold: float) -> bool:
         return score >= threshold if self.accept_ties else score > threshold
@@ -181,22 +196,27 @@ class ManifoldMix(MixStrategy):
                 upper=upper,
                 start=np.clip(x, lower, upper),
                 budget=self.budget or self.budget_per_variable * len(columns),
+                rounded=self.mixing == "lerp",
             )
-            x = solution.x
+            tried, x = solution.x, solution.x.astype(np.float32).astype(np.float64)
             scores.append(solution.score)
             # The code searches a third time only after a second search that gained 0.3·(1 − tau) of its score.
             enough = 1 + 0.3 * (1 - self.tau)
-            if not self._above(solution.score, soup.outcome.score) or (number and scores[-1] < enough * scores[-2]):
+            if not self._above(solution.score, soup.score) or (number and scores[-1] < enough * scores[-2]):
                 break
         facts["searches"] = scores
-        if not self._above(scores[0], soup.outcome.score):
+        if not self._above(scores[0], soup.score):
             return None
         mixed = soup.recipe.lerp(candidate, expand(x))
-        outcome = problem.evaluate(mixed) if self.rescore else path(expand(x))
+        facts["factors"] = [float(factor) for factor in expand(x)]
+        if not self.rescore:
+            # A first search that succeeded decides in the published code, whatever the later ones return; the score
+            # of record is what the optimiser returned.
+            return _Soup(mixed, path(expand(tried)), scores[-1], soup.models + 1)
+        outcome = problem.evaluate(mixed)
         facts["rescored"] = outcome.score
-        # A first search that succeeded decides in the published code, whatever the later ones return.
-        better = self._above(outcome.score, soup.outcome.score) or not self.rescore
-        return _Soup(mixed, outcome, soup.models + 1) if better else None
+        better = self._above(outcome.score, soup.score)
+        return _Soup(mixed, outcome, outcome.score, soup.models + 1) if better else None
 
     def _box(self, number: int, start: float, dimension: int) -> tuple[Vector, Vector]:
         if number:
@@ -211,4 +231,5 @@ class ManifoldMix(MixStrategy):
     def _near_misses(self, problem: Problem, soup: _Soup, rejected: list[int], facts: dict[str, Any]) -> None:
         together = problem.mean(rejected)
         facts["near_misses"] = problem.evaluate(together).score
-        facts["near_misses_with_incumbent"] = problem.evaluate(soup.recipe.lerp(together, 0.5)).score
+        start = soup.models / (soup.models + 1)
+        facts["near_misses_with_incumbent"] = problem.evaluate(soup.recipe.lerp(together, start)).score

@@ -41,11 +41,11 @@ def watched(pool: ModelPool, **more: Any) -> tuple[MergeProblem, list[dict[str, 
 PAPER = {
     "profile": "paper", "tau": 0.998, "budget": 250, "budget_per_variable": 30, "lower": 0.0, "upper": 1.0,
     "reach": None, "passes": 1, "later_lower": 0.3, "later_upper": 1.0, "accept_ties": False, "skip_inert": True,
-    "mixing": "lerp", "rescore": True, "near_misses": False, "barrier": 0.05,
+    "mixing": "lerp", "rescore": True, "near_misses": False, "later_first": False, "barrier": 0.05,
 }  # fmt: skip
 REFERENCE = PAPER | {
     "profile": "reference", "budget": 0, "reach": 0.5, "passes": 3, "accept_ties": True, "skip_inert": False,
-    "mixing": "sum", "rescore": False, "near_misses": True, "barrier": None,
+    "mixing": "sum", "rescore": False, "near_misses": True, "later_first": True, "barrier": None,
 }  # fmt: skip
 
 
@@ -85,9 +85,9 @@ class Scripted(MergeProblem):
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Callable[[Vector], Outcome]:
         return lambda factors: Outcome(self._trial(factors), 120)
 
-    def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int) -> Any:
+    def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, **more: Any) -> Any:
         self.boxes.append((lower, upper, start, budget))
-        return super().maximize(function, lower=lower, upper=upper, start=start, budget=budget)
+        return super().maximize(function, lower=lower, upper=upper, start=start, budget=budget, **more)
 
 
 def scripted(

@@ -178,10 +178,10 @@ def test_a_tuned_run_resumes_with_what_it_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import merging.plan
+    import merging.placement
 
     measured = iter((77, 33))
-    monkeypatch.setattr(merging.plan, "tuned", lambda rule, *rest: dataclasses.replace(rule, batch=next(measured)))
+    monkeypatch.setattr(merging.placement, "tuned", lambda rule, *rest: dataclasses.replace(rule, batch=next(measured)))
     folder = tmp_path / "run"
     ran = merge(*tiny, "--tune", "--max-evaluations", "5", "--output", str(folder))
     assert ran.code == 0, ran.err
