@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "Merge a pool of models into one better model.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
+    "report": "Rebuild Table 1 of the paper from published results.",
     "list": "List strategies, partitioners, optimizers and objectives.",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",

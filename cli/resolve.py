@@ -9,8 +9,8 @@ from typing import Any, cast
 import click
 
 from merging.errors import RequirementError
-from merging.options import build
-from merging.registry import KINDS
+from merging.options import Plugin, build
+from merging.registry import KINDS, strategies
 
 
 def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,10 +23,14 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
 
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)
+
+    def inner(name: str, options: Mapping[str, Any]) -> Plugin:
+        return build(strategies[name], options, inner)
+
     made: dict[str, Any] = {}
     for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want
         name = request[kind] or made["strategy"].default_optimizer()
-        made[kind] = build(registry[name], request["options"].get(kind, {}))
+        made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
     return made
 
 

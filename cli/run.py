@@ -153,7 +153,7 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     from merging.cli.resolve import plugins, task_and_pool
 
     made = plugins(request)
-    task, pool = task_and_pool(request, made["strategy"].needs, progress)
+    task, pool = task_and_pool(request, made["strategy"].requires(), progress)
     return made, task, pool
 
 

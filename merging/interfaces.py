@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -259,9 +259,22 @@ class MixStrategy(Plugin):
     min_models: ClassVar[int] = 1
     gives: ClassVar[str] = "recipe"
 
+    def parts(self) -> tuple[MixStrategy, ...]:
+        """The strategies that are its options, such as the one that it works on top of."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple(value for value in values if isinstance(value, MixStrategy))
+
+    def requires(self) -> frozenset[str]:
+        """What must be there for these very options: what it needs, and what its parts require."""
+        return self.needs.union(*(part.requires() for part in self.parts()))
+
+    def fewest(self) -> int:
+        """How many models there must be, for it and for its parts."""
+        return max([self.min_models, *(part.fewest() for part in self.parts())])
+
     def default_optimizer(self) -> str:
-        """Name of the optimizer that its searches use where the user names none."""
-        return "nevergrad-cobyla"
+        """Name of the optimizer that its searches use where the user names none; its part's, where it has one."""
+        return next((part.default_optimizer() for part in self.parts()), "nevergrad-cobyla")
 
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:

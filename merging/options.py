@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import pydantic
 
@@ -104,11 +104,21 @@ class Option:
             return self.default
         return self.spec.profiles.get(profile)
 
+    @property
+    def plugin(self) -> type[Plugin] | None:
+        """The class of plug-ins that may be its value, where it is one itself (a strategy on top of another)."""
+        kinds = [self.type, *getattr(self.type, "__args__", ())]
+        return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Plugin)), None)
+
     def check(self, value: Any, owner: str) -> Any:
         """Coerces and checks a value; strings from the command line are accepted for every type."""
         where = f"option '{self.name}' of '{owner}'"
         if isinstance(value, str) and value.lower() == "none" and self._allows_none():
             value = None
+        if self.plugin is not None:
+            if value is None or isinstance(value, self.plugin):
+                return value
+            raise OptionError(f"{where} is {value!r}, but must be a {self.plugin.__name__}, made from its class")
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
         if self.spec.choices and value not in self.spec.choices:
@@ -150,19 +160,49 @@ def options_of(plugin: type[Any]) -> tuple[Option, ...]:
 P = TypeVar("P", bound=Plugin)
 
 
-def build(plugin: type[P], given: Mapping[str, Any]) -> P:
+Nested: TypeAlias = Callable[[str, Mapping[str, Any]], Plugin]
+"""Makes the plug-in that is an option's value, from its name and its own options."""
+
+
+def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = None) -> P:
     """Makes a plug-in from named options.
+
+    Args:
+        plugin: its class.
+        given: name → value. The options of a plug-in that is itself an option follow a dot (``inner.tau``), or stand
+            in a mapping with its ``name``.
+        nested: makes such a plug-in from its name.
 
     Raises:
         UnknownNameError: an option that the plug-in does not have; the nearest one is named.
         OptionError: a value of the wrong type or outside its range.
     """
-    known = [declared.name for declared in options_of(plugin)]
-    for key in given:
-        if key not in known:
-            raise unknown(f"option of '{plugin.name}'", key, known, f"see: merge describe {plugin.name}")
-    return plugin(**given)
+    declared = {option.name: option for option in options_of(plugin)}
+    values, deeper = dict[str, Any](), dict[str, dict[str, Any]]()
+    for key, value in given.items():
+        head, dot, rest = key.partition(".")
+        if head not in declared or (dot and declared[head].plugin is None):
+            raise unknown(f"option of '{plugin.name}'", key, declared, f"see: merge describe {plugin.name}")
+        if dot:
+            deeper.setdefault(head, {})[rest] = value
+        else:
+            values[key] = value
+    for name in [name for name in declared if declared[name].plugin is not None]:
+        inner = values.get(name)
+        own = deeper.pop(name, {})
+        if isinstance(inner, Mapping):
+            own = {key: value for key, value in inner.items() if key != "name"} | own
+            inner = str(inner.get("name"))
+        if own and not isinstance(inner, str):
+            raise OptionError(
+                f"option '{name}.{next(iter(own))}' of '{plugin.name}' belongs to no plug-in: say {name}=…"
+            )
+        if isinstance(inner, str) and inner.lower() != "none" and nested is not None:
+            values[name] = nested(inner, own)
+    return plugin(**values)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Plugin):
+        return {"name": value.name, **value.options()}
     return list(value) if isinstance(value, tuple) else value

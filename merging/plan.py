@@ -111,7 +111,7 @@ def plan(
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    ranks = (task is not None and (baselines or certify_split is not None)) or "objective" in strategy.needs
+    ranks = (task is not None and (baselines or certify_split is not None)) or "objective" in strategy.requires()
     _check_numbers(seed, budget, max_evaluations, len(pool), ranks)
     _check_needs(strategy, pool, task)
     task = _divided(task, certify_split, seed)
@@ -201,9 +201,9 @@ def _check_numbers(seed: int, budget: int | None, limit: int | None, models: int
 
 def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
     """Everything a strategy declares, checked before any work."""
-    if len(pool) < strategy.min_models:
+    if len(pool) < strategy.fewest():
         raise RequirementError(
-            f"strategy '{strategy.name}' needs at least {strategy.min_models} models, got {len(pool)}: {pool.names[0]}"
+            f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
         )
     if strategy.gives == "ensemble":
         raise RequirementError(f"strategy '{strategy.name}' gives an ensemble; a run writes single models")
@@ -211,6 +211,6 @@ def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> N
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None
     ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(strategy.needs):
+    for need in sorted(strategy.requires()):
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")

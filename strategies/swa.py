@@ -1,0 +1,44 @@
+"""Stochastic weight averaging: the checkpoints of one run, averaged in their order (Izmailov et al. 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from merging.errors import RequirementError
+from merging.interfaces import MixStrategy, Problem
+from merging.options import option
+from merging.recipe import Recipe
+from merging.registry import strategies
+
+
+@strategies.register("swa")
+@dataclass(frozen=True)
+class Swa(MixStrategy):
+    """The mean of every c-th checkpoint from the k-th on, or of the last ones. Needs no data; evaluates nothing.
+
+    The order is that of the names (epoch_2 before epoch_10).
+    """
+
+    label: ClassVar[str] = "SWA"
+    summary: ClassVar[str] = "the average of one run's checkpoints, in order"
+    paper: ClassVar[str] = "Izmailov et al. 2018, Algorithm 1, https://arxiv.org/abs/1803.05407"
+    formula: ClassVar[str] = "θ = mean of θ_t with t = start, start + every, …; the latest 'last' of them where given"
+    limits: ClassVar[str] = (
+        "For checkpoints of one run with a constant or cyclic learning rate: where it has decayed to nothing the "
+        "checkpoints are nearly one model. BatchNorm statistics belong to none of them and must be measured again. "
+        "Latest-weight averaging (LAWA) is last=k. Costs no evaluation."
+    )
+
+    start: int = option(0, "how many of the first checkpoints are left out", low=0)
+    every: int = option(1, "take every so many-th checkpoint from there", low=1)
+    last: int | None = option(None, "take only so many of the latest of these; none: all", low=1)
+
+    def mix(self, problem: Problem) -> Recipe:
+        """The recipe of that mean."""
+        chosen = list(range(len(problem.pool)))[self.start :: self.every][-(self.last or 0) :]
+        if not chosen:
+            raise RequirementError(
+                f"swa leaves out the first {self.start} of {len(problem.pool)} checkpoints: none is left"
+            )
+        return problem.mean(chosen)

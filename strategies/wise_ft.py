@@ -1,0 +1,75 @@
+"""WiSE-FT: what was fine-tuned, interpolated with what it was fine-tuned from (Wortsman et al. 2022b)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.errors import RequirementError
+from merging.interfaces import MixStrategy, Problem, Weights
+from merging.options import option
+from merging.recipe import Ensemble, Recipe
+from merging.registry import strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@strategies.register("wise-ft")
+@dataclass(frozen=True)
+class WiseFt(MixStrategy):
+    """θ = (1 − α)·θ_0 + α·θ_1, over all tensors, with θ_1 any strategy's merge of the pool.
+
+    Without an α a sweep over [0, 1] is scored on the held-out data, reported, and its best point taken (of equals the
+    one nearest to the base). The paper selects none and shows the whole line.
+    """
+
+    label: ClassVar[str] = "WiSE-FT"
+    summary: ClassVar[str] = "a merge interpolated with the model that was fine-tuned"
+    paper: ClassVar[str] = "Wortsman et al. 2022b, https://arxiv.org/abs/2109.01903"
+    formula: ClassVar[str] = "θ = (1 − α) · θ_0 + α · θ_1; θ_0 the base, θ_1 the merge of the strategy 'inner'"
+    limits: ClassVar[str] = (
+        "Base and models must share their head: use the linear-probe initialisation as base where the head was "
+        "trained anew. Helps under shift, and costs accuracy at home for small α; held-out data of the source alone "
+        "does not show what a smaller α brings. Costs what the inner strategy costs, and a sweep an evaluation a step."
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"base"})
+
+    alpha: float | None = option(0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0)
+    steps: int = option(10, "a sweep scores α = 0, 1/steps, …, 1", low=1)
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+
+    def requires(self) -> frozenset[str]:
+        """A sweep is scored."""
+        return super().requires() | (frozenset() if self.alpha is not None else {"model", "objective"})
+
+    def mix(self, problem: Problem) -> Recipe | Weights:
+        """The inner merge first, then the line from the base to it."""
+        tuned = problem.mean(range(len(problem.pool))) if self.inner is None else self.inner.mix(problem)
+        if isinstance(tuned, Ensemble):
+            raise RequirementError("wise-ft interpolates single models, but its inner strategy gives an ensemble")
+        if self.alpha is not None:
+            return self._point(problem, tuned, self.alpha)
+        problem.progress.stage("sweep from the base", self.steps + 1)
+        points: list[tuple[float, Recipe | Weights]] = []
+        for step in range(self.steps + 1):
+            merged = self._point(problem, tuned, step / self.steps)
+            outcome = problem.evaluate(merged)
+            points.append((outcome.score, merged))
+            problem.decide(alpha=step / self.steps, score=outcome.score)
+            if isinstance(merged, Recipe):
+                problem.keep(merged, outcome)
+            problem.progress.advance()
+        return max(points, key=lambda point: point[0])[1]
+
+    def _point(self, problem: Problem, tuned: Recipe | Weights, alpha: float) -> Recipe | Weights:
+        if isinstance(tuned, Recipe):
+            return tuned.lerp(Recipe.single(problem.pool.base_ingredient, tuned.partition), alpha)
+
+        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
+            del models
+            if base is None:
+                raise RuntimeError("the core gives a base where one is needed")
+            return base.lerp(tuned.tensors[name].double(), alpha)
+
+        return problem.weights(self, combine)
