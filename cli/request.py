@@ -79,6 +79,7 @@ class RunTable(_Table):
     baselines: bool | None = None
     tests: bool | None = None
     certify_split: float | None = None
+    recalibrate: bool | None = None
     cache_memory: int | None = None
     exact_savings: bool | None = None
     dtype: str | None = None
@@ -113,6 +114,7 @@ class Request(_Table):
     budget: int | None
     max_evaluations: int | None
     certify_split: float | None = None
+    recalibrate: bool | None = None
     cache_memory: int | None = None
     exact_savings: bool | None = None
     dtype: str | None = None
@@ -218,7 +220,16 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    unset = ("optimizer", "budget", "max_evaluations", "certify_split", "cache_memory", "exact_savings", *WRITTEN)
+    unset = (
+        "optimizer",
+        "budget",
+        "max_evaluations",
+        "certify_split",
+        "recalibrate",
+        "cache_memory",
+        "exact_savings",
+        *WRITTEN,
+    )
     request: dict[str, Any] = dict.fromkeys((*DEFAULTS, *unset))
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}

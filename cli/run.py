@@ -17,7 +17,7 @@ from merging.errors import FolderError, MergingError
 
 SETTINGS = (
     "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
-    "certify_split",
+    "certify_split", "recalibrate",
 )  # fmt: skip
 """What a request hands to :func:`merging.merge` and :func:`merging.plan.plan` as it is."""
 COSTS = ("max_evaluations", "cache_memory", "exact_savings")
@@ -71,6 +71,11 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 @click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
 @click.option(
     "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
+)
+@click.option(
+    "--recalibrate/--no-recalibrate",
+    default=None,
+    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
 )
 @click.option(
     "--cache-memory", type=int, metavar="MIB", help="For activations of earlier passes; 0: none.  [default: 1024]"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from merging.cli.terminal import percent
-from merging.output import MODELS, RECIPE
+from merging.output import MEMBERS, MODELS, RECIPE
 from merging.report import Report, Row
 from merging.shards import INDEX
 
@@ -35,6 +35,15 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
         highlight=False,
     )
+    if report.inference_cost > 1:
+        console.print(
+            f"\nThe ensemble: {report.inference_cost} models in [bold]{folder / MEMBERS}[/], with ensemble.json, "
+            f"report and model card beside them.\n[yellow]Inference costs {report.inference_cost} forward passes a "
+            "sample.[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
     file, linear = folder / MODELS[kind], (folder / RECIPE).exists()
     beside = f"with {'recipe, ' if linear else ''}report and model card beside it"
     lines = [
@@ -71,6 +80,8 @@ def _table(report: Report) -> Table:
         _line(table, "mean of shifted sets", rows, lambda row: row.shifted)
     table.add_section()
     table.add_row("models in it", *(str(len(row.ingredients)) for row in rows))
+    if any(row.inference_cost > 1 for row in rows):
+        table.add_row("passes a sample", *(str(row.inference_cost) for row in rows))
     table.add_row("evaluations", *(str(row.evaluations) for row in rows))
     table.add_row("seconds", *(f"{row.seconds:.1f}" for row in rows))
     return table

@@ -70,7 +70,7 @@ def materialise_tensor(
     result (default: the pool's), and the sum is cast to it once.
     """
     if name in recipe.overrides:
-        return recipe.overrides[name]
+        return recipe.overrides[name].to(dtype or recipe.overrides[name].dtype)
     if name not in pool.mixable:
         return pool.read(recipe.ingredients[0], name).clone()
     dtype = dtype or getattr(torch, pool.tensors[name][1])

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
+from merging.blend import Blend
+from merging.checkpoint import content_hash
 from merging.errors import Stopped, StrategyError
+from merging.fisher import squared_gradients
 from merging.interfaces import Objective, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
@@ -24,11 +27,14 @@ from merging.numerics import Numerics
 from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Meter, Outcome
 from merging.passes import Contents, Passes
-from merging.recipe import Recipe, Weights
+from merging.recalibration import SAMPLES, recalibrate, statistics_of
+from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import CERTIFY, HELD_OUT, Task
 
 CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""
+LOGITS_MEMORY = 1 << 30
+"""Bytes for logits of whole splits, for models whose outputs are averaged."""
 WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
@@ -48,6 +54,7 @@ class Evaluator:
             same; 0: every pass is whole. The bits are the same either way.
         exact_savings: False makes every evaluation that is asked for a whole forward pass, answered from memory or
             not; for measuring what the savings save.
+        measure_again: BatchNorm statistics of averages are measured on training data before they are scored.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Evaluator:
         should_stop: Callable[[], bool] = lambda: False,
         cache_memory: int = CACHE_MEMORY,
         exact_savings: bool = True,
+        measure_again: bool = False,
     ) -> None:
         self.live = live
         self.task = task
@@ -74,7 +82,9 @@ class Evaluator:
         self.meter = Meter()
         self._asked: set[str] = set()
         self._cache: dict[str, Outcome] = {}
+        self._logits: dict[str, Tensor] = {}
         self._exact_savings = exact_savings
+        self._statistics = frozenset(statistics_of(live.module)) if measure_again else frozenset[str]()
         self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
         self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
         self._highest = -math.inf
@@ -85,18 +95,24 @@ class Evaluator:
         self.meter, self._asked = Meter(), set()
         return self.meter
 
-    def evaluate(self, recipe: Recipe | Weights, split: str = HELD_OUT) -> Outcome:
+    def evaluate(self, merged: Merge, split: str = HELD_OUT) -> Outcome:
         """The outcome of a merged model on a split.
 
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
         """
-        key = self._key(self._content(recipe), split)
-        return self._through(key, split, lambda: self.live.load(recipe), self._contents(recipe))
+        key = self._key(self._content(merged), split)
+        if isinstance(merged, Ensemble):
+            return self._through(key, split, lambda: self._together(merged, split))
+        return self._through(
+            key, split, lambda: self._measure(split, lambda: self._load(merged), self._contents(merged))
+        )
 
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
         ends = [self._content(incumbent), self._content(candidate), mixing]
+        if self._statistics:
+            ends.append("recalibrated")
         active = list(self.live.partition.active)
         columns = self.live.columns
 
@@ -106,12 +122,15 @@ class Evaluator:
             def mix() -> None:
                 self.live.set_ends(incumbent, candidate)
                 self.live.trial(factors, mixing)
+                self._measure_statistics()
 
             def content(name: str) -> Any:
                 column = columns[name]
+                if name in self._statistics:  # they depend on everything
+                    return key
                 return [*ends, float(factors[column]).hex() if column in active else None]
 
-            return self._through(key, HELD_OUT, mix, content)
+            return self._through(key, HELD_OUT, lambda: self._measure(HELD_OUT, mix, content))
 
         return trial
 
@@ -131,7 +150,7 @@ class Evaluator:
         if objective.bounds is None:
             return Decision(self.evaluate(recipe).score > threshold, n)
         self._check_limits(HELD_OUT)
-        self.live.load(recipe)
+        self._load(recipe)
         order = None if self._margins is None else self._passes.hardest_first(HELD_OUT, self._margins)
         parts: list[Tensor] = []
         seen = 0
@@ -147,18 +166,72 @@ class Evaluator:
         return Decision(score > threshold, seen)
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
-        """Logits of a whole split, float32 on the CPU, shape ``(N, classes)``."""
-        self._check_limits(split)
-        self.live.load(recipe)
-        parts = [logits.float().cpu() for logits, _ in self._passes.plain(split)]
-        if split == HELD_OUT:
-            self._pay(1.0)
-        return torch.cat(parts)
+        """Logits of a whole split, float32 on the CPU, shape ``(N, classes)``.
 
-    def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        The latest are kept, as far as they fit into ``LOGITS_MEMORY``. The outcome that they mean is journalled and
+        kept too, so that scoring the same model costs nothing more.
+        """
+        key = self._key(self._content(recipe), split)
+        if key not in self._logits:
+            self._check_limits(split)
+            began = time.perf_counter()
+            with self._precision(split):
+                self._load(recipe)
+                logits = torch.cat([logits.float().cpu() for logits, _ in self._passes.plain(split)])
+            self._keep_logits(key, logits)
+            if key in self._cache or isinstance(self.objective, WholeModelObjective):
+                self._pay(1.0 if split == HELD_OUT else 0.0)
+            else:
+                self._through(key, split, lambda: self._of_logits(logits, split, 1.0, time.perf_counter() - began))
+        return self._logits[key]
+
+    def score(self, logits: Tensor) -> float:
+        """The objective of given logits of the held-out data; no model runs, and nothing is counted.
+
+        Raises:
+            StrategyError: the objective looks at the model itself.
+        """
+        return self._of_logits(logits, HELD_OUT, 0.0, 0.0).score
+
+    def _keep_logits(self, key: str, logits: Tensor) -> None:
+        self._logits[key] = logits
+        while len(self._logits) > 1 and sum(kept.nbytes for kept in self._logits.values()) > LOGITS_MEMORY:
+            del self._logits[next(iter(self._logits))]
+
+    def _together(self, ensemble: Ensemble, split: str) -> Outcome:
+        """The members' outputs, averaged; costs a pass for each member whose logits are not kept."""
+        began, passes = time.perf_counter(), 0.0
+        total: Tensor | None = None
+        for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
+            fresh = self._key(self._content(member), split) not in self._logits
+            passes += fresh
+            before = replace(self.total), replace(self.meter)
+            part = self.logits(member, split)
+            self.total.forward_equivalents, self.meter.forward_equivalents = (m.forward_equivalents for m in before)
+            part = part.softmax(1) if ensemble.average == "probabilities" else part
+            part = part * (weight / sum(ensemble.weights))
+            total = part if total is None else total.add_(part)
+        if total is None:
+            raise StrategyError("an ensemble has no members")
+        mixed = total.log() if ensemble.average == "probabilities" else total
+        return self._of_logits(mixed, split, passes, time.perf_counter() - began)
+
+    def _of_logits(self, logits: Tensor, split: str, passes: float, seconds: float) -> Outcome:
+        """What logits of a whole split mean."""
+        if isinstance(self.objective, WholeModelObjective):
+            raise StrategyError(f"objective '{self.objective.name}' looks at whole models, not at logits")
+        labels = self.task.split(split).labels.cpu()
+        score = self._score(self.objective.reduce(self.objective.terms(logits, labels)))
+        correct = np.packbits(top1(logits, labels).numpy())
+        return Outcome(score, len(labels), correct, seconds, passes)
+
+    def batches(
+        self, split: str, generator: np.random.Generator, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order: (model inputs, labels)."""
         labels = self._passes.feed(split).labels
-        yield from self._passes.batches(split, torch.from_numpy(generator.permutation(len(labels))).to(labels.device))
+        order = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+        yield from self._passes.batches(split, order, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
         """Cross-entropy on a batch and its derivative by each coefficient.
@@ -193,18 +266,103 @@ class Evaluator:
         self._pay(3.0 * len(labels) / len(self.task.held_out))
         return float(loss.detach()), slopes
 
+    def blend(self, rows: Sequence[Recipe]) -> Blend:
+        """Rows that are mixed with coefficients to be learned; every gradient is counted."""
+        return _CountedBlend(self, rows, batch_norm=bool(self._statistics))
+
+    def labels(self, split: str = HELD_OUT) -> Tensor:
+        """A split's labels, int64 on the CPU."""
+        return self.task.split(split).labels.cpu()
+
+    def squared_gradients(
+        self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
+    ) -> dict[str, Tensor]:
+        """Mean squared per-sample gradients of the log-likelihood (:func:`merging.fisher.squared_gradients`).
+
+        Args:
+            recipe: the model.
+            split: the data.
+            samples: how many of them, drawn at random; all where there are fewer.
+            generator: draws samples and labels.
+            sampled: labels come from the model's predictions; otherwise the data's.
+
+        Returns:
+            Name → float64 of the parameter's shape, on the CPU.
+        """
+        feed = self._passes.feed(split)
+        chosen = generator.permutation(len(feed.labels))[:samples]
+        order = torch.from_numpy(chosen).to(feed.labels.device)
+        draws = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
+        with self.live.in_fp32():
+            module, total = self.open(recipe), dict[str, Tensor]()
+            for inputs, labels in self._passes.batches(split, order):
+                self._check_limits(split)
+
+                def label(logits: Tensor, own: Tensor = labels) -> Tensor:
+                    if not sampled:
+                        return own
+                    return torch.multinomial(logits.softmax(1).cpu(), 1, generator=draws)[:, 0].to(logits.device)
+
+                for name, found in squared_gradients(module, [inputs], label, self.live.parameters).items():
+                    total[name] = total[name].add_(found) if name in total else found
+        self._pay(4.0 * len(chosen) / len(self.task.held_out))
+        by_tensor = {id(self.live.parameters[name]): name for name in total}  # tied names have one gradient
+        tied = {n: by_tensor[id(p)] for n, p in self.live.parameters.items() if id(p) in by_tensor}
+        return {name: total[source] / len(chosen) for name, source in tied.items()}
+
     def open(self, recipe: Recipe) -> torch.nn.Module:
         """The module with a recipe's weights, open to autograd until the next evaluation."""
         self.live.load(recipe)
         self.live.module.zero_grad(set_to_none=True)
         return self.live.module
 
-    def _content(self, merged: Recipe | Weights) -> list[Any]:
+    def _averages(self, merged: Recipe | Weights) -> bool:
+        """Whether its BatchNorm statistics are averages of several models' and are to be measured anew."""
+        if not self._statistics or self._statistics <= merged.measured:
+            return False
+        return isinstance(merged, Weights) or len(merged.names) > 1
+
+    def _load(self, merged: Recipe | Weights) -> None:
+        """Puts a merge into the module, its statistics measured where they are averages."""
+        self.live.load(merged)
+        if self._averages(merged):
+            self._measure_statistics()
+
+    def _measure_statistics(self) -> None:
+        if not self._statistics:
+            return
+        feed = self._passes.feed("train")
+        chosen = np.sort(np.random.default_rng(0).permutation(len(feed.labels))[:SAMPLES])
+        order = torch.from_numpy(chosen).to(feed.labels.device)
+        recalibrate(self.live.module, (inputs for inputs, _ in self._passes.batches("train", order)))
+
+    def recalibrated(self, merged: Merge) -> Merge:
+        """The same merge with its BatchNorm statistics measured, as overrides; itself where there is nothing to do."""
+        if isinstance(merged, Ensemble):
+            members = tuple(self.recalibrated(member) for member in merged.members)
+            return Ensemble(members, merged.weights, merged.average)  # type: ignore[arg-type]
+        if not self._averages(merged):
+            return merged
+        with self.live.in_fp32():
+            self._load(merged)
+            state = self.live.module.state_dict()
+            found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._statistics)}
+        found = {name: t.to(getattr(torch, self.live.pool.tensors[name][1])) for name, t in found.items()}
+        if isinstance(merged, Recipe):
+            return replace(merged, overrides={**merged.overrides, **found})
+        tensors = {**merged.tensors, **found}
+        return replace(merged, tensors=tensors, hash=content_hash(tensors), measured=frozenset(found))
+
+    def _content(self, merged: Merge) -> list[Any]:
         """What decides a merged model's logits, as JSON-ready values."""
+        if isinstance(merged, Ensemble):
+            pairs = zip(merged.members, merged.weights, strict=True)
+            return ["ensemble", merged.average, [[self._content(member), weight.hex()] for member, weight in pairs]]
         if isinstance(merged, Weights):
-            return ["weights", merged.hash]
+            return ["weights", merged.hash, *(["recalibrated"] if self._averages(merged) else [])]
         # Integer tensors come from the first ingredient, whatever its coefficients are.
-        return [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
+        what = [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
+        return [*what, "recalibrated"] if self._averages(merged) else what
 
     def _key(self, what: list[Any], split: str) -> str:
         numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY else {})
@@ -215,22 +373,22 @@ class Evaluator:
     def _contents(self, merged: Recipe | Weights) -> Contents:
         """What decides a single tensor of a merged model: its column of coefficients."""
         if isinstance(merged, Weights):
-            return lambda name: merged.hash
+            return lambda name: self._content(merged)
         columns = [[(i.hash, c.hex()) for i, c in merged.terms(k)] for k in range(len(merged.partition))]
         where = {name: k for k, component in enumerate(merged.partition.components) for name in component.tensors}
-        first, special = merged.ingredients[0].hash, merged.overrides
+        first, special = merged.ingredients[0].hash, {*merged.overrides, *self._statistics}
         return lambda name: [columns[where[name]], first, self._content(merged) if name in special else None]
 
-    def _through(self, key: str, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
+    def _through(self, key: str, split: str, measure: Callable[[], Outcome]) -> Outcome:
         """The door: cache, then journal, then a forward pass."""
         counts = split == HELD_OUT
         outcome = self._cache.get(key)
         if outcome is not None and not self._exact_savings:
-            outcome = self._measure(split, mix, content)
+            outcome = measure()
             self.total.forward_equivalents += outcome.passes if counts else 0.0
         if outcome is None or key not in self._cache:
             self._check_limits(split)
-            outcome = self.journal.replay(key, split) or self._measure(split, mix, content)
+            outcome = self.journal.replay(key, split) or measure()
             self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
             self._cache[key] = outcome
             if counts:
@@ -260,11 +418,14 @@ class Evaluator:
 
     def _measure(self, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
         """A forward pass; in fp32 where it certifies, whatever precision the search runs in."""
-        with self.live.in_fp32() if split == CERTIFY else contextlib.nullcontext():
+        with self._precision(split):
             began = time.perf_counter()
             mix()
             outcome = self._scored(split, content)
             return replace(outcome, seconds=time.perf_counter() - began)
+
+    def _precision(self, split: str) -> contextlib.AbstractContextManager[None]:
+        return self.live.in_fp32() if split == CERTIFY else contextlib.nullcontext()
 
     def _scored(self, split: str, content: Contents) -> Outcome:
         if isinstance(self.objective, WholeModelObjective):
@@ -289,6 +450,21 @@ class Evaluator:
         except (TypeError, ValueError):
             raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
         return score if np.isfinite(score) else WORST
+
+
+class _CountedBlend(Blend):
+    """A blend whose gradients are paid for."""
+
+    def __init__(self, evaluator: Evaluator, rows: Sequence[Recipe], *, batch_norm: bool) -> None:
+        super().__init__(evaluator.live, rows, batch_norm=batch_norm)
+        self._evaluator = evaluator
+
+    def gradient(
+        self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
+    ) -> tuple[float, NDArray[np.float64], float]:
+        self._evaluator._check_limits(HELD_OUT)
+        self._evaluator._pay(3.0 * len(batch[1]) / len(self._evaluator.task.held_out))
+        return super().gradient(coefficients, batch, scale)
 
 
 class _View:

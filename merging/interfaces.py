@@ -164,6 +164,18 @@ Path: TypeAlias = Callable[[Vector], Outcome]
 """Mixing factors, one a component of the partition → what that mix scores on the held-out data."""
 
 
+class Blend(Protocol):
+    """What ``problem.blend`` gives: see :class:`merging.blend.Blend`."""
+
+    def gradient(
+        self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
+    ) -> tuple[float, NDArray[np.float64], float]:
+        """Cross-entropy of ``scale · logits`` of the mix, its derivative by each coefficient, and by the scale.
+
+        ``coefficients``: shape ``(rows, components)``; ``batch`` as :meth:`Problem.batches` yields them.
+        """
+
+
 class Problem(Protocol):
     """What a strategy is given. Everything it evaluates is counted, journalled and cached at one door."""
 
@@ -196,7 +208,7 @@ class Problem(Protocol):
         float64, and returns the merged one. Integer tensors and frozen components come from the first model.
         """
 
-    def evaluate(self, recipe: Recipe | Weights) -> Outcome:
+    def evaluate(self, merged: Merge) -> Outcome:
         """The outcome on the held-out data."""
 
     def rank(self) -> list[tuple[int, Outcome]]:
@@ -229,11 +241,34 @@ class Problem(Protocol):
     def logits(self, recipe: Recipe, split: str = "held-out") -> Tensor:
         """Logits of a whole split on the CPU, float32, shape ``(N, classes)``."""
 
-    def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass over a split in random order: (model inputs, labels) on the device."""
+    def score(self, logits: Tensor) -> float:
+        """The objective of given held-out logits, such as averaged ones; no model runs, and nothing is counted."""
+
+    def batches(
+        self, split: str, generator: np.random.Generator, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over a split in random order: (model inputs, labels) on the device, ``size`` samples at a time."""
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
         """Cross-entropy of the merged model on a batch, and its derivative by every coefficient of the recipe."""
+
+    def blend(self, rows: Sequence[Recipe]) -> Blend:
+        """A few linear merges resident together, to be mixed with coefficients that are learned."""
+
+    def labels(self, split: str = "held-out") -> Tensor:
+        """Labels of a whole split on the CPU, int64, shape ``(N,)``."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the data that a strategy may use: ``held-out``, and ``train`` where there is some."""
+
+    def squared_gradients(
+        self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True
+    ) -> Mapping[str, Tensor]:
+        """Mean over samples of ``(∂ log p(y|x) / ∂θ)²`` for every parameter, float64 on the CPU.
+
+        ``samples`` are drawn from the split at random; labels from the model's own predictions, or the data's.
+        """
 
     def live(self, recipe: Recipe) -> nn.Module:
         """The model with the recipe's weights, open to autograd until the next evaluation."""

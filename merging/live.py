@@ -146,13 +146,30 @@ class LiveModel:
                 for name, tensor in self._others.items():
                     tensor.copy_(recipe.tensors[name])
             return
-        self._fill(self.weights, recipe)
+        self.fill(self.weights, recipe)
         self._round(slice(None))
         with torch.no_grad():
             for name, tensor in self._others.items():
                 tensor.copy_(materialise_tensor(recipe, self.pool, name, self.columns[name]))
 
-    def _fill(self, flat: Tensor, recipe: Recipe) -> None:
+    def slice_of(self, column: int) -> slice:
+        """Where a component lies in the flat buffer."""
+        return self._slices[column]
+
+    def mixed(self) -> None:
+        """Says that the flat buffer was written from outside: the module then runs with these weights."""
+        self._at_rest = None
+        self._round(slice(None))
+
+    def gather_gradient(self, flat: Tensor) -> None:
+        """Copies the parameters' gradients into a flat buffer ordered as the weights are; zero where there is none."""
+        flat.zero_()
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                self._view(flat, name).copy_(parameter.grad)
+
+    def fill(self, flat: Tensor, recipe: Recipe) -> None:
+        """Writes a merged model into a flat buffer ordered as the weights are."""
         columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
         for name in self._layout:
             self._view(flat, name).copy_(materialise_tensor(recipe, self._sources, name, columns[name]))
@@ -169,7 +186,7 @@ class LiveModel:
 
     def _resident(self, previous: tuple[Recipe, Tensor] | None, recipe: Recipe) -> Tensor:
         flat = torch.zeros_like(self.weights) if previous is None else previous[1]
-        self._fill(flat, recipe)
+        self.fill(flat, recipe)
         return flat
 
     def trial(self, factors: NDArray[np.float64], mixing: str) -> None:

@@ -6,17 +6,17 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
 from merging import journal
 from merging.checkpoint import Checkpoint
 from merging.errors import FolderError, MergingError, RecipeError
-from merging.recipe import Recipe, Weights
+from merging.recipe import Merge, Recipe
 from merging.shards import INDEX, SHARD
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ RECIPE = "recipe.json"
 OVERRIDES = "overrides.safetensors"
 REPORT = "report.json"
 CARD = "README.md"
+ENSEMBLE = "ensemble.json"
+MEMBERS = "members"
 MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
-_OURS = (*MODELS.values(), RECIPE, OVERRIDES, REPORT, CARD, journal.FILE)
+_OURS = (*MODELS.values(), RECIPE, OVERRIDES, ENSEMBLE, MEMBERS, REPORT, CARD, journal.FILE)
 
 
 def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -126,9 +128,14 @@ def writing(folder: Path) -> Iterator[Path]:
         new = {file.name for file in aside.iterdir()}
         old = _earlier(folder) | {file.name for file in folder.iterdir() if _is_ours(file.name)} - {journal.FILE}
         for name in sorted(new - {REPORT}) + [REPORT] * (REPORT in new):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
             os.replace(aside / name, folder / name)
         for name in old - new:
-            (folder / name).unlink(missing_ok=True)
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
     except MergingError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
@@ -155,7 +162,29 @@ def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
             _write_json(config, content)
 
 
-def write_beside(aside: Path, merged: Recipe | Weights, report: Mapping[str, Any], card: str) -> None:
+def write_ensemble(aside: Path, average: str, members: Sequence[Mapping[str, Any]]) -> None:
+    """Writes which members there are and how their outputs are averaged."""
+    _write_json(aside / ENSEMBLE, {"format": "merging-ensemble/1", "average": average, "members": list(members)})
+
+
+def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], list[tuple[Path, str, float]]]:
+    """What is averaged, and each member's folder, name and weight.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
+    path = folder / ENSEMBLE
+    try:
+        data = json.loads(path.read_bytes())
+        members = [(folder / m["folder"], str(m["name"]), float(m["weight"])) for m in data["members"]]
+        if data["average"] not in ("logits", "probabilities"):
+            raise ValueError(f"average {data['average']!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RecipeError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return data["average"], members
+
+
+def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: str) -> None:
     """Writes recipe (where there is one), card, and the report with the lineage."""
     if isinstance(merged, Recipe):
         _write_json(aside / RECIPE, merged.to_json())

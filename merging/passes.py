@@ -62,9 +62,11 @@ class Passes:
         x = self.task.prepare(inputs)
         return x.to(self.live.dtype) if x.is_floating_point() else x
 
-    def batches(self, split: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Model inputs and labels."""
-        for inputs, labels in self.feed(split).batches(self.numerics.batch, order):
+    def batches(
+        self, split: str, order: Tensor | None = None, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Model inputs and labels, ``size`` samples at a time (None: as many as passes take)."""
+        for inputs, labels in self.feed(split).batches(size or self.numerics.batch, order):
             yield self.prepare(inputs), labels
 
     def plain(self, split: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -48,6 +48,7 @@ class Plan:
     baselines: bool
     tests: bool
     certify_split: float | None
+    recalibrate: bool
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """What must be the same for a run to be resumed: all but how long it may go on."""
@@ -74,6 +75,7 @@ class Plan:
             "baselines": self.baselines,
             "tests": self.tests,
             "certify_split": self.certify_split,
+            "recalibrate": self.recalibrate,
             "numerics": self.numerics.to_json() if self.numerics else None,
         }
         return json.loads(json.dumps(header))  # type: ignore[no-any-return]
@@ -98,6 +100,7 @@ def plan(
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
+    recalibrate: bool | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
@@ -130,6 +133,7 @@ def plan(
     return Plan(
         pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
         budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
+        _recalibrates(recalibrate, task, pool),
     )  # fmt: skip
 
 
@@ -158,6 +162,20 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     if task is None:
         raise RequirementError("certify_split divides held-out data, but there is no task; give one with --task")
     return task.certified(share, seed)
+
+
+def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> bool:
+    """Whether BatchNorm statistics of averages are measured again: where there are any, and data to measure them on.
+
+    Raises:
+        RequirementError: it is asked for, and there is no training data.
+    """
+    trained = task is not None and task.train is not None
+    if wanted and not trained:
+        raise RequirementError(
+            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train"
+        )
+    return wanted is not False and trained and any(name.endswith(".running_mean") for name in pool.tensors)
 
 
 def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:
@@ -205,8 +223,6 @@ def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> N
         raise RequirementError(
             f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
         )
-    if strategy.gives == "ensemble":
-        raise RequirementError(f"strategy '{strategy.name}' gives an ensemble; a run writes single models")
     there = {"base": pool.base is not None, "unlabelled": False}
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None

@@ -16,13 +16,14 @@ from merging.journal import Journal
 from merging.outcome import Decision, Outcome, Solution
 from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Recipe, Weights
+from merging.recipe import Merge, Recipe, Weights
 from merging.search import BoxSearch, run_search
 from merging.task import HELD_OUT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from merging.blend import Blend
     from merging.evaluator import Evaluator
 
 
@@ -93,9 +94,9 @@ class MergeProblem:
         tensors = dict(computed)
         return Weights(tensors, rows, strategy.name, strategy.options(), content_hash(tensors))
 
-    def evaluate(self, recipe: Recipe | Weights) -> Outcome:
+    def evaluate(self, merged: Merge) -> Outcome:
         """The outcome on the held-out data."""
-        return self.evaluator.evaluate(recipe)
+        return self.evaluator.evaluate(merged)
 
     def rank(self) -> list[tuple[int, Outcome]]:
         """All models, best first; ties in pool order (the sort is stable)."""
@@ -141,13 +142,36 @@ class MergeProblem:
         """Logits of a split."""
         return self.evaluator.logits(recipe, split)
 
-    def batches(self, split: str, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def score(self, logits: Tensor) -> float:
+        """The objective of given held-out logits."""
+        return self.evaluator.score(logits)
+
+    def batches(
+        self, split: str, generator: np.random.Generator, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """A split in random order."""
-        return self.evaluator.batches(split, generator)
+        return self.evaluator.batches(split, generator, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
         """Loss, and its derivative by the coefficients."""
         return self.evaluator.gradient(recipe, batch)
+
+    def blend(self, rows: Sequence[Recipe]) -> Blend:
+        """Rows to be mixed with learned coefficients."""
+        return self.evaluator.blend(rows)
+
+    def labels(self, split: str = HELD_OUT) -> Tensor:
+        """Labels of a split."""
+        return self.evaluator.labels(split)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Data that a strategy may use."""
+        return (HELD_OUT, "train") if self.evaluator.task.train is not None else (HELD_OUT,)
+
+    def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
+        """The diagonal Fisher information, or the empirical one."""
+        return self.evaluator.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
 
     def live(self, recipe: Recipe) -> nn.Module:
         """The merged module."""

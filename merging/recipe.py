@@ -95,6 +95,26 @@ class Recipe:
                 table[row] += (1.0 - weights) * other.coefficients[other.ingredients.index(ingredient)]
         return Recipe(ingredients, self.partition, table)._freeze()
 
+    @classmethod
+    def combined(cls, recipes: Sequence[Recipe], weights: NDArray[np.float64]) -> Recipe:
+        """``Σ_r weights[r] · recipes[r]``, the weights per component: shape ``(recipes, components)``.
+
+        Rows of the same ingredient are added. Frozen components keep the values of the result's first ingredient.
+
+        Raises:
+            RecipeError: different partitions, or overrides.
+        """
+        if any(recipe.partition.names != recipes[0].partition.names for recipe in recipes):
+            raise RecipeError("recipes over different partitions cannot be mixed")
+        if any(recipe.overrides for recipe in recipes):
+            raise RecipeError("recipes with overrides cannot be mixed: mix first, then measure what is not linear")
+        ingredients = tuple(dict.fromkeys(i for recipe in recipes for i in recipe.ingredients))
+        table = np.zeros((len(ingredients), len(recipes[0].partition)))
+        for recipe, weight in zip(recipes, np.asarray(weights, dtype=np.float64), strict=True):
+            for ingredient, row in zip(recipe.ingredients, recipe.coefficients, strict=True):
+                table[ingredients.index(ingredient)] += weight * row
+        return cls(ingredients, recipes[0].partition, table)._freeze()
+
     def _freeze(self) -> Recipe:
         frozen = [i for i, component in enumerate(self.partition.components) if component.frozen]
         if not frozen:
@@ -103,6 +123,11 @@ class Recipe:
         table[:, frozen] = 0.0
         table[0, frozen] = 1.0
         return Recipe(self.ingredients, self.partition, table, self.overrides)
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """Tensors that were measured for this merge, not computed from the ingredients."""
+        return frozenset(self.overrides)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -190,15 +215,38 @@ class Weights:
     strategy: str
     options: Mapping[str, Any]
     hash: str
+    measured: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """No single model: members whose outputs are averaged. Inference costs ``len(members)`` forward passes."""
+    """No single model: members whose outputs are averaged. Inference costs ``len(members)`` forward passes.
+
+    Attributes:
+        members: the models.
+        weights: one a member, not negative, not all zero; their sum counts as 1.
+        average: what is averaged.
+    """
 
     members: tuple[Recipe, ...]
     weights: tuple[float, ...]
     average: Literal["logits", "probabilities"] = "logits"
+
+    def __post_init__(self) -> None:
+        if not self.members or len(self.members) != len(self.weights):
+            raise RecipeError(f"an ensemble of {len(self.members)} members has {len(self.weights)} weights")
+        if not (np.isfinite(self.weights).all() and min(self.weights) >= 0 and sum(self.weights) > 0):
+            raise RecipeError("an ensemble's weights must not be negative, and not all zero")
+
+    @property
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """The ingredients of all members, each once."""
+        return tuple(dict.fromkeys(i for member in self.members for i in member.ingredients))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the ingredients that carry weight in a member."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.names))
 
 
 Merge: TypeAlias = Recipe | Weights | Ensemble

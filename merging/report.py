@@ -27,6 +27,7 @@ class Row:
         cached: asked again and answered from memory.
         forward_equivalents: held-out passes, backward counted as two.
         seconds: what these evaluations and its own work took.
+        inference_cost: forward passes for each sample: 1, or the members of an ensemble.
     """
 
     strategy: str
@@ -39,6 +40,7 @@ class Row:
     cached: int
     forward_equivalents: float
     seconds: float
+    inference_cost: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Report:
     decisions: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     certificate: Certificate | None = None
+    inference_cost: int = 1
 
     @property
     def merged(self) -> Row | None:

@@ -45,21 +45,27 @@ class Result:
     """What :func:`merge` returns.
 
     Attributes:
-        merge: the recipe (or weights) of the merged model.
+        merge: the recipe (or weights) of the merged model, or the ensemble.
         report: rows, comparison, cost.
         pool: where the ingredients are read from.
         folder: where it was written, or None.
         dtype: of the tensors, where another than the pool's was asked for.
     """
 
-    merge: Recipe | Weights
+    merge: Merge
     report: Report
     pool: ModelPool
     folder: Path | None = None
     dtype: str | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The merged model's tensors, under the pool's names, in its dtypes or the one that was asked for."""
+        """The merged model's tensors, under the pool's names, in its dtypes or the one that was asked for.
+
+        Raises:
+            StrategyError: it is an ensemble, which has several.
+        """
+        if isinstance(self.merge, Ensemble):
+            raise StrategyError(f"an ensemble of {len(self.merge.members)} members is no single model")
         return Writing(dtype=self.dtype).state_dict(self.merge, self.pool)
 
 
@@ -82,6 +88,7 @@ def merge(
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
+    recalibrate: bool | None = None,
     cache_memory: int | None = None,
     exact_savings: bool = True,
     output: Path | str | None = None,
@@ -120,6 +127,8 @@ def merge(
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
             beats the best single model there; the best single model is the result otherwise.
+        recalibrate: measure BatchNorm statistics of averages again on training data, for every score and for the
+            result; None: where the model has such layers and the task has training data.
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none); changes no result.
         exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
         output: folder for the result; None writes nothing.
@@ -155,7 +164,8 @@ def merge(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
         tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
-        baselines=baselines, tests=tests, certify_split=certify_split, progress=progress,
+        baselines=baselines, tests=tests, certify_split=certify_split,
+        recalibrate=recalibrate, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
@@ -169,7 +179,8 @@ def merge(
             merged, status = run.execute()
             stop = should_stop if task is None else _never  # a search that was interrupted is still written
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
-                merged, digest = how.model(merged, pool, aside, progress, stop)
+                write = how.ensemble if isinstance(merged, Ensemble) else how.model
+                merged, digest = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
                 report = run.report(merged, status, started, digest)
                 if aside is not None:
                     card = model_card(
@@ -254,6 +265,7 @@ class _Run:
             self.evaluator = Evaluator(
                 made.live, made.task, made.objective, made.numerics, journal,
                 limit=made.max_evaluations, should_stop=should_stop, exact_savings=exact_savings,
+                measure_again=made.recalibrate,
                 cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
             )  # fmt: skip
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
@@ -264,7 +276,7 @@ class _Run:
         self.decisions: list[dict[str, Any]] = []
         self.certificate: Certificate | None = None
 
-    def execute(self) -> tuple[Recipe | Weights, str]:
+    def execute(self) -> tuple[Merge, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
         asked = self.plan.strategy
         certifying = self.plan.task is not None and self.plan.task.certify is not None
@@ -280,12 +292,10 @@ class _Run:
         if asked.name in self.merges:
             merged = self.merges[asked.name][0]
         elif self.best is not None:
-            merged = self.best[0]
+            merged = self.best[0] if self.evaluator is None else self.evaluator.recalibrated(self.best[0])
             self.merges[asked.name] = (merged, self._meter(), self._since())
         else:
             raise InterruptedRunError(f"{status} before any model was scored; there is nothing to save yet")
-        if isinstance(merged, Ensemble):
-            raise StrategyError(f"strategy '{asked.name}' gave an ensemble; a run writes single models")
         try:
             if status != "interrupted":
                 merged = self._certify(merged)
@@ -295,7 +305,7 @@ class _Run:
             self.journal.write("stopped", why=status, time=time.time())
         return merged, status
 
-    def _certify(self, merged: Recipe | Weights) -> Recipe | Weights:
+    def _certify(self, merged: Merge) -> Merge:
         """The merge where the samples that selected nothing accept it, else the best single model."""
         task, asked = self.plan.task, self.plan.strategy.name
         if task is None or task.certify is None or self.evaluator is None or "best" not in self.merges:
@@ -330,7 +340,8 @@ class _Run:
                 raise StrategyError(
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
                 )
-            if self.evaluator is not None and not isinstance(merged, Ensemble):
+            if self.evaluator is not None:
+                merged = self.evaluator.recalibrated(merged)
                 outcome = self.evaluator.evaluate(merged)
                 self.outcomes[strategy.name, "held-out"] = outcome
                 if isinstance(merged, Recipe):
@@ -358,11 +369,10 @@ class _Run:
         self.progress.stage("scoring the test sets", len(names) * len(self.merges))
         for strategy, (merged, _, _) in self.merges.items():
             for name in names:
-                if not isinstance(merged, Ensemble):
-                    self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
+                self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
                 self.progress.advance()
 
-    def report(self, merged: Recipe | Weights, status: str, started: float, digest: str) -> Report:
+    def report(self, merged: Merge, status: str, started: float, digest: str) -> Report:
         """Everything that is known now."""
         made, task = self.plan, self.plan.task
         asked = made.strategy.name
@@ -376,7 +386,7 @@ class _Run:
             before = self.top if before is None and split == "held-out" else before
             if asked != "best" and before and after and before.correct is not None and after.correct is not None:
                 paired[split] = compare(before, after)
-        names = merged.names if isinstance(merged, Recipe) else tuple(i.name for i in merged.ingredients)
+        names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Report(
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
             optimizer=made.optimizer.name, objective=made.objective.name, task=task.name if task else None,
@@ -388,7 +398,7 @@ class _Run:
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
             content_hash=digest, rows=rows, paired=paired, decisions=tuple(self.decisions),
-            notes=self._notes(names), certificate=self.certificate,
+            notes=self._notes(names), certificate=self.certificate, inference_cost=_cost(merged),
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
@@ -400,10 +410,10 @@ class _Run:
             if outcome is not None:
                 tests[split] = outcome.score if outcome.correct is None else outcome.accuracy
         shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
-        names = merged.names if isinstance(merged, Recipe) else ()
+        names = () if isinstance(merged, Weights) else merged.names
         return Row(
             name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
-            meter.evaluations, meter.cached, meter.forward_equivalents, seconds,
+            meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
         )  # fmt: skip
 
     def _notes(self, ingredients: tuple[str, ...]) -> tuple[str, ...]:
@@ -413,10 +423,16 @@ class _Run:
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
         norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
-        if norms and len(ingredients) > 1:
+        layers = f"{len(norms)} layers ({', '.join(norms[:4])}{', …' if len(norms) > 4 else ''})"
+        if norms and len(ingredients) > 1 and made.recalibrate and made.task is not None and made.task.train:
+            from merging.recalibration import SAMPLES
+
+            samples = min(SAMPLES, len(made.task.train))
+            notes.append(f"BatchNorm statistics of {layers} were measured again on {samples:,} training samples")
+        elif norms and len(ingredients) > 1:
             notes.append(
-                f"BatchNorm statistics of {len(norms)} layers were averaged, not measured again on data: "
-                f"{', '.join(norms[:4])}{', …' if len(norms) > 4 else ''}; scores may suffer"
+                f"BatchNorm statistics of {layers} were averaged, not measured again on data: scores may suffer; "
+                "give training data ([task] train) for that"
             )
         if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:
             notes.append(
@@ -425,6 +441,11 @@ class _Run:
         if made.task is not None and made.task.certify is not None and self.certificate is None:
             notes.append("not certified: the run ended before, or there was no merge to compare with a single model")
         return tuple(notes)
+
+
+def _cost(merged: Merge) -> int:
+    """Forward passes for each sample."""
+    return len(merged.members) if isinstance(merged, Ensemble) else 1
 
 
 __all__ = ["Result", "merge", "plan"]

@@ -15,12 +15,12 @@ from merging.live import LiveModel, check_fits
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.outcome import Outcome
-from merging.output import MODELS, RECIPE, read_recipe
+from merging.output import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.partitioners.whole import Whole
 from merging.placement import probe
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Recipe, Weights
+from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import HELD_OUT, Task
 
 
@@ -84,13 +84,18 @@ def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or scored
 
 
-def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()) -> tuple[ModelPool, Recipe | Weights]:
-    """A model and the pool that it can be read from.
+def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()) -> tuple[ModelPool, Merge]:
+    """A model, or an ensemble's folder, and the pool that it can be read from.
 
     Raises:
         MergingError: it is none, or a recipe's ingredients are no longer there.
     """
     path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
+    if (path / ENSEMBLE).is_file():
+        average, members = read_ensemble(path)
+        pool = ModelPool([Checkpoint(folder, f"{number}") for number, (folder, *_) in enumerate(members)])
+        recipes = tuple(Recipe.single(row, Whole().split(pool.tensors)) for row in pool.ingredients)
+        return pool, Ensemble(recipes, tuple(weight for *_, weight in members), average)
     if path.is_dir():
         written = [path / name for name in MODELS.values() if (path / name).is_file()]
         path = written[0] if written else path if is_model_folder(path) else path / RECIPE

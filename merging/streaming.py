@@ -251,7 +251,7 @@ def _linear(
             seen = {row for row, c in zip(rows, table, strict=True) if c != 0.0 and summed}  # a NaN shows in the sum
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts) if row not in seen})
             if piece.name in recipe.overrides:
-                whole = _bytes_of(recipe.overrides[piece.name])
+                whole = _bytes_of(_in_dtype(recipe.overrides[piece.name], wanted))
                 np.copyto(result, whole[piece.start * itemsize(wanted) : piece.stop * itemsize(wanted)])
             elif piece.name not in pool.mixable:
                 np.copyto(result, parts[rows[0]][place])
@@ -352,6 +352,12 @@ def _tensor(raw: Raw, dtype: str) -> Tensor:
     import torch
 
     return torch.from_numpy(raw).view(getattr(torch, dtype))
+
+
+def _in_dtype(tensor: Tensor, dtype: str) -> Tensor:
+    import torch
+
+    return tensor.to(getattr(torch, dtype))
 
 
 def _bytes_of(tensor: Tensor) -> Raw:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
 
 from merging.checkpoint import content_hash
 from merging.dtypes import SAFETENSORS
 from merging.errors import OptionError, unknown
 from merging.interfaces import Progress
-from merging.output import MODELS, carry, save_model
+from merging.output import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.partition import TensorInfo
 from merging.pool import ModelPool
-from merging.recipe import Recipe, Weights
+from merging.recipe import Ensemble, Recipe, Weights
 from merging.shards import ModelWriter, parse_size
 from merging.streaming import settled, stream
 
@@ -87,6 +90,28 @@ class Writing:
             save_model(aside / MODELS[self.format], state, self.format, pool.ties)
             carry(pool.base or pool.checkpoints[0], aside, self.dtype)
         return merged, content_hash(state)
+
+    def ensemble(
+        self, merged: Ensemble, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
+    ) -> tuple[Ensemble, str]:
+        """Writes an ensemble's members, a folder each, and what says how they are averaged.
+
+        Returns the ensemble and a hash of members and weights. Raises what :meth:`model` raises.
+        """
+        entries: list[dict[str, Any]] = []
+        for number, (member, weight) in enumerate(zip(merged.members, merged.weights, strict=True), 1):
+            place = f"{MEMBERS}/{number:0{len(str(len(merged.members)))}}"
+            if aside is not None:
+                (aside / place).mkdir(parents=True)
+            _, digest = self.model(member, pool, aside / place if aside is not None else None, progress, should_stop)
+            entries.append({
+                "folder": place, "name": "+".join(member.names), "weight": weight, "hash": digest,
+                "recipe": member.to_json(),
+            })  # fmt: skip
+        if aside is not None:
+            write_ensemble(aside, merged.average, entries)
+        facts = [merged.average, [[entry["hash"], float(entry["weight"]).hex()] for entry in entries]]
+        return merged, blake3(json.dumps(facts).encode()).hexdigest()
 
     def state_dict(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
         """The merged model's tensors, all in memory."""

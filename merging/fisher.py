@@ -1,0 +1,60 @@
+"""Squared per-sample gradients of the log-likelihood: the diagonal of the Fisher information.
+
+The square of a batch's mean gradient is another thing: gradients must be squared sample by sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+MEMORY = 256 << 20
+"""Bytes for the gradients of samples that are computed side by side."""
+
+
+def squared_gradients(
+    module: nn.Module, batches: Iterable[Tensor], labels: Callable[[Tensor], Tensor], names: Iterable[str]
+) -> dict[str, Tensor]:
+    """``Σ_x (∂ log p(y|x) / ∂θ)²``, entry by entry.
+
+    Args:
+        module: in evaluation mode, its parameters as they are.
+        batches: model inputs.
+        labels: logits ``(N, classes)`` → the label of each sample, int64 ``(N,)``.
+        names: of the parameters.
+
+    Returns:
+        Name → the sum over all samples, of the parameter's shape, float64, on the CPU. Zero for what no logit sees.
+    """
+    wanted = set(names)
+    parameters = {name: p.detach() for name, p in module.named_parameters() if name in wanted}
+    rest = {name: p.detach() for name, p in module.named_parameters() if name not in wanted}
+    rest |= {name: buffer.detach() for name, buffer in module.named_buffers()}
+    totals = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in parameters.items()}
+    side = max(1, MEMORY // max(1, 4 * sum(p.numel() for p in parameters.values())))
+
+    def likelihood(own: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(module, (own, rest), (sample[None],))
+        chosen: Tensor = logits.float().log_softmax(1)[0].gather(0, label[None])[0]
+        return chosen
+
+    many = vmap(grad(likelihood), in_dims=(None, 0, 0))
+    for inputs in batches:
+        with torch.no_grad():
+            drawn = labels(module(inputs).float())
+        for start in range(0, len(inputs), side):
+            part = slice(start, start + side)
+            try:
+                with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be vectorised
+                    slopes = many(parameters, inputs[part], drawn[part])
+            except RuntimeError:  # operations that cannot be vectorised: one sample at a time
+                pairs = zip(inputs[part], drawn[part], strict=True)
+                each = [grad(likelihood)(parameters, sample, label) for sample, label in pairs]
+                slopes = {name: torch.stack([one[name] for one in each]) for name in parameters}
+            for name, slope in slopes.items():
+                totals[name] += slope.double().square().sum(0).cpu()
+    return totals
