@@ -17,6 +17,7 @@ import click
 
 BACKENDS: dict[str, dict[str, Any]] = {
     "nevergrad-cobyla": {},
+    "nevergrad-reference": {},
     **{f"nevergrad {method}": {"method": method} for method in ("NGOpt", "OnePlusOne", "CMA", "TwoPointsDE", "PSO")},
     "scipy-cobyla": {},
     "scipy-cobyqa": {},

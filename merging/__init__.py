@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from merging.optimizers.coordinate import Coordinate as Coordinate
     from merging.optimizers.nevergrad import Nevergrad as Nevergrad
     from merging.optimizers.nevergrad import NevergradCobyla as NevergradCobyla
+    from merging.optimizers.nevergrad import NevergradReference as NevergradReference
     from merging.optimizers.optuna import Optuna as Optuna
     from merging.optimizers.random import Random as Random
     from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
@@ -62,9 +63,15 @@ if TYPE_CHECKING:
     from merging.run import merge as merge
     from merging.scoring import evaluate as evaluate
     from merging.strategies.best import Best as Best
+    from merging.strategies.ensemble import OutputEnsemble as OutputEnsemble
+    from merging.strategies.fisher import Fisher as Fisher
     from merging.strategies.greedy import Greedy as Greedy
+    from merging.strategies.greedy_ensemble import GreedyEnsemble as GreedyEnsemble
+    from merging.strategies.learned import Learned as Learned
     from merging.strategies.manifoldmix import ManifoldMix as ManifoldMix
+    from merging.strategies.swa import Swa as Swa
     from merging.strategies.uniform import Uniform as Uniform
+    from merging.strategies.wise_ft import WiseFt as WiseFt
     from merging.task import Split as Split
     from merging.task import Task as Task
     from merging.tasks.catalogue import load_task as load_task
@@ -76,7 +83,7 @@ _HOMES = {
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
     "optimizers.coordinate": "Coordinate",
-    "optimizers.nevergrad": "Nevergrad NevergradCobyla",
+    "optimizers.nevergrad": "Nevergrad NevergradCobyla NevergradReference",
     "optimizers.optuna": "Optuna",
     "optimizers.random": "Random",
     "optimizers.scipy_cobyla": "ScipyCobyla",
@@ -99,9 +106,15 @@ _HOMES = {
     "run": "Result merge",
     "scoring": "evaluate",
     "strategies.best": "Best",
+    "strategies.ensemble": "OutputEnsemble",
+    "strategies.fisher": "Fisher",
     "strategies.greedy": "Greedy",
+    "strategies.greedy_ensemble": "GreedyEnsemble",
+    "strategies.learned": "Learned",
     "strategies.manifoldmix": "ManifoldMix",
+    "strategies.swa": "Swa",
     "strategies.uniform": "Uniform",
+    "strategies.wise_ft": "WiseFt",
     "task": "Split Task",
     "tasks.catalogue": "load_task",
 }

@@ -1,0 +1,133 @@
+"""Every strategy side by side on the digits task: scores, evaluations, seconds, inference cost.
+
+``python -m benchmarks.methods`` prints the table; ``--output docs/methods.json`` keeps the figures, from which
+``--render docs/methods.json`` prints the Markdown table of docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import merging
+
+METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "best": ("best", "clip-c8", {}),
+    "uniform": ("uniform", "clip-c8", {}),
+    "greedy": ("greedy", "clip-c8", {}),
+    "greedy, best of 3 random orders": ("greedy", "clip-c8", {"order": "random"}),
+    "manifoldmix, clip-c8": ("manifoldmix", "clip-c8", {}),
+    "manifoldmix, clip-c26": ("manifoldmix", "clip-c26", {}),
+    "manifoldmix, profile reference": ("manifoldmix", "clip-c8", {"profile": "reference"}),
+    "learned, clip-c8": ("learned", "clip-c8", {}),
+    "learned, clip-c26": ("learned", "clip-c26", {}),
+    "learned, layer": ("learned", "layer", {}),
+    "learned affine, clip-c26": ("learned", "clip-c26", {"coefficients": "affine"}),
+    "wise-ft (α = 0.5) on uniform": ("wise-ft", "clip-c8", {}),
+    "wise-ft (α = 0.8) on greedy": ("wise-ft", "clip-c8", {"alpha": 0.8, "inner": "greedy"}),
+    "wise-ft, sweep on learned": ("wise-ft", "clip-c26", {"alpha": None, "inner": "learned"}),
+    "fisher": ("fisher", "clip-c8", {}),
+    "fisher, 20 draws": ("fisher", "clip-c8", {"draws": 20}),
+    "swa (not one run's checkpoints)": ("swa", "clip-c8", {"last": 7}),
+    "weighted (best twice)": ("weighted", "clip-c8", {"weights": ("*=1", "finetuned_01=2")}),
+    "task-arithmetic (λ = 0.05)": ("task-arithmetic", "clip-c8", {"scale": 0.05}),
+    "model-stock": ("model-stock", "clip-c8", {}),
+    "slerp (Karcher mean)": ("slerp", "clip-c8", {}),
+    "ties": ("ties", "clip-c8", {}),
+    "dare": ("dare", "clip-c8", {}),
+    "ensemble": ("ensemble", "clip-c8", {}),
+    "greedy-ensemble": ("greedy-ensemble", "clip-c8", {}),
+}
+"""Label → strategy, partitioner, options."""
+
+
+def measure(label: str, seed: int) -> dict[str, Any]:
+    """One run without baselines: what the method costs alone."""
+    import merging
+    from merging.options import build
+    from merging.registry import partitioners, strategies
+
+    name, partitioner, options = METHODS[label]
+
+    def nested(inner: str, own: Any) -> merging.MixStrategy:
+        return build(strategies[inner], own, nested)
+
+    task = merging.load_task("digits")
+    assert task.pool is not None  # noqa: S101 (for the type checker)
+    began = time.perf_counter()
+    result = merging.merge(
+        task.pool(), build(strategies[name], options, nested), partitioner=partitioners[partitioner](), task=task,
+        baselines=False, seed=seed,
+    )  # fmt: skip
+    row = result.report.merged
+    assert row is not None  # noqa: S101 (for the type checker)
+    return {
+        "method": label,
+        "strategy": name,
+        "held_out": row.held_out,
+        "test": row.tests["test"],
+        "shifted": row.shifted,
+        "models": len(result.report.ingredients),
+        "inference_cost": row.inference_cost,
+        "evaluations": row.evaluations,
+        "forward_equivalents": row.forward_equivalents,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def render(data: dict[str, Any]) -> str:
+    """The Markdown table, the best single model of each column in bold."""
+    lines = [
+        "| method | held-out | test | shifted | models in it | passes a sample | evaluations | forward-equivalents "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    single = [row for row in data["rows"] if row["inference_cost"] == 1]
+    best = {key: max(row[key] for row in single) for key in ("held_out", "test", "shifted")}
+    for row in data["rows"]:
+        scores = [f"{100 * row[key]:.2f}" for key in best]
+        marked = [
+            f"**{text}**" if row in single and row[key] == best[key] else text
+            for text, key in zip(scores, best, strict=True)
+        ]
+        lines.append(
+            f"| {row['method']} | {' | '.join(marked)} | {row['models']} | {row['inference_cost']} "
+            f"| {row['evaluations']} | {row['forward_equivalents']:.0f} | {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--only", multiple=True, help="Part of a method's label; repeatable.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
+@click.option("--render", "rendered", type=click.Path(path_type=Path), help="Only print the table of such a file.")
+def main(only: tuple[str, ...], seed: int, output: Path | None, rendered: Path | None) -> None:
+    """Runs every strategy once on the digits task."""
+    if rendered is not None:
+        click.echo(render(json.loads(rendered.read_text())))
+        return
+    from merging.discovery import load_all
+
+    load_all(())
+    data: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "seed": seed, "rows": []}
+    for label in METHODS:
+        if only and not any(part in label for part in only):
+            continue
+        data["rows"].append(measure(label, seed))
+        click.echo(json.dumps(data["rows"][-1]), err=True)
+        if output is not None:
+            output.write_text(json.dumps(data, indent=1) + "\n")
+    click.echo(render(data))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()
