@@ -46,6 +46,7 @@ class TaskTable(_Table):
     test: str | None = None
     shifts: dict[str, str] = {}
     train: str | None = None
+    data: str | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     size: int | None = None
@@ -240,8 +241,13 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     if request["base"] is None and table.pool.base:
         request["base"] = _absolute(table.pool.base, folder)
     described = _with_absolute_data(table.task.model_dump(exclude_defaults=True), folder)
-    request["task"] = flags.get("task") or table.task.name or described or None
-    if request["task"] is described and not (described.get("model") and described.get("held_out")):
+    named = described if table.task.name and len(described) > 1 else table.task.name
+    request["task"] = flags.get("task") or named or described or None
+    if (
+        request["task"] is described
+        and not table.task.name
+        and not (described.get("model") and described.get("held_out"))
+    ):
         raise MergingError('[task] needs a name, or a model and held_out data (held_out = "file.npz:KEY")')
     request["freeze"] = list(flags.get("freeze") or table.run.freeze)
     request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
@@ -288,7 +294,7 @@ def _digests(plugins: list[str]) -> dict[str, str]:
 
 def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A [task] table whose ``file.npz:KEY`` entries can be read from any working folder."""
-    for key in ("held_out", "test", "train"):
+    for key in ("held_out", "test", "train", "data"):
         if table.get(key):
             table[key] = _absolute(table[key], folder)
     if "shifts" in table:

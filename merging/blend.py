@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,10 +27,19 @@ class Blend:
         live: the model; its weights are overwritten.
         rows: linear merges over its partition.
         batch_norm: BatchNorm layers use each batch's statistics, because averaged ones fit no mix.
+        project: from the model's logits to those of the data's classes.
     """
 
-    def __init__(self, live: LiveModel, rows: Sequence[Recipe], *, batch_norm: bool = False) -> None:
+    def __init__(
+        self,
+        live: LiveModel,
+        rows: Sequence[Recipe],
+        *,
+        batch_norm: bool = False,
+        project: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> None:
         self._live = live
+        self._project = project
         self._batch_norm = batch_norm
         live.load(rows[0])  # integer tensors follow the first row
         self._rows = torch.zeros((len(rows), len(live.weights)), device=live.weights.device)
@@ -64,7 +73,7 @@ class Blend:
         factor = torch.tensor(scale, device=self._rows.device, requires_grad=True)
         live.module.zero_grad(set_to_none=True)
         with torch.enable_grad(), batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext():
-            loss = cross_entropy(live.module(inputs).float() * factor, labels)
+            loss = cross_entropy(self._project(live.module(inputs).float()) * factor, labels)
             loss.backward()
         live.gather_gradient(self._slope)
         live.module.zero_grad(set_to_none=True)

@@ -154,7 +154,8 @@ class Evaluator:
         order = None if self._margins is None else self._passes.hardest_first(HELD_OUT, self._margins)
         parts: list[Tensor] = []
         seen = 0
-        for logits, labels in self._passes.plain(HELD_OUT, order):
+        for outputs, labels in self._passes.plain(HELD_OUT, order):
+            logits = self.task.held_out.project(outputs)
             parts.append(objective.terms(logits, labels).cpu())
             seen += len(labels)
             if seen < n:
@@ -220,7 +221,7 @@ class Evaluator:
         """What logits of a whole split mean."""
         if isinstance(self.objective, WholeModelObjective):
             raise StrategyError(f"objective '{self.objective.name}' looks at whole models, not at logits")
-        labels = self.task.split(split).labels.cpu()
+        labels, logits = self.task.split(split).labels.cpu(), self.task.split(split).project(logits)
         score = self._score(self.objective.reduce(self.objective.terms(logits, labels)))
         correct = np.packbits(top1(logits, labels).numpy())
         return Outcome(score, len(labels), correct, seconds, passes)
@@ -249,7 +250,7 @@ class Evaluator:
         self._check_limits(HELD_OUT)
         inputs, labels = batch
         module = self.open(recipe)
-        loss = torch.nn.functional.cross_entropy(module(inputs), labels)
+        loss = torch.nn.functional.cross_entropy(self.task.held_out.project(module(inputs)), labels)
         loss.backward()
         slopes = np.zeros(recipe.coefficients.shape)
         done: set[int] = set()  # tied names are one parameter, whose slope counts once
@@ -432,7 +433,9 @@ class Evaluator:
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
             return Outcome(score, len(self.task.split(split)), None)
         terms, hits, margins = list[Tensor](), list[Tensor](), list[Tensor]()
-        for logits, labels in self._passes.forward(split, content):
+        whole = self.task.split(split)
+        for outputs, labels in self._passes.forward(split, content):
+            logits = whole.project(outputs)
             terms.append(self.objective.terms(logits, labels).cpu())
             hits.append(top1(logits, labels).cpu())
             if self._tests and split == HELD_OUT:
@@ -456,7 +459,7 @@ class _CountedBlend(Blend):
     """A blend whose gradients are paid for."""
 
     def __init__(self, evaluator: Evaluator, rows: Sequence[Recipe], *, batch_norm: bool) -> None:
-        super().__init__(evaluator.live, rows, batch_norm=batch_norm)
+        super().__init__(evaluator.live, rows, batch_norm=batch_norm, project=evaluator.task.held_out.project)
         self._evaluator = evaluator
 
     def gradient(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -28,18 +28,21 @@ class Split:
         inputs: first dimension N; for images uint8, decoded once.
         labels: int64, shape ``(N,)``.
         fingerprint: content hash; part of every cache key.
+        classes: where the set's classes are not the model's: for each of them the model's outputs that stand for it. A
+            test set may cover some of the classes, or a class of it may be several of the model's.
     """
 
     inputs: Tensor
     labels: Tensor
     fingerprint: str
+    classes: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
-    def of(cls, inputs: Tensor, labels: Tensor) -> Split:
+    def of(cls, inputs: Tensor, labels: Tensor, classes: Sequence[Sequence[int]] | None = None) -> Split:
         """Makes a split and its fingerprint.
 
         Raises:
-            TaskError: no samples, or inputs and labels of different length.
+            TaskError: no samples, inputs and labels of different length, or a label that is none of the classes.
         """
         import torch
         from blake3 import blake3
@@ -51,7 +54,40 @@ class Split:
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode())
         for tensor in (inputs, labels):
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return cls(inputs, labels, digest.hexdigest())
+        return cls(inputs, labels, digest.hexdigest()).with_classes(classes)
+
+    def with_classes(self, classes: Sequence[Sequence[int]] | None) -> Split:
+        """The same samples, their labels counting these classes.
+
+        Raises:
+            TaskError: a class without outputs, or a label that is none of them.
+        """
+        if classes is None:
+            return self
+        from blake3 import blake3
+
+        groups = tuple(tuple(int(output) for output in group) for group in classes)
+        if not groups or not all(groups) or min(map(min, groups)) < 0:
+            raise TaskError("each class of a set needs at least one output of the model, numbered from 0")
+        if int(self.labels.max()) >= len(groups) or int(self.labels.min()) < 0:
+            raise TaskError(f"label {int(self.labels.max())} of a set is none of its {len(groups)} classes")
+        return replace(self, classes=groups, fingerprint=blake3(f"{self.fingerprint}{groups}".encode()).hexdigest())
+
+    def project(self, logits: Tensor) -> Tensor:
+        """Logits of the model ``(N, outputs)`` → of the set's classes: the largest of each class's outputs.
+
+        Raises:
+            TaskError: the model has fewer outputs than the classes name.
+        """
+        if self.classes is None:
+            return logits
+        import torch
+
+        if max(map(max, self.classes)) >= logits.shape[1]:
+            raise TaskError(f"the set's classes name output {max(map(max, self.classes))} of {logits.shape[1]}")
+        width = max(map(len, self.classes))
+        table = [[*group, *[group[0]] * (width - len(group))] for group in self.classes]
+        return logits[:, torch.tensor(table, device=logits.device)].amax(2)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,7 +169,7 @@ class Task:
         if not (len(accepts) and len(selects)):
             raise TaskError(f"--certify-split {share:g} leaves one part of the {len(labels)} held-out samples empty")
         parts = [
-            Split.of(self.held_out.inputs[index], self.held_out.labels[index])
+            Split.of(self.held_out.inputs[index], self.held_out.labels[index], self.held_out.classes)
             for index in (torch.from_numpy(selects), torch.from_numpy(accepts))
         ]
         return replace(self, held_out=parts[0], certify=parts[1])

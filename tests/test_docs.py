@@ -26,13 +26,14 @@ import torch
 from safetensors.torch import load_file
 
 import merging
+from benchmarks import methods
 from benchmarks.optimizers import render
 from merging.cli.main import COMMANDS, cli
 from merging.cli.request import RunTable, read_toml
 from merging.discovery import load_all
 from merging.interfaces import NEEDS, Problem
 from merging.options import options_of
-from merging.registry import optimizers
+from merging.registry import optimizers, strategies
 from merging.report import Row
 from merging.testing import tiny_pool
 
@@ -215,6 +216,15 @@ def test_optimizers_table() -> None:
     assert page("optimizers.md").partition("<!-- optimizers -->\n")[2].startswith(render(data))
     load_all(())
     assert {row["optimizer"].split()[0] for row in data["rows"]} == set(optimizers)
+
+
+def test_methods_table() -> None:
+    """It is what the committed figures render to, and every strategy has a line."""
+    data = json.loads((DOCS / "methods.json").read_text())
+    assert page("methods.md").partition("<!-- methods -->\n")[2].startswith(methods.render(data))
+    load_all(())
+    assert {row["strategy"] for row in data["rows"]} == set(strategies)
+    assert [row["method"] for row in data["rows"]] == list(methods.METHODS)
 
 
 def test_problem_table() -> None:

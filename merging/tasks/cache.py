@@ -58,6 +58,47 @@ def cached(file: Path, how: dict[str, Any], make: Callable[[], tuple[Images, NDA
     return split
 
 
+def cached_images(
+    decided: Any, shape: tuple[int, ...], labels: NDArray[np.int64], fill: Callable[[Images], None]
+) -> Split:
+    """A split of many images, decoded straight into the file that is kept, so that it need not fit into memory.
+
+    Args:
+        decided: all that decides the pixels, JSON-ready.
+        shape: of the images, ``(N, H, W, 3)``.
+        labels: ``(N,)``.
+        fill: writes the images into the array that it is given.
+
+    Raises:
+        TaskError: whatever ``fill`` finds wrong; nothing is kept then.
+    """
+    versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]
+    key = blake3(json.dumps([VERSION, *versions, "folder", decided], sort_keys=True).encode()).hexdigest()[:32]
+    place = cache_folder() / "images" / key
+    found = _read(place)
+    if found is not None:
+        return found
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=place.parent))
+    except OSError:  # nowhere to keep them: in memory, for this run
+        images = np.zeros(shape, np.uint8)
+        fill(images)
+        return Split.of(torch.from_numpy(images), torch.from_numpy(labels))
+    try:
+        images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        fill(images)
+        split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
+        images.flush()
+        np.save(aside / "labels.npy", labels)
+        (aside / "split.json").write_text(json.dumps({"fingerprint": split.fingerprint}))
+        shutil.rmtree(place, ignore_errors=True)
+        aside.rename(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return _read(place) or split
+
+
 def content_of(file: Path) -> str:
     """BLAKE3 of a file; remembered with its size and time of change, so that a large file is read once."""
     state = file.stat()

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from merging.errors import TaskError
+from merging.interfaces import Progress
 from merging.registry import Registry
 from merging.task import Task
 
-tasks: Registry[Callable[[], Task]] = Registry("task", "merging.tasks")
+tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks")
 DEFAULT = "digits"
+
+
+@tasks.register("imagenet-shifts")
+def _imagenet_shifts(
+    data: str | None = None,
+    model: str = "open_clip:ViT-B-32-quickgelu",
+    held_out: str | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    from merging.tasks.imagenet import imagenet_shifts
+
+    return imagenet_shifts(data, model, held_out, progress=progress)
 
 
 @tasks.register("digits")
@@ -19,15 +34,25 @@ def _digits() -> Task:
     return digits()
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, progress: Progress | None = None, **described: Any) -> Task:
     """A task by its registered name, or from ``python:module:function`` (a function that returns a :class:`Task`).
+
+    Args:
+        name: of the task.
+        progress: told how far decoding is, where the task can say so.
+        described: what a registered task takes, such as ``data`` and ``model`` of ``imagenet-shifts``.
 
     Raises:
         UnknownNameError: nobody registered that name.
-        TaskError: the function fails or returns something else.
+        TaskError: the function fails or returns something else, or a value that the task does not take.
     """
     if not name.startswith("python:"):
-        return tasks[name]()
+        make = tasks[name]
+        takes = inspect.signature(make).parameters
+        for key in described:
+            if key not in takes:
+                raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
+        return make(**described, **({"progress": progress} if "progress" in takes else {}))
     from merging.models.catalogue import import_object  # loads torch, which the list of tasks does without
 
     try:

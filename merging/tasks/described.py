@@ -10,6 +10,7 @@ from merging.interfaces import Progress
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.task import Split, Task
+from merging.tasks.catalogue import load_task
 from merging.tasks.npz import Normalise, Resize, load_npz
 
 
@@ -17,13 +18,17 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     """The task that a [task] table describes.
 
     Args:
-        table: ``model``, ``held_out`` and perhaps ``test``, ``shifts`` (name → data), ``train``; ``mean`` and ``std``
-            per channel and ``size`` in pixels (default: the model's own, see :func:`_resize`).
+        table: ``name`` of a registered task with what that takes; or ``model``, ``held_out`` and perhaps ``test``,
+            ``shifts`` (name → data), ``train``; ``mean`` and ``std`` per channel and ``size`` in pixels (default: the
+            model's own, see :func:`_resize`).
         progress: told how far decoding is.
 
     Raises:
         TaskError: a model or a data set that does not exist.
     """
+    if table.get("name"):
+        rest = {key: value for key, value in table.items() if key != "name"}
+        return load_task(table["name"], progress, **rest)
     source = model_source(table["model"])
     own = source.preprocessing
     mean, std = table.get("mean") or own.mean, table.get("std") or own.std
