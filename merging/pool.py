@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,29 @@ class ModelPool:
         for ingredient in self.ingredients:
             groups.setdefault(ingredient.hash, []).append(ingredient.name)
         return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+    @functools.cached_property
+    def untuned(self) -> dict[str, int]:
+        """Models that keep most of the base's tensors, such as a linear probe: name → how many tensors differ.
+
+        Empty without a base. A model is read further only where its largest tensor is the base's own.
+        """
+        import torch
+
+        if self.base is None:
+            return {}
+        base, found = self.base, dict[str, int]()
+        names = sorted(self.mixable, key=lambda name: (-math.prod(self.tensors[name][0]), name))
+        for checkpoint in self.checkpoints:
+
+            def same(name: str, own: Checkpoint = checkpoint) -> bool:
+                return torch.equal(_bits(own.read(name)), _bits(base.read(name)))
+
+            if names and same(names[0]):
+                differ = sum(not same(name) for name in names)
+                if differ <= len(names) // 2:
+                    found[checkpoint.name] = differ
+        return found
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:

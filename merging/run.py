@@ -22,6 +22,7 @@ from merging.plan import Plan, plan, versions
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
+from merging.published import RELEASE
 from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.shards import INDEX
@@ -422,6 +423,16 @@ class _Run:
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
+        if made.task is not None:
+            for name, differ in made.pool.untuned.items():
+                notes.append(
+                    f"{name} keeps the base's weights but for {differ} of {len(made.pool.mixable)} tensors: an "
+                    "initialisation or a linear probe, not a fine-tuned model"
+                )
+        if set(made.pool.names) == RELEASE:
+            notes.append(
+                "model_0 of the model-soups release is the linear-probe initialisation, not a fine-tuned model"
+            )
         norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
         layers = f"{len(norms)} layers ({', '.join(norms[:4])}{', …' if len(norms) > 4 else ''})"
         if norms and len(ingredients) > 1 and made.recalibrate and made.task is not None and made.task.train:

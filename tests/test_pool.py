@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+import merging
 from merging.errors import PoolError, RecipeError
 from merging.pool import ModelPool, natural_key
 from merging.recipe import Ingredient
+from merging.strategies.uniform import Uniform
+from merging.testing import tiny_pool, tiny_task
+from merging.testing.fixtures import open_tiny_pool
 
 
 def write(path: Path, value: float = 0.0, **more: Tensor) -> Path:
@@ -158,3 +162,26 @@ def test_an_unknown_ingredient_is_refused(tmp_path: Path) -> None:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(PoolError, match="at least one"):
         ModelPool([])
+
+
+def test_a_linear_probe_in_the_pool_is_named(tmp_path: Path) -> None:
+    """It has the base's weights but for its head; a fine-tuned model has none of them."""
+    pool = tiny_pool(tmp_path, models=3)
+    assert pool.untuned == {}
+    assert pool.base is not None
+    state = pool.base.load()
+    save_file(state | {"fc2.bias": state["fc2.bias"] + 1}, tmp_path / "model_9.safetensors")
+    probed = open_tiny_pool(tmp_path)
+    assert probed.untuned == {"model_9": 1}
+    assert ModelPool(probed.checkpoints).untuned == {}, "nothing to compare with"
+    result = merging.merge(probed, Uniform(), task=tiny_task(), baselines=False)
+    assert any("model_9 keeps the base's weights but for 1 of 5 tensors" in note for note in result.report.notes)
+
+
+def test_the_release_of_model_soups_is_recognised(tmp_path: Path) -> None:
+    for number in range(72):
+        value = float(min(number, 4) if number == 5 else number)  # model_4 and model_5 are one model
+        save_file({"w": torch.tensor([value])}, tmp_path / f"model_{number}.safetensors")
+    notes = merging.merge(ModelPool.open([tmp_path]), Uniform()).report.notes
+    assert any("model_4, model_5 are the same weights" in note for note in notes)
+    assert any("model_0 of the model-soups release is the linear-probe initialisation" in note for note in notes)
