@@ -434,7 +434,8 @@ class _Run:
                 "model_0 of the model-soups release is the linear-probe initialisation, not a fine-tuned model"
             )
         norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
-        layers = f"{len(norms)} layers ({', '.join(norms[:4])}{', …' if len(norms) > 4 else ''})"
+        named = ", ".join(norms[:4]) + (", …" if len(norms) > 4 else "")
+        layers = f"{len(norms)} layer{'s' if len(norms) > 1 else ''} ({named})"
         if norms and len(ingredients) > 1 and made.recalibrate and made.task is not None and made.task.train:
             from merging.recalibration import SAMPLES
 

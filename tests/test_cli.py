@@ -322,7 +322,7 @@ def test_batchnorm_statistics_are_never_averaged_in_silence(merge: Merge, tmp_pa
         torch.save({f"block.norm.{name}": tensor for name, tensor in state.items()}, f"bn_{number}.pt")
     ran = merge("run", "--strategy", "uniform", "--models", "bn_*.pt", "--output", "out")
     assert ran.code == 0, ran.err
-    assert "BatchNorm statistics of 1 layers were averaged" in ran.out
+    assert "BatchNorm statistics of 1 layer (block.norm) were averaged" in ran.out
     assert "block.norm" in ran.out
 
 
