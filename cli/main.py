@@ -13,6 +13,7 @@ from merging.errors import MergingError, unknown
 
 COMMANDS = {
     "run": "Merge a pool of models into one better model.",
+    "finetune": "Fine-tune one base model many times, for a pool to merge.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
     "report": "Rebuild Table 1 of the paper from published results.",

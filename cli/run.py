@@ -257,7 +257,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 @contextlib.contextmanager
-def stop_on_signal(news: Any) -> Iterator[Any]:
+def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") -> Iterator[Any]:
     """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
     stop: list[int] = []
     asked: list[bool] = []  # whether the run has begun to ask: before, there is nothing to save
@@ -267,7 +267,7 @@ def stop_on_signal(news: Any) -> Iterator[Any]:
         if stop or not asked:
             raise KeyboardInterrupt
         stop.append(number)
-        news.print("[yellow]stopping: saving the best so far (again to quit at once) …[/]")
+        news.print(f"[yellow]{saying} (again to quit at once) …[/]")
 
     def should_stop() -> bool:
         if not asked:

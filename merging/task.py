@@ -111,6 +111,7 @@ class Task:
         prepare: turns a batch of ``inputs`` into what the model takes, on the device.
         train: samples for methods that learn, where given.
         pool: opens the task's own pool of checkpoints, where it ships one.
+        fresh: makes the module with a head for a number of classes, for checkpoints that have none.
         certify: the part of the held-out data that accepts the result (see :meth:`certified`).
     """
 
@@ -123,6 +124,7 @@ class Task:
     train: Split | None = None
     pool: Callable[[], ModelPool] | None = None
     certify: Split | None = None
+    fresh: Callable[[int], nn.Module] | None = None
 
     def __post_init__(self) -> None:
         for name in self.tests:

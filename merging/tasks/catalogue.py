@@ -27,6 +27,13 @@ def _imagenet_shifts(
     return imagenet_shifts(data, model, held_out, progress=progress)
 
 
+@tasks.register("pacs")
+def _pacs(data: str | None = None, model: str = "torchvision:squeezenet1_1", progress: Progress | None = None) -> Task:
+    from merging.tasks.pacs import pacs
+
+    return pacs(data, model, progress=progress)
+
+
 @tasks.register("digits")
 def _digits() -> Task:
     from merging.tasks.digits import digits

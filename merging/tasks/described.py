@@ -46,6 +46,7 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     return Task(
         name=table["model"],
         build=source.build,
+        fresh=source.module,
         held_out=load(table["held_out"]),
         tests={name: load(data) for name, data in tests.items()},
         shifts=tuple(shifts),

@@ -73,6 +73,7 @@ def imagenet_shifts(
     return Task(
         name="imagenet-shifts",
         build=source.build,
+        fresh=source.module,
         held_out=load_images(chosen, resize, progress=progress),
         tests=tests,
         shifts=tuple(name for name in tests if name != "test"),

@@ -1,0 +1,90 @@
+"""``merge finetune``: one base model fine-tuned many times, for a pool to merge."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merging.cli.run import requested, stop_on_signal
+from merging.errors import InterruptedRunError, OptionError, Stopped
+
+
+@click.command("finetune")
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option("--base", metavar="FILE", help="What is fine-tuned; a head that it lacks is trained first.")
+@click.option("--models", type=int, default=8, show_default=True, metavar="N", help="How many.")
+@click.option(
+    "--output", required=True, metavar="DIR", help="Folder for the pool; what is there is kept and completed."
+)
+@click.option("--sweep", metavar="FILE.toml", help="Hyper-parameters: values, lists, ranges, or listed runs.")
+@click.option(
+    "--set", "given", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter that is the same for all; repeatable."
+)
+@click.option("--search", metavar="NAME", default="random", show_default=True, help="random draws, or optuna's TPE.")
+@click.option(
+    "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
+)
+@click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
+def command(**flags: Any) -> None:
+    """Fine-tune one base model many times, each run with hyper-parameters of its own.
+
+    Hyper-parameters, accuracy after each epoch and the command are written beside each checkpoint. Interrupted, the
+    same command goes on with the model that was cut off. Merge the pool with
+    merge run --models 'DIR/model_*.safetensors' --base DIR/base.safetensors.
+    """
+    from rich.console import Console
+
+    from merging.cli.resolve import task_of
+    from merging.cli.terminal import TerminalProgress
+
+    news = Console(stderr=True)
+    request = requested({**dict.fromkeys(("models", "options")), **{k: v for k, v in flags.items() if k != "models"}})
+    with stop_on_signal(news, "stopping: finished models are kept") as should_stop, TerminalProgress(news) as progress:
+        progress.stage("loading model and data")
+        from merging.training.finetune import finetune
+        from merging.training.hyperparameters import DEFAULT, Sweep
+
+        sweep = Sweep.read(Path(flags["sweep"])) if flags["sweep"] else DEFAULT
+        fixed = Sweep.of(dict(_pair(text) for text in flags["given"]), "--set")
+        try:
+            done = finetune(
+                functools.partial(task_of, request),
+                flags["output"],
+                Sweep({**sweep.space, **fixed.space}, sweep.listed),
+                models=flags["models"],
+                base=request["base"],
+                search=flags["search"],
+                linear_probe=flags["linear_probe"],
+                seed=request["seed"],
+                device=request["device"],
+                jobs=flags["jobs"],
+                progress=progress,
+                should_stop=should_stop,
+                command=shlex.join(["merge", *sys.argv[1:]]),
+            )
+        except Stopped:
+            raise InterruptedRunError(
+                f"interrupted; finished models are in {flags['output']}, and the same command goes on"
+            ) from None
+    best = max(done, key=lambda trained: trained.held_out)
+    folder = flags["output"]
+    click.echo(
+        f"{len(done)} models in {folder}; best {best.name} with {100 * best.held_out:.2f} % held-out\n"
+        f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
+        + (f" --task {flags['task']}" if flags["task"] else "")
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"--set {text}: write it as name=value, such as --set epochs=5")
+    return key, value

@@ -1,0 +1,157 @@
+"""What one fine-tuning run is made with, and sweeps: the space that many runs draw from, as a small TOML file."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from merging.errors import OptionError, unknown
+from merging.options import Plugin, build, option, options_of
+
+SCHEDULES = ("cosine", "tanh", "poly", "constant")
+
+
+@dataclass(frozen=True)
+class HyperParameters(Plugin):
+    """One run's settings; names and meanings are those of timm's training script."""
+
+    name: ClassVar[str] = "finetune"
+
+    learning_rate: float = option(1e-4, "peak of the schedule", low=0.0)
+    weight_decay: float = option(0.05, "of the optimizer; biases and norms have none", low=0.0)
+    epochs: int = option(10, "passes over the training data", low=1)
+    batch_size: int = option(64, "samples a step", low=2)
+    optimizer: str = option("adamw", "one of timm's optimizers")
+    schedule: str = option("cosine", "of the learning rate, after the warm-up", choices=SCHEDULES)
+    warmup: float = option(0.5, "epochs of linear warm-up", low=0.0)
+    augmentation: str = option("none", "none, flip, crop, affine, wide-affine, or timm's rand-…, augmix-…, original")
+    erasing: float = option(0.0, "probability of random erasing", low=0.0, high=1.0)
+    mixup: float = option(0.0, "alpha of mixup; 0: none", low=0.0)
+    cutmix: float = option(0.0, "alpha of CutMix; 0: none", low=0.0)
+    label_smoothing: float = option(0.0, "mass spread evenly over the classes", low=0.0, high=0.9)
+    clip: float | None = option(1.0, "largest norm of a gradient; none: as it is", low=0.0)
+    seed: int = option(0, "of data order, augmentation and mixup", low=0)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two bounds; ``log``: evenly in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """One of them."""
+        if self.log:
+            return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+        return float(generator.uniform(self.low, self.high))
+
+
+Values = Range | tuple[Any, ...]
+"""A range, or values of which one is taken."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the runs of a pool have in common, and what is drawn for each.
+
+    Attributes:
+        space: hyper-parameter → range or values; those with one value are the same for all.
+        listed: settings of single runs, in order, over the space; when they are used up, runs are drawn.
+    """
+
+    space: Mapping[str, Values]
+    listed: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Sweep:
+        """A sweep from a TOML file: a value, a list of values or ``{low = …, high = …, log = true}`` for each name.
+
+        Runs may be listed one by one as ``[[models]]``.
+
+        Raises:
+            OptionError: no TOML, an unknown name (the nearest is given), or a value that is out of range.
+        """
+        try:
+            data = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--sweep {path}: {error}") from None
+        return cls.of(data, str(path))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], where: str = "sweep") -> Sweep:
+        """A sweep from plain values, checked (raises as :meth:`read`)."""
+        known = [declared.name for declared in options_of(HyperParameters)]
+        listed = data.get("models", [])
+        if not isinstance(listed, Sequence) or not all(isinstance(entry, Mapping) for entry in listed):
+            raise OptionError(f"{where}: runs are listed as [[models]], a table each")
+        for entry in ({k: v for k, v in data.items() if k != "models"}, *listed):
+            for key in entry:
+                if key not in known:
+                    raise OptionError(str(unknown(f"hyper-parameter in {where}:", key, known)))
+        space: dict[str, Values] = {}
+        for key, value in data.items():
+            if key != "models":
+                space[key] = _values(value, f"{where}: {key}")
+        made = cls(space, tuple(dict(entry) for entry in listed))
+        for key, values in space.items():
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                build(HyperParameters, {key: value})
+        for entry in listed:
+            build(HyperParameters, entry)
+        return made
+
+    def settings(self, index: int, seed: int) -> dict[str, Any]:
+        """The hyper-parameters of run ``index``: listed, or drawn; the same for the same seed, whatever else runs."""
+        generator = np.random.default_rng([seed, index])
+        drawn = {
+            key: values.draw(generator) if isinstance(values, Range) else values[int(generator.integers(len(values)))]
+            for key, values in self.space.items()
+        }
+        own = self.listed[index] if index < len(self.listed) else {}
+        return {"seed": seed + index, **drawn, **own}
+
+    def suggest(self, trial: Any, index: int, seed: int) -> dict[str, Any]:
+        """As :meth:`settings`, from an Optuna trial."""
+        found: dict[str, Any] = {"seed": seed + index}
+        for key, values in self.space.items():
+            if isinstance(values, Range):
+                found[key] = trial.suggest_float(key, values.low, values.high, log=values.log)
+            elif len(values) > 1:
+                found[key] = trial.suggest_categorical(key, list(values))
+            else:
+                found[key] = values[0]
+        return found
+
+
+def _values(value: Any, where: str) -> Values:
+    if isinstance(value, Mapping):
+        extra = set(value) - {"low", "high", "log"}
+        if extra or not {"low", "high"} <= set(value):
+            raise OptionError(f"{where} is a table; write {{ low = 1e-5, high = 1e-3, log = true }}")
+        low, high, log = float(value["low"]), float(value["high"]), bool(value.get("log", False))
+        if low > high or (log and low <= 0):
+            raise OptionError(f"{where}: low is {low:g}, high {high:g}{'; a logarithm needs low > 0' if log else ''}")
+        return Range(low, high, log)
+    values = tuple(value) if isinstance(value, list) else (value,)
+    if not values:
+        raise OptionError(f"{where} is an empty list; give at least one value")
+    return values
+
+
+DEFAULT = Sweep.of({
+    "learning_rate": {"low": 3e-5, "high": 3e-4, "log": True},
+    "weight_decay": [0.0, 0.01, 0.1],
+    "epochs": [8, 12, 16],
+    "augmentation": ["none", "flip", "crop"],
+    "mixup": [0.0, 0.2],
+    "label_smoothing": [0.0, 0.1],
+})  # fmt: skip
+"""What is drawn where no sweep is given, in the manner of Wortsman et al. 2022, Appendix J."""
