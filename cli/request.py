@@ -256,7 +256,9 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["command"] = shlex.join(["merge", *sys.argv[1:]])
     options = flatten_options(table.run.options)
     for kind, values in parse_options(tuple(flags.get("options") or ())).items():
-        options[kind] = options.get(kind, {}) | values
+        # An inner strategy from the command line takes the file's, with its options, away.
+        kept = {k: v for k, v in options.get(kind, {}).items() if k.partition(".")[0] not in values}
+        options[kind] = kept | values
     request["options"] = options
     request["output"] = flags.get("output") or table.run.output
     if not request["models"] and request["task"] in (None, "digits"):

@@ -35,11 +35,12 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
         highlight=False,
     )
-    if report.inference_cost > 1:
+    if report.ensemble:
         console.print(
-            f"\nThe ensemble: {report.inference_cost} models in [bold]{folder / MEMBERS}[/], with ensemble.json, "
-            f"report and model card beside them.\n[yellow]Inference costs {report.inference_cost} forward passes a "
-            "sample.[/]",
+            f"\nThe ensemble: {plural(report.inference_cost, 'model')} in [bold]{folder / MEMBERS}[/], with "
+            "ensemble.json, report and model card beside.\n"
+            f"[yellow]Inference costs {report.inference_cost} forward pass{'es' if report.inference_cost > 1 else ''} "
+            "a sample.[/]",
             highlight=False,
             soft_wrap=True,
         )

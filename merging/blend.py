@@ -21,6 +21,7 @@ class Blend:
 
     The rows are in memory together, in fp32 on the model's device, each as large as the model. Mixing is a product of
     a vector with that table for each component; so is the derivative, with the gradient in place of the model:
+    Buffers that are not integers are mixed along and have no derivative.
     ``∂loss/∂coefficients[r, c] = ⟨∂loss/∂θ_c, rows[r]_c⟩`` (the idea that Li et al. 2024, MEHL-Soup, builds on).
 
     Args:
@@ -71,7 +72,7 @@ class Blend:
         live.mixed()
         inputs, labels = batch
         factor = torch.tensor(scale, device=self._rows.device, requires_grad=True)
-        live.module.zero_grad(set_to_none=True)
+        live.open_to_autograd()
         with torch.enable_grad(), batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext():
             loss = cross_entropy(self._project(live.module(inputs).float()) * factor, labels)
             loss.backward()

@@ -16,9 +16,7 @@ _LOAD = {
     "pt": "import torch\n\nstate = torch.load('model.pt', weights_only=True)",
 }
 _LOAD_MEMBERS = (
-    "import json\nfrom safetensors.torch import load_file\n\n"
-    "members = json.load(open('ensemble.json'))['members']\n"
-    "state = load_file(members[0]['folder'] + '/{file}')  # and so on, for each of them"
+    "import json, os\n\nmembers = json.load(open('ensemble.json'))['members']\nos.chdir(members[0]['folder'])"
 )
 
 
@@ -34,10 +32,10 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     """
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
-    what = f"`{file}` is a merge of" if report.inference_cost == 1 else together
+    what = f"`{file}` is a merge of" if not report.ensemble else together
     options = ", ".join(f"{key} = {value}" for key, value in report.options.items()) or "none"
     sections = [
-        "# Merged model" if report.inference_cost == 1 else "# Ensemble",
+        "# Merged model" if not report.ensemble else "# Ensemble",
         f"{what} {len(report.ingredients)} of {len(report.pool)} models "
         f"by the strategy **{report.strategy}**, partitioner {report.partitioner} (components: {report.components}, "
         f"{report.active_components} of them active), optimizer {report.optimizer}, objective {report.objective}, "
@@ -52,15 +50,15 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {note}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]
-    if report.inference_cost > 1:
+    if report.ensemble:
         sections += [
             f"Inference costs {report.inference_cost} forward passes a sample. `ensemble.json` says which members "
             "there are, with which weights, and whether logits or probabilities are averaged."
         ]
-        load = _LOAD_MEMBERS.format(file=MODELS[kind])
+        load = f"{_LOAD_MEMBERS}\n{load}  # and so on, for each of them"
     sections += ["## Load it", f"```python\n{load}\nmodel.load_state_dict(state, strict=True)\n```"]
-    if report.inference_cost > 1:
-        sections += ["`merge evaluate FOLDER` scores it as a whole, `merge evaluate FOLDER/members/1` one of them."]
+    if report.ensemble:
+        sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:
         sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
     else:

@@ -25,19 +25,21 @@ class Computed(Mapping[str, "Tensor"]):
         pool: the models; its base is read where there is one.
         partition: says what is frozen.
         function: merges one tensor.
+        base: whether it is given the base.
     """
 
-    def __init__(self, pool: ModelPool, partition: Partition, function: Combine) -> None:
+    def __init__(self, pool: ModelPool, partition: Partition, function: Combine, *, base: bool = True) -> None:
         self._pool, self._function = pool, function
+        self._base = pool.base if base else None
         self._frozen = {name for c in partition.components if c.frozen for name in c.tensors}
-        self.checkpoints = (*pool.checkpoints, *([pool.base] if pool.base else []))
+        self.checkpoints = (*pool.checkpoints, *([self._base] if self._base else []))
 
     def combine(self, name: str, given: Mapping[Checkpoint, Tensor]) -> Tensor:
         """One merged tensor, float64 where it was computed, from the checkpoints' tensors of that name."""
         first = given[self._pool.checkpoints[0]]
         if name not in self._pool.mixable or name in self._frozen:
             return first
-        base = given[self._pool.base].double() if self._pool.base else None
+        base = given[self._base].double() if self._base else None
         return self._function(name, [given[c].double() for c in self._pool.checkpoints], base)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -20,13 +20,14 @@ from merging.blend import Blend
 from merging.checkpoint import content_hash
 from merging.errors import Stopped, StrategyError
 from merging.fisher import squared_gradients
-from merging.interfaces import Objective, WholeModelObjective
+from merging.interfaces import Objective, Progress, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Meter, Outcome
 from merging.passes import Contents, Passes
+from merging.progress import Silent
 from merging.recalibration import SAMPLES, recalibrate, statistics_of
 from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import CERTIFY, HELD_OUT, Task
@@ -54,6 +55,7 @@ class Evaluator:
             same; 0: every pass is whole. The bits are the same either way.
         exact_savings: False makes every evaluation that is asked for a whole forward pass, answered from memory or
             not; for measuring what the savings save.
+        progress: told how far the members of an ensemble are.
         measure_again: BatchNorm statistics of averages are measured on training data before they are scored.
     """
 
@@ -70,6 +72,7 @@ class Evaluator:
         cache_memory: int = CACHE_MEMORY,
         exact_savings: bool = True,
         measure_again: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.live = live
         self.task = task
@@ -84,11 +87,15 @@ class Evaluator:
         self._cache: dict[str, Outcome] = {}
         self._logits: dict[str, Tensor] = {}
         self._exact_savings = exact_savings
-        self._statistics = frozenset(statistics_of(live.module)) if measure_again else frozenset[str]()
+        frozen = {name for c in live.partition.components if c.frozen for name in c.tensors}
+        self._statistics = frozenset(statistics_of(live.module)) - frozen if measure_again else frozenset[str]()
+        self._mark = f"recalibrated on {task.train.fingerprint}" if task.train is not None else "recalibrated"
+        self._measured_share = 0.0  # of a pass over the held-out data: what measuring statistics took last
         self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
         self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
         self._highest = -math.inf
         self._tests = False
+        self._progress = progress or Silent()
 
     def begin(self) -> Meter:
         """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
@@ -112,7 +119,7 @@ class Evaluator:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
         ends = [self._content(incumbent), self._content(candidate), mixing]
         if self._statistics:
-            ends.append("recalibrated")
+            ends.append(self._mark)
         active = list(self.live.partition.active)
         columns = self.live.columns
 
@@ -150,7 +157,9 @@ class Evaluator:
         if objective.bounds is None:
             return Decision(self.evaluate(recipe).score > threshold, n)
         self._check_limits(HELD_OUT)
+        self._measured_share = 0.0
         self._load(recipe)
+        self._pay(self._measured_share)
         order = None if self._margins is None else self._passes.hardest_first(HELD_OUT, self._margins)
         parts: list[Tensor] = []
         seen = 0
@@ -167,7 +176,7 @@ class Evaluator:
         return Decision(score > threshold, seen)
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
-        """Logits of a whole split, float32 on the CPU, shape ``(N, classes)``.
+        """Logits of a whole split, for its classes: float32 on the CPU, shape ``(N, classes)``.
 
         The latest are kept, as far as they fit into ``LOGITS_MEMORY``. The outcome that they mean is journalled and
         kept too, so that scoring the same model costs nothing more.
@@ -175,16 +184,17 @@ class Evaluator:
         key = self._key(self._content(recipe), split)
         if key not in self._logits:
             self._check_limits(split)
-            began = time.perf_counter()
+            began, self._measured_share = time.perf_counter(), 0.0
             with self._precision(split):
                 self._load(recipe)
-                logits = torch.cat([logits.float().cpu() for logits, _ in self._passes.plain(split)])
+                passes, whole = 1.0 + self._measured_share, self.task.split(split)
+                logits = torch.cat([whole.project(found).float().cpu() for found, _ in self._passes.plain(split)])
             self._keep_logits(key, logits)
             if key in self._cache or isinstance(self.objective, WholeModelObjective):
-                self._pay(1.0 if split == HELD_OUT else 0.0)
+                self._pay(passes if split == HELD_OUT else 0.0)
             else:
-                self._through(key, split, lambda: self._of_logits(logits, split, 1.0, time.perf_counter() - began))
-        return self._logits[key]
+                self._through(key, split, lambda: self._of_logits(logits, split, passes, time.perf_counter() - began))
+        return self._logits[key].clone()
 
     def score(self, logits: Tensor) -> float:
         """The objective of given logits of the held-out data; no model runs, and nothing is counted.
@@ -203,6 +213,8 @@ class Evaluator:
         """The members' outputs, averaged; costs a pass for each member whose logits are not kept."""
         began, passes = time.perf_counter(), 0.0
         total: Tensor | None = None
+        if split == HELD_OUT:
+            self._progress.stage("outputs of the members", len(ensemble.members))
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
             fresh = self._key(self._content(member), split) not in self._logits
             passes += fresh
@@ -212,6 +224,8 @@ class Evaluator:
             part = part.softmax(1) if ensemble.average == "probabilities" else part
             part = part * (weight / sum(ensemble.weights))
             total = part if total is None else total.add_(part)
+            if split == HELD_OUT:
+                self._progress.advance()
         if total is None:
             raise StrategyError("an ensemble has no members")
         mixed = total.log() if ensemble.average == "probabilities" else total
@@ -221,7 +235,7 @@ class Evaluator:
         """What logits of a whole split mean."""
         if isinstance(self.objective, WholeModelObjective):
             raise StrategyError(f"objective '{self.objective.name}' looks at whole models, not at logits")
-        labels, logits = self.task.split(split).labels.cpu(), self.task.split(split).project(logits)
+        labels = self.task.split(split).labels.cpu()
         score = self._score(self.objective.reduce(self.objective.terms(logits, labels)))
         correct = np.packbits(top1(logits, labels).numpy())
         return Outcome(score, len(labels), correct, seconds, passes)
@@ -304,7 +318,8 @@ class Evaluator:
                         return own
                     return torch.multinomial(logits.softmax(1).cpu(), 1, generator=draws)[:, 0].to(logits.device)
 
-                for name, found in squared_gradients(module, [inputs], label, self.live.parameters).items():
+                project = self.task.split(split).project
+                for name, found in squared_gradients(module, [inputs], label, self.live.parameters, project).items():
                     total[name] = total[name].add_(found) if name in total else found
         self._pay(4.0 * len(chosen) / len(self.task.held_out))
         by_tensor = {id(self.live.parameters[name]): name for name in total}  # tied names have one gradient
@@ -314,7 +329,7 @@ class Evaluator:
     def open(self, recipe: Recipe) -> torch.nn.Module:
         """The module with a recipe's weights, open to autograd until the next evaluation."""
         self.live.load(recipe)
-        self.live.module.zero_grad(set_to_none=True)
+        self.live.open_to_autograd()
         return self.live.module
 
     def _averages(self, merged: Recipe | Weights) -> bool:
@@ -329,13 +344,28 @@ class Evaluator:
         if self._averages(merged):
             self._measure_statistics()
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Names of the BatchNorm statistics that are measured; of all that are kept until the first measurement."""
+        return self._statistics
+
+    @property
+    def calibrating(self) -> int:
+        """On how many training samples they are measured: equal batches, so that each counts the same."""
+        count = min(SAMPLES, len(self.task.split("train")))
+        batches = -(-count // self.numerics.batch)
+        return count // batches * batches
+
     def _measure_statistics(self) -> None:
         if not self._statistics:
             return
-        feed = self._passes.feed("train")
-        chosen = np.sort(np.random.default_rng(0).permutation(len(feed.labels))[:SAMPLES])
+        feed, count = self._passes.feed("train"), self.calibrating
+        chosen = np.sort(np.random.default_rng(0).permutation(len(feed.labels))[:count])
         order = torch.from_numpy(chosen).to(feed.labels.device)
-        recalibrate(self.live.module, (inputs for inputs, _ in self._passes.batches("train", order)))
+        size = count // -(-count // self.numerics.batch)
+        batches = (inputs for inputs, _ in self._passes.batches("train", order, size))
+        self._statistics &= recalibrate(self.live.module, batches, self._statistics)
+        self._measured_share = count / len(self.task.held_out)
 
     def recalibrated(self, merged: Merge) -> Merge:
         """The same merge with its BatchNorm statistics measured, as overrides; itself where there is nothing to do."""
@@ -344,8 +374,10 @@ class Evaluator:
             return Ensemble(members, merged.weights, merged.average)  # type: ignore[arg-type]
         if not self._averages(merged):
             return merged
+        self._measured_share = 0.0
         with self.live.in_fp32():
             self._load(merged)
+            self._pay(self._measured_share)
             state = self.live.module.state_dict()
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._statistics)}
         found = {name: t.to(getattr(torch, self.live.pool.tensors[name][1])) for name, t in found.items()}
@@ -360,10 +392,10 @@ class Evaluator:
             pairs = zip(merged.members, merged.weights, strict=True)
             return ["ensemble", merged.average, [[self._content(member), weight.hex()] for member, weight in pairs]]
         if isinstance(merged, Weights):
-            return ["weights", merged.hash, *(["recalibrated"] if self._averages(merged) else [])]
+            return ["weights", merged.hash, *([self._mark] if self._averages(merged) else [])]
         # Integer tensors come from the first ingredient, whatever its coefficients are.
         what = [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
-        return [*what, "recalibrated"] if self._averages(merged) else what
+        return [*what, self._mark] if self._averages(merged) else what
 
     def _key(self, what: list[Any], split: str) -> str:
         numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY else {})
@@ -420,10 +452,11 @@ class Evaluator:
     def _measure(self, split: str, mix: Callable[[], None], content: Contents) -> Outcome:
         """A forward pass; in fp32 where it certifies, whatever precision the search runs in."""
         with self._precision(split):
-            began = time.perf_counter()
+            began, self._measured_share = time.perf_counter(), 0.0
             mix()
+            extra = self._measured_share
             outcome = self._scored(split, content)
-            return replace(outcome, seconds=time.perf_counter() - began)
+            return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
 
     def _precision(self, split: str) -> contextlib.AbstractContextManager[None]:
         return self.live.in_fp32() if split == CERTIFY else contextlib.nullcontext()

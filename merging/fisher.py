@@ -17,7 +17,11 @@ MEMORY = 256 << 20
 
 
 def squared_gradients(
-    module: nn.Module, batches: Iterable[Tensor], labels: Callable[[Tensor], Tensor], names: Iterable[str]
+    module: nn.Module,
+    batches: Iterable[Tensor],
+    labels: Callable[[Tensor], Tensor],
+    names: Iterable[str],
+    project: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> dict[str, Tensor]:
     """``Σ_x (∂ log p(y|x) / ∂θ)²``, entry by entry.
 
@@ -26,6 +30,7 @@ def squared_gradients(
         batches: model inputs.
         labels: logits ``(N, classes)`` → the label of each sample, int64 ``(N,)``.
         names: of the parameters.
+        project: from the model's logits to those of the data's classes.
 
     Returns:
         Name → the sum over all samples, of the parameter's shape, float64, on the CPU. Zero for what no logit sees.
@@ -34,27 +39,35 @@ def squared_gradients(
     parameters = {name: p.detach() for name, p in module.named_parameters() if name in wanted}
     rest = {name: p.detach() for name, p in module.named_parameters() if name not in wanted}
     rest |= {name: buffer.detach() for name, buffer in module.named_buffers()}
-    totals = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in parameters.items()}
+    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
     side = max(1, MEMORY // max(1, 4 * sum(p.numel() for p in parameters.values())))
 
     def likelihood(own: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(module, (own, rest), (sample[None],))
+        logits = project(functional_call(module, (own, rest), (sample[None],)))
         chosen: Tensor = logits.float().log_softmax(1)[0].gather(0, label[None])[0]
         return chosen
 
+    together = True
     many = vmap(grad(likelihood), in_dims=(None, 0, 0))
     for inputs in batches:
         with torch.no_grad():
-            drawn = labels(module(inputs).float())
+            drawn = labels(project(module(inputs)).float())
         for start in range(0, len(inputs), side):
             part = slice(start, start + side)
-            try:
-                with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be vectorised
-                    slopes = many(parameters, inputs[part], drawn[part])
-            except RuntimeError:  # operations that cannot be vectorised: one sample at a time
-                pairs = zip(inputs[part], drawn[part], strict=True)
-                each = [grad(likelihood)(parameters, sample, label) for sample, label in pairs]
-                slopes = {name: torch.stack([one[name] for one in each]) for name in parameters}
-            for name, slope in slopes.items():
-                totals[name] += slope.double().square().sum(0).cpu()
-    return totals
+            slopes = None
+            if side > 1 and together:
+                try:
+                    with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be vectorised
+                        slopes = many(parameters, inputs[part], drawn[part])
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError:  # operations that cannot be vectorised
+                    together = False
+            if slopes is not None:
+                for name, slope in slopes.items():
+                    totals[name] += slope.square().sum(0)
+                continue
+            for sample, label in zip(inputs[part], drawn[part], strict=True):
+                for name, slope in grad(likelihood)(parameters, sample, label).items():
+                    totals[name].addcmul_(slope, slope)
+    return {name: total.double().cpu() for name, total in totals.items()}

@@ -201,11 +201,18 @@ class Problem(Protocol):
     def mean(self, indices: Sequence[int]) -> Recipe:
         """The uniform average of some models of the pool."""
 
-    def weights(self, strategy: MixStrategy, combine: Callable[[str, list[Tensor], Tensor | None], Tensor]) -> Weights:
+    def weights(
+        self,
+        strategy: MixStrategy,
+        combine: Callable[[str, list[Tensor], Tensor | None], Tensor],
+        *,
+        base: bool = True,
+    ) -> Weights:
         """A merge that no recipe can express.
 
         ``combine`` takes a tensor's name, it in every model of the pool and in the base (None without one), all
-        float64, and returns the merged one. Integer tensors and frozen components come from the first model.
+        float64, and returns the merged one. ``base=False``: the base is no ingredient, and None. Integer tensors and
+        frozen components come from the first model.
         """
 
     def evaluate(self, merged: Merge) -> Outcome:
@@ -293,6 +300,8 @@ class MixStrategy(Plugin):
     needs: ClassVar[frozenset[str]] = frozenset()
     min_models: ClassVar[int] = 1
     gives: ClassVar[str] = "recipe"
+    ranks: ClassVar[bool] = True
+    """Whether it scores every single model, where it needs an objective."""
 
     def parts(self) -> tuple[MixStrategy, ...]:
         """The strategies that are its options, such as the one that it works on top of."""

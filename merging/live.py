@@ -156,6 +156,13 @@ class LiveModel:
         """Where a component lies in the flat buffer."""
         return self._slices[column]
 
+    def open_to_autograd(self) -> None:
+        """Every parameter takes gradients, also where the module came with some of them frozen; none is kept."""
+        for parameter in self.parameters.values():
+            if isinstance(parameter, nn.Parameter):
+                parameter.requires_grad_()
+        self.module.zero_grad(set_to_none=True)
+
     def mixed(self) -> None:
         """Says that the flat buffer was written from outside: the module then runs with these weights."""
         self._at_rest = None

@@ -190,10 +190,12 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
     for name in [name for name in declared if declared[name].plugin is not None]:
         inner = values.get(name)
         own = deeper.pop(name, {})
+        if inner is None and "name" in own:  # a table in a file, taken apart
+            inner = own.pop("name")
         if isinstance(inner, Mapping):
             own = {key: value for key, value in inner.items() if key != "name"} | own
             inner = str(inner.get("name"))
-        if own and not isinstance(inner, str):
+        if own and (not isinstance(inner, str) or inner.lower() == "none"):
             raise OptionError(
                 f"option '{name}.{next(iter(own))}' of '{plugin.name}' belongs to no plug-in: say {name}=…"
             )

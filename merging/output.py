@@ -56,7 +56,12 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
             f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another --output"
         )
     for path in inputs:
-        if path.resolve().parent == folder.resolve() and _is_ours(path.name):
+        below = (
+            path.resolve().relative_to(folder.resolve()).parts
+            if path.resolve().is_relative_to(folder.resolve())
+            else ()
+        )
+        if below and _is_ours(below[0]):
             raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
     parent = folder
     while not parent.exists():
@@ -127,15 +132,21 @@ def writing(folder: Path) -> Iterator[Path]:
         yield aside
         new = {file.name for file in aside.iterdir()}
         old = _earlier(folder) | {file.name for file in folder.iterdir() if _is_ours(file.name)} - {journal.FILE}
+        own = {f"{MEMBERS}/{path.name}" for path in (aside / MEMBERS).glob("*")}
+        written = _members(folder)
+        stale = written - own
+        for name in sorted(own - written):
+            if (folder / name).exists():
+                raise FolderError(f"{folder / name} was not written by a run and is not overwritten; move it away")
         for name in sorted(new - {REPORT}) + [REPORT] * (REPORT in new):
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            os.replace(aside / name, folder / name)
-        for name in old - new:
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
+            for path in sorted((aside / name).iterdir()) if (aside / name).is_dir() else [aside / name]:
+                _take_place(path, folder / path.relative_to(aside), aside)
+        for name in old - new - {MEMBERS}:
+            (folder / name).unlink(missing_ok=True)
+        for name in stale:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or holds what no run wrote
+            (folder / MEMBERS).rmdir()
     except MergingError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
@@ -146,6 +157,24 @@ def writing(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(new: Path, target: Path, aside: Path) -> None:
+    """Renames into place; a folder that was there is moved aside first, to be removed with it."""
+    target.parent.mkdir(exist_ok=True)
+    if target.is_dir():
+        os.replace(target, aside / f".old-{target.name}")
+    os.replace(new, target)
+
+
+def _members(folder: Path) -> set[str]:
+    """Folders of the members of an ensemble that an earlier run has written."""
+    try:
+        entries = json.loads((folder / ENSEMBLE).read_bytes())["members"]
+        found = {str(entry["folder"]) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in found if Path(name).parent == Path(MEMBERS) and (folder / name).is_dir()}
 
 
 def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:

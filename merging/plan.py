@@ -49,10 +49,13 @@ class Plan:
     tests: bool
     certify_split: float | None
     recalibrate: bool
+    notes: tuple[str, ...] = ()
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """What must be the same for a run to be resumed: all but how long it may go on."""
         splits = {} if self.task is None else {HELD_OUT: self.task.held_out, **self.task.tests}
+        if self.task is not None and self.task.train is not None:
+            splits["train"] = self.task.train
         if self.task is not None and self.task.certify is not None:
             splits[CERTIFY] = self.task.certify
         plugins: dict[str, Plugin] = {
@@ -114,7 +117,7 @@ def plan(
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    ranks = (task is not None and (baselines or certify_split is not None)) or "objective" in strategy.requires()
+    ranks = (task is not None and (baselines or certify_split is not None)) or _ranks(strategy)
     _check_numbers(seed, budget, max_evaluations, len(pool), ranks)
     _check_needs(strategy, pool, task)
     task = _divided(task, certify_split, seed)
@@ -133,7 +136,7 @@ def plan(
     return Plan(
         pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
         budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
-        _recalibrates(recalibrate, task, pool),
+        *_recalibrates(recalibrate, task, pool),
     )  # fmt: skip
 
 
@@ -164,8 +167,10 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     return task.certified(share, seed)
 
 
-def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> bool:
+def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tuple[bool, tuple[str, ...]]:
     """Whether BatchNorm statistics of averages are measured again: where there are any, and data to measure them on.
+
+    Returns that, and what is to be said of it.
 
     Raises:
         RequirementError: it is asked for, and there is no training data.
@@ -175,7 +180,9 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> bo
         raise RequirementError(
             "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train"
         )
-    return wanted is not False and trained and any(name.endswith(".running_mean") for name in pool.tensors)
+    there = any(name.endswith(".running_mean") for name in pool.tensors)
+    notes = () if there or not wanted else ("nothing to recalibrate: the models have no BatchNorm statistics",)
+    return wanted is not False and trained and there, notes
 
 
 def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:
@@ -217,12 +224,22 @@ def _check_numbers(seed: int, budget: int | None, limit: int | None, models: int
         raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow {models}")
 
 
+def _ranks(strategy: MixStrategy) -> bool:
+    """Whether it, or a part of it, scores every single model."""
+    return (strategy.ranks and "objective" in strategy.needs) or any(_ranks(part) for part in strategy.parts())
+
+
 def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
     """Everything a strategy declares, checked before any work."""
     if len(pool) < strategy.fewest():
         raise RequirementError(
             f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
         )
+    for part in strategy.parts():
+        if part.gives == "ensemble":
+            raise RequirementError(
+                f"strategy '{strategy.name}' works on single models, but its part '{part.name}' gives an ensemble"
+            )
     there = {"base": pool.base is not None, "unlabelled": False}
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None

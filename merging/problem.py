@@ -84,11 +84,11 @@ class MergeProblem:
         """The uniform average of some models."""
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
 
-    def weights(self, strategy: MixStrategy, combine: Combine) -> Weights:
+    def weights(self, strategy: MixStrategy, combine: Combine, *, base: bool = True) -> Weights:
         """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
-        computed = Computed(self.pool, self.partition, combine)
-        base = (self.pool.base_ingredient,) if self.pool.base else ()
-        rows = (*self.pool.ingredients, *base)
+        computed = Computed(self.pool, self.partition, combine, base=base)
+        last = (self.pool.base_ingredient,) if self.pool.base and base else ()
+        rows = (*self.pool.ingredients, *last)
         if self._evaluator is None:
             return Weights(computed, rows, strategy.name, strategy.options(), "")
         tensors = dict(computed)

@@ -7,7 +7,7 @@ training data shows, in one pass, as exact means over its batches.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -31,28 +31,48 @@ def statistics_of(module: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}.{kind}" for name in batch_norms(module) for kind in ("running_mean", "running_var"))
 
 
-def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measures the statistics of every BatchNorm layer anew, in place; all else stays in evaluation mode.
+def recalibrate(module: nn.Module, batches: Iterable[Tensor], only: Collection[str] | None = None) -> frozenset[str]:
+    """Measures the statistics of BatchNorm layers anew, in place; all else stays in evaluation mode.
 
     Args:
         module: its weights as they are.
-        batches: model inputs, of equal size for exact means.
+        batches: model inputs, of equal size, because every batch counts the same.
+        only: names of statistics (see :func:`statistics_of`) of the layers to measure; None: of all.
+
+    Returns:
+        Names of the statistics that were measured; a layer that the forward pass never reaches keeps its own.
     """
-    layers = list(batch_norms(module).values())
-    before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
-    for layer in layers:
+    layers = {
+        name: layer for name, layer in batch_norms(module).items() if only is None or f"{name}.running_mean" in only
+    }
+    before = {name: (layer.momentum, layer.num_batches_tracked, _kept(layer)) for name, layer in layers.items()}
+    for layer in layers.values():
         layer.num_batches_tracked = torch.tensor(0)  # a count of its own: the model's belongs to an ingredient
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average, not an exponential one
         layer.train()
+    reached: set[str] = set()
     try:
         with torch.no_grad():
             for inputs in batches:
                 module(inputs)
     finally:
-        for layer, (momentum, tracked) in zip(layers, before, strict=True):
+        for name, layer in layers.items():
+            momentum, tracked, kept = before[name]
+            if layer.num_batches_tracked is not None and int(layer.num_batches_tracked) > 0:
+                reached |= {f"{name}.running_mean", f"{name}.running_var"}
+            else:
+                for buffer, values in zip((layer.running_mean, layer.running_var), kept, strict=True):
+                    if buffer is not None and values is not None:
+                        buffer.copy_(values)
             layer.momentum, layer.num_batches_tracked = momentum, tracked
             layer.eval()
+    return frozenset(reached)
+
+
+def _kept(layer: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
+    mean, var = layer.running_mean, layer.running_var
+    return (None if mean is None else mean.clone(), None if var is None else var.clone())
 
 
 @contextlib.contextmanager

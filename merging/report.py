@@ -94,6 +94,7 @@ class Report:
     notes: tuple[str, ...] = ()
     certificate: Certificate | None = None
     inference_cost: int = 1
+    ensemble: bool = False
 
     @property
     def merged(self) -> Row | None:

@@ -266,7 +266,7 @@ class _Run:
             self.evaluator = Evaluator(
                 made.live, made.task, made.objective, made.numerics, journal,
                 limit=made.max_evaluations, should_stop=should_stop, exact_savings=exact_savings,
-                measure_again=made.recalibrate,
+                measure_again=made.recalibrate, progress=progress,
                 cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
             )  # fmt: skip
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
@@ -400,6 +400,7 @@ class _Run:
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
             content_hash=digest, rows=rows, paired=paired, decisions=tuple(self.decisions),
             notes=self._notes(names), certificate=self.certificate, inference_cost=_cost(merged),
+            ensemble=isinstance(merged, Ensemble),
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
@@ -411,7 +412,7 @@ class _Run:
             if outcome is not None:
                 tests[split] = outcome.score if outcome.correct is None else outcome.accuracy
         shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
-        names = () if isinstance(merged, Weights) else merged.names
+        names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Row(
             name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
@@ -419,7 +420,7 @@ class _Run:
 
     def _notes(self, ingredients: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
-        notes = [*made.partition.notes]
+        notes = [*made.partition.notes, *made.notes]
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
@@ -434,17 +435,20 @@ class _Run:
                 "model_0 of the model-soups release is the linear-probe initialisation, not a fine-tuned model"
             )
         norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
-        named = ", ".join(norms[:4]) + (", …" if len(norms) > 4 else "")
-        layers = f"{len(norms)} layer{'s' if len(norms) > 1 else ''} ({named})"
-        if norms and len(ingredients) > 1 and made.recalibrate and made.task is not None and made.task.train:
-            from merging.recalibration import SAMPLES
-
-            samples = min(SAMPLES, len(made.task.train))
-            notes.append(f"BatchNorm statistics of {layers} were measured again on {samples:,} training samples")
-        elif norms and len(ingredients) > 1:
+        measured = self.evaluator.statistics if self.evaluator is not None else frozenset[str]()
+        fresh = [name for name in norms if f"{name}.running_mean" in measured]
+        rest = [name for name in norms if name not in fresh]
+        if fresh and len(ingredients) > 1 and self.evaluator is not None:
             notes.append(
-                f"BatchNorm statistics of {layers} were averaged, not measured again on data: scores may suffer; "
-                "give training data ([task] train) for that"
+                f"BatchNorm statistics of {_layers(fresh)} were measured again on {self.evaluator.calibrating:,} "
+                "training samples"
+            )
+        if rest and len(ingredients) > 1:
+            trained = made.task is not None and made.task.train is not None
+            way = "" if trained else "; give training data ([task] train) for that"
+            notes.append(
+                f"BatchNorm statistics of {_layers(rest)} were averaged, not measured again on data: scores may "
+                f"suffer{way}"
             )
         if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:
             notes.append(
@@ -453,6 +457,11 @@ class _Run:
         if made.task is not None and made.task.certify is not None and self.certificate is None:
             notes.append("not certified: the run ended before, or there was no merge to compare with a single model")
         return tuple(notes)
+
+
+def _layers(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
 
 
 def _cost(merged: Merge) -> int:

@@ -33,12 +33,13 @@ class Fisher(MixStrategy):
     )
     limits: ClassVar[str] = (
         "Memory for one Fisher per model, in float32. The uniform soup is the case of equal F; models of one task "
-        "have similar ones. Where F is below the floor the average is uniform. Costs 4 forward passes a sample and "
-        "model; a coefficient search one evaluation a draw, and its gain is as lucky as any selection's."
+        "have similar ones. Where F is below the floor the coefficients alone decide. Costs 4 forward passes a sample "
+        "and model; a coefficient search one evaluation a draw, and its gain is as lucky as any selection's."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"model", "per_sample_gradients"})
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
+    ranks: ClassVar[bool] = False
 
     samples: int = option(4096, "samples per model (at most the data's)", low=1)
     data: str = option(
@@ -103,4 +104,4 @@ class Fisher(MixStrategy):
                 merged += (weight / total) * (model - models[0])
             return merged
 
-        return problem.weights(self, combine)
+        return problem.weights(self, combine, base=False)

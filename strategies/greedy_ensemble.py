@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
+from merging.errors import OptionError
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
 from merging.recipe import Ensemble
@@ -37,8 +38,14 @@ class GreedyEnsemble(MixStrategy):
     )
     replacement: bool = option(False, "a model may be added again, and then counts twice (with order=best)")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.replacement and self.order == "sorted":
+            raise OptionError("option 'replacement' of 'greedy-ensemble' goes with order=best, not with order=sorted")
+
     def mix(self, problem: Problem) -> Ensemble:
         """Forward selection; ties go to the earlier model in the ranking."""
+        problem.progress.stage("outputs of the models", len(problem.pool))
         outputs = [self._output(problem, index) for index in range(len(problem.pool))]
         ranking = problem.rank()
         order = [index for index, _ in ranking]
@@ -68,6 +75,7 @@ class GreedyEnsemble(MixStrategy):
 
     def _output(self, problem: Problem, index: int) -> Tensor:
         logits = problem.logits(problem.single(index))
+        problem.progress.advance()
         return logits if self.average == "logits" else logits.softmax(1)
 
     def _score(self, problem: Problem, total: Tensor, members: int) -> float:

@@ -48,6 +48,7 @@ class Learned(MixStrategy):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients"})
     min_models: ClassVar[int] = 2
+    ranks: ClassVar[bool] = False
 
     coefficients: str = option("convex", "softmax over the models, or affine", choices=("convex", "affine"))
     epochs: int | None = option(
@@ -87,12 +88,13 @@ class Learned(MixStrategy):
         moved.requires_grad_()
         sharpness = torch.tensor(math.log(scale), dtype=torch.float64, requires_grad=True)
         rate = self.rate if self.rate is not None else 0.05 if convex else 0.01
-        epochs = self._epochs(problem)
-        steps = epochs * math.ceil(len(problem.labels()) / self.batch)
+        epochs, count = self._epochs(problem), len(problem.labels())
+        each = math.ceil(count / self.batch)  # batches of one size, for no last one of a single sample
+        steps = epochs * each
         optimizer = torch.optim.AdamW([moved, sharpness], lr=rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(epochs):
-            for batch in problem.batches("held-out", problem.generator, self.batch):
+            for batch in problem.batches("held-out", problem.generator, math.ceil(count / each)):
                 table = self._table(moved)
                 _, slopes, slope = blend.gradient(table.detach().numpy(), batch, float(sharpness.detach().exp()))
                 optimizer.zero_grad()

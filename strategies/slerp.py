@@ -47,7 +47,7 @@ class Slerp(MixStrategy):
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
-        return problem.weights(self, self._combine)
+        return problem.weights(self, self._combine, base=False)
 
     def _combine(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
         del name, base

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from merging.errors import RequirementError
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
 from merging.recipe import Recipe
@@ -34,11 +33,11 @@ class Swa(MixStrategy):
     every: int = option(1, "take every so many-th checkpoint from there", low=1)
     last: int | None = option(None, "take only so many of the latest of these; none: all", low=1)
 
+    def fewest(self) -> int:
+        """One more than are left out."""
+        return self.start + 1
+
     def mix(self, problem: Problem) -> Recipe:
         """The recipe of that mean."""
-        chosen = list(range(len(problem.pool)))[self.start :: self.every][-(self.last or 0) :]
-        if not chosen:
-            raise RequirementError(
-                f"swa leaves out the first {self.start} of {len(problem.pool)} checkpoints: none is left"
-            )
-        return problem.mean(chosen)
+        chosen = list(range(len(problem.pool)))[self.start :: self.every]
+        return problem.mean(chosen[-(self.last or 0) :])

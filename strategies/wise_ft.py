@@ -34,6 +34,7 @@ class WiseFt(MixStrategy):
         "does not show what a smaller α brings. Costs what the inner strategy costs, and a sweep an evaluation a step."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
+    ranks: ClassVar[bool] = False
 
     alpha: float | None = option(0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0)
     steps: int = option(10, "a sweep scores α = 0, 1/steps, …, 1", low=1)
@@ -51,16 +52,17 @@ class WiseFt(MixStrategy):
         if self.alpha is not None:
             return self._point(problem, tuned, self.alpha)
         problem.progress.stage("sweep from the base", self.steps + 1)
-        points: list[tuple[float, Recipe | Weights]] = []
+        best: tuple[float, Recipe | Weights] | None = None
         for step in range(self.steps + 1):
             merged = self._point(problem, tuned, step / self.steps)
             outcome = problem.evaluate(merged)
-            points.append((outcome.score, merged))
+            if best is None or outcome.score > best[0]:
+                best = (outcome.score, merged)
             problem.decide(alpha=step / self.steps, score=outcome.score)
             if isinstance(merged, Recipe):
                 problem.keep(merged, outcome)
             problem.progress.advance()
-        return max(points, key=lambda point: point[0])[1]
+        return tuned if best is None else best[1]
 
     def _point(self, problem: Problem, tuned: Recipe | Weights, alpha: float) -> Recipe | Weights:
         if isinstance(tuned, Recipe):

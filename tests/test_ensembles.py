@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,11 @@ def selected(given: list[Tensor], labels: Tensor, *, replacement: bool, one_pass
         chosen.append(best)
 
 
+def test_replacement_goes_with_the_best_order() -> None:
+    with pytest.raises(OptionError, match="goes with order=best"):
+        GreedyEnsemble(order="sorted", replacement=True)
+
+
 @pytest.mark.parametrize(("order", "replacement"), [("best", False), ("best", True), ("sorted", False)])
 def test_greedy_selection(pool: ModelPool, order: str, replacement: bool) -> None:
     problem, data = tiny_problem(pool), tiny_task().held_out
@@ -147,11 +154,54 @@ def test_a_run_writes_the_members(merge: Merge, tiny: list[str]) -> None:
 
 
 def test_an_ensemble_resumes_with_the_same_result(merge: Merge, tiny: list[str]) -> None:
-    assert merge(*tiny, "--strategy", "greedy-ensemble", "--output", "whole").code == 0
-    assert merge(*tiny, "--strategy", "greedy-ensemble", "--max-evaluations", "6", "--output", "cut").code == 0
-    ran = merge("run", "--resume", "cut", "--max-evaluations", "100", "--trust-code")
+    for strategy in ("ensemble", "greedy-ensemble"):
+        words = (*tiny, "--strategy", strategy, "--output")
+        assert merge(*words, f"{strategy}-whole").code == 0
+        # After the baselines (five models, the uniform soup, four averages), among or after the members' own outputs.
+        assert merge(*words, f"{strategy}-cut", "--max-evaluations", "10").code == 0
+        ran = merge("run", "--resume", f"{strategy}-cut", "--max-evaluations", "100", "--trust-code")
+        assert ran.code == 0, ran.err
+        cut, whole = (Path(f"{strategy}-{kind}/ensemble.json").read_text() for kind in ("cut", "whole"))
+        assert cut == whole
+
+
+def test_what_a_run_did_not_write_stays(merge: Merge, tiny: list[str]) -> None:
+    """An earlier ensemble's members are replaced; a user's own files among them are not, and no input ever is."""
+    assert merge(*tiny, "--strategy", "ensemble", "--output", "out").code == 0
+    Path("out/members/notes.txt").write_text("mine")
+    member = next(Path("out/members").glob("*/model.safetensors"))
+    ran = merge("run", "--strategy", "uniform", "--models", member, "--output", "out", "--overwrite")
+    assert ran.code == 2
+    assert "would be overwritten" in ran.err
+    assert member.exists()
+    assert merge(*tiny, "--strategy", "greedy-ensemble", "--output", "out", "--overwrite").code == 0
+    names = {entry["folder"].split("/")[1] for entry in json.loads(Path("out/ensemble.json").read_text())["members"]}
+    assert {path.name for path in Path("out/members").iterdir()} == names | {"notes.txt"}
+    assert merge(*tiny, "--strategy", "uniform", "--output", "out", "--overwrite").code == 0
+    assert [path.name for path in Path("out/members").iterdir()] == ["notes.txt"]
+    Path("out/members/1").mkdir()
+    Path("out/members/1/mine.txt").write_text("mine")
+    ran = merge(*tiny, "--strategy", "ensemble", "--output", "out", "--overwrite")
+    assert ran.code == 2
+    assert "was not written by a run" in ran.err
+    assert Path("out/members/1/mine.txt").read_text() == "mine"
+    assert not Path("out/ensemble.json").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--format", "pt"), ("--max-shard-size", "300B")])
+def test_the_card_of_an_ensemble_loads_a_member(merge: Merge, tiny: list[str], flags: tuple[str, ...]) -> None:
+    """One model: an ensemble of one is still written as one."""
+    one = [word.replace("model_*", "model_0") for word in tiny]
+    ran = merge(*one, "--strategy", "greedy-ensemble", "--no-baselines", *flags, "--output", "out")
     assert ran.code == 0, ran.err
-    assert Path("cut/ensemble.json").read_text() == Path("whole/ensemble.json").read_text()
+    assert "The ensemble: 1 model in out/members" in ran.out
+    card = Path("out/README.md").read_text()
+    program = (
+        card.partition("```python\n")[2].partition("```")[0].replace("model.load_state_dict(state, strict=True)", "")
+    )
+    check = "assert set(state) == {'fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias', 'unused', 'steps'}, set(state)"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], cwd="out", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_ensemble_is_no_state_dict(pool: ModelPool) -> None:
@@ -192,6 +242,8 @@ def test_wise_ft_on_greedy_and_on_weights(pool: ModelPool) -> None:
     assert torch.allclose(weights.tensors["fc1.weight"], 0.75 * base + 0.25 * whole, atol=1e-6)
     with pytest.raises(RequirementError, match="gives an ensemble"):
         WiseFt(inner=OutputEnsemble()).mix(tiny_problem(pool))
+    with pytest.raises(RequirementError, match="its part 'ensemble' gives an ensemble"):  # before any work
+        merging.merge(pool, WiseFt(inner=OutputEnsemble()), task=tiny_task())
 
 
 def test_a_sweep_reports_every_point_and_takes_the_best(pool: ModelPool) -> None:
@@ -230,8 +282,12 @@ def test_inner_strategies_from_names() -> None:
     deep = build(WiseFt, {"inner": "wise-ft", "inner.inner": "greedy", "inner.inner.orders": 5}, nested)
     assert deep.inner == WiseFt(inner=Greedy(orders=5))
     assert build(WiseFt, {"inner": "none"}, nested) == WiseFt()
-    with pytest.raises(OptionError, match=r"inner\.order.*belongs to no plug-in"):
-        build(WiseFt, {"inner.order": "random"}, nested)
+    assert build(WiseFt, {"inner.name": "greedy", "inner.order": "random"}, nested) == WiseFt(
+        inner=Greedy(order="random")
+    )
+    for inner in ({}, {"inner": "none"}):
+        with pytest.raises(OptionError, match=r"inner\.order.*belongs to no plug-in"):
+            build(WiseFt, {**inner, "inner.order": "random"}, nested)
     with pytest.raises(UnknownNameError, match="did you mean 'order'"):
         build(WiseFt, {"inner": "greedy", "inner.oder": "random"}, nested)
     with pytest.raises(UnknownNameError, match=r"alpha\.x"):
@@ -268,8 +324,8 @@ def test_swa_is_the_running_mean(pool: ModelPool) -> None:
     for count, checkpoint in enumerate(pool.checkpoints[2:]):
         running += (checkpoint.read("fc1.weight").double() - running) / (count + 1)  # Izmailov et al. 2018, Algorithm 1
     assert torch.allclose(merged, running, atol=1e-7)
-    with pytest.raises(MergingError, match="none is left"):
-        Swa(start=5).mix(problem)
+    with pytest.raises(MergingError, match="needs at least 6 models"):
+        merging.merge(pool, Swa(start=5))
 
 
 def test_task_arithmetic_and_wise_ft_agree(pool: ModelPool) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import merging
 from merging.arithmetic import materialise
+from merging.errors import Stopped
 from merging.evaluator import Evaluator
 from merging.fisher import squared_gradients
 from merging.partitioners.whole import Whole
@@ -71,7 +72,87 @@ def test_coefficient_gradients_are_those_of_autograd(pool: ModelPool) -> None:
     assert not slopes[:, [c for c in range(len(problem.partition)) if c not in problem.partition.active]].any()
 
 
+def test_frozen_parameters_and_layouts_have_the_same_gradient(pool: ModelPool) -> None:
+    """A module that came with gradients turned off is learned through like any other."""
+    own = tiny_task()
+
+    def frozen(pool: ModelPool) -> nn.Module:
+        del pool
+        return TinyNet().requires_grad_(False)
+
+    task = merging.Task(own.name, frozen, own.held_out, train=own.train)
+    found = []
+    for problem in (tiny_problem(pool), tiny_problem(pool, task=task)):
+        batch = (own.held_out.inputs[:20], own.held_out.labels[:20])
+        table = np.full((2, len(problem.partition)), 0.5)
+        found.append(problem.blend([problem.single(0), problem.single(1)]).gradient(table, batch)[1])
+    assert np.array_equal(found[0], found[1])
+    assert found[0].any()
+
+
+def test_a_convolution_s_gradient_in_channels_last(tmp_path: Path) -> None:
+    """Filters lie permuted in the buffer; so must their gradients. Against finite differences in float64."""
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).relu()).mean((2, 3))
+
+    states = []
+    for number in range(2):
+        torch.manual_seed(number)
+        states.append(Small().state_dict())
+        torch.save(states[-1], tmp_path / f"m{number}.pt")
+    data = merging.Split.of(torch.randn(12, 3, 7, 7), torch.arange(12) % 5)
+    problem = tiny_problem(ModelPool.open([tmp_path]), task=merging.Task("conv", lambda pool: Small(), data))
+    assert problem.evaluator.numerics.layout == "channels_last"
+    table = np.array([[0.7] * len(problem.partition), [0.4] * len(problem.partition)])
+    _, slopes, _ = problem.blend([problem.single(0), problem.single(1)]).gradient(table, (data.inputs, data.labels))
+
+    def loss(given: np.ndarray) -> float:
+        module = Small().double()
+        columns = {name: c for c, component in enumerate(problem.partition.components) for name in component.tensors}
+        mixed = {n: sum(given[k, columns[n]] * states[k][n].double() for k in range(2)) for n in states[0]}
+        with torch.no_grad():
+            return float(cross_entropy(functional_call(module, mixed, (data.inputs.double(),)), data.labels))
+
+    for place in np.ndindex(table.shape):
+        step = np.zeros_like(table)
+        step[place] = 1e-5
+        assert slopes[place] == pytest.approx((loss(table + step) - loss(table - step)) / 2e-5, rel=1e-3, abs=1e-6)
+
+
+def test_a_set_s_own_classes_are_learned_and_measured(pool: ModelPool) -> None:
+    """Held-out data whose two classes are outputs 2, and 0 or 1 of the model."""
+    own = tiny_task()
+    labels = torch.tensor([1, 1, 0])[own.held_out.labels]
+    held_out = merging.Split.of(own.held_out.inputs, labels, [[2], [0, 1]])
+    problem = tiny_problem(pool, task=merging.Task("two", own.build, held_out))
+    soup = problem.mean(range(5))
+    assert problem.logits(soup).shape == (120, 2)
+    assert problem.score(problem.logits(soup)) == problem.evaluate(soup).score
+    found = problem.squared_gradients(problem.single(0), "held-out", 120, sampled=False)
+    module = TinyNet().double()
+    module.load_state_dict(
+        {n: t.double() if t.is_floating_point() else t for n, t in pool.checkpoints[0].load().items()}
+    )
+    total = torch.zeros(3, 8, dtype=torch.float64)
+    for sample, label in zip(held_out.inputs, labels, strict=True):
+        logits = held_out.project(module(sample[None].double()))
+        total += torch.autograd.grad(cross_entropy(logits, label[None]), module.fc2.weight)[0].square()
+    assert torch.allclose(found["fc2.weight"], total / 120, rtol=1e-3)
+    Learned(epochs=1).mix(problem)
+
+
 def test_blends_are_counted_and_can_be_stopped(pool: ModelPool) -> None:
+    problem = tiny_problem(pool)
+    problem.evaluator.should_stop = lambda: problem.evaluator.total.forward_equivalents > 4
+    with pytest.raises(Stopped):
+        Learned(epochs=9).mix(problem)
+    assert problem.evaluator.total.forward_equivalents < 9
     problem = tiny_problem(pool)
     before = problem.evaluator.total.forward_equivalents
     Learned(epochs=2).mix(problem)

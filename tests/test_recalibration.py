@@ -123,7 +123,8 @@ def test_an_average_is_as_good_as_its_models_again(folder: Path, tmp_path: Path)
     assert any("averaged, not measured again on data" in note for note in stale.report.notes)
     fresh = merging.merge(pool, Uniform(), task=task(folder), output=tmp_path / "out", baselines=False)
     assert abs(fresh.report.rows[-1].held_out - single) < 0.02
-    assert any("19 layers" in note and "measured again on 511" in note for note in fresh.report.notes)
+    assert any("19 layers" in note and "measured again on 510" in note for note in fresh.report.notes)
+    assert fresh.report.rows[-1].forward_equivalents == pytest.approx(1 + 510 / 500), "measuring costs passes too"
     assert isinstance(fresh.merge, Recipe)
     assert set(fresh.merge.overrides) == set(statistics_of(ResNet20()))
     # what was written is what was scored, and comes back bit for bit
@@ -201,6 +202,14 @@ def test_statistics_are_exact_means_over_batches() -> None:
     assert torch.allclose(module[1].running_mean.double(), hidden.mean((0, 1)), atol=1e-6)
     assert torch.allclose(module[1].running_var.double(), hidden.var(1).mean(0), atol=1e-6)
     assert module[1].num_batches_tracked == 7
+    before = module[1].running_mean.clone()
+    aside = nn.ModuleDict({"used": module, "unused": nn.BatchNorm1d(3)})
+    aside.forward = aside["used"].forward  # type: ignore[method-assign]
+    aside["unused"].running_mean.fill_(5.0)
+    assert recalibrate(aside, iter(data)) == {"used.1.running_mean", "used.1.running_var"}
+    assert (aside["unused"].running_mean == 5.0).all(), "a layer that no pass reaches keeps its statistics"
+    assert torch.equal(module[1].running_mean, before)
+    assert recalibrate(module, iter(data), {"another.running_mean"}) == frozenset()
     assert module[1].momentum == 0.1
     assert not module[1].training
 
@@ -210,7 +219,9 @@ def test_models_without_batch_norm_are_left_alone(tmp_path: Path) -> None:
     result = merging.merge(pool, Uniform(), task=merging.testing.tiny_task(), recalibrate=True, baselines=False)
     assert isinstance(result.merge, Recipe)
     assert not result.merge.overrides
-    assert not any("BatchNorm" in note for note in result.report.notes)
+    assert any("nothing to recalibrate" in note for note in result.report.notes)
+    silent = merging.merge(pool, Uniform(), task=merging.testing.tiny_task(), baselines=False)
+    assert not any("BatchNorm" in note for note in silent.report.notes)
     without = merging.testing.tiny_task()
     none = Task("blobs", without.build, without.held_out)
     with pytest.raises(merging.MergingError, match=r"give \[task\] train"):

@@ -21,6 +21,7 @@ import torch
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from merging.errors import TaskError
 from merging.task import Split
 
 Images = NDArray[np.uint8]
@@ -86,6 +87,12 @@ def cached_images(
         fill(images)
         return Split.of(torch.from_numpy(images), torch.from_numpy(labels))
     try:
+        needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(aside).free
+        if needed > free:
+            raise TaskError(
+                f"{shape[0]:,} decoded images need {needed / 1e9:.1f} GB in {cache_folder()}, {free / 1e9:.1f} GB are "
+                "free; name another folder with MERGING_CACHE"
+            )
         images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         fill(images)
         split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
