@@ -296,7 +296,8 @@ class _Run:
             merged = self.best[0] if self.evaluator is None else self.evaluator.recalibrated(self.best[0])
             self.merges[asked.name] = (merged, self._meter(), self._since())
         else:
-            raise InterruptedRunError(f"{status} before any model was scored; there is nothing to save yet")
+            more = ", go on with --resume and a larger one" if status.startswith("--max") else ""
+            raise InterruptedRunError(f"{status} before the first result; there is nothing to save yet{more}")
         try:
             if status != "interrupted":
                 merged = self._certify(merged)
