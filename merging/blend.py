@@ -29,6 +29,7 @@ class Blend:
         rows: linear merges over its partition.
         batch_norm: BatchNorm layers use each batch's statistics, because averaged ones fit no mix.
         project: from the model's logits to those of the data's classes.
+        on_gradient: told the number of samples before each gradient; it counts, and may stop the run.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Blend:
         *,
         batch_norm: bool = False,
         project: Callable[[Tensor], Tensor] = lambda logits: logits,
+        on_gradient: Callable[[int], None] = lambda samples: None,
     ) -> None:
         self._live = live
+        self._on_gradient = on_gradient
         self._project = project
         self._batch_norm = batch_norm
         live.load(rows[0])  # integer tensors follow the first row
@@ -61,6 +64,7 @@ class Blend:
         Returns:
             The loss; its derivative by the coefficients, float64 of their shape; its derivative by the scale.
         """
+        self._on_gradient(len(batch[1]))
         live = self._live
         table = torch.from_numpy(coefficients).to(self._rows)
         for column, component in enumerate(live.partition.components):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.blend import Blend
+from merging.calibration import Calibration
 from merging.checkpoint import content_hash
 from merging.errors import Stopped, StrategyError
 from merging.fisher import squared_gradients
@@ -28,7 +29,6 @@ from merging.objectives.accuracy import top1
 from merging.outcome import Decision, Meter, Outcome
 from merging.passes import Contents, Passes
 from merging.progress import Silent
-from merging.recalibration import SAMPLES, recalibrate, statistics_of
 from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import CERTIFY, HELD_OUT, Task
 
@@ -87,13 +87,11 @@ class Evaluator:
         self._cache: dict[str, Outcome] = {}
         self._logits: dict[str, Tensor] = {}
         self._exact_savings = exact_savings
-        frozen = {name for c in live.partition.components if c.frozen for name in c.tensors}
-        self._statistics = frozenset(statistics_of(live.module)) - frozen if measure_again else frozenset[str]()
-        self._mark = f"recalibrated on {task.train.fingerprint}" if task.train is not None else "recalibrated"
-        self._measured_share = 0.0  # of a pass over the held-out data: what measuring statistics took last
         self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
+        self.calibration = Calibration(live, task, numerics, self._passes) if measure_again else None
         self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
         self._highest = -math.inf
+        self._measured_share = 0.0  # of a pass over the held-out data: what measuring statistics took last
         self._tests = False
         self._progress = progress or Silent()
 
@@ -118,8 +116,8 @@ class Evaluator:
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
         ends = [self._content(incumbent), self._content(candidate), mixing]
-        if self._statistics:
-            ends.append(self._mark)
+        if self.calibration is not None:
+            ends.append(self.calibration.mark)
         active = list(self.live.partition.active)
         columns = self.live.columns
 
@@ -133,7 +131,7 @@ class Evaluator:
 
             def content(name: str) -> Any:
                 column = columns[name]
-                if name in self._statistics:  # they depend on everything
+                if name in self.statistics:  # they depend on everything
                     return key
                 return [*ends, float(factors[column]).hex() if column in active else None]
 
@@ -283,7 +281,14 @@ class Evaluator:
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows that are mixed with coefficients to be learned; every gradient is counted."""
-        return _CountedBlend(self, rows, batch_norm=bool(self._statistics))
+
+        def count(samples: int) -> None:
+            self._check_limits(HELD_OUT)
+            self._pay(3.0 * samples / len(self.task.held_out))
+
+        return Blend(
+            self.live, rows, batch_norm=bool(self.statistics), project=self.task.held_out.project, on_gradient=count
+        )
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """A split's labels, int64 on the CPU."""
@@ -334,7 +339,7 @@ class Evaluator:
 
     def _averages(self, merged: Recipe | Weights) -> bool:
         """Whether its BatchNorm statistics are averages of several models' and are to be measured anew."""
-        if not self._statistics or self._statistics <= merged.measured:
+        if not self.statistics or self.statistics <= merged.measured:
             return False
         return isinstance(merged, Weights) or len(merged.names) > 1
 
@@ -346,26 +351,15 @@ class Evaluator:
 
     @property
     def statistics(self) -> frozenset[str]:
-        """Names of the BatchNorm statistics that are measured; of all that are kept until the first measurement."""
-        return self._statistics
+        """Names of the BatchNorm statistics that are measured again for averages."""
+        return self.calibration.statistics if self.calibration is not None else frozenset()
 
-    @property
-    def calibrating(self) -> int:
-        """On how many training samples they are measured: equal batches, so that each counts the same."""
-        count = min(SAMPLES, len(self.task.split("train")))
-        batches = -(-count // self.numerics.batch)
-        return count // batches * batches
+    def _mark(self) -> str:
+        return self.calibration.mark if self.calibration is not None else ""
 
     def _measure_statistics(self) -> None:
-        if not self._statistics:
-            return
-        feed, count = self._passes.feed("train"), self.calibrating
-        chosen = np.sort(np.random.default_rng(0).permutation(len(feed.labels))[:count])
-        order = torch.from_numpy(chosen).to(feed.labels.device)
-        size = count // -(-count // self.numerics.batch)
-        batches = (inputs for inputs, _ in self._passes.batches("train", order, size))
-        self._statistics &= recalibrate(self.live.module, batches, self._statistics)
-        self._measured_share = count / len(self.task.held_out)
+        if self.calibration is not None and self.calibration.statistics:
+            self._measured_share = self.calibration.measure()
 
     def recalibrated(self, merged: Merge) -> Merge:
         """The same merge with its BatchNorm statistics measured, as overrides; itself where there is nothing to do."""
@@ -379,7 +373,7 @@ class Evaluator:
             self._load(merged)
             self._pay(self._measured_share)
             state = self.live.module.state_dict()
-            found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._statistics)}
+            found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self.statistics)}
         found = {name: t.to(getattr(torch, self.live.pool.tensors[name][1])) for name, t in found.items()}
         if isinstance(merged, Recipe):
             return replace(merged, overrides={**merged.overrides, **found})
@@ -392,10 +386,10 @@ class Evaluator:
             pairs = zip(merged.members, merged.weights, strict=True)
             return ["ensemble", merged.average, [[self._content(member), weight.hex()] for member, weight in pairs]]
         if isinstance(merged, Weights):
-            return ["weights", merged.hash, *([self._mark] if self._averages(merged) else [])]
+            return ["weights", merged.hash, *([self._mark()] if self._averages(merged) else [])]
         # Integer tensors come from the first ingredient, whatever its coefficients are.
         what = [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
-        return [*what, self._mark] if self._averages(merged) else what
+        return [*what, self._mark()] if self._averages(merged) else what
 
     def _key(self, what: list[Any], split: str) -> str:
         numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY else {})
@@ -409,7 +403,7 @@ class Evaluator:
             return lambda name: self._content(merged)
         columns = [[(i.hash, c.hex()) for i, c in merged.terms(k)] for k in range(len(merged.partition))]
         where = {name: k for k, component in enumerate(merged.partition.components) for name in component.tensors}
-        first, special = merged.ingredients[0].hash, {*merged.overrides, *self._statistics}
+        first, special = merged.ingredients[0].hash, {*merged.overrides, *self.statistics}
         return lambda name: [columns[where[name]], first, self._content(merged) if name in special else None]
 
     def _through(self, key: str, split: str, measure: Callable[[], Outcome]) -> Outcome:
@@ -486,21 +480,6 @@ class Evaluator:
         except (TypeError, ValueError):
             raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
         return score if np.isfinite(score) else WORST
-
-
-class _CountedBlend(Blend):
-    """A blend whose gradients are paid for."""
-
-    def __init__(self, evaluator: Evaluator, rows: Sequence[Recipe], *, batch_norm: bool) -> None:
-        super().__init__(evaluator.live, rows, batch_norm=batch_norm, project=evaluator.task.held_out.project)
-        self._evaluator = evaluator
-
-    def gradient(
-        self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
-    ) -> tuple[float, NDArray[np.float64], float]:
-        self._evaluator._check_limits(HELD_OUT)
-        self._evaluator._pay(3.0 * len(batch[1]) / len(self._evaluator.task.held_out))
-        return super().gradient(coefficients, batch, scale)
 
 
 class _View:

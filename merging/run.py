@@ -439,10 +439,11 @@ class _Run:
         measured = self.evaluator.statistics if self.evaluator is not None else frozenset[str]()
         fresh = [name for name in norms if f"{name}.running_mean" in measured]
         rest = [name for name in norms if name not in fresh]
-        if fresh and len(ingredients) > 1 and self.evaluator is not None:
+        calibration = self.evaluator.calibration if self.evaluator is not None else None
+        if fresh and len(ingredients) > 1 and calibration is not None:
             notes.append(
-                f"BatchNorm statistics of {_layers(fresh)} were measured again on {self.evaluator.calibrating:,} "
-                "training samples"
+                f"BatchNorm statistics of {_layers(fresh)} were measured again on {calibration.samples:,} training "
+                "samples"
             )
         if rest and len(ingredients) > 1:
             trained = made.task is not None and made.task.train is not None

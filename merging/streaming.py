@@ -12,20 +12,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.checkpoint import Checkpoint, digest_head, has_only_finite
+from merging.checkpoint import Checkpoint, digest_head
 from merging.computed import Computed
-from merging.dtypes import NUMPY_FLOATS, is_floating, itemsize
+from merging.dtypes import itemsize
 from merging.errors import CheckpointError, RecipeError, Stopped
 from merging.interfaces import Progress
 from merging.machine import cores
 from merging.partition import TensorInfo
 from merging.pool import ModelPool
+from merging.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
 from merging.recipe import Ingredient, Recipe, Weights
 from merging.shards import ModelWriter
 
@@ -37,13 +38,6 @@ TASK = 1 << 19
 """Elements that a thread sums before it takes up something else."""
 _ALIGN, _MIB = 64, 1 << 20
 _own = threading.local()
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Raw: TypeAlias = NDArray[np.uint8]
-"""Bytes of a tensor's elements. What they mean is said by a dtype's name, so that torch is loaded only where NumPy does
-not know the dtype: loading it takes longer than merging small models."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +212,7 @@ class Inputs:
         """Raises CheckpointError where a checkpoint (by its number) holds NaN or infinite values in a piece."""
         dtype = self.checkpoints[0].tensors[piece.name][1]
         for index, part in parts.items():
-            if not _only_finite(part, dtype):
+            if not only_finite(part, dtype):
                 raise CheckpointError(
                     f"{self.checkpoints[index].path}: tensor '{piece.name}' holds NaN or infinite values; "
                     "leave this checkpoint out"
@@ -251,7 +245,7 @@ def _linear(
             seen = {row for row, c in zip(rows, table, strict=True) if c != 0.0 and summed}  # a NaN shows in the sum
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts) if row not in seen})
             if piece.name in recipe.overrides:
-                whole = _bytes_of(_in_dtype(recipe.overrides[piece.name], wanted))
+                whole = bytes_of(in_dtype(recipe.overrides[piece.name], wanted))
                 np.copyto(result, whole[piece.start * itemsize(wanted) : piece.stop * itemsize(wanted)])
             elif piece.name not in pool.mixable:
                 np.copyto(result, parts[rows[0]][place])
@@ -313,66 +307,16 @@ def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: st
             length = stop - start
             for number, (raw, coefficient) in enumerate(terms):
                 into = (scaled if number else sums)[:length]
-                _widen(raw[start * itemsize(given) : stop * itemsize(given)], given, into)
+                widen(raw[start * itemsize(given) : stop * itemsize(given)], given, into)
                 if shared is None:
                     np.multiply(into, coefficient, out=into)
                 if number:
                     np.add(sums[:length], into, out=sums[:length])
             if shared is not None:
                 np.multiply(sums[:length], shared, out=sums[:length])
-            _narrow(sums[:length], result[start * itemsize(wanted) : stop * itemsize(wanted)], wanted)
+            narrow(sums[:length], result[start * itemsize(wanted) : stop * itemsize(wanted)], wanted)
             finite = finite and math.isfinite(np.add.reduce(sums[:length]))
     return finite
-
-
-def _widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
-    """Elements of any floating-point dtype, in that of the sums."""
-    if dtype in NUMPY_FLOATS:
-        np.copyto(into, raw.view(dtype))
-    else:
-        import torch
-
-        torch.from_numpy(into).copy_(_tensor(raw, dtype))
-
-
-def _narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
-    """Sums, in any floating-point dtype, rounded as torch rounds."""
-    if dtype == "float16":  # by way of float32, as torch does
-        np.copyto(result.view(dtype), sums.astype(np.float32), casting="same_kind")
-    elif dtype in NUMPY_FLOATS:
-        np.copyto(result.view(dtype), sums, casting="same_kind")
-    else:
-        import torch
-
-        _tensor(result, dtype).copy_(torch.from_numpy(sums))
-
-
-def _tensor(raw: Raw, dtype: str) -> Tensor:
-    """The same bytes as a flat tensor."""
-    import torch
-
-    return torch.from_numpy(raw).view(getattr(torch, dtype))
-
-
-def _in_dtype(tensor: Tensor, dtype: str) -> Tensor:
-    import torch
-
-    return tensor.to(getattr(torch, dtype))
-
-
-def _bytes_of(tensor: Tensor) -> Raw:
-    """The same bytes as an array."""
-    import torch
-
-    raw: Raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return raw
-
-
-def _only_finite(raw: Raw, dtype: str) -> bool:
-    """Whether no element is NaN or infinite; integers have none."""
-    if not is_floating(dtype):
-        return True
-    return bool(np.isfinite(raw.view(dtype)).all()) if dtype in NUMPY_FLOATS else has_only_finite(_tensor(raw, dtype))
 
 
 def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> float | None:
@@ -406,10 +350,10 @@ def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWri
             shape, dtype = pool.tensors[piece.name]
             inputs.check(piece, {row: part[number] for row, part in enumerate(parts)})
             given = {
-                c: _tensor(part[number], dtype).view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)
+                c: as_tensor(part[number], dtype).view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)
             }
             made = computed.combine(piece.name, given) if computed is not None else merged.tensors[piece.name]
-            raw = _bytes_of(made.to(getattr(torch, writer.tensors[piece.name][1])))
+            raw = bytes_of(made.to(getattr(torch, writer.tensors[piece.name][1])))
             digest.update(digest_head(piece.name, writer.tensors[piece.name]))
             digest.update(raw.data)
             writer.write(piece.name, 0, raw)
