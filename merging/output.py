@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -174,7 +175,8 @@ def _members(folder: Path) -> set[str]:
         found = {str(entry["folder"]) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    return {name for name in found if Path(name).parent == Path(MEMBERS) and (folder / name).is_dir()}
+    # Only names that a run gives: these folders are removed, and the file may say anything.
+    return {name for name in found if re.fullmatch(rf"{MEMBERS}/\d+", name) and (folder / name).is_dir()}
 
 
 def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:

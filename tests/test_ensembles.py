@@ -179,6 +179,11 @@ def test_what_a_run_did_not_write_stays(merge: Merge, tiny: list[str]) -> None:
     assert {path.name for path in Path("out/members").iterdir()} == names | {"notes.txt"}
     assert merge(*tiny, "--strategy", "uniform", "--output", "out", "--overwrite").code == 0
     assert [path.name for path in Path("out/members").iterdir()] == ["notes.txt"]
+    for told in ("members/..", "members/../..", "../out", "/"):  # what is removed is never what a file says
+        Path("out/ensemble.json").write_text(json.dumps({"members": [{"folder": told}]}))
+        assert merge(*tiny, "--strategy", "uniform", "--output", "out", "--overwrite").code == 0
+        assert Path("out/model.safetensors").exists()
+        assert Path("out/members/notes.txt").read_text() == "mine"
     Path("out/members/1").mkdir()
     Path("out/members/1/mine.txt").write_text("mine")
     ran = merge(*tiny, "--strategy", "ensemble", "--output", "out", "--overwrite")

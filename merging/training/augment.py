@@ -64,7 +64,8 @@ def _change(name: str) -> Callable[[Image.Image], Image.Image]:
         policy: Any = makers.get(name.partition("-")[0], auto_augment_transform)(name, settings)
     except Exception as error:  # timm asserts what a policy's text may say
         raise OptionError(f"augmentation '{name}' is none of timm's policies ({error})") from None
-    return lambda image: policy(flip(_crop(image)))
+    # timm's policies are for colour images; grey ones are given back grey
+    return lambda image: policy(flip(_crop(image.convert("RGB")))).convert(image.mode)
 
 
 def _crop(image: Image.Image) -> Image.Image:

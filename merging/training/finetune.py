@@ -27,7 +27,7 @@ from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.task import Task
 from merging.training.hyperparameters import HyperParameters, Sweep
-from merging.training.trainer import accuracy, steps_of, train
+from merging.training.trainer import accuracy, check_names, steps_of, train
 
 BASE = "base.safetensors"
 RECORD = "finetune.json"
@@ -99,6 +99,7 @@ def finetune(
         raise RequirementError(f"search is '{search}'; it is random or optuna")
     if models < 1:
         raise RequirementError(f"{models} models make no pool; ask for at least 1")
+    check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = make_task()
     module, numerics, digest = _prepare(task, folder, base, linear_probe, seed, device, progress)
     facts = {"task": task.name, "base": digest, "seed": seed, "search": search, "sweep": _plain(sweep)}

@@ -108,6 +108,11 @@ class Sweep:
             build(HyperParameters, entry)
         return made
 
+    def values(self, name: str) -> list[Any]:
+        """Every value that a hyper-parameter, no range, may take in a run."""
+        common = self.space.get(name, ())
+        return [*(common if isinstance(common, tuple) else ()), *(own[name] for own in self.listed if name in own)]
+
     def settings(self, index: int, seed: int) -> dict[str, Any]:
         """The hyper-parameters of run ``index``: listed, or drawn; the same for the same seed, whatever else runs."""
         generator = np.random.default_rng([seed, index])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def train(
     """
     if task.train is None:
         raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+    check_names([settings.optimizer], [settings.augmentation])
     data, device = task.train, torch.device(numerics.device)
     size = min(settings.batch_size, len(data) - len(data) % 2)  # timm's mixup pairs samples
     steps = len(data) // size
@@ -143,11 +144,18 @@ def _classes(module: nn.Module, task: Task, device: torch.device) -> int:
     return int(logits.shape[1])
 
 
+def check_names(optimizers: Iterable[str], augmentations: Iterable[str]) -> None:
+    """Raises OptionError where timm has no such optimizer, or there is no such augmentation."""
+    known = [str(name) for name in importlib.import_module("timm.optim").list_optimizers()]
+    for name in optimizers:
+        if name not in known:
+            raise OptionError(str(unknown("optimizer of timm", name, known)))
+    for name in augmentations:
+        augmentation(name)
+
+
 def _optimizer(module: nn.Module, settings: HyperParameters, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     optim, schedulers = importlib.import_module("timm.optim"), importlib.import_module("timm.scheduler")
-    known = [str(name) for name in optim.list_optimizers()]
-    if settings.optimizer not in known:
-        raise OptionError(str(unknown("optimizer of timm", settings.optimizer, known)))
     optimizer: torch.optim.Optimizer = optim.create_optimizer_v2(
         module, settings.optimizer, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
