@@ -14,16 +14,16 @@ import click
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer or objective)."""
+    """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer, objective or regime)."""
     from merging.discovery import load_all
     from merging.errors import unknown
-    from merging.registry import KINDS
+    from merging.registry import PLUGINS
 
     for warning in load_all(plugin):
         click.echo(f"warning: {warning}", err=True)
-    found = [(kind, registry[name]) for kind, registry in KINDS.items() if name in registry]
+    found = [(kind, registry[name]) for kind, registry in PLUGINS.items() if name in registry]
     if not found:
-        everything = [entry for registry in KINDS.values() for entry in registry]
+        everything = [entry for registry in PLUGINS.values() for entry in registry]
         raise unknown("plug-in", name, everything, "see: merge list")
     described = [describe(kind, plugin_class) for kind, plugin_class in found]
     if as_json:

@@ -25,6 +25,8 @@ from merging.errors import InterruptedRunError, OptionError, Stopped
 @click.option(
     "--set", "given", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter that is the same for all; repeatable."
 )
+@click.option("--regime", metavar="NAME", default="independent", show_default=True, help="How models are trained.")
+@click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Such as regime.alpha=0.99.")
 @click.option("--search", metavar="NAME", default="random", show_default=True, help="random draws, or optuna's TPE.")
 @click.option(
     "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
@@ -32,6 +34,7 @@ from merging.errors import InterruptedRunError, OptionError, Stopped
 @click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
 def command(**flags: Any) -> None:
     """Fine-tune one base model many times, each run with hyper-parameters of its own.
@@ -46,9 +49,11 @@ def command(**flags: Any) -> None:
     from merging.cli.terminal import TerminalProgress
 
     news = Console(stderr=True)
-    request = requested({**dict.fromkeys(("models", "options")), **{k: v for k, v in flags.items() if k != "models"}})
+    kept = {k: v for k, v in flags.items() if k not in ("models", "options")}
+    request = requested({**dict.fromkeys(("models", "options")), **kept})
     with stop_on_signal(news, "stopping: finished models are kept") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading model and data")
+        regime = _regime(flags["regime"], flags["options"], request["plugin"])
         from merging.training.finetune import finetune
         from merging.training.hyperparameters import DEFAULT, Sweep
 
@@ -63,6 +68,7 @@ def command(**flags: Any) -> None:
                 base=request["base"],
                 search=flags["search"],
                 linear_probe=flags["linear_probe"],
+                regime=regime,
                 seed=request["seed"],
                 device=request["device"],
                 jobs=flags["jobs"],
@@ -81,6 +87,17 @@ def command(**flags: Any) -> None:
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
         + (f" --task {flags['task']}" if flags["task"] else "")
     )
+
+
+def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
+    from merging.cli.request import parse_options
+    from merging.discovery import load_all
+    from merging.options import build
+    from merging.registry import regimes
+
+    for warning in load_all(plugin):
+        click.echo(f"warning: {warning}", err=True)
+    return build(regimes[name], parse_options(given, ("regime",)).get("regime", {}))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,13 +12,13 @@ import click
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
-    """List strategies, partitioners, optimizers and objectives."""
+    """List strategies, partitioners, optimizers, objectives and regimes."""
     from merging.discovery import load_all
-    from merging.registry import KINDS
+    from merging.registry import PLUGINS
 
     for warning in load_all(plugin):
         click.echo(f"warning: {warning}", err=True)
-    found = {kind: {name: registry[name].summary for name in registry} for kind, registry in KINDS.items()}
+    found = {kind: {name: registry[name].summary for name in registry} for kind, registry in PLUGINS.items()}
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:

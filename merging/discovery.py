@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from merging.errors import MergingError
-from merging.registry import KINDS
+from merging.registry import PLUGINS
 from merging.tasks.catalogue import tasks
 
-FOLDERS = ("strategies", "partitioners", "optimizers", "objectives")
+FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def load_installed() -> tuple[str, ...]:
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             importlib.import_module(f"{package.__name__}.{module.name}")
     failed = []
-    for registry in (*KINDS.values(), tasks):
+    for registry in (*PLUGINS.values(), tasks):
         points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)
         for point in points:
             try:

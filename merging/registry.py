@@ -9,6 +9,7 @@ from merging.errors import NameTakenError, unknown
 
 if TYPE_CHECKING:
     from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner
+    from merging.training.regime import Regime
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -69,6 +70,7 @@ strategies: Registry[type[MixStrategy]] = Registry("strategy", "merging.strategi
 partitioners: Registry[type[Partitioner]] = Registry("partitioner", "merging.partitioners")
 optimizers: Registry[type[Optimizer]] = Registry("optimizer", "merging.optimizers")
 objectives: Registry[type[Objective]] = Registry("objective", "merging.objectives")
+regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")
 
 KINDS: dict[str, Registry[Any]] = {
     "strategy": strategies,
@@ -76,3 +78,7 @@ KINDS: dict[str, Registry[Any]] = {
     "optimizer": optimizers,
     "objective": objectives,
 }
+"""What a merge is composed of."""
+
+PLUGINS: dict[str, Registry[Any]] = KINDS | {"regime": regimes}
+"""Every kind of plug-in with declared options: those of a merge, and how pools are trained."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merging.registry import KINDS
+from merging.registry import KINDS, PLUGINS
 from merging.testing import TinyNet
 from tests.conftest import ENVIRONMENT, TASK, Merge
 
@@ -247,7 +247,7 @@ def test_unknown_command(merge: Merge) -> None:
 
 def test_list_and_describe_show_every_plugin(merge: Merge) -> None:
     listed = json.loads(merge("list", "--json").out)
-    assert {kind: sorted(registry) for kind, registry in KINDS.items()} == {k: sorted(v) for k, v in listed.items()}
+    assert {kind: sorted(registry) for kind, registry in PLUGINS.items()} == {k: sorted(v) for k, v in listed.items()}
     table = merge("list").out
     for kind, entries in listed.items():
         for name in entries:

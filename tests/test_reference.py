@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from merging.cli.main import COMMANDS
-from merging.registry import KINDS
+from merging.registry import PLUGINS
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +41,7 @@ def test_the_pages_are_up_to_date_whatever_the_terminal() -> None:
 
 def test_a_page_for_every_plugin_and_command(build: ModuleType) -> None:
     pages = build.pages()
-    for kind, registry in KINDS.items():
+    for kind, registry in PLUGINS.items():
         for name in registry:
             if registry[name].__module__.startswith("merging."):
                 assert registry[name].formula in pages[f"reference/{kind}/{name}.md"]

@@ -9,7 +9,7 @@ import pytest
 
 from merging.discovery import load_all, load_file
 from merging.errors import MergingError, NameTakenError, UnknownNameError
-from merging.registry import KINDS, Registry, strategies
+from merging.registry import PLUGINS, Registry, strategies
 
 load_all()
 
@@ -59,9 +59,10 @@ def test_near_names_are_suggested() -> None:
 def test_everything_built_in_is_found() -> None:
     assert load_all() == ()
     root = Path(__file__).parents[1]
-    for kind, found in KINDS.items():
-        folder = root / found.group.removeprefix("merging.")
-        modules = {f"{found.group}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    for kind, found in PLUGINS.items():
+        package = "merging.training.regimes" if kind == "regime" else found.group
+        folder = root / "merging" / package.removeprefix("merging.").replace(".", "/")
+        modules = {f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
         assert {found[name].__module__ for name in found if found[name].__module__.startswith("merging.")} == modules, (
             kind
         )

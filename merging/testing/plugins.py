@@ -10,7 +10,7 @@ import pytest
 
 from merging.errors import OptionError, UnknownNameError
 from merging.options import Plugin, build, options_of
-from merging.registry import KINDS
+from merging.registry import PLUGINS
 
 
 class PluginContract:
@@ -26,7 +26,7 @@ class PluginContract:
     def test_is_registered_under_its_name(self, plugin: Plugin) -> None:
         """The registry's entry under its name is this class."""
         assert plugin.name
-        assert KINDS[self.kind][plugin.name] is type(plugin)
+        assert PLUGINS[self.kind][plugin.name] is type(plugin)
 
     def test_is_frozen(self, plugin: Plugin) -> None:
         """No attribute can be set."""

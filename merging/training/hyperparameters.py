@@ -38,6 +38,11 @@ class HyperParameters(Plugin):
     clip: float | None = option(1.0, "largest norm of a gradient; none: as it is", low=0.0)
     seed: int = option(0, "of data order, augmentation and mixup", low=0)
 
+    def shown(self) -> str:
+        """In a few words."""
+        rest = [self.augmentation] + [f"mixup {self.mixup:g}"] * bool(self.mixup)
+        return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:g}, {self.epochs} epochs, {', '.join(rest)}"
+
 
 @dataclass(frozen=True)
 class Range:

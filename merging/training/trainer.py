@@ -1,57 +1,32 @@
-"""One fine-tuning run: timm's optimizers, schedules and mixup over a task's training data."""
+"""One fine-tuning run, step by step; a regime decides what happens between the steps."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from merging.errors import OptionError, Stopped, TaskError, unknown
+from merging.errors import Stopped, TaskError
 from merging.numerics import Numerics
+from merging.recalibration import SAMPLES, batch_norms, recalibrate
 from merging.task import Split, Task
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
+from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of
+from merging.training.randomness import Randomness
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What is known after an epoch.
+class Run:
+    """A module that is being trained.
 
-    Attributes:
-        number: counted from 1.
-        loss: mean training loss.
-        held_out: top-1 accuracy.
-    """
-
-    number: int
-    loss: float
-    held_out: float
-
-
-def train(
-    module: nn.Module,
-    task: Task,
-    settings: HyperParameters,
-    *,
-    numerics: Numerics,
-    only: frozenset[str] | None = None,
-    advance: Callable[[int], None] = lambda steps: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Epoch]:
-    """Trains a module in place, and tells what each epoch brought.
-
-    The same settings give the same bits on the CPU. On CUDA the forward pass runs in bf16 (autocast).
+    The same settings give the same bits on the CPU, also when several runs take turns in one process. On CUDA the
+    forward pass runs in bf16 (autocast).
 
     Args:
-        module: on any device; it is moved.
+        module: on any device; it is moved, and trained in place.
         task: its ``train`` data, and held-out data to look at.
         settings: of the run.
         numerics: device, threads, batch of held-out passes.
@@ -59,55 +34,154 @@ def train(
         advance: told the steps that were made.
         should_stop: asked before each step.
 
+    Attributes:
+        steps: batches of an epoch.
+        scheduled: the learning rate that the schedule has for the next step.
+        done: batches so far.
+        loss: mean training loss of the epoch that was finished last.
+        facts: what a regime wants to have in the model's record.
+
     Raises:
         TaskError: the task has no training data.
         OptionError: no such optimizer or augmentation.
-        Stopped: ``should_stop`` said so.
     """
-    if task.train is None:
-        raise TaskError(f"task '{task.name}' has no training data; give [task] train")
-    check_names([settings.optimizer], [settings.augmentation])
-    data, device = task.train, torch.device(numerics.device)
-    size = min(settings.batch_size, len(data) - len(data) % 2)  # timm's mixup pairs samples
-    steps = len(data) // size
-    change, classes = augmentation(settings.augmentation), _classes(module, task, device)
-    layout = torch.channels_last if numerics.layout == "channels_last" else torch.contiguous_format
-    module.to(device).to(memory_format=layout)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(parameter.is_floating_point() and (only is None or name in only))
-    with seeded(settings.seed):
-        optimizer, schedule = _optimizer(module, settings, steps)
-        mix, erase = _mixup(settings, classes), _erasing(settings, device)
-        done = 0
-        for number in range(1, settings.epochs + 1):
-            module.train()
-            order, total = torch.randperm(len(data)), 0.0
-            for step in range(steps):
-                if should_stop():
-                    raise Stopped("interrupted")
-                chosen = order[step * size : (step + 1) * size]
-                stored = data.inputs[chosen]
-                inputs = task.prepare((change(stored) if change else stored).to(device))
-                labels = data.labels[chosen].to(device)
-                inputs = erase(inputs) if erase else inputs
-                inputs, targets = mix(inputs, labels) if mix else (inputs, labels)
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    logits = data.project(module(inputs))
-                smoothing = 0.0 if mix else settings.label_smoothing
-                loss = cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if settings.clip is not None:
-                    nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
-                optimizer.step()
-                done += 1
-                if schedule is not None:
-                    schedule.step_update(done)
-                total += float(loss.detach())
-                advance(1)
-            yield Epoch(number, total / steps, accuracy(module, task, task.held_out, numerics))
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+
+    def __init__(
+        self, module: nn.Module, task: Task, settings: HyperParameters, *, numerics: Numerics,
+        only: frozenset[str] | None = None, advance: Callable[[int], None] = lambda steps: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        if task.train is None:
+            raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+        check_names([settings.optimizer], [settings.augmentation])
+        self.module, self.task, self.settings, self.numerics = module, task, settings, numerics
+        self.facts: dict[str, Any] = {}
+        self.done, self.loss = 0, float("nan")
+        self._data, self._device = task.train, torch.device(numerics.device)
+        self._size = batch_size(task, settings)
+        self.steps = len(self._data) // self._size
+        layout = torch.channels_last if numerics.layout == "channels_last" else torch.contiguous_format
+        module.to(self._device).to(memory_format=layout)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(parameter.is_floating_point() and (only is None or name in only))
+        self.optimizer = optimizer_of(module, settings)
+        self._schedule = schedule_of(self.optimizer, settings, self.steps)
+        self.scheduled = self.rate
+        self._change = augmentation(settings.augmentation)
+        self._mix = mixup_of(settings, _classes(module, task, self._device))
+        self._erase = erasing_of(settings, self._device)
+        self._random = Randomness(settings.seed, self._device)
+        self._order, self._losses = torch.empty(0, dtype=torch.int64), 0.0
+        self._advance, self._should_stop = advance, should_stop
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.done >= self.steps * self.settings.epochs
+
+    @property
+    def epoch(self) -> float:
+        """How many epochs are done; at the end of one, a whole number."""
+        return self.done / self.steps
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step: what is scheduled, unless a regime sets another."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self) -> None:
+        """One batch, one step of the optimizer."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients()
+        self.update()
+        self.next()
+
+    def gradients(self) -> None:
+        """Adds the gradients of the next batch to ``.grad``.
+
+        Raises:
+            Stopped: ``should_stop`` said so; the batch has not been drawn.
+        """
+        if self._should_stop():
+            raise Stopped("interrupted")
+        if not self.module.training:
+            self.module.train()
+        with self._random.used():
+            inputs, targets, smoothing = self._batch()
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+                logits = self._data.project(self.module(inputs))
+            loss = cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            loss.backward()
+        self._losses += float(loss.detach())
+
+    def update(self) -> None:
+        """One step of the optimizer along the gradients, which are clipped."""
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        self.optimizer.step()
+
+    def next(self) -> None:
+        """The batch is done: counts it, and sets the learning rate for the next."""
+        self.done += 1
+        if self._schedule is not None:
+            self._schedule.step_update(self.done)
+            self.scheduled = self.rate
+        if self.done % self.steps == 0:
+            self.loss, self._losses = self._losses / self.steps, 0.0
+        self._advance(1)
+
+    def held_out(self) -> float:
+        """Top-1 accuracy on the held-out data."""
+        return accuracy(self.module, self.task, self.task.held_out, self.numerics)
+
+    def recalibrate(self) -> None:
+        """Measures BatchNorm statistics anew on training data as it is stored; nothing for a module without."""
+        if not batch_norms(self.module):
+            return
+        count = min(SAMPLES, len(self._data))
+        size = count // -(-count // self.numerics.batch)  # equal batches, because each counts the same
+        chosen = torch.randperm(len(self._data), generator=torch.Generator().manual_seed(0))[: count // size * size]
+        self.module.eval()
+        recalibrate(self.module, (self._prepared(self._data.inputs[part]) for part in chosen.split(size)))
+
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on: plain values and tensors (see :meth:`restore`)."""
+        return {
+            "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done,
+            "order": self._order, "losses": self._losses, "loss": self.loss, "random": self._random.state(),
+            "facts": self.facts,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from there, to the same bits."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done, self._order = state["done"], state["order"]
+        self._losses, self.loss, self.facts = state["losses"], state["loss"], state["facts"]
+        self._random.restore(state["random"])
+        self.scheduled = self.rate
+
+    def _batch(self) -> tuple[Tensor, Tensor, float]:
+        """Inputs, targets and what cross-entropy shall smooth them by; a new order at the start of an epoch."""
+        place = self.done % self.steps
+        if place == 0:
+            self._order = torch.randperm(len(self._data))
+        chosen = self._order[place * self._size : (place + 1) * self._size]
+        stored = self._data.inputs[chosen]
+        inputs = self._prepared(self._change(stored) if self._change else stored)
+        labels = self._data.labels[chosen].to(self._device)
+        inputs = self._erase(inputs) if self._erase else inputs
+        if self._mix:
+            return *self._mix(inputs, labels), 0.0  # timm's targets are smooth already
+        return inputs, labels, self.settings.label_smoothing
+
+    def _prepared(self, stored: Tensor) -> Tensor:
+        return self.task.prepare(stored.to(self._device))
 
 
 def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) -> float:
@@ -122,76 +196,20 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
     return right / len(split)
 
 
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """All three global generators (timm's augmentations use Python's and NumPy's), put back afterwards."""
-    before, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed % (1 << 32))
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(before)
-            np.random.set_state(arrays)
-
-
-def _classes(module: nn.Module, task: Task, device: torch.device) -> int:
-    module.to(device).eval()
-    with torch.inference_mode():
-        logits = task.held_out.project(module(task.prepare(task.held_out.inputs[:2].to(device))))
-    return int(logits.shape[1])
-
-
-def check_names(optimizers: Iterable[str], augmentations: Iterable[str]) -> None:
-    """Raises OptionError where timm has no such optimizer, or there is no such augmentation."""
-    known = [str(name) for name in importlib.import_module("timm.optim").list_optimizers()]
-    for name in optimizers:
-        if name not in known:
-            raise OptionError(str(unknown("optimizer of timm", name, known)))
-    for name in augmentations:
-        augmentation(name)
-
-
-def _optimizer(module: nn.Module, settings: HyperParameters, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    optim, schedulers = importlib.import_module("timm.optim"), importlib.import_module("timm.scheduler")
-    optimizer: torch.optim.Optimizer = optim.create_optimizer_v2(
-        module, settings.optimizer, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    if settings.schedule == "constant" and not settings.warmup:
-        return optimizer, None
-    kind = "step" if settings.schedule == "constant" else settings.schedule  # one step, never reached
-    schedule, _ = schedulers.create_scheduler_v2(
-        optimizer, kind, num_epochs=settings.epochs, decay_epochs=settings.epochs + 1, warmup_lr=0.0,
-        warmup_epochs=min(settings.warmup, settings.epochs), step_on_epochs=False, updates_per_epoch=steps,
-    )  # fmt: skip
-    return optimizer, schedule
-
-
-def _mixup(settings: HyperParameters, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    if not (settings.mixup or settings.cutmix):
-        return None
-    mixup: Any = importlib.import_module("timm.data").Mixup(
-        settings.mixup, settings.cutmix, label_smoothing=settings.label_smoothing, num_classes=classes
-    )
-
-    def mix(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, targets = mixup(inputs.clone(), labels)  # timm mixes in place
-        return mixed, targets.to(mixed.device)
-
-    return mix
-
-
-def _erasing(settings: HyperParameters, device: torch.device) -> Callable[[Tensor], Tensor] | None:
-    if not settings.erasing:
-        return None
-    erasing: Any = importlib.import_module("timm.data.random_erasing")
-    made: Callable[[Tensor], Tensor] = erasing.RandomErasing(settings.erasing, mode="pixel", device=device.type)
-    return made
+def batch_size(task: Task, settings: HyperParameters) -> int:
+    """Samples of a step: what was asked for, or all there are; an even number of them, as timm's mixup pairs them."""
+    count = len(task.train) if task.train is not None else 0
+    return max(1, min(settings.batch_size, count - count % 2))
 
 
 def steps_of(task: Task, settings: HyperParameters) -> int:
     """How many steps a run makes."""
     count = len(task.train) if task.train is not None else 0
-    return settings.epochs * (count // max(1, min(settings.batch_size, count - count % 2))) if count else 0
+    return settings.epochs * (count // batch_size(task, settings))
+
+
+def _classes(module: nn.Module, task: Task, device: torch.device) -> int:
+    module.eval()
+    with torch.inference_mode():
+        logits = task.held_out.project(module(task.prepare(task.held_out.inputs[:2].to(device))))
+    return int(logits.shape[1])

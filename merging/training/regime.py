@@ -1,0 +1,53 @@
+"""What happens between the steps of a run, or of several: the interface that ``--regime`` names."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.options import Plugin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from merging.training.hyperparameters import HyperParameters
+    from merging.training.trainer import Run
+
+
+@dataclass(frozen=True)
+class Regime(Plugin):
+    """Trains models; written as a frozen dataclass with options, and entered by ``@regimes.register("name")``.
+
+    Attributes:
+        together: all models of a pool are trained side by side in one process, and may look at each other.
+    """
+
+    together: ClassVar[bool] = False
+
+    def check(self, settings: Sequence[HyperParameters], module: nn.Module) -> None:
+        """Refuses what cannot be trained so, before anything is written.
+
+        Args:
+            settings: of the models that are about to be trained.
+            module: the architecture.
+
+        Raises:
+            MergingError: one line that says what to change.
+        """
+        del settings, module
+
+    @abstractmethod
+    def train(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Trains the modules of the runs in place, to the end.
+
+        Args:
+            runs: one, or where ``together`` all of a pool; perhaps with some epochs done, at the end of an epoch.
+
+        Yields:
+            After each epoch, when the modules may be looked at. After the last one they are what is written.
+
+        Raises:
+            Stopped: a run was told to.
+        """

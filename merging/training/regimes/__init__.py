@@ -1,0 +1,1 @@
+"""Regimes: how the models of a pool are trained, one file each."""

@@ -1,0 +1,108 @@
+"""What a pool starts from: the architecture, and a base with a head that has been trained first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from merging.checkpoint import Checkpoint, content_hash
+from merging.errors import PoolError, RequirementError, TaskError
+from merging.interfaces import Progress
+from merging.numerics import Numerics
+from merging.pool import ModelPool
+from merging.task import Task
+from merging.training.folder import BASE, save
+from merging.training.hyperparameters import HyperParameters
+from merging.training.parts import head_of
+from merging.training.trainer import Run, accuracy, steps_of
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A module that holds the base.
+
+    Attributes:
+        module: the architecture.
+        task: its data.
+        numerics: how it is trained.
+        lost: tensors that the base lacked, and that are as the architecture draws them.
+    """
+
+    module: nn.Module
+    task: Task
+    numerics: Numerics
+    lost: frozenset[str]
+
+    @classmethod
+    def of(cls, task: Task, base: Path | str | None, device: str) -> Start:
+        """Builds the module and gives it the base.
+
+        Raises:
+            MergingError: no training data, no base, or one of another architecture.
+        """
+        if task.train is None:
+            raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+        checkpoint = Checkpoint(base) if base is not None else task.pool().base if task.pool is not None else None
+        if checkpoint is None:
+            raise RequirementError("there is no base to fine-tune; give one with --base")
+        module = module_for(task, ModelPool([checkpoint]))
+        state = module.state_dict()
+        lost = [name for name in state if name not in checkpoint.tensors]
+        extra = [name for name in checkpoint.tensors if name not in state]
+        if extra or len(lost) > len(state) // 2:
+            knows = f"has '{extra[0]}', which the model does not know" if extra else ""
+            raise PoolError(
+                f"{checkpoint.path} {knows or f'misses {lost[0]!r} and {len(lost) - 1} more'}; "
+                "is it another architecture?"
+            )
+        module.load_state_dict({**state, **checkpoint.load()})
+        return cls(module, task, Numerics.choose(device, module, task.held_out.inputs[0], "fp32"), frozenset(lost))
+
+    def write(self, folder: Path, probe: int | None, seed: int, progress: Progress) -> str:
+        """Writes the base into the pool's folder, its head trained, or loads the one that is there.
+
+        Args:
+            folder: of the pool.
+            probe: epochs in which the head alone is trained; None: 10 where the base lacked one.
+            seed: of that.
+            progress: told what happens.
+
+        Returns:
+            Its content hash.
+        """
+        kept = folder / BASE
+        if kept.exists():
+            self.module.load_state_dict(load_file(kept))
+        else:
+            epochs = probe if probe is not None else 10 if self.lost else 0
+            if epochs:
+                self._probe(epochs, seed, progress)
+            folder.mkdir(parents=True, exist_ok=True)
+            save(kept, self.module)
+        with self.numerics.applied():
+            score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
+        progress.say(f"base: {100 * score:.2f} % held-out")
+        return content_hash(load_file(kept))
+
+    def _probe(self, epochs: int, seed: int, progress: Progress) -> None:
+        """Trains the head alone: its random start would otherwise tear at the pretrained features."""
+        head = self.lost or head_of(self.module)
+        settings = HyperParameters(learning_rate=3e-3, weight_decay=0.0, epochs=epochs, seed=seed)
+        progress.stage(f"linear probe ({', '.join(sorted(head))})", steps_of(self.task, settings))
+        with self.numerics.applied():
+            run = Run(self.module, self.task, settings, numerics=self.numerics, only=head, advance=progress.advance)
+            while not run.finished:
+                run.step()
+
+
+def module_for(task: Task, pool: ModelPool) -> nn.Module:
+    """The architecture; where the base has no head, with one for the classes of the training data."""
+    try:
+        return task.build(pool)
+    except PoolError:
+        if task.fresh is None or task.train is None:
+            raise
+        return task.fresh(int(task.train.labels.max()) + 1)

@@ -1,0 +1,132 @@
+"""Training what a folder lacks: one model after the other, or a whole population together."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from merging.errors import FolderError
+from merging.interfaces import Progress
+from merging.numerics import Numerics
+from merging.task import Task
+from merging.training.folder import Epoch, PoolFolder, Trained
+from merging.training.hyperparameters import HyperParameters
+from merging.training.regime import Regime
+from merging.training.trainer import Run, steps_of
+
+STATE = ".population.pt"
+"""A population that is being trained, after its last whole epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What every training of a pool has in common."""
+
+    folder: PoolFolder
+    task: Task
+    regime: Regime
+    numerics: Numerics
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+    def one(self, index: int, settings: HyperParameters, module: nn.Module) -> Trained:
+        """Trains a model from the base and writes it, or finds it written.
+
+        Raises:
+            FolderError: it is there with other settings.
+            Stopped: ``should_stop`` said so.
+        """
+        name = f"model_{index:02d}"
+        found = self.folder.written(name, settings)
+        if found is not None:
+            self.progress.say(f"{name}: {100 * found.held_out:.2f} % held-out, there already")
+            return found
+        began = time.perf_counter()
+        self.progress.stage(f"{name}: {settings.shown()}", steps_of(self.task, settings))
+        with self.numerics.applied():
+            run = self._run(settings, module)
+            epochs = [Epoch.of(run) for _ in self.regime.train([run])]
+        trained = self.folder.write(name, run, epochs, time.perf_counter() - began)
+        self.progress.say(
+            f"{name}: {100 * trained.held_out:.2f} % held-out, {trained.seconds:.0f} s ({settings.shown()})"
+        )
+        return trained
+
+    def together(self, asked: Sequence[HyperParameters], module: nn.Module) -> list[Trained]:
+        """Trains all models side by side, from the last whole epoch where an earlier call was interrupted.
+
+        Raises:
+            FolderError: some of the models are there, others are not, and nothing says how far they were.
+            Stopped: ``should_stop`` said so.
+        """
+        names, path = [f"model_{k:02d}" for k in range(len(asked))], self.folder.path / STATE
+        found = [self.folder.written(name, settings) for name, settings in zip(names, asked, strict=True)]
+        there = [trained for trained in found if trained is not None]
+        if len(there) == len(asked):
+            self.progress.say(f"{len(there)} models, there already")
+            return there
+        if there and not path.exists():
+            raise FolderError(
+                f"{self.folder.path} holds {len(there)} of {len(asked)} models of a population that is trained "
+                "together; choose another --output"
+            )
+        began = time.perf_counter()
+        self.progress.stage(f"{len(asked)} models together", sum(steps_of(self.task, one) for one in asked))
+        with self.numerics.applied():
+            runs = [self._run(settings, copy.deepcopy(module)) for settings in asked]
+            epochs, spent = self._restored(runs)
+            for _ in self.regime.train(runs):
+                for run, known in zip(runs, epochs, strict=True):
+                    known.append(Epoch.of(run))
+                seconds = spent + time.perf_counter() - began
+                self._keep(runs, epochs, seconds)
+                mean = sum(known[-1].held_out for known in epochs) / len(epochs)
+                self.progress.say(f"epoch {epochs[0][-1].number}: {100 * mean:.2f} % held-out on average")
+        share = (spent + time.perf_counter() - began) / len(runs)
+        done = [
+            self.folder.write(name, run, known, share) for name, run, known in zip(names, runs, epochs, strict=True)
+        ]
+        path.unlink(missing_ok=True)
+        return done
+
+    def _run(self, settings: HyperParameters, module: nn.Module) -> Run:
+        module.load_state_dict(load_file(self.folder.base))
+        return Run(
+            module, self.task, settings, numerics=self.numerics, advance=self.progress.advance,
+            should_stop=self.should_stop,
+        )  # fmt: skip
+
+    def _keep(self, runs: Sequence[Run], epochs: list[list[Epoch]], seconds: float) -> None:
+        """After every epoch: an interrupted population goes on from here."""
+        path = self.folder.path / STATE
+        aside = path.with_name(f"{STATE}.{os.getpid()}")
+        settings = [run.settings.options() for run in runs]
+        known = [[asdict(epoch) for epoch in one] for one in epochs]
+        torch.save(
+            {"settings": settings, "runs": [run.state() for run in runs], "epochs": known, "seconds": seconds}, aside
+        )
+        os.replace(aside, path)
+
+    def _restored(self, runs: Sequence[Run]) -> tuple[list[list[Epoch]], float]:
+        path = self.folder.path / STATE
+        if not path.exists():
+            return [[] for _ in runs], 0.0
+        try:
+            kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            same = kept["settings"] == [run.settings.options() for run in runs]
+            for run, state in zip(runs, kept["runs"], strict=True) if same else ():
+                run.restore(state)
+        except Exception as error:  # damaged archives raise whatever their bytes provoke
+            raise FolderError(f"{path} is damaged ({error}); remove it, and the population begins anew") from None
+        if not same:
+            raise FolderError(f"{path} is of other models; choose another --output")
+        self.progress.advance(sum(run.done for run in runs))
+        return [[Epoch(**epoch) for epoch in one] for one in kept["epochs"]], float(kept["seconds"])
