@@ -1,4 +1,4 @@
-# make demo   a better model from the built-in pool, from nothing
+# make demo   a better model from the built-in pool, from nothing; then five methods side by side
 # make test   the tests
 # make check  style, types, layers, generated pages, packaging
 # make pool   rebuild the built-in pool from nothing
@@ -14,6 +14,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
+	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8
 
 test: $(READY)
 	python -m pytest
@@ -27,7 +28,11 @@ check: $(READY)
 	python tests/check_packaging.py
 
 pool: $(READY)
-	python -m merging.training.digits_pool --output merging/tasks/digits_pool
+	rm -rf build/pool
+	python -m merging.training.digits_pretraining --output build/pool
+	merge finetune --task digits --base build/pool/base.safetensors --models 14 --seed 2000 \
+		--sweep merging/tasks/digits_pool/sweep.toml --output build/pool
+	cp build/pool/* merging/tasks/digits_pool/
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

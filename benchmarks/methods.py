@@ -36,7 +36,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fisher": ("fisher", "clip-c8", {}),
     "fisher, 20 draws": ("fisher", "clip-c8", {"draws": 20}),
     "swa (not one run's checkpoints)": ("swa", "clip-c8", {"last": 7}),
-    "weighted (best twice)": ("weighted", "clip-c8", {"weights": ("*=1", "finetuned_01=2")}),
+    "weighted (best twice)": ("weighted", "clip-c8", {"weights": ("*=1", "model_01=2")}),
     "task-arithmetic (λ = 0.05)": ("task-arithmetic", "clip-c8", {"scale": 0.05}),
     "model-stock": ("model-stock", "clip-c8", {}),
     "slerp (Karcher mean)": ("slerp", "clip-c8", {}),

@@ -44,7 +44,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     with stop_on_signal(news), TerminalProgress(news) as progress:
         progress.stage("loading torch, model and data")
         made = plugins(request)
-        task = task_of(request)
+        task = task_of(request, progress)
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
         from merging.outcome import compare

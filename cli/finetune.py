@@ -55,16 +55,20 @@ def command(**flags: Any) -> None:
         progress.stage("loading model and data")
         regime = _regime(flags["regime"], flags["options"], request["plugin"])
         from merging.training.finetune import finetune
-        from merging.training.hyperparameters import DEFAULT, Sweep
+        from merging.training.hyperparameters import Sweep, default_sweep
 
-        sweep = Sweep.read(Path(flags["sweep"])) if flags["sweep"] else DEFAULT
+        sweep = Sweep.read(Path(flags["sweep"])) if flags["sweep"] else None
         fixed = Sweep.of(dict(_pair(text) for text in flags["given"]), "--set")
+        task = task_of(request, progress)
+        if sweep is None:
+            sweep = default_sweep(task.train.inputs) if task is not None and task.train is not None else Sweep({})
         try:
             done = finetune(
                 functools.partial(task_of, request),
                 flags["output"],
                 Sweep({**sweep.space, **fixed.space}, sweep.listed),
                 models=flags["models"],
+                task=task,
                 base=request["base"],
                 search=flags["search"],
                 linear_probe=flags["linear_probe"],

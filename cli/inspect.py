@@ -37,6 +37,12 @@ MATRIX = 16
     "--barriers", type=click.Choice(["none", "best", "all"]), default="best", show_default=True,
     help="Score midpoints: of the best model with each other, of all pairs, or none (needs a task).",
 )  # fmt: skip
+@click.option(
+    "--interpolate", nargs=2, metavar="A B", help="Score the line between two models of the pool, or two files."
+)
+@click.option("--steps", type=int, metavar="N", help="Parts of that line.  [default: 10]")
+@click.option("--tests", is_flag=True, help="Score the test sets along that line too.")
+@click.option("--plot", metavar="FILE", help="Write that line's curve as .png or .svg.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
 @click.option("--tensors", is_flag=True, help="List every component's tensors.")
@@ -46,9 +52,22 @@ def command(**flags: Any) -> None:
     """Look at a model, or at a pool, under a partition.
 
     A model: components with their tensors and parameters, and which are inert (reach no output). A pool: that, and
-    duplicates, distances, cosines with --base, and how far midpoints fall below their two ends.
+    duplicates, distances, cosines with --base, and how far midpoints fall below their two ends. Two models
+    (--interpolate): the scores along the line between them, and the barrier on it.
     """
     from rich.console import Console
+
+    if flags["interpolate"] is not None:
+        from merging.cli.line import show_line
+
+        source = click.get_current_context().get_parameter_source("barriers")
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise RequirementError("--barriers does nothing for --interpolate: leave it out")
+        show_line(flags)
+        return
+    for name in ("steps", "tests", "plot"):
+        if flags[name]:
+            raise RequirementError(f"--{name} belongs to --interpolate A B")
 
     if flags["classes"] is not None and (flags["model"] is None or flags["classes"] < 1):
         raise RequirementError("--classes is the number of outputs, 1 or more, of the architecture named by --model")

@@ -13,11 +13,13 @@ from merging.errors import MergingError, unknown
 
 COMMANDS = {
     "run": "Merge a pool of models into one better model.",
+    "check": "Open models and data, say all that is wrong, and what a run will cost.",
     "finetune": "Fine-tune one base model many times, for a pool to merge.",
+    "benchmark": "Compare many methods over one pool: the paper's Table 1 for your data.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
-    "report": "Rebuild Table 1 of the paper from published results.",
-    "list": "List strategies, partitioners, optimizers and objectives.",
+    "report": "Compare finished runs and benchmarks; Table 1 from published results.",
+    "list": "List strategies, partitioners, optimizers, objectives and regimes.",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }

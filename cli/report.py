@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from merging.errors import RequirementError
+from merging.errors import FolderError, RequirementError
 from merging.published import SETS, Published, Result, read
 
 AVERAGE = "average"
@@ -20,24 +21,80 @@ LABEL = 16
 
 
 @click.command("report")
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("paths", nargs=-1, metavar="[DIR]...")
 @click.option(
-    "--published", multiple=True, metavar="FILE", help="Published results, .jsonl or .json; FILEs may follow."
+    "--published", multiple=True, metavar="FILE", help="Published results, .jsonl or .json; more FILEs may follow."
 )
+@click.option("--output", metavar="DIR", help="Write tables, page and pictures there (HTML, Markdown, CSV, LaTeX, …).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(files: tuple[str, ...], published: tuple[str, ...], as_json: bool) -> None:
-    """Rebuild Table 1 of Fassold (2023) from published results, and say where the printed one differs.
+def command(paths: tuple[str, ...], published: tuple[str, ...], output: str | None, as_json: bool) -> None:
+    """Compare finished runs and benchmarks, or rebuild Table 1 of Fassold (2023); nothing is evaluated.
 
-    FILEs are those of the model-soups release (individual_model_results.jsonl, …) and traces of the published runs
-    (manifoldmix_c8_trace.json, …). Each is recognised by what is in it; a row that no file gives is left out.
+    DIRs are folders of merge run and merge benchmark: their rows are shown side by side, and written with --output.
+
+    With --published, FILEs are those of the model-soups release (individual_model_results.jsonl, …) and traces of the
+    published runs (manifoldmix_c8_trace.json, …). Each is recognised by what is in it; a row that no file gives is left
+    out, and it is said where the printed table differs.
     """
-    if not published:
-        raise RequirementError("nothing to report on: merge report --published FILE [FILE …] (.jsonl or .json results)")
-    found = read([*published, *files])
+    if published:
+        if output is not None:
+            raise RequirementError("--output writes the comparison of folders; published results are printed only")
+        found = read([*published, *paths])
+        if as_json:
+            click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        else:
+            _show(found)
+        return
+    if not paths or any(Path(path).is_file() for path in paths):
+        raise RequirementError(
+            "nothing to report on: merge report DIR [DIR …] for folders of runs and benchmarks, "
+            "merge report --published FILE [FILE …] for .jsonl or .json results"
+        )
+    _compare([Path(path) for path in paths], output, as_json=as_json)
+
+
+def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
+    from merging.benchmarking.folder import RESULT
+    from merging.benchmarking.reading import combine, read_folder
+
+    names = _names(folders)
+    target = Path(output) if output is not None else None
+    if target is not None and target.exists():
+        if not target.is_dir():
+            raise FolderError(f"--output {target} is a file; name a folder")
+        if any(target.iterdir()) and not (target / RESULT).is_file():
+            raise FolderError(f"{target} holds other files and no report; choose another --output")
+        if len(folders) > 1 and target.resolve() in [folder.resolve() for folder in folders]:
+            raise FolderError(f"--output {target} is one of the folders that are compared; choose another one")
+    found = combine({name: read_folder(folder) for name, folder in names.items()})
+    if target is not None:
+        from merging.benchmarking.rendering import render
+        from merging.cli.terminal import TerminalProgress
+
+        with TerminalProgress(Console(stderr=True)) as progress:
+            render(found, target, progress)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
-    else:
-        _show(found)
+        click.echo(found.dumps(), nl=False)
+        return
+    from merging.cli.benchmark_view import show_benchmark
+
+    console = Console()
+    show_benchmark(console, found)
+    if target is not None:
+        console.print(f"\nTables, page and pictures: [bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+
+
+def _names(folders: list[Path]) -> dict[str, Path]:
+    """Folders by what tells them apart: their last parts, as few as are enough.
+
+    Raises:
+        RequirementError: one is there twice.
+    """
+    whole = [folder.resolve().parts for folder in folders]
+    if len(set(whole)) < len(whole):
+        raise RequirementError("a folder is named twice; name each one once")
+    length = next(n for n in range(1, max(map(len, whole)) + 1) if len({parts[-n:] for parts in whole}) == len(whole))
+    return {"/".join(parts[-length:]): folder for parts, folder in zip(whole, folders, strict=True)}
 
 
 def _show(found: Published) -> None:

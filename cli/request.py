@@ -6,9 +6,9 @@ import hashlib
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
@@ -37,16 +37,41 @@ class _Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
+class DataTable(_Table):
+    """One set of a [task], where its path does not say everything."""
+
+    path: str
+    classes: Literal["own", "all"] | list[str] | None = None
+    map: dict[str, str | list[str]] = {}
+    border: int | None = None
+    corrupt: float | None = None
+    image: str | None = None
+    label: str | None = None
+    text: str | None = None
+
+
+Data: TypeAlias = Annotated[
+    Annotated[str, pydantic.Tag("path")] | Annotated[DataTable, pydantic.Tag("table")],
+    pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | DataTable) else "path"),
+]
+"""A path, or a table with one; told apart first, so that an error speaks of what was written."""
+SETS = ("held_out", "test", "train", "unlabelled")
+
+
 class TaskTable(_Table):
     """[task]: a registered name, or a model with its data."""
 
     name: str | None = None
     model: str | None = None
-    held_out: str | None = None
-    test: str | None = None
-    shifts: dict[str, str] = {}
-    train: str | None = None
+    held_out: Data | None = None
+    test: Data | None = None
+    shifts: dict[str, Data] = {}
+    train: Data | None = None
+    unlabelled: Data | None = None
     data: str | None = None
+    classes: list[str] | None = None
+    templates: list[str] | None = None
+    corrupt: float | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     size: int | None = None
@@ -170,8 +195,16 @@ def read_toml(path: Path) -> File:
             tables: dict[str, type[_Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
             known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
+            if len(place) > 2:
+                known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
             raise MergingError(str(unknown(where, place[-1], known))) from None
-        raise MergingError(f"{path}: {'.'.join(place)}: {first['msg']}") from None
+        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
+
+
+def _written(place: list[str]) -> list[str]:
+    """A place in the file, without the mark that says which of two forms a set of a [task] has."""
+    mark = 3 if place[:2] == ["task", "shifts"] else 2
+    return place[:mark] + place[mark + 1 :] if place[0] == "task" and place[1:2] != ["classes"] else place
 
 
 def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -184,23 +217,25 @@ def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse_options(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """``-o strategy.tau=0.99``; an option given twice becomes a list."""
+def parse_options(given: tuple[str, ...], kinds: Collection[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
+    """``-o strategy.tau=0.99``; an option given twice becomes a list. ``kinds``: of plug-ins that may have options."""
     found: dict[str, dict[str, Any]] = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"-o {text}: write it as kind.option=value, such as -o strategy.tau=0.99")
-        _put(found, key, value)
+        _put(found, key, value, kinds)
     return found
 
 
-def _put(found: dict[str, dict[str, Any]], key: str, value: Any) -> None:
+def _put(
+    found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)
+) -> None:  # fmt: skip
     kind, dot, name = key.partition(".")
     if not dot:
-        raise OptionError(f"option '{key}' says no kind; write kind.option, such as strategy.tau")
-    if kind not in KINDS:
-        raise OptionError(str(unknown("kind of option", kind, KINDS)))
+        raise OptionError(f"option '{key}' says no kind; write kind.option, such as {next(iter(kinds))}.{key}")
+    if kind not in kinds:
+        raise OptionError(str(unknown("kind of option", kind, kinds)))
     values = found.setdefault(kind, {})
     if name in values:
         before = values[name]
@@ -240,7 +275,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["base"] = _absolute(flags["base"]) if flags.get("base") else None
     if request["base"] is None and table.pool.base:
         request["base"] = _absolute(table.pool.base, folder)
-    described = _with_absolute_data(table.task.model_dump(exclude_defaults=True), folder)
+    described = _with_absolute_data(table.task.model_dump(exclude_defaults=True, exclude_none=True), folder)
     named = described if table.task.name and len(described) > 1 else table.task.name
     request["task"] = flags.get("task") or named or described or None
     if (
@@ -248,7 +283,9 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         and not table.task.name
         and not (described.get("model") and described.get("held_out"))
     ):
-        raise MergingError('[task] needs a name, or a model and held_out data (held_out = "file.npz:KEY")')
+        raise MergingError(
+            "[task] needs a name, or a model and held_out data: a folder of class folders, 'file.npz:KEY', …"
+        )
     request["freeze"] = list(flags.get("freeze") or table.run.freeze)
     request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
     request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
@@ -273,12 +310,16 @@ def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> No
     Raises:
         MergingError: a ``python:`` entry or a plug-in, without ``--trust-code``.
     """
-    task = request["task"]
-    entries = [task] if isinstance(task, str) else list((task or {}).values())
-    wanted = [entry for entry in entries if isinstance(entry, str) and entry.startswith("python:")]
-    wanted += request["plugin"]
+    wanted = [*code_in(request["task"]), *request["plugin"]]
     if wanted and not trusted:
         raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
+
+
+def code_in(entry: Any) -> list[str]:
+    """The ``python:`` entries of a task, wherever in its tables they stand."""
+    if isinstance(entry, Mapping | list):
+        return [code for value in (entry.values() if isinstance(entry, Mapping) else entry) for code in code_in(value)]
+    return [entry] if isinstance(entry, str) and entry.startswith("python:") else []
 
 
 def _absolute(path: str, folder: Path | None = None) -> str:
@@ -295,10 +336,19 @@ def _digests(plugins: list[str]) -> dict[str, str]:
 
 
 def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A [task] table whose ``file.npz:KEY`` entries can be read from any working folder."""
-    for key in ("held_out", "test", "train", "data"):
+    """A [task] table whose data can be read from any working folder."""
+
+    def moved(data: Any) -> Any:
+        if isinstance(data, dict):
+            return data | {"path": moved(data["path"])}
+        return data if data.startswith("python:") else _absolute(data, folder)
+
+    for key in (*SETS, "data"):
         if table.get(key):
-            table[key] = _absolute(table[key], folder)
+            table[key] = moved(table[key])
     if "shifts" in table:
-        table["shifts"] = {name: _absolute(source, folder) for name, source in table["shifts"].items()}
+        table["shifts"] = {name: moved(data) for name, data in table["shifts"].items()}
+    source, _, place = table.get("model", "").partition(":")
+    if source == "transformers" and place:
+        table["model"] = f"{source}:{_absolute(place, folder)}"
     return table

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import click
 
+from merging.cli.request import code_in
 from merging.errors import RequirementError
 from merging.options import Plugin, build
 from merging.registry import KINDS, strategies
@@ -70,10 +71,9 @@ def task_of(request: Mapping[str, Any], progress: Any = None) -> Any:
     wanted, folder = request["task"], request["folder"]
     if wanted is None:
         return None
-    entries = [wanted] if isinstance(wanted, str) else wanted.values()
-    if any(str(entry).startswith("python:") for entry in entries) and folder not in sys.path:
+    if code_in(wanted) and folder not in sys.path:
         sys.path.append(folder)  # beside merge.toml, or where the run was started; last, so that it shadows nothing
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 
-    return load_task(wanted) if isinstance(wanted, str) else described_task(wanted, progress)
+    return load_task(wanted, progress) if isinstance(wanted, str) else described_task(wanted, progress)

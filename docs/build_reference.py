@@ -27,12 +27,12 @@ def pages() -> dict[str, str]:
     """
     from merging.cli.describe import describe
     from merging.discovery import load_installed
-    from merging.registry import KINDS
+    from merging.registry import PLUGINS
 
     load_installed()
     described = [
         describe(kind, registry[name])
-        for kind, registry in KINDS.items()
+        for kind, registry in PLUGINS.items()
         for name in registry
         if registry[name].__module__.startswith("merging.")
     ]
@@ -58,13 +58,14 @@ def page(entry: dict[str, Any]) -> str:
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
         lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
     lines += ["## Options", ""]
+    command = "merge finetune --output pool" if kind == "regime" else "merge run"
     if entry["options"]:
         lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
         lines += [_row(option) for option in entry["options"]]
         example = entry["options"][0]
-        lines += ["", "```", f"merge run --{kind} {name} -o {kind}.{example['name']}={_example(example)}", "```", ""]
+        lines += ["", "```", f"{command} --{kind} {name} -o {kind}.{example['name']}={_example(example)}", "```", ""]
     else:
-        lines += ["None.", "", "```", f"merge run --{kind} {name}", "```", ""]
+        lines += ["None.", "", "```", f"{command} --{kind} {name}", "```", ""]
     lines += ["## Limits", "", entry["limits"], "", "## Source", "", entry["paper"], ""]
     return "\n".join(lines)
 

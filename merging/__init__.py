@@ -3,7 +3,7 @@
 >>> import merging
 >>> task = merging.load_task("digits")
 >>> task.pool().names[:2]
-('finetuned_00', 'finetuned_01')
+('model_00', 'model_01')
 
 and then ``merging.merge(task.pool(), merging.ManifoldMix(), partitioner=merging.ClipC8(), task=task)``.
 

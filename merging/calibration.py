@@ -1,4 +1,4 @@
-"""Where BatchNorm statistics of averages are measured: on which training samples, and which of them count."""
+"""Where BatchNorm statistics of averages are measured: on which samples, and which of the statistics count."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from merging.task import Task
 
 
 class Calibration:
-    """Measures the statistics of the model that is loaded, always on the same training samples.
+    """Measures the statistics of the model that is loaded, always on the same samples.
 
     Args:
         live: the model.
-        task: with training data.
+        task: with training or unlabelled data.
         numerics: how passes are made.
         passes: hands out batches.
 
@@ -25,28 +25,30 @@ class Calibration:
         statistics: names of what is measured: of all layers that are not frozen, until the first measurement shows
             which of them a pass reaches.
         mark: what stands in a cache key for having measured.
+        split: the name of the data: ``train``, or ``unlabelled``.
     """
 
     def __init__(self, live: LiveModel, task: Task, numerics: Numerics, passes: Passes) -> None:
         self._live, self._numerics, self._passes = live, numerics, passes
-        self._train, self._held_out = task.split("train"), len(task.held_out)
+        self.split = task.calibrates or "train"
+        self._data, self._held_out = task.split(self.split), len(task.held_out)
         frozen = {name for component in live.partition.components if component.frozen for name in component.tensors}
         self.statistics = frozenset(statistics_of(live.module)) - frozen
-        self.mark = f"recalibrated on {self._train.fingerprint}"
+        self.mark = f"recalibrated on {self._data.fingerprint}"
 
     @property
     def samples(self) -> int:
         """How many samples: in batches of one size, because each counts the same."""
-        count = min(SAMPLES, len(self._train))
+        count = min(SAMPLES, len(self._data))
         batches = -(-count // self._numerics.batch)
         return count // batches * batches
 
     def measure(self) -> float:
         """Measures; returns the cost as a share of a pass over the held-out data."""
-        feed, count = self._passes.feed("train"), self.samples
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self._train))[:count])
+        feed, count = self._passes.feed(self.split), self.samples
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self._data))[:count])
         order = torch.from_numpy(chosen).to(feed.labels.device)
         size = count // -(-count // self._numerics.batch)
-        batches = (inputs for inputs, _ in self._passes.batches("train", order, size))
+        batches = (inputs for inputs, _ in self._passes.batches(self.split, order, size))
         self.statistics &= recalibrate(self._live.module, batches, self.statistics)
         return count / self._held_out

@@ -15,7 +15,7 @@ from merging.feed import Feed
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.stages import Activations, Stage, compact, shares_of, stages_of
-from merging.task import HELD_OUT, Task
+from merging.task import HELD_OUT, UNLABELLED, Task
 
 Contents: TypeAlias = Callable[[str], Any]
 """A tensor's name → what decides its values, JSON-ready."""
@@ -201,6 +201,8 @@ class Passes:
         return {k for k in (entries[-1], place) if k > first}
 
     def _check_labels(self, split: str) -> None:
+        if split == UNLABELLED:
+            return
         feed = self._feeds[split]
         with torch.inference_mode():
             classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]

@@ -19,7 +19,7 @@ from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.registry import optimizers
-from merging.task import CERTIFY, HELD_OUT, Task
+from merging.task import CERTIFY, HELD_OUT, UNLABELLED, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +56,8 @@ class Plan:
         splits = {} if self.task is None else {HELD_OUT: self.task.held_out, **self.task.tests}
         if self.task is not None and self.task.train is not None:
             splits["train"] = self.task.train
+        if self.task is not None and self.task.unlabelled is not None:
+            splits[UNLABELLED] = self.task.unlabelled
         if self.task is not None and self.task.certify is not None:
             splits[CERTIFY] = self.task.certify
         plugins: dict[str, Plugin] = {
@@ -119,7 +121,7 @@ def plan(
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
     ranks = (task is not None and (baselines or certify_split is not None)) or _ranks(strategy)
     _check_numbers(seed, budget, max_evaluations, len(pool), ranks)
-    _check_needs(strategy, pool, task)
+    check_needs(strategy, pool, task)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
@@ -173,16 +175,17 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     Returns that, and what is to be said of it.
 
     Raises:
-        RequirementError: it is asked for, and there is no training data.
+        RequirementError: it is asked for, and there is neither training nor unlabelled data.
     """
-    trained = task is not None and task.train is not None
-    if wanted and not trained:
+    data = task is not None and task.calibrates is not None
+    if wanted and not data:
         raise RequirementError(
-            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train"
+            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train (or "
+            "unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)
     notes = () if there or not wanted else ("nothing to recalibrate: the models have no BatchNorm statistics",)
-    return wanted is not False and trained and there, notes
+    return wanted is not False and data and there, notes
 
 
 def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:
@@ -229,7 +232,7 @@ def _ranks(strategy: MixStrategy) -> bool:
     return (strategy.ranks and "objective" in strategy.needs) or any(_ranks(part) for part in strategy.parts())
 
 
-def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
+def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
     """Everything a strategy declares, checked before any work."""
     if len(pool) < strategy.fewest():
         raise RequirementError(
@@ -240,7 +243,7 @@ def _check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> N
             raise RequirementError(
                 f"strategy '{strategy.name}' works on single models, but its part '{part.name}' gives an ensemble"
             )
-    there = {"base": pool.base is not None, "unlabelled": False}
+    there = {"base": pool.base is not None, "unlabelled": task is not None and task.unlabelled is not None}
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None
     ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}

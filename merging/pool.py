@@ -65,7 +65,7 @@ class ModelPool:
         """
         files: list[Path] = []
         for source in sources:
-            found = _expand(source)
+            found = expand(source)
             if not found:
                 raise PoolError(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
             files += [path for path in found if path.resolve() not in {f.resolve() for f in files}]
@@ -75,7 +75,7 @@ class ModelPool:
             files = [path for path in files if path.resolve() != Path(base).resolve()]
         if not files:
             raise PoolError("no models given besides the base; name checkpoints to merge")
-        names = _short_names(files)
+        names = short_names(files)
         return cls([Checkpoint(path, name) for path, name in zip(files, names, strict=True)], base_checkpoint)
 
     @classmethod
@@ -247,7 +247,8 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _expand(source: str | Path) -> list[Path]:
+def expand(source: str | Path) -> list[Path]:
+    """The checkpoints that a file, a folder or a pattern names, in natural order; none where it matches nothing."""
     path = Path(source).expanduser()
     if is_model_folder(path):
         return [path]
@@ -263,7 +264,7 @@ def _is_model(path: Path) -> bool:
     return (path.suffix in SUFFIXES and path.is_file()) or is_model_folder(path)
 
 
-def _short_names(files: Sequence[Path]) -> list[str]:
+def short_names(files: Sequence[Path]) -> list[str]:
     """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
         names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else path.stem)) for path in files]

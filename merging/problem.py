@@ -18,7 +18,7 @@ from merging.partition import Partition
 from merging.pool import ModelPool
 from merging.recipe import Merge, Recipe, Weights
 from merging.search import BoxSearch, run_search
-from merging.task import HELD_OUT
+from merging.task import HELD_OUT, UNLABELLED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -167,7 +167,9 @@ class MergeProblem:
     @property
     def splits(self) -> tuple[str, ...]:
         """Data that a strategy may use."""
-        return (HELD_OUT, "train") if self.evaluator.task.train is not None else (HELD_OUT,)
+        task = self.evaluator.task
+        more = {"train": task.train, UNLABELLED: task.unlabelled}
+        return (HELD_OUT, *(name for name, split in more.items() if split is not None))
 
     def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
         """The diagonal Fisher information, or the empirical one."""

@@ -128,8 +128,8 @@ def merge(
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
             beats the best single model there; the best single model is the result otherwise.
-        recalibrate: measure BatchNorm statistics of averages again on training data, for every score and for the
-            result; None: where the model has such layers and the task has training data.
+        recalibrate: measure BatchNorm statistics of averages again on training (or unlabelled) data, for every score
+            and for the result; None: where the model has such layers and the task has such data.
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none); changes no result.
         exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
         output: folder for the result; None writes nothing.
@@ -442,12 +442,12 @@ class _Run:
         calibration = self.evaluator.calibration if self.evaluator is not None else None
         if fresh and len(ingredients) > 1 and calibration is not None:
             notes.append(
-                f"BatchNorm statistics of {_layers(fresh)} were measured again on {calibration.samples:,} training "
-                "samples"
+                f"BatchNorm statistics of {_layers(fresh)} were measured again on {calibration.samples:,} "
+                f"{'training' if calibration.split == 'train' else calibration.split} samples"
             )
         if rest and len(ingredients) > 1:
-            trained = made.task is not None and made.task.train is not None
-            way = "" if trained else "; give training data ([task] train) for that"
+            data = made.task is not None and made.task.calibrates is not None
+            way = "" if data else "; give training data ([task] train), or unlabelled, for that"
             notes.append(
                 f"BatchNorm statistics of {_layers(rest)} were averaged, not measured again on data: scores may "
                 f"suffer{way}"

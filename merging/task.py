@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from merging.pool import ModelPool
 
 HELD_OUT = "held-out"
+UNLABELLED = "unlabelled"
 CERTIFY = "certify"
 """The part of the held-out data that selects nothing and accepts or refuses the result."""
 
@@ -110,9 +111,12 @@ class Task:
         shifts: the names in ``tests`` whose scores are averaged as "shifted".
         prepare: turns a batch of ``inputs`` into what the model takes, on the device.
         train: samples for methods that learn, where given.
+        unlabelled: samples without labels (all −1), where given: BatchNorm statistics are measured on them where there
+            is no training data, and strategies that need no labels may use them.
         pool: opens the task's own pool of checkpoints, where it ships one.
         fresh: makes the module with a head for a number of classes, for checkpoints that have none.
         certify: the part of the held-out data that accepts the result (see :meth:`certified`).
+        classes: names of the model's outputs, in order; none: nobody named them.
     """
 
     name: str
@@ -125,24 +129,33 @@ class Task:
     pool: Callable[[], ModelPool] | None = None
     certify: Split | None = None
     fresh: Callable[[int], nn.Module] | None = None
+    unlabelled: Split | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.tests:
-            if name in (HELD_OUT, "train", CERTIFY):
+            if name in (HELD_OUT, "train", UNLABELLED, CERTIFY):
                 raise TaskError(f"a test set cannot be called '{name}': that is the name of another part")
         for name in self.shifts:
             if name not in self.tests:
                 raise TaskError(f"shifted set '{name}' is not among the tests: {', '.join(self.tests)}")
 
+    @property
+    def calibrates(self) -> str | None:
+        """The split on which statistics of activations are measured: training data, else unlabelled; None: neither."""
+        return "train" if self.train is not None else UNLABELLED if self.unlabelled is not None else None
+
     def split(self, name: str) -> Split:
-        """A split by name: ``held-out``, ``train``, or a test set's.
+        """A split by name: ``held-out``, ``train``, ``unlabelled``, or a test set's.
 
         Raises:
             TaskError: the task has no such split.
         """
         if name == HELD_OUT:
             return self.held_out
-        found = {"train": self.train, CERTIFY: self.certify}.get(name) or self.tests.get(name)
+        found = {"train": self.train, UNLABELLED: self.unlabelled, CERTIFY: self.certify}.get(name) or self.tests.get(
+            name
+        )
         if found is None:
             raise TaskError(f"task '{self.name}' has no split '{name}'; it has {', '.join([HELD_OUT, *self.tests])}")
         return found

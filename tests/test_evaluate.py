@@ -52,10 +52,10 @@ def test_two_models_are_compared_sample_by_sample(merge: Merge, pool_folder: Pat
 
 
 def test_members_of_the_tasks_own_pool_go_by_name(merge: Merge) -> None:
-    ran = merge("evaluate", "finetuned_00", "finetuned_01", "--task", "digits", "--split", "held-out")
+    ran = merge("evaluate", "model_00", "model_01", "--task", "digits", "--split", "held-out")
     assert ran.code == 0, ran.err
     assert "96.00 %" in ran.out
-    assert "from finetuned_00" in ran.out.replace("\n", " ")
+    assert "from model_00" in ran.out.replace("\n", " ")
 
 
 def test_other_objectives_score_too(merge: Merge, pool_folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_wilson_interval_against_the_formula() -> None:
     ("arguments", "said"),
     [
         (["missing.safetensors", "--task", TASK], "no such checkpoint"),
-        (["finetuned_99", "--task", "digits"], "did you mean 'finetuned_09'"),
+        (["model_99", "--task", "digits"], "did you mean 'model_09'"),
         (["M", "--task", TASK, "--split", "tset"], "did you mean 'test'"),
         (["M"], "nothing to score on"),
         (["M", "--task", "digits"], "does not fit"),

@@ -22,7 +22,7 @@ from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation
 from merging.training.finetune import finetune
-from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep
+from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep, default_sweep
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
 
@@ -179,8 +179,17 @@ def test_sweeps_draw_what_they_say() -> None:
     listed = Sweep.of({"epochs": 4, "models": [{"learning_rate": 0.5, "seed": 9}, {"epochs": 1}]})
     assert listed.settings(0, 0) == {"seed": 9, "epochs": 4, "learning_rate": 0.5}
     assert listed.settings(1, 0) == {"seed": 1, "epochs": 1}
+    assert Sweep.of(listed.plain()) == listed
+    assert Sweep.of(DEFAULT.plain()) == DEFAULT
     assert listed.settings(2, 0) == {"seed": 2, "epochs": 4}
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
+
+
+def test_only_images_are_augmented_and_mixed_by_default() -> None:
+    assert default_sweep(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)) is DEFAULT
+    for other in (torch.zeros(2, 9, dtype=torch.int64), torch.zeros(2, 3, 8, 8)):
+        found = default_sweep(other).space
+        assert set(DEFAULT.space) - set(found) == {"augmentation", "mixup"}
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,6 @@ def test_terminal_view_of_the_built_in_pool(merge: Merge) -> None:
     ran = merge("inspect", "--barriers", "none", "--tensors")
     assert ran.code == 0, ran.err
     assert "8 components, 3 active; 64 tensors" in ran.out
-    assert "finetuned_13" in ran.out
+    assert "model_13" in ran.out
     assert "model.visual.transformer.resblocks.3.mlp.c_proj.bias" in ran.out
     assert np.isfinite([float(word) for word in ran.out.split() if word.replace(".", "", 1).isdigit()]).all()

@@ -1,4 +1,4 @@
-"""From ``open_clip:NAME``, ``timm:NAME``, ``torchvision:NAME`` or ``python:module:factory`` to a model's source."""
+"""From a model's name, such as ``timm:resnet18`` or ``transformers:FOLDER``, to its source."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from merging.partition import TensorInfo
     from merging.pool import ModelPool
 
-SOURCES = ("open_clip", "timm", "torchvision", "python")
+SOURCES = ("open_clip", "timm", "torchvision", "transformers", "python")
 
 
 def model_source(spec: str) -> ModelSource:
     """The source behind a model's name.
 
     Args:
-        spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``, or
-            ``python:module:factory`` (a function without arguments that returns an ``nn.Module``).
+        spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``,
+            ``transformers:FOLDER`` (image or text classifier), or ``python:module:factory`` (a function without
+            arguments that returns an ``nn.Module``).
 
     Raises:
         TaskError: no such source, model or function.
@@ -39,9 +40,13 @@ def model_source(spec: str) -> ModelSource:
         from merging.models.library import Timm, Torchvision
 
         return Timm(name) if source == "timm" else Torchvision(name)
+    if source == "transformers" and name:
+        from merging.models.transformers import transformers_source
+
+        return transformers_source(name)
     if source == "python" and name:
         return Python(spec)
-    way_out = "write open_clip:NAME, timm:NAME, torchvision:NAME or python:module:factory"
+    way_out = "write open_clip:NAME, timm:NAME, torchvision:NAME, transformers:FOLDER or python:module:factory"
     raise TaskError(str(unknown("model source", source if name else spec, SOURCES, way_out)))
 
 

@@ -3,13 +3,14 @@
 The text tower's blocks are dropped (``model.transformer.*``) and its other tensors are kept, unused, as in the
 published checkpoints: ViT-B/32 then has 160 keys (Wortsman et al. 2022, https://arxiv.org/abs/2203.05482; Fassold
 2023 partitions exactly these). Models whose text tower is an object of its own (SigLIP: ``model.text.*``) keep the
-image tower alone. No weights are downloaded here: an architecture is built, a pool's weights go in.
+image tower alone. No weights are downloaded here: an architecture is built, a pool's weights go in. Whole CLIPs get a
+zero-shot head instead (:mod:`merging.models.zero_shot`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import open_clip
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from merging.errors import PoolError, TaskError, unknown
 from merging.models.source import ModelSource, Preprocessing
+from merging.models.zero_shot import TEMPLATES, has_text_tower, zero_shot_clip
 from merging.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
@@ -114,15 +116,21 @@ class OpenClip(ModelSource):
     OpenAI's weights, and with them model-soups' 72 checkpoints, were trained with QuickGELU: they need
     ``ViT-B-32-quickgelu``. Plain ``ViT-B-32`` loads them strictly too, and scores wrongly in silence.
 
+    Args:
+        name: of open_clip's model.
+        classes: their names, for the head of whole CLIPs.
+        templates: of the prompts; default: "a photo of a {}.".
+
     Raises:
         TaskError: open_clip has no such model.
     """
 
     HEAD = "classification_head.weight"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> None:
         super().__init__(f"open_clip:{name}")
         self.name = name
+        self.class_names, self.templates = tuple(classes), tuple(templates)
         config = open_clip.get_model_config(name)
         if config is None:
             raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
@@ -139,12 +147,23 @@ class OpenClip(ModelSource):
         del tensors
         return {self.HEAD: 0}
 
+    def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> OpenClip:
+        """With class names, whole CLIPs need no head: the text tower makes it."""
+        return OpenClip(self.name, classes, templates)
+
     def build(self, pool: Any) -> nn.Module:
-        """Builds it for checkpoints in the layout of model-soups.
+        """Builds it for checkpoints in the layout of model-soups, or for whole CLIPs, whose head is zero-shot.
 
         Raises:
-            PoolError: they have another layout.
+            PoolError: they have another layout, or are whole CLIPs and nobody has named the classes.
         """
+        if self.HEAD not in pool.tensors and has_text_tower(pool.tensors):
+            if not self.class_names:
+                raise PoolError(
+                    f"{pool.checkpoints[0].path} has a text tower and no head: give the classes' names for a zero-shot "
+                    'head (classes = ["…", "…"])'
+                )
+            return zero_shot_clip(self.name, self.config, self.class_names, self.templates or TEMPLATES)
         if self.HEAD not in pool.tensors:
             raise PoolError(
                 f"{pool.checkpoints[0].path} has no '{self.HEAD}'; {self.spec} takes checkpoints in the layout of "

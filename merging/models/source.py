@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from merging.errors import PoolError
+from merging.errors import PoolError, TaskError
 from merging.partition import TensorInfo
 
 if TYPE_CHECKING:
@@ -65,6 +65,21 @@ class ModelSource(ABC):
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """How its images are prepared, by its own configuration."""
+
+    def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
+        """The same source, told what the classes are called: only a text tower asks for that.
+
+        Args:
+            classes: names, in the order of the outputs.
+            templates: of the prompts, each with one ``{}``.
+
+        Raises:
+            TaskError: templates are given, and there is no text tower to read them.
+        """
+        del classes
+        if templates:
+            raise TaskError(f"{self.spec} has no text tower; leave the templates out")
+        return self
 
     def build(self, pool: ModelPool) -> nn.Module:
         """Builds it for a pool; the number of classes is read off the checkpoints' head.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from merging.errors import TaskError
 from merging.task import Split
+from merging.tasks.damage import Damage, Tolerance
 
 Images = NDArray[np.uint8]
 VERSION = 1
@@ -34,76 +35,112 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MERGING_CACHE") or Path.home() / ".cache" / "merging").expanduser()
 
 
-def cached(file: Path, how: dict[str, Any], make: Callable[[], tuple[Images, NDArray[np.int64]]]) -> Split:
+def cached(
+    file: Path,
+    how: dict[str, Any],
+    make: Callable[[], tuple[Images, NDArray[np.int64], list[Damage]]],
+    tolerance: Tolerance,
+) -> Split:
     """The split that ``make`` decodes from a file; from disk where that was done before.
 
     Args:
         file: its content decides, not its name.
         how: everything else that decides the pixels, JSON-ready.
-        make: decodes: images ``(N, H, W, 3)`` and labels ``(N,)``.
+        make: decodes: images ``(N, H, W, 3)``, labels ``(N,)``, and which images were left out.
+        tolerance: how many may be; asked at every run, so that the same ones are named again.
 
     Raises:
-        TaskError: whatever ``make`` finds wrong; nothing is kept then.
+        TaskError: whatever ``make`` finds wrong, or too many damaged images; nothing is kept then.
     """
-    versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]  # importing them takes seconds
-    decided = [VERSION, *versions, content_of(file), how]
-    place = cache_folder() / "images" / blake3(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
-    found = _read(place)
+    place = _place([content_of(file), how])
+    found = _read(place, tolerance)
     if found is not None:
         return found
-    images, labels = make()
+    images, labels, damaged = make()
+    tolerance.accept(len(labels) + len(damaged), damaged)
     split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
     with contextlib.suppress(OSError):  # a full or read-only disk: this run goes on without
-        _write(place, images, labels, split.fingerprint)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=place.parent))
+        try:
+            np.save(aside / "images.npy", images)
+            _settle(aside, place, labels, split.fingerprint, damaged)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
         return _read(place) or split
     return split
 
 
 def cached_images(
-    decided: Any, shape: tuple[int, ...], labels: NDArray[np.int64], fill: Callable[[Images], None]
+    decided: Any,
+    labels: NDArray[np.int64],
+    shape: Callable[[], tuple[int, int]],
+    fill: Callable[[Images], list[Damage]],
+    tolerance: Tolerance,
 ) -> Split:
     """A split of many images, decoded straight into the file that is kept, so that it need not fit into memory.
 
     Args:
         decided: all that decides the pixels, JSON-ready.
-        shape: of the images, ``(N, H, W, 3)``.
         labels: ``(N,)``.
-        fill: writes the images into the array that it is given.
+        shape: finds height and width of the decoded images; asked only where they are not on disk.
+        fill: writes the images into the array ``(N, H, W, 3)`` that it is given; returns those it could not decode.
+        tolerance: how many may be; asked at every run, so that the same ones are named again.
 
     Raises:
-        TaskError: whatever ``fill`` finds wrong; nothing is kept then.
+        TaskError: whatever ``fill`` finds wrong, or too many damaged images; nothing is kept then.
     """
-    versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]
-    key = blake3(json.dumps([VERSION, *versions, "folder", decided], sort_keys=True).encode()).hexdigest()[:32]
-    place = cache_folder() / "images" / key
-    found = _read(place)
+    place = _place(["folder", decided])
+    found = _read(place, tolerance)
     if found is not None:
         return found
+    whole = (len(labels), *shape(), 3)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=place.parent))
     except OSError:  # nowhere to keep them: in memory, for this run
-        images = np.zeros(shape, np.uint8)
-        fill(images)
-        return Split.of(torch.from_numpy(images), torch.from_numpy(labels))
+        images = np.zeros(whole, np.uint8)
+        damaged = fill(images)
+        tolerance.accept(len(labels), damaged)
+        rest = _undamaged(len(labels), damaged)
+        return Split.of(torch.from_numpy(images[rest] if damaged else images), torch.from_numpy(labels[rest]))
     try:
-        needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(aside).free
+        needed, free = int(np.prod(whole, dtype=np.int64)), shutil.disk_usage(aside).free
         if needed > free:
             raise TaskError(
-                f"{shape[0]:,} decoded images need {needed / 1e9:.1f} GB in {cache_folder()}, {free / 1e9:.1f} GB are "
+                f"{whole[0]:,} decoded images need {needed / 1e9:.1f} GB in {cache_folder()}, {free / 1e9:.1f} GB are "
                 "free; name another folder with MERGING_CACHE"
             )
-        images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        fill(images)
+        images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
+        damaged = fill(images)
+        tolerance.accept(len(labels), damaged)
+        if damaged:
+            images = _without(images, damaged, aside)
+        labels = labels[_undamaged(len(labels), damaged)]
         split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
         images.flush()
-        np.save(aside / "labels.npy", labels)
-        (aside / "split.json").write_text(json.dumps({"fingerprint": split.fingerprint}))
-        shutil.rmtree(place, ignore_errors=True)
-        aside.rename(place)
+        _settle(aside, place, labels, split.fingerprint, damaged)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return _read(place) or split
+
+
+def remembered(decided: Any, make: Callable[[], Any]) -> Any:
+    """A small JSON value that takes long to find, such as what a large file lists; from disk where it was found before.
+
+    Args:
+        decided: all that decides it, JSON-ready.
+        make: finds it.
+    """
+    key = blake3(json.dumps([VERSION, decided], sort_keys=True).encode()).hexdigest()[:32]
+    note = cache_folder() / "lists" / key
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(note.read_text())
+    value = make()
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        _replace(note, json.dumps(value))
+    return value
 
 
 def content_of(file: Path) -> str:
@@ -120,28 +157,49 @@ def content_of(file: Path) -> str:
     return digest
 
 
-def _read(place: Path) -> Split | None:
+def _place(decided: list[Any]) -> Path:
+    """Where images are kept that are decided by these values, and by the versions of what decodes them."""
+    versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]  # importing them takes seconds
+    key = blake3(json.dumps([VERSION, *versions, *decided], sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "images" / key[:32]
+
+
+def _read(place: Path, tolerance: Tolerance | None = None) -> Split | None:
     try:
         images = np.load(place / "images.npy", mmap_mode="c")  # shared pages; torch wants a writable array
         labels = np.load(place / "labels.npy")
-        fingerprint = json.loads((place / "split.json").read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError):  # not there, or cut off: made again
+        facts = json.loads((place / "split.json").read_text())
+        fingerprint, damaged = facts["fingerprint"], [Damage(*entry) for entry in facts.get("damaged", ())]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut off: made again
         return None
+    if tolerance is not None:
+        tolerance.accept(len(labels) + len(damaged), damaged)
     return Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
 
 
-def _write(place: Path, images: Images, labels: NDArray[np.int64], fingerprint: str) -> None:
-    """Aside first, then renamed: a folder that is there is whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=place.parent))
-    try:
-        np.save(aside / "images.npy", images)
-        np.save(aside / "labels.npy", labels)
-        (aside / "split.json").write_text(json.dumps({"fingerprint": fingerprint}))
-        shutil.rmtree(place, ignore_errors=True)
-        aside.rename(place)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: str, damaged: list[Damage]) -> None:
+    """Completes a folder that holds the images, and renames it into place: a folder that is there is whole."""
+    np.save(aside / "labels.npy", labels)
+    left_out = [[damage.number, damage.name, damage.why] for damage in damaged]
+    (aside / "split.json").write_text(json.dumps({"fingerprint": fingerprint, "damaged": left_out}))
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)
+
+
+def _undamaged(count: int, damaged: list[Damage]) -> NDArray[np.int64]:
+    return np.setdiff1d(np.arange(count), [damage.number for damage in damaged])
+
+
+def _without(images: np.memmap[Any, Any], damaged: list[Damage], folder: Path) -> np.memmap[Any, Any]:
+    """The same file without the rows of damaged images."""
+    rest = _undamaged(len(images), damaged)
+    whole = np.lib.format.open_memmap(
+        folder / "rest.npy", mode="w+", dtype=np.uint8, shape=(len(rest), *images.shape[1:])
+    )
+    for start in range(0, len(rest), 1024):
+        whole[start : start + 1024] = images[rest[start : start + 1024]]
+    (folder / "rest.npy").replace(folder / "images.npy")
+    return whole
 
 
 def _replace(note: Path, text: str) -> None:

@@ -20,18 +20,37 @@ def _imagenet_shifts(
     data: str | None = None,
     model: str = "open_clip:ViT-B-32-quickgelu",
     held_out: str | None = None,
+    corrupt: float | None = None,
     progress: Progress | None = None,
 ) -> Task:
     from merging.tasks.imagenet import imagenet_shifts
 
-    return imagenet_shifts(data, model, held_out, progress=progress)
+    return imagenet_shifts(data, model, held_out, corrupt=corrupt, progress=progress)
 
 
 @tasks.register("pacs")
-def _pacs(data: str | None = None, model: str = "torchvision:squeezenet1_1", progress: Progress | None = None) -> Task:
+def _pacs(
+    data: str | None = None,
+    model: str = "torchvision:squeezenet1_1",
+    corrupt: float | None = None,
+    progress: Progress | None = None,
+) -> Task:
     from merging.tasks.pacs import pacs
 
-    return pacs(data, model, progress=progress)
+    return pacs(data, model, corrupt=corrupt, progress=progress)
+
+
+@tasks.register("cifar10-shifts")
+def _cifar10_shifts(
+    data: str | None = None,
+    model: str | None = None,
+    size: int | None = None,
+    corrupt: float | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    from merging.tasks.cifar10 import cifar10_shifts
+
+    return cifar10_shifts(data, model, size, corrupt=corrupt, progress=progress)
 
 
 @tasks.register("digits")

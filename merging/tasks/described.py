@@ -1,4 +1,4 @@
-"""A task from the [task] part of merge.toml: a model's name and ``.npz`` data."""
+"""A task from the [task] part of merge.toml: a model's name and its data."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.models.catalogue import model_source
-from merging.models.source import ModelSource
-from merging.task import Split, Task
+from merging.progress import Silent
+from merging.task import HELD_OUT, UNLABELLED, Split, Task, identity
 from merging.tasks.catalogue import load_task
-from merging.tasks.npz import Normalise, Resize, load_npz
+from merging.tasks.damage import CORRUPT
+from merging.tasks.data import open_data
+from merging.tasks.forms import Opened, is_images
+from merging.tasks.npz import Normalise
+from merging.tasks.pictures import preparation
 
 
 def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
@@ -19,56 +23,98 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
 
     Args:
         table: ``name`` of a registered task with what that takes; or ``model``, ``held_out`` and perhaps ``test``,
-            ``shifts`` (name → data), ``train``; ``mean`` and ``std`` per channel and ``size`` in pixels (default: the
-            model's own, see :func:`_resize`).
+            ``shifts`` (name → data), ``train``, ``unlabelled``, each as :func:`merging.tasks.data.load_data` reads it;
+            ``classes``: names of the model's outputs, in order (default: those of the model's folder, else of the
+            training or held-out data); ``templates``: prompts for the zero-shot head of a whole CLIP; ``corrupt``:
+            share of a set's images that may be damaged; ``mean`` and ``std`` per channel and ``size`` in pixels
+            (default: the model's own, see :func:`merging.tasks.pictures.preparation`).
         progress: told how far decoding is.
 
     Raises:
-        TaskError: a model or a data set that does not exist.
+        TaskError: a model or a data set that does not exist, or classes that do not fit.
     """
     if table.get("name"):
         rest = {key: value for key, value in table.items() if key != "name"}
         return load_task(table["name"], progress, **rest)
-    source = model_source(table["model"])
-    own = source.preprocessing
-    mean, std = table.get("mean") or own.mean, table.get("std") or own.std
+    source, news = model_source(table["model"]), progress or Silent()
+    shifts = dict(table.get("shifts", {}))
+    for name in shifts:
+        if name in (HELD_OUT, "train", UNLABELLED) or (name == "test" and table.get("test")):
+            raise TaskError(f"a shifted set is called '{name}', as another part of the task is; give it another name")
+    usual = source.preprocessing
+    mean, std = table.get("mean") or usual.mean, table.get("std") or usual.std
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise TaskError("mean and std need three numbers each, std above 0")
-    resize, always = _resize(source, table.get("size"))
-
-    def load(data: str) -> Split:
-        return load_npz(data, resize, always=always, progress=progress)
-
-    shifts = dict(table.get("shifts", {}))
-    if table.get("test") and "test" in shifts:
-        raise TaskError("a shifted set is called 'test', as the test set is; give it another name")
-    tests = ({"test": table["test"]} if table.get("test") else {}) | shifts
+    wanted = {HELD_OUT: table["held_out"], "train": table.get("train"), "test": table.get("test"), **shifts}
+    how = preparation(source, table.get("size"), table.get("corrupt", CORRUPT))
+    own = table.get("classes") or getattr(source, "classes", None)
+    opened = {
+        name: open_data(data, source, how, own, progress=news) for name, data in wanted.items() if data is not None
+    }
+    classes = tuple(own) if own else _named(opened)
+    _check_names(classes)
+    if classes or table.get("templates"):
+        source = source.named(classes or (), tuple(table.get("templates") or ()))
+    splits = {
+        name: part.load(classes, restrict=name not in (HELD_OUT, "train"), progress=news)
+        for name, part in opened.items()
+    }
+    if table.get("unlabelled") is not None:
+        extra = open_data(table["unlabelled"], source, how, None, labelled=False, progress=news)
+        splits[UNLABELLED] = extra.load(None, restrict=False)
+    if "train" in splits and splits["train"].classes is not None:
+        raise TaskError("train: a sample to learn from has one class; leave out maps to several, and lists of some")
     return Task(
         name=table["model"],
         build=source.build,
         fresh=source.module,
-        held_out=load(table["held_out"]),
-        tests={name: load(data) for name, data in tests.items()},
+        held_out=splits[HELD_OUT],
+        tests={name: splits[name] for name in ("test", *shifts) if name in splits},
         shifts=tuple(shifts),
-        prepare=Normalise(tuple(mean), tuple(std)),
-        train=load(table["train"]) if table.get("train") else None,
+        prepare=Normalise(tuple(mean), tuple(std)) if _are_images(table, splits) else identity,
+        train=splits.get("train"),
+        unlabelled=splits.get(UNLABELLED),
+        classes=classes or (),
     )
 
 
-def _resize(source: ModelSource, size: int | None) -> tuple[Resize | None, bool]:
-    """How images are brought to size, and whether always.
+def _named(opened: Mapping[str, Opened]) -> tuple[str, ...] | None:
+    """The model's classes, where nobody lists them: those of the training data, else of the held-out data.
 
-    A model that takes one size only gets it. Others take the images as they are stored (a convolutional network at
-    96 pixels costs a fifth of what it does at 224), unless they differ in size, or ``size`` says otherwise.
+    Raises:
+        TaskError: that set's own classes are said to be something else.
     """
-    own = source.preprocessing
-    if size is None:
-        if own.size is None or own.resize is None:
-            return None, False
-        return Resize(own.size, own.resize, own.interpolation), source.fixed_size
-    if size < 1:
-        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more")
-    if own.size is not None and size != own.size and source.fixed_size:
-        raise TaskError(f"size is {size}, but {source.spec} takes images of {own.size} pixels only; leave size out")
-    margin = (own.resize or 1) / (own.size or 1) if own.size else 1.0
-    return Resize(size, round(size * margin), own.interpolation), True
+    for part in ("train", HELD_OUT):
+        found = opened.get(part)
+        if found is not None and found.names is not None:
+            if found.choice.map or found.choice.classes is not None:
+                raise TaskError(f"{part}: its classes are chosen or mapped; say [task] classes, the model's outputs")
+            return found.names
+    return None
+
+
+def _check_names(classes: tuple[str, ...] | None) -> None:
+    for name in classes or ():
+        if (classes or ()).count(name) > 1:
+            raise TaskError(f"[task] classes names '{name}' twice; each output has a name of its own")
+
+
+def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split]) -> bool:
+    """Whether the samples are images, which are normalised; everything else goes into the model as it is.
+
+    Raises:
+        TaskError: sets of several kinds, or normalisation of something else than images.
+    """
+    kinds = {name: (split.inputs.dtype, split.inputs.ndim) for name, split in splits.items()}
+    for name, (dtype, dimensions) in kinds.items():
+        own, others = kinds[HELD_OUT]
+        if (dtype, dimensions) != (own, others):
+            raise TaskError(
+                f"{name} holds {dtype} with {dimensions} dimensions, the held-out data {own} with {others}; all sets "
+                "of a task are of one kind"
+            )
+    images = is_images(splits[HELD_OUT].inputs)
+    for key in ("mean", "std", "size"):
+        if not images and table.get(key) is not None:
+            raise TaskError(f"[task] {key} is for images (uint8, N × H × W × 3); leave it out")
+    return images

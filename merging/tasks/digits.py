@@ -41,6 +41,6 @@ def _build(pool: ModelPool) -> nn.Module:
 
 def _pool() -> ModelPool:
     """The shipped pool: the fine-tuned models, and the pretrained one as their base."""
-    files = sorted(digits_data.POOL.glob("finetuned_*.safetensors"))
-    base = Checkpoint(digits_data.POOL / "pretrained.safetensors")
+    files = sorted(digits_data.POOL.glob("model_*.safetensors"))
+    base = Checkpoint(digits_data.POOL / "base.safetensors")
     return ModelPool([Checkpoint(path) for path in files], base)

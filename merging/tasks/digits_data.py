@@ -28,7 +28,7 @@ SIZE = 16
 """Height and width of an image in pixels."""
 
 POOL = Path(__file__).parent / "digits_pool"
-"""The shipped checkpoints, ``printed.npz`` and ``pool.json``; rebuilt by ``merging.training.digits_pool``."""
+"""The shipped checkpoints with their records, ``sweep.toml`` and ``printed.npz``; ``make pool`` rebuilds them."""
 
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 32,

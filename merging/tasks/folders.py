@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.progress import Silent
 from merging.task import Split
 from merging.tasks.cache import Images, cached_images
+from merging.tasks.damage import CORRUPT, Damage, Tolerance
 from merging.tasks.npz import Resize
+from merging.tasks.pictures import Content, cut, decode, opened, paths
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[Path, int]]:
@@ -30,20 +30,48 @@ def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[
     Raises:
         TaskError: no such folder, or no images in it.
     """
-    if not folder.is_dir():
-        raise TaskError(f"no such folder of images: {folder}")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = class_folders(folder)
     known = labels if labels is not None else {name: rank for rank, name in enumerate(classes)}
     found: list[tuple[Path, int]] = []
     for name in classes:
         if name in known:
-            for place, folders, files in os.walk(folder / name):
-                folders.sort()
-                found += [(Path(place, file), known[name]) for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+            found += [(file, known[name]) for file in images_under(folder / name)]
     if not found:
         wanted = f", such as {next(iter(known))}" if labels else ""
         raise TaskError(f"{folder} holds no images in folders of known classes{wanted}")
     return found
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the class folders, sorted; hidden ones are none.
+
+    Raises:
+        TaskError: no such folder.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"no such folder of images: {folder}")
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def images_under(folder: Path) -> list[Path]:
+    """Every image file in a folder and the folders in it, sorted."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        found += [Path(place, file) for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+    return found
+
+
+def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What decides the content of many files: place, size and time of change; reading them all would take too long.
+
+    Raises:
+        TaskError: one is not there.
+    """
+    try:
+        return [(str(path.resolve()), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
+    except OSError as error:
+        raise TaskError(f"no such image: {error.filename} ({error.strerror})") from None
 
 
 def load_images(
@@ -52,47 +80,44 @@ def load_images(
     *,
     border: int = 0,
     classes: Sequence[Sequence[int]] | None = None,
+    corrupt: float = CORRUPT,
     progress: Progress | None = None,
 ) -> Split:
-    """Decodes images with Pillow: shorter side to ``resize.resize``, the centre ``resize.size`` square, uint8.
+    """Decodes images with Pillow's own filters, as the published evaluations do; see :mod:`merging.tasks.pictures`.
+
+    The shorter side is brought to ``resize.resize``, the centre ``resize.size`` square cut out; uint8.
 
     Args:
         images: (file, label) pairs.
         resize: size and interpolation.
         border: pixels that are cut off on each side first.
         classes: of the split, see :class:`merging.task.Split`.
+        corrupt: share of the images that may be damaged; they are named and left out.
         progress: told how far decoding is.
 
     Raises:
-        TaskError: no images, or a damaged one (named).
+        TaskError: no images, or too many damaged ones (named).
     """
     if not images:
         raise TaskError("a set of images is empty")
     progress, side = progress or Silent(), resize.size
-    states = [(str(path.resolve()), (found := path.stat()).st_size, found.st_mtime_ns) for path, _ in images]
+    files, root = [path for path, _ in images], images[0][0].parent.parent
     labels = np.array([label for _, label in images], dtype=np.int64)
 
-    def fill(array: Images) -> None:
-        progress.stage(f"decoding {images[0][0].parent.parent}", len(images))
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            for number, pixels in enumerate(workers.map(lambda pair: _decoded(pair[0], resize, border), images)):
-                array[number] = pixels
-                progress.advance()
+    def fill(array: Images) -> list[Damage]:
+        progress.stage(f"decoding {root}", len(images))
+        return decode(paths(files, root), lambda content: _decoded(content, resize, border), array, progress)
 
-    decided = [states, labels.tolist(), resize.size, resize.resize, resize.interpolation, border]
-    return cached_images(decided, (len(images), side, side, 3), labels, fill).with_classes(classes)
+    decided = [states(files), labels.tolist(), resize.size, resize.resize, resize.interpolation, border]
+    tolerance = Tolerance(str(root), corrupt, progress)
+    return cached_images(decided, labels, lambda: (side, side), fill, tolerance).with_classes(classes)
 
 
-def _decoded(path: Path, resize: Resize, border: int) -> Images:
+def _decoded(content: Content, resize: Resize, border: int) -> Images:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise TaskError(f"{path}: a damaged image ({error}); replace or remove it") from None
-    if border:
-        image = image.crop((border, border, image.width - border, image.height - border))
+    with opened(content) as file:
+        image = cut(file.convert("RGB"), border)
     image = transforms.resize(image, [resize.resize], InterpolationMode(resize.interpolation))
     return np.asarray(transforms.center_crop(image, [resize.size, resize.size]))

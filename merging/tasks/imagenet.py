@@ -5,8 +5,10 @@ Held-out are 26 images per class of ImageNet's training set: those of model-soup
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from merging.interfaces import Progress
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.task import Split, Task
+from merging.tasks.damage import CORRUPT
 from merging.tasks.folders import listed, load_images
 from merging.tasks.npz import Normalise, Resize
 
@@ -38,6 +41,7 @@ def imagenet_shifts(
     model: str = "open_clip:ViT-B-32-quickgelu",
     held_out: str | None = None,
     *,
+    corrupt: float | None = None,
     progress: Progress | None = None,
 ) -> Task:
     """ImageNet with its shifted test sets.
@@ -48,6 +52,7 @@ def imagenet_shifts(
         model: the architecture.
         held_out: model-soups' ``imagenet_98_idxs.npy``, an array with 1 at each held-out position of the training set
             in the order of its files; None: 26 images of each class, drawn with a fixed seed.
+        corrupt: share of a set's images that may be damaged; None: 1 %.
         progress: told how far decoding is.
 
     Raises:
@@ -61,40 +66,38 @@ def imagenet_shifts(
     resize = _resize(source)
     ids = {name: rank for rank, name in enumerate(_wordnet_ids("imagenet"))}
     chosen = _held_out(listed(root / "imagenet" / "train", ids), held_out)
-    tests = {
-        "test": load_images(
-            listed(_first(root, "imagenet/val_in_folder", "imagenet/val"), ids), resize, progress=progress
-        )
-    }
+    share = CORRUPT if corrupt is None else corrupt
+    load = functools.partial(load_images, resize=resize, corrupt=share, progress=progress)
+    tests = {"test": load(listed(_first(root, "imagenet/val_in_folder", "imagenet/val"), ids))}
     for name, places in SETS.items():
         folder = next((root / place for place in places if (root / place).is_dir()), None)
         if folder is not None:
-            tests[name] = _shifted(name, folder, ids, resize, progress)
+            tests[name] = _shifted(name, folder, ids, load)
     return Task(
         name="imagenet-shifts",
         build=source.build,
         fresh=source.module,
-        held_out=load_images(chosen, resize, progress=progress),
+        held_out=load(chosen),
         tests=tests,
         shifts=tuple(name for name in tests if name != "test"),
         prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
     )
 
 
-def _shifted(name: str, folder: Path, ids: dict[str, int], resize: Resize, progress: Progress | None) -> Split:
+def _shifted(name: str, folder: Path, ids: dict[str, int], load: Callable[..., Split]) -> Split:
     """A shifted set with its own classes."""
     if name == "imagenet-sketch":
-        return load_images(listed(folder, ids), resize, progress=progress)
+        return load(listed(folder, ids))
     if name == "imagenet-v2":  # folders are called by class index
-        return load_images(listed(folder, {str(k): k for k in range(1000)}), resize, progress=progress)
+        return load(listed(folder, {str(k): k for k in range(1000)}))
     if name == "objectnet":  # a folder may stand for several classes; images have a red border of two pixels
         folders = objectnet_folders()
         order = sorted(folders)
         images = listed(folder, {place: rank for rank, place in enumerate(order)})
-        return load_images(images, resize, border=2, classes=[folders[place] for place in order], progress=progress)
+        return load(images, border=2, classes=[folders[place] for place in order])
     subset = _wordnet_ids(name)
     images = listed(folder, {place: rank for rank, place in enumerate(subset)})
-    return load_images(images, resize, classes=[[ids[place]] for place in subset], progress=progress)
+    return load(images, classes=[[ids[place]] for place in subset])
 
 
 def objectnet_folders() -> dict[str, list[int]]:
@@ -104,13 +107,15 @@ def objectnet_folders() -> dict[str, list[int]]:
     return folders
 
 
-def _held_out(images: list[tuple[Path, int]], index: str | None) -> list[tuple[Path, int]]:
+def _held_out(images: list[tuple[Path, int]], index: object) -> list[tuple[Path, int]]:
     if index is None:
         labels = np.array([label for _, label in images])
         mixed = np.random.default_rng(0).permutation(len(images))
         ordered = mixed[np.argsort(labels[mixed], kind="stable")]
         starts = np.searchsorted(labels[ordered], labels[ordered])
         return [images[k] for k in np.sort(ordered[np.arange(len(ordered)) - starts < PER_CLASS])]
+    if not isinstance(index, str | Path):
+        raise TaskError("[task] held_out of imagenet-shifts is the name of an index file")
     try:
         marks = np.load(index, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from merging.errors import TaskError, unknown
@@ -23,6 +23,7 @@ from merging.interfaces import Progress
 from merging.progress import Silent
 from merging.task import Split
 from merging.tasks.cache import cached
+from merging.tasks.damage import CORRUPT, Damage, Tolerance
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ class Resize:
 
 
 def load_npz(
-    source: str, resize: Resize | None = None, *, always: bool = True, progress: Progress | None = None
+    source: str,
+    resize: Resize | None = None,
+    *,
+    always: bool = True,
+    corrupt: float = CORRUPT,
+    progress: Progress | None = None,
 ) -> Split:
     """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
 
@@ -63,16 +69,13 @@ def load_npz(
         source: file and key.
         resize: brings images to one size.
         always: or only those that differ in size.
+        corrupt: share of the images that may be damaged; they are named by their numbers and left out.
         progress: told how far decoding is.
 
     Raises:
-        TaskError: no such file or key, images of different sizes and no ``resize``, or a damaged image (named by its
-            number).
+        TaskError: no such file or key, images of different sizes and no ``resize``, or too many damaged images.
     """
-    name, _, key = source.rpartition(":")
-    path = Path(name).expanduser()
-    if not name or not path.is_file():
-        raise TaskError(f"no such data: '{source}'; write it as file.npz:KEY")
+    path, key = divided(source)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
@@ -89,17 +92,53 @@ def load_npz(
             if f"{key}_images" in arrays and wanted is None:
                 return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
 
-            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64], list[Damage]]:
                 if f"{key}_images" in arrays:
                     pixels = torch.from_numpy(_checked(arrays[f"{key}_images"], source))
-                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels
+                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels, []
                 jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-                return jpegs.decode(resize, always=always, progress=progress or Silent()), labels
+                images, damaged = jpegs.decode(resize, always=always, progress=progress or Silent())
+                rest = np.setdiff1d(np.arange(len(images)), [damage.number for damage in damaged])
+                if damaged and len(images) == len(labels):
+                    return images[rest], labels[rest], damaged
+                return images, labels, damaged
 
             how = {"key": key, "resize": None if resize is None else asdict(resize), "always": always}
-            return cached(path, how, make)
+            return cached(path, how, make, Tolerance(source, corrupt, progress or Silent()))
     except TaskError:
         raise
+    except Exception as error:  # damaged archives raise whatever their bytes provoke
+        reason = f"{type(error).__name__}: {error}"
+        raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+
+
+def divided(source: str) -> tuple[Path, str]:
+    """File and key of ``file.npz:KEY``.
+
+    Raises:
+        TaskError: there is no such file.
+    """
+    name, _, key = source.rpartition(":")
+    path = Path(name).expanduser()
+    if not name or not path.is_file():
+        raise TaskError(f"no such data: '{source}'; write it as file.npz:KEY")
+    return path, key
+
+
+def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ...]]:
+    """What ``file.npz:KEY`` says of its classes: their names, where the file has ``classes``; labels that occur.
+
+    Raises:
+        TaskError: no such file, or another layout.
+    """
+    path, key = divided(source)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+            occurring = np.unique(arrays[f"{key}_labels"]) if f"{key}_labels" in arrays else np.zeros(0)
+            if occurring.dtype.kind not in "iu":
+                return names, ()  # loading says what is wrong
+            return names, tuple(occurring.tolist())
     except Exception as error:  # damaged archives raise whatever their bytes provoke
         reason = f"{type(error).__name__}: {error}"
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
@@ -121,37 +160,49 @@ class _Jpegs:
     offsets: NDArray[np.int64]
     source: str
 
-    def decode(self, resize: Resize | None, *, always: bool, progress: Progress) -> NDArray[np.uint8]:
-        """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run."""
+    def decode(
+        self, resize: Resize | None, *, always: bool, progress: Progress
+    ) -> tuple[NDArray[np.uint8], list[Damage]]:
+        """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run.
+
+        Also those that are damaged, whose rows hold anything.
+        """
         count = len(self.offsets) - 1
         if count < 1:
-            return np.zeros((0, 1, 1, 3), np.uint8)
-        sizes = {self._open(number).size for number in range(count)}  # headers only
+            return np.zeros((0, 1, 1, 3), np.uint8), []
+        sizes = {size for number in range(count) if (size := self._size(number))}  # headers only
         if len(sizes) > 1 and resize is None:
             raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
         prepare = resize if always or len(sizes) > 1 else None
-        width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes))
+        width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes), (1, 1))
         images = np.empty((count, height, width, 3), np.uint8)
 
-        def one(number: int) -> None:
+        def one(number: int) -> Damage | None:
             try:
-                pixels = np.array(self._open(number).convert("RGB"))
-            except (OSError, ValueError) as error:
-                raise TaskError(f"{self.source}: image {number} is damaged ({error})") from None
-            images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
+                with self._open(number) as opened:
+                    pixels = np.array(opened.convert("RGB"))
+                images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
+            except (OSError, ValueError, SyntaxError) as error:
+                return Damage(number, f"image {number}", " ".join(str(error).split()).partition(" <_io")[0])
+            return None
 
         progress.stage(f"decoding {self.source}", count)
+        damaged: list[Damage] = []
         with ThreadPoolExecutor(os.cpu_count()) as workers:
-            for _ in workers.map(one, range(count)):
+            for damage in workers.map(one, range(count)):
+                damaged += [damage] if damage is not None else []
                 progress.advance()
-        return images
+        return images, damaged
+
+    def _size(self, number: int) -> tuple[int, int] | None:
+        try:
+            return self._open(number).size
+        except (OSError, ValueError, SyntaxError):
+            return None  # decoding counts and names it
 
     def _open(self, number: int) -> Image.Image:
         begin, end = self.offsets[number : number + 2]
-        try:
-            return Image.open(io.BytesIO(self.data[begin:end].tobytes()))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise TaskError(f"{self.source}: image {number} is damaged ({error})") from None
+        return Image.open(io.BytesIO(self.data[begin:end].tobytes()))
 
 
 class Normalise:

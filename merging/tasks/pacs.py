@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.models.catalogue import model_source
 from merging.task import Split, Task
+from merging.tasks.damage import CORRUPT
+from merging.tasks.drawing import drawn
 from merging.tasks.npz import Normalise, load_npz
 
 SOURCE, SHIFTS = ("photo", "art_painting"), ("cartoon", "sketch")
@@ -23,13 +23,18 @@ SHARE = 0.2
 
 
 def pacs(
-    data: str | Path | None = None, model: str = "torchvision:squeezenet1_1", *, progress: Progress | None = None
+    data: str | Path | None = None,
+    model: str = "torchvision:squeezenet1_1",
+    *,
+    corrupt: float | None = None,
+    progress: Progress | None = None,
 ) -> Task:
     """The task (https://arxiv.org/abs/1710.03077).
 
     Args:
         data: ``pacs96.npz``, all four domains in the layout of :mod:`merging.tasks.npz`.
         model: the architecture.
+        corrupt: share of a domain's images that may be damaged; None: 1 %.
         progress: told how far decoding is.
 
     Raises:
@@ -38,8 +43,10 @@ def pacs(
     if data is None:
         raise TaskError("the task 'pacs' needs [task] data: the file with the four domains, such as pacs96.npz")
     source = model_source(model)
-    domains = {name: load_npz(f"{data}:{name}", progress=progress) for name in (*SOURCE, *SHIFTS)}
-    parts = {name: _divided(domains[name], number) for number, name in enumerate(SOURCE)}
+    share = CORRUPT if corrupt is None else corrupt
+    domains = {name: load_npz(f"{data}:{name}", corrupt=share, progress=progress) for name in (*SOURCE, *SHIFTS)}
+    bounds = {"held-out": (0.0, SHARE), "test": (SHARE, 2 * SHARE), "train": (2 * SHARE, 1.0)}
+    parts = {name: drawn(domains[name].labels.numpy(), bounds, seed) for seed, name in enumerate(SOURCE)}
 
     def together(part: str) -> Split:
         chosen = [(domains[name], torch.from_numpy(parts[name][part])) for name in SOURCE]
@@ -56,14 +63,3 @@ def pacs(
         prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
         train=together("train"),
     )
-
-
-def _divided(split: Split, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Indices of the parts: drawn at random within each class, then in the order in which they are stored."""
-    labels = split.labels.numpy()
-    mixed = np.random.default_rng(seed).permutation(len(labels))
-    ordered = mixed[np.argsort(labels[mixed], kind="stable")]
-    rank = np.arange(len(ordered)) - np.searchsorted(labels[ordered], labels[ordered])
-    share = rank / np.bincount(labels)[labels[ordered]]
-    bounds = {"held-out": (0.0, SHARE), "test": (SHARE, 2 * SHARE), "train": (2 * SHARE, 1.0)}
-    return {name: np.sort(ordered[(share >= low) & (share < high)]) for name, (low, high) in bounds.items()}

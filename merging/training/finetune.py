@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from merging.errors import RequirementError
 from merging.interfaces import Progress
@@ -29,6 +27,7 @@ def finetune(
     sweep: Sweep,
     *,
     models: int,
+    task: Task | None = None,
     base: Path | str | None = None,
     search: str = "random",
     linear_probe: int | None = None,
@@ -47,6 +46,7 @@ def finetune(
         output: a folder: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
         sweep: the hyper-parameters.
         models: how many.
+        task: what ``make_task`` gives, where it has been made already.
         base: a checkpoint; default: that of the task's own pool. Tensors that it lacks (a head) start at random.
         search: ``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from those
             before, by held-out accuracy.
@@ -82,13 +82,13 @@ def finetune(
     elif jobs not in (None, 1) and _from_a_file(regime):
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave --jobs out")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
-    task = make_task()
+    task = task or make_task()
     start = Start.of(task, base, device)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     if search == "random":
         regime.check(drawn, start.module)
     digest = start.write(path, linear_probe, seed, progress)
-    facts = {"task": task.name, "base": digest, "seed": seed, "search": search, "sweep": _plain(sweep)}
+    facts = {"task": task.name, "base": digest, "seed": seed, "search": search, "sweep": sweep.plain()}
     facts["regime"] = {"name": regime.name, **regime.options()}
     folder = PoolFolder(path, facts, start.numerics.to_json(), command)
     folder.claim()
@@ -133,8 +133,3 @@ def _optuna(sweep: Sweep, models: int, seed: int) -> Generator[HyperParameters, 
         trial = study.ask()
         reached = yield build(HyperParameters, sweep.suggest(trial, index, seed))
         study.tell(trial, reached)
-
-
-def _plain(sweep: Sweep) -> dict[str, Any]:
-    space = {k: asdict(v) if not isinstance(v, tuple) else list(v) for k, v in sweep.space.items()}
-    return {**space, "models": [dict(entry) for entry in sweep.listed]}

@@ -130,9 +130,9 @@ class PoolFolder:
         return Trained(name, run.settings.options(), epochs[-1].held_out, seconds)
 
 
-def versions() -> dict[str, str]:
-    """Of what decides the bits."""
-    found = {name: version(name) for name in ("merging", "torch", "timm", "numpy")}
+def versions(*more: str) -> dict[str, str]:
+    """Of what decides the bits, and of other packages."""
+    found = {name: version(name) for name in ("merging", "torch", "timm", "numpy", *more)}
     return {"python": platform.python_version()} | found
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from merging.errors import OptionError, unknown
 from merging.options import Plugin, build, option, options_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEDULES = ("cosine", "tanh", "poly", "constant")
 
@@ -113,6 +116,13 @@ class Sweep:
             build(HyperParameters, entry)
         return made
 
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready values, as :meth:`of` takes them."""
+        space = {
+            name: asdict(values) if isinstance(values, Range) else list(values) for name, values in self.space.items()
+        }
+        return {**space, "models": [dict(entry) for entry in self.listed]}
+
     def values(self, name: str) -> list[Any]:
         """Every value that a hyper-parameter, no range, may take in a run."""
         common = self.space.get(name, ())
@@ -165,3 +175,12 @@ DEFAULT = Sweep.of({
     "label_smoothing": [0.0, 0.1],
 })  # fmt: skip
 """What is drawn where no sweep is given, in the manner of Wortsman et al. 2022, Appendix J."""
+
+IMAGES_ONLY = ("augmentation", "mixup")
+
+
+def default_sweep(inputs: Tensor) -> Sweep:
+    """What is drawn for samples: all of :data:`DEFAULT` for images, no augmentation or mixup for anything else."""
+    if inputs.ndim >= 3 and str(inputs.dtype) == "torch.uint8":
+        return DEFAULT
+    return Sweep({name: values for name, values in DEFAULT.space.items() if name not in IMAGES_ONLY})

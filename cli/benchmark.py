@@ -1,0 +1,219 @@
+"""``merge benchmark``: many methods over one pool, side by side."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merging.cli.run import requested, stop_on_signal
+from merging.errors import OptionError, RequirementError, unknown
+
+METHODS = "best,uniform,greedy,manifoldmix,learned"
+SETTINGS = ("budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate")
+"""What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
+SHARED = ("optimizer", "objective")
+"""Kinds whose options are written with the kind, because all methods share them."""
+
+
+@click.command(
+    "benchmark",
+    epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
+)
+@click.option(
+    "--strategies", multiple=True, metavar="A,B,…",
+    help=f"Methods: strategies, or NAME=STRATEGY to have one with several options.  [default: {METHODS}]",
+)  # fmt: skip
+@click.option(
+    "--partitioner", "partitioners", multiple=True, metavar="A,B,…",
+    help="Groups of tensors: each method under each.  [default: whole; clip-c8 for the built-in task]",
+)  # fmt: skip
+@click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="So many, from --seed on.")
+@click.option("--seed", type=int, metavar="N", help="The first one.  [default: 0]")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE",
+    help="Of a method, a partitioner, or the optimizer or objective (optimizer.KEY=…); repeatable.",
+)  # fmt: skip
+@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
+@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: each strategy's own]")
+@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
+@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: each strategy's own]")
+@click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
+@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--precision", metavar="NAME", help="Of forward passes: fp32, bf16 or auto.  [default: auto]")
+@click.option("--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first.")
+@click.option("--compile", flag_value=True, type=bool, default=None, help="Run the model through torch.compile.")
+@click.option(
+    "--recalibrate/--no-recalibrate", default=None,
+    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
+)  # fmt: skip
+@click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option("--output", metavar="DIR", help="Folder for the results.  [default: runs/<time>-benchmark]")
+@click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+def command(**flags: Any) -> None:
+    """Compare methods over one pool: Table 1 of the paper, for your data.
+
+    A row a method, a column a test set, with 95 % intervals and paired tests against the best single model and the
+    greedy soup. What one method has had scored is not scored again for the next. Interrupted, the same command with
+    the same --output goes on; with more strategies, partitioners or seeds it adds them.
+    """
+    from rich.console import Console
+
+    request, methods, partitions = _asked(flags)
+    news, console = Console(stderr=True), Console()
+    if request["task"] == "digits" and not request["models"]:
+        news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
+    folder = Path(request["output"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-benchmark")
+    from merging.benchmarking.folder import Folder
+
+    Folder(folder).check(overwrite=flags["overwrite"])
+    found = _run(request, flags, methods, partitions, folder, news)
+    if flags["as_json"]:
+        click.echo(found.dumps(), nl=False)
+    else:
+        from merging.cli.benchmark_view import show_benchmark
+
+        show_benchmark(console, found)
+        console.print(f"\nTables, page and pictures: [bold]{folder}[/] (benchmark.html, .md, .csv, .tex, .json)",
+                      highlight=False, soft_wrap=True)  # fmt: skip
+    if found.status != "finished":
+        again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
+        again += [] if flags["output"] else ["--output", str(folder)]
+        news.print(
+            f"[yellow]interrupted:[/] what is finished is kept; go on with: merge {shlex.join(again)}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        sys.exit(130)
+
+
+def _run(
+    request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
+    partitions: dict[str, dict[str, Any]], folder: Path, news: Any,
+) -> Any:  # fmt: skip
+    from merging.cli.terminal import TerminalProgress
+
+    with stop_on_signal(news, "stopping: what is finished is kept") as should_stop, TerminalProgress(news) as progress:
+        progress.stage("loading models and data")
+        made = _plugins(request, methods, partitions)
+        from merging.benchmarking.rendering import render
+        from merging.benchmarking.runner import benchmark
+        from merging.cli.resolve import task_and_pool
+
+        task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
+        if task is None:
+            raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+        first = request["seed"]
+        found = benchmark(
+            pool,
+            made["strategies"],
+            task=task,
+            partitioners=made["partitioners"],
+            seeds=range(first, first + flags["seeds"]),
+            objective=made["objective"],
+            optimizer=made["optimizer"],
+            **{key: request[key] for key in SETTINGS},
+            cache_memory=request.get("cache_memory"),
+            exact_savings=request.get("exact_savings") is not False,
+            singles=not flags["no_singles"],
+            output=folder,
+            overwrite=flags["overwrite"],
+            progress=progress,
+            should_stop=should_stop,
+            command=request["command"],
+        )
+        render(found, folder, progress)
+    return found
+
+
+def _asked(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, dict[str, Any]]],
+                                             dict[str, dict[str, Any]]]:  # fmt: skip
+    """The request, methods (name → strategy and options) and partitioners (name → options), as far as text tells."""
+    if flags["seeds"] < 1:
+        raise OptionError(f"--seeds {flags['seeds']}: at least 1 is needed")
+    request = requested({**flags, "options": (), "strategy": None, "partitioner": None})
+    own = request["options"]  # of merge.toml
+    methods: dict[str, tuple[str, dict[str, Any]]] = {}
+    for text in _listed(flags["strategies"]) or METHODS.split(","):
+        name, equals, strategy = text.partition("=")
+        strategy = strategy if equals else name
+        if not re.fullmatch(r"[\w+-]+", name) or name in SHARED or (equals and not strategy):
+            raise OptionError(
+                f"--strategies {text}: write STRATEGY, or NAME=STRATEGY with a name of letters and digits"
+            )
+        if name in methods:
+            raise OptionError(f"--strategies names '{name}' twice; give one of them a name: other-name={strategy}")
+        methods[name] = (strategy, dict(own.get("strategy", {})) if strategy == request["strategy"] else {})
+    partitions = {name: dict(own.get("partitioner", {})) if name == request["partitioner"] else {}
+                  for name in _listed(flags["partitioners"]) or [request["partitioner"]]}  # fmt: skip
+    shared = {kind: dict(own.get(kind, {})) for kind in SHARED}
+    places: dict[str, dict[str, Any]] = {
+        **shared,
+        **partitions,
+        **{name: given for name, (_, given) in methods.items()},
+    }
+    seen: set[tuple[str, str]] = set()
+    for text in flags["options"]:
+        key, equals, value = text.partition("=")
+        name, dot, option = key.partition(".")
+        if not equals or not dot:
+            raise OptionError(f"-o {text}: write it as name.option=value, such as -o manifoldmix.tau=0.99")
+        if name not in places:
+            raise OptionError(str(unknown("method, partitioner or kind in -o", name, places)))
+        given = places[name]
+        if (name, option) in seen:  # given twice, it becomes a list
+            before = given[option]
+            given[option] = [*(before if isinstance(before, list) else [before]), value]
+        else:  # an inner strategy from the command line takes the file's, with its options, away
+            for old in [old for old in given if old.partition(".")[0] == option]:
+                del given[old]
+            given[option] = value
+        seen.add((name, option))
+    request["options"] = shared
+    return request, methods, partitions
+
+
+def _listed(given: Sequence[str]) -> list[str]:
+    """Comma-separated values, the flag repeatable."""
+    return [part.strip() for text in given for part in text.split(",") if part.strip()]
+
+
+def _plugins(
+    request: Mapping[str, Any], methods: Mapping[str, tuple[str, dict[str, Any]]],
+    partitions: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Every plug-in, made before any work: a wrong name or option ends the command here.
+
+    Raises:
+        MergingError: an unknown name or option, or a value out of range.
+    """
+    from merging.discovery import load_all
+    from merging.options import Plugin, build
+    from merging.registry import objectives, optimizers, partitioners, strategies
+
+    for warning in load_all(request["plugin"]):
+        click.echo(f"warning: {warning}", err=True)
+
+    def inner(name: str, options: Mapping[str, Any]) -> Plugin:
+        return build(strategies[name], options, inner)
+
+    given = request["options"]
+    if given["optimizer"] and not request["optimizer"]:
+        raise OptionError("there are options of an optimizer (optimizer.…), but none is named: give --optimizer")
+    return {
+        "strategies": {name: build(strategies[kind], options, inner) for name, (kind, options) in methods.items()},
+        "partitioners": {name: build(partitioners[name], options) for name, options in partitions.items()},
+        "objective": build(objectives[request["objective"]], given["objective"]),
+        "optimizer": build(optimizers[request["optimizer"]], given["optimizer"]) if request["optimizer"] else None,
+    }

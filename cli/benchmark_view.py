@@ -1,0 +1,175 @@
+"""A benchmark in the terminal: Table 1, the paired comparisons, the scatter; for wide and narrow ones, and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from merging.benchmarking.documents import remarks, title
+from merging.benchmarking.results import SHIFTED
+from merging.benchmarking.statistics import Comparison
+from merging.benchmarking.tables import (
+    COST_LEGEND,
+    COSTS,
+    LEGEND,
+    Cell,
+    against,
+    cells,
+    cost,
+    findings,
+    heading,
+    home,
+    p_value,
+)
+from merging.cli.scatter import LETTERS, SINGLE, scatter
+from merging.task import HELD_OUT
+
+if TYPE_CHECKING:
+    from merging.benchmarking.results import Benchmark
+
+MARKS = {0: "", 1: "¹", 2: "²"}
+SHORT = {
+    "models": "models",
+    "inference_cost": "passes",
+    "evaluations": "evals",
+    "forward_equivalents": "fwd-eq",
+    "seconds": "seconds",
+}
+"""Headings of the costs that fit a terminal."""
+GAP = 2
+"""Between columns: one of the box, the rest padding."""
+
+
+def show_benchmark(console: Console, found: Benchmark) -> None:
+    """Prints everything; standard output holds no colour and no control character in a pipe."""
+    console.width = max(console.width, 30)  # in less, rich would cut numbers
+    console.print(escape(title(found)), style="bold", highlight=False)
+    _show_scores(console, found)
+    console.print(f"¹ best, ² second best. {LEGEND}", style="dim", highlight=False)
+    console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
+    for reference in found.references:
+        _show_comparisons(console, found, reference)
+    for line in findings(found):
+        console.print(f"• {escape(line)}", highlight=False)
+    _show_scatter(console, found)
+    for line in remarks(found):
+        console.print(f"[yellow]note:[/] {escape(line)}", highlight=False)
+    asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
+    console.print(
+        f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "
+        f"{found.wall_seconds:.0f} s",
+        highlight=False,
+    )
+
+
+def _show_scores(console: Console, found: Benchmark) -> None:
+    """Scores, then costs, in as many tables as the width needs."""
+    scores = cells(found)
+    columns = [(heading(found, c), [_text(row.get(c), row_.finished, c, found) for row, row_ in
+                zip(scores, found.rows, strict=True)]) for c in found.columns]  # fmt: skip
+    columns += [(short, [cost(row, name) for row in found.rows]) for name, short in SHORT.items()]
+    names = [escape(row.label) if row.finished else f"{escape(row.label)} [dim]({row.status})[/]" for row in found.rows]
+    _print(console, names, columns)
+
+
+def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark) -> str:
+    if cell is None or not finished:
+        return "–"
+    text = {1: f"[bold]{cell.text}[/]", 2: f"[underline]{cell.text}[/]"}.get(cell.rank, cell.text)
+    main = column in (home(found), SHIFTED)
+    half = f" [dim]±{cell.half}[/]" if cell.half and main else ""
+    spread = f" [dim]sd {cell.spread}[/]" if cell.spread and main else ""
+    return f"{text}{MARKS[cell.rank] or ' '}{'≈' if cell.alike else ' '}{half}{spread}"
+
+
+def _show_comparisons(console: Console, found: Benchmark, reference: str) -> None:
+    """Differences of the two main columns; the files have all of them."""
+    rows = [row for row in found.rows if reference in row.against]
+    main = dict.fromkeys((home(found), *([SHIFTED] if found.shifts else [])))
+    columns: list[tuple[str, list[str]]] = []
+    for column in main:
+        tests = [row.against[reference].get(column) for row in rows]
+        if any(tests):
+            columns.append((heading(found, column), [_difference(test) for test in tests]))
+            columns.append(("p (Holm)", [_verdict(test) for test in tests]))
+    if columns:
+        console.print(f"\nAgainst {against(found, reference)}, in points [95 % interval], paired:", highlight=False,
+                      markup=False)  # fmt: skip
+        _print(console, [escape(row.label) for row in rows], columns)
+
+
+def _difference(test: Comparison | None) -> str:
+    if test is None:
+        return ""
+    low, high = test.interval
+    return f"{100 * test.difference:+.2f} [dim]\\[{100 * low:+.2f}, {100 * high:+.2f}][/]"
+
+
+def _verdict(test: Comparison | None) -> str:
+    if test is None:
+        return ""
+    if not test.significant:
+        return "[dim]not significant[/]"
+    return f"[{'green' if test.difference > 0 else 'red'}]{p_value(test.adjusted)}[/]"
+
+
+def _print(console: Console, names: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> None:
+    """Prints columns beside the names, in parts that fit the width."""
+    from rich.text import Text
+
+    def width(text: str) -> int:
+        return Text.from_markup(text).cell_len
+
+    widths = [max(map(width, [escape(head), *texts])) for head, texts in columns]
+    label = min(max(map(width, names), default=0), max(console.width // 3, 10))
+    for part in _parts(widths, console.width - label - 2):  # the rule below the head is longer by one on each side
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))
+        table.add_column("", min_width=label, max_width=label, overflow="fold")
+        for index in part:
+            table.add_column(escape(columns[index][0]), justify="right", no_wrap=True)
+        for number, name in enumerate(names):
+            table.add_row(name, *(columns[index][1][number] for index in part))
+        console.print(table, highlight=False)
+
+
+def _parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    part, left = list[int](), room
+    for index, width in enumerate(widths):
+        needs = width + GAP
+        if part and needs > left:
+            yield part
+            part, left = [], room
+        part.append(index)
+        left -= needs
+    if part:
+        yield part
+
+
+def _show_scatter(console: Console, found: Benchmark) -> None:
+    """In-distribution against shifted accuracy, with characters."""
+    column = home(found)
+    rows = [row for row in found.rows if row.finished and row.shifted is not None]
+    if not rows or not found.percent(SHIFTED):
+        return
+    letters = dict(zip((row.label for row in rows), LETTERS * (1 + len(rows) // len(LETTERS)), strict=False))
+    points = [
+        (100 * (single.held_out if column == HELD_OUT else single.tests[column]), 100 * (single.shifted or 0), SINGLE)
+        for single in found.singles
+    ]
+    points += [(100 * (row.value(column) or 0), 100 * (row.shifted or 0), letters[row.label]) for row in rows]
+    width = min(console.width - 1, 88)
+    console.print()
+    for line in scatter(points, width=width, height=min(16, 6 + width // 6), across=f"{heading(found, column)} in %",
+                        up="average of the shifted sets in %"):  # fmt: skip
+        console.print(escape(line), highlight=False, no_wrap=True, overflow="crop")
+    key = [f"{SINGLE} single models"] if found.singles else []
+    console.print("   ".join([*key, *(f"[bold]{mark}[/] {escape(name)}" for name, mark in letters.items())]),
+                  highlight=False)  # fmt: skip
+
+
+__all__ = ["COSTS", "show_benchmark"]

@@ -1,0 +1,254 @@
+"""``merge check``: opens everything a run would use, says all that is wrong with it, and what the run will cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from merging.cli.run import SETTINGS, requested, stop_on_signal
+from merging.errors import InterruptedRunError, MergingError, Stopped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from merging.check import Checked, CheckedModel
+    from merging.splits import CheckedSet
+
+PARTS = ("held_out", "test", "train", "unlabelled")
+"""Keys of a [task] that name data."""
+THUMBNAIL = 16
+"""Pixels of a small picture in the terminal."""
+
+
+@click.command("check")
+@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
+@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
+@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@click.option("--strategy", metavar="NAME", help="Whose run is estimated.  [default: manifoldmix]")
+@click.option(
+    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
+)
+@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: the strategy's; nevergrad-cobyla]")
+@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."
+)
+@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]")
+@click.option("--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations.")
+@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@click.option("--precision", metavar="NAME", help="Of forward passes: fp32, bf16 or auto.  [default: auto]")
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@click.option(
+    "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
+)
+@click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
+@click.option(
+    "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
+)
+@click.option(
+    "--recalibrate/--no-recalibrate",
+    default=None,
+    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
+)
+@click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")
+@click.option("--samples", type=click.IntRange(1, 100), default=12, show_default=True, metavar="N", help="In a strip.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+def command(**flags: Any) -> None:
+    """Open everything that merge run would use, before it does.
+
+    Every checkpoint is read to its end (names and shapes against the model, NaN and infinite values), every set is
+    counted (classes, samples that also stand in another set), and a timed batch says how long the run may take. All
+    mistakes are listed; with any, the exit code is 2. Nothing is evaluated or written but the pictures.
+    """
+    from rich.console import Console
+
+    console, news = Console(), Console(stderr=True)
+    if flags["pictures"] is not None:
+        from merging.strip import check_suffix
+
+        check_suffix(Path(flags["pictures"]))
+    found, request = _checked(flags, news)
+    decode = _decoder(request)
+    if flags["pictures"] is not None and found.task is not None:
+        from merging.splits import sets_of
+        from merging.strip import strips
+
+        path, names = Path(flags["pictures"]), found.task.classes or None
+        strips(sets_of(found.task), path, count=flags["samples"], names=names, decode=decode)
+    if flags["as_json"]:
+        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show(console, found, request, decode)
+        if flags["pictures"] is not None and found.task is not None:
+            console.print(f"samples of each set: {flags['pictures']}", highlight=False)
+    for error in found.errors:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+    if found.errors:
+        sys.exit(2)
+
+
+def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
+    from merging.cli.resolve import plugins, task_of
+    from merging.cli.terminal import TerminalProgress
+
+    request = requested(flags)
+    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+        progress.stage("loading model and data")
+        made = plugins(request)
+        from merging.check import check
+
+        task, wrong = None, []
+        try:
+            task = task_of(request, progress)
+        except MergingError as error:
+            wrong = [str(error), *(each for each in _each_part(request, progress) if each != str(error))]
+        settings = {key: request[key] for key in SETTINGS}
+        try:
+            found = check(
+                request["models"], made["strategy"], base=request["base"], task=task, errors=wrong,
+                partitioner=made["partitioner"], objective=made["objective"], optimizer=made["optimizer"],
+                progress=progress, should_stop=should_stop, **settings,
+            )  # fmt: skip
+        except Stopped:
+            raise InterruptedRunError("interrupted; nothing was written") from None
+    return found, request
+
+
+def _each_part(request: dict[str, Any], progress: Any) -> list[str]:
+    """What is wrong with every single data set of a [task]: opened as a whole, a task ends at the first."""
+    from merging.cli.resolve import task_of
+
+    table = request["task"]
+    if not isinstance(table, dict) or table.get("name"):
+        return []
+    shared = {key: value for key, value in table.items() if key not in (*PARTS, "shifts")}
+    parts = [table[key] for key in PARTS if table.get(key)] + list(table.get("shifts", {}).values())
+    found = []
+    for part in parts:
+        try:
+            task_of(request | {"task": shared | {"held_out": part}}, progress)
+        except MergingError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def _decoder(request: dict[str, Any]) -> Any:
+    """What turns stored token ids into text, for a [task] with a text model."""
+    table = request["task"]
+    if not isinstance(table, dict) or not str(table.get("model", "")).startswith("transformers:"):
+        return None
+    from merging.models.catalogue import model_source
+
+    try:
+        return getattr(model_source(table["model"]), "decode", None)
+    except MergingError:  # said already
+        return None
+
+
+def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
+    from rich.markup import escape
+
+    models = [*found.models, *([found.base] if found.base else [])]
+    if models:
+        _show_models(console, models, found.base)
+    if found.sets:
+        _show_sets(console, found.sets)
+    if found.task is not None:
+        _show_samples(console, found, decode)
+    if found.cost is not None:
+        cost = found.cost
+        least = "" if cost.complete else "more than "
+        console.print(
+            f"[bold]{request['strategy']}:[/] {least}about {cost.evaluations:,} evaluations if every candidate is "
+            f"worth a try, {cost.passes:,.0f} passes over the held-out data, [bold]{least}{duration(cost.minutes)}[/] "
+            f"({cost.samples_per_second:,.0f} samples a second in batches of {cost.batch} on {cost.device})",
+            highlight=False,
+        )
+    for warning in found.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    if not found.errors:
+        console.print("Everything fits. Nothing was evaluated.")
+
+
+def _table() -> Any:
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+
+
+def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
+    table = _table()
+    table.add_column("model")
+    for column in ("tensors", "parameters"):
+        table.add_column(column, justify="right")
+    for column in ("dtype", "content", ""):
+        table.add_column(column)
+    for model in models:
+        state = "[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]"
+        numbers = (f"{model.tensors:,}", f"{model.parameters:,}") if model.tensors else ("", "")
+        table.add_row(model.name, *numbers, ", ".join(model.dtypes), (model.hash or "")[:12], state)
+    console.print(table)
+    console.print()
+
+
+def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
+    table = _table()
+    table.add_column("set")
+    for column in ("samples", "classes", "smallest", "largest"):
+        table.add_column(column, justify="right")
+    table.add_column("stored as")
+    for each in sets:
+        present = [count for count in each.counts if count]
+        classes = str(len(present)) + (f" of {len(each.counts)}" if each.missing else "")
+        stored = f"{each.dtype} {' × '.join(map(str, each.shape)) or 'scalar'}"
+        sizes = (f"{min(present):,}", f"{max(present):,}") if present else ("", "")
+        table.add_row(each.name, f"{each.samples:,}", classes if present else "no labels", *sizes, stored)
+    console.print(table)
+    console.print()
+
+
+def _show_samples(console: Console, found: Checked, decode: Any) -> None:
+    """A few texts of each set; pictures where the terminal shows every colour."""
+    from rich.markup import escape
+
+    from merging.splits import sets_of
+    from merging.strip import chosen, half_blocks, label, pixels
+
+    if found.task is None:
+        return
+    names = found.task.classes or None
+    colours = console.is_terminal and console.color_system == "truecolor"
+    for name, split in sets_of(found.task).items():
+        if decode is not None:
+            console.print(f"[bold]{escape(name)}[/]")
+            for index in chosen(split, 3):
+                text = f"  {label(split, index, names)}: {decode(split.inputs[index])}"
+                console.print(text, markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
+        elif colours:
+            room = max(1, console.width // (THUMBNAIL + 1))
+            images = [pixels(split, index) for index in chosen(split, min(8, room))]
+            rows = [half_blocks(image, THUMBNAIL) for image in images if image is not None]
+            if rows:
+                console.print(f"[bold]{escape(name)}[/]")
+                for lines in zip(*rows, strict=True):
+                    console.print(" ".join(lines), no_wrap=True)
+    if decode is not None or colours:
+        console.print()
+
+
+def duration(minutes: float) -> str:
+    """Minutes as people say them.
+
+    >>> duration(0.02), duration(2.5), duration(600)
+    ('2 seconds', '2.5 minutes', '10 hours')
+    """
+    if minutes < 1:
+        seconds = max(1, -int(-60 * minutes // 1))
+        return f"{seconds} second{'s' if seconds > 1 else ''}"
+    return f"{minutes:.2g} minutes" if minutes < 100 else f"{minutes / 60:.2g} hours"

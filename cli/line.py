@@ -1,0 +1,125 @@
+"""``merge inspect --interpolate A B``: the line between two models, its curve and barrier."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from merging.cli.run import requested, stop_on_signal
+from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from merging.checkpoint import Checkpoint
+    from merging.interpolation import Interpolation
+    from merging.pool import ModelPool
+
+UNUSED = ("model", "classes", "freeze", "tensors", "options", "partitioner")
+"""Options of ``merge inspect`` that mean nothing to a line."""
+
+
+def show_line(flags: dict[str, Any]) -> None:
+    """Scores the line and prints it; writes the picture where one is asked for."""
+    from rich.console import Console
+
+    for name in UNUSED:
+        if flags[name]:
+            flag = {"options": "-o"}.get(name, f"--{name}")
+            raise RequirementError(f"{flag} does nothing for --interpolate: leave it out")
+    picture = Path(flags["plot"]) if flags["plot"] is not None else None
+    if picture is not None and picture.suffix not in (".png", ".svg"):
+        raise OptionError(f"--plot {picture}: the name ends with .png or .svg")
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise FolderError(f"--plot {picture}: there is no folder {picture.parent}")
+    console, news = Console(), Console(stderr=True)
+    found = _interpolated(flags, news)
+    if picture is not None:
+        from merging.benchmarking.drawing import WIDE, draw
+        from merging.benchmarking.pictures import curve
+
+        kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"
+        picture.write_bytes(*draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))
+    if flags["as_json"]:
+        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show(console, found)
+        if picture is not None:
+            console.print(f"\nThe curve: [bold]{picture}[/]", highlight=False, soft_wrap=True)
+
+
+def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
+    from merging.cli.resolve import plugins, task_and_pool
+    from merging.cli.terminal import TerminalProgress
+
+    names = flags["interpolate"]
+    if not flags["models"] and all(Path(name).exists() for name in names):
+        flags = flags | {"models": names}
+    request = requested(flags)
+    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+        if not flags["as_json"] or news.is_terminal:
+            progress.stage("loading models and data")
+        plugins(request)
+        from merging.interpolation import interpolate
+        from merging.pool import ModelPool
+
+        task, pool = task_and_pool(request, frozenset({"objective"}), progress)
+        if task is None:
+            raise RequirementError("a line is scored: give --task, or a merge.toml with a [task]")
+        ends = [_end(pool, name) for name in names]
+        if ends[0].hash == ends[1].hash:
+            raise RequirementError(f"{names[0]} and {names[1]} are the same model: there is no line between them")
+        try:
+            return interpolate(
+                ModelPool(ends), task, steps=10 if flags["steps"] is None else flags["steps"], tests=flags["tests"],
+                device=request["device"], progress=progress, should_stop=should_stop,
+            )  # fmt: skip
+        except Stopped:
+            raise InterruptedRunError("interrupted; nothing was written") from None
+
+
+def _end(pool: ModelPool, name: str) -> Checkpoint:
+    """A model of the pool by its name or file, or any other file.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    from merging.checkpoint import Checkpoint
+
+    for checkpoint in (*pool.checkpoints, *([pool.base] if pool.base else [])):
+        if name == checkpoint.name or Path(name).resolve() == Path(checkpoint.path).resolve():
+            return checkpoint
+    if Path(name).exists():
+        return Checkpoint(name)
+    raise unknown("model", name, pool.names)
+
+
+def _show(console: Console, found: Interpolation) -> None:
+    from rich.table import Table
+
+    from merging.cli.scatter import SINGLE, scatter
+    from merging.cli.terminal import percent
+
+    console.print(f"from {found.first} to {found.second}", style="bold", highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in ("share", *found.scores):
+        table.add_column(head, justify="right")
+    for number, share in enumerate(found.shares):
+        table.add_row(f"{share:.2f}", *(percent(values[number]) for values in found.scores.values()))
+    console.print(table)
+    accuracy = found.objective == "accuracy"
+    values = [100 * value if accuracy else value for value in found.scores["held-out"]]
+    points = [(share, value, SINGLE) for share, value in zip(found.shares, values, strict=True)]
+    points += [(0.0, values[0], "A"), (1.0, values[-1], "B")]
+    console.print()
+    what = "held-out in %" if accuracy else f"held-out ({found.objective})"
+    for line in scatter(points, width=min(console.width - 1, 72), height=10, across="share of B", up=what):
+        console.print(line, highlight=False, markup=False, no_wrap=True, overflow="crop")
+    for name in found.scores:
+        scale = 100 if accuracy or name != "held-out" else 1
+        barrier, (share, score) = found.barrier(name), found.best(name)
+        height = f"barrier {scale * barrier:.2f}" if barrier > 1e-12 else "no barrier"
+        console.print(f"{name}: {height}; highest at {share:.2f}, {percent(score)}", highlight=False)

@@ -1,0 +1,162 @@
+"""A benchmark as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from merging.benchmarking.results import Benchmark, BenchmarkRow
+from merging.benchmarking.tables import (
+    COST_LEGEND,
+    COSTS,
+    LEGEND,
+    Cell,
+    against,
+    cells,
+    cost,
+    difference,
+    findings,
+    heading,
+    significance,
+)
+
+
+def to_csv(found: Benchmark) -> str:
+    """A line a method, for other programs: fractions, intervals, differences and corrected p values."""
+    out = io.StringIO()
+    names = ["method", "strategy", "partitioner", "status", "seeds"]
+    for column in found.columns:
+        names += [column, f"{column} low", f"{column} high", f"{column} sd"]
+    for reference in found.references:
+        for column in found.columns:
+            names += [f"{column} minus {reference}", f"{column} p against {reference}"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, "ingredients", *COSTS, "why"])
+    for row in found.rows:
+        line: list[object] = [row.label, row.strategy, row.partitioner or "", row.status, len(row.seeds)]
+        for column in found.columns:
+            low, high = row.intervals.get(column, ("", ""))
+            line += [_blank(row.value(column)), low, high, row.spread.get(column, "")]
+        for reference in found.references:
+            for column in found.columns:
+                test = row.against.get(reference, {}).get(column)
+                line += [test.difference, test.adjusted] if test else ["", ""]
+        costs = [getattr(row, name) if row.finished else "" for name in COSTS]
+        writer.writerow([*line, " ".join(row.ingredients), *costs, row.why])
+    return out.getvalue()
+
+
+def _blank(value: float | None) -> object:
+    return "" if value is None else value
+
+
+def to_markdown(found: Benchmark) -> str:
+    """Table 1 for these data, the paired comparisons, and what they say."""
+    lines = [f"# {title(found)}", "", caption(found), ""]
+    lines += _rows(["method", *(heading(found, c) for c in found.columns), *COSTS.values()])
+    for row, scores in zip(found.rows, cells(found), strict=True):
+        texts = [_marked(scores[c]) if row.finished else "" for c in found.columns]
+        lines.append(_line([_pipes(row.label), *texts, *(cost(row, name) for name in COSTS)]))
+    lines += ["", f"**Best**, *second best*. {LEGEND}", "", COST_LEGEND, ""]
+    lines += [f"- {_pipes(text)}" for text in remarks(found)]
+    for reference in found.references:
+        lines += ["", f"## Against {against(found, reference)}", ""]
+        lines += [
+            "Differences in points with 95 % intervals; McNemar's test on the same samples, p after Holm's correction.",
+            "",
+        ]
+        columns = [c for c in found.columns if any(c in row.against.get(reference, {}) for row in found.rows)]
+        lines += _rows(["method", *(heading(found, c) for c in columns)])
+        for row in found.rows:
+            tests = row.against.get(reference, {})
+            if tests:
+                texts = [f"{difference(tests[c])}, {significance(tests[c])}" if c in tests else "" for c in columns]
+                lines.append(_line([_pipes(row.label), *texts]))
+    lines += ["", *(f"- {_pipes(text)}" for text in findings(found))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _marked(cell: Cell) -> str:
+    text = {1: f"**{cell.text}**", 2: f"*{cell.text}*"}.get(cell.rank, cell.text)
+    spread = f" (sd {cell.spread})" if cell.spread else ""
+    return f"{text}{' ± ' + cell.half if cell.half else ''}{spread}{' ≈' if cell.alike else ''}"
+
+
+def _rows(headings: list[str]) -> list[str]:
+    return [_line([_pipes(text) for text in headings]), "|---" * len(headings) + "|"]
+
+
+def _line(texts: list[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _pipes(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def title(found: Benchmark) -> str:
+    """What was compared on what."""
+    return f"Benchmark on {found.task}: {len(found.rows)} methods, {len(found.pool)} models"
+
+
+def caption(found: Benchmark) -> str:
+    """What the numbers are, and how many samples they stand on."""
+    samples = ", ".join(f"{name} {count:,}" for name, count in found.samples.items() if count)
+    seeds = (
+        f" Means over up to {len(found.seeds)} seeds, sd their standard deviation where they differ."
+        if len(found.seeds) > 1
+        else ""
+    )
+    return f"Top-1 accuracy in %, ± half the 95 % interval. Samples: {samples}.{seeds}"
+
+
+def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
+    """Remarks on methods, reasons of those without a result (unless the table has them), and notes."""
+    reasons = [
+        f"{row.label}: {row.why if row.finished else f'{row.status}: {row.why}'}"
+        for row in found.rows
+        if row.why and (unfinished or row.finished)
+    ]
+    return [*reasons, *found.notes]
+
+
+def to_latex(found: Benchmark) -> str:
+    r"""A ``table`` environment for ``\usepackage{booktabs}``; best in bold, second best underlined."""
+    columns = found.columns
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(title(found))}. {_tex(caption(found))} Best in bold, second best underlined; "
+        r"$\approx$: no significant difference from the best single model.}",
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) + len(COSTS))}}}",
+        r"\toprule",
+        " & ".join(["method", *(_tex(heading(found, c)) for c in columns), *(_tex(h) for h in COSTS.values())])
+        + r" \\",
+        r"\midrule",
+    ]
+    for row, scores in zip(found.rows, cells(found), strict=True):
+        lines.append(" & ".join(_tex_row(row, [scores[c] for c in columns])) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
+    if not row.finished:
+        reason = rf"\multicolumn{{{len(scores) + len(COSTS)}}}{{l}}{{{_tex(f'{row.status}: {row.why}')}}}"
+        return [_tex(row.label), reason]
+    texts = []
+    for cell in scores:
+        text = {1: rf"\textbf{{{cell.text}}}", 2: rf"\underline{{{cell.text}}}"}.get(cell.rank, cell.text)
+        text = text.replace("–", "--")
+        text += f" (sd {cell.spread})" if cell.spread else ""
+        texts.append(
+            text + (rf" {{\scriptsize$\pm${cell.half}}}" if cell.half else "") + (r" $\approx$" if cell.alike else "")
+        )
+    return [_tex(row.label), *texts, *(cost(row, name) for name in COSTS)]
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+               "α": r"$\alpha$", "–": "--", "≈": r"$\approx$"}  # fmt: skip
+    return re.sub(r"[\\~^±α–≈&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), text)

@@ -1,0 +1,116 @@
+"""How pictures look, and how they are written: PNG, SVG, and SVG inside a page that follows light and dark.
+
+Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), told apart with every kind of colour vision; names stand
+beside the points and lines they belong to, in a column of their own, so that none covers another.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1a1d21", "#68707a", "#d8dce2", "#fefefe"
+"""Text, secondary text, lines and ground; a page replaces them by its own, which follow light and dark."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "osDv^Pp*X"
+WIDE, NARROW = (7.4, 4.2), (3.7, 4.4)
+"""Inches: for a desktop, and for a phone."""
+
+Drawing = Callable[[Figure], None]
+
+
+def draw(drawing: Drawing, name: str, size: tuple[float, float], *kinds: Literal["png", "svg"]) -> list[bytes]:
+    """A picture's files, drawn once; the same bits every time.
+
+    Args:
+        drawing: what draws it.
+        name: its identifiers in SVG follow from it, so that several pictures can stand in one page.
+        size: inches.
+        kinds: of files.
+    """
+    found = []
+    with _style(f"{name}{size}"):
+        figure = Figure(figsize=size, facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        drawing(figure)
+        for kind in kinds:
+            out = io.BytesIO()
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(out, format=kind, dpi=160, metadata=metadata)
+            found.append(out.getvalue())
+    return found
+
+
+def inline(svg: bytes) -> str:
+    """An SVG file's picture to stand inside an HTML page, its text, lines and ground in the page's own colours."""
+    text = svg.decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in all pictures, and nothing refers to them
+    for colour, name in ((INK, "ink"), (MUTED, "muted"), (GRID, "grid"), (PAPER, "paper")):
+        text = text.replace(colour, f"var(--{name})")
+    return text
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    """Settings for a while: fonts as text, identifiers that follow from the picture's name alone."""
+    settings = {
+        "svg.hashsalt": salt, "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
+        "text.parse_math": False,  # a name may hold a $
+        "font.size": 9.0, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
+        "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
+        "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.titlesize": 9.5, "axes.titlelocation": "left",
+    }  # fmt: skip
+    with mpl.rc_context(settings):  # type: ignore[arg-type]
+        yield
+
+
+def with_rail(figure: Figure, names: Sequence[str]) -> Axes:
+    """Axes that leave room for a column of names at their right."""
+    width, height = figure.get_size_inches()
+    room = (0.3 + 0.066 * max(map(len, names), default=0)) / width
+    left = 0.45 / width
+    axes = figure.add_axes((left, 0.5 / height, max(1 - left - min(room, 0.55), 0.2), 1 - 0.84 / height))
+    axes.locator_params(axis="x", nbins=max(3, int(axes.get_position().width * width / 0.6)))
+    return axes
+
+
+def name_points(axes: Axes, entries: Sequence[tuple[float, float, str, str]]) -> None:
+    """Writes names at the right of the axes, in the order of their points' heights, a thin line to each point.
+
+    ``entries``: x and y of the point, name, colour.
+    """
+    low, high = axes.get_ylim()
+    step = (high - low) * 0.155 / (axes.figure.bbox.height / axes.figure.dpi - 0.84)
+    high = high - step / 2  # clear of the title
+    ordered = sorted(entries, key=lambda entry: entry[1])
+    heights = [entry[1] for entry in ordered]
+    for _ in range(400):  # neighbours that are too close push each other away
+        moved = False
+        for i in range(len(heights) - 1):
+            lack = step - (heights[i + 1] - heights[i])
+            if lack > step * 1e-3:
+                heights[i], heights[i + 1], moved = heights[i] - lack / 2, heights[i + 1] + lack / 2, True
+        if heights and (over := heights[-1] - high) > 0:
+            heights[-1], moved = heights[-1] - over, True
+        if heights and (under := low - heights[0]) > 0:
+            heights[0], moved = heights[0] + under, True
+        if not moved:
+            break
+    rail = axes.get_yaxis_transform()  # x of the axes, y of the data
+    for (x, y, name, colour), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            name, (x, y), (1.03, height), xycoords="data", textcoords=rail, va="center", fontsize=8, color=INK,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "alpha": 0.75, "shrinkA": 1, "shrinkB": 3,
+                        "relpos": (0.0, 0.5)},
+        )  # fmt: skip

@@ -1,0 +1,194 @@
+"""A benchmark's pictures: the scatter of Figure 2, coefficients as heat maps, accuracy along the search and a line."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from merging.benchmarking.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, Drawing, name_points, with_rail
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
+from merging.benchmarking.runs import Coefficients
+from merging.benchmarking.tables import heading, home
+from merging.task import HELD_OUT
+
+if TYPE_CHECKING:
+    from merging.interpolation import Interpolation
+
+ANNOTATED = 160
+"""Heat maps of up to so many cells show the numbers."""
+
+
+def drawings(found: Benchmark) -> dict[str, Drawing]:
+    """The pictures that there is something to draw for: name → what draws it on a figure."""
+    made: dict[str, Drawing] = {}
+    if found.shifts and found.percent(SHIFTED) and any(row.finished for row in found.rows):
+        made["scatter"] = lambda figure: scatter(figure, found)
+    if any(len(row.trace) > 1 for row in found.rows):
+        made["search"] = lambda figure: search(figure, found)
+    for row in found.rows:
+        if row.coefficients is not None and _worth(row.coefficients):
+            name = re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}")
+            made[name] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
+    return made
+
+
+def _worth(drawn: Coefficients) -> bool:
+    """A table that differs from model to model or from component to component."""
+    return len(drawn.ingredients) > 1 and len(np.unique(drawn.values.round(12))) > 1
+
+
+def _looks(rows: Sequence[BenchmarkRow]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each row, by its label; rows of one strategy share the colour."""
+    strategies = list(dict.fromkeys(row.strategy for row in rows))
+    seen: dict[str, int] = {}
+    looks = {}
+    for row in rows:
+        kind = strategies.index(row.strategy)
+        variant = seen[row.strategy] = seen.get(row.strategy, -1) + 1
+        looks[row.label] = COLOURS[kind % len(COLOURS)], MARKERS[(kind // len(COLOURS) + variant) % len(MARKERS)]
+    return looks
+
+
+def scatter(figure: Figure, found: Benchmark) -> None:
+    """In-distribution against shifted accuracy: every single model, every method (Fassold 2023, Figure 2)."""
+    column = home(found)
+    rows = [row for row in found.rows if row.finished and row.shifted is not None]
+    axes = with_rail(figure, [row.label for row in rows])
+    singles = [(_of(single, column), 100 * (single.shifted or 0.0)) for single in found.singles]
+    if singles:
+        x, y = zip(*singles, strict=True)
+        axes.scatter(x, y, s=22, facecolors=PAPER, edgecolors=MUTED, linewidths=0.9, zorder=2)
+    entries = []
+    looks = _looks(found.rows)
+    for row in rows:
+        colour, marker = looks[row.label]
+        at = 100 * (row.value(column) or 0.0), 100 * (row.shifted or 0.0)
+        hollow = row.inference_cost > 1
+        axes.scatter(*at, s=52, marker=marker, facecolors=PAPER if hollow else colour, edgecolors=colour if hollow
+                     else PAPER, linewidths=1.4 if hollow else 0.8, zorder=3)  # fmt: skip
+        entries.append((*at, row.label, colour))
+    axes.margins(0.08)
+    axes.set_xlabel(f"{heading(found, column)}, top-1 in %")
+    axes.set_title("average of the shifted sets, top-1 in %", color=INK, fontsize=9)
+    name_points(axes, entries)
+    _interval(axes, rows, column)
+    if singles:
+        text = (
+            "○ single models; hollow: ensembles" if any(row.inference_cost > 1 for row in rows) else "○ single models"
+        )
+        axes.text(0.015, 0.985, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED)
+
+
+def _of(single: Any, column: str) -> float:
+    return 100 * float(single.held_out if column == HELD_OUT else single.tests[column])
+
+
+def _interval(axes: Axes, rows: Sequence[BenchmarkRow], column: str) -> None:
+    """How large the 95 % intervals are: one cross, because all are nearly alike."""
+    halves = []
+    for name in (column, SHIFTED):
+        found = [50 * (row.intervals[name][1] - row.intervals[name][0]) for row in rows if name in row.intervals]
+        if not found:
+            return
+        halves.append(statistics.median(found))
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    wide, tall = 2 * halves[0] > 0.9 * (right - left), 2 * halves[1] > 0.9 * (high - low)
+    if wide or tall:  # larger than the picture: say it instead
+        text = f"95 % intervals: ±{halves[0]:.1f} across, ±{halves[1]:.1f} up"
+        axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7.5, color=MUTED)
+        return
+    x = left + 0.03 * (right - left) + halves[0]
+    y = low + 0.04 * (high - low) + halves[1]
+    axes.errorbar([x], [y], xerr=halves[0], yerr=halves[1], color=MUTED, lw=0.9, capsize=2, zorder=1)
+    axes.annotate("95 %", (x, y), (3, 3), textcoords="offset points", fontsize=7.5, color=MUTED)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+
+
+def search(figure: Figure, found: Benchmark) -> None:
+    """The best held-out score so far, over forward-equivalents spent."""
+    rows = [row for row in found.rows if len(row.trace) > 1]
+    axes = with_rail(figure, [row.label for row in rows])
+    factor = 100 if found.percent(HELD_OUT) else 1
+    entries = []
+    looks = _looks(found.rows)
+    for row in rows:
+        colour, marker = looks[row.label]
+        spent = [max(cost, 1.0) for cost, _, _ in row.trace]
+        scores = [factor * score for _, _, score in row.trace]
+        end = max(row.forward_equivalents, spent[-1])
+        axes.step([*spent, end], [*scores, scores[-1]], where="post", color=colour, lw=1.4)
+        axes.scatter([end], [scores[-1]], s=26, marker=marker, color=colour, zorder=3)
+        entries.append((end, scores[-1], row.label, colour))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.margins(0.06)
+    axes.set_xlabel("forward-equivalents (log)")
+    what = "top-1 in %" if factor == 100 else found.objective
+    axes.set_title(f"best held-out score so far, {what}", color=INK, fontsize=9)
+    name_points(axes, entries)
+
+
+def heat_map(figure: Figure, row: BenchmarkRow) -> None:
+    """A merge's coefficients: ingredients × components."""
+    drawn = row.coefficients
+    if drawn is None:
+        raise ValueError(f"{row.label} has no coefficients")
+    keep = [i for i, values in enumerate(drawn.values) if values.any()]
+    values, names = drawn.values[keep], [drawn.ingredients[i] for i in keep]
+    rows, columns = values.shape
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
+    negative = bool((values < 0).any())
+    limit = float(np.abs(values).max())
+    mesh = axes.pcolormesh(
+        values, cmap="PuOr" if negative else "cividis", vmin=-limit if negative else 0.0, vmax=limit,
+        edgecolors=PAPER, linewidth=0.4 if values.size <= 2000 else 0.0,
+    )  # fmt: skip
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    longest = [max(map(len, texts)) for texts in (names, drawn.components)]
+    left, bottom = min(0.15 + 0.065 * longest[0], 0.45 * width), min(0.12 + 0.06 * longest[1], 0.5 * height)
+    top, right = 0.34, 0.72
+    axes.set_position((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
+    step = max(1, -(-columns // int((width - left - right) / 0.14)))
+    axes.set_xticks(np.arange(0, columns, step) + 0.5, drawn.components[::step], rotation=90, fontsize=7)
+    jump = max(1, -(-rows // int((height - bottom - top) / 0.14)))
+    axes.set_yticks(np.arange(0, rows, jump) + 0.5, names[::jump], fontsize=7)
+    if values.size <= ANNOTATED and (width - left - right) / columns > 0.27:
+        shades = mesh.to_rgba(values)
+        for (i, j), value in np.ndenumerate(values):
+            dark = sum(shades[i, j, k] * share for k, share in enumerate((0.3, 0.59, 0.11))) < 0.5
+            axes.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
+                      color="#ffffff" if dark else "#000000")  # fmt: skip
+    axes.set_title(f"{row.label}: coefficients", color=INK, fontsize=9)
+    bar = figure.add_axes((1 - 0.6 / width, bottom / height, 0.1 / width, 1 - (bottom + top) / height))
+    figure.colorbar(mesh, cax=bar)
+    bar.tick_params(labelsize=7, length=2)
+    bar.grid(visible=False)
+
+
+def curve(figure: Figure, found: Interpolation) -> None:
+    """Scores along the line between two models, each with the straight line between its ends."""
+    percent = found.objective == "accuracy"
+    factor = 100 if percent else 1
+    axes = with_rail(figure, list(found.scores))
+    entries = []
+    for number, (name, values) in enumerate(found.scores.items()):
+        colour, heights = COLOURS[number % len(COLOURS)], [factor * value for value in values]
+        axes.plot(found.shares, heights, color=colour, lw=1.5, marker="o", ms=3.5)
+        axes.plot((0, 1), (heights[0], heights[-1]), color=colour, lw=0.9, ls=(0, (4, 3)), alpha=0.8)
+        entries.append((1.0, heights[-1], name, colour))
+    axes.set_xlabel(f"share of {found.second} (the rest: {found.first})")
+    what = "top-1 in %" if percent else found.objective
+    axes.set_title(f"{what}; barrier {factor * found.barrier():.2f} on the held-out data", color=INK, fontsize=9)
+    name_points(axes, entries)

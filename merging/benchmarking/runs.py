@@ -1,0 +1,152 @@
+"""One method at one partition and seed: what it gave, as a benchmark keeps it on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.errors import FolderError
+from merging.interfaces import MixStrategy, Optimizer, Partitioner
+from merging.outcome import Outcome
+
+Status = Literal["finished", "cannot run", "failed"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to be run: a method, a partition, a seed.
+
+    Attributes:
+        method: what the method is called; its strategy's name, unless one strategy is there with several options.
+        strategy: with its options.
+        partition: what the partitioner is called.
+        partitioner: with its options.
+        optimizer: of its searches.
+        seed: of strategy and searches.
+        limits: what else decides the result (evaluations per search, and in all).
+    """
+
+    method: str
+    strategy: MixStrategy
+    partition: str
+    partitioner: Partitioner
+    optimizer: Optimizer
+    seed: int
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.method}.{self.partition}.seed{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that its result depends on, besides pool, data and numerics."""
+        plugins = {"strategy": self.strategy, "partitioner": self.partitioner, "optimizer": self.optimizer}
+        found = {kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()}
+        return json.loads(  # type: ignore[no-any-return]
+            json.dumps({"method": self.method, "partition": self.partition, **found, "seed": self.seed, **self.limits})
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A linear merge's coefficients, for a picture: shape ``(ingredients, components)``; inert ones are left out."""
+
+    ingredients: tuple[str, ...]
+    components: tuple[str, ...]
+    values: NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "ingredients": list(self.ingredients),
+            "components": list(self.components),
+            "values": self.values.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Coefficients:
+        """Reads :meth:`to_json` back."""
+        return cls(tuple(data["ingredients"]), tuple(data["components"]), np.array(data["values"], dtype=np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRun:
+    """What an :class:`Entry` gave.
+
+    Attributes:
+        entry: ``Entry.to_json()``.
+        status: whether there is a result.
+        why: the reason where there is none; a remark (the limit was reached) where there is one.
+        outcomes: set → outcome, ``held-out`` among them.
+        digest: the same for merges that give the same logits.
+        seeded: whether another seed could give something else.
+        ingredients: names of the models in it.
+        evaluations: distinct held-out evaluations that it needs alone; ``cached`` of them asked again.
+        forward_equivalents: what they cost, in passes over the held-out data.
+        seconds: what it takes alone, test sets not included.
+        inference_cost: forward passes for each sample.
+        coefficients: of a linear merge.
+        trace: (forward-equivalents, evaluations, best held-out score so far), a line for each improvement.
+    """
+
+    entry: Mapping[str, Any]
+    status: Status
+    why: str = ""
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    digest: str = ""
+    seeded: bool = False
+    ingredients: tuple[str, ...] = ()
+    evaluations: int = 0
+    cached: int = 0
+    forward_equivalents: float = 0.0
+    seconds: float = 0.0
+    inference_cost: int = 1
+    coefficients: Coefficients | None = None
+    trace: tuple[tuple[float, int, float], ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.entry["seed"])
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values, per-sample correctness included."""
+        data = asdict(replace(self, outcomes={}, coefficients=None))
+        data["outcomes"] = {name: outcome.to_json() for name, outcome in self.outcomes.items()}
+        data["coefficients"] = self.coefficients.to_json() if self.coefficients else None
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MethodRun:
+        """Reads :meth:`to_json` back."""
+        drawn = data["coefficients"]
+        return cls(
+            **{
+                **data,
+                "outcomes": {name: Outcome.from_json(outcome) for name, outcome in data["outcomes"].items()},
+                "coefficients": Coefficients.from_json(drawn) if drawn else None,
+                "ingredients": tuple(data["ingredients"]),
+                "trace": tuple((float(cost), int(count), float(score)) for cost, count, score in data["trace"]),
+            }
+        )
+
+
+def read_run(path: Path) -> MethodRun | None:
+    """A run that an earlier session has kept, or None where there is none.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    try:
+        return MethodRun.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise FolderError(f"{path} is damaged; remove it, and its method is run again") from None

@@ -1,0 +1,113 @@
+"""Intervals and paired tests of a benchmark: Wilson, McNemar and its extension to seeds and several sets, Holm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Correctness = NDArray[np.float64]
+"""Per-sample share of the seeds that were right, shape ``(samples,)``; 0 or 1 with one seed."""
+Z = 1.959963984540054
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against a reference, on the same samples.
+
+    Attributes:
+        difference: in accuracy, a fraction; the mean of the sets' differences where there are several.
+        interval: its 95 % interval (Wald, on the paired differences).
+        gained: samples the reference has wrong and the method right (with seeds: sum of the shares gained).
+        lost: the other way round.
+        samples: number of samples.
+        p_value: two-sided.
+        adjusted: the same after Holm's correction over the methods of one table column.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    gained: float
+    lost: float
+    samples: int
+    p_value: float
+    adjusted: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant at the 5 % level, after the correction."""
+        return self.adjusted < LEVEL
+
+
+def wilson(accuracy: float, samples: int) -> tuple[float, float]:
+    """95 % interval of an accuracy (Wilson 1927, https://doi.org/10.2307/2276774).
+
+    The accuracy may be a mean over seeds: the samples are the same ones, and stay as many.
+
+    >>> [round(bound, 4) for bound in wilson(0.9, 100)]
+    [0.8256, 0.9448]
+    """
+    centre = accuracy + Z * Z / (2 * samples)
+    half = Z * math.sqrt(accuracy * (1 - accuracy) / samples + Z * Z / (4 * samples * samples))
+    scale = 1 + Z * Z / samples
+    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+
+
+def mean_interval(accuracies: Sequence[float], samples: Sequence[int]) -> tuple[float, float]:
+    """95 % interval of the mean accuracy over sets, whose samples count as independent (normal approximation)."""
+    variance = sum(p * (1 - p) / n for p, n in zip(accuracies, samples, strict=True)) / len(accuracies) ** 2
+    mean, half = sum(accuracies) / len(accuracies), Z * math.sqrt(variance)
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Comparison:
+    """Tests the mean of the sets' differences in accuracy against zero; ``adjusted`` is not corrected yet.
+
+    Under the null hypothesis each sample's difference may as well have the other sign. With one seed, and sets of one
+    size, that is McNemar's exact test on the samples where the two disagree; otherwise the sum of the differences is
+    taken as normal, with variance Σ d² (McNemar's statistic, with weights).
+
+    Args:
+        before: the reference's correctness, an array for each set.
+        after: the method's, on the same samples.
+
+    >>> one = paired([np.array([1.0, 1, 0, 0])], [np.array([1.0, 0, 1, 1])])
+    >>> one.gained, one.lost, one.p_value
+    (2.0, 1.0, 1.0)
+    """
+    from scipy.stats import binomtest, norm
+
+    steps = [new - old for old, new in zip(before, after, strict=True)]
+    sizes = [len(step) for step in steps]
+    gained = float(sum(step[step > 0].sum() for step in steps))
+    lost = float(-sum(step[step < 0].sum() for step in steps))
+    difference = float(np.mean([step.mean() for step in steps]))
+    spread = math.sqrt(sum(step.var() / len(step) for step in steps)) / len(steps)
+    interval = (difference - Z * spread, difference + Z * spread)
+    exact = len(set(sizes)) == 1 and all(np.isin(step, (-1.0, 0.0, 1.0)).all() for step in steps)
+    variance = sum(float(np.square(step).sum()) / len(step) ** 2 for step in steps) / len(steps) ** 2
+    if variance == 0.0:
+        p = 1.0
+    elif exact:
+        p = float(binomtest(int(gained), int(gained + lost), 0.5).pvalue)
+    else:
+        p = float(2 * norm.sf(abs(difference) / math.sqrt(variance)))
+    return Comparison(difference, interval, gained, lost, sum(sizes), p, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values of several tests (Holm 1979, https://www.jstor.org/stable/4615733), in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,186 @@
+"""The work of a benchmark: the model under one partition after the other, and one method's run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from merging.benchmarking.memory import Memory
+from merging.benchmarking.results import Single
+from merging.benchmarking.runs import Coefficients, Entry, MethodRun
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
+from merging.interfaces import Partitioner, Progress
+from merging.outcome import Outcome
+from merging.plan import Plan, check_needs, plan
+from merging.pool import ModelPool
+from merging.recipe import Ensemble, Merge, Recipe, Weights
+from merging.strategies.best import Best
+from merging.task import HELD_OUT, Task
+
+if TYPE_CHECKING:
+    from merging.benchmarking.watch import SharedEvaluator
+
+LIMIT = "--max-evaluations"
+"""How the message begins with which an evaluator ends a run at its limit."""
+
+
+class Plans:
+    """The model, divided by one partitioner at a time: only one of them is in memory."""
+
+    def __init__(
+        self, pool: ModelPool, partitioners: Mapping[str, Partitioner], settings: Mapping[str, Any], tune: Any
+    ) -> None:
+        self.pool, self.partitioners = pool, partitioners
+        self._settings, self._tune = settings, tune
+        self._made: tuple[str, Plan] | None = None
+        self._refused: dict[str, PartitionError] = {}
+
+    def first(self) -> Plan:
+        """The plan of the first partitioner that understands this model.
+
+        Raises:
+            MergingError: none does, or model, pool and data do not fit together.
+        """
+        reason: PartitionError | None = None
+        for label in self.partitioners:
+            try:
+                return self[label]
+            except PartitionError as error:
+                reason = reason or error
+        raise reason or RequirementError("a benchmark needs a partitioner")
+
+    def __getitem__(self, label: str) -> Plan:
+        if label in self._refused:
+            raise self._refused[label]
+        if self._made is None or self._made[0] != label:
+            if self._made is not None:  # measured once; and the earlier model makes room before the next is built
+                self._tune, self._made = self._made[1].numerics, None
+            try:
+                # Best, because it needs the least: what the methods need is checked one by one.
+                made = plan(self.pool, Best(), partitioner=self.partitioners[label], tune=self._tune,
+                            baselines=False, **self._settings)  # fmt: skip
+            except PartitionError as error:
+                self._refused[label] = error
+                raise
+            self._made = (label, made)
+        return self._made[1]
+
+    def header(self, made: Plan) -> dict[str, Any]:
+        """What must be the same for scores to be used again."""
+        own = ("request", "strategy", "partitioner", "optimizer", "seed", "budget", "baselines", "tests")
+        return {key: value for key, value in made.header(None).items() if key not in (*own, "certify_split")}
+
+
+class Work:
+    """What every method is run with."""
+
+    def __init__(
+        self, plans: Plans, memory: Memory, progress: Progress, should_stop: Callable[[], bool],
+        cache_memory: int | None, *, exact_savings: bool,
+    ) -> None:  # fmt: skip
+        self.plans, self.memory, self.progress, self.should_stop = plans, memory, progress, should_stop
+        self._cache_memory, self._exact_savings = cache_memory, exact_savings
+
+    def evaluator(self, made: Plan, limit: int | None = None) -> SharedEvaluator:
+        """A fresh one over the shared memory."""
+        from merging.benchmarking.watch import SharedEvaluator
+        from merging.evaluator import CACHE_MEMORY
+
+        memory = CACHE_MEMORY if self._cache_memory is None else self._cache_memory << 20
+        found = SharedEvaluator(
+            made.live, made.task, made.objective, made.numerics, self.memory, limit=limit,
+            should_stop=self.should_stop, exact_savings=self._exact_savings, measure_again=made.recalibrate,
+            progress=self.progress, cache_memory=memory,
+        )  # fmt: skip
+        found.begin()
+        return found
+
+    def singles(self) -> tuple[Single, ...]:
+        """Every model of the pool on every set."""
+        made, pool = self.plans.first(), self.plans.pool
+        evaluator, task = self.evaluator(made), self._task(made)
+        self.progress.stage("single models on all sets", len(pool))
+        found = []
+        for ingredient in pool.ingredients:
+            recipe = Recipe.single(ingredient, made.partition)
+            sets = {name: evaluator.evaluate(recipe, name) for name in (HELD_OUT, *task.tests)}
+            found.append(Single.of(ingredient.name, sets, task.shifts))
+            self.progress.advance()
+        return tuple(found)
+
+    def run(self, entry: Entry) -> MethodRun:
+        """One method at one seed; what it cannot do, or breaks on, is part of the result.
+
+        Raises:
+            Stopped: the benchmark is interrupted.
+        """
+        facts = entry.to_json()
+        try:
+            made = self.plans[entry.partition]
+            check_needs(entry.strategy, self.plans.pool, made.task)
+        except (PartitionError, RequirementError) as error:
+            return self._without(facts, "cannot run", str(error))
+        try:
+            return self._finish(entry, made, facts)
+        except Stopped as stop:
+            if self.should_stop() or not str(stop).startswith(LIMIT):
+                raise
+            return self._without(facts, "cannot run", f"{stop} before the first result")
+        except MergingError as error:
+            return self._without(facts, "failed", str(error))
+        except Exception as error:  # a method of somebody else's may raise anything, and the others go on
+            return self._without(facts, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def _without(self, facts: Mapping[str, Any], status: Any, why: str) -> MethodRun:
+        self.progress.say(f"  {status}: {why}")
+        return MethodRun(facts, status, why)
+
+    def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
+        from merging.benchmarking.watch import WatchedProblem
+
+        task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
+        evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
+        problem = WatchedProblem(
+            made.pool, made.partition, evaluator, entry.optimizer, self.memory, self.progress, seed=entry.seed,
+            budget=entry.limits.get("budget"),
+        )  # fmt: skip
+        why = ""
+        try:
+            mixed = entry.strategy.mix(problem)
+            if not isinstance(mixed, Merge):
+                raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
+            merged = evaluator.recalibrated(mixed)
+            outcome = evaluator.evaluate(merged)
+        except Stopped as stop:
+            if self.should_stop() or problem.best is None:
+                raise
+            why, outcome = f"{stop}: the best so far", problem.best[1]
+            merged = evaluator.recalibrated(problem.best[0])
+        meter = dataclasses.replace(evaluator.meter)
+        # Passes of this session are in the meter's seconds already, as are those that were only looked up.
+        own = time.perf_counter() - began - (self.memory.seconds - before)
+        outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
+        for name in task.tests:
+            outcomes[name] = evaluator.evaluate(merged, name)
+        names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
+        return MethodRun(
+            facts, "finished", why, outcomes, evaluator.digest(merged), problem.seeded, names, meter.evaluations,
+            meter.cached, meter.forward_equivalents, max(own, 0.0) + meter.seconds,
+            len(merged.members) if isinstance(merged, Ensemble) else 1, _coefficients(merged), tuple(evaluator.trace),
+        )  # fmt: skip
+
+    def _task(self, made: Plan) -> Task:
+        if made.task is None:
+            raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+        return made.task
+
+
+def _coefficients(merged: Merge) -> Coefficients | None:
+    """A recipe's table, for the heat map; nothing of merges that have none."""
+    if not isinstance(merged, Recipe):
+        return None
+    names = tuple(ingredient.name for ingredient in merged.ingredients)
+    columns = list(merged.partition.effective)
+    return Coefficients(names, tuple(merged.partition.names[i] for i in columns), merged.coefficients[:, columns])

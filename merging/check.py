@@ -1,0 +1,260 @@
+"""``merge check``: everything a run would use, opened and looked at before any work; all mistakes, not the first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merging.checkpoint import SUFFIXES, Checkpoint
+from merging.errors import MergingError, Stopped
+from merging.estimate import Cost, estimate, forward
+from merging.interfaces import MixStrategy, Progress
+from merging.live import check_fits
+from merging.plan import Plan, plan
+from merging.pool import ModelPool, expand, natural_key, short_names
+from merging.progress import Silent
+from merging.splits import CheckedSet, Shared, look_at, sets_of
+from merging.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A checkpoint that could be opened.
+
+    Attributes:
+        name: in reports.
+        path: file or folder.
+        tensors: how many.
+        parameters: numbers in them.
+        dtypes: of its tensors.
+        hash: content hash; None where it could not be read to the end.
+        error: what is wrong with it.
+    """
+
+    name: str
+    path: str
+    tensors: int = 0
+    parameters: int = 0
+    dtypes: tuple[str, ...] = ()
+    hash: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found; ``errors`` would make a run fail, ``warnings`` would not.
+
+    Attributes:
+        models: the pool's checkpoints, in its order.
+        base: what they were fine-tuned from, where it was named.
+        sets: of the task.
+        shared: contents in more than one set.
+        outputs: of the model, where it could be run.
+        cost: of the run, where nothing is wrong.
+        task: with the data, for pictures.
+    """
+
+    models: tuple[CheckedModel, ...]
+    base: CheckedModel | None
+    sets: tuple[CheckedSet, ...]
+    shared: tuple[Shared, ...]
+    outputs: int | None
+    cost: Cost | None
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    task: Task | None = field(repr=False, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "models": [asdict(model) for model in self.models],
+            "base": asdict(self.base) if self.base else None,
+            "sets": [asdict(each) for each in self.sets],
+            "shared": [asdict(each) for each in self.shared],
+            "outputs": self.outputs,
+            "cost": asdict(self.cost) if self.cost else None,
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+        }
+
+
+def check(
+    models: Sequence[str | Path],
+    strategy: MixStrategy,
+    *,
+    base: str | Path | None = None,
+    task: Task | None = None,
+    errors: Sequence[str] = (),
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> Checked:
+    """Opens every checkpoint and every split, and estimates the run.
+
+    Args:
+        models: files, folders and patterns; empty: the task's own pool.
+        strategy: of the run.
+        base: the model they were fine-tuned from.
+        task: model and data, where there are any.
+        errors: what is known to be wrong already; nothing is estimated then.
+        progress: told what happens.
+        should_stop: asked between files and sets.
+        settings: as for :func:`merging.plan.plan`.
+
+    Raises:
+        Stopped: ``should_stop`` said so.
+    """
+    progress = progress or Silent()
+    wrong, warnings = list(errors), list[str]()
+    found, start, opened = _open(models, base, task, wrong, progress, should_stop)
+    module, pool = _fit(opened, found, start, task, wrong)
+    _look_for_twins(found, start, pool, warnings)
+    ready: Plan | None = None
+    if pool is not None and not wrong:
+        progress.stage("planning the run")
+        try:
+            ready = plan(pool, strategy, task=task, progress=progress, **settings)
+            warnings += ready.notes
+        except MergingError as error:
+            wrong.append(str(error))
+    outputs = _outputs(ready)
+    sets, shared = list[CheckedSet](), list[Shared]()
+    if task is not None:
+        padding = getattr(module, "padding", None)
+        sets, shared = look_at(sets_of(task), outputs, padding, wrong, warnings, progress, should_stop)
+    cost = None
+    if ready is not None and ready.task is not None and not wrong:
+        cost = estimate(ready, progress, should_stop)
+        if should_stop():
+            raise Stopped("interrupted")
+    return Checked(tuple(found), start, tuple(sets), tuple(shared), outputs, cost, tuple(wrong), tuple(warnings), task)
+
+
+def _open(
+    models: Sequence[str | Path], base: str | Path | None, task: Task | None, wrong: list[str], progress: Progress,
+    should_stop: Callable[[], bool],
+) -> tuple[list[CheckedModel], CheckedModel | None, dict[str, Checkpoint]]:  # fmt: skip
+    """Every file, read to its end: names, shapes, NaN and infinite values."""
+    paths: list[Path] = []
+    own: ModelPool | None = None
+    for source in models:
+        there = expand(source)
+        if not there:
+            wrong.append(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
+        seen = {path.resolve() for path in (*paths, *([Path(base)] if base is not None else []))}
+        paths += [path for path in there if path.resolve() not in seen]
+    wanted = list(zip(short_names(paths), paths, strict=True)) if paths else []
+    if not models and task is not None and task.pool is not None:
+        try:
+            own = task.pool()
+        except MergingError as error:
+            wrong.append(str(error))
+        else:
+            wanted = [(checkpoint.name, checkpoint.path) for checkpoint in own.checkpoints]
+    elif not models:
+        wrong.append("no models given; name files, folders or patterns with --models")
+    first = Path(base) if base is not None else own.base.path if own is not None and own.base is not None else None
+    progress.stage("reading the checkpoints", len(wanted) + (first is not None))
+    opened: dict[str, Checkpoint] = {}
+    found = []
+    for name, path in sorted(wanted, key=lambda pair: natural_key(pair[0])):
+        found.append(_read(name, path, opened, wrong))
+        progress.advance()
+        if should_stop():
+            raise Stopped("interrupted")
+    start = _read("", first, opened, wrong) if first is not None else None
+    return found, start, opened
+
+
+def _read(name: str, path: Path, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
+    """A checkpoint's header and, for its hash, every byte; it is opened under its path."""
+    try:
+        checkpoint = Checkpoint(path, name)
+    except MergingError as error:
+        wrong.append(str(error))
+        return CheckedModel(name or path.stem, str(path), error=str(error))
+    sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
+    dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
+    facts = (checkpoint.name, str(path), len(sizes), sum(sizes), dtypes)
+    try:
+        digest = checkpoint.hash
+    except MergingError as error:
+        wrong.append(str(error))
+        return CheckedModel(*facts, error=str(error))
+    opened[str(path)] = checkpoint
+    return CheckedModel(*facts, hash=digest)
+
+
+def _fit(
+    opened: Mapping[str, Checkpoint], found: list[CheckedModel], start: CheckedModel | None, task: Task | None,
+    wrong: list[str],
+) -> tuple[nn.Module | None, ModelPool | None]:  # fmt: skip
+    """The task's model for them, and those that agree with most of the others as a pool."""
+    whole = [opened[model.path] for model in found if model.path in opened]
+    if not whole:
+        return None, None
+    kinds = Counter(frozenset(checkpoint.tensors.items()) for checkpoint in whole)
+    usual = kinds.most_common(1)[0][0]
+    first = next(checkpoint for checkpoint in whole if frozenset(checkpoint.tensors.items()) == usual)
+    agree = [checkpoint for checkpoint in whole if frozenset(checkpoint.tensors.items()) == usual]
+    for number, model in enumerate(found):
+        checkpoint = opened.get(model.path)
+        if checkpoint is not None and checkpoint not in agree:
+            found[number] = _disagrees(model, checkpoint, first, wrong)
+    base = opened.get(start.path) if start is not None else None
+    try:
+        pool = ModelPool(agree, base)
+    except MergingError as error:  # they agree with one another: it is the base
+        wrong.append(str(error))
+        pool = ModelPool(agree)
+    if task is None:
+        return None, pool
+    try:
+        module = task.build(pool)
+        check_fits(module, pool)
+    except MergingError as error:
+        wrong.append(str(error))
+        return None, pool
+    return module, pool
+
+
+def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, wrong: list[str]) -> CheckedModel:
+    try:
+        ModelPool([Checkpoint(first.path, "first"), Checkpoint(checkpoint.path, "second")])
+        error = f"{checkpoint.path} does not fit {first.path}"
+    except MergingError as found:
+        error = str(found)
+    wrong.append(error)
+    return CheckedModel(**{**asdict(model), "error": error})
+
+
+def _look_for_twins(
+    found: Sequence[CheckedModel], start: CheckedModel | None, pool: ModelPool | None, warnings: list[str]
+) -> None:
+    groups: dict[str, list[str]] = {}
+    for model in found:
+        if model.hash is not None:
+            groups.setdefault(model.hash, []).append(model.name)
+    warnings += [f"{', '.join(names)} hold the same weights" for names in groups.values() if len(names) > 1]
+    if start is not None and start.hash in groups:
+        warnings.append(f"{', '.join(groups[start.hash])} and the base hold the same weights")
+    elif pool is not None:
+        warnings += [
+            f"{name} differs from the base in {differ} of {len(pool.mixable)} tensors; is it a linear probe?"
+            for name, differ in pool.untuned.items()
+        ]
+
+
+def _outputs(ready: Plan | None) -> int | None:
+    """Of the model, if it runs."""
+    if ready is None or ready.live is None or ready.task is None or ready.numerics is None:
+        return None
+    with ready.numerics.applied():
+        return forward(ready.live, ready.numerics, ready.task, ready.task.held_out.inputs[:2])

@@ -1,0 +1,130 @@
+"""``merging.interpolate``: the straight line between two models, scored point by point, and the barrier on it.
+
+Linear mode connectivity (Frankle et al. 2020, https://arxiv.org/abs/1912.05671): models that were fine-tuned from one
+start mostly have no barrier between them, and can be averaged; models with one cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from merging.errors import OptionError, TaskError
+from merging.evaluator import Evaluator
+from merging.interfaces import Objective, Progress
+from merging.journal import Journal
+from merging.objectives.accuracy import Accuracy
+from merging.partitioners.whole import Whole
+from merging.plan import plan
+from merging.pool import ModelPool
+from merging.progress import Silent
+from merging.recipe import Recipe
+from merging.strategies.best import Best
+from merging.task import HELD_OUT, Task
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Scores along the line from one model to another.
+
+    Attributes:
+        first, second: their names.
+        objective: what the scores are.
+        shares: of the second model, from 0 to 1.
+        scores: set → score at each share; ``held-out`` among them.
+        samples: set → number of samples.
+    """
+
+    first: str
+    second: str
+    objective: str
+    shares: tuple[float, ...]
+    scores: dict[str, tuple[float, ...]]
+    samples: dict[str, int]
+
+    def barrier(self, name: str = HELD_OUT) -> float:
+        """How far the curve falls below the straight line between its ends, at most; 0 where it never does."""
+        values = self.scores[name]
+        lines = ((1 - share) * values[0] + share * values[-1] for share in self.shares)
+        return max(line - value for line, value in zip(lines, values, strict=True))
+
+    def best(self, name: str = HELD_OUT) -> tuple[float, float]:
+        """The share with the highest score, and that score; the first of equals."""
+        values = self.scores[name]
+        at = max(range(len(values)), key=lambda index: (values[index], -index))
+        return self.shares[at], values[at]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "first": self.first, "second": self.second, "objective": self.objective, "shares": list(self.shares),
+            "scores": {name: list(values) for name, values in self.scores.items()}, "samples": self.samples,
+            "barriers": {name: self.barrier(name) for name in self.scores},
+        }  # fmt: skip
+
+
+def interpolate(
+    pool: ModelPool,
+    task: Task,
+    *,
+    steps: int = 10,
+    tests: bool = False,
+    objective: Objective | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Interpolation:
+    """Scores ``(1 − s) · first + s · second`` for s = 0, 1/steps, …, 1.
+
+    BatchNorm statistics are measured again at every point where the task has training data.
+
+    Args:
+        pool: two models.
+        task: the model and its data.
+        steps: parts of the line, at least 2.
+        tests: score the test sets too.
+        objective: what the held-out score is; default: top-1 accuracy.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: told what happens.
+        should_stop: asked between batches.
+
+    Raises:
+        MergingError: not two models, or model and data do not fit.
+        Stopped: it was interrupted.
+    """
+    progress = progress or Silent()
+    if len(pool) != 2:
+        raise OptionError(f"a line needs two models, got {len(pool)}: {', '.join(pool.names[:4])}")
+    if steps < 2:
+        raise OptionError(f"{steps} steps make no curve; at least 2 are needed")
+    progress.stage("reading the models")
+    made = plan(pool, Best(), partitioner=Whole(), objective=objective or Accuracy(), task=task, device=device,
+                precision="fp32", baselines=False, progress=progress)  # fmt: skip
+    if made.live is None or made.numerics is None:
+        raise TaskError("a curve needs a task")
+    names = (HELD_OUT, *(task.tests if tests else ()))
+    shares = tuple(step / steps for step in range(steps + 1))
+    scores: dict[str, list[float]] = {name: [] for name in names}
+    with made.numerics.applied():
+        evaluator = Evaluator(
+            made.live, task, made.objective, made.numerics, Journal(None), should_stop=should_stop,
+            measure_again=made.recalibrate, progress=progress,
+        )  # fmt: skip
+        first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
+        progress.stage("along the line", len(shares))
+        for share in shares:
+            mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)
+            for name in names:
+                outcome = evaluator.evaluate(mixed, name)
+                scores[name].append(outcome.score)
+            progress.advance()
+    samples = {name: len(task.split(name)) for name in names}
+    return Interpolation(
+        pool.names[0],
+        pool.names[1],
+        made.objective.name,
+        shares,
+        {name: tuple(found) for name, found in scores.items()},
+        samples,
+    )

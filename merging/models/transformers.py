@@ -1,0 +1,272 @@
+"""``transformers:FOLDER``: image and text classifiers of Hugging Face's transformers, from a local folder.
+
+The folder is what ``save_pretrained`` writes: ``config.json``, and for text the tokenizer's files, for images perhaps
+``preprocessor_config.json`` (Wolf et al. 2020, https://arxiv.org/abs/1910.03771). Nothing is downloaded, and no code
+from the folder is run. Needs the extra ``text``.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.models.source import ModelSource, Preprocessing, reproducible
+from merging.models.stored_names import StoredNames
+from merging.partition import TensorInfo
+from merging.progress import Silent
+
+CONFIG = "config.json"
+SEQUENCE, IMAGE = "ForSequenceClassification", "ForImageClassification"
+RESAMPLE = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers in a ``preprocessor_config.json``; the others are not used by published classifiers."""
+
+
+def transformers_source(folder: str) -> Transformers:
+    """The source of a folder: :class:`TransformersText` or :class:`TransformersImage`, by its ``config.json``.
+
+    Raises:
+        TaskError: transformers is not installed, no such folder, or no classifier of text or images.
+    """
+    path = Path(folder).expanduser()
+    library = _library(f"transformers:{folder}")
+    if not (path / CONFIG).is_file():
+        raise TaskError(f"transformers:{folder}: no {CONFIG} there; name a folder that save_pretrained has written")
+    try:
+        config = library.AutoConfig.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # damaged files and unknown architectures raise whatever they provoke
+        raise TaskError(f"{path / CONFIG}: {_first_line(error)}") from None
+    said = " ".join(config.architectures or ())
+    if SEQUENCE in said or (IMAGE not in said and type(config) in library.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
+        return TransformersText(folder, config)
+    if IMAGE in said or type(config) in library.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        return TransformersImage(folder, config)
+    raise TaskError(
+        f"{path / CONFIG}: '{config.model_type}' classifies neither images nor texts; a model of your own goes in as "
+        "python:module:function"
+    )
+
+
+class Transformers(ModelSource):
+    """What both kinds share: the module, whose state dict has the names that stand in the checkpoints.
+
+    Args:
+        folder: with ``config.json``.
+        config: read from it.
+    """
+
+    auto: str
+    """Name of the class in transformers that makes the model."""
+
+    def __init__(self, folder: str, config: Any) -> None:
+        super().__init__(f"transformers:{folder}")
+        self.folder = Path(folder).expanduser()
+        self.config = config
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes' names in the order of the outputs; None where the folder has only numbers (``LABEL_0``)."""
+        names = [str(self.config.id2label[number]) for number in sorted(self.config.id2label)]
+        return None if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else tuple(names)
+
+    def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
+        """Builds it; ``classes`` None: as many as the folder's configuration says."""
+        config = copy.deepcopy(self.config)
+        if classes is not None:
+            config.num_labels = classes
+        make = getattr(_library(self.spec), self.auto).from_config
+        try:
+            model = reproducible(functools.partial(make, config))
+        except Exception as error:  # constructors raise whatever their configuration provokes
+            raise TaskError(f"{self.spec} cannot be built: {_first_line(error)}") from error
+        return self.wrapped(model, tensors or {})
+
+    @abstractmethod
+    def wrapped(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> nn.Module:
+        """The model under the names of the checkpoints, with one tensor as input and logits as output."""
+
+
+class TransformersImage(Transformers):
+    """Image classification; images as for every other source."""
+
+    auto = "AutoModelForImageClassification"
+
+    def wrapped(self, model: nn.Module, tensors: Mapping[str, TensorInfo]) -> nn.Module:
+        """Images ``(N, 3, H, W)`` float → logits ``(N, classes)``."""
+        return ImageClassifier(model, tensors)
+
+    @functools.cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Mean, deviation and size of ``preprocessor_config.json``, else ImageNet's and the configuration's size.
+
+        A ``size`` with height and width is reached by the shorter side and a crop, where transformers would squeeze
+        the image.
+
+        Raises:
+            TaskError: the file is damaged, or asks for images that are not square.
+        """
+        path = self.folder / "preprocessor_config.json"
+        own = getattr(self.config, "image_size", None)
+        own = max(own) if isinstance(own, list | tuple) else own
+        if not path.is_file():
+            return Preprocessing(size=own, resize=own)
+        try:
+            said = json.loads(path.read_bytes())
+            sides = said.get("size") if said.get("do_resize", True) else None
+            cut = said.get("crop_size") if said.get("do_center_crop", "crop_size" in said) else None
+            resize = _side(sides)
+            size = _side(cut) or resize or own
+            mean, std = (tuple(said.get(key) or default) for key, default in _DEFAULTS.items())
+            if said.get("do_normalize") is False:
+                mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            return Preprocessing(mean, std, size, resize or size, RESAMPLE.get(said.get("resample"), "bicubic"))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise TaskError(f"{path}: {_first_line(error)}") from None
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+               "sentencepiece.bpe.model")  # fmt: skip
+_OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "roberta-prelayernorm", "xmod")
+"""Their positions are counted from the padding's id + 1."""
+_DEFAULTS = {"image_mean": Preprocessing.mean, "image_std": Preprocessing.std}
+
+
+class TransformersText(Transformers):
+    """Text classification; a sample is a row of token ids, padded."""
+
+    auto = "AutoModelForSequenceClassification"
+
+    def wrapped(self, model: Any, tensors: Mapping[str, TensorInfo]) -> nn.Module:
+        """Token ids ``(N, L)`` int64, padded → logits ``(N, classes)``."""
+        pad = self.padding
+        if model.config.pad_token_id is None:  # decoders ask for it to find a text's last token
+            model.config.pad_token_id = pad
+        return TextClassifier(model, tensors, pad)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of images: there are none."""
+        return Preprocessing()
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The folder's tokenizer.
+
+        Raises:
+            TaskError: there is none, or it has no padding token.
+        """
+        if not any((self.folder / name).is_file() for name in _TOKENIZERS):  # transformers would make one up
+            raise TaskError(f"{self.spec}: no tokenizer there ({_TOKENIZERS[0]}, …); save it beside the model")
+        try:
+            found = _library(self.spec).AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except Exception as error:  # each kind of tokenizer has its own way to miss a file
+            raise TaskError(f"{self.spec}: no tokenizer can be read there ({_first_line(error)})") from None
+        if found.pad_token_id is None:
+            raise TaskError(f"{self.spec}: its tokenizer has no padding token; set one and save it there again")
+        return found
+
+    @property
+    def padding(self) -> int:
+        """The id that fills short texts up; a model without tokenizer has it in its configuration."""
+        known = self.config.pad_token_id
+        return int(self.tokenizer.pad_token_id if known is None else known)
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """How many tokens the model takes at most."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if positions is not None and self.config.model_type in _OFFSET:
+            positions -= self.padding + 1
+        return int(min(limit for limit in (self.tokenizer.model_max_length, positions) if limit))
+
+    def tokenize(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """Texts → token ids, int64, shape ``(N, L)``; ``L`` is the longest text's length, at most :attr:`longest`.
+
+        Raises:
+            TaskError: the folder has no tokenizer, or it pads with another id than the model expects.
+        """
+        tokenizer, progress = self.tokenizer, progress or Silent()
+        if tokenizer.pad_token_id != self.padding:
+            raise TaskError(
+                f"{self.spec}: the tokenizer pads with {tokenizer.pad_token_id}, the model with {self.padding}"
+            )
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), 1000):
+            part = list(texts[start : start + 1000])
+            rows += tokenizer(part, truncation=True, max_length=self.longest, return_attention_mask=False)["input_ids"]
+            progress.advance(len(part))
+        ids: Tensor = tokenizer.pad({"input_ids": rows}, padding="longest", return_tensors="pt")["input_ids"]
+        return ids.to(torch.int64)
+
+    def decode(self, ids: Tensor) -> str:
+        """A row of token ids as text, without padding and marks."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def example(self, batch: int = 2) -> Tensor:
+        """A batch of random token ids, int64, shape ``(batch, 8)``."""
+        ids = torch.randint(0, int(self.config.vocab_size), (batch, 8), generator=torch.Generator().manual_seed(0))
+        return ids.masked_fill(ids == self.padding, int(self.padding == 0))  # no padding: every position counts
+
+
+class ImageClassifier(StoredNames):
+    """Images to logits.
+
+    Shapes:
+        images ``(N, 3, H, W)`` float, already normalised; logits ``(N, classes)``.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits of a batch of images."""
+        logits: Tensor = self.whole(pixel_values=images).logits
+        return logits
+
+
+class TextClassifier(StoredNames):
+    """Token ids to logits.
+
+    A sample must be one tensor for the evaluator, so the attention mask is not stored: it is where the ids are not
+    the padding's. (A text that contains the padding token itself is therefore read without it.)
+
+    Shapes:
+        ids ``(N, L)`` int64; logits ``(N, classes)``.
+    """
+
+    def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo], padding: int) -> None:
+        super().__init__(model, tensors)
+        self.padding = padding
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Class logits of a batch of padded texts."""
+        logits: Tensor = self.whole(input_ids=ids, attention_mask=(ids != self.padding).to(torch.int64)).logits
+        return logits
+
+
+def _library(spec: str) -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise TaskError(f"{spec} needs Hugging Face's transformers: pip install 'merging[text]'") from None
+    return transformers
+
+
+def _side(size: Any) -> int | None:
+    """The side of square images: a number, or one of the ways in which transformers writes it."""
+    if isinstance(size, Mapping):
+        sides = {size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
+        if len(sides) != 1:
+            raise ValueError(f"images of size {dict(size)} are not square")
+        return int(sides.pop())
+    return None if size is None else int(size)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,85 @@
+"""CIFAR-10 and four test sets under shift: another source of photographs, edges, silhouettes, conflicting textures.
+
+Held-out and training parts are drawn from the training images within each class, with a fixed seed. A shifted set that
+covers some of the ten classes is scored with the logits restricted to them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.models.catalogue import model_source
+from merging.task import Split, Task
+from merging.tasks.damage import CORRUPT
+from merging.tasks.data import load_data
+from merging.tasks.drawing import drawn
+from merging.tasks.npz import Normalise, names_and_labels
+from merging.tasks.pictures import preparation
+
+SHIFTS = ("tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict")
+"""Images of the same classes from Tiny-ImageNet, and of Geirhos et al. (2019), https://arxiv.org/abs/1811.12231."""
+SHARE = 0.1
+"""Of the training images: held-out."""
+FILES = ("cifar10.npz", "cifar10_shifts.npz")
+
+
+def cifar10_shifts(
+    data: str | Path | None = None,
+    model: str | None = None,
+    size: int | None = None,
+    *,
+    corrupt: float | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """The task (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf).
+
+    Args:
+        data: folder with ``cifar10.npz`` (sets ``train`` and ``test``) and ``cifar10_shifts.npz`` (those of
+            :data:`SHIFTS`), in the layout of :mod:`merging.tasks.npz`.
+        model: the architecture.
+        size: side to which images are brought, in pixels; None: 32 as they are, where the model takes that.
+        corrupt: share of a set's images that may be damaged; None: 1 %.
+        progress: told how far decoding is.
+
+    Raises:
+        TaskError: no such files, another layout, or no model.
+    """
+    if data is None:
+        raise TaskError(f"the task 'cifar10-shifts' needs [task] data: the folder that holds {' and '.join(FILES)}")
+    if model is None:
+        raise TaskError("the task 'cifar10-shifts' needs [task] model: the architecture, such as timm:resnet18")
+    root, source = Path(data).expanduser(), model_source(model)
+    for file in FILES:
+        if not (root / file).is_file():
+            raise TaskError(f"[task] data: {root} has no {file}")
+    how = preparation(source, size, CORRUPT if corrupt is None else corrupt)
+    names, _ = names_and_labels(f"{root / FILES[0]}:train")
+
+    def load(file: str, key: str, classes: str) -> Split:
+        spec = {"path": f"{root / file}:{key}", "classes": classes}
+        return load_data(spec, source, how=how, classes=names, restrict=True, progress=progress)
+
+    train = load(FILES[0], "train", "all")
+    parts = drawn(train.labels.numpy(), {"held-out": (0.0, SHARE), "train": (SHARE, 1.0)}, seed=0)
+
+    def part(index: NDArray[np.int64]) -> Split:
+        chosen = torch.from_numpy(index)
+        return Split.of(train.inputs[chosen], train.labels[chosen])
+
+    return Task(
+        name="cifar10-shifts",
+        build=source.build,
+        fresh=source.module,
+        held_out=part(parts["held-out"]),
+        tests={"test": load(FILES[0], "test", "all"), **{name: load(FILES[1], name, "own") for name in SHIFTS}},
+        shifts=SHIFTS,
+        prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
+        train=part(parts["train"]),
+        classes=names or (),
+    )

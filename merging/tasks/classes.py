@@ -1,0 +1,130 @@
+"""From a set's own classes to the model's outputs: by name, with subsets, and folders that stand for several classes.
+
+A set's labels are written as names (folders, a column of text) or as numbers. Names are looked up among the model's
+classes; a set that has fewer of them is scored with the logits restricted to its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from merging.errors import TaskError, unknown
+
+Written: TypeAlias = str | int
+"""A label as it stands in the data."""
+OWN, ALL = "own", "all"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user says of a set's classes.
+
+    Attributes:
+        classes: names of the set's classes (what its numbers count, and the only ones that are used); ``own``: those
+            that occur; ``all``: logits are not restricted; None: those that the set declares.
+        map: the set's name for a class → the model's names that are right for it; none: its samples are left out.
+    """
+
+    classes: Sequence[str] | str | None = None
+    map: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What each label of a set becomes.
+
+    Attributes:
+        labels: label as it is written → label of the split; samples of others are left out.
+        groups: for each label of the split the model's outputs that stand for it; None: labels are outputs.
+    """
+
+    labels: Mapping[Written, int]
+    groups: tuple[tuple[int, ...], ...] | None = None
+
+
+def labelling(
+    where: str,
+    written: Sequence[Written],
+    declared: Sequence[str] | None,
+    model: Sequence[str] | None,
+    choice: Choice,
+    *,
+    restrict: bool,
+) -> Labelling:
+    """Finds the model's outputs for every label of a set.
+
+    Args:
+        where: the set, for messages.
+        written: the distinct labels that occur.
+        declared: names of the set's classes, in the order that its numbers count; None: it names none.
+        model: names of the model's outputs, in order; None: nobody named them.
+        choice: what the user says of the set.
+        restrict: whether a set with fewer classes than the model is scored on these alone, where the user says
+            nothing.
+
+    Raises:
+        TaskError: a class that the model does not have (the nearest is named), or a number out of range.
+    """
+    listed = list(choice.classes) if choice.classes is not None and not isinstance(choice.classes, str) else None
+    if isinstance(choice.classes, str) and choice.classes not in (OWN, ALL):
+        raise TaskError(f"{where}: classes is '{choice.classes}'; write 'own', 'all' or a list of names")
+    names = listed or (list(declared) if declared is not None else None)
+    found = {label: _outputs(where, label, names, listed, model, choice.map) for label in written}
+    found = {label: outputs for label, outputs in found.items() if outputs}
+    if not found:
+        raise TaskError(f"{where} holds no samples of the classes asked for")
+    _check_map(where, choice.map, [*(names or ()), *(label for label in written if isinstance(label, str))])
+    groups = sorted(set(found.values()))
+    if listed or (choice.classes is None and restrict and names is not None):
+        every = [_outputs(where, name, names, listed, model, choice.map) for name in names or ()]
+        groups = sorted({outputs for outputs in every if outputs})
+    elif choice.classes != OWN:  # all of the model's outputs
+        if all(len(outputs) == 1 for outputs in found.values()):
+            return Labelling({label: outputs[0] for label, outputs in found.items()})
+        taken = {output for group in groups for output in group}
+        groups += [(k,) for k in range(len(model or ())) if k not in taken]
+    if model is not None and groups == [(k,) for k in range(len(model))]:
+        return Labelling({label: outputs[0] for label, outputs in found.items()})
+    place = {group: number for number, group in enumerate(groups)}
+    return Labelling({label: place[outputs] for label, outputs in found.items()}, tuple(groups))
+
+
+def _outputs(
+    where: str,
+    label: Written,
+    names: Sequence[str] | None,
+    listed: Sequence[str] | None,
+    model: Sequence[str] | None,
+    renamed: Mapping[str, str | Sequence[str]],
+) -> tuple[int, ...]:
+    """The model's outputs for one label; none where its samples are left out."""
+    if isinstance(label, int):
+        count = len(names) if names is not None else len(model) if model is not None else None
+        if count is not None and not 0 <= label < count:  # else the model's outputs say so, once it is built
+            raise TaskError(f"{where}: label {label} is out of range; there are {count} classes (0 to {count - 1})")
+        if names is None or model is None:
+            return (label,)
+        label = names[label]
+    elif listed is not None and label not in listed and label not in renamed:
+        return ()
+    if model is None:
+        raise TaskError(
+            f"{where} names classes such as '{label}', but nobody says which outputs of the model these are: give "
+            "[task] classes = […], the names in the order of the outputs"
+        )
+    wanted = renamed.get(label, label)
+    found = []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if name not in model:
+            way = f"or leave its samples out with map = {{ '{label}' = [] }}"
+            raise TaskError(f"{where}: {unknown('class', name, model, way)}")
+        found.append(model.index(name))
+    return tuple(sorted(set(found)))
+
+
+def _check_map(where: str, renamed: Mapping[str, object], known: Sequence[str]) -> None:
+    for name in renamed:
+        if name not in known:
+            raise TaskError(f"{where}: {unknown('class in map', name, set(known))}")

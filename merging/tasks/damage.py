@@ -1,0 +1,69 @@
+"""Images that cannot be decoded: left out, counted and named; an error where they are more than a set may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.progress import Silent
+
+CORRUPT = 0.01
+"""Share of a set's images that may be damaged, where the user does not say."""
+NAMED = 5
+"""How many of them a message names."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One image that was left out.
+
+    Attributes:
+        number: its place in the set, from 0.
+        name: file, or number in a container.
+        why: what the decoder said.
+    """
+
+    number: int
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much of a set may be damaged.
+
+    Attributes:
+        where: the set, for messages.
+        share: of its images, 0 to 1.
+        progress: told what was left out.
+    """
+
+    where: str
+    share: float = CORRUPT
+    progress: Progress = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise TaskError(f"corrupt is {self.share:g}; it is the share of images that may be damaged, 0 to below 1")
+
+    def accept(self, total: int, damaged: Sequence[Damage]) -> None:
+        """Says which images of a set are left out.
+
+        Args:
+            total: images in the set, damaged ones included.
+            damaged: in their order.
+
+        Raises:
+            TaskError: they are more than the share.
+        """
+        if not damaged:
+            return
+        names = ", ".join(damage.name for damage in damaged[:NAMED])
+        names += f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
+        verb = "is" if len(damaged) == 1 else "are"
+        said = f"{self.where}: {names} {verb} damaged ({damaged[0].why}), {len(damaged)} of {total:,} images"
+        if len(damaged) > self.share * total or len(damaged) == total:
+            raise TaskError(f"{said}: more than corrupt = {self.share:g} allows; replace or remove them, or allow more")
+        self.progress.say(f"warning: {said}: left out")

@@ -1,0 +1,103 @@
+"""A set of samples from what the user writes: a path, or a table with a path and what is to be known about it.
+
+The forms: ``file.npz:KEY``, a folder of class folders, ``.tar`` shards, a folder of Hugging Face's ``save_to_disk``, a
+table of image paths (``.csv``, ``.tsv``, ``.jsonl``), a table of texts for a text model, ``python:module:function``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from merging.errors import TaskError, unknown
+from merging.interfaces import Progress
+from merging.models.source import ModelSource
+from merging.progress import Silent
+from merging.task import Split
+from merging.tasks.forms import Opened, Reader
+from merging.tasks.pictures import Preparation, preparation
+from merging.tasks.saved import is_saved
+from merging.tasks.tables import SUFFIXES
+
+Spec: TypeAlias = str | Mapping[str, Any]
+KEYS = ("path", "classes", "map", "border", "corrupt", "image", "label", "text")
+"""What a table may hold."""
+TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+
+
+def load_data(
+    spec: Spec,
+    source: ModelSource | None = None,
+    *,
+    how: Preparation | None = None,
+    classes: Sequence[str] | None = None,
+    restrict: bool = False,
+    labelled: bool = True,
+    progress: Progress | None = None,
+) -> Split:
+    """A split from what the user writes.
+
+    Args:
+        spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
+            :class:`merging.tasks.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
+            images that may be damaged), ``image``, ``label``, ``text`` (names of columns).
+        source: the model; says the size of images, and tokenizes texts.
+        how: how images are brought to size; default: as the model's configuration says.
+        classes: names of the model's outputs, in order; default: the set's own, where it names some.
+        restrict: score a set with fewer classes than the model on these alone.
+        labelled: whether labels are wanted; without, all of them are −1.
+        progress: told how far decoding is, and what was left out.
+
+    Raises:
+        TaskError: no such data, an unknown class, too many damaged images, or a package that is not installed.
+    """
+    how = how or (preparation(source, None) if source is not None else Preparation(None, always=False))
+    opened = open_data(spec, source, how, classes, labelled=labelled, progress=progress)
+    return opened.load(classes if classes is not None else opened.names, restrict=restrict, progress=progress)
+
+
+def open_data(
+    spec: Spec,
+    source: ModelSource | None,
+    how: Preparation,
+    classes: Sequence[str] | None,
+    *,
+    labelled: bool = True,
+    progress: Progress | None = None,
+) -> Opened:
+    """Finds a set and lists its classes, without decoding it (arguments as for :func:`load_data`)."""
+    table: dict[str, Any] = {"path": spec} if isinstance(spec, str) else dict(spec)
+    for key in table:
+        if key not in KEYS:
+            raise TaskError(str(unknown("key in a data set:", key, KEYS)))
+    path = table.get("path")
+    if not path:
+        raise TaskError("a data set needs a path, such as { path = 'photos' }")
+    how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
+    reader = Reader(path, table, source, how, classes, labelled, progress or Silent())
+    if path.startswith("python:"):
+        return reader.made()
+    file = Path(path).expanduser()
+    suffix = file.suffix.lower()
+    if getattr(source, "tokenize", None) is not None:
+        if suffix not in TEXTS:
+            raise TaskError(
+                f"no such texts: '{path}'; a text model takes .jsonl, .csv or .tsv, or python:module:function"
+            )
+        return reader.texts(file)
+    if ".npz:" in path or suffix == ".npz":
+        return reader.npz()
+    if file.name.endswith((".tar", ".tar.gz", ".tgz")):
+        return reader.tar()
+    if suffix in SUFFIXES:
+        return reader.table(file)
+    if is_saved(file) or (":" in path and is_saved(Path(path.rpartition(":")[0]).expanduser())):
+        return reader.saved()
+    if file.is_dir():
+        return reader.folder(file)
+    raise TaskError(
+        f"no such data: '{path}'; write a folder of class folders, file.npz:KEY, a .csv, .tsv or .jsonl of paths and "
+        "labels, a .tar, a folder of save_to_disk, or python:module:function"
+    )

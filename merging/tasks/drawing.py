@@ -1,0 +1,29 @@
+"""Parts of a set, drawn at random within each class, so that all have the classes in the same proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def drawn(
+    labels: NDArray[np.int64], bounds: Mapping[str, tuple[float, float]], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Indices of the parts: drawn within each class, then in the order in which they are stored.
+
+    Args:
+        labels: class indices, shape ``(N,)``.
+        bounds: part → share of each class at which it begins and ends, between 0 and 1.
+        seed: of the draw.
+
+    >>> parts = drawn(np.array([0, 0, 1, 1]), {"a": (0, 0.5), "b": (0.5, 1)}, seed=0)
+    >>> sorted(np.array([0, 0, 1, 1])[parts["a"]].tolist())
+    [0, 1]
+    """
+    mixed = np.random.default_rng(seed).permutation(len(labels))
+    ordered = mixed[np.argsort(labels[mixed], kind="stable")]
+    rank = np.arange(len(ordered)) - np.searchsorted(labels[ordered], labels[ordered])
+    share = rank / np.bincount(labels)[labels[ordered]]
+    return {name: np.sort(ordered[(share >= low) & (share < high)]) for name, (low, high) in bounds.items()}

@@ -1,0 +1,268 @@
+"""One reader for each form that data may have: it finds a set and lists its classes, and decodes it later."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.models.catalogue import import_object
+from merging.models.source import ModelSource
+from merging.task import Split
+from merging.tasks import saved, tables, tars
+from merging.tasks.cache import content_of
+from merging.tasks.classes import Choice, Labelling, Written, labelling
+from merging.tasks.folders import class_folders, images_under, listed, states
+from merging.tasks.npz import load_npz, names_and_labels
+from merging.tasks.pictures import Picture, Preparation, load_pictures, paths
+from merging.tasks.text import load_text
+
+UNLABELLED = -1
+"""The label of samples that have none; no model has such a class."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A set that was found and listed, and not decoded yet.
+
+    Attributes:
+        where: what the user wrote, for messages.
+        names: of its classes, in the order in which its numbers count them; None: it names none.
+        written: the distinct labels that occur; empty where they are not known before loading.
+        choice: what the user says of its classes.
+        decode: loads it, labels and groups as given; None: as they are, or without labels.
+        final: whether its labels are the model's outputs already.
+    """
+
+    where: str
+    names: tuple[str, ...] | None
+    written: tuple[Written, ...]
+    choice: Choice
+    decode: Callable[[Labelling | None], Split]
+    final: bool = False
+
+    def load(self, classes: Sequence[str] | None, *, restrict: bool, progress: Progress | None = None) -> Split:
+        """Decodes it, its labels counting the model's outputs, or the set's own classes.
+
+        Args:
+            classes: names of the model's outputs; None: nobody named them.
+            restrict: whether it is scored on its own classes alone, where it has fewer.
+            progress: told where that is so.
+
+        Raises:
+            TaskError: a class that the model does not have, or data that cannot be read.
+        """
+        if self.final or not self.written:
+            return self.decode(None)
+        found = labelling(self.where, self.written, self.names, classes, self.choice, restrict=restrict)
+        if found.groups is not None and classes is not None and progress is not None:
+            covered = len({output for group in found.groups for output in group})
+            if covered < len(classes):
+                progress.say(f"{self.where}: scored on its {covered} of the model's {len(classes)} classes")
+        return self.decode(found)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One method for each form.
+
+    Attributes:
+        path: of the set.
+        options: the user's table.
+        source: the model.
+        how: images are brought to size.
+        classes: names of the model's outputs, where they are known by now; texts are labelled by them.
+        labelled: whether labels are wanted.
+        progress: told how far decoding is.
+    """
+
+    path: str
+    options: Mapping[str, Any]
+    source: ModelSource | None
+    how: Preparation
+    classes: Sequence[str] | None
+    labelled: bool
+    progress: Progress
+
+    def npz(self) -> Opened:
+        """``file.npz:KEY``."""
+        names, written = names_and_labels(self.path)
+        self._takes("classes", "map", "corrupt")
+        how = self.how
+
+        def decode(found: Labelling | None) -> Split:
+            split = load_npz(
+                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress
+            )  # fmt: skip
+            return self._relabelled(split, found)
+
+        return self._opened(names, written, decode)
+
+    def folder(self, folder: Path) -> Opened:
+        """A folder of class folders; without labels, of images."""
+        self._takes("classes", "map", "corrupt", "border")
+        if not self.labelled:
+            files = images_under(folder)
+            if not files:
+                raise TaskError(f"{folder} holds no images")
+            return self._images(None, [], lambda: paths(files, folder), states(files), len(files))
+        names = class_folders(folder)
+        if not names:
+            there = "only images" if images_under(folder) else "nothing"
+            raise TaskError(f"{folder} holds {there}, and no class folders with images; make a folder for each class")
+        images = listed(folder)
+        files = [file for file, _ in images]
+        labels: list[Written] = [names[label] for _, label in images]
+        return self._images(tuple(names), labels, lambda: paths(files, folder), states(files), len(files))
+
+    def table(self, file: Path) -> Opened:
+        """A table of image paths and labels."""
+        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        rows = tables.rows(file)
+        root = file.parent
+        files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
+        labels: list[Written] = []
+        if self.labelled:
+            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
+        return self._images(_distinct(labels), labels, lambda: paths(files, root), states(files), len(files))
+
+    def tar(self) -> Opened:
+        """Tar files in webdataset's layout."""
+        self._takes("classes", "map", "corrupt", "border", "label")
+        files = tars.shards(str(Path(self.path).expanduser()))
+        self.progress.stage(f"listing {self.path}")
+        labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
+        decided = [content_of(file) for file in files]
+        return self._images(_distinct(labels), labels, lambda: tars.pictures(files), decided, len(names))
+
+    def saved(self) -> Opened:
+        """A folder written by ``save_to_disk``."""
+        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        data = saved.Saved(
+            str(Path(self.path).expanduser()), self.options.get("image"), self.options.get("label"),
+            labelled=self.labelled,
+        )  # fmt: skip
+        names = data.names or _distinct(data.labels)
+        return self._images(names, data.labels, data.pictures, data.decided, len(data))
+
+    def texts(self, file: Path) -> Opened:
+        """A table of texts for a text model."""
+        self._takes("classes", "label", "text")
+        if not self.labelled:
+            raise TaskError(f"{self.path}: unlabelled texts cannot be read; give images, or python:module:function")
+        own = self.options.get("classes")
+        names = own if own is not None and not isinstance(own, str) else self.classes
+        columns = {key: self.options[key] for key in ("text", "label") if key in self.options}
+        split = load_text(file, self.source, labels=names, progress=self.progress, **columns)  # type: ignore[arg-type]
+        names = names if names is not None else getattr(self.source, "classes", None)
+        return self._opened(
+            None if names is None else tuple(names), tuple(split.labels.unique().tolist()),
+            lambda found: self._relabelled(split, found),
+        )  # fmt: skip
+
+    def made(self) -> Opened:
+        """What a user's function returns."""
+        self._takes("classes", "map")
+        function = import_object(self.path)
+        try:
+            found = function()
+            if not self.labelled and not isinstance(found, Split):
+                found = found if isinstance(found, tuple) else (found,)
+                inputs = _tensor(found[0])
+                found = (inputs, torch.full((len(inputs),), UNLABELLED))
+            split = (
+                found if isinstance(found, Split) else Split.of(_tensor(found[0]), _tensor(found[1]).to(torch.int64))
+            )
+        except TaskError:
+            raise
+        except Exception as error:  # the user's function may raise or return anything
+            reason = f"{type(error).__name__}: {error}"
+            raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
+        if is_images(split.inputs) and self.how.resize is not None and self.how.always:
+            split = Split.of(self.how.resize(split.inputs), split.labels, split.classes)
+        if split.classes is not None and self.labelled:
+            return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
+        return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
+
+    @property
+    def _choice(self) -> Choice:
+        return Choice(self.options.get("classes"), self.options.get("map") or {})
+
+    def _takes(self, *keys: str) -> None:
+        """Refuses what means nothing to a form.
+
+        Raises:
+            TaskError: there is such a key.
+        """
+        for key in self.options:
+            if key not in ("path", *keys):
+                raise TaskError(f"{self.path}: '{key}' means nothing to this kind of data; leave it out")
+
+    def _opened(
+        self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
+    ) -> Opened:
+        return Opened(self.path, names, written if self.labelled else (), self._choice, decode)
+
+    def _images(
+        self,
+        names: tuple[str, ...] | None,
+        labels: list[Written],
+        pictures: Callable[[], Iterable[Picture]],
+        decided: Any,
+        count: int,
+    ) -> Opened:
+        """A set whose images are decoded one by one."""
+
+        def decode(found: Labelling | None) -> Split:
+            if found is None:
+                none = np.full(count, UNLABELLED, dtype=np.int64)
+                return load_pictures(self.path, pictures, none, decided, self.how, self.progress)
+            keep = [label in found.labels for label in labels]
+            kept = np.array([found.labels[label] for label in labels if label in found.labels], dtype=np.int64)
+            if all(keep):
+                split = load_pictures(self.path, pictures, kept, decided, self.how, self.progress)
+            else:
+                chosen = [decided, np.flatnonzero(keep).tolist()]
+                split = load_pictures(
+                    self.path, lambda: itertools.compress(pictures(), keep), kept, chosen, self.how, self.progress
+                )
+            return split.with_classes(found.groups)
+
+        return self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+
+    def _relabelled(self, split: Split, found: Labelling | None) -> Split:
+        """Samples that are there already, their labels as they are to be."""
+        if not self.labelled:
+            return Split.of(split.inputs, torch.full_like(split.labels, UNLABELLED))
+        if found is None or (found.groups is None and all(new == old for old, new in found.labels.items())):
+            return split if found is None or len(found.labels) == len(split.labels.unique()) else _some(split, found)
+        return _some(split, found)
+
+
+def _some(split: Split, found: Labelling) -> Split:
+    """The samples whose labels are wanted."""
+    keep = torch.tensor([label in found.labels for label in split.labels.tolist()])
+    labels = torch.tensor([found.labels[label] for label in split.labels.tolist() if label in found.labels])
+    return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups)
+
+
+def is_images(inputs: Tensor) -> bool:
+    """Whether samples are kept as images: uint8, ``(N, H, W, 3)``."""
+    return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[-1] == 3
+
+
+def _distinct(labels: Sequence[Written]) -> tuple[str, ...] | None:
+    """The names that occur, sorted; None where labels are numbers."""
+    return tuple(sorted({label for label in labels if isinstance(label, str)})) or None
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))

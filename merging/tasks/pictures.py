@@ -1,0 +1,214 @@
+"""Images from any container: opened one by one, decoded on all cores, brought to one size, kept on disk."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from merging.errors import TaskError
+from merging.interfaces import Progress
+from merging.models.source import ModelSource
+from merging.task import Split
+from merging.tasks.cache import Images, cached_images
+from merging.tasks.damage import CORRUPT, Damage, Tolerance
+from merging.tasks.npz import Resize
+
+Content: TypeAlias = Path | bytes
+"""An image file, or its bytes."""
+AT_ONCE = 256
+"""Images that are read ahead: what bounds the memory when they come out of a stream."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that has not been decoded.
+
+    Attributes:
+        name: for messages.
+        content: the file, or its bytes.
+    """
+
+    name: str
+    content: Content
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the images of a task become arrays of one size.
+
+    Attributes:
+        resize: brings them to the model's size.
+        always: or only where they differ in size.
+        corrupt: share of a set's images that may be damaged.
+        border: pixels that are cut off on each side first.
+    """
+
+    resize: Resize | None = None
+    always: bool = True
+    corrupt: float = CORRUPT
+    border: int = 0
+
+
+def preparation(source: ModelSource, size: int | None, corrupt: float = CORRUPT) -> Preparation:
+    """How images are brought to size for a model.
+
+    A model that takes one size only gets it. Others take the images as they are stored (a convolutional network at
+    96 pixels costs a fifth of what it does at 224), unless they differ in size, or ``size`` says otherwise.
+
+    Raises:
+        TaskError: a size that the model does not take.
+    """
+    own = source.preprocessing
+    if size is None:
+        if own.size is None or own.resize is None:
+            return Preparation(None, always=False, corrupt=corrupt)
+        return Preparation(Resize(own.size, own.resize, own.interpolation), source.fixed_size, corrupt)
+    if size < 1:
+        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more")
+    if own.size is not None and size != own.size and source.fixed_size:
+        raise TaskError(f"size is {size}, but {source.spec} takes images of {own.size} pixels only; leave size out")
+    margin = (own.resize or 1) / (own.size or 1) if own.size else 1.0
+    return Preparation(Resize(size, round(size * margin), own.interpolation), True, corrupt)
+
+
+def load_pictures(
+    where: str,
+    pictures: Callable[[], Iterable[Picture]],
+    labels: NDArray[np.int64],
+    decided: Any,
+    how: Preparation,
+    progress: Progress,
+) -> Split:
+    """Decodes images with Pillow: uint8 ``(N, H, W, 3)``; from disk where that was done before.
+
+    Args:
+        where: the set, for messages.
+        pictures: begins to hand out the N images, in order; called once to find their sizes, once to decode them.
+        labels: ``(N,)``.
+        decided: what decides the images' content, JSON-ready.
+        how: size, border, and how many may be damaged.
+        progress: told how far decoding is.
+
+    Raises:
+        TaskError: images of different sizes and no ``how.resize``, or too many that are damaged.
+    """
+    prepare: Resize | None = how.resize if how.always else None
+
+    def shape() -> tuple[int, int]:
+        nonlocal prepare
+        if prepare is None:
+            sizes = _sizes(pictures(), how.border)
+            if len(sizes) > 1 and how.resize is None:
+                raise TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size")
+            if len(sizes) == 1:
+                width, height = next(iter(sizes))
+                return height, width
+            prepare = how.resize or Resize(1, 1)  # no image at all can be opened: decoding says why
+        return prepare.size, prepare.size
+
+    def one(content: Content) -> Images:
+        with opened(content) as file:
+            image = cut(file.convert("RGB"), how.border)
+        pixels = np.array(image)
+        return pixels if prepare is None else prepare(torch.from_numpy(pixels)[None])[0].numpy()
+
+    def fill(array: Images) -> list[Damage]:
+        progress.stage(f"decoding {where}", len(array))
+        return decode(pictures(), one, array, progress)
+
+    resize = None if how.resize is None else asdict(how.resize)
+    key = ["pictures", decided, labels.tolist(), resize, how.always, how.border]
+    return cached_images(key, labels, shape, fill, Tolerance(where, how.corrupt, progress))
+
+
+def decode(
+    pictures: Iterable[Picture], one: Callable[[Content], Images], array: Images, progress: Progress
+) -> list[Damage]:
+    """Puts images into an array, several at a time, as Pillow and torch let other threads run.
+
+    Args:
+        pictures: as many as the array has rows, in order.
+        one: image file → pixels.
+        array: ``(N, H, W, 3)``, filled.
+        progress: advanced.
+
+    Returns:
+        The images that could not be decoded; their rows hold anything.
+    """
+
+    def attempt(numbered: tuple[int, Picture]) -> Damage | None:
+        number, picture = numbered
+        try:
+            array[number] = one(picture.content)
+        except (TaskError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise whatever the bytes provoke: OSError, SyntaxError, struct.error, …
+            return Damage(number, picture.name, _reason(error, picture.content))
+        return None
+
+    found: list[Damage] = []
+    numbered = enumerate(pictures)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        while batch := list(itertools.islice(numbered, AT_ONCE)):
+            for damage in workers.map(attempt, batch):
+                found += [damage] if damage is not None else []
+                progress.advance()
+    return found
+
+
+def opened(content: Content) -> Image.Image:
+    """The image, its header read."""
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def cut(image: Image.Image, border: int) -> Image.Image:
+    """The image without its border.
+
+    Raises:
+        TaskError: nothing would be left.
+    """
+    if not border:
+        return image
+    if border < 0 or 2 * border >= min(image.size):
+        raise TaskError(f"border is {border}; an image of {image.width} × {image.height} pixels has no such border")
+    return image.crop((border, border, image.width - border, image.height - border))
+
+
+def _sizes(pictures: Iterable[Picture], border: int) -> set[tuple[int, int]]:
+    """Widths and heights that occur; two at the most, as more say nothing new."""
+    found: set[tuple[int, int]] = set()
+    for picture in pictures:
+        try:
+            with opened(picture.content) as image:
+                found.add((image.width - 2 * border, image.height - 2 * border))
+        except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+            continue  # decoding counts and names it
+        if len(found) > 1:
+            break
+    return found
+
+
+def _reason(error: Exception, content: Content) -> str:
+    """What a decoder said, in one line, without the file's place or the address of a buffer in memory."""
+    text = " ".join(str(error).split()).partition(" <_io")[0]
+    return (
+        text.replace(f" {str(content)!r}", "") if text and isinstance(content, Path) else text or type(error).__name__
+    )
+
+
+def paths(files: Iterable[Path], root: Path) -> Iterator[Picture]:
+    """Image files, named from a folder on."""
+    for file in files:
+        yield Picture(str(file.relative_to(root)) if file.is_relative_to(root) else str(file), file)
