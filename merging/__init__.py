@@ -16,6 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from merging.benchmarking.rendering import render as render
+    from merging.benchmarking.results import Benchmark as Benchmark
+    from merging.benchmarking.runner import benchmark as benchmark
     from merging.checkpoint import Checkpoint as Checkpoint
     from merging.errors import MergingError as MergingError
     from merging.geometry import Geometry as Geometry
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from merging.interfaces import Problem as Problem
     from merging.interfaces import Progress as Progress
     from merging.interfaces import Search as Search
+    from merging.interpolation import interpolate as interpolate
     from merging.models.catalogue import model_source as model_source
     from merging.objectives.accuracy import Accuracy as Accuracy
     from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
@@ -75,8 +79,14 @@ if TYPE_CHECKING:
     from merging.task import Split as Split
     from merging.task import Task as Task
     from merging.tasks.catalogue import load_task as load_task
+    from merging.training.finetune import finetune as finetune
+    from merging.training.hyperparameters import Sweep as Sweep
+    from merging.training.regime import Regime as Regime
 
 _HOMES = {
+    "benchmarking.rendering": "render",
+    "benchmarking.results": "Benchmark",
+    "benchmarking.runner": "benchmark",
     "checkpoint": "Checkpoint",
     "errors": "MergingError",
     "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
@@ -90,6 +100,7 @@ _HOMES = {
     "optimizers.scipy_cobyqa": "ScipyCobyqa",
     "options": "option",
     "geometry": "Geometry",
+    "interpolation": "interpolate",
     "inspection": "Inspection inspect_module inspect_pool",
     "models.catalogue": "model_source",
     "outcome": "Outcome Solution compare",
@@ -117,6 +128,9 @@ _HOMES = {
     "strategies.wise_ft": "WiseFt",
     "task": "Split Task",
     "tasks.catalogue": "load_task",
+    "training.finetune": "finetune",
+    "training.hyperparameters": "Sweep",
+    "training.regime": "Regime",
 }
 _LAZY = {name: (f"merging.{home}", name) for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_LAZY)
