@@ -90,6 +90,11 @@ class TerminalProgress:
         self.say(f"  {escape(str(facts['candidate']))}: {', '.join([*parts, verdict])}", markup=True)
         return None
 
+    def status(self, text: str) -> None:
+        """Where the best merge would stand; a pipe is told when the piece is done."""
+        self._best = text
+        self._update(best=text)
+
     def say(self, text: str, *, markup: bool = False) -> None:
         """A line that stays."""
         self._told.add(text)

@@ -156,6 +156,9 @@ class Progress(Protocol):
     def decision(self, facts: Mapping[str, Any]) -> None:
         """A strategy decided something; ``facts`` is what the journal holds."""
 
+    def status(self, text: str) -> None:
+        """How the current piece stands, in a few words; the next status takes its place."""
+
     def say(self, text: str) -> None:
         """A line worth keeping."""
 

@@ -31,6 +31,10 @@ class Silent:
         """A decision."""
         del facts
 
+    def status(self, text: str) -> None:
+        """How the current piece stands."""
+        del text
+
     def say(self, text: str) -> None:
         """A line worth keeping."""
         del text

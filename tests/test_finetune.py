@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 import merging
 from merging.errors import FolderError, OptionError, PoolError, RequirementError, Stopped, TaskError
+from merging.progress import Silent
 from merging.task import Task
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
@@ -129,6 +130,20 @@ def test_a_pool_is_made_completed_and_merged(base: Path, tmp_path: Path) -> None
     assert result.report.best_single is not None
     assert result.report.best_single.held_out == max(scores.values())
     assert torch.equal(load_file(folder / "base.safetensors")["fc1.weight"], load_file(base)["fc1.weight"])
+
+
+def test_accuracy_is_told_as_it_goes(base: Path, tmp_path: Path) -> None:
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def status(self, text: str) -> None:
+            self.lines.append(text)
+
+    heard = Heard()
+    (made,) = finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, jobs=1, progress=heard)
+    assert len(heard.lines) == made.settings["epochs"]
+    assert heard.lines[-1] == f"epoch {made.settings['epochs']}: {100 * made.held_out:.2f} % held-out"
 
 
 def test_two_at_once_are_the_same_models(base: Path, tmp_path: Path) -> None:

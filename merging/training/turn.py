@@ -53,7 +53,10 @@ class Turn:
         self.progress.stage(f"{name}: {settings.shown()}", steps_of(self.task, settings))
         with self.numerics.applied():
             run = self._run(settings, module)
-            epochs = [Epoch.of(run) for _ in self.regime.train([run])]
+            epochs: list[Epoch] = []
+            for _ in self.regime.train([run]):
+                epochs.append(Epoch.of(run))
+                self.progress.status(f"epoch {epochs[-1].number}: {100 * epochs[-1].held_out:.2f} % held-out")
         trained = self.folder.write(name, run, epochs, time.perf_counter() - began)
         self.progress.say(
             f"{name}: {100 * trained.held_out:.2f} % held-out, {trained.seconds:.0f} s ({settings.shown()})"
