@@ -118,6 +118,8 @@ def import_nevergrad() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import nevergrad
+    # SciPy's complaints about the last, short restart come from Nevergrad's thread, perhaps after the search has ended.
+    warnings.filterwarnings("ignore", message="COBYLA: Invalid", category=UserWarning)
     return nevergrad
 
 
