@@ -145,7 +145,10 @@ def _asked(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[st
     request = requested({**flags, "options": (), "strategy": None, "partitioner": None})
     own = request["options"]  # of merge.toml
     methods: dict[str, tuple[str, dict[str, Any]]] = {}
-    for text in _listed(flags["strategies"]) or METHODS.split(","):
+    listed = _listed(flags["strategies"])
+    if flags["strategies"] and not listed:
+        raise OptionError(f"--strategies is empty; name some, such as {METHODS}, or leave it out")
+    for text in listed or METHODS.split(","):
         name, equals, strategy = text.partition("=")
         strategy = strategy if equals else name
         if not re.fullmatch(r"[\w+-]+", name) or name in SHARED or (equals and not strategy):

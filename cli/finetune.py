@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from merging.cli.run import requested, stop_on_signal
-from merging.errors import InterruptedRunError, OptionError, Stopped
+from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped
 
 
 @click.command("finetune")
@@ -84,10 +84,13 @@ def command(**flags: Any) -> None:
             raise InterruptedRunError(
                 f"interrupted; finished models are in {flags['output']}, and the same command goes on"
             ) from None
-    best = max(done, key=lambda trained: trained.held_out)
-    folder = flags["output"]
+    folder, there = flags["output"], [trained for trained in done if not trained.diverged]
+    if not there:
+        raise MergingError(f"all {len(done)} runs diverged ({done[0].diverged}); lower learning_rate, or set clip")
+    best = max(there, key=lambda trained: trained.held_out)
+    lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
     click.echo(
-        f"{len(done)} models in {folder}; best {best.name} with {100 * best.held_out:.2f} % held-out\n"
+        f"{len(there)} models in {folder}{lost}; best {best.name} with {100 * best.held_out:.2f} % held-out\n"
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
         + (f" --task {flags['task']}" if flags["task"] else "")
     )

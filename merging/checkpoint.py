@@ -104,7 +104,7 @@ class Checkpoint:
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 why = "it is a pickle that wants to run code, not a plain state dict; save model.state_dict() instead"
-            elif "mmap" in str(error):
+            elif "mmap" in str(error) and _is_old_format(path):
                 why = "it is in torch's old format; load it and save it again with torch.save"
             else:
                 why = f"torch.load cannot read it ({type(error).__name__}); save it again"
@@ -270,6 +270,15 @@ class _Finite(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._checkpoint.tensors)
+
+
+OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of what ``torch.save`` wrote before PyTorch 1.6: a pickled magic number."""
+
+
+def _is_old_format(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(OLD_MAGIC)) == OLD_MAGIC
 
 
 def has_only_finite(tensor: Tensor) -> bool:

@@ -73,6 +73,10 @@ class BudgetSpent(Exception):
     """Raised by ``search.evaluate`` once an optimiser has used up its evaluations."""
 
 
+class Diverged(MergingError):
+    """A training run whose loss is no longer finite."""
+
+
 class Stopped(Exception):
     """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
 

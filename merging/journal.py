@@ -128,7 +128,7 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
     lines = content.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
-            event = json.loads(line)
+            event = json.loads(line, parse_float=_finite, parse_constant=_finite)
             if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                 raise ValueError("not an event")
             if event["event"] == "evaluation":
@@ -142,6 +142,13 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
         events.append(event)
         whole += len(line) + 1
     return events, whole
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is never written")
+    return value
 
 
 def _number(value: Any) -> Any:

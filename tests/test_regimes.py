@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -66,6 +68,13 @@ def handwritten() -> Task:
     given[wrong] = torch.randint(0, 10, (int(wrong.sum()),), generator=draw)
     held_out, test = Split.of(inputs[600:1200], labels[600:1200]), Split.of(inputs[1200:], labels[1200:])
     return Task("handwritten", lambda pool: Net(), held_out, {"test": test}, train=Split.of(inputs[:600], given))
+
+
+def only_here() -> Task:
+    """A task whose making ends any process but the first, as too little memory would."""
+    if multiprocessing.parent_process() is not None:
+        os._exit(9)
+    return handwritten()
 
 
 def start(settings: HyperParameters = NOISY, seed: int = 0, task: Task | None = None) -> Run:
@@ -393,6 +402,14 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         made(Swa(start=1.0), jobs=1)
     with pytest.raises(OptionError, match=r"lower regime\.start"):
         made(LatePhase(start=1.0), jobs=1)
+    with pytest.raises(OptionError, match="has 24 batches for 100 copies"):
+        made(LatePhase(copies=100, start=0.5), jobs=1)
+    with pytest.raises(OptionError, match="does not move in its tail"):
+        made(Swa(rate=0.0), jobs=1)
+    with pytest.raises(OptionError, match="lower low"):
+        made(Swa(tail="cyclic", low=0.9), jobs=1)
+    with pytest.raises(RequirementError, match="at least 1"):
+        made(Swa(), jobs=0)
     with pytest.raises(OptionError, match=r"no norm layers to copy; choose -o regime\.what=head"):
         LatePhase().names(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(OptionError, match="no linear layer"):
@@ -405,6 +422,33 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     (tmp_path / "half/.population.pt").write_bytes(b"torn")
     with pytest.raises(FolderError, match="is damaged"):
         finetune(handwritten, tmp_path / "half", SWEEP, models=2, base=base, regime=Papa())
+
+
+def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path) -> None:
+    sweep = Sweep.of({"epochs": 2, "batch_size": 50, "optimizer": "sgd", "clip": "none",
+                      "models": [{"learning_rate": 0.1}, {"learning_rate": 1e30}]})  # fmt: skip
+    for jobs in (1, 2):
+        folder = tmp_path / f"pool-{jobs}"
+        made = finetune(handwritten, folder, sweep, models=2, base=base, jobs=jobs)
+        assert [bool(one.diverged) for one in made] == [False, True]
+        assert [p.name for p in sorted(folder.glob("model_*.safetensors"))] == ["model_00.safetensors"]
+        record = json.loads((folder / "model_01.json").read_text())
+        assert record["held_out"] is None
+        assert "the loss of epoch 1 is nan" in record["diverged"]
+        assert merging.ModelPool.open([folder]).names == ("model_00",), "the base beside it is no model of the pool"
+        again = finetune(handwritten, folder, sweep, models=2, base=base, jobs=jobs)
+        assert [one.seconds for one in again] == [0, 0]
+    wild = Sweep.of({**sweep.plain(), "models": [], "learning_rate": 1e30})
+    with pytest.raises(merging.MergingError, match=r"a member of the population diverged.*lower learning_rate"):
+        finetune(handwritten, tmp_path / "papa", wild, models=2, base=base, regime=Papa())
+    with pytest.raises(merging.MergingError, match=r"a training process died.*--jobs 1"):
+        finetune(only_here, tmp_path / "dies", sweep, models=2, base=base, jobs=2)
+    broken = load_file(base)
+    broken["head.bias"][0] = float("nan")
+    save_file(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(merging.MergingError, match=r"'head\.bias' holds NaN"):
+        finetune(handwritten, tmp_path / "no", sweep, models=1, base=tmp_path / "broken.safetensors", jobs=1)
+    assert not (tmp_path / "no").exists()
 
 
 PLUGIN = '''

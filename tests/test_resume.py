@@ -143,10 +143,13 @@ def test_a_journal_that_went_another_way_is_refused(undisturbed: Path, merge: Me
     assert "another way" in ran.err
 
 
-def test_a_damaged_line_in_the_middle_is_refused(undisturbed: Path, merge: Merge) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"{torn", b'{"event": "search", "x": Infinity}', b'{"event": "search", "x": 1e999}']
+)
+def test_a_damaged_line_in_the_middle_is_refused(damage: bytes, undisturbed: Path, merge: Merge) -> None:
     journal = undisturbed / "events.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    lines[3] = b"{torn\n"
+    lines[3] = damage + b"\n"
     journal.write_bytes(b"".join(lines))
     ran = merge("run", "--resume", undisturbed, "--trust-code")
     assert ran.code == 2

@@ -84,7 +84,7 @@ class Folder:
         if found.header is None:
             found.write(BEGIN, **header)
             return found
-        different = [f"{key} was {_shown(found.header.get(key))}, is {_shown(value)}" for key, value in header.items()
+        different = [_change(key, found.header.get(key), value) for key, value in header.items()
                      if found.header.get(key) != value]  # fmt: skip
         if different:
             found.__exit__(None, None, None)
@@ -124,6 +124,15 @@ class Folder:
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise FolderError(f"cannot write {path}: {error.strerror}; free some space, then run it again") from None
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """What differs, in words: of several entries (models, sets, versions) only those that do."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = [str(name) for name in {**old, **new} if old.get(name) != new.get(name)]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"other {key} ({', '.join(names[:3])}{more})"
+    return f"{key} was {_shown(old)}, is {_shown(new)}"
 
 
 def _shown(value: Any) -> str:

@@ -97,6 +97,8 @@ def benchmark(
     named, divided = _named(methods, "strategy"), _named(partitioners, "partitioner")
     if not seeds or min(seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise OptionError(f"--max-evaluations {max_evaluations}: at least 1 is needed")
     folder = Folder(Path(output)) if output is not None else None
     if folder is not None:
         folder.check(overwrite=overwrite)

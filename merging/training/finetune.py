@@ -18,6 +18,7 @@ from merging.training.processes import side_by_side
 from merging.training.regime import Regime
 from merging.training.regimes.independent import Independent
 from merging.training.start import Start
+from merging.training.trainer import steps_of
 from merging.training.turn import Turn
 
 
@@ -73,6 +74,8 @@ def finetune(
         raise RequirementError(f"search is '{search}'; it is random or optuna")
     if models < 1:
         raise RequirementError(f"{models} models make no pool; ask for at least 1")
+    if jobs is not None and jobs < 1:
+        raise RequirementError(f"{jobs} jobs train nothing; ask for at least 1, or leave --jobs out")
     if regime.together and (search != "random" or jobs not in (None, 1)):
         raise RequirementError(
             f"{regime.name} trains all models together, in one process; leave --search and --jobs out"
@@ -86,7 +89,7 @@ def finetune(
     start = Start.of(task, base, device)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     if search == "random":
-        regime.check(drawn, start.module)
+        regime.check(drawn, start.module, [steps_of(task, one) for one in drawn])
     digest = start.write(path, linear_probe, seed, progress)
     facts = {"task": task.name, "base": digest, "seed": seed, "search": search, "sweep": sweep.plain()}
     facts["regime"] = {"name": regime.name, **regime.options()}
@@ -114,7 +117,7 @@ def _one_by_one(turn: Turn, asked: Generator[HyperParameters, float, None], star
     done: list[Trained] = []
     settings = next(asked, None)
     while settings is not None:
-        turn.regime.check([settings], start.module)
+        turn.regime.check([settings], start.module, [steps_of(turn.task, settings)])
         done.append(turn.one(len(done), settings, start.module))
         try:
             settings = asked.send(done[-1].held_out)

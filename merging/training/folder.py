@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from merging.errors import FolderError
+from merging.options import build
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
 
@@ -45,19 +46,26 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """One model of a pool.
+    """One model of a pool; ``str`` gives what is said of it.
 
     Attributes:
         name: of its file, without the suffix.
         settings: its hyper-parameters.
-        held_out: accuracy after the last epoch.
+        held_out: accuracy after the last epoch; 0 where it diverged.
         seconds: that it took; 0 where it was there already.
+        diverged: why there is a record, but no model.
     """
 
     name: str
     settings: Mapping[str, Any]
     held_out: float
     seconds: float
+    diverged: str = ""
+
+    def __str__(self) -> str:
+        settings = build(HyperParameters, self.settings).shown()
+        what = f"{self.diverged}; no model is written" if self.diverged else f"{100 * self.held_out:.2f} % held-out"
+        return f"{self.name}: {what}, " + (f"{self.seconds:.0f} s ({settings})" if self.seconds else "there already")
 
 
 @dataclass(frozen=True)
@@ -106,28 +114,33 @@ class PoolFolder:
             FolderError: it was made with other settings.
         """
         path = self.path / f"{name}.json"
-        if not (path.exists() and (self.path / f"{name}.safetensors").exists()):
+        if not path.exists():
             return None
         try:
             record = json.loads(path.read_bytes())
-            same, held_out = record["settings"] == settings.options(), float(record["held_out"])
+            diverged = str(record.get("diverged", ""))
+            same, held_out = record["settings"] == settings.options(), 0.0 if diverged else float(record["held_out"])
         except (ValueError, KeyError, TypeError) as error:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
             raise FolderError(f"{path} was made with other hyper-parameters; choose another --output")
-        return Trained(name, record["settings"], held_out, 0.0)
+        if not diverged and not (self.path / f"{name}.safetensors").exists():
+            return None
+        return Trained(name, record["settings"], held_out, 0.0, diverged)
 
-    def write(self, name: str, run: Run, epochs: list[Epoch], seconds: float) -> Trained:
-        """Writes a finished model, then its record, which says that it is finished."""
-        record = {
-            "name": name, "held_out": epochs[-1].held_out, "settings": run.settings.options(),
+    def write(self, name: str, run: Run, epochs: list[Epoch], seconds: float, diverged: str = "") -> Trained:
+        """Writes a finished model, then its record, which says that it is finished; a diverged one has no model."""
+        held_out = 0.0 if diverged else epochs[-1].held_out
+        record = ({"diverged": diverged} if diverged else {}) | {
+            "name": name, "held_out": None if diverged else held_out, "settings": run.settings.options(),
             "epochs": [asdict(epoch) for epoch in epochs], **run.facts, "seconds": seconds,
             "base": self.facts["base"], "task": self.facts["task"], "regime": self.facts["regime"],
             "command": self.command, "numerics": dict(self.numerics), "versions": versions(),
         }  # fmt: skip
-        save(self.path / f"{name}.safetensors", run.module)
+        if not diverged:
+            save(self.path / f"{name}.safetensors", run.module)
         replace(self.path / f"{name}.json", record)
-        return Trained(name, run.settings.options(), epochs[-1].held_out, seconds)
+        return Trained(name, run.settings.options(), held_out, seconds, diverged)
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -158,7 +158,8 @@ def _values(value: Any, where: str) -> Values:
             raise OptionError(f"{where} is a table; write {{ low = 1e-5, high = 1e-3, log = true }}")
         low, high, log = float(value["low"]), float(value["high"]), bool(value.get("log", False))
         if low > high or (log and low <= 0):
-            raise OptionError(f"{where}: low is {low:g}, high {high:g}{'; a logarithm needs low > 0' if log else ''}")
+            why = "low must not be above high" if low > high else "a logarithm needs low > 0"
+            raise OptionError(f"{where}: low is {low:g}, high {high:g}; {why}")
         return Range(low, high, log)
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 from torch import nn
 
 from merging.checkpoint import Checkpoint
-from merging.errors import Stopped
+from merging.errors import MergingError, Stopped
 from merging.interfaces import Progress
 from merging.numerics import Numerics
-from merging.options import build
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.task import Task
@@ -31,14 +31,18 @@ def side_by_side(
 
     Raises:
         Stopped: ``should_stop`` said so; finished models are kept.
+        MergingError: a process died: killed for its memory, or unable to import what makes the task.
     """
     found = {k: folder.written(f"model_{k:02d}", settings) for k, settings in enumerate(asked)}
     waiting = [k for k, trained in found.items() if trained is None]
+    if not waiting:
+        progress.say(f"{len(asked)} models, there already")
+        return [trained for trained in found.values() if trained is not None]
     progress.stage(f"fine-tuning, {min(jobs, len(waiting))} at once", len(asked))
     progress.advance(len(asked) - len(waiting))
     context = multiprocessing.get_context("spawn")
     given = (folder, make_task, regime, numerics)
-    with ProcessPoolExecutor(min(jobs, max(len(waiting), 1)), context, _begin, given) as pool:
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, given) as pool:
         running: dict[Future[Trained], int] = {pool.submit(_run, k, asked[k]): k for k in waiting}
         try:
             while running:
@@ -46,14 +50,15 @@ def side_by_side(
                 for future in ended:
                     trained = future.result()
                     found[running.pop(future)] = trained
-                    settings = build(HyperParameters, trained.settings)
-                    progress.say(
-                        f"{trained.name}: {100 * trained.held_out:.2f} % held-out, {trained.seconds:.0f} s "
-                        f"({settings.shown()})"
-                    )
+                    progress.say(str(trained))
                     progress.advance()
                 if should_stop():
                     raise Stopped("interrupted")
+        except BrokenProcessPool:
+            raise MergingError(
+                "a training process died: too little memory, or a task that only this process can import; "
+                "--jobs 1 trains in this one"
+            ) from None
         except BaseException:
             for process in list((pool._processes or {}).values()):
                 process.terminate()

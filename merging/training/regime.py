@@ -26,17 +26,18 @@ class Regime(Plugin):
 
     together: ClassVar[bool] = False
 
-    def check(self, settings: Sequence[HyperParameters], module: nn.Module) -> None:
+    def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
         """Refuses what cannot be trained so, before anything is written.
 
         Args:
             settings: of the models that are about to be trained.
             module: the architecture.
+            steps: how many batches each of them will see.
 
         Raises:
             MergingError: one line that says what to change.
         """
-        del settings, module
+        del settings, module, steps
 
     @abstractmethod
     def train(self, runs: Sequence[Run]) -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from merging.checkpoint import Checkpoint, content_hash
+from merging.checkpoint import Checkpoint, content_hash, has_only_finite
 from merging.errors import PoolError, RequirementError, TaskError
 from merging.interfaces import Progress
 from merging.numerics import Numerics
@@ -58,7 +58,11 @@ class Start:
                 f"{checkpoint.path} {knows or f'misses {lost[0]!r} and {len(lost) - 1} more'}; "
                 "is it another architecture?"
             )
-        module.load_state_dict({**state, **checkpoint.load()})
+        loaded = checkpoint.load()
+        for name, tensor in loaded.items():
+            if not has_only_finite(tensor):
+                raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another --base")
+        module.load_state_dict({**state, **loaded})
         return cls(module, task, Numerics.choose(device, module, task.held_out.inputs[0], "fp32"), frozenset(lost))
 
     def write(self, folder: Path, probe: int | None, seed: int, progress: Progress) -> str:

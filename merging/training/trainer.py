@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from merging.errors import Stopped, TaskError
+from merging.errors import Diverged, Stopped, TaskError
 from merging.numerics import Numerics
 from merging.recalibration import SAMPLES, batch_norms, recalibrate
 from merging.task import Split, Task
@@ -126,13 +127,19 @@ class Run:
         self.optimizer.step()
 
     def next(self) -> None:
-        """The batch is done: counts it, and sets the learning rate for the next."""
+        """The batch is done: counts it, and sets the learning rate for the next.
+
+        Raises:
+            Diverged: at the end of an epoch whose loss is not finite.
+        """
         self.done += 1
         if self._schedule is not None:
             self._schedule.step_update(self.done)
             self.scheduled = self.rate
         if self.done % self.steps == 0:
             self.loss, self._losses = self._losses / self.steps, 0.0
+            if not math.isfinite(self.loss):
+                raise Diverged(f"diverged: the loss of epoch {self.done // self.steps} is {self.loss:g}")
         self._advance(1)
 
     def held_out(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from merging.errors import FolderError
+from merging.errors import Diverged, FolderError
 from merging.interfaces import Progress
 from merging.numerics import Numerics
 from merging.task import Task
@@ -47,20 +47,21 @@ class Turn:
         name = f"model_{index:02d}"
         found = self.folder.written(name, settings)
         if found is not None:
-            self.progress.say(f"{name}: {100 * found.held_out:.2f} % held-out, there already")
+            self.progress.say(str(found))
             return found
         began = time.perf_counter()
         self.progress.stage(f"{name}: {settings.shown()}", steps_of(self.task, settings))
+        epochs, diverged = list[Epoch](), ""
         with self.numerics.applied():
             run = self._run(settings, module)
-            epochs: list[Epoch] = []
-            for _ in self.regime.train([run]):
-                epochs.append(Epoch.of(run))
-                self.progress.status(f"epoch {epochs[-1].number}: {100 * epochs[-1].held_out:.2f} % held-out")
-        trained = self.folder.write(name, run, epochs, time.perf_counter() - began)
-        self.progress.say(
-            f"{name}: {100 * trained.held_out:.2f} % held-out, {trained.seconds:.0f} s ({settings.shown()})"
-        )
+            try:
+                for _ in self.regime.train([run]):
+                    epochs.append(Epoch.of(run))
+                    self.progress.status(f"epoch {epochs[-1].number}: {100 * epochs[-1].held_out:.2f} % held-out")
+            except Diverged as error:
+                diverged = str(error)
+        trained = self.folder.write(name, run, epochs, time.perf_counter() - began, diverged)
+        self.progress.say(str(trained))
         return trained
 
     def together(self, asked: Sequence[HyperParameters], module: nn.Module) -> list[Trained]:
@@ -86,7 +87,7 @@ class Turn:
         with self.numerics.applied():
             runs = [self._run(settings, copy.deepcopy(module)) for settings in asked]
             epochs, spent = self._restored(runs)
-            for _ in self.regime.train(runs):
+            for _ in self._side_by_side(runs):
                 for run, known in zip(runs, epochs, strict=True):
                     known.append(Epoch.of(run))
                 seconds = spent + time.perf_counter() - began
@@ -99,6 +100,12 @@ class Turn:
         ]
         path.unlink(missing_ok=True)
         return done
+
+    def _side_by_side(self, runs: Sequence[Run]) -> Iterator[None]:
+        try:
+            yield from self.regime.train(runs)
+        except Diverged as error:
+            raise Diverged(f"a member of the population {error}; lower learning_rate, or set clip") from None
 
     def _run(self, settings: HyperParameters, module: nn.Module) -> Run:
         module.load_state_dict(load_file(self.folder.base))

@@ -46,13 +46,18 @@ class LatePhase(Regime):
     what: str = option("norms", "which weights there are copies of", choices=("norms", "head", "both"))
     noise: float = option(0.0, "σ of the copies' start, relative to the root mean square of each tensor", low=0.0)
 
-    def check(self, settings: Sequence[HyperParameters], module: nn.Module) -> None:
-        """There is something to copy, and an epoch in which to train it."""
+    def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
+        """There is something to copy, and a batch for each copy."""
         self.names(module)
-        for one in settings:
+        for one, count in zip(settings, steps, strict=True):
             if self._first(one) >= one.epochs:
                 raise OptionError(
                     f"the late phase begins after epoch {self._first(one)} of {one.epochs}; lower regime.start"
+                )
+            late = count - count // one.epochs * self._first(one)
+            if late < self.copies:
+                raise OptionError(
+                    f"the late phase has {late} batches for {self.copies} copies; lower regime.copies, or raise epochs"
                 )
 
     def names(self, module: nn.Module) -> list[str]:

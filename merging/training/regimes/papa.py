@@ -47,9 +47,9 @@ class Papa(Regime):
     every: int = option(10, "steps from one pull to the next (gradual)", low=1)
     epochs: int = option(5, "epochs from one replacement to the next (all, two); the first is after epoch 1", low=1)
 
-    def check(self, settings: Sequence[HyperParameters], module: nn.Module) -> None:
+    def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
         """At least two members, in step with each other."""
-        del module
+        del module, steps
         if len(settings) < 2:
             raise OptionError("papa trains a population; ask for --models 2 or more")
         for name in ("epochs", "batch_size"):

@@ -47,9 +47,15 @@ class Swa(Regime):
     tail: str = option("constant", "learning rate of the tail", choices=("constant", "cyclic"))
     low: float = option(0.01, "where a cycle ends, as a share of the peak", low=0.0)
 
-    def check(self, settings: Sequence[HyperParameters], module: nn.Module) -> None:
-        """At least two iterates."""
-        del module
+    def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
+        """At least two iterates, that can differ."""
+        del module, steps
+        if self.rate == 0:
+            raise OptionError("swa with regime.rate=0 does not move in its tail; the paper's is half of the peak")
+        if self.tail == "cyclic" and self.low > self.rate:
+            raise OptionError(
+                f"a cycle of swa falls from regime.rate={self.rate:g} to regime.low={self.low:g}; lower low"
+            )
         for one in settings:
             if one.epochs < self._first(one) + self.every:
                 raise OptionError(
