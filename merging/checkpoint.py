@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "state_dict_ema", "model_ema")
 _INDEX = ".index.json"
+COMPANIONS = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
+    "vocab.json", "vocab.txt", "merges.txt",
+)  # fmt: skip
+"""What ``save_pretrained`` of transformers writes beside the weights; its configuration first."""
 _SMALL = 64 << 20
 """Bytes; larger files beside a model are not carried along."""
 PREFIXES = ("module.", "_orig_mod.")
@@ -222,9 +228,14 @@ class Checkpoint:
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
-        """Small files that belong to the model, such as configuration and tokenizer, where it is a folder."""
+        """Small files that belong to the model, such as configuration and tokenizer.
+
+        Of a folder they are all that is not ours; beside a single file those of transformers, where its ``config.json``
+        is there.
+        """
         if not self.path.is_dir():
-            return ()
+            beside = [self.path.parent / name for name in COMPANIONS]
+            return tuple(file for file in beside if file.is_file()) if _is_transformers(beside[0]) else ()
         ours = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
         return tuple(
             file
@@ -307,6 +318,13 @@ def is_model_folder(path: Path) -> bool:
     if any(path.glob(f"*{_INDEX}")):
         return True
     return (path / "config.json").is_file() and len([p for p in path.iterdir() if p.suffix in SUFFIXES]) == 1
+
+
+def _is_transformers(config: Path) -> bool:
+    try:
+        return "model_type" in json.loads(config.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def digest_head(name: str, info: TensorInfo) -> bytes:

@@ -144,14 +144,16 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
     for row, label in zip(split.inputs.cpu(), split.labels.tolist(), strict=True):
-        content = _without(row, padding) if padding is not None and row.ndim == 1 else row
+        text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
+        content = _without(row, padding) if text else row
         digest = blake3(content.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
         found.setdefault(digest, outputs[label] if outputs is not None and label >= 0 else label)
     return found
 
 
-def _without(ids: Tensor, padding: int) -> Tensor:
-    return ids[ids != padding]
+def _without(ids: Tensor, padding: int | None) -> Tensor:
+    """A text without padding; of ids and segments, both."""
+    return ids[..., (ids if ids.ndim == 1 else ids[0]) != padding]
 
 
 def _shared(contents: Mapping[str, Mapping[bytes, int]]) -> list[Shared]:

@@ -594,8 +594,10 @@ def test_saved_data_sets_ask_for_what_is_not_clear(forms: Path, tmp_path: Path) 
         with pytest.raises(TaskError, match=said):
             load_data(spec)
     datasets.Dataset.from_dict({"a": [1], "b": [2]}).save_to_disk(tmp_path / "plain")
-    with pytest.raises(TaskError, match=r"which column holds the image.*none among a, b"):
+    with pytest.raises(TaskError, match=r"which column holds the label.*none among a, b"):
         load_data(str(tmp_path / "plain"))
+    with pytest.raises(TaskError, match=r"which column holds the image.*none among a, b"):
+        load_data({"path": str(tmp_path / "plain"), "label": "a"})
 
 
 @pytest.mark.parametrize(("package", "spec"), [("webdataset", "shards-000.tar"), ("datasets", "photos-saved:train")])
@@ -741,9 +743,9 @@ def test_the_text_form_on_the_page(tmp_path: Path) -> None:
     assert task.held_out.inputs.tolist() == [[4, 2], [3, 0], [2, 0]]
     assert task.held_out.labels.tolist() == [1, 0, 1]
     assert task.classes == ("down", "up")
-    with pytest.raises(TaskError, match="unlabelled texts"):
-        described_task(
-            {**combine({}, read_toml(tmp_path / "t.toml"), tmp_path)["task"], "unlabelled": f"{tmp_path}/reviews.jsonl"}
-        )
+    more = {"path": f"{tmp_path}/reviews.jsonl", "text": "review"}
+    task = described_task({**combine({}, read_toml(tmp_path / "t.toml"), tmp_path)["task"], "unlabelled": more})
+    assert task.unlabelled is not None
+    assert torch.equal(task.unlabelled.inputs, task.held_out.inputs)
     with pytest.raises(TaskError, match=r"a text model takes \.jsonl"):
         described_task({"model": f"transformers:{folder}", "held_out": str(tmp_path)})

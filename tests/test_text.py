@@ -7,26 +7,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from torch import Tensor
 
 from merging.errors import TaskError
-from merging.tasks.text import load_text
+from merging.task import Split
+from merging.tasks.data import load_data
+from merging.tasks.pictures import Preparation
+
+CLASSES = ("bad", "good")
 
 
 class Letters:
-    """A source whose tokens are letters; 0 fills up."""
+    """A source whose tokens are letters, / between those of a pair; 0 fills up."""
 
     spec = "letters"
 
-    def __init__(self, classes: tuple[str, ...] | None = ("bad", "good")) -> None:
-        self.classes = classes
-
-    def tokenize(self, texts: Sequence[str], progress: object = None) -> Tensor:
+    def tokenize(self, texts: Sequence[str], progress: object = None, *, second: Sequence[str] | None = None) -> Tensor:
         del progress
-        rows = [torch.tensor([ord(letter) for letter in text]) for text in texts]
+        whole = texts if second is None else [f"{a}/{b}" for a, b in zip(texts, second, strict=True)]
+        rows = [torch.tensor([ord(letter) for letter in text]) for text in whole]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def load(path: Path | str, classes: Sequence[str] | None = CLASSES, labelled: bool = True, **table: Any) -> Split:
+    source: Any = Letters()
+    return load_data(
+        {"path": str(path), **table}, source, how=Preparation(None, always=False), classes=classes, labelled=labelled
+    )
+
+
+def said(split: Split) -> list[str]:
+    return ["".join(chr(letter) for letter in row if letter) for row in split.inputs.tolist()]
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -39,72 +53,123 @@ def test_json_lines(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         {"text": "oh", "label": "good"},
         {"text": "no!", "label": "bad"},
-        {"text": "x", "label": 1, "more": None},
+        {"text": "", "label": "good", "more": None},
     )
     path.write_text(path.read_text() + "\n")  # empty lines are none
-    split = load_text(path, Letters())
+    split = load(path)
     assert split.labels.tolist() == [1, 0, 1]
-    assert split.inputs.tolist() == [[111, 104, 0], [110, 111, 33], [120, 0, 0]]
-    assert load_text(path, Letters()).fingerprint == split.fingerprint
+    assert split.inputs.tolist() == [[111, 104, 0], [110, 111, 33], [0, 0, 0]]
+    assert load(path).fingerprint == split.fingerprint
+    listed = tmp_path / "a.json"
+    listed.write_text(json.dumps([json.loads(line) for line in path.read_text().splitlines() if line]))
+    assert load(listed).fingerprint == split.fingerprint, "one list of objects is read, too"
 
 
 def test_csv_with_its_own_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes('\ufeffreview,stars\r\n"a, ""b""\nc",good\r\nd,0\r\n'.encode())
-    split = load_text(path, Letters(), text="review", label="stars")
+    path.write_bytes('\ufeffreview,stars\r\n"a, ""b""\nc",good\r\nd,bad\r\n'.encode())
+    split = load(path, text="review", label="stars")
     assert split.labels.tolist() == [1, 0]
-    assert "".join(map(chr, split.inputs[0].tolist())) == 'a, "b"\nc'
+    assert said(split)[0] == 'a, "b"\nc'
     (tmp_path / "a.tsv").write_text("text\tlabel\nd\tgood\n")
-    assert load_text(tmp_path / "a.tsv", Letters()).labels.tolist() == [1]
+    assert load(tmp_path / "a.tsv").labels.tolist() == [1]
 
 
-def test_given_names_are_the_order_of_the_outputs(tmp_path: Path) -> None:
+def test_names_that_look_like_numbers(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", {"text": "a", "label": "2"}, {"text": "b", "label": "1"})
-    assert load_text(path, Letters(), labels=["2", "1"]).labels.tolist() == [0, 1]  # names before numbers
-    assert load_text(path, Letters(None)).labels.tolist() == [2, 1]
+    assert load(path, ["1", "2", "3"]).labels.tolist() == [1, 0]
+    assert load(path, ["x", "y", "z"]).labels.tolist() == [2, 1]
+    assert load(path, None).labels.tolist() == [2, 1]
+    lines(path, {"text": "a", "label": 2}, {"text": "b", "label": 0})
+    assert load(path, ["1", "2", "3"]).labels.tolist() == [2, 0]  # numbers in JSON count outputs
+
+
+def test_pairs_and_texts_without_labels(tmp_path: Path) -> None:
+    rows = [{"a": "one", "b": "1", "label": 0}, {"a": "two", "b": "2", "label": 1}]
+    path = lines(tmp_path / "a.jsonl", *rows)
+    assert said(load(path, text=["a", "b"])) == ["one/1", "two/2"]
+    bare = load(lines(tmp_path / "b.jsonl", {"text": "x"}, {"text": "y"}), labelled=False)
+    assert said(bare) == ["x", "y"]
+    assert bare.labels.tolist() == [-1, -1]
+
+
+def test_some_of_the_classes(tmp_path: Path) -> None:
+    """As for images: maps to several, left out, restricted."""
+    rows = [{"text": "a", "label": "great"}, {"text": "b", "label": "awful"}, {"text": "c", "label": "unclear"}]
+    path, three = lines(tmp_path / "a.jsonl", *rows), ["bad", "fine", "good"]
+    found = load(path, three, map={"great": ["fine", "good"], "awful": "bad", "unclear": []})
+    assert said(found) == ["a", "b"]
+    assert found.classes is not None
+    assert [found.classes[label] for label in found.labels] == [(1, 2), (0,)]
+
+
+def test_folders_of_datasets(tmp_path: Path) -> None:
+    kinds = datasets.Features(
+        {"sentence": datasets.Value("string"), "other": datasets.Value("string"), "id": datasets.Value("int64"),
+         "label": datasets.ClassLabel(names=["good", "bad"])}
+    )  # fmt: skip
+    rows = {"sentence": ["up", "down"], "other": ["1", "2"], "id": [5, 6], "label": [0, 1]}
+    whole = datasets.Dataset.from_dict(rows, kinds)
+    whole.save_to_disk(tmp_path / "pairs")
+    assert said(load(tmp_path / "pairs", text=["sentence", "other"])) == ["up/1", "down/2"]
+    with pytest.raises(TaskError, match=r"which column holds the text\? there is several \(sentence, other\)"):
+        load(tmp_path / "pairs")
+    one = whole.remove_columns("other")
+    datasets.DatasetDict({"train": one, "rest": one.select([1])}).save_to_disk(tmp_path / "parts")
+    split = load(f"{tmp_path / 'parts'}:train")
+    assert said(split) == ["up", "down"]
+    assert split.labels.tolist() == [1, 0], "the data set's own names are looked up among the model's"
+    assert said(load(f"{tmp_path / 'parts'}:rest", labelled=False)) == ["down"]
+    named = datasets.Dataset.from_dict({"text": ["a", "b"], "note": ["", ""], "label": ["good", "bad"]})
+    named.save_to_disk(tmp_path / "named")
+    assert load(tmp_path / "named").labels.tolist() == [1, 0]
+    datasets.Dataset.from_dict({"text": ["a", None], "label": ["good", "bad"]}).save_to_disk(tmp_path / "holes")
+    with pytest.raises(TaskError, match="row 1 has None in 'text', which is not a text"):
+        load(tmp_path / "holes")
+    with pytest.raises(TaskError, match="name one column, or two"):
+        load(tmp_path / "named", text=["text", "note", "label"])
+    with pytest.raises(TaskError, match=r"unknown column .*'txt'; did you mean 'text'"):
+        load(tmp_path / "named", text="txt")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"text": "a", "label": 0}\n{"text": \n', "line 2: not JSON"),
-        ("[1]\n", "line 1: not a JSON object"),
-        ('{"txt": "a", "label": 0}\n', "line 1: unknown column 'text'; did you mean 'txt'?"),
-        ('{"text": "a"}\n', "line 1: unknown column 'label'; known: text"),
-        ('{"text": 5, "label": 0}\n', "line 1: 'text' is 5, not a text"),
-        ('{"text": null, "label": 0}\n', "line 1: 'text' is empty"),
-        ('{"text": "a", "label": "god"}\n', "line 1: unknown label 'god'; did you mean 'good'?"),
-        ('{"text": "a", "label": 2}\n', "line 1: label 2 is no class; they are numbered from 0 to 1"),
-        ('{"text": "a", "label": -1}\n', "line 1: label -1 is no class"),
-        ('{"text": "a", "label": 0.5}\n', "line 1: unknown label '0.5'"),
-        ('{"text": "a", "label": true}\n', "line 1: unknown label 'True'"),
-        ("", "holds no texts"),
+        ('{"text": "a", "label": 0}\n{"text": \n', "line 2 is no JSON"),
+        ("[1]\n", "line 1 is no JSON object"),
+        ('{"txt": "a", "label": 0}\n', "'text'; did you mean 'txt'?"),
+        ('{"text": "a"}\n', "'label'; known: text"),
+        ('{"text": 5, "label": 0}\n', "row 1 has 5 in 'text', which is not a text"),
+        ('{"text": null, "label": 0}\n', "row 1 has no 'text'"),
+        ('{"text": "a", "label": "god"}\n', "unknown class 'god'; did you mean 'good'?"),
+        ('{"text": "a", "label": 2}\n', "label 2 is out of range; there are 2 classes (0 to 1)"),
+        ('{"text": "a", "label": -1}\n', "label -1 is out of range"),
+        ('{"text": "a", "label": 0.5}\n', "row 1 has the label 0.5"),
+        ('{"text": "a", "label": true}\n', "row 1 has the label True"),
+        ("", "has no rows"),
     ],
 )
 def test_mistakes(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(content)
     with pytest.raises(TaskError) as caught:
-        load_text(path, Letters())
+        load(path)
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-def test_names_need_an_order(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", {"text": "a", "label": "good"})
-    with pytest.raises(TaskError, match=r"label 'good' is a name, but letters has only numbers; give their order"):
-        load_text(path, Letters(None))
-
-
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no such data"):
-        load_text(tmp_path / "a.jsonl", Letters())
+    with pytest.raises(TaskError, match=r"a\.jsonl: No such file"):
+        load(tmp_path / "a.jsonl")
     (tmp_path / "a.txt").write_text("a\n")
-    with pytest.raises(TaskError, match=r"texts are read from \.jsonl, \.csv or \.tsv"):
-        load_text(tmp_path / "a.txt", Letters())
+    with pytest.raises(TaskError, match=r"a text model takes \.jsonl, \.csv or \.tsv, a folder of save_to_disk"):
+        load(tmp_path / "a.txt")
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff\xfe,0\n")
-    with pytest.raises(TaskError, match="can't decode"):
-        load_text(tmp_path / "a.csv", Letters())
+    with pytest.raises(TaskError, match="is not UTF-8 text"):
+        load(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("text,label\na\n")
-    with pytest.raises(TaskError, match=r"line 2: 'label' is empty"):
-        load_text(tmp_path / "b.csv", Letters())
+    with pytest.raises(TaskError, match="line 2 has not the 2 columns"):
+        load(tmp_path / "b.csv")
+    (tmp_path / "c.json").write_text('[{"text": "a"}, 3]')
+    with pytest.raises(TaskError, match="row 2 is no JSON object"):
+        load(tmp_path / "c.json")

@@ -24,6 +24,9 @@ from merging.models.stored_names import _parts
 from merging.models.transformers import TransformersImage, TransformersText
 from merging.pool import ModelPool
 from merging.recipe import Recipe
+from merging.splits import digests
+from merging.task import Split
+from merging.tasks.data import load_data
 from merging.tasks.described import described_task
 from tests.conftest import Merge
 
@@ -278,6 +281,33 @@ def test_tokenizing(texts: Path) -> None:
     assert source.decode(found[0]) == "red word0"
 
 
+def test_pairs_are_read_as_transformers_reads_them(texts: Path, tmp_path: Path) -> None:
+    """Logits of pairs, each alone and unpadded; the segments matter to them."""
+    folder = tmp_path / "pairs"
+    shutil.copytree(texts / "start", folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    tokenizer = transformers.BertTokenizer(vocab=vocabulary, model_max_length=16)
+    tokenizer.save_pretrained(folder)
+    first, second = ["red word0", "blue", "word1 " * 40], ["green", "word2 word3 red", "blue " * 30]
+    rows = [{"a": a, "b": b, "label": label} for a, b, label in zip(first, second, RULES, strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = merging.model_source(f"transformers:{folder}")
+    split = load_data({"path": str(tmp_path / "pairs.jsonl"), "text": ["a", "b"]}, source)
+    assert split.inputs.shape == (3, 2, 16)
+    module = source.module().eval()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        whole = module(split.inputs)
+        for row, a, b in zip(whole, first, second, strict=True):
+            encoded = tokenizer(a, b, truncation=True, return_tensors="pt")
+            assert encoded["token_type_ids"].any()
+            torch.testing.assert_close(row, model(**encoded).logits[0], rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(module(split.inputs[:, 0]), whole, atol=1e-3)
+    assert source.decode(split.inputs[0]) == "red word0 green"  # type: ignore[attr-defined]
+    longer = torch.nn.functional.pad(split.inputs[:2], (0, 3))
+    assert digests(Split.of(longer, split.labels[:2]), 0).items() <= digests(split, 0).items()
+
+
 def test_finetune_merge_evaluate(texts: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the commands; the merge is the float64 average, and its accuracy that of a plain loop over transformers."""
     monkeypatch.chdir(texts)
@@ -297,10 +327,10 @@ def test_finetune_merge_evaluate(texts: Path, merge: Merge, monkeypatch: pytest.
     for name, tensor in merged.items():
         assert torch.equal(tensor, sum((1 / 3) * state[name].double() for state in states).to(tensor.dtype))
 
-    for file in Path("start").glob("*.json"):
-        shutil.copy(file, "uniform")
+    assert (Path("base") / "tokenizer.json").is_file()
+    assert (Path("pool") / "config.json").read_bytes() == Path("start/config.json").read_bytes()
     model = transformers.AutoModelForSequenceClassification.from_pretrained("uniform").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained("start")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("uniform")
     report = json.loads(Path("uniform/report.json").read_text())
     for part, score in {"held_out": report["validation"]["merged"], "test": report["tests"]["test"]["merged"]}.items():
         rows = [json.loads(line) for line in Path(f"{part}.jsonl").read_text().splitlines()]

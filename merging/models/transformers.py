@@ -141,12 +141,12 @@ _DEFAULTS = {"image_mean": Preprocessing.mean, "image_std": Preprocessing.std}
 
 
 class TransformersText(Transformers):
-    """Text classification; a sample is a row of token ids, padded."""
+    """Text classification; a sample is a row of token ids, padded, and perhaps a row of segments."""
 
     auto = "AutoModelForSequenceClassification"
 
     def wrapped(self, model: Any, tensors: Mapping[str, TensorInfo]) -> nn.Module:
-        """Token ids ``(N, L)`` int64, padded → logits ``(N, classes)``."""
+        """Token ids ``(N, L)`` (or with segments, ``(N, 2, L)``) int64, padded → logits ``(N, classes)``."""
         pad = self.padding
         if model.config.pad_token_id is None:  # decoders ask for it to find a text's last token
             model.config.pad_token_id = pad
@@ -188,8 +188,19 @@ class TransformersText(Transformers):
             positions -= self.padding + 1
         return int(min(limit for limit in (self.tokenizer.model_max_length, positions) if limit))
 
-    def tokenize(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
-        """Texts → token ids, int64, shape ``(N, L)``; ``L`` is the longest text's length, at most :attr:`longest`.
+    def tokenize(
+        self, texts: Sequence[str], progress: Progress | None = None, *, second: Sequence[str] | None = None
+    ) -> Tensor:
+        """Texts, or pairs of texts, as token ids.
+
+        Args:
+            texts: or the first of each pair.
+            progress: told how far this is.
+            second: of each pair.
+
+        Returns:
+            int64, shape ``(N, L)``; ``L`` is the longest text's length, at most :attr:`longest`. Where the tokenizer
+            tells segments apart (BERT's pairs), ``(N, 2, L)``: ids, and the segment of each.
 
         Raises:
             TaskError: the folder has no tokenizer, or it pads with another id than the model expects.
@@ -199,17 +210,26 @@ class TransformersText(Transformers):
             raise TaskError(
                 f"{self.spec}: the tokenizer pads with {tokenizer.pad_token_id}, the model with {self.padding}"
             )
-        rows: list[list[int]] = []
+        rows: dict[str, list[list[int]]] = {}
         for start in range(0, len(texts), 1000):
-            part = list(texts[start : start + 1000])
-            rows += tokenizer(part, truncation=True, max_length=self.longest, return_attention_mask=False)["input_ids"]
-            progress.advance(len(part))
-        ids: Tensor = tokenizer.pad({"input_ids": rows}, padding="longest", return_tensors="pt")["input_ids"]
-        return ids.to(torch.int64)
+            part = slice(start, start + 1000)
+            read = tokenizer(
+                list(texts[part]), None if second is None else list(second[part]), truncation=True,
+                max_length=self.longest, return_attention_mask=False,
+            )  # fmt: skip
+            for key, values in read.items():
+                rows.setdefault(key, []).extend(values)
+            progress.advance(len(texts[part]))
+        padded = tokenizer.pad(rows, padding="longest", return_attention_mask=False, return_tensors="pt")
+        ids: Tensor = padded["input_ids"].to(torch.int64)
+        segments: Tensor | None = padded.get("token_type_ids")
+        if segments is None or (second is None and not bool(segments.any())):
+            return ids
+        return torch.stack([ids, segments.to(torch.int64)], dim=1)
 
     def decode(self, ids: Tensor) -> str:
         """A row of token ids as text, without padding and marks."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.tokenizer.decode(ids[0] if ids.ndim == 2 else ids, skip_special_tokens=True))
 
     def example(self, batch: int = 2) -> Tensor:
         """A batch of random token ids, int64, shape ``(batch, 8)``."""
@@ -237,7 +257,7 @@ class TextClassifier(StoredNames):
     the padding's. (A text that contains the padding token itself is therefore read without it.)
 
     Shapes:
-        ids ``(N, L)`` int64; logits ``(N, classes)``.
+        ids ``(N, L)``, or ids and segments ``(N, 2, L)``, int64; logits ``(N, classes)``.
     """
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, TensorInfo], padding: int) -> None:
@@ -246,7 +266,10 @@ class TextClassifier(StoredNames):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Class logits of a batch of padded texts."""
-        logits: Tensor = self.whole(input_ids=ids, attention_mask=(ids != self.padding).to(torch.int64)).logits
+        more = {}
+        if ids.ndim == 3:
+            ids, more["token_type_ids"] = ids.unbind(dim=1)
+        logits: Tensor = self.whole(input_ids=ids, attention_mask=(ids != self.padding).to(torch.int64), **more).logits
         return logits
 
 

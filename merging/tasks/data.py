@@ -20,11 +20,11 @@ from merging.tasks.forms import Opened, Reader
 from merging.tasks.pictures import Preparation, preparation
 from merging.tasks.saved import is_saved
 from merging.tasks.tables import SUFFIXES
+from merging.tasks.text import takes_texts
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "image", "label", "text")
 """What a table may hold."""
-TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 
 
 def load_data(
@@ -42,7 +42,7 @@ def load_data(
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
             :class:`merging.tasks.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
-            images that may be damaged), ``image``, ``label``, ``text`` (names of columns).
+            images that may be damaged), ``image``, ``label``, ``text`` (names of columns; two of ``text`` are pairs).
         source: the model; says the size of images, and tokenizes texts.
         how: how images are brought to size; default: as the model's configuration says.
         classes: names of the model's outputs, in order; default: the set's own, where it names some.
@@ -81,19 +81,21 @@ def open_data(
         return reader.made()
     file = Path(path).expanduser()
     suffix = file.suffix.lower()
-    if getattr(source, "tokenize", None) is not None:
-        if suffix not in TEXTS:
+    on_disk = is_saved(file) or (":" in path and is_saved(Path(path.rpartition(":")[0]).expanduser()))
+    if takes_texts(source):
+        if suffix not in SUFFIXES and not on_disk:
             raise TaskError(
-                f"no such texts: '{path}'; a text model takes .jsonl, .csv or .tsv, or python:module:function"
+                f"no such texts: '{path}'; a text model takes .jsonl, .csv or .tsv, a folder of save_to_disk, or "
+                "python:module:function"
             )
-        return reader.texts(file)
+        return reader.texts()
     if ".npz:" in path or suffix == ".npz":
         return reader.npz()
     if file.name.endswith((".tar", ".tar.gz", ".tgz")):
         return reader.tar()
     if suffix in SUFFIXES:
         return reader.table(file)
-    if is_saved(file) or (":" in path and is_saved(Path(path.rpartition(":")[0]).expanduser())):
+    if on_disk:
         return reader.saved()
     if file.is_dir():
         return reader.folder(file)

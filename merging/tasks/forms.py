@@ -23,7 +23,7 @@ from merging.tasks.classes import Choice, Labelling, Written, labelling
 from merging.tasks.folders import class_folders, images_under, listed, states
 from merging.tasks.npz import load_npz, names_and_labels
 from merging.tasks.pictures import Picture, Preparation, load_pictures, paths
-from merging.tasks.text import load_text
+from merging.tasks.text import COLUMN, takes_texts, text_columns, tokenized
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -79,7 +79,7 @@ class Reader:
         options: the user's table.
         source: the model.
         how: images are brought to size.
-        classes: names of the model's outputs, where they are known by now; texts are labelled by them.
+        classes: names of the model's outputs, where they are known by now; labels that look like numbers may be names.
         labelled: whether labels are wanted.
         progress: told how far decoding is.
     """
@@ -131,7 +131,7 @@ class Reader:
         files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
         labels: list[Written] = []
         if self.labelled:
-            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
+            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")), self.classes)
         return self._images(_distinct(labels), labels, lambda: paths(files, root), states(files), len(files))
 
     def tar(self) -> Opened:
@@ -146,27 +146,40 @@ class Reader:
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
         self._takes("classes", "map", "corrupt", "border", "image", "label")
+        image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
-            str(Path(self.path).expanduser()), self.options.get("image"), self.options.get("label"),
-            labelled=self.labelled,
-        )  # fmt: skip
+            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
+        )
         names = data.names or _distinct(data.labels)
         return self._images(names, data.labels, data.pictures, data.decided, len(data))
 
-    def texts(self, file: Path) -> Opened:
-        """A table of texts for a text model."""
-        self._takes("classes", "label", "text")
-        if not self.labelled:
-            raise TaskError(f"{self.path}: unlabelled texts cannot be read; give images, or python:module:function")
-        own = self.options.get("classes")
-        names = own if own is not None and not isinstance(own, str) else self.classes
-        columns = {key: self.options[key] for key in ("text", "label") if key in self.options}
-        split = load_text(file, self.source, labels=names, progress=self.progress, **columns)  # type: ignore[arg-type]
-        names = names if names is not None else getattr(self.source, "classes", None)
-        return self._opened(
-            None if names is None else tuple(names), tuple(split.labels.unique().tolist()),
-            lambda found: self._relabelled(split, found),
-        )  # fmt: skip
+    def texts(self) -> Opened:
+        """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
+        self._takes("classes", "map", "label", "text")
+        source, file, label = self.source, Path(self.path).expanduser(), self.options.get("label")
+        if not takes_texts(source):
+            raise TaskError(f"{self.path} holds texts, and the model takes none")
+        wanted = text_columns(self.path, self.options.get("text"))
+        labels: list[Written] = []
+        if file.suffix.lower() in tables.SUFFIXES:
+            rows = tables.rows(file)
+            columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
+            if self.labelled:
+                labels = tables.labels(file, tables.column(file, rows, label or "label"), self.classes)
+            names = _distinct(labels)
+        else:
+            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled)
+            columns, labels, names = data.texts(), data.labels, data.names or _distinct(data.labels)
+
+        def decode(found: Labelling | None) -> Split:
+            if found is None:
+                return Split.of(tokenized(self.path, columns, source, self.progress), _unlabelled(len(columns[0])))
+            keep = [label in found.labels for label in labels]
+            kept = torch.tensor([found.labels[label] for label in labels if label in found.labels])
+            chosen = [list(itertools.compress(column, keep)) for column in columns]
+            return Split.of(tokenized(self.path, chosen, source, self.progress), kept, found.groups)
+
+        return self._opened(names, tuple(sorted(set(labels), key=str)), decode)
 
     def made(self) -> Opened:
         """What a user's function returns."""
@@ -177,7 +190,7 @@ class Reader:
             if not self.labelled and not isinstance(found, Split):
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
-                found = (inputs, torch.full((len(inputs),), UNLABELLED))
+                found = (inputs, _unlabelled(len(inputs)))
             split = (
                 found if isinstance(found, Split) else Split.of(_tensor(found[0]), _tensor(found[1]).to(torch.int64))
             )
@@ -252,6 +265,10 @@ def _some(split: Split, found: Labelling) -> Split:
     keep = torch.tensor([label in found.labels for label in split.labels.tolist()])
     labels = torch.tensor([found.labels[label] for label in split.labels.tolist() if label in found.labels])
     return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups)
+
+
+def _unlabelled(count: int) -> Tensor:
+    return torch.full((count,), UNLABELLED)
 
 
 def is_images(inputs: Tensor) -> bool:

@@ -1,11 +1,11 @@
-"""Folders written by Hugging Face's ``Dataset.save_to_disk``: image and label columns are found by their types."""
+"""Folders written by Hugging Face's ``Dataset.save_to_disk``: columns of images, texts and labels, found by type."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from merging.errors import TaskError, unknown
 from merging.tasks.cache import content_of
@@ -26,21 +26,24 @@ class Saved:
 
     Args:
         spec: its folder, or ``folder:split`` where there are several.
-        image, label: names of columns; None: found by their types.
+        kind: of its samples, ``image`` or ``text``.
+        columns: that hold them, one, or two for pairs of texts; none: the one is found by its type.
+        label: name of a column; None: found by its type.
         labelled: whether a label is needed.
 
     Attributes:
         names: of the classes, where the data set says them.
         labels: of the samples, as they are written; empty where none is needed.
-        decided: what decides the content.
 
     Raises:
         TaskError: ``datasets`` is not installed, no such split or column, or a damaged folder.
     """
 
-    def __init__(self, spec: str, image: str | None, label: str | None, *, labelled: bool) -> None:
-        self.where = spec
-        folder = _folder(spec)
+    def __init__(
+        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool
+    ) -> None:
+        self.where, self.kind = spec, kind
+        self._folder = _folder(spec)
         try:
             import datasets
         except ImportError:
@@ -48,48 +51,77 @@ class Saved:
                 f"{spec} needs the package datasets; install it with: pip install 'merging[data]'"
             ) from None
         try:
-            data = datasets.load_from_disk(str(folder))
+            data = datasets.load_from_disk(str(self._folder))
         except Exception as error:  # whatever a damaged folder provokes
-            raise TaskError(f"{folder}: not a data set on disk ({type(error).__name__}: {error})") from None
-        image = self._column(data, image, "image", lambda kind: isinstance(kind, datasets.Image))
+            raise TaskError(f"{self._folder}: not a data set on disk ({type(error).__name__}: {error})") from None
         self.names: tuple[str, ...] | None = None
         self.labels: list[Written] = []
+        found = _columns(data, "label", lambda feature: isinstance(feature, datasets.ClassLabel))
         if labelled:
-            label = self._column(data, label, "label", lambda kind: isinstance(kind, datasets.ClassLabel))
-            kind = data.features[label]
-            if isinstance(kind, datasets.ClassLabel):
-                self.names = tuple(kind.names)
+            label = self._one(data, "label", label, found)
+            feature = data.features[label]
+            if isinstance(feature, datasets.ClassLabel):
+                self.names = tuple(feature.names)
             self.labels = list(data[label])
             for number, value in enumerate(self.labels):
                 if not isinstance(value, int | str) or isinstance(value, bool):
                     raise TaskError(
                         f"{spec}: row {number} has the label {value!r} in '{label}'; names or whole numbers"
                     )
-        self._data = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        self._image = image
-        self.decided = [[content_of(file) for file in sorted(folder.glob("*.arrow"))], image]
+        fits = _is_text if kind == "text" else lambda feature: isinstance(feature, datasets.Image)
+        found = [name for name in _columns(data, kind, fits) if name not in {label, *found}]
+        self._columns = [self._one(data, kind, name, found) for name in columns or (None,)]
+        data = data.select_columns(self._columns)
+        self._data = data if kind == "text" else data.cast_column(self._columns[0], datasets.Image(decode=False))
 
     def __len__(self) -> int:
         return len(self._data)
 
+    @property
+    def decided(self) -> Any:
+        """What decides the content."""
+        return [[content_of(file) for file in sorted(self._folder.glob("*.arrow"))], *self._columns]
+
     def pictures(self) -> Iterator[Picture]:
         """Its images, in order."""
         for number, row in enumerate(self._data):
-            value = row[self._image] or {}
+            value = row[self._columns[0]] or {}
             content = value.get("bytes") or Path(value.get("path") or "")
             yield Picture(f"row {number}", content)
 
-    def _column(self, data: Any, wanted: str | None, kind: str, fits: Callable[[Any], bool]) -> str:
+    def texts(self) -> list[list[str]]:
+        """Its columns of texts.
+
+        Raises:
+            TaskError: a row without a text.
+        """
+        found = [list(self._data[name]) for name in self._columns]
+        for name, values in zip(self._columns, found, strict=True):
+            for number, value in enumerate(values):
+                if not isinstance(value, str):
+                    raise TaskError(f"{self.where}: row {number} has {value!r} in '{name}', which is not a text")
+        return found
+
+    def _one(self, data: Any, kind: str, wanted: str | None, found: Sequence[str]) -> str:
         if wanted is not None:
             if wanted not in data.features:
                 raise TaskError(str(unknown(f"column in {self.where}:", wanted, data.features)))
             return wanted
-        found = [name for name, feature in data.features.items() if fits(feature)]
-        found = found or [name for name in (kind, f"{kind}s") if name in data.features]
         if len(found) != 1:
             what = f"several ({', '.join(found)})" if found else f"none among {', '.join(data.features)}"
             raise TaskError(f"{self.where}: which column holds the {kind}? there is {what}; say {kind} = '…'")
-        return str(found[0])
+        return found[0]
+
+
+def _columns(data: Any, kind: str, fits: Callable[[Any], bool]) -> list[str]:
+    """The columns that may be meant: of the right type, and if that is not one, called so."""
+    found = [name for name, feature in data.features.items() if fits(feature)]
+    called = [name for name in found or data.features if name in (kind, f"{kind}s")]
+    return found if len(found) == 1 or not called else called
+
+
+def _is_text(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string")
 
 
 def _folder(spec: str) -> Path:

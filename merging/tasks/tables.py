@@ -1,18 +1,19 @@
-"""Tables of samples: CSV, TSV or JSON lines with a column of image paths and one of labels."""
+"""Tables of samples: CSV, TSV or JSON lines with a column of image paths or texts, and one of labels."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from merging.errors import TaskError, unknown
 from merging.tasks.classes import Written
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*SEPARATORS, ".jsonl", ".ndjson", ".json")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -27,14 +28,15 @@ def rows(path: Path) -> list[dict[str, Any]]:
         raise TaskError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise TaskError(f"{path} is not UTF-8 text") from None
-    found = _json_lines(path, text) if path.suffix.lower() == ".jsonl" else _separated(path, text)
+    separator = SEPARATORS.get(path.suffix.lower())
+    found = _json_lines(path, text) if separator is None else _separated(path, text, separator)
     if not found:
         raise TaskError(f"{path} has no rows")
     return found
 
 
-def column(path: Path, table: list[dict[str, Any]], name: str) -> list[Any]:
-    """One column.
+def column(path: Path, table: list[dict[str, Any]], name: str, empty: object = "") -> list[Any]:
+    """One column; a value that is missing, or ``empty``, is an error.
 
     Raises:
         TaskError: there is none of that name (the nearest is named), or a row without it.
@@ -42,13 +44,31 @@ def column(path: Path, table: list[dict[str, Any]], name: str) -> list[Any]:
     if name not in table[0]:
         raise TaskError(str(unknown(f"column in {path}:", name, table[0])))
     for number, row in enumerate(table, 1):
-        if row.get(name) in (None, ""):
+        if row.get(name) in (None, empty):
             raise TaskError(f"{path}: row {number} has no '{name}'")
     return [row[name] for row in table]
 
 
-def labels(path: Path, values: list[Any]) -> list[Written]:
+def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
+    """A column of texts, which may be empty ones.
+
+    Raises:
+        TaskError: as :func:`column`, or a value that is no text.
+    """
+    found = column(path, table, name, None)
+    for number, value in enumerate(found, 1):
+        if not isinstance(value, str):
+            raise TaskError(f"{path}: row {number} has {value!r} in '{name}', which is not a text")
+    return found
+
+
+def labels(path: Path, values: list[Any], known: Sequence[str] | None = None) -> list[Written]:
     """A column of labels: numbers where all are whole numbers, else names.
+
+    Args:
+        path: of the table, for messages.
+        values: of the column.
+        known: the classes' names; text that is one of them is a name, though it may look like a number.
 
     Raises:
         TaskError: a value that is neither.
@@ -59,15 +79,15 @@ def labels(path: Path, values: list[Any]) -> list[Written]:
         if not isinstance(value, str):
             raise TaskError(f"{path}: row {number} has the label {value!r}; write a name, or whole numbers throughout")
     stripped = [value.strip() for value in values]
+    if known is not None and all(value in known for value in stripped):
+        return list(stripped)
     if all(value.removeprefix("-").isdecimal() for value in stripped):
         return [int(value) for value in stripped]
     return list(stripped)
 
 
-def _separated(path: Path, text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-    )
+def _separated(path: Path, text: str, separator: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found: list[dict[str, Any]] = []
     try:
         if not reader.fieldnames:
@@ -84,15 +104,21 @@ def _separated(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TaskError(f"{path}: line {number} is no JSON ({error})") from None
-        if not isinstance(row, Mapping):
-            raise TaskError(f'{path}: line {number} is no JSON object such as {{"path": …, "label": …}}')
-        found.append(dict(row))
-    return found
+    """An object a line; a ``.json`` may also be one list of them."""
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        return [_object(value, f"{path}: row {number}") for number, value in enumerate(_json(text, str(path)), 1)]
+    lines = ((f"{path}: line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    return [_object(_json(line, place), place) for place, line in lines]
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"{place} is no JSON ({error})") from None
+
+
+def _object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TaskError(f'{place} is no JSON object such as {{"path": …, "label": …}}')
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,14 @@ class Start:
         task: its data.
         numerics: how it is trained.
         lost: tensors that the base lacked, and that are as the architecture draws them.
+        extras: files that belong to the base and to each of its children, such as configuration and tokenizer.
     """
 
     module: nn.Module
     task: Task
     numerics: Numerics
     lost: frozenset[str]
+    extras: tuple[Path, ...]
 
     @classmethod
     def of(cls, task: Task, base: Path | str | None, device: str) -> Start:
@@ -63,7 +66,9 @@ class Start:
             if not has_only_finite(tensor):
                 raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another --base")
         module.load_state_dict({**state, **loaded})
-        return cls(module, task, Numerics.choose(device, module, task.held_out.inputs[0], "fp32"), frozenset(lost))
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
+        extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
+        return cls(module, task, numerics, frozenset(lost), extras)
 
     def write(self, folder: Path, probe: int | None, seed: int, progress: Progress) -> str:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
@@ -85,6 +90,8 @@ class Start:
             if epochs:
                 self._probe(epochs, seed, progress)
             folder.mkdir(parents=True, exist_ok=True)
+            for file in self.extras:
+                shutil.copy(file, folder / file.name)
             save(kept, self.module)
         with self.numerics.applied():
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
