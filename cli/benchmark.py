@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.run import requested, stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 
@@ -40,28 +41,17 @@ SHARED = ("optimizer", "objective")
     "-o", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE",
     help="Of a method, a partitioner, or the optimizer or objective (optimizer.KEY=…); repeatable.",
 )  # fmt: skip
-@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
-@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@shared("models", "base", "task")
 @click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: each strategy's own]")
-@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
+@shared("objective")
 @click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: each strategy's own]")
 @click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
-@click.option("--precision", metavar="NAME", help="Of forward passes: fp32, bf16 or auto.  [default: auto]")
-@click.option("--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first.")
-@click.option("--compile", flag_value=True, type=bool, default=None, help="Run the model through torch.compile.")
-@click.option(
-    "--recalibrate/--no-recalibrate", default=None,
-    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
-)  # fmt: skip
+@shared("freeze", "device", "precision", "tune", "compile", "recalibrate")
 @click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@shared("plugin")
 @click.option("--output", metavar="DIR", help="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+@shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Compare methods over one pool: Table 1 of the paper, for your data.
 

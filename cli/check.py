@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.run import SETTINGS, requested, stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped
 
@@ -25,40 +26,27 @@ THUMBNAIL = 16
 
 
 @click.command("check")
-@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
-@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@shared("models", "base", "task")
 @click.option("--strategy", metavar="NAME", help="Whose run is estimated.  [default: manifoldmix]")
-@click.option(
-    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
-)
-@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: the strategy's; nevergrad-cobyla]")
-@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
-@click.option(
-    "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."
-)
-@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]")
-@click.option("--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations.")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
-@click.option("--precision", metavar="NAME", help="Of forward passes: fp32, bf16 or auto.  [default: auto]")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option(
-    "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
-)
-@click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
-@click.option(
-    "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
-)
-@click.option(
-    "--recalibrate/--no-recalibrate",
-    default=None,
-    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
+@shared(
+    "partitioner",
+    "optimizer",
+    "objective",
+    "options",
+    "budget",
+    "max_evaluations",
+    "freeze",
+    "device",
+    "precision",
+    "plugin",
+    "baselines",
+    "tests",
+    "certify_split",
+    "recalibrate",
 )
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")
 @click.option("--samples", type=click.IntRange(1, 100), default=12, show_default=True, metavar="N", help="In a strip.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+@shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Open everything that merge run would use, before it does.
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from merging.cli.options import shared
+
 
 @click.command("describe")
 @click.argument("name")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@shared("plugin", "as_json")
 def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer, objective or regime)."""
     from merging.discovery import load_all

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.request import TOML, check_trust, restore
 from merging.cli.run import requested, stop_on_signal
 from merging.errors import RequirementError
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
 @click.command("evaluate")
 @click.argument("model", metavar="MODEL")
 @click.argument("other", metavar="[OTHER]", required=False)
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@shared("task")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
 @click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@shared("device", "plugin", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.

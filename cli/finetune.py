@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.run import requested, stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped
 
 
 @click.command("finetune")
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@shared("task")
 @click.option("--base", metavar="FILE", help="What is fine-tuned; a head that it lacks is trained first.")
 @click.option("--models", type=int, default=8, show_default=True, metavar="N", help="How many.")
 @click.option(
@@ -32,9 +33,9 @@ from merging.errors import InterruptedRunError, MergingError, OptionError, Stopp
     "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
 )
 @click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
+@shared("device")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@shared("plugin")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
 def command(**flags: Any) -> None:
     """Fine-tune one base model many times, each run with hyper-parameters of its own.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.run import requested, stop_on_signal
 from merging.errors import RequirementError, TaskError
 
@@ -25,14 +26,9 @@ MATRIX = 16
 )
 @click.option("--model", metavar="SPEC", help="An architecture without checkpoints: open_clip:NAME, timm:NAME, …")
 @click.option("--classes", type=int, metavar="N", help="Outputs of its head, where the architecture leaves that open.")
-@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
-@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
-@click.option(
-    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
-)
+@shared("models", "base", "task", "partitioner")
 @click.option("-o", "--option", "options", multiple=True, metavar="partitioner.KEY=VALUE", help="Its options.")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
+@shared("freeze")
 @click.option(
     "--barriers", type=click.Choice(["none", "best", "all"]), default="best", show_default=True,
     help="Score midpoints: of the best model with each other, of all pairs, or none (needs a task).",
@@ -43,11 +39,9 @@ MATRIX = 16
 @click.option("--steps", type=int, metavar="N", help="Parts of that line.  [default: 10]")
 @click.option("--tests", is_flag=True, help="Score the test sets along that line too.")
 @click.option("--plot", metavar="FILE", help="Write that line's curve as .png or .svg.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
+@shared("device", "plugin")
 @click.option("--tensors", is_flag=True, help="List every component's tensors.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins.")
+@shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Look at a model, or at a pool, under a partition.
 

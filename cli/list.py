@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from merging.cli.options import shared
+
 
 @click.command("list")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@shared("plugin", "as_json")
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
     """List strategies, partitioners, optimizers, objectives and regimes."""
     from merging.discovery import load_all

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from merging.cli.options import shared
 from merging.errors import FolderError, RequirementError
 from merging.published import SETS, Published, Result, read
 
@@ -26,7 +27,7 @@ LABEL = 16
     "--published", multiple=True, metavar="FILE", help="Published results, .jsonl or .json; more FILEs may follow."
 )
 @click.option("--output", metavar="DIR", help="Write tables, page and pictures there (HTML, Markdown, CSV, LaTeX, …).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@shared("as_json")
 def command(paths: tuple[str, ...], published: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Compare finished runs and benchmarks, or rebuild Table 1 of Fassold (2023); nothing is evaluated.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from merging.cli.options import shared
 from merging.cli.request import TOML, check_trust, combine, read_toml, restore
 from merging.errors import FolderError, MergingError
 
@@ -28,55 +29,18 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
     "run",
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
-@click.option("--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable.")
-@click.option("--base", metavar="FILE", help="The model they were fine-tuned from.")
-@click.option("--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function.")
+@shared("models", "base", "task")
 @click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
-@click.option(
-    "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
-)
-@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: the strategy's; nevergrad-cobyla]")
-@click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]")
-@click.option(
-    "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."
-)
-@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]")
-@click.option("--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations.")
+@shared("partitioner", "optimizer", "objective", "options", "budget", "max_evaluations")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]")
-@click.option(
-    "--precision",
-    metavar="NAME",
-    help="Of forward passes: fp32, bf16 or auto.  [default: auto, bf16 where native]",
-)
-@click.option("--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first.")
-@click.option(
-    "--compile",
-    flag_value=True,
-    type=bool,
-    default=None,
-    help="Run the model through torch.compile.",
-)
+@shared("freeze", "device", "precision", "tune", "compile")
 @click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")
 @click.option("--dtype", metavar="NAME", help="Of the merged tensors, such as bfloat16.  [default: the inputs']")
 @click.option("--accumulate", metavar="NAME", help="Precision of sums: float64 or float32.  [default: float64]")
 @click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB.")
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable.")
-@click.option(
-    "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
-)
-@click.option("--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone.")
-@click.option(
-    "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
-)
-@click.option(
-    "--recalibrate/--no-recalibrate",
-    default=None,
-    help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
-)
+@shared("plugin", "baselines", "tests", "certify_split", "recalibrate")
 @click.option(
     "--cache-memory", type=int, metavar="MIB", help="For activations of earlier passes; 0: none.  [default: 1024]"
 )
