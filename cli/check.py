@@ -58,9 +58,9 @@ def command(**flags: Any) -> None:
 
     console, news = Console(), Console(stderr=True)
     if flags["pictures"] is not None:
-        from merging.strip import check_suffix
+        from merging.strip import check_place
 
-        check_suffix(Path(flags["pictures"]))
+        check_place(Path(flags["pictures"]))
     found, request = _checked(flags, news)
     decode = _decoder(request)
     if flags["pictures"] is not None and found.task is not None:

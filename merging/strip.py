@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import TaskError
+from merging.errors import FolderError, TaskError
 from merging.task import Split
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
@@ -73,7 +73,7 @@ def strips(
     Raises:
         TaskError: an unknown suffix, or nothing that could be shown.
     """
-    check_suffix(path)
+    check_place(path)
     shown = {name: split for name, split in sets.items() if decode is not None or pixels(split, 0) is not None}
     if not shown:
         raise TaskError("no set holds images or texts that could be shown; leave --pictures out")
@@ -93,16 +93,17 @@ def strips(
         for axis, index in zip(row, samples, strict=False):
             axis.imshow(pixels(split, index), interpolation="nearest")
             axis.set_title(label(split, index, names)[:16], fontsize=6, pad=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.part{path.suffix}")
     figure.savefig(aside, bbox_inches="tight")
     aside.replace(path)
 
 
-def check_suffix(path: Path) -> None:
-    """Raises TaskError where no picture can be written under that name."""
+def check_place(path: Path) -> None:
+    """Raises MergingError where no picture can be written under that name."""
     if path.suffix.lower() not in SUFFIXES:
         raise TaskError(f"{path}: pictures are written as {', '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise FolderError(f"{path}: there is no folder {path.parent}")
 
 
 def label(split: Split, index: int, names: Sequence[str] | None) -> str:

@@ -191,6 +191,8 @@ def test_labels_beyond_the_outputs(merge: Merge, photos: Path) -> None:
 def test_pictures_that_cannot_be(merge: Merge, flags: list[str]) -> None:
     ran = merge(*flags, "--pictures", "strip.txt")
     assert (ran.code, "pictures are written as .png" in ran.err) == (2, True)
+    ran = merge(*flags, "--pictures", "nowhere/strip.png")
+    assert (ran.code, "there is no folder nowhere" in ran.err) == (2, True)
     ran = merge(*flags, "--strategy", "greedy", "--pictures", "strip.png")  # the blobs are four numbers each
     assert (ran.code, "no set holds images" in ran.err) == (2, True)
     assert not Path("strip.png").exists()
