@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
 
-    Either is a checkpoint, a recipe.json, a run's folder, or the name of a model in the task's own pool. Without
+    Either is a checkpoint, a recipe.json, a run's folder, or the name of a model in the pool. Without
     --task and merge.toml, the task is the one of the run whose folder is given.
     """
     from rich.console import Console
@@ -52,7 +52,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         found = {}
         for name in dict.fromkeys([model, *([other] if other else [])]):
             found[name] = evaluate(
-                _member(name, task), task, splits=flags["splits"], objective=made["objective"],
+                _member(name, task, request["pool"]), task, splits=flags["splits"], objective=made["objective"],
                 models=flags["models"], device=request["device"], progress=progress,
             )  # fmt: skip
     pairs = {}
@@ -71,6 +71,7 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
 
     models = flags["models"]
     own = requested(flags | {"models": models or ("–",)})  # models given: the built-in task is no default here
+    own["pool"] = requested(flags | {"models": ()})["models"]
     if own["task"] is not None or (Path(TOML).is_file() and flags["task"] is None):
         return own
     folders = [Path(name) for name in (model, other) if name and (Path(name) / FILE).is_file()]
@@ -78,24 +79,28 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
         return own
     kept = restore(read_header(folders[0] / FILE).get("request"), folders[0])
     check_trust(kept, str(folders[0]), trusted=flags["trust_code"])
-    chosen = {"task": kept["task"], "folder": kept["folder"], "plugin": [*kept["plugin"], *own["plugin"]]}
+    chosen = {key: kept[key] for key in ("task", "folder")}
+    chosen |= {"pool": kept["models"], "plugin": [*kept["plugin"], *own["plugin"]]}
     if flags["objective"] is None:
         chosen["objective"] = kept["objective"]
         chosen["options"] = {"objective": kept["options"].get("objective", {})} | own["options"]
     return own | chosen
 
 
-def _member(name: str, task: Any) -> Any:
-    """A path, or the checkpoint of that name in the task's own pool."""
-    if not Path(name).expanduser().exists() and task.pool is not None:
-        from merging.errors import unknown
+def _member(name: str, task: Any, pool: list[str]) -> Any:
+    """A path, or the checkpoint of that name in the pool: the [pool]'s, the run's, or the task's own."""
+    if Path(name).expanduser().exists():
+        return name
+    from merging.errors import unknown
+    from merging.pool import expand, short_names
 
+    files = [file for source in pool for file in expand(source)]
+    by_name: dict[str, Any] = dict(zip(short_names(files), files, strict=True)) if files else {}
+    if not files and task.pool is not None:
         by_name = {checkpoint.name: checkpoint for checkpoint in task.pool().checkpoints}
-        if name in by_name:
-            return by_name[name]
-        if not Path(name).suffix:
-            raise unknown("model", name, by_name, "or name a checkpoint, a recipe.json or a run's folder")
-    return name
+    if name not in by_name and by_name and not Path(name).suffix:
+        raise unknown("model", name, by_name, "or name a checkpoint, a recipe.json or a run's folder")
+    return by_name.get(name, name)
 
 
 def _to_json(

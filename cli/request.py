@@ -47,7 +47,7 @@ class DataTable(_Table):
     corrupt: float | None = None
     image: str | None = None
     label: str | None = None
-    text: str | None = None
+    text: str | list[str] | None = None
 
 
 Data: TypeAlias = Annotated[

@@ -250,14 +250,13 @@ def _bits(tensor: Tensor) -> Tensor:
 def expand(source: str | Path) -> list[Path]:
     """The checkpoints that a file, a folder or a pattern names, in natural order; none where it matches nothing.
 
-    A folder made by ``merge finetune`` names its models, and not the base beside them.
+    A folder made by ``merge finetune``, or a pattern there, names its models, and not the base beside them.
     """
     path = Path(source).expanduser()
     if is_model_folder(path):
         return [path]
     if path.is_dir():
-        apart = {path / "base.safetensors"} if (path / "finetune.json").is_file() else set()
-        return sorted((p for p in path.iterdir() if _is_model(p) and p not in apart), key=lambda p: natural_key(p.name))
+        return sorted((p for p in path.iterdir() if _is_model(p)), key=lambda p: natural_key(p.name))
     if path.is_file():
         return [path]
     matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
@@ -265,6 +264,8 @@ def expand(source: str | Path) -> list[Path]:
 
 
 def _is_model(path: Path) -> bool:
+    if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
+        return False
     return (path.suffix in SUFFIXES and path.is_file()) or is_model_folder(path)
 
 

@@ -223,7 +223,7 @@ def test_rules_for_classes() -> None:
 @pytest.mark.parametrize(
     ("written", "names", "choice", "said"),
     [
-        (["cta"], ("cta",), {}, r"unknown class 'cta'; did you mean 'cat'\? \(or leave its samples out"),
+        (["cta"], ("cta",), {}, r"unknown class 'cta'; did you mean 'cat'\? \(or say in its table what it is: map"),
         (["cat"], ("cat",), {"map": {"cat": "dgo"}}, "did you mean 'dog'"),
         (["cat"], ("cat",), {"map": {"cats": "cat"}}, "unknown class in map 'cats'; did you mean 'cat'"),
         ([3], None, {}, r"label 3 is out of range; there are 3 classes \(0 to 2\)"),

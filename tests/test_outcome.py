@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
-from math import comb, sqrt
+from math import comb
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from merging.outcome import Outcome, compare
 
@@ -41,13 +42,20 @@ def test_mcnemar_against_the_formula(pairs: list[tuple[bool, bool]]) -> None:
 
 
 @given(bits)
-def test_the_interval_is_wald_s(pairs: list[tuple[bool, bool]]) -> None:
-    changes = [int(new) - int(old) for old, new in pairs]
-    n = len(changes)
-    mean = sum(changes) / n
-    half = 1.96 * sqrt(max(sum((change - mean) ** 2 for change in changes) / n, 0.0) / n)
-    low, high = compare(outcome([p[0] for p in pairs]), outcome([p[1] for p in pairs])).interval
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=1e-9)
+def test_the_interval_says_what_the_test_says(pairs: list[tuple[bool, bool]]) -> None:
+    """At its ends the changed samples have a tail of 2.5 %; it holds the difference, and 0 where p ≥ 0.05."""
+    found = compare(outcome([p[0] for p in pairs]), outcome([p[1] for p in pairs]))
+    changed, (low, high) = found.gained + found.lost, found.interval
+    assert low <= found.difference + 1e-12
+    assert high >= found.difference - 1e-12
+    assert (low > 0 or high < 0) == found.distinguishable
+    if not changed:
+        return
+    share_low, share_high = ((bound * len(pairs) / changed + 1) / 2 for bound in (low, high))
+    below, above = binom.cdf(found.gained, changed, share_high), binom.sf(found.gained - 1, changed, share_low)
+    for share, tail in ((share_high, below), (share_low, above)):
+        if 1e-9 < share < 1 - 1e-9:
+            assert tail == pytest.approx(0.025, rel=1e-6)
 
 
 @given(bits)

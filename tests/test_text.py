@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from merging.errors import TaskError
+from merging.progress import Silent
 from merging.task import Split
 from merging.tasks.data import load_data
 from merging.tasks.pictures import Preparation
@@ -32,10 +33,24 @@ class Letters:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-def load(path: Path | str, classes: Sequence[str] | None = CLASSES, labelled: bool = True, **table: Any) -> Split:
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def load(
+    path: Path | str, outputs: Sequence[str] | None = CLASSES, *, labelled: bool = True, progress: Said | None = None,
+    **table: Any,
+) -> Split:  # fmt: skip
     source: Any = Letters()
+    how = Preparation(None, always=False)
     return load_data(
-        {"path": str(path), **table}, source, how=Preparation(None, always=False), classes=classes, labelled=labelled
+        {"path": str(path), **table}, source, how=how, classes=outputs, labelled=labelled, progress=progress
     )
 
 
@@ -75,13 +90,27 @@ def test_csv_with_its_own_columns(tmp_path: Path) -> None:
     assert load(tmp_path / "a.tsv").labels.tolist() == [1]
 
 
-def test_names_that_look_like_numbers(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", {"text": "a", "label": "2"}, {"text": "b", "label": "1"})
-    assert load(path, ["1", "2", "3"]).labels.tolist() == [1, 0]
-    assert load(path, ["x", "y", "z"]).labels.tolist() == [2, 1]
-    assert load(path, None).labels.tolist() == [2, 1]
-    lines(path, {"text": "a", "label": 2}, {"text": "b", "label": 0})
-    assert load(path, ["1", "2", "3"]).labels.tolist() == [2, 0]  # numbers in JSON count outputs
+def test_labels_of_stars(tmp_path: Path) -> None:
+    """Classes called 1 to 5: labels are their names, text or number, whichever of them occur."""
+    stars = ["1", "2", "3", "4", "5"]
+    for labels in (["2", "1"], [2, 1]):
+        path = lines(tmp_path / "a.jsonl", *({"text": "a", "label": label} for label in labels))
+        news = Said()
+        assert load(path, stars, progress=news).labels.tolist() == [1, 0]
+        assert "labels are taken as the names of the classes" in news.lines[-1]
+        assert load(path, ["x", "y", "z"]).labels.tolist() == [2, 1]
+        assert load(path, None).labels.tolist() == [2, 1]
+        assert load(path, ["0", "1", "2"], progress=news).labels.tolist() == [2, 1]
+        assert len(news.lines) == 1, "names that count from 0 are no news"
+        assert load(path, stars, classes=stars).labels.tolist() == [2, 1], "said to count from 0"
+    (tmp_path / "a.csv").write_text("text,label\na,0\nb,4\n")
+    with pytest.raises(TaskError, match=r"label 0 is none of the classes, whose names are numbers \(1 to 5\)"):
+        load(tmp_path / "a.csv", stars)
+    assert load(tmp_path / "a.csv", stars, classes=stars).labels.tolist() == [0, 4]
+    with pytest.raises(TaskError, match=r"label 4 is out of range.*0 to 3\); are they counted from 1\?"):
+        load(tmp_path / "a.csv", ["a", "b", "c", "d"])
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": [5, 1]}).save_to_disk(tmp_path / "saved")
+    assert load(tmp_path / "saved", stars).labels.tolist() == [4, 0]
 
 
 def test_pairs_and_texts_without_labels(tmp_path: Path) -> None:
@@ -112,7 +141,7 @@ def test_folders_of_datasets(tmp_path: Path) -> None:
     whole = datasets.Dataset.from_dict(rows, kinds)
     whole.save_to_disk(tmp_path / "pairs")
     assert said(load(tmp_path / "pairs", text=["sentence", "other"])) == ["up/1", "down/2"]
-    with pytest.raises(TaskError, match=r"which column holds the text\? there is several \(sentence, other\)"):
+    with pytest.raises(TaskError, match=r"which column holds the text\? there are several \(sentence, other\)"):
         load(tmp_path / "pairs")
     one = whole.remove_columns("other")
     datasets.DatasetDict({"train": one, "rest": one.select([1])}).save_to_disk(tmp_path / "parts")

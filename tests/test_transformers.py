@@ -281,7 +281,7 @@ def test_tokenizing(texts: Path) -> None:
     assert source.decode(found[0]) == "red word0"
 
 
-def test_pairs_are_read_as_transformers_reads_them(texts: Path, tmp_path: Path) -> None:
+def test_pairs_are_read_as_transformers_reads_them(texts: Path, tmp_path: Path, merge: Merge) -> None:
     """Logits of pairs, each alone and unpadded; the segments matter to them."""
     folder = tmp_path / "pairs"
     shutil.copytree(texts / "start", folder)
@@ -304,6 +304,12 @@ def test_pairs_are_read_as_transformers_reads_them(texts: Path, tmp_path: Path) 
             torch.testing.assert_close(row, model(**encoded).logits[0], rtol=1e-5, atol=1e-5)
         assert not torch.allclose(module(split.inputs[:, 0]), whole, atol=1e-3)
     assert source.decode(split.inputs[0]) == "red word0 green"  # type: ignore[attr-defined]
+    (tmp_path / "pairs.toml").write_text(
+        f'[task]\nmodel = "transformers:{folder}"\nheld_out = {{ path = "pairs.jsonl", text = ["a", "b"] }}\n'
+    )
+    ran = merge("evaluate", folder, "--task", tmp_path / "pairs.toml", "--json")
+    right = sum(int(row.argmax()) == label for row, label in zip(whole, split.labels.tolist(), strict=True))
+    assert json.loads(ran.out)["models"][0]["sets"]["held-out"]["score"] == right / 3
     longer = torch.nn.functional.pad(split.inputs[:2], (0, 3))
     assert digests(Split.of(longer, split.labels[:2]), 0).items() <= digests(split, 0).items()
 

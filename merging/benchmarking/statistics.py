@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.outcome import mcnemar
+
 Correctness = NDArray[np.float64]
 """Per-sample share of the seeds that were right, shape ``(samples,)``; 0 or 1 with one seed."""
 Z = 1.959963984540054
@@ -21,7 +23,7 @@ class Comparison:
 
     Attributes:
         difference: in accuracy, a fraction; the mean of the sets' differences where there are several.
-        interval: its 95 % interval (Wald, on the paired differences).
+        interval: its 95 % interval, which excludes 0 just where ``p_value`` < 0.05.
         gained: samples the reference has wrong and the method right (with seeds: sum of the shares gained).
         lost: the other way round.
         samples: number of samples.
@@ -69,7 +71,7 @@ def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Compa
 
     Under the null hypothesis each sample's difference may as well have the other sign. With one seed, and sets of one
     size, that is McNemar's exact test on the samples where the two disagree; otherwise the sum of the differences is
-    taken as normal, with variance Σ d² (McNemar's statistic, with weights).
+    taken as normal, with variance Σ d² (McNemar's statistic, with weights). The interval is of the same kind.
 
     Args:
         before: the reference's correctness, an array for each set.
@@ -79,23 +81,21 @@ def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Compa
     >>> one.gained, one.lost, one.p_value
     (2.0, 1.0, 1.0)
     """
-    from scipy.stats import binomtest, norm
+    from scipy.stats import norm
 
     steps = [new - old for old, new in zip(before, after, strict=True)]
     sizes = [len(step) for step in steps]
     gained = float(sum(step[step > 0].sum() for step in steps))
     lost = float(-sum(step[step < 0].sum() for step in steps))
     difference = float(np.mean([step.mean() for step in steps]))
-    spread = math.sqrt(sum(step.var() / len(step) for step in steps)) / len(steps)
-    interval = (difference - Z * spread, difference + Z * spread)
     exact = len(set(sizes)) == 1 and all(np.isin(step, (-1.0, 0.0, 1.0)).all() for step in steps)
     variance = sum(float(np.square(step).sum()) / len(step) ** 2 for step in steps) / len(steps) ** 2
-    if variance == 0.0:
-        p = 1.0
-    elif exact:
-        p = float(binomtest(int(gained), int(gained + lost), 0.5).pvalue)
+    if exact:
+        p, interval = mcnemar(int(gained), int(lost), sum(sizes))
     else:
-        p = float(2 * norm.sf(abs(difference) / math.sqrt(variance)))
+        half = Z * math.sqrt(variance)
+        p = float(2 * norm.sf(abs(difference) / math.sqrt(variance))) if variance else 1.0
+        interval = (difference - half, difference + half)
     return Comparison(difference, interval, gained, lost, sum(sizes), p, p)
 
 

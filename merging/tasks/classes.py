@@ -1,7 +1,9 @@
 """From a set's own classes to the model's outputs: by name, with subsets, and folders that stand for several classes.
 
 A set's labels are written as names (folders, a column of text) or as numbers. Names are looked up among the model's
-classes; a set that has fewer of them is scored with the logits restricted to its own.
+classes; a set that has fewer of them is scored with the logits restricted to its own. Numbers count the model's
+outputs; but where the classes' names are numbers themselves, such as stars from 1 to 5, those of a table are names
+(:func:`spelled`).
 """
 
 from __future__ import annotations
@@ -42,6 +44,48 @@ class Labelling:
 
     labels: Mapping[Written, int]
     groups: tuple[tuple[int, ...], ...] | None = None
+
+
+def distinct_names(labels: Sequence[Written]) -> tuple[str, ...] | None:
+    """The names that occur in a column of labels, sorted; None where they are numbers."""
+    found = {label for label in labels if isinstance(label, str)}
+    return tuple(sorted(found)) if found and not all(map(is_number, found)) else None
+
+
+def spelled(
+    where: str, written: Sequence[Written], model: Sequence[str] | None, choice: Choice
+) -> dict[Written, Written]:
+    """What the labels of a table mean, which says nothing of its classes: names, or numbers that count outputs.
+
+    Args:
+        where: the set, for messages.
+        written: the distinct labels that occur, text or numbers.
+        model: names of the model's outputs; None: nobody named them.
+        choice: what the user says; ``classes`` that are listed are what numbers count.
+
+    Raises:
+        TaskError: the model's names are numbers, and a label is none of them.
+    """
+    if not all(map(is_number, written)):
+        return {label: label for label in written}
+    listed = choice.classes is not None and not isinstance(choice.classes, str)
+    if model is None or listed or not all(map(is_number, model)):
+        return {label: int(label) for label in written}
+    known = set(model) | set(choice.map)
+    for label in written:
+        if str(label) not in known:
+            raise TaskError(
+                f"{where}: label {label} is none of the classes, whose names are numbers ({model[0]} to {model[-1]}); "
+                f"where labels count from 0 instead, say so in its table: classes = {list(model[:2])} …".replace(
+                    "'", '"'
+                )
+            )
+    return {label: str(label) for label in written}
+
+
+def is_number(label: Written) -> bool:
+    """Whether a label is a whole number, or text that is one."""
+    return isinstance(label, int) or label.removeprefix("-").isdecimal()
 
 
 def labelling(
@@ -103,7 +147,10 @@ def _outputs(
     if isinstance(label, int):
         count = len(names) if names is not None else len(model) if model is not None else None
         if count is not None and not 0 <= label < count:  # else the model's outputs say so, once it is built
-            raise TaskError(f"{where}: label {label} is out of range; there are {count} classes (0 to {count - 1})")
+            hint = "; are they counted from 1?" if label == count else ""
+            raise TaskError(
+                f"{where}: label {label} is out of range; there are {count} classes (0 to {count - 1}){hint}"
+            )
         if names is None or model is None:
             return (label,)
         label = names[label]
@@ -118,7 +165,11 @@ def _outputs(
     found = []
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if name not in model:
-            way = f"or leave its samples out with map = {{ '{label}' = [] }}"
+            way = (
+                "or take it out of the set's classes"
+                if listed is not None and name == label
+                else f"or say in its table what it is: map = {{ {label} = … }}, a class, several in a list, [] for none"
+            )
             raise TaskError(f"{where}: {unknown('class', name, model, way)}")
         found.append(model.index(name))
     return tuple(sorted(set(found)))

@@ -54,7 +54,7 @@ def load_data(
         TaskError: no such data, an unknown class, too many damaged images, or a package that is not installed.
     """
     how = how or (preparation(source, None) if source is not None else Preparation(None, always=False))
-    opened = open_data(spec, source, how, classes, labelled=labelled, progress=progress)
+    opened = open_data(spec, source, how, labelled=labelled, progress=progress)
     return opened.load(classes if classes is not None else opened.names, restrict=restrict, progress=progress)
 
 
@@ -62,7 +62,6 @@ def open_data(
     spec: Spec,
     source: ModelSource | None,
     how: Preparation,
-    classes: Sequence[str] | None,
     *,
     labelled: bool = True,
     progress: Progress | None = None,
@@ -76,7 +75,7 @@ def open_data(
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
-    reader = Reader(path, table, source, how, classes, labelled, progress or Silent())
+    reader = Reader(path, table, source, how, labelled, progress or Silent())
     if path.startswith("python:"):
         return reader.made()
     file = Path(path).expanduser()

@@ -48,9 +48,7 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     wanted = {HELD_OUT: table["held_out"], "train": table.get("train"), "test": table.get("test"), **shifts}
     how = preparation(source, table.get("size"), table.get("corrupt", CORRUPT))
     own = table.get("classes") or getattr(source, "classes", None)
-    opened = {
-        name: open_data(data, source, how, own, progress=news) for name, data in wanted.items() if data is not None
-    }
+    opened = {name: open_data(data, source, how, progress=news) for name, data in wanted.items() if data is not None}
     classes = tuple(own) if own else _named(opened)
     _check_names(classes)
     if classes or table.get("templates"):
@@ -60,7 +58,7 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
         for name, part in opened.items()
     }
     if table.get("unlabelled") is not None:
-        extra = open_data(table["unlabelled"], source, how, None, labelled=False, progress=news)
+        extra = open_data(table["unlabelled"], source, how, labelled=False, progress=news)
         splits[UNLABELLED] = extra.load(None, restrict=False)
     if "train" in splits and splits["train"].classes is not None:
         raise TaskError("train: a sample to learn from has one class; leave out maps to several, and lists of some")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.models.catalogue import import_object
 from merging.models.source import ModelSource
+from merging.progress import Silent
 from merging.task import Split
 from merging.tasks import saved, tables, tars
 from merging.tasks.cache import content_of
-from merging.tasks.classes import Choice, Labelling, Written, labelling
+from merging.tasks.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
 from merging.tasks.folders import class_folders, images_under, listed, states
 from merging.tasks.npz import load_npz, names_and_labels
 from merging.tasks.pictures import Picture, Preparation, load_pictures, paths
@@ -40,6 +41,7 @@ class Opened:
         choice: what the user says of its classes.
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
+        spelled: whether labels stand in a table, where numbers may be names (:func:`merging.tasks.classes.spelled`).
     """
 
     where: str
@@ -48,6 +50,7 @@ class Opened:
     choice: Choice
     decode: Callable[[Labelling | None], Split]
     final: bool = False
+    spelled: bool = False
 
     def load(self, classes: Sequence[str] | None, *, restrict: bool, progress: Progress | None = None) -> Split:
         """Decodes it, its labels counting the model's outputs, or the set's own classes.
@@ -62,12 +65,25 @@ class Opened:
         """
         if self.final or not self.written:
             return self.decode(None)
-        found = labelling(self.where, self.written, self.names, classes, self.choice, restrict=restrict)
+        found = self._labelling(classes, restrict, progress or Silent())
         if found.groups is not None and classes is not None and progress is not None:
             covered = len({output for group in found.groups for output in group})
             if covered < len(classes):
                 progress.say(f"{self.where}: scored on its {covered} of the model's {len(classes)} classes")
         return self.decode(found)
+
+    def _labelling(self, classes: Sequence[str] | None, restrict: bool, progress: Progress) -> Labelling:
+        if not self.spelled:
+            return labelling(self.where, self.written, self.names, classes, self.choice, restrict=restrict)
+        means = spelled(self.where, self.written, classes, self.choice)
+        meant = tuple(dict.fromkeys(means.values()))
+        found = labelling(self.where, meant, self.names, classes, self.choice, restrict=restrict)
+        labels = {label: found.labels[meaning] for label, meaning in means.items() if meaning in found.labels}
+        if found.groups is None and any(
+            str(label) != str(output) for label, output in labels.items() if is_number(label)
+        ):
+            progress.say(f"{self.where}: labels are taken as the names of the classes, which are numbers")
+        return Labelling(labels, found.groups)
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,6 @@ class Reader:
         options: the user's table.
         source: the model.
         how: images are brought to size.
-        classes: names of the model's outputs, where they are known by now; labels that look like numbers may be names.
         labelled: whether labels are wanted.
         progress: told how far decoding is.
     """
@@ -88,7 +103,6 @@ class Reader:
     options: Mapping[str, Any]
     source: ModelSource | None
     how: Preparation
-    classes: Sequence[str] | None
     labelled: bool
     progress: Progress
 
@@ -131,8 +145,11 @@ class Reader:
         files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
         labels: list[Written] = []
         if self.labelled:
-            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")), self.classes)
-        return self._images(_distinct(labels), labels, lambda: paths(files, root), states(files), len(files))
+            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
+        return replace(
+            self._images(distinct_names(labels), labels, lambda: paths(files, root), states(files), len(files)),
+            spelled=True,
+        )
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
@@ -141,7 +158,7 @@ class Reader:
         self.progress.stage(f"listing {self.path}")
         labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
         decided = [content_of(file) for file in files]
-        return self._images(_distinct(labels), labels, lambda: tars.pictures(files), decided, len(names))
+        return self._images(distinct_names(labels), labels, lambda: tars.pictures(files), decided, len(names))
 
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
@@ -150,8 +167,9 @@ class Reader:
         data = saved.Saved(
             str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
         )
-        names = data.names or _distinct(data.labels)
-        return self._images(names, data.labels, data.pictures, data.decided, len(data))
+        names = data.names or distinct_names(data.labels)
+        found = self._images(names, data.labels, data.pictures, data.decided, len(data))
+        return replace(found, spelled=data.names is None)
 
     def texts(self) -> Opened:
         """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
@@ -161,15 +179,15 @@ class Reader:
             raise TaskError(f"{self.path} holds texts, and the model takes none")
         wanted = text_columns(self.path, self.options.get("text"))
         labels: list[Written] = []
+        declared: tuple[str, ...] | None = None
         if file.suffix.lower() in tables.SUFFIXES:
             rows = tables.rows(file)
             columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
             if self.labelled:
-                labels = tables.labels(file, tables.column(file, rows, label or "label"), self.classes)
-            names = _distinct(labels)
+                labels = tables.labels(file, tables.column(file, rows, label or "label"))
         else:
             data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled)
-            columns, labels, names = data.texts(), data.labels, data.names or _distinct(data.labels)
+            columns, labels, declared = data.texts(), data.labels, data.names
 
         def decode(found: Labelling | None) -> Split:
             if found is None:
@@ -179,7 +197,8 @@ class Reader:
             chosen = [list(itertools.compress(column, keep)) for column in columns]
             return Split.of(tokenized(self.path, chosen, source, self.progress), kept, found.groups)
 
-        return self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+        found = self._opened(declared or distinct_names(labels), tuple(sorted(set(labels), key=str)), decode)
+        return replace(found, spelled=declared is None)
 
     def made(self) -> Opened:
         """What a user's function returns."""
@@ -274,11 +293,6 @@ def _unlabelled(count: int) -> Tensor:
 def is_images(inputs: Tensor) -> bool:
     """Whether samples are kept as images: uint8, ``(N, H, W, 3)``."""
     return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[-1] == 3
-
-
-def _distinct(labels: Sequence[Written]) -> tuple[str, ...] | None:
-    """The names that occur, sorted; None where labels are numbers."""
-    return tuple(sorted({label for label in labels if isinstance(label, str)})) or None
 
 
 def _tensor(value: Any) -> Tensor:

@@ -108,8 +108,13 @@ class Saved:
                 raise TaskError(str(unknown(f"column in {self.where}:", wanted, data.features)))
             return wanted
         if len(found) != 1:
-            what = f"several ({', '.join(found)})" if found else f"none among {', '.join(data.features)}"
-            raise TaskError(f"{self.where}: which column holds the {kind}? there is {what}; say {kind} = '…'")
+            what = (
+                f"there are several ({', '.join(found)})"
+                if found
+                else f"there is none among {', '.join(data.features)}"
+            )
+            pairs = ", or ['…', '…'] for pairs" if kind == "text" else ""
+            raise TaskError(f"{self.where}: which column holds the {kind}? {what}; say {kind} = '…'{pairs}")
         return found[0]
 
 

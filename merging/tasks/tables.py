@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,28 +61,18 @@ def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
     return found
 
 
-def labels(path: Path, values: list[Any], known: Sequence[str] | None = None) -> list[Written]:
-    """A column of labels: numbers where all are whole numbers, else names.
-
-    Args:
-        path: of the table, for messages.
-        values: of the column.
-        known: the classes' names; text that is one of them is a name, though it may look like a number.
+def labels(path: Path, values: list[Any]) -> list[Written]:
+    """A column of labels, as they are written: text without the spaces around it, or whole numbers throughout.
 
     Raises:
-        TaskError: a value that is neither.
+        TaskError: a value that is neither, or both in one column.
     """
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         return values
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise TaskError(f"{path}: row {number} has the label {value!r}; write a name, or whole numbers throughout")
-    stripped = [value.strip() for value in values]
-    if known is not None and all(value in known for value in stripped):
-        return list(stripped)
-    if all(value.removeprefix("-").isdecimal() for value in stripped):
-        return [int(value) for value in stripped]
-    return list(stripped)
+    return [value.strip() for value in values]
 
 
 def _separated(path: Path, text: str, separator: str) -> list[dict[str, Any]]:
