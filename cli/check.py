@@ -110,20 +110,33 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
 
 def _each_part(request: dict[str, Any], progress: Any) -> list[str]:
     """What is wrong with every single data set of a [task]: opened as a whole, a task ends at the first."""
-    from merging.cli.resolve import task_of
-
     table = request["task"]
     if not isinstance(table, dict) or table.get("name"):
         return []
     shared = {key: value for key, value in table.items() if key not in (*PARTS, "shifts")}
-    parts = [table[key] for key in PARTS if table.get(key)] + list(table.get("shifts", {}).values())
+    first = {key: table[key] for key in ("held_out", "train") if table.get(key)}  # one of them may name the classes
+    alone = [{"held_out": first["held_out"]}, *([first] if "train" in first else [])]
+    found = _mistakes(request, [shared | parts for parts in alone], progress)
+    tests = [*([table["test"]] if table.get("test") else []), *table.get("shifts", {}).values()]
+    if found:  # nothing to open them beside
+        more = [shared | {"held_out": part} for part in tests]
+    else:
+        more = [shared | first | {"test": part} for part in tests]
+        more += [shared | first | {"unlabelled": table["unlabelled"]}] if table.get("unlabelled") else []
+    return list(dict.fromkeys([*found, *_mistakes(request, more, progress)]))
+
+
+def _mistakes(request: dict[str, Any], tasks: list[dict[str, Any]], progress: Any) -> list[str]:
+    """What is wrong with each of several tasks."""
+    from merging.cli.resolve import task_of
+
     found = []
-    for part in parts:
+    for task in tasks:
         try:
-            task_of(request | {"task": shared | {"held_out": part}}, progress)
+            task_of(request | {"task": task}, progress)
         except MergingError as error:
             found.append(str(error))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _decoder(request: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from merging.cli.terminal import percent
 from merging.output import MEMBERS, MODELS, RECIPE
-from merging.report import Report, Row
+from merging.report import Report, Row, models_of
 from merging.shards import INDEX
 
 
@@ -29,7 +29,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     for note in report.notes:
         console.print(f"[yellow]note:[/] {note}", highlight=False)
     console.print(
-        f"{report.strategy}: {len(report.ingredients)} of {len(report.pool)} models "
+        f"{report.strategy}: {report.made_of} "
         f"({', '.join(report.ingredients)}), {plural(report.components, 'component')}, "
         f"{report.active_components} active; "
         f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
@@ -80,7 +80,7 @@ def _table(report: Report) -> Table:
         table.add_section()
         _line(table, "mean of shifted sets", rows, lambda row: row.shifted)
     table.add_section()
-    table.add_row("models in it", *(str(len(row.ingredients)) for row in rows))
+    table.add_row("models in it", *(str(models_of(row.ingredients, report.pool)) for row in rows))
     if any(row.inference_cost > 1 for row in rows):
         table.add_row("passes a sample", *(str(row.inference_cost) for row in rows))
     table.add_row("evaluations", *(str(row.evaluations) for row in rows))

@@ -36,7 +36,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     options = ", ".join(f"{key} = {value}" for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
-        f"{what} {len(report.ingredients)} of {len(report.pool)} models "
+        f"{what} {report.made_of} "
         f"by the strategy **{report.strategy}**, partitioner {report.partitioner} (components: {report.components}, "
         f"{report.active_components} of them active), optimizer {report.optimizer}, objective {report.objective}, "
         f"seed {report.seed}. Status: {report.status}.",

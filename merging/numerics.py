@@ -75,6 +75,16 @@ class Numerics:
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
+    @property
+    def remark(self) -> str | None:
+        """What a reader of scores should know about their precision."""
+        if self.dtype == "float32":
+            return None
+        return (
+            f"forward passes ran in {self.dtype}, which can move a score by a few samples; merge evaluate scores in "
+            "float32, and so does --precision fp32"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return asdict(self)

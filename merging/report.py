@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -106,6 +106,12 @@ class Report:
         """The row of the best single model."""
         return next((row for row in self.rows if row.strategy == "best"), None)
 
+    @property
+    def made_of(self) -> str:
+        """How many models are in the merge, in words, such as "3 of 4 models and the base"."""
+        count = models_of(self.ingredients, self.pool)
+        return f"{count} of {len(self.pool)} models" + (" and the base" if count < len(self.ingredients) else "")
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; scores are fractions, seconds and bytes as named."""
         data = asdict(self)
@@ -146,6 +152,11 @@ class Report:
         if found.accepted:
             return f"accepted: {scores}"
         return f"refused: {scores}; the model written is the best single model, {', '.join(self.ingredients)}"
+
+
+def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:
+    """How many models of the pool a merge has; the base is none of them."""
+    return len(set(ingredients) & set(pool))
 
 
 def average(values: Sequence[float]) -> float | None:

@@ -452,6 +452,8 @@ class _Run:
                 f"BatchNorm statistics of {_layers(rest)} were averaged, not measured again on data: scores may "
                 f"suffer{way}"
             )
+        if made.numerics is not None and made.numerics.remark is not None:
+            notes.append(made.numerics.remark)
         if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:
             notes.append(
                 f"only {len(made.task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"

@@ -316,6 +316,11 @@ def test_report_compares_runs_and_benchmarks(merge: Merge, pool_folder: Path, fo
     mixed = data["rows"][3]
     assert mixed["held_out"] == report["validation"]["merged"]
     assert mixed["against"]["best"]["test"]["p_value"] == report["paired"]["test"]["p_value"]
+    assert "not tested: best" not in ran.out
+    assert "set by set; not tested: uniform, greedy, average of shifts" in " ".join(ran.out.split())
+    assert "in a row above, with the same scores: best [learnt], uniform [learnt], greedy [learnt]" in " ".join(
+        ran.out.split()
+    )
     assert mixed["coefficients"]["components"] == ["fc1", "fc2"], "inert ones are left out"
     assert Path("both/pictures/scatter.png").exists()
     ran = merge("report", "mixed", "learnt", folder)

@@ -178,6 +178,17 @@ def test_every_broken_set_is_named(merge: Merge, photos: Path) -> None:
     assert "model_1" in ran.out
 
 
+def test_a_set_that_is_fine_is_not_blamed(merge: Merge, photos: Path) -> None:
+    text = (photos / "merge.toml").read_text()
+    table = '{ path = "data.npz:b", map = { "7" = "8" } }'
+    (photos / "merge.toml").write_text(text.replace('"data.npz:b"', table).replace('"data.npz:c"', '"data.npz:q"'))
+    ran = merge("check")
+    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+    assert ran.code == 2
+    assert len(errors) == 2, errors
+    assert not any("held-out" in error for error in errors)
+
+
 def test_labels_beyond_the_outputs(merge: Merge, photos: Path) -> None:
     pixels, labels = images(10, 5, classes=6)
     np.savez(photos / "more.npz", a_images=pixels, a_labels=labels)

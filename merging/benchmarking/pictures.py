@@ -33,7 +33,7 @@ def drawings(found: Benchmark) -> dict[str, Drawing]:
         made["search"] = lambda figure: search(figure, found)
     for row in found.rows:
         if row.coefficients is not None and _worth(row.coefficients):
-            name = re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}")
+            name = re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}").strip("-")
             made[name] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
     return made
 
@@ -112,7 +112,7 @@ def _interval(axes: Axes, rows: Sequence[BenchmarkRow], column: str) -> None:
 
 
 def search(figure: Figure, found: Benchmark) -> None:
-    """The best held-out score so far, over forward-equivalents spent."""
+    """The best held-out score so far, over forward-equivalents spent; of several seeds, the first."""
     rows = [row for row in found.rows if len(row.trace) > 1]
     axes = with_rail(figure, [row.label for row in rows])
     factor = 100 if found.percent(HELD_OUT) else 1
@@ -122,7 +122,7 @@ def search(figure: Figure, found: Benchmark) -> None:
         colour, marker = looks[row.label]
         spent = [max(cost, 1.0) for cost, _, _ in row.trace]
         scores = [factor * score for _, _, score in row.trace]
-        end = max(row.forward_equivalents, spent[-1])
+        end = spent[-1] if len(row.seeds) > 1 else max(row.forward_equivalents, spent[-1])
         axes.step([*spent, end], [*scores, scores[-1]], where="post", color=colour, lw=1.4)
         axes.scatter([end], [scores[-1]], s=26, marker=marker, color=colour, zorder=3)
         entries.append((end, scores[-1], row.label, colour))
@@ -131,7 +131,8 @@ def search(figure: Figure, found: Benchmark) -> None:
     axes.margins(0.06)
     axes.set_xlabel("forward-equivalents (log)")
     what = "top-1 in %" if factor == 100 else found.objective
-    axes.set_title(f"best held-out score so far, {what}", color=INK, fontsize=9)
+    seed = f", seed {found.seeds[0]}" if len(found.seeds) > 1 else ""
+    axes.set_title(f"best held-out score so far, {what}{seed}", color=INK, fontsize=9)
     name_points(axes, entries)
 
 

@@ -17,6 +17,7 @@ from merging.benchmarking.runs import Coefficients
 from merging.benchmarking.statistics import Comparison, mean_interval, wilson
 from merging.errors import FolderError
 from merging.output import RECIPE, REPORT
+from merging.report import models_of
 from merging.task import HELD_OUT
 
 
@@ -48,10 +49,15 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
     samples |= {name: int(paired[name]["samples"]) if name in paired else 0 for name in sets}
     rows = tuple(_row(row, report, samples, paired, folder) for row in report["rows"])
     header = {key: report[key] for key in ("versions", "numerics", "optimizer", "partitioner", "seed")}
+    untested = [row["strategy"] for row in report["rows"] if row["strategy"] not in ("best", report["strategy"])]
+    notes = list(report["notes"])
+    if paired:
+        silent = [*untested, *([SHIFTED] if report["shifts"] else [])]
+        notes += [f"a run tests its own strategy, set by set; not tested: {', '.join(silent)}"] if silent else []
     return Benchmark(
         str(report["task"]), report["objective"], rows, (), samples, tuple(report["shifts"]), tuple(report["pool"]),
         (int(report["seed"]),), report["status"], int(report["evaluations"]), float(report["wall_seconds"]),
-        tuple(report["notes"]), "", header,
+        tuple(notes), "", header,
     )  # fmt: skip
 
 
@@ -69,9 +75,9 @@ def _row(
     return BenchmarkRow(
         row["strategy"], row["strategy"], report["partitioner"] if asked else None, report["options"] if asked else {},
         held_out=row["held_out"], tests=row["tests"], shifted=row["shifted"], intervals=intervals,
-        seeds=(int(report["seed"]),), ingredients=tuple(row["ingredients"]), models=len(row["ingredients"]),
-        evaluations=row["evaluations"], cached=row["cached"], forward_equivalents=row["forward_equivalents"],
-        seconds=row["seconds"], inference_cost=row["inference_cost"],
+        seeds=(int(report["seed"]),), ingredients=tuple(row["ingredients"]),
+        models=models_of(row["ingredients"], report["pool"]), evaluations=row["evaluations"], cached=row["cached"],
+        forward_equivalents=row["forward_equivalents"], seconds=row["seconds"], inference_cost=row["inference_cost"],
         against={"best": {name: _comparison(found) for name, found in paired.items()}} if asked and paired else {},
         coefficients=_coefficients(folder / RECIPE) if asked else None,
     )  # fmt: skip
@@ -107,9 +113,12 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
     if len(parts) == 1:
         return parts[0]
     rows: list[tuple[str, BenchmarkRow]] = []
+    twice: list[str] = []
     for name, part in found.items():
         for row in part.rows:
-            if not any(_same(row, other) for _, other in rows):
+            if any(_same(row, other) for _, other in rows):
+                twice.append(f"{row.label} [{name}]")
+            else:
                 rows.append((name, row))
     often = Counter(row.label for _, row in rows)
     named = tuple(replace(row, label=f"{row.label} [{name}]") if often[row.label] > 1 else row for name, row in rows)
@@ -126,13 +135,21 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         seeds=tuple(dict.fromkeys(seed for part in parts for seed in part.seeds)),
         status=next((part.status for part in parts if part.status != "finished"), "finished"),
         evaluations=sum(part.evaluations for part in parts), wall_seconds=sum(part.wall_seconds for part in parts),
-        notes=(*_differences(found), *dict.fromkeys(note for part in parts for note in part.notes)), command="",
+        notes=(*_differences(found), *_once(twice), *dict.fromkeys(note for part in parts for note in part.notes)),
+        command="",
         header={name: dict(part.header) for name, part in found.items()},
     )  # fmt: skip
 
 
+def _once(twice: Sequence[str]) -> Sequence[str]:
+    return [f"in a row above, with the same scores: {', '.join(twice)}"] if twice else []
+
+
 def _same(one: BenchmarkRow, other: BenchmarkRow) -> bool:
-    """Whether two folders hold the same method with the same scores (baselines, mostly)."""
+    """Whether two folders hold the same method with the same scores (baselines, mostly, whose options are not kept)."""
+    for mine, theirs in ((one.options, other.options), (one.partitioner, other.partitioner)):
+        if mine and theirs and mine != theirs:
+            return False
     return (one.strategy, one.held_out, dict(one.tests), one.ingredients, one.why) == (
         other.strategy, other.held_out, dict(other.tests), other.ingredients, other.why,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from merging.benchmarking.runs import Coefficients, MethodRun
 from merging.benchmarking.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 from merging.errors import FolderError
 from merging.outcome import Outcome
-from merging.report import SMALL_SAMPLE, average
+from merging.report import SMALL_SAMPLE, average, models_of
 from merging.task import HELD_OUT
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def gather(
         for label, group in list(groups.items())[: 1 if joined else None]:
             own = label if not joined or len(partitions) == 1 else None
             name = method if joined else f"{method} ({label})"
-            rows.append((_row(name, method, own, group, task, objective), group))
+            rows.append((_row(name, method, own, group, task, objective, pool.names), group))
     if len(task.held_out) < SMALL_SAMPLE:
         luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
         notes = [*notes, luck]
@@ -253,8 +253,9 @@ def _value(name: str, outcome: Outcome) -> float:
 
 
 def _row(
-    label: str, method: str, partition: str | None, group: Sequence[MethodRun], task: Task, objective: str
-) -> BenchmarkRow:
+    label: str, method: str, partition: str | None, group: Sequence[MethodRun], task: Task, objective: str,
+    pool: Sequence[str],
+) -> BenchmarkRow:  # fmt: skip
     good = [run for run in group if run.status == "finished"]
     if not group:
         return BenchmarkRow(method, label, partition, status="not run", why="interrupted before")
@@ -282,7 +283,7 @@ def _row(
         tests={name: means[name] for name in task.tests}, shifted=means.get(SHIFTED), intervals=intervals,
         spread={n: statistics.stdev(values) for n, values in scores.items()} if len(good) > 1 else {},
         seeds=tuple(run.seed for run in good), ingredients=good[0].ingredients,
-        models=statistics.fmean(len(run.ingredients) for run in good),
+        models=statistics.fmean(models_of(run.ingredients, pool) for run in good),
         evaluations=_mean(good, "evaluations"), cached=_mean(good, "cached"),
         forward_equivalents=_mean(good, "forward_equivalents"), seconds=_mean(good, "seconds"),
         inference_cost=max(run.inference_cost for run in good), coefficients=good[0].coefficients,

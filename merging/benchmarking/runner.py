@@ -195,6 +195,8 @@ def _notes(made: Plan) -> list[str]:
     if any(name.endswith(".running_mean") for name in made.pool.tensors):
         what = "were measured again on training data" if made.recalibrate else "were averaged, not measured again"
         notes.append(f"BatchNorm statistics of averages {what}")
+    if made.numerics is not None and made.numerics.remark is not None:
+        notes.append(made.numerics.remark)
     return notes
 
 
