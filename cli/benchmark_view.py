@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -49,7 +50,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     """Prints everything; standard output holds no colour and no control character in a pipe."""
     console.width = max(console.width, 30)  # in less, rich would cut numbers
     console.print(escape(title(found)), style="bold", highlight=False)
-    _show_scores(console, found)
+    _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
     console.print(f"¹ best, ² second best. {LEGEND}", style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from merging.checkpoint import SUFFIXES, Checkpoint
 from merging.errors import MergingError, Stopped
 from merging.estimate import Cost, estimate, forward
+from merging.geometry import kinship
 from merging.interfaces import MixStrategy, Progress
 from merging.live import check_fits
 from merging.plan import Plan, plan
@@ -22,6 +23,9 @@ from merging.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+STRANGER = 0.3
+"""Cosine of weights below which two models hardly share a pretrained model; fine-tuning leaves it near 1."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def check(
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
     module, pool = _fit(opened, found, start, task, wrong)
     _look_for_twins(found, start, pool, warnings)
+    if pool is not None and not wrong:
+        _look_for_strangers(pool, warnings)
     ready: Plan | None = None
     if pool is not None and not wrong:
         progress.stage("planning the run")
@@ -250,6 +256,19 @@ def _look_for_twins(
             f"{name} differs from the base in {differ} of {len(pool.mixable)} tensors; is it a linear probe?"
             for name, differ in pool.untuned.items()
         ]
+
+
+def _look_for_strangers(pool: ModelPool, warnings: list[str]) -> None:
+    """Models whose weights have nothing to do with the others': they do not come from the same pretrained model."""
+    cosines = kinship(pool)
+    names = [*pool.names, *(["the base"] if pool.base is not None else [])]
+    for number, name in enumerate(names):
+        others = [cosines[number, k] for k in range(len(pool)) if k != number]
+        if others and (closest := max(others)) < STRANGER:
+            warnings.append(
+                f"{name} has nothing in common with the other models (cosine of the weights at most {closest:.2f}): "
+                "from another pretrained model? mixes with it will be worthless"
+            )
 
 
 def _outputs(ready: Plan | None) -> int | None:

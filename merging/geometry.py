@@ -5,6 +5,7 @@ One pass over the files: for every component the Gram matrix of the models' diff
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from merging.pool import ModelPool
 
 _CHUNK = 1 << 20
 """Elements of each model that are compared at a time: bounds memory to models × 8 MiB."""
+_LOOKED_AT = 1 << 22
+"""Elements of each model that tell whether it belongs to the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +77,24 @@ def measure(pool: ModelPool, partition: Partition) -> Geometry:
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = gram / np.outer(away, away)
     return Geometry(distances, float(np.sqrt(lengths.sum())), away, cosines, spread)
+
+
+def kinship(pool: ModelPool) -> NDArray[np.float64]:
+    """Cosines between the weights themselves, of the models and, last, the base where there is one.
+
+    Fine-tuned from one model, they are near 1; from independent initialisations near 0 (Neyshabur et al. 2020,
+    https://arxiv.org/abs/2008.11687). The largest matrices and filters are looked at, 4 million elements a model.
+    """
+    members = [*pool.checkpoints, *([pool.base] if pool.base is not None else [])]
+    shapes = {name: shape for name, (shape, _) in pool.tensors.items() if name in pool.mixable and len(shape) > 1}
+    gram, left = np.zeros((len(members), len(members))), _LOOKED_AT
+    for name in sorted(shapes, key=lambda name: (-math.prod(shapes[name]), name)):
+        rows = torch.stack([member.read(name).reshape(-1)[:left].double() for member in members])
+        gram += (rows @ rows.T).numpy()
+        left -= rows.shape[1]
+        if left <= 0:
+            break
+    lengths = np.sqrt(np.diag(gram))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines: NDArray[np.float64] = np.nan_to_num(gram / np.outer(lengths, lengths), nan=1.0)
+    return cosines

@@ -122,6 +122,21 @@ def test_twins(merge: Merge, flags: list[str], folder: Path) -> None:
     assert "model_8 and the base hold the same weights" in ran.out
 
 
+def test_strangers(merge: Merge, flags: list[str], folder: Path) -> None:
+    """A model of another initialisation, and a base of another."""
+    task = ["--base", str(folder / "base.safetensors"), "--strategy", "greedy"]
+    assert "nothing in common" not in merge(*flags, *task).out
+    for name, said in (("model_1", "model_1 has nothing in common"), ("base", "the base has nothing in common")):
+        kept = load_file(folder / f"{name}.safetensors")
+        draw = torch.Generator().manual_seed(1)
+        other = {n: torch.randn(t.shape, generator=draw) if t.ndim > 1 else t for n, t in kept.items()}
+        save_file(other, folder / f"{name}.safetensors")
+        ran = merge(*flags, *task)
+        assert ran.out.count("nothing in common") == 1
+        assert said in ran.out
+        save_file(kept, folder / f"{name}.safetensors")
+
+
 def images(count: int, seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     return draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % classes

@@ -537,7 +537,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty cell": (in_folder("t.csv", "path,label\nx.png,\n"), "row 1 has no 'label'"),
     "bad quotes": (in_folder("t.csv", 'path,label\n"x"y,a\n'), "no CSV after line 1"),
     "not text": (in_folder("t.csv", b"\xff\xfe\x00"), "is not UTF-8 text"),
-    "no such image": (in_folder("t.csv", "path,label\nx.png,a\n"), r"no such image: .*x\.png"),
+    "no such image": (in_folder("t.csv", "path,label\nx.png,a\n"), r"row 1 names .*x\.png, and there is no such image"),
     "bad JSON": (in_folder("t.jsonl", '{"path": "x", "label": 0}\n{"path": \n'), "line 2 is no JSON"),
     "no object": (in_folder("t.jsonl", "[1, 2]\n"), "line 1 is no JSON object"),
     "odd label": (in_folder("t.jsonl", '{"path": "x", "label": 0.5}\n'), "row 1 has the label 0.5"),

@@ -58,6 +58,18 @@ def test_members_of_the_tasks_own_pool_go_by_name(merge: Merge) -> None:
     assert "from model_00" in ran.out.replace("\n", " ")
 
 
+def test_members_of_the_pool_of_merge_toml_go_by_name(merge: Merge, run: Path, pool_folder: Path) -> None:
+    expected = json.loads(merge("evaluate", pool_folder / "model_2.safetensors", "--task", TASK, "--json").out)
+    inside = json.loads(merge("evaluate", "model_2", run, "--trust-code", "--json").out)  # the pool of that run
+    assert inside["models"][0]["sets"]["test"]["score"] == expected["models"][0]["sets"]["test"]["score"]
+    Path("merge.toml").write_text(f'[task]\nname = "{TASK}"\n[pool]\nmodels = ["{pool_folder}/model_*.safetensors"]\n')
+    ran = merge("evaluate", "model_2", "--trust-code", "--json")
+    assert json.loads(ran.out)["models"][0]["sets"].keys() == expected["models"][0]["sets"].keys()
+    assert json.loads(ran.out)["models"][0]["sets"]["test"]["score"] == expected["models"][0]["sets"]["test"]["score"]
+    ran = merge("evaluate", "modle_2", "--trust-code")
+    assert (ran.code, "did you mean 'model_2'" in ran.err) == (2, True)
+
+
 def test_other_objectives_score_too(merge: Merge, pool_folder: Path) -> None:
     ran = merge("evaluate", pool_folder / "model_0.safetensors", "--task", TASK, "--objective", "nll", "--json")
     assert ran.code == 0, ran.err

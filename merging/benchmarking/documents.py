@@ -116,9 +116,11 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     reasons = [
         f"{row.label}: {row.why if row.finished else f'{row.status}: {row.why}'}"
         for row in found.rows
-        if row.why and (unfinished or row.finished)
+        if row.why and (unfinished or row.finished) and row.status != "not run"
     ]
-    return [*reasons, *found.notes]
+    waiting = [row.label for row in found.rows if row.status == "not run"]
+    waiting = [f"not run, as the benchmark was interrupted before: {', '.join(waiting)}"] if waiting else []
+    return [*reasons, *waiting, *found.notes]
 
 
 def to_latex(found: Benchmark) -> str:

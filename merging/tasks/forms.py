@@ -146,10 +146,13 @@ class Reader:
         labels: list[Written] = []
         if self.labelled:
             labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
-        return replace(
-            self._images(distinct_names(labels), labels, lambda: paths(files, root), states(files), len(files)),
-            spelled=True,
-        )
+        try:
+            decided = states(files)
+        except TaskError:
+            row = next((number for number, image in enumerate(files, 1) if not image.exists()), 1)
+            raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
+        found = self._images(distinct_names(labels), labels, lambda: paths(files, root), decided, len(files))
+        return replace(found, spelled=True)
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
