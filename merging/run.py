@@ -452,6 +452,10 @@ class _Run:
                 f"BatchNorm statistics of {_layers(rest)} were averaged, not measured again on data: scores may "
                 f"suffer{way}"
             )
+        if made.task is not None:
+            from merging.splits import leaks
+
+            notes += leaks(made.task, made.live.module if made.live is not None else None)
         if made.numerics is not None and made.numerics.remark is not None:
             notes.append(made.numerics.remark)
         if made.task is not None and len(made.task.held_out) < SMALL_SAMPLE:

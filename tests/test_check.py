@@ -181,6 +181,14 @@ def test_leaks_missing_classes_and_pictures(merge: Merge, photos: Path) -> None:
     assert found["shared"] == [{"first": "held-out", "second": "test", "samples": 2, "otherwise": 1}]
 
 
+def test_leaks_are_said_by_run_and_benchmark(merge: Merge, photos: Path) -> None:
+    assert merge("run", "--strategy", "uniform", "--no-baselines", "--output", "out").code == 0
+    assert merge("benchmark", "--strategies", "best", "--output", "compared").code == 0
+    for file in (photos / "out/report.json", photos / "compared/benchmark.json"):
+        notes = json.loads(file.read_text())["notes"]
+        assert "2 samples of test also in held-out, 1 of them with another label: scores there are too high" in notes
+
+
 def test_every_broken_set_is_named(merge: Merge, photos: Path) -> None:
     text = (photos / "merge.toml").read_text()
     (photos / "merge.toml").write_text(text.replace("data.npz:a", "data.npz:x").replace("data.npz:c", "gone.npz:c"))

@@ -195,6 +195,10 @@ def _notes(made: Plan) -> list[str]:
     if any(name.endswith(".running_mean") for name in made.pool.tensors):
         what = "were measured again on training data" if made.recalibrate else "were averaged, not measured again"
         notes.append(f"BatchNorm statistics of averages {what}")
+    if made.task is not None:
+        from merging.splits import leaks
+
+        notes += leaks(made.task, made.live.module if made.live is not None else None)
     if made.numerics is not None and made.numerics.remark is not None:
         notes.append(made.numerics.remark)
     return notes
