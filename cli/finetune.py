@@ -63,11 +63,12 @@ def command(**flags: Any) -> None:
         task = task_of(request, progress)
         if sweep is None:
             sweep = default_sweep(task.train.inputs) if task is not None and task.train is not None else Sweep({})
+            sweep = sweep.with_one(regime.in_common)
         try:
             done = finetune(
                 functools.partial(task_of, request),
                 flags["output"],
-                Sweep({**sweep.space, **fixed.space}, sweep.listed),
+                sweep.overruled_by(fixed),
                 models=flags["models"],
                 task=task,
                 base=request["base"],

@@ -178,6 +178,10 @@ def test_optuna_learns_from_what_was_reached_and_resumes(base: Path, tmp_path: P
     finetune(tiny_task, tmp_path / "cut", space, models=5, base=base, search="optuna")
     resumed = finetune(tiny_task, tmp_path / "cut", space, models=12, base=base, search="optuna")
     assert [t.settings for t in whole] == [t.settings for t in resumed]
+    mixed = Sweep.of({"epochs": {"low": 1, "high": 2}, "batch_size": 30, "models": [{"learning_rate": 0.01}]})
+    made = finetune(tiny_task, tmp_path / "listed", mixed, models=3, base=base, search="optuna")
+    assert made[0].settings["learning_rate"] == 0.01
+    assert made[1].settings["learning_rate"] == HyperParameters().learning_rate
     drawn = finetune(tiny_task, tmp_path / "random", space, models=12, base=base, jobs=1)
     assert [t.settings for t in drawn] != [t.settings for t in whole]
 
@@ -197,6 +201,15 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of(listed.plain()) == listed
     assert Sweep.of(DEFAULT.plain()) == DEFAULT
     assert listed.settings(2, 0) == {"seed": 2, "epochs": 4}
+    fixed = listed.overruled_by(Sweep.of({"epochs": 3}))
+    assert [fixed.settings(index, 0)["epochs"] for index in range(3)] == [3, 3, 3]
+    assert fixed.settings(0, 0)["learning_rate"] == 0.5
+    whole = Sweep.of({"epochs": {"low": 1, "high": 3}, "batch_size": {"low": 8, "high": 256, "log": True}})
+    drawn = [whole.settings(index, 0) for index in range(200)]
+    assert {s["epochs"] for s in drawn} == {1, 2, 3}
+    assert {type(s["batch_size"]) for s in drawn} == {int}
+    assert Sweep.of(whole.plain()) == whole
+    assert DEFAULT.with_one(("epochs",)).values("epochs") == [16]
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
 
 
@@ -248,6 +261,14 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=base, jobs=1)
     with pytest.raises(FolderError, match="another seed"):
         finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=base, jobs=1, seed=1)
+    other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in load_file(base).items()}
+    save_file(other, tmp_path / "moved.safetensors")
+    with pytest.raises(FolderError, match="another base;"):
+        finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=tmp_path / "moved.safetensors", jobs=1)
+    with pytest.raises(FolderError, match="another linear probe"):
+        finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=base, jobs=1, linear_probe=3)
+    with pytest.raises(RequirementError, match="optuna follows from the models before; leave --jobs out"):
+        finetune(tiny_task, tmp_path / "e", SWEEP, models=1, base=base, jobs=2, search="optuna")
     with pytest.raises(FolderError, match="another sweep"):
         finetune(tiny_task, tmp_path / "d", DEFAULT, models=1, base=base, jobs=1)
     (tmp_path / "d/model_00.json").write_text("{")

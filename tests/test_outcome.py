@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
 from merging.outcome import Outcome, compare
+from merging.outcome import mcnemar as exact
 
 bits = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 
@@ -43,19 +45,43 @@ def test_mcnemar_against_the_formula(pairs: list[tuple[bool, bool]]) -> None:
 
 @given(bits)
 def test_the_interval_says_what_the_test_says(pairs: list[tuple[bool, bool]]) -> None:
-    """At its ends the changed samples have a tail of 2.5 %; it holds the difference, and 0 where p ≥ 0.05."""
     found = compare(outcome([p[0] for p in pairs]), outcome([p[1] for p in pairs]))
-    changed, (low, high) = found.gained + found.lost, found.interval
-    assert low <= found.difference + 1e-12
-    assert high >= found.difference - 1e-12
+    low, high = found.interval
+    assert low <= found.difference <= high
     assert (low > 0 or high < 0) == found.distinguishable
-    if not changed:
-        return
-    share_low, share_high = ((bound * len(pairs) / changed + 1) / 2 for bound in (low, high))
-    below, above = binom.cdf(found.gained, changed, share_high), binom.sf(found.gained - 1, changed, share_low)
-    for share, tail in ((share_high, below), (share_low, above)):
-        if 1e-9 < share < 1 - 1e-9:
-            assert tail == pytest.approx(0.025, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "samples"), [(40, 12, 800), (4, 0, 800), (0, 0, 50), (30, 31, 743), (9, 1, 20)]
+)
+def test_the_interval_against_its_definition(gained: int, lost: int, samples: int) -> None:
+    """Tango's: the score test of a difference, with the likeliest shares found by search, gives ±1.96 at the ends."""
+    _, (low, high) = exact(gained, lost, samples)
+    share = binomtest(gained, gained + lost, 0.5).proportion_ci(0.95, "exact") if gained + lost else None
+    own = [(2 * bound - 1) * (gained + lost) / samples for bound in share] if share is not None else [low, high]
+
+    def score(delta: float) -> float:
+        def against(q: float) -> float:
+            parts = ((gained, q + delta), (lost, q), (samples - gained - lost, 1 - 2 * q - delta))
+            return -sum(count * np.log(max(p, 1e-300)) for count, p in parts if count)
+
+        least, most = max(0.0, -delta), (1 - delta) / 2
+        q = minimize_scalar(against, bounds=(least, most), method="bounded", options={"xatol": 1e-12}).x
+        return (gained - lost - samples * delta) / np.sqrt(samples * (2 * q + delta - delta**2))
+
+    assert low == pytest.approx(own[0]) or score(low) == pytest.approx(1.96, abs=0.01)
+    assert high == pytest.approx(own[1]) or score(high) == pytest.approx(-1.96, abs=0.01)
+
+
+def test_the_interval_covers() -> None:
+    """What it is for: in 95 of 100 draws it holds the true difference, also where the number of changes is drawn."""
+    draw = np.random.default_rng(0)
+    for gain, loss, samples in ((0.011, 0.002, 800), (0.008, 0.0005, 800), (0.01, 0.05, 2344)):
+        held = 0
+        for gained, lost, _ in draw.multinomial(samples, [gain, loss, 1 - gain - loss], 400):
+            low, high = exact(int(gained), int(lost), samples)[1]
+            held += low <= gain - loss <= high
+        assert held / 400 > 0.92
 
 
 @given(bits)

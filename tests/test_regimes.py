@@ -453,6 +453,27 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
+def test_masks_are_no_weights() -> None:
+    """A CLIP's attention mask is a buffer with −∞ that no checkpoint holds: neither averaged nor measured."""
+    from merging.tasks.digits import digits
+
+    task = digits()
+    runs = [Run(task.build(task.pool()), task, HyperParameters(epochs=1, seed=seed), numerics=tiny_numerics())
+            for seed in range(2)]  # fmt: skip
+    masks = [b for run in runs for name, b in run.module.named_buffers() if torch.isinf(b).any()]
+    before = [mask.clone() for mask in masks]
+    assert masks, "or there is nothing to test"
+    for name, tensor in runs[1].module.named_parameters():  # models that differ
+        tensor.data.add_(0.1 if "weight" in name else 0.0)
+    regime = Papa(alpha=0.5)
+    apart = spread([run.module for run in runs])
+    for run in runs:
+        run.step()
+    regime._pull(runs)
+    assert 0 < spread([run.module for run in runs]) < apart
+    assert all(torch.equal(*pair) for pair in zip(masks, before, strict=True))
+
+
 PLUGIN = '''
 from dataclasses import dataclass
 from merging.options import option

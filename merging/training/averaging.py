@@ -39,9 +39,13 @@ class Average:
 def mixed(modules: Sequence[nn.Module]) -> list[list[Tensor]]:
     """The tensors that means are taken of: floating-point parameters and buffers, each as a list over the modules.
 
-    Tensors that a module holds under two names come once. Counters (integers) stay each module's own.
+    Tensors that a module holds under two names come once. Counters (integers) stay each module's own, and so do buffers
+    that its checkpoint does not hold, such as an attention mask with its −∞.
     """
-    columns = [[*module.parameters(), *module.buffers()] for module in modules]
+    columns = []
+    for module in modules:
+        stored = module.state_dict().keys()
+        columns.append([*module.parameters(), *(b for name, b in module.named_buffers() if name in stored)])
     return [list(row) for row in zip(*columns, strict=True) if row[0].is_floating_point()]
 
 

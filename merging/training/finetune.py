@@ -50,7 +50,7 @@ def finetune(
         task: what ``make_task`` gives, where it has been made already.
         base: a checkpoint; default: that of the task's own pool. Tensors that it lacks (a head) start at random.
         search: ``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from those
-            before, by held-out accuracy.
+            before, by held-out accuracy (listed runs come first, and tell it nothing).
         linear_probe: epochs in which the head alone is trained first, once for all models (Kumar et al. 2022,
             https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none.
         regime: how the models are trained; default: each on its own.
@@ -80,6 +80,8 @@ def finetune(
         raise RequirementError(
             f"{regime.name} trains all models together, in one process; leave --search and --jobs out"
         )
+    if search == "optuna" and jobs not in (None, 1):
+        raise RequirementError("each proposal of optuna follows from the models before; leave --jobs out")
     if jobs is None and _from_a_file(regime):
         jobs = 1
     elif jobs not in (None, 1) and _from_a_file(regime):
@@ -90,8 +92,12 @@ def finetune(
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     if search == "random":
         regime.check(drawn, start.module, [steps_of(task, one) for one in drawn])
-    digest = start.write(path, linear_probe, seed, progress)
-    facts = {"task": task.name, "base": digest, "seed": seed, "search": search, "sweep": sweep.plain()}
+    probe = start.probe(linear_probe)
+    digest = start.write(path, probe, seed, progress)
+    facts = {
+        "task": task.name, "start": start.digest, "linear_probe": probe, "base": digest, "seed": seed, "search": search,
+        "sweep": sweep.plain(),
+    }  # fmt: skip
     facts["regime"] = {"name": regime.name, **regime.options()}
     folder = PoolFolder(path, facts, start.numerics.to_json(), command)
     folder.claim()
@@ -131,8 +137,10 @@ def _optuna(sweep: Sweep, models: int, seed: int) -> Generator[HyperParameters, 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for index in range(min(len(sweep.listed), models)):
+        yield build(HyperParameters, sweep.settings(index, seed))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    for index in range(models):
+    for index in range(len(sweep.listed), models):
         trial = study.ask()
         reached = yield build(HyperParameters, sweep.suggest(trial, index, seed))
         study.tell(trial, reached)

@@ -74,7 +74,8 @@ class PoolFolder:
 
     Attributes:
         path: the folder.
-        facts: what all its models share: task, base, seed, sweep, regime.
+        facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head), seed, sweep,
+            regime.
         numerics: how they are computed.
         command: that made it.
     """
@@ -100,10 +101,14 @@ class PoolFolder:
             replace(path, {**self.facts, "command": self.command, "versions": versions()})
             return
         try:
-            old = {"regime": {"name": "independent"}} | json.loads(path.read_bytes())
+            unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
+            old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
         except (ValueError, TypeError) as error:
             raise FolderError(f"{path} is damaged ({error}); choose another --output") from None
         changed = [key for key in self.facts if old.get(key) != json.loads(json.dumps(self.facts[key]))]
+        changed = list(
+            dict.fromkeys({"start": "base", "linear_probe": "linear probe"}.get(key, key) for key in changed)
+        )
         if changed:
             raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another --output")
 
@@ -161,5 +166,5 @@ def save(path: Path, module: nn.Module) -> None:
 def replace(path: Path, record: Mapping[str, Any]) -> None:
     """Writes JSON, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(record, indent=1) + "\n")
+    aside.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     os.replace(aside, path)

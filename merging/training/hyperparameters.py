@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,19 +47,31 @@ class HyperParameters(Plugin):
         return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:g}, {self.epochs} epochs, {', '.join(rest)}"
 
 
+WHOLE = frozenset(declared.name for declared in options_of(HyperParameters) if declared.type is int)
+"""Hyper-parameters that are whole numbers."""
+
+
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two bounds; ``log``: evenly in their logarithm."""
+    """Numbers between two bounds, both included; ``log``: evenly in their logarithm; ``whole``: integers."""
 
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
-    def draw(self, generator: np.random.Generator) -> float:
+    def draw(self, generator: np.random.Generator) -> float | int:
         """One of them."""
         if self.log:
-            return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+            found = float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+            return round(found) if self.whole else found
+        if self.whole:
+            return int(generator.integers(int(self.low), int(self.high), endpoint=True))
         return float(generator.uniform(self.low, self.high))
+
+    def plain(self) -> dict[str, float | bool]:
+        """As it is written."""
+        return {"low": self.low, "high": self.high, "log": self.log}
 
 
 Values = Range | tuple[Any, ...]
@@ -107,7 +119,7 @@ class Sweep:
         space: dict[str, Values] = {}
         for key, value in data.items():
             if key != "models":
-                space[key] = _values(value, f"{where}: {key}")
+                space[key] = _values(value, f"{where}: {key}", whole=key in WHOLE)
         made = cls(space, tuple(dict(entry) for entry in listed))
         for key, values in space.items():
             for value in (values.low, values.high) if isinstance(values, Range) else values:
@@ -119,9 +131,20 @@ class Sweep:
     def plain(self) -> dict[str, Any]:
         """JSON-ready values, as :meth:`of` takes them."""
         space = {
-            name: asdict(values) if isinstance(values, Range) else list(values) for name, values in self.space.items()
+            name: values.plain() if isinstance(values, Range) else list(values) for name, values in self.space.items()
         }
         return {**space, "models": [dict(entry) for entry in self.listed]}
+
+    def overruled_by(self, fixed: Sweep) -> Sweep:
+        """The same, but for what another one says, of listed runs as well."""
+        listed = tuple({name: value for name, value in own.items() if name not in fixed.space} for own in self.listed)
+        return Sweep({**self.space, **fixed.space}, listed)
+
+    def with_one(self, names: Sequence[str]) -> Sweep:
+        """The same with one value, the last, of each of these hyper-parameters."""
+        one = {name: values[-1:] if name in names and isinstance(values, tuple) else values
+               for name, values in self.space.items()}  # fmt: skip
+        return Sweep(one, self.listed)
 
     def values(self, name: str) -> list[Any]:
         """Every value that a hyper-parameter, no range, may take in a run."""
@@ -142,7 +165,9 @@ class Sweep:
         """As :meth:`settings`, from an Optuna trial."""
         found: dict[str, Any] = {"seed": seed + index}
         for key, values in self.space.items():
-            if isinstance(values, Range):
+            if isinstance(values, Range) and values.whole:
+                found[key] = trial.suggest_int(key, int(values.low), int(values.high), log=values.log)
+            elif isinstance(values, Range):
                 found[key] = trial.suggest_float(key, values.low, values.high, log=values.log)
             elif len(values) > 1:
                 found[key] = trial.suggest_categorical(key, list(values))
@@ -151,7 +176,7 @@ class Sweep:
         return found
 
 
-def _values(value: Any, where: str) -> Values:
+def _values(value: Any, where: str, *, whole: bool) -> Values:
     if isinstance(value, Mapping):
         extra = set(value) - {"low", "high", "log"}
         if extra or not {"low", "high"} <= set(value):
@@ -160,7 +185,7 @@ def _values(value: Any, where: str) -> Values:
         if low > high or (log and low <= 0):
             why = "low must not be above high" if low > high else "a logarithm needs low > 0"
             raise OptionError(f"{where}: low is {low:g}, high {high:g}; {why}")
-        return Range(low, high, log)
+        return Range(low, high, log, whole)
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise OptionError(f"{where} is an empty list; give at least one value")

@@ -31,6 +31,7 @@ class Start:
         numerics: how it is trained.
         lost: tensors that the base lacked, and that are as the architecture draws them.
         extras: files that belong to the base and to each of its children, such as configuration and tokenizer.
+        digest: content hash of the base, as it was given.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Start:
     numerics: Numerics
     lost: frozenset[str]
     extras: tuple[Path, ...]
+    digest: str
 
     @classmethod
     def of(cls, task: Task, base: Path | str | None, device: str) -> Start:
@@ -68,14 +70,18 @@ class Start:
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
-        return cls(module, task, numerics, frozenset(lost), extras)
+        return cls(module, task, numerics, frozenset(lost), extras, checkpoint.hash)
 
-    def write(self, folder: Path, probe: int | None, seed: int, progress: Progress) -> str:
+    def probe(self, epochs: int | None) -> int:
+        """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
+        return epochs if epochs is not None else 10 if self.lost else 0
+
+    def write(self, folder: Path, probe: int, seed: int, progress: Progress) -> str:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
 
         Args:
             folder: of the pool.
-            probe: epochs in which the head alone is trained; None: 10 where the base lacked one.
+            probe: epochs in which the head alone is trained first.
             seed: of that.
             progress: told what happens.
 
@@ -86,9 +92,8 @@ class Start:
         if kept.exists():
             self.module.load_state_dict(load_file(kept))
         else:
-            epochs = probe if probe is not None else 10 if self.lost else 0
-            if epochs:
-                self._probe(epochs, seed, progress)
+            if probe:
+                self._probe(probe, seed, progress)
             folder.mkdir(parents=True, exist_ok=True)
             for file in self.extras:
                 shutil.copy(file, folder / file.name)

@@ -41,6 +41,7 @@ class Papa(Regime):
         "start the members share a basin. α is that for pretrained networks; from scratch the paper takes 0.99."
     )
     together: ClassVar[bool] = True
+    in_common: ClassVar[tuple[str, ...]] = ("epochs", "batch_size")
 
     variant: str = option("gradual", "which of the three", choices=("gradual", "all", "two"))
     alpha: float = option(0.9995, "how much of itself a member keeps at the peak learning rate", low=0.0, high=1.0)
@@ -52,7 +53,7 @@ class Papa(Regime):
         del module, steps
         if len(settings) < 2:
             raise OptionError("papa trains a population; ask for --models 2 or more")
-        for name in ("epochs", "batch_size"):
+        for name in self.in_common:
             values = {getattr(one, name) for one in settings}
             if len(values) > 1:
                 raise OptionError(
