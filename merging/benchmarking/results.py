@@ -277,7 +277,9 @@ def _row(
     if task.shifts and all(name in counted for name in task.shifts):
         intervals[SHIFTED] = mean_interval([means[n] for n in task.shifts], [counted[n] for n in task.shifts])
     fails = [run for run in group if run.status != "finished"]
-    remarks = [*plain.why.splitlines(), *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
+    same = len({run.digest for run in good}) == 1
+    idle = ["each seed gave the same merge"] if len(good) > 1 and same else []
+    remarks = [*plain.why.splitlines(), *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
     return replace(
         plain, status="finished", why="; ".join(dict.fromkeys(remarks)), held_out=means[HELD_OUT],
         tests={name: means[name] for name in task.tests}, shifted=means.get(SHIFTED), intervals=intervals,
