@@ -132,18 +132,33 @@ def test_a_pool_is_made_completed_and_merged(base: Path, tmp_path: Path) -> None
     assert torch.equal(load_file(folder / "base.safetensors")["fc1.weight"], load_file(base)["fc1.weight"])
 
 
+class Heard(Silent):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.total = self.done = 0
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        self.total, self.done = total or 0, 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+
+    def status(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def test_accuracy_is_told_as_it_goes(base: Path, tmp_path: Path) -> None:
-    class Heard(Silent):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def status(self, text: str) -> None:
-            self.lines.append(text)
-
     heard = Heard()
     (made,) = finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, jobs=1, progress=heard)
     assert len(heard.lines) == made.settings["epochs"]
     assert heard.lines[-1] == f"epoch {made.settings['epochs']}: {100 * made.held_out:.2f} % held-out"
+    heard = Heard()
+    both = finetune(tiny_task, tmp_path / "two", SWEEP, models=2, base=base, jobs=2, progress=heard)
+    assert heard.done == heard.total > 0, "every step of both processes is told"
+    last = [f"epoch {t.settings['epochs']}: {100 * t.held_out:.2f} % held-out" for t in both]
+    assert set(heard.lines) >= {f"{t.name}, {line}" for t, line in zip(both, last, strict=True)}
 
 
 def test_two_at_once_are_the_same_models(base: Path, tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def finetune(
     if jobs is None:
         jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
     if jobs > 1:
-        return side_by_side(folder, make_task, regime, start.numerics, drawn, jobs, progress, should_stop)
+        steps = [steps_of(task, one) for one in drawn]
+        return side_by_side(folder, make_task, regime, start.numerics, drawn, steps, jobs, progress, should_stop)
     return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 
 

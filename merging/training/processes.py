@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import queue
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,9 +27,21 @@ from merging.training.turn import Turn
 
 def side_by_side(
     folder: PoolFolder, make_task: Callable[[], Task], regime: Regime, numerics: Numerics,
-    asked: Sequence[HyperParameters], jobs: int, progress: Progress, should_stop: Callable[[], bool],
+    asked: Sequence[HyperParameters], steps: Sequence[int], jobs: int, progress: Progress,
+    should_stop: Callable[[], bool],
 ) -> list[Trained]:  # fmt: skip
     """Trains models in processes of their own; what is written already needs none.
+
+    Args:
+        folder: the pool's.
+        make_task: gives the task, in each process.
+        regime: how they are trained.
+        numerics: how they are computed.
+        asked: hyper-parameters, a model each.
+        steps: that each of them takes.
+        jobs: processes at the most.
+        progress: told of every step and epoch.
+        should_stop: asked twice a second.
 
     Raises:
         Stopped: ``should_stop`` said so; finished models are kept.
@@ -38,20 +52,23 @@ def side_by_side(
     if not waiting:
         progress.say(f"{len(asked)} models, there already")
         return [trained for trained in found.values() if trained is not None]
-    progress.stage(f"fine-tuning, {min(jobs, len(waiting))} at once", len(asked))
-    progress.advance(len(asked) - len(waiting))
+    for trained in found.values():
+        if trained is not None:
+            progress.say(str(trained))
+    progress.stage(f"fine-tuning, {min(jobs, len(waiting))} at once", sum(steps[k] for k in waiting))
     context = multiprocessing.get_context("spawn")
-    given = (folder, make_task, regime, numerics)
+    news: multiprocessing.Queue[int | str] = context.Queue()
+    given = (folder, make_task, regime, numerics, news)
     with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, given) as pool:
         running: dict[Future[Trained], int] = {pool.submit(_run, k, asked[k]): k for k in waiting}
         try:
             while running:
                 ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                _pass_on(news, progress)
                 for future in ended:
                     trained = future.result()
                     found[running.pop(future)] = trained
                     progress.say(str(trained))
-                    progress.advance()
                 if should_stop():
                     raise Stopped("interrupted")
         except BrokenProcessPool:
@@ -64,25 +81,70 @@ def side_by_side(
                 process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+    _pass_on(news, progress)  # what was on its way when the last model was done
     return [trained for _, trained in sorted(found.items()) if trained is not None]
 
 
-_mine: tuple[Turn, nn.Module] | None = None
+class _Reports(Silent):
+    """In a process: sends steps, a few times a second, and epochs to the first one."""
+
+    def __init__(self, news: multiprocessing.Queue[int | str]) -> None:
+        self._news, self._steps, self._sent = news, 0, time.monotonic()
+        self.name = ""
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps are done."""
+        self._steps += steps
+        if time.monotonic() - self._sent > 0.25:
+            self.flush()
+
+    def status(self, text: str) -> None:
+        """An epoch is done."""
+        self._news.put(f"{self.name}, {text}")
+
+    def flush(self) -> None:
+        """Sends the steps that were not sent yet."""
+        self._news.put(self._steps)
+        self._steps, self._sent = 0, time.monotonic()
 
 
-def _begin(folder: PoolFolder, make_task: Callable[[], Task], regime: Regime, numerics: Numerics) -> None:
+def _pass_on(news: multiprocessing.Queue[int | str], progress: Progress) -> None:
+    """What the processes have sent so far."""
+    while True:
+        try:
+            told = news.get_nowait()
+        except queue.Empty:
+            return
+        if isinstance(told, int):
+            progress.advance(told)
+        else:
+            progress.status(told)
+
+
+_mine: tuple[Turn, _Reports, nn.Module] | None = None
+
+
+def _begin(
+    folder: PoolFolder, make_task: Callable[[], Task], regime: Regime, numerics: Numerics,
+    news: multiprocessing.Queue[int | str],
+) -> None:  # fmt: skip
     """A process makes the task once."""
     import signal
 
     global _mine
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     task = make_task()
-    turn = Turn(folder, task, regime, numerics, Silent(), lambda: False)
-    _mine = turn, module_for(task, ModelPool([Checkpoint(folder.base)]))
+    reports = _Reports(news)
+    turn = Turn(folder, task, regime, numerics, reports, lambda: False)
+    _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
 
 
 def _run(index: int, settings: HyperParameters) -> Trained:
     if _mine is None:
         raise RuntimeError("the process was not begun")
-    turn, module = _mine
-    return turn.one(index, settings, module)
+    turn, reports, module = _mine
+    reports.name = f"model_{index:02d}"
+    try:
+        return turn.one(index, settings, module)
+    finally:
+        reports.flush()
