@@ -24,9 +24,10 @@ class Papa(Regime):
     """Each model has its own data order and augmentation; their weights are drawn to the population's mean.
 
     ``gradual`` pulls every model a little every few steps, less as the learning rate falls. ``all`` replaces every
-    model by the mean every few epochs, ``two`` (the paper's PAPA-2) by the mean of a random pair; both measure BatchNorm statistics again
-    and leave the models alone after the last epoch. Float buffers are averaged with the weights, counters and the
-    optimizers' moments are not. The models take turns, so that each draws what it would have drawn alone.
+    model by the mean every few epochs, ``two`` (the paper's PAPA-2) by the mean of a random pair; both measure
+    BatchNorm statistics again and leave the models alone after the last epoch. Float buffers are averaged with the
+    weights, counters and the optimizers' moments are not. The models take turns, so that each draws what it would have
+    drawn alone.
     """
 
     summary: ClassVar[str] = "a population whose members are pulled to their mean while they are trained"
