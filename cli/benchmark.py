@@ -48,6 +48,12 @@ SHARED = ("optimizer", "objective")
 @click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
 @shared("freeze", "device", "precision", "tune", "compile", "recalibrate")
 @click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="NAME",
+    help="Test the others against this method, too; repeatable.  [default: best, greedy]",
+)
 @shared("plugin")
 @click.option("--output", metavar="DIR", help="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
@@ -117,6 +123,7 @@ def _run(
             cache_memory=request.get("cache_memory"),
             exact_savings=request.get("exact_savings") is not False,
             singles=not flags["no_singles"],
+            against=_listed(flags["against"]),
             output=folder,
             overwrite=flags["overwrite"],
             progress=progress,

@@ -228,6 +228,18 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert again.code == 0
     assert Path("out/evaluations.jsonl").read_bytes() == memory, "nothing was scored again"
     assert timeless(json.loads(Path("out/benchmark.json").read_text())) == timeless(first)
+    mixed = merge(*command, "--against", "manifoldmix")
+    rows = json.loads(Path("out/benchmark.json").read_text())["rows"]
+    assert [list(row["against"]) for row in rows] == [
+        [name for name in ("best", "greedy", "manifoldmix") if name != row["strategy"]] for row in rows
+    ]
+    there, back = (next(row["against"][other]["test"] for row in rows if row["strategy"] == one)
+                   for one, other in (("manifoldmix", "greedy"), ("greedy", "manifoldmix")))  # fmt: skip
+    assert (there["p_value"], there["difference"]) == (back["p_value"], -back["difference"])
+    assert "Against manifoldmix" in mixed.out
+    assert Path("out/evaluations.jsonl").read_bytes() == memory, "nothing was scored again"
+    wrong = merge(*command, "--against", "manifold-mix")
+    assert (wrong.code, "did you mean 'manifoldmix'" in wrong.err) == (2, True)
     more = merge(*command, "--partitioner", "whole")
     assert more.code == 0
     labels = [row["label"] for row in json.loads(Path("out/benchmark.json").read_text())["rows"]]

@@ -26,7 +26,7 @@ FORMAT = "merging-benchmark/1"
 SHIFTED = "average of shifts"
 """The column of the mean over the shifted sets; a test set may well be called "shifted" itself."""
 REFERENCES = ("best", "greedy")
-"""Strategies that every method is compared with, where they are among the methods."""
+"""Methods that every other one is compared with, where they are there; a user may name more."""
 Interval = tuple[float, float]
 
 
@@ -146,7 +146,8 @@ class Benchmark:
     @property
     def references(self) -> tuple[str, ...]:
         """What the methods are compared with."""
-        return tuple(name for name in REFERENCES if any(name in row.against for row in self.rows))
+        found = dict.fromkeys(name for row in self.rows for name in row.against)
+        return tuple(sorted(found, key=lambda name: (*REFERENCES, name).index(name)))
 
     def percent(self, column: str) -> bool:
         """Whether a column holds accuracies: of the objective, or counted where it tells samples apart."""
@@ -203,6 +204,7 @@ def gather(
     wall_seconds: float,
     notes: Sequence[str],
     command: str,
+    references: Sequence[str] = REFERENCES,
 ) -> Benchmark:
     """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs."""
     grouped: dict[tuple[str, str], list[MethodRun]] = {}
@@ -223,7 +225,7 @@ def gather(
         luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
         notes = [*notes, luck]
     return Benchmark(
-        task.name, objective, _compared(rows, task, objective), singles,
+        task.name, objective, _compared(rows, task, objective, references), singles,
         {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}}, task.shifts,
         pool.names, seeds, status, evaluations, wall_seconds, tuple(notes), command, header,
     )  # fmt: skip
@@ -299,22 +301,23 @@ def _mean(runs: Sequence[MethodRun], name: str) -> float:
 
 
 def _compared(
-    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]], task: Task, objective: str
+    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]], task: Task, objective: str, references: Sequence[str]
 ) -> tuple[BenchmarkRow, ...]:
     """The rows with their paired tests; Holm's correction goes over the methods of one column and reference."""
     own = {HELD_OUT: (HELD_OUT,)} if objective == "accuracy" else {}
     columns = own | {name: (name,) for name in task.tests} | ({SHIFTED: task.shifts} if task.shifts else {})
     against: list[dict[str, dict[str, Comparison]]] = [{} for _ in rows]
     hits = [{name: _correctness(group, name) for name in (HELD_OUT, *task.tests)} for _, group in rows]
-    for reference in REFERENCES:
-        which = [i for i, (row, _) in enumerate(rows) if row.strategy == reference and row.finished]
+    for reference in references:
+        names = [(row.strategy, row.label.partition(" (")[0]) for row, _ in rows]
+        which = [i for i, (row, _) in enumerate(rows) if reference in names[i] and row.finished]
         home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
         if home is None:
             continue
-        for column, names in columns.items():
+        for column, parts in columns.items():
             tested: dict[int, Comparison] = {}
             for i, (row, _) in enumerate(rows):
-                before, after = [hits[home][name] for name in names], [hits[i][name] for name in names]
+                before, after = [hits[home][name] for name in parts], [hits[i][name] for name in parts]
                 if i != home and row.finished and not any(part is None for part in (*before, *after)):
                     tested[i] = paired([p for p in before if p is not None], [p for p in after if p is not None])
             corrected = holm([found.p_value for found in tested.values()])

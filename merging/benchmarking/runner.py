@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from merging.benchmarking.folder import Folder
 from merging.benchmarking.memory import Memory
-from merging.benchmarking.results import Benchmark, Single, gather
+from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
-from merging.errors import OptionError, Stopped
+from merging.errors import OptionError, Stopped, unknown
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.options import Plugin
 from merging.partitioners.whole import Whole
@@ -50,6 +50,7 @@ def benchmark(
     cache_memory: int | None = None,
     exact_savings: bool = True,
     singles: bool = True,
+    against: Sequence[str] = (),
     output: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -81,6 +82,8 @@ def benchmark(
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none).
         exact_savings: False makes every evaluation of a method a whole pass.
         singles: score every single model on the test sets too, for the scatter.
+        against: names of methods that the others are tested against, besides ``best`` and ``greedy``; of several
+            partitions the first.
         output: folder; what lies there from an interrupted (or smaller) benchmark is gone on with.
         overwrite: begin anew instead.
         progress: told what happens.
@@ -99,6 +102,9 @@ def benchmark(
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
     if max_evaluations is not None and max_evaluations < 1:
         raise OptionError(f"--max-evaluations {max_evaluations}: at least 1 is needed")
+    for name in against:
+        if name not in named:
+            raise unknown("method to compare with:", name, named)
     folder = Folder(Path(output)) if output is not None else None
     if folder is not None:
         folder.check(overwrite=overwrite)
@@ -132,6 +138,7 @@ def benchmark(
             runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
             header=header, objective=first.objective.name, status=status, evaluations=memory.evaluations,
             wall_seconds=time.time() - began, notes=_notes(first), command=command,
+            references=tuple(dict.fromkeys((*REFERENCES, *against))),
         )  # fmt: skip
     if folder is not None:
         folder.write(found)
