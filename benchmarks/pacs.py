@@ -50,6 +50,7 @@ def run(output: Path, seed: int, methods: str, jobs: int | None) -> Path:
     _merge(*train, "--seed", str(seed), "--output", str(pool), *(["--jobs", str(jobs)] if jobs else []))
     compare = ["benchmark", "--task", str(task), "--models", f"{pool}/model_*.safetensors", "--strategies", methods]
     compare += ["--base", str(pool / "base.safetensors"), "--partitioner", "block", "--budget", "60"]
+    compare += ["--against", "manifoldmix"]
     for option in OPTIONS:
         compare += ["-o", option]
     _merge(*compare, "--output", str(output / f"bench_{seed}"))
@@ -63,7 +64,7 @@ def _merge(*words: str) -> None:
 
 
 def summary(folders: list[Path]) -> str:
-    """Markdown: means over pools, then differences from the best single model and from greedy, pool by pool."""
+    """Markdown: means over pools, then differences from each reference, pool by pool."""
     found = [json.loads((folder / "benchmark.json").read_text()) for folder in folders]
     by_label = [{row["label"]: row for row in data["rows"] if row["status"] == "finished"} for data in found]
     labels = [row["label"] for row in found[0]["rows"] if all(row["label"] in rows for rows in by_label)]
@@ -78,7 +79,8 @@ def summary(folders: list[Path]) -> str:
         work = [statistics.mean(row[key] for row in rows) for key in ("evaluations", "forward_equivalents")]
         cells += [f"{value:.0f}" for value in (*costs, *work)]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    for reference in ("best", "greedy"):
+    tested = {name for rows in by_label for row in rows.values() for name in row["against"]}
+    for reference in (name for name in ("best", "greedy", "manifoldmix") if name in tested):
         lines += [
             "",
             f"Difference from `{reference}` in points, pool by pool; bold: significant (Holm, in its pool):",
