@@ -204,7 +204,8 @@ def _tango(gained: int, lost: int, samples: int) -> float:
     def z(delta: float) -> float:
         # maximum likelihood of the probability of a loss, given the difference
         b = (2 * samples - gained + lost) * delta - gained - lost
-        lose = (math.sqrt(b * b + 8 * samples * lost * delta * (1 - delta)) - b) / (4 * samples)
+        root = b * b + 8 * samples * lost * delta * (1 - delta)  # (2·samples − 2·lost)² at δ = −1: never below 0
+        lose = (math.sqrt(max(root, 0.0)) - b) / (4 * samples)
         variance = samples * (2 * lose + delta * (1 - delta))
         return (gained - lost - samples * delta) / math.sqrt(max(variance, 1e-300)) - 1.959963984540054
 

@@ -73,6 +73,17 @@ def test_the_interval_against_its_definition(gained: int, lost: int, samples: in
     assert high == pytest.approx(own[1]) or score(high) == pytest.approx(-1.96, abs=0.01)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3, 10, 33, 750, 50000])
+def test_the_interval_at_the_ends_of_what_can_happen(samples: int) -> None:
+    """None, one, all of them changed, in either direction."""
+    counts = sorted({0, 1, samples // 3, samples // 2, samples})
+    for gained in counts:
+        for lost in (count for count in counts if gained + count <= samples):
+            p, (low, high) = exact(gained, lost, samples)
+            assert -1 <= low <= (gained - lost) / samples <= high <= 1
+            assert (low > 0 or high < 0) == (p < 0.05)
+
+
 def test_the_interval_covers() -> None:
     """What it is for: in 95 of 100 draws it holds the true difference, also where the number of changes is drawn."""
     draw = np.random.default_rng(0)
