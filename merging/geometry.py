@@ -17,8 +17,6 @@ from merging.pool import ModelPool
 
 _CHUNK = 1 << 20
 """Elements of each model that are compared at a time: bounds memory to models × 8 MiB."""
-_LOOKED_AT = 1 << 22
-"""Elements of each model that tell whether it belongs to the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +81,11 @@ def kinship(pool: ModelPool) -> NDArray[np.float64]:
     """Cosines between the weights themselves, of the models and, last, the base where there is one.
 
     Fine-tuned from one model, they are near 1; from independent initialisations near 0 (Neyshabur et al. 2020,
-    https://arxiv.org/abs/2008.11687). The largest matrices and filters are looked at, 4 million elements a model.
+    https://arxiv.org/abs/2008.11687). The largest matrices and filters are looked at, a million elements a model.
     """
     members = [*pool.checkpoints, *([pool.base] if pool.base is not None else [])]
     shapes = {name: shape for name, (shape, _) in pool.tensors.items() if name in pool.mixable and len(shape) > 1}
-    gram, left = np.zeros((len(members), len(members))), _LOOKED_AT
+    gram, left = np.zeros((len(members), len(members))), _CHUNK
     for name in sorted(shapes, key=lambda name: (-math.prod(shapes[name]), name)):
         rows = torch.stack([member.read(name).reshape(-1)[:left].double() for member in members])
         gram += (rows @ rows.T).numpy()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from blake3 import blake3
-from torch import Tensor
 
 from merging.errors import Stopped
 from merging.interfaces import Progress
@@ -110,7 +109,8 @@ def leaks(task: Task, module: object = None) -> list[str]:
         module: the model; of texts it knows the padding.
     """
     padding = getattr(module, "padding", None)
-    return [str(pair) for pair in _shared({name: digests(split, padding) for name, split in sets_of(task).items()})]
+    sets = {name: split for name, split in sets_of(task).items() if name != UNLABELLED}
+    return [str(pair) for pair in _shared({name: digests(split, padding) for name, split in sets.items()})]
 
 
 def sets_of(task: Task) -> dict[str, Split]:
@@ -155,16 +155,11 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
     for row, label in zip(split.inputs.cpu(), split.labels.tolist(), strict=True):
-        text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
-        content = _without(row, padding) if text else row
+        is_text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
+        content = row[..., (row if row.ndim == 1 else row[0]) != padding] if is_text else row  # of segments, too
         digest = blake3(content.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
         found.setdefault(digest, outputs[label] if outputs is not None and label >= 0 else label)
     return found
-
-
-def _without(ids: Tensor, padding: int | None) -> Tensor:
-    """A text without padding; of ids and segments, both."""
-    return ids[..., (ids if ids.ndim == 1 else ids[0]) != padding]
 
 
 def _shared(contents: Mapping[str, Mapping[bytes, int]]) -> list[Shared]:

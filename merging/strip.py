@@ -72,6 +72,7 @@ def strips(
 
     Raises:
         TaskError: an unknown suffix, or nothing that could be shown.
+        FolderError: the folder is not there.
     """
     check_place(path)
     shown = {name: split for name, split in sets.items() if decode is not None or pixels(split, 0) is not None}

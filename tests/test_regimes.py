@@ -477,6 +477,16 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
+def test_papa_needs_no_sweep(merge: Merge) -> None:
+    """The default sweep draws epochs; a population has them in common."""
+    ran = merge("finetune", "--task", "digits", "--models", "2", "--regime", "papa", "-o", "regime.variant=two",
+                "--output", "pool", "--set", "batch_size=197")  # fmt: skip
+    assert ran.code == 0, ran.err
+    settings = [json.loads(Path(f"pool/model_0{k}.json").read_text())["settings"] for k in range(2)]
+    assert settings[0]["epochs"] == settings[1]["epochs"] == 16
+    assert settings[0]["learning_rate"] != settings[1]["learning_rate"]
+
+
 def test_masks_are_no_weights() -> None:
     """A CLIP's attention mask is a buffer with −∞ that no checkpoint holds: neither averaged nor measured."""
     from merging.tasks.digits import digits

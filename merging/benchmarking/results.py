@@ -308,9 +308,9 @@ def _compared(
     columns = own | {name: (name,) for name in task.tests} | ({SHIFTED: task.shifts} if task.shifts else {})
     against: list[dict[str, dict[str, Comparison]]] = [{} for _ in rows]
     hits = [{name: _correctness(group, name) for name in (HELD_OUT, *task.tests)} for _, group in rows]
+    named = [{row.strategy, *(run.entry["method"] for run in group)} for row, group in rows]
     for reference in references:
-        names = [(row.strategy, row.label.partition(" (")[0]) for row, _ in rows]
-        which = [i for i, (row, _) in enumerate(rows) if reference in names[i] and row.finished]
+        which = [i for i, (row, _) in enumerate(rows) if reference in named[i] and row.finished]
         home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
         if home is None:
             continue

@@ -71,14 +71,12 @@ def spelled(
     listed = choice.classes is not None and not isinstance(choice.classes, str)
     if model is None or listed or not all(map(is_number, model)):
         return {label: int(label) for label in written}
-    known = set(model) | set(choice.map)
+    known, listing = set(model) | set(choice.map), ", ".join(f'"{name}"' for name in model[:2])
     for label in written:
         if str(label) not in known:
             raise TaskError(
                 f"{where}: label {label} is none of the classes, whose names are numbers ({model[0]} to {model[-1]}); "
-                f"where labels count from 0 instead, say so in its table: classes = {list(model[:2])} …".replace(
-                    "'", '"'
-                )
+                f"where labels count from 0 instead, list the names in its table: classes = [{listing}, …]"
             )
     return {label: str(label) for label in written}
 

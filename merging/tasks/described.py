@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.models.catalogue import model_source
@@ -109,13 +107,9 @@ def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split]) -> bool:
     for name, (dtype, dimensions) in kinds.items():
         own, others = kinds[HELD_OUT]
         if (dtype, dimensions) != (own, others):
-            if dtype == own == torch.int64:
-                raise TaskError(
-                    f"{name} and the held-out data are not both pairs of texts; give both two columns, or one"
-                )
             raise TaskError(
                 f"{name} holds {dtype} with {dimensions} dimensions, the held-out data {own} with {others}; all sets "
-                "of a task are of one kind"
+                "of a task are of one kind (texts: all of them single, or all pairs)"
             )
     images = is_images(splits[HELD_OUT].inputs)
     for key in ("mean", "std", "size"):

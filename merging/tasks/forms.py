@@ -151,8 +151,7 @@ class Reader:
         except TaskError:
             row = next((number for number, image in enumerate(files, 1) if not image.exists()), 1)
             raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
-        found = self._images(distinct_names(labels), labels, lambda: paths(files, root), decided, len(files))
-        return replace(found, spelled=True)
+        return self._images(None, labels, lambda: paths(files, root), decided, len(files), spelled=True)
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
@@ -161,7 +160,7 @@ class Reader:
         self.progress.stage(f"listing {self.path}")
         labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
         decided = [content_of(file) for file in files]
-        return self._images(distinct_names(labels), labels, lambda: tars.pictures(files), decided, len(names))
+        return self._images(None, labels, lambda: tars.pictures(files), decided, len(names))
 
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
@@ -170,9 +169,7 @@ class Reader:
         data = saved.Saved(
             str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
         )
-        names = data.names or distinct_names(data.labels)
-        found = self._images(names, data.labels, data.pictures, data.decided, len(data))
-        return replace(found, spelled=data.names is None)
+        return self._images(data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None)
 
     def texts(self) -> Opened:
         """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
@@ -195,13 +192,11 @@ class Reader:
         def decode(found: Labelling | None) -> Split:
             if found is None:
                 return Split.of(tokenized(self.path, columns, source, self.progress), _unlabelled(len(columns[0])))
-            keep = [label in found.labels for label in labels]
-            kept = torch.tensor([found.labels[label] for label in labels if label in found.labels])
+            keep, kept = _kept(labels, found)
             chosen = [list(itertools.compress(column, keep)) for column in columns]
-            return Split.of(tokenized(self.path, chosen, source, self.progress), kept, found.groups)
+            return Split.of(tokenized(self.path, chosen, source, self.progress), torch.tensor(kept), found.groups)
 
-        found = self._opened(declared or distinct_names(labels), tuple(sorted(set(labels), key=str)), decode)
-        return replace(found, spelled=declared is None)
+        return self._listed(declared, labels, decode, spelled=declared is None)
 
     def made(self) -> Opened:
         """What a user's function returns."""
@@ -253,6 +248,8 @@ class Reader:
         pictures: Callable[[], Iterable[Picture]],
         decided: Any,
         count: int,
+        *,
+        spelled: bool = False,
     ) -> Opened:
         """A set whose images are decoded one by one."""
 
@@ -260,8 +257,8 @@ class Reader:
             if found is None:
                 none = np.full(count, UNLABELLED, dtype=np.int64)
                 return load_pictures(self.path, pictures, none, decided, self.how, self.progress)
-            keep = [label in found.labels for label in labels]
-            kept = np.array([found.labels[label] for label in labels if label in found.labels], dtype=np.int64)
+            keep, numbers = _kept(labels, found)
+            kept = np.array(numbers, dtype=np.int64)
             if all(keep):
                 split = load_pictures(self.path, pictures, kept, decided, self.how, self.progress)
             else:
@@ -271,7 +268,15 @@ class Reader:
                 )
             return split.with_classes(found.groups)
 
-        return self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+        return self._listed(names, labels, decode, spelled=spelled)
+
+    def _listed(
+        self, declared: tuple[str, ...] | None, labels: list[Written], decode: Callable[[Labelling | None], Split], *,
+        spelled: bool,
+    ) -> Opened:  # fmt: skip
+        """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
+        names = declared or distinct_names(labels)
+        return replace(self._opened(names, tuple(sorted(set(labels), key=str)), decode), spelled=spelled)
 
     def _relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""
@@ -287,6 +292,11 @@ def _some(split: Split, found: Labelling) -> Split:
     keep = torch.tensor([label in found.labels for label in split.labels.tolist()])
     labels = torch.tensor([found.labels[label] for label in split.labels.tolist() if label in found.labels])
     return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups)
+
+
+def _kept(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
+    """Which samples are wanted, and the labels of those."""
+    return [label in found.labels for label in labels], [found.labels[x] for x in labels if x in found.labels]
 
 
 def _unlabelled(count: int) -> Tensor:

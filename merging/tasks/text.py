@@ -33,10 +33,11 @@ def text_columns(where: str, wanted: Any) -> tuple[str, ...]:
     Raises:
         TaskError: three, or something else than names.
     """
-    names = (wanted,) if isinstance(wanted, str) else tuple(wanted or ())
-    if len(names) > 2 or len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+    names = [wanted] if isinstance(wanted, str) else wanted or []
+    plain = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not plain or len(names) > 2 or len(set(names)) < len(names):
         raise TaskError(f"{where}: text is {wanted!r}; name one column, or two for pairs of texts")
-    return names
+    return tuple(names)
 
 
 def tokenized(where: str, columns: Sequence[Sequence[str]], source: TextSource, progress: Progress) -> Tensor:

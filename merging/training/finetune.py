@@ -90,8 +90,9 @@ def finetune(
     task = task or make_task()
     start = Start.of(task, base, device)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
+    steps = [steps_of(task, one) for one in drawn]
     if search == "random":
-        regime.check(drawn, start.module, [steps_of(task, one) for one in drawn])
+        regime.check(drawn, start.module, steps)
     probe = start.probe(linear_probe)
     digest = start.write(path, probe, seed, progress)
     facts = {
@@ -109,7 +110,6 @@ def finetune(
     if jobs is None:
         jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
     if jobs > 1:
-        steps = [steps_of(task, one) for one in drawn]
         return side_by_side(folder, make_task, regime, start.numerics, drawn, steps, jobs, progress, should_stop)
     return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 

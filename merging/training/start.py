@@ -70,7 +70,7 @@ class Start:
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
-        return cls(module, task, numerics, frozenset(lost), extras, checkpoint.hash)
+        return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded))
 
     def probe(self, epochs: int | None) -> int:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
