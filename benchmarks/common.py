@@ -25,10 +25,10 @@ from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.plan import plan
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.strategies.uniform import Uniform
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz
+from merging.values.recipe import Recipe
 
 Call = Callable[[], object]
 

@@ -19,7 +19,7 @@ from benchmarks.search import digits, pacs
 from merging.evaluator import Evaluator
 from merging.journal import Journal
 from merging.plan import plan
-from merging.recipe import Recipe
+from merging.values.recipe import Recipe
 
 
 def measure(name: str, made: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from merging.benchmarking.documents import remarks, title
 from merging.benchmarking.results import SHIFTED
-from merging.benchmarking.statistics import Comparison
 from merging.benchmarking.tables import (
     COST_LEGEND,
     COSTS,
@@ -29,6 +28,7 @@ from merging.benchmarking.tables import (
 )
 from merging.cli.scatter import LETTERS, SINGLE, scatter
 from merging.task import HELD_OUT
+from merging.values.statistics import Comparison
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark

@@ -14,7 +14,8 @@ from merging.cli.run import requested, stop_on_signal
 from merging.errors import RequirementError
 
 if TYPE_CHECKING:
-    from merging.outcome import Outcome, Paired
+    from merging.values.outcome import Outcome
+    from merging.values.statistics import Paired
 
 
 @click.command("evaluate")
@@ -46,8 +47,8 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         task = task_of(request, progress)
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
-        from merging.outcome import compare
         from merging.scoring import evaluate
+        from merging.values.statistics import compare
 
         found = {}
         for name in dict.fromkeys([model, *([other] if other else [])]):

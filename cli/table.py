@@ -10,8 +10,8 @@ from rich.table import Table
 
 from merging.cli.terminal import percent
 from merging.output import MEMBERS, MODELS, RECIPE
-from merging.report import Report, Row, models_of
 from merging.shards import INDEX
+from merging.values.report import Report, Row, models_of
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:

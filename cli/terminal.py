@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from merging.outcome import Outcome
+from merging.values.outcome import Outcome
 
 
 class TerminalProgress:

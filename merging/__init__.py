@@ -45,11 +45,6 @@ if TYPE_CHECKING:
     from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
     from merging.optimizers.scipy_cobyqa import ScipyCobyqa as ScipyCobyqa
     from merging.options import option as option
-    from merging.outcome import Outcome as Outcome
-    from merging.outcome import Solution as Solution
-    from merging.outcome import compare as compare
-    from merging.partition import Component as Component
-    from merging.partition import Partition as Partition
     from merging.partitioners.block import Block as Block
     from merging.partitioners.clip import ClipC8 as ClipC8
     from merging.partitioners.clip import ClipC15 as ClipC15
@@ -59,10 +54,6 @@ if TYPE_CHECKING:
     from merging.partitioners.whole import Whole as Whole
     from merging.pool import ModelPool as ModelPool
     from merging.progress import Silent as Silent
-    from merging.recipe import Ensemble as Ensemble
-    from merging.recipe import Recipe as Recipe
-    from merging.recipe import Weights as Weights
-    from merging.report import Report as Report
     from merging.run import Result as Result
     from merging.run import merge as merge
     from merging.scoring import evaluate as evaluate
@@ -82,6 +73,15 @@ if TYPE_CHECKING:
     from merging.training.finetune import finetune as finetune
     from merging.training.hyperparameters import Sweep as Sweep
     from merging.training.regime import Regime as Regime
+    from merging.values.outcome import Outcome as Outcome
+    from merging.values.outcome import Solution as Solution
+    from merging.values.partition import Component as Component
+    from merging.values.partition import Partition as Partition
+    from merging.values.recipe import Ensemble as Ensemble
+    from merging.values.recipe import Recipe as Recipe
+    from merging.values.recipe import Weights as Weights
+    from merging.values.report import Report as Report
+    from merging.values.statistics import compare as compare
 
 _HOMES = {
     "benchmarking.rendering": "render",
@@ -89,7 +89,11 @@ _HOMES = {
     "benchmarking.runner": "benchmark",
     "checkpoint": "Checkpoint",
     "errors": "MergingError",
+    "geometry": "Geometry",
+    "inspection": "Inspection inspect_module inspect_pool",
     "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
+    "interpolation": "interpolate",
+    "models.catalogue": "model_source",
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
     "optimizers.coordinate": "Coordinate",
@@ -99,21 +103,13 @@ _HOMES = {
     "optimizers.scipy_cobyla": "ScipyCobyla",
     "optimizers.scipy_cobyqa": "ScipyCobyqa",
     "options": "option",
-    "geometry": "Geometry",
-    "interpolation": "interpolate",
-    "inspection": "Inspection inspect_module inspect_pool",
-    "models.catalogue": "model_source",
-    "outcome": "Outcome Solution compare",
-    "partition": "Component Partition",
     "partitioners.block": "Block",
-    "partitioners.clip": "ClipC8 ClipC15 ClipC26",
+    "partitioners.clip": "ClipC15 ClipC26 ClipC8",
     "partitioners.custom": "Custom",
     "partitioners.layer": "Layer",
     "partitioners.whole": "Whole",
     "pool": "ModelPool",
     "progress": "Silent",
-    "recipe": "Ensemble Recipe Weights",
-    "report": "Report",
     "run": "Result merge",
     "scoring": "evaluate",
     "strategies.best": "Best",
@@ -131,6 +127,11 @@ _HOMES = {
     "training.finetune": "finetune",
     "training.hyperparameters": "Sweep",
     "training.regime": "Regime",
+    "values.outcome": "Outcome Solution",
+    "values.partition": "Component Partition",
+    "values.recipe": "Ensemble Recipe Weights",
+    "values.report": "Report",
+    "values.statistics": "compare",
 }
 _LAZY = {name: (f"merging.{home}", name) for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_LAZY)

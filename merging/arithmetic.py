@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from merging.partition import TensorInfo
 from merging.pool import ModelPool
-from merging.recipe import Ingredient, Recipe
+from merging.values.partition import TensorInfo
+from merging.values.recipe import Ingredient, Recipe
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from merging.live import LiveModel
 from merging.recalibration import batch_statistics
-from merging.recipe import Recipe
+from merging.values.recipe import Recipe
 
 
 class Blend:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from merging.output import MODELS
-from merging.report import Report
 from merging.shards import INDEX
+from merging.values.report import Report
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from merging.dtypes import SAFETENSORS
 from merging.errors import CheckpointError
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor

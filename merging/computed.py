@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from merging.checkpoint import Checkpoint
-from merging.partition import Partition
 from merging.pool import ModelPool
+from merging.values.partition import Partition
 
 if TYPE_CHECKING:
     from torch import Tensor

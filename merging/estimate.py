@@ -19,14 +19,14 @@ from merging.interfaces import Progress
 from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
-from merging.outcome import Decision, Meter, Outcome
 from merging.plan import Plan
 from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.recalibration import SAMPLES
-from merging.recipe import Merge, Recipe
 from merging.run import BASELINES
 from merging.task import HELD_OUT, Task
+from merging.values.outcome import Decision, Meter, Outcome
+from merging.values.recipe import Merge, Recipe
 
 REHEARSAL = 20.0
 """Seconds after which a rehearsal ends; the run is then longer than what is said."""

@@ -25,12 +25,11 @@ from merging.interfaces import Objective, Progress, WholeModelObjective
 from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
-from merging.objectives.accuracy import top1
-from merging.outcome import Decision, Meter, Outcome
 from merging.passes import Contents, Passes
 from merging.progress import Silent
-from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import CERTIFY, HELD_OUT, Task
+from merging.values.outcome import Decision, Meter, Outcome, top1
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from merging.partition import Partition
 from merging.pool import ModelPool
+from merging.values.partition import Partition
 
 _CHUNK = 1 << 20
 """Elements of each model that are compared at a time: bounds memory to models × 8 MiB."""

@@ -21,12 +21,12 @@ from merging.journal import Journal
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
-from merging.partition import Component, Partition, TensorInfo
 from merging.placement import probe
 from merging.plan import divide
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Recipe
+from merging.values.partition import Component, Partition, TensorInfo
+from merging.values.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.options import Plugin
-from merging.outcome import Decision, Outcome, Solution
-from merging.partition import Partition, TensorInfo
-from merging.recipe import Ingredient, Merge, Recipe, Weights
+from merging.values.outcome import Decision, Outcome, Solution
+from merging.values.partition import Partition, TensorInfo
+from merging.values.recipe import Ingredient, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

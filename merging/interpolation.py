@@ -19,9 +19,9 @@ from merging.partitioners.whole import Whole
 from merging.plan import plan
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Recipe
 from merging.strategies.best import Best
 from merging.task import HELD_OUT, Task
+from merging.values.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from merging.errors import FolderError
-from merging.outcome import Outcome
+from merging.values.outcome import Outcome
 
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")

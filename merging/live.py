@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from merging.arithmetic import materialise_tensor
 from merging.errors import PoolError
-from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Ingredient, Recipe, Weights
 from merging.stages import Watch
+from merging.values.partition import Partition
+from merging.values.recipe import Ingredient, Recipe, Weights
 
 _ALIGN = 16
 """Tensors begin at multiples of 64 bytes, as freshly allocated ones do: kernels may choose code paths by alignment."""

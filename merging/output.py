@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from merging import journal
 from merging.checkpoint import Checkpoint
 from merging.errors import FolderError, MergingError, RecipeError
-from merging.recipe import Merge, Recipe
 from merging.shards import INDEX, SHARD
+from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor

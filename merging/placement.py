@@ -13,11 +13,11 @@ from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
-from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.task import Task
 from merging.tuning import tuned
+from merging.values.partition import Partition
+from merging.values.recipe import Recipe
 
 
 def place(

@@ -14,12 +14,12 @@ from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, P
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.options import Plugin
-from merging.partition import Partition
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.registry import optimizers
 from merging.task import CERTIFY, HELD_OUT, UNLABELLED, Task
+from merging.values.partition import Partition
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,8 +16,8 @@ from blake3 import blake3
 from merging.checkpoint import SUFFIXES, Checkpoint, is_model_folder
 from merging.dtypes import is_floating
 from merging.errors import PoolError, RecipeError
-from merging.partition import TensorInfo
-from merging.recipe import Ingredient
+from merging.values.partition import TensorInfo
+from merging.values.recipe import Ingredient
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,12 +13,12 @@ from merging.computed import Combine, Computed
 from merging.errors import RequirementError
 from merging.interfaces import MixStrategy, Optimizer, Path, Progress, Vector
 from merging.journal import Journal
-from merging.outcome import Decision, Outcome, Solution
-from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Merge, Recipe, Weights
 from merging.search import BoxSearch, run_search
 from merging.task import HELD_OUT, UNLABELLED
+from merging.values.outcome import Decision, Outcome, Solution
+from merging.values.partition import Partition
+from merging.values.recipe import Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

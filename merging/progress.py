@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from merging.outcome import Outcome
+from merging.values.outcome import Outcome
 
 
 class Silent:

@@ -17,19 +17,20 @@ from merging.errors import FolderError, InterruptedRunError, RequirementError, S
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.journal import FILE, Journal, read_header
 from merging.machine import peak_memory
-from merging.outcome import Meter, Outcome, compare
 from merging.plan import Plan, plan, versions
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.published import RELEASE
-from merging.recipe import Ensemble, Merge, Recipe, Weights
-from merging.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.shards import INDEX
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, HELD_OUT, Task
+from merging.values.outcome import Meter, Outcome
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
+from merging.values.statistics import compare
 from merging.writing import Writing
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from merging.journal import Journal
 from merging.live import LiveModel, check_fits
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
-from merging.outcome import Outcome
 from merging.output import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.partitioners.whole import Whole
 from merging.placement import probe
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.task import HELD_OUT, Task
+from merging.values.outcome import Outcome
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
         progress: told what happens.
 
     Returns:
-        Set → outcome. Two of them on one task can be paired: :func:`merging.outcome.compare`.
+        Set → outcome. Two of them on one task can be paired: :func:`merging.values.statistics.compare`.
 
     Raises:
         MergingError: no such model or set, or a model that the task's architecture cannot take.

@@ -8,7 +8,7 @@ import numpy as np
 
 from merging.errors import BudgetSpent, OptionError, StrategyError
 from merging.interfaces import Optimizer, Vector
-from merging.outcome import Outcome, Solution
+from merging.values.outcome import Outcome, Solution
 
 
 class BoxSearch:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from merging.dtypes import SAFETENSORS, itemsize
 from merging.errors import OptionError
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 MODEL = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -24,11 +24,11 @@ from merging.dtypes import itemsize
 from merging.errors import CheckpointError, RecipeError, Stopped
 from merging.interfaces import Progress
 from merging.machine import cores
-from merging.partition import TensorInfo
 from merging.pool import ModelPool
 from merging.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
-from merging.recipe import Ingredient, Recipe, Weights
 from merging.shards import ModelWriter
+from merging.values.partition import TensorInfo
+from merging.values.recipe import Ingredient, Recipe, Weights
 
 UNIT = 64 << 20
 """Bytes that are read and written at a time, all models together."""

@@ -15,11 +15,11 @@ from merging.dtypes import SAFETENSORS
 from merging.errors import OptionError, unknown
 from merging.interfaces import Progress
 from merging.output import MEMBERS, MODELS, carry, save_model, write_ensemble
-from merging.partition import TensorInfo
 from merging.pool import ModelPool
-from merging.recipe import Ensemble, Recipe, Weights
 from merging.shards import ModelWriter, parse_size
 from merging.streaming import settled, stream
+from merging.values.partition import TensorInfo
+from merging.values.recipe import Ensemble, Recipe, Weights
 
 if TYPE_CHECKING:
     import torch

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.interfaces import Objective
 from merging.registry import objectives
+from merging.values.outcome import top1
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,17 +34,3 @@ class Accuracy(Objective):
     def reduce(self, terms: Tensor) -> float:
         """Right answers over all, one exact division."""
         return int(terms.sum()) / len(terms)
-
-
-def top1(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether each sample's largest logit is its label's; a sample with a NaN among its logits is wrong.
-
-    Args:
-        logits: ``(N, classes)``.
-        labels: int64 ``(N,)``.
-
-    Returns:
-        bool ``(N,)``.
-    """
-    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
-    return right

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from merging.interfaces import Optimizer, Search, Vector
 from merging.options import option
-from merging.outcome import Solution
 from merging.registry import optimizers
+from merging.values.outcome import Solution
 
 
 @optimizers.register("coordinate")

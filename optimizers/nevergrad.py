@@ -16,8 +16,8 @@ import numpy as np
 
 from merging.interfaces import Optimizer, Search
 from merging.options import option
-from merging.outcome import Solution
 from merging.registry import optimizers
+from merging.values.outcome import Solution
 
 METHODS = ("NGOpt", "Cobyla", "OnePlusOne", "CMA", "TwoPointsDE", "DE", "PSO", "NelderMead", "Powell")
 """The methods of Nevergrad that the contract tests run."""

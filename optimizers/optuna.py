@@ -14,8 +14,8 @@ import numpy as np
 from merging.errors import OptionError
 from merging.interfaces import Optimizer, Search
 from merging.options import option
-from merging.outcome import Solution
 from merging.registry import optimizers
+from merging.values.outcome import Solution
 
 
 @optimizers.register("optuna")

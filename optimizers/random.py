@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.interfaces import Optimizer, Search
-from merging.outcome import Solution
 from merging.registry import optimizers
+from merging.values.outcome import Solution
 
 
 @optimizers.register("random")

@@ -9,8 +9,8 @@ import numpy as np
 
 from merging.interfaces import Optimizer, Search, Vector
 from merging.options import option
-from merging.outcome import Solution
 from merging.registry import optimizers
+from merging.values.outcome import Solution
 
 
 @optimizers.register("scipy-cobyla")

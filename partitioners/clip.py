@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import PartitionError
 from merging.interfaces import Partitioner
-from merging.partition import Partition, TensorInfo
 from merging.registry import partitioners
+from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:
     from torch import nn

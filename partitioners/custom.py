@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from merging.errors import OptionError, PartitionError
 from merging.interfaces import Partitioner
 from merging.options import option
-from merging.partition import Partition, TensorInfo
 from merging.registry import partitioners
+from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.interfaces import Partitioner
-from merging.partition import Partition, TensorInfo
 from merging.registry import partitioners
+from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, cast
 
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Ensemble
 from merging.registry import strategies
+from merging.values.recipe import Ensemble
 
 
 @strategies.register("ensemble")

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from merging.interfaces import MixStrategy, Outcome, Problem
 from merging.options import option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @strategies.register("greedy")

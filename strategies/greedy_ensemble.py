@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from merging.errors import OptionError
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Ensemble
 from merging.registry import strategies
+from merging.values.recipe import Ensemble
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,8 @@ import numpy as np
 
 from merging.interfaces import MixStrategy, Outcome, Problem, Vector
 from merging.options import UNSET, option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @dataclass(frozen=True)

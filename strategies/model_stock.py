@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from merging.interfaces import MixStrategy, Problem
-from merging.partition import Partition
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.partition import Partition
+from merging.values.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor

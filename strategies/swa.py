@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @strategies.register("swa")

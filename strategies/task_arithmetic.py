@@ -9,8 +9,8 @@ import numpy as np
 
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @strategies.register("task-arithmetic")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.interfaces import MixStrategy, Problem
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @strategies.register("uniform")

@@ -13,8 +13,8 @@ import numpy as np
 from merging.errors import OptionError, unknown
 from merging.interfaces import MixStrategy, Problem
 from merging.options import option
-from merging.recipe import Recipe
 from merging.registry import strategies
+from merging.values.recipe import Recipe
 
 
 @strategies.register("weighted")

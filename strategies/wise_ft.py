@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import RequirementError
 from merging.interfaces import MixStrategy, Problem, Weights
 from merging.options import option
-from merging.recipe import Ensemble, Recipe
 from merging.registry import strategies
+from merging.values.recipe import Ensemble, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,9 +17,9 @@ from torch import Tensor
 from merging.arithmetic import materialise, weighted_sum
 from merging.checkpoint import content_hash
 from merging.errors import PartitionError, RecipeError
-from merging.partition import Partition
 from merging.pool import ModelPool
-from merging.recipe import Ingredient, Recipe
+from merging.values.partition import Partition
+from merging.values.recipe import Ingredient, Recipe
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 NARROW = FLOATS[:3]

@@ -23,14 +23,11 @@ from merging.benchmarking.rendering import render
 from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.runner import benchmark
 from merging.benchmarking.runs import MethodRun
-from merging.benchmarking.statistics import holm, mean_interval, paired, wilson
 from merging.errors import FolderError, MergingError, OptionError
 from merging.evaluator import Evaluator
 from merging.interfaces import MixStrategy, Problem, SplitView, WholeModelObjective
 from merging.optimizers.random import Random
-from merging.outcome import Outcome
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.run import merge as merge_one
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.learned import Learned
@@ -39,6 +36,9 @@ from merging.strategies.wise_ft import WiseFt
 from merging.task import HELD_OUT
 from merging.testing import tiny_task
 from merging.testing.fixtures import open_tiny_pool
+from merging.values.outcome import Outcome
+from merging.values.recipe import Recipe
+from merging.values.statistics import holm, mean_interval, paired, wilson
 from tests.conftest import TASK, Merge, spawn
 
 TIMES = ("seconds", "wall_seconds")

@@ -32,11 +32,11 @@ from merging.errors import FolderError
 from merging.interpolation import interpolate
 from merging.optimizers.random import Random
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import TinyNet, tiny_task
 from merging.testing.fixtures import open_tiny_pool
+from merging.values.recipe import Recipe
 from tests.conftest import TASK, Merge
 
 NASTY = "odd & <b>name</b>, 50 % $x$ | a_b"

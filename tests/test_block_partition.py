@@ -18,8 +18,8 @@ from torch import nn
 from merging.errors import PartitionError
 from merging.live import untouched
 from merging.models.clip import clip_classifier
-from merging.partition import Partition, TensorInfo
 from merging.partitioners.block import Block, balanced
+from merging.values.partition import Partition, TensorInfo
 
 
 def meta(name: str) -> nn.Module:

@@ -15,11 +15,11 @@ from merging.checkpoint import content_hash
 from merging.errors import RequirementError, TaskError
 from merging.interfaces import MixStrategy, Problem
 from merging.partitioners.layer import Layer
-from merging.recipe import Recipe
 from merging.run import merge as merge_models
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, Task
 from merging.testing import TinyNet, blobs, tiny_pool, tiny_task
+from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
 

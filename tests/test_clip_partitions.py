@@ -17,7 +17,7 @@ import merging
 from merging.interfaces import Partitioner
 from merging.live import untouched
 from merging.models.clip import TEXT_LEFTOVERS, ClipClassifier, clip_classifier
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 CLASSES = 10
 TEXT = ("positional_embedding", "text_projection", "logit_scale")

@@ -28,7 +28,6 @@ from merging.interfaces import Problem
 from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.recalibration import recalibrate
-from merging.recipe import Recipe
 from merging.strategies.uniform import Uniform
 from merging.task import Split, Task
 from merging.tasks.cifar10 import SHIFTS
@@ -37,6 +36,7 @@ from merging.tasks.data import load_data
 from merging.tasks.described import described_task
 from merging.tasks.npz import Resize
 from merging.tasks.pictures import Preparation
+from merging.values.recipe import Recipe
 from tests.conftest import Merge
 from tests.test_docs import blocks, page
 

@@ -21,13 +21,13 @@ from merging.options import build
 from merging.partitioners.clip import ClipC8
 from merging.plan import Plan, plan
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.task import Task
 from merging.tasks import digits_data
 from merging.training.digits_pretraining import SETTINGS, pretrain, rendered
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.trainer import accuracy
+from merging.values.recipe import Recipe
 from tests.conftest import ENVIRONMENT
 
 

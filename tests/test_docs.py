@@ -34,8 +34,8 @@ from merging.discovery import load_all
 from merging.interfaces import NEEDS, Problem
 from merging.options import options_of
 from merging.registry import optimizers, strategies
-from merging.report import Row
 from merging.testing import tiny_pool
+from merging.values.report import Row
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -18,7 +18,6 @@ from merging.errors import MergingError, OptionError, RecipeError, RequirementEr
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.options import build
 from merging.pool import ModelPool
-from merging.recipe import Ensemble, Recipe, Weights
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.greedy import Greedy
 from merging.strategies.greedy_ensemble import GreedyEnsemble
@@ -29,6 +28,7 @@ from merging.strategies.task_arithmetic import TaskArithmetic
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import tiny_pool, tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
+from merging.values.recipe import Ensemble, Recipe, Weights
 from tests.conftest import Merge
 
 

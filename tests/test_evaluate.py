@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merging.outcome import Outcome
 from merging.testing import tiny_task
+from merging.values.outcome import Outcome
 from tests.conftest import TASK, Merge
 
 

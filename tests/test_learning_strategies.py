@@ -19,11 +19,11 @@ from merging.fisher import squared_gradients
 from merging.partitioners.whole import Whole
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
-from merging.recipe import Recipe
 from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned
 from merging.testing import tiny_pool, tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
+from merging.values.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

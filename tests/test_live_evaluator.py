@@ -28,10 +28,10 @@ from merging.partitioners.whole import Whole
 from merging.plan import plan
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
-from merging.recipe import Recipe
 from merging.strategies.best import Best
 from merging.task import Split, Task
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
+from merging.values.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 
 from merging.interfaces import Vector
 from merging.options import build
-from merging.outcome import Outcome
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
-from merging.recipe import Recipe
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem
+from merging.values.outcome import Outcome
+from merging.values.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

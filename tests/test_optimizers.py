@@ -18,10 +18,10 @@ from merging.optimizers.optuna import Optuna
 from merging.optimizers.random import Random
 from merging.optimizers.scipy_cobyla import ScipyCobyla
 from merging.optimizers.scipy_cobyqa import ScipyCobyqa
-from merging.outcome import Outcome
 from merging.search import run_search
 from merging.testing import OptimizerContract
 from merging.testing.optimizers import Bowl, box
+from merging.values.outcome import Outcome
 
 LOCAL = [NevergradCobyla(), ScipyCobyla(), ScipyCobyqa(), Coordinate(), Coordinate(block=3)]
 GLOBAL = [*(Nevergrad(method=method) for method in METHODS), Optuna(sampler="tpe"), Optuna(sampler="cmaes")]

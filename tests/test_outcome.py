@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from merging.outcome import Outcome, compare
-from merging.outcome import mcnemar as exact
+from merging.values.outcome import Outcome
+from merging.values.statistics import compare
+from merging.values.statistics import mcnemar as exact
 
 bits = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 

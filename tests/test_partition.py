@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merging.errors import PartitionError
-from merging.partition import Component, Partition
+from merging.values.partition import Component, Partition
 
 TENSORS = ("a.weight", "a.bias", "b.weight", "b.bias", "c")
 PARTITION = Partition.of_groups({"a": TENSORS[:2], "b": TENSORS[2:4], "c": TENSORS[4:]})

@@ -14,10 +14,10 @@ from torch import Tensor
 import merging
 from merging.errors import PoolError, RecipeError
 from merging.pool import ModelPool, natural_key
-from merging.recipe import Ingredient
 from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import open_tiny_pool
+from merging.values.recipe import Ingredient
 
 
 def write(path: Path, value: float = 0.0, **more: Tensor) -> Path:

@@ -22,11 +22,11 @@ from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.plan import plan
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, Split, Task
 from merging.testing import tiny_pool, tiny_task
 from merging.tuning import candidates
+from merging.values.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from merging.interfaces import Vector
 from merging.optimizers.nevergrad import NevergradReference, stopping_its_thread
-from merging.outcome import Outcome, Solution
-from merging.partition import Partition
 from merging.pool import ModelPool
 from merging.problem import MergeProblem
-from merging.recipe import Ingredient, Recipe
 from merging.strategies.greedy import Greedy
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
+from merging.values.outcome import Outcome, Solution
+from merging.values.partition import Partition
+from merging.values.recipe import Ingredient, Recipe
 
 PUBLISHED = Path(__file__).parent / "published"
 IMAGES = 26_000

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 import merging
 from merging.pool import ModelPool
 from merging.recalibration import recalibrate, statistics_of
-from merging.recipe import Recipe, Weights
 from merging.strategies.greedy import Greedy
 from merging.strategies.learned import Learned
 from merging.strategies.manifoldmix import ManifoldMix
@@ -25,6 +24,7 @@ from merging.strategies.swa import Swa
 from merging.strategies.uniform import Uniform
 from merging.task import Task
 from merging.tasks.npz import Normalise, load_npz
+from merging.values.recipe import Recipe, Weights
 from tests.conftest import Merge
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))

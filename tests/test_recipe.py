@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from merging.errors import RecipeError
-from merging.partition import Partition
-from merging.recipe import Ingredient, Recipe
+from merging.values.partition import Partition
+from merging.values.recipe import Ingredient, Recipe
 
 A, B, C = (Ingredient(name, name * 8, f"/{name}.pt") for name in "abc")
 PARTITION = Partition.of_groups({"x": ["x1", "x2"], "y": ["y"]})

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from merging.errors import BudgetSpent, OptionError
 from merging.interfaces import Optimizer, Search, Vector
-from merging.outcome import Outcome, Solution
 from merging.search import BoxSearch, run_search
+from merging.values.outcome import Outcome, Solution
 
 SEEN: list[Vector] = []
 

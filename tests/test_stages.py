@@ -26,11 +26,11 @@ from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
 from merging.plan import plan
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.stages import Activations, shares_of, stages_of
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.task import HELD_OUT, Split, Task
 from merging.tasks.npz import Normalise
+from merging.values.recipe import Recipe
 
 KNOWN = {
     "torchvision:squeezenet1_1": 64,

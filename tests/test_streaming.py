@@ -19,14 +19,14 @@ from merging import shards, streaming
 from merging.arithmetic import materialise
 from merging.checkpoint import Checkpoint, content_hash, has_only_finite
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
-from merging.partition import Partition
 from merging.partitioners.layer import Layer
 from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.recipe import Recipe
 from merging.shards import INDEX, ModelWriter, parse_size
 from merging.strategies.uniform import Uniform
 from merging.streaming import stream, units
+from merging.values.partition import Partition
+from merging.values.recipe import Recipe
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 

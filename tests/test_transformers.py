@@ -23,11 +23,11 @@ from merging.live import check_fits
 from merging.models.stored_names import _parts
 from merging.models.transformers import TransformersImage, TransformersText
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.splits import digests
 from merging.task import Split
 from merging.tasks.data import load_data
 from merging.tasks.described import described_task
+from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

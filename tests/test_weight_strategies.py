@@ -18,7 +18,6 @@ from merging.errors import MergingError
 from merging.interfaces import MixStrategy
 from merging.partitioners.layer import Layer
 from merging.pool import ModelPool
-from merging.recipe import Recipe, Weights
 from merging.strategies.dare import Dare
 from merging.strategies.model_stock import ModelStock
 from merging.strategies.slerp import Slerp, karcher, slerp
@@ -27,6 +26,7 @@ from merging.strategies.ties import Ties, smallest_kept
 from merging.strategies.uniform import Uniform
 from merging.strategies.weighted import Weighted
 from merging.testing import tiny_pool, tiny_task
+from merging.values.recipe import Recipe, Weights
 
 FLOATS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "unused")
 

@@ -23,9 +23,9 @@ from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start
 from merging.plan import plan
 from merging.pool import ModelPool
-from merging.recipe import Recipe
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise
+from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
 NAME = "merging-tiny-clip"

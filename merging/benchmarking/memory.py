@@ -13,8 +13,8 @@ from typing import Any
 
 from merging.errors import FolderError
 from merging.journal import Journal
-from merging.outcome import Outcome
 from merging.task import HELD_OUT
+from merging.values.outcome import Outcome
 
 FILE = "evaluations.jsonl"
 BEGIN = "benchmark"

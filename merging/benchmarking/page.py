@@ -12,7 +12,6 @@ from markupsafe import Markup
 from merging.benchmarking.documents import caption, remarks, title
 from merging.benchmarking.drawing import inline
 from merging.benchmarking.results import Benchmark
-from merging.benchmarking.statistics import Comparison
 from merging.benchmarking.tables import (
     COST_LEGEND,
     COSTS,
@@ -25,6 +24,7 @@ from merging.benchmarking.tables import (
     heading,
     p_value,
 )
+from merging.values.statistics import Comparison
 
 CAPTIONS = {
     "scatter": "In-distribution against shifted accuracy: every single model and every method (Figure 2 of the paper).",

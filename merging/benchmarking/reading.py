@@ -14,11 +14,11 @@ import numpy as np
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
-from merging.benchmarking.statistics import Comparison, mean_interval, wilson
 from merging.errors import FolderError
 from merging.output import RECIPE, REPORT
-from merging.report import models_of
 from merging.task import HELD_OUT
+from merging.values.report import models_of
+from merging.values.statistics import Comparison, mean_interval, wilson
 
 
 def read_folder(folder: Path) -> Benchmark:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merging.benchmarking.runs import Coefficients, MethodRun
-from merging.benchmarking.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 from merging.errors import FolderError
-from merging.outcome import Outcome
-from merging.report import SMALL_SAMPLE, average, models_of
 from merging.task import HELD_OUT
+from merging.values.outcome import Outcome
+from merging.values.report import SMALL_SAMPLE, average, models_of
+from merging.values.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 
 if TYPE_CHECKING:
     from merging.pool import ModelPool

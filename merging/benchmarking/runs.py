@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from merging.errors import FolderError
 from merging.interfaces import MixStrategy, Optimizer, Partitioner
-from merging.outcome import Outcome
+from merging.values.outcome import Outcome
 
 Status = Literal["finished", "cannot run", "failed"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
-from merging.benchmarking.statistics import Comparison
 from merging.task import HELD_OUT
+from merging.values.statistics import Comparison
 
 COSTS = {
     "models": "models in it",

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from merging.benchmarking.memory import Memory
 from merging.evaluator import Evaluator
-from merging.outcome import Outcome
 from merging.problem import MergeProblem
-from merging.recipe import Merge, Recipe
 from merging.task import HELD_OUT
+from merging.values.outcome import Outcome
+from merging.values.recipe import Merge, Recipe
 
 
 class SharedEvaluator(Evaluator):

@@ -12,12 +12,12 @@ from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.interfaces import Partitioner, Progress
-from merging.outcome import Outcome
 from merging.plan import Plan, check_needs, plan
 from merging.pool import ModelPool
-from merging.recipe import Ensemble, Merge, Recipe, Weights
 from merging.strategies.best import Best
 from merging.task import HELD_OUT, Task
+from merging.values.outcome import Outcome
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from merging.benchmarking.watch import SharedEvaluator

@@ -14,8 +14,8 @@ from merging.models.source import ModelSource, Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
-    from merging.partition import TensorInfo
     from merging.pool import ModelPool
+    from merging.values.partition import TensorInfo
 
 SOURCES = ("open_clip", "timm", "torchvision", "transformers", "python")
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from merging.errors import PoolError, TaskError, unknown
 from merging.models.source import ModelSource, Preprocessing
 from merging.models.zero_shot import TEMPLATES, has_text_tower, zero_shot_clip
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
 """What stays of the text tower in the published checkpoints; it reaches no logit."""

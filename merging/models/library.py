@@ -10,7 +10,7 @@ from torch import nn
 
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource, Preprocessing, reproducible
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 
 class Timm(ModelSource):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import PoolError, TaskError
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from merging.pool import ModelPool

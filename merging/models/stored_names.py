@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from merging.errors import TaskError
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 
 class StoredNames(nn.Module):

@@ -22,8 +22,8 @@ from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.models.source import ModelSource, Preprocessing, reproducible
 from merging.models.stored_names import StoredNames
-from merging.partition import TensorInfo
 from merging.progress import Silent
+from merging.values.partition import TensorInfo
 
 CONFIG = "config.json"
 SEQUENCE, IMAGE = "ForSequenceClassification", "ForImageClassification"

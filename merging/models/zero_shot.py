@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from merging.checkpoint import Checkpoint
 from merging.errors import PoolError, TaskError
-from merging.partition import TensorInfo
+from merging.values.partition import TensorInfo
 
 TEMPLATES = ("a photo of a {}.",)
 """Where a task gives none."""

@@ -13,10 +13,10 @@ import pytest
 
 from merging.errors import BudgetSpent
 from merging.interfaces import Optimizer, Vector
-from merging.outcome import Outcome
 from merging.search import BoxSearch, run_search
 from merging.testing.another_process import RAISED, start
 from merging.testing.plugins import PluginContract
+from merging.values.outcome import Outcome
 
 
 class Bowl:

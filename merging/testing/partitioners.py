@@ -9,9 +9,9 @@ import pytest
 
 from merging.errors import PartitionError
 from merging.interfaces import Partitioner
-from merging.partition import TensorInfo
 from merging.testing.fixtures import TinyNet
 from merging.testing.plugins import PluginContract
+from merging.values.partition import TensorInfo
 
 ODD_NAMES = (
     ["weight"],

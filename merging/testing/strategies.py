@@ -17,11 +17,11 @@ from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plan import plan
 from merging.pool import ModelPool
-from merging.recipe import Ensemble, Recipe, Weights
 from merging.run import Result, merge
 from merging.testing.another_process import start
 from merging.testing.fixtures import tiny_pool, tiny_problem, tiny_task
 from merging.testing.plugins import PluginContract
+from merging.values.recipe import Ensemble, Recipe, Weights
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
 OFFERED = NEEDS - {"unlabelled"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from merging.outcome import Paired
+from merging.values.statistics import Paired
 
 SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import MergingError, RecipeError
-from merging.partition import Component, Partition
+from merging.values.partition import Component, Partition
 
 if TYPE_CHECKING:
     from torch import Tensor

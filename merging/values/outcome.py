@@ -1,0 +1,134 @@
+"""What one evaluation saw, and how two of them on the same samples compare."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The result of one forward pass over a whole split.
+
+    Attributes:
+        score: the objective's value, to be maximised (a fraction for accuracies).
+        samples: number of samples.
+        correct: packed bits, one a sample in the split's order (top-1 right or not), or None where the
+            objective has no notion of it.
+        seconds: what the pass took when it was made.
+        passes: what it cost, as a share of a whole forward pass; less than 1 where it went on from kept activations.
+    """
+
+    score: float
+    samples: int
+    correct: NDArray[np.uint8] | None = None
+    seconds: float = 0.0
+    passes: float = 1.0
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Per-sample correctness, shape ``(samples,)``."""
+        if self.correct is None:
+            raise ValueError("this objective keeps no per-sample correctness")
+        return np.unpackbits(self.correct, count=self.samples).astype(bool)
+
+    @property
+    def right(self) -> int:
+        """Number of samples classified correctly."""
+        return int(self.hits.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, a fraction; equals ``score`` under the accuracy objective."""
+        return self.right / self.samples
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson 1927, https://doi.org/10.2307/2276774)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.right, self.samples).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; the bits as base64."""
+        bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
+        return {
+            "score": self.score,
+            "samples": self.samples,
+            "correct": bits,
+            "seconds": self.seconds,
+            "passes": self.passes,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        """Reads :meth:`to_json` back."""
+        bits = data["correct"]
+        correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
+        return cls(
+            float(data["score"]), int(data["samples"]), correct, float(data["seconds"]), float(data.get("passes", 1.0))
+        )
+
+
+@dataclass
+class Meter:
+    """What a strategy, or a whole run, has cost on the held-out data.
+
+    Attributes:
+        evaluations: distinct ones.
+        cached: asked again and answered from memory.
+        forward_equivalents: held-out passes made; forward and backward count as 3, parts as their share.
+        seconds: time in these passes, also where a pass was made earlier and only looked up here.
+    """
+
+    evaluations: int = 0
+    cached: int = 0
+    forward_equivalents: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Answer to "does this merge score above the threshold?", perhaps given before every sample was seen."""
+
+    exceeds: bool
+    samples_seen: int
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a derivative-free search ended.
+
+    Attributes:
+        x: best point seen, shape ``(dimensions,)``.
+        score: its score.
+        asked: points the optimiser asked for, repeats included.
+        stopped: why it ended.
+    """
+
+    x: NDArray[np.float64]
+    score: float
+    asked: int
+    stopped: str
+
+
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether each sample's largest logit is its label's; a sample with a NaN among its logits is wrong.
+
+    Args:
+        logits: ``(N, classes)``.
+        labels: int64 ``(N,)``.
+
+    Returns:
+        bool ``(N,)``.
+    """
+    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+    return right
