@@ -19,12 +19,12 @@ from torch import nn
 
 from merging.evaluator import Evaluator
 from merging.interfaces import Partitioner
-from merging.journal import Journal
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.plan import plan
-from merging.pool import ModelPool
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz

@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import seconds, show, trials, vit_b32
 from merging.evaluator import Evaluator
-from merging.journal import Journal
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.clip import ClipC8
 from merging.plan import plan
+from merging.storage.journal import Journal
 from merging.strategies.uniform import Uniform
 
 PUBLISHED = 8034

@@ -18,7 +18,7 @@ import torch
 from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
 from merging.partitioners.block import Block
 from merging.partitioners.clip import ClipC8
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.task import Task
 
 SUBJECTS: dict[str, tuple[Callable[..., tuple[ModelPool, Task]], Any, int]] = {

@@ -20,7 +20,7 @@ import merging
 from benchmarks.common import data_folder, part, show
 from merging.interfaces import MixStrategy, Optimizer, Partitioner
 from merging.models.catalogue import model_source
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz
 

@@ -68,7 +68,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
 
 def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     """The task is the flag's, or merge.toml's, or that of a run's folder."""
-    from merging.journal import FILE, read_header
+    from merging.storage.journal import FILE, read_header
 
     models = flags["models"]
     own = requested(flags | {"models": models or ("–",)})  # models given: the built-in task is no default here
@@ -93,7 +93,7 @@ def _member(name: str, task: Any, pool: list[str]) -> Any:
     if Path(name).expanduser().exists():
         return name
     from merging.errors import unknown
-    from merging.pool import expand, short_names
+    from merging.storage.pool import expand, short_names
 
     files = [file for source in pool for file in expand(source)]
     by_name: dict[str, Any] = dict(zip(short_names(files), files, strict=True)) if files else {}

@@ -14,9 +14,9 @@ from merging.errors import FolderError, InterruptedRunError, OptionError, Requir
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from merging.checkpoint import Checkpoint
     from merging.interpolation import Interpolation
-    from merging.pool import ModelPool
+    from merging.storage.checkpoint import Checkpoint
+    from merging.storage.pool import ModelPool
 
 UNUSED = ("model", "classes", "freeze", "tensors", "options", "partitioner")
 """Options of ``merge inspect`` that mean nothing to a line."""
@@ -64,7 +64,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
             progress.stage("loading models and data")
         plugins(request)
         from merging.interpolation import interpolate
-        from merging.pool import ModelPool
+        from merging.storage.pool import ModelPool
 
         task, pool = task_and_pool(request, frozenset({"objective"}), progress)
         if task is None:
@@ -87,7 +87,7 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
     Raises:
         UnknownNameError: there is none.
     """
-    from merging.checkpoint import Checkpoint
+    from merging.storage.checkpoint import Checkpoint
 
     for checkpoint in (*pool.checkpoints, *([pool.base] if pool.base else [])):
         if name == checkpoint.name or Path(name).resolve() == Path(checkpoint.path).resolve():

@@ -41,7 +41,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     Raises:
         MergingError: no models, no data, or nothing that fits.
     """
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
     from merging.task import Task
 
     task = cast("Task | None", task_of(request, progress))
@@ -56,7 +56,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
         raise RequirementError("no models given; name files, folders or patterns with --models")
     pool = task.pool()
     if request["base"]:
-        from merging.checkpoint import Checkpoint
+        from merging.storage.checkpoint import Checkpoint
 
         pool = ModelPool(pool.checkpoints, Checkpoint(request["base"]))
     return task, pool

@@ -97,7 +97,7 @@ def requested(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
-    from merging.journal import FILE, read_header
+    from merging.storage.journal import FILE, read_header
 
     folder = Path(flags["resume"])
     kept = restore(read_header(folder / FILE).get("request"), folder)
@@ -137,7 +137,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
         news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
     folder = Path(request["output"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{request['strategy']}")
     if not flags["resume"]:
-        from merging.output import check_free
+        from merging.storage.folder import check_free
 
         check_free(folder, overwrite=flags["overwrite"])
     with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:

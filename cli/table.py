@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from merging.cli.terminal import percent
-from merging.output import MEMBERS, MODELS, RECIPE
-from merging.shards import INDEX
+from merging.storage.folder import MEMBERS, MODELS, RECIPE
+from merging.storage.shards import INDEX
 from merging.values.report import Report, Row, models_of
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from merging.benchmarking.rendering import render as render
     from merging.benchmarking.results import Benchmark as Benchmark
     from merging.benchmarking.runner import benchmark as benchmark
-    from merging.checkpoint import Checkpoint as Checkpoint
     from merging.errors import MergingError as MergingError
     from merging.geometry import Geometry as Geometry
     from merging.inspection import Inspection as Inspection
@@ -52,11 +51,12 @@ if TYPE_CHECKING:
     from merging.partitioners.custom import Custom as Custom
     from merging.partitioners.layer import Layer as Layer
     from merging.partitioners.whole import Whole as Whole
-    from merging.pool import ModelPool as ModelPool
     from merging.progress import Silent as Silent
     from merging.run import Result as Result
     from merging.run import merge as merge
     from merging.scoring import evaluate as evaluate
+    from merging.storage.checkpoint import Checkpoint as Checkpoint
+    from merging.storage.pool import ModelPool as ModelPool
     from merging.strategies.best import Best as Best
     from merging.strategies.ensemble import OutputEnsemble as OutputEnsemble
     from merging.strategies.fisher import Fisher as Fisher
@@ -87,7 +87,6 @@ _HOMES = {
     "benchmarking.rendering": "render",
     "benchmarking.results": "Benchmark",
     "benchmarking.runner": "benchmark",
-    "checkpoint": "Checkpoint",
     "errors": "MergingError",
     "geometry": "Geometry",
     "inspection": "Inspection inspect_module inspect_pool",
@@ -108,10 +107,11 @@ _HOMES = {
     "partitioners.custom": "Custom",
     "partitioners.layer": "Layer",
     "partitioners.whole": "Whole",
-    "pool": "ModelPool",
     "progress": "Silent",
     "run": "Result merge",
     "scoring": "evaluate",
+    "storage.checkpoint": "Checkpoint",
+    "storage.pool": "ModelPool",
     "strategies.best": "Best",
     "strategies.ensemble": "OutputEnsemble",
     "strategies.fisher": "Fisher",

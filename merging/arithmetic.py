@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Recipe
 

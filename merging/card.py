@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from merging.output import MODELS
-from merging.shards import INDEX
+from merging.storage.folder import MODELS
+from merging.storage.shards import INDEX
 from merging.values.report import Report
 
 _LOAD = {

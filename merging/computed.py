@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from merging.checkpoint import Checkpoint
-from merging.pool import ModelPool
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from merging.blend import Blend
 from merging.calibration import Calibration
-from merging.checkpoint import content_hash
 from merging.errors import Stopped, StrategyError
 from merging.fisher import squared_gradients
 from merging.interfaces import Objective, Progress, WholeModelObjective
-from merging.journal import Journal
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.passes import Contents, Passes
 from merging.progress import Silent
+from merging.storage.content import content_hash
+from merging.storage.journal import Journal
 from merging.task import CERTIFY, HELD_OUT, Task
 from merging.values.outcome import Decision, Meter, Outcome, top1
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 
 _CHUNK = 1 << 20

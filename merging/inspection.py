@@ -17,14 +17,14 @@ import torch
 from merging.evaluator import Evaluator
 from merging.geometry import Geometry, measure
 from merging.interfaces import Objective, Partitioner, Progress
-from merging.journal import Journal
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.placement import probe
 from merging.plan import divide
-from merging.pool import ModelPool
 from merging.progress import Silent
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
 from merging.values.recipe import Recipe
 

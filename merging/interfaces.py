@@ -22,7 +22,7 @@ from merging.values.recipe import Ingredient, Merge, Recipe, Weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
 
 Vector: TypeAlias = NDArray[np.float64]
 

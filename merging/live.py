@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from merging.arithmetic import materialise_tensor
 from merging.errors import PoolError
-from merging.pool import ModelPool
 from merging.stages import Watch
+from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 from merging.values.recipe import Ingredient, Recipe, Weights
 

@@ -13,7 +13,7 @@ from merging.errors import TaskError
 from merging.interfaces import Progress
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.task import Task
 from merging.tuning import tuned
 from merging.values.partition import Partition

@@ -15,9 +15,9 @@ from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.options import Plugin
 from merging.partitioners.whole import Whole
-from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.registry import optimizers
+from merging.storage.pool import ModelPool
 from merging.task import CERTIFY, HELD_OUT, UNLABELLED, Task
 from merging.values.partition import Partition
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.checkpoint import content_hash
 from merging.computed import Combine, Computed
 from merging.errors import RequirementError
 from merging.interfaces import MixStrategy, Optimizer, Path, Progress, Vector
-from merging.journal import Journal
-from merging.pool import ModelPool
 from merging.search import BoxSearch, run_search
+from merging.storage.content import content_hash
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.task import HELD_OUT, UNLABELLED
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.partition import Partition

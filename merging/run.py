@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging import output as folders
 from merging.card import model_card
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
-from merging.journal import FILE, Journal, read_header
 from merging.machine import peak_memory
 from merging.plan import Plan, plan, versions
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
 from merging.published import RELEASE
-from merging.shards import INDEX
+from merging.storage import folder as folders
+from merging.storage.journal import FILE, Journal, read_header
+from merging.storage.pool import ModelPool
+from merging.storage.shards import INDEX
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform

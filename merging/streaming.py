@@ -18,15 +18,16 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.checkpoint import Checkpoint, digest_head
 from merging.computed import Computed
-from merging.dtypes import itemsize
 from merging.errors import CheckpointError, RecipeError, Stopped
 from merging.interfaces import Progress
 from merging.machine import cores
-from merging.pool import ModelPool
-from merging.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
-from merging.shards import ModelWriter
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.content import digest_head
+from merging.storage.dtypes import itemsize
+from merging.storage.pool import ModelPool
+from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
+from merging.storage.shards import ModelWriter
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Recipe, Weights
 

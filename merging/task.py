@@ -13,7 +13,7 @@ from merging.errors import TaskError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
 
 HELD_OUT = "held-out"
 UNLABELLED = "unlabelled"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from merging.checkpoint import content_hash
-from merging.dtypes import SAFETENSORS
 from merging.errors import OptionError, unknown
 from merging.interfaces import Progress
-from merging.output import MEMBERS, MODELS, carry, save_model, write_ensemble
-from merging.pool import ModelPool
-from merging.shards import ModelWriter, parse_size
+from merging.storage.content import content_hash
+from merging.storage.dtypes import SAFETENSORS
+from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
+from merging.storage.pool import ModelPool
+from merging.storage.shards import ModelWriter, parse_size
 from merging.streaming import settled, stream
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, Recipe, Weights

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.checkpoint import Checkpoint
 from merging.interfaces import MixStrategy, Problem, Weights
 from merging.options import option
 from merging.registry import strategies
+from merging.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from merging.arithmetic import materialise, weighted_sum
-from merging.checkpoint import content_hash
 from merging.errors import PartitionError, RecipeError
-from merging.pool import ModelPool
+from merging.storage.content import content_hash
+from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 from merging.values.recipe import Ingredient, Recipe
 

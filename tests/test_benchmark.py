@@ -27,8 +27,8 @@ from merging.errors import FolderError, MergingError, OptionError
 from merging.evaluator import Evaluator
 from merging.interfaces import MixStrategy, Problem, SplitView, WholeModelObjective
 from merging.optimizers.random import Random
-from merging.pool import ModelPool
 from merging.run import merge as merge_one
+from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.learned import Learned
 from merging.strategies.uniform import Uniform

@@ -31,7 +31,7 @@ from merging.cli.scatter import scatter
 from merging.errors import FolderError
 from merging.interpolation import interpolate
 from merging.optimizers.random import Random
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import TinyNet, tiny_task

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from merging.checkpoint import content_hash
 from merging.errors import RequirementError, TaskError
 from merging.interfaces import MixStrategy, Problem
 from merging.partitioners.layer import Layer
 from merging.run import merge as merge_models
+from merging.storage.content import content_hash
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, Task
 from merging.testing import TinyNet, blobs, tiny_pool, tiny_task

@@ -13,8 +13,9 @@ from blake3 import blake3
 from safetensors.torch import save_file
 from torch import Tensor
 
-from merging.checkpoint import Checkpoint, content_hash
 from merging.errors import CheckpointError
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.content import content_hash
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool)
 

@@ -476,7 +476,8 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     merge: Merge, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's own device that is always full, where the model file would go."""
-    from merging import output, writing
+    from merging import writing
+    from merging.storage import folder as output
 
     real = output.save_model
     monkeypatch.setattr(writing, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))

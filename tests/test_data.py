@@ -25,9 +25,9 @@ import merging
 from merging.cli.request import combine, read_toml, restore
 from merging.errors import MergingError, TaskError
 from merging.interfaces import Problem
-from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.recalibration import recalibrate
+from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.task import Split, Task
 from merging.tasks.cifar10 import SHIFTS

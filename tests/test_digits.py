@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 from merging import Best, load_task
 from merging.evaluator import Evaluator
-from merging.journal import Journal
 from merging.options import build
 from merging.partitioners.clip import ClipC8
 from merging.plan import Plan, plan
-from merging.pool import ModelPool
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.task import Task
 from merging.tasks import digits_data
 from merging.training.digits_pretraining import SETTINGS, pretrain, rendered

@@ -17,7 +17,7 @@ import merging
 from merging.errors import MergingError, OptionError, RecipeError, RequirementError, StrategyError, UnknownNameError
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.options import build
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.greedy import Greedy
 from merging.strategies.greedy_ensemble import GreedyEnsemble

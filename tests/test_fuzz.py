@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from merging.arithmetic import materialise
-from merging.checkpoint import Checkpoint
 from merging.cli.request import combine, read_toml, restore
 from merging.errors import MergingError
-from merging.journal import FILE, Journal, read_header
-from merging.output import read_recipe
-from merging.pool import ModelPool
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.folder import read_recipe
+from merging.storage.journal import FILE, Journal, read_header
+from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
 from tests.conftest import Merge
 

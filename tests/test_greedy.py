@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from merging.pool import ModelPool
 from merging.progress import Silent
+from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as transforms
 
 import merging
 from merging.errors import TaskError
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.task import Split, Task
 from merging.tasks.folders import listed, load_images

@@ -17,8 +17,8 @@ from merging.errors import Stopped
 from merging.evaluator import Evaluator
 from merging.fisher import squared_gradients
 from merging.partitioners.whole import Whole
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
+from merging.storage.pool import ModelPool
 from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned
 from merging.testing import tiny_pool, tiny_problem, tiny_task

@@ -18,7 +18,6 @@ from merging.arithmetic import materialise
 from merging.errors import PoolError, Stopped, TaskError
 from merging.evaluator import WORST, Evaluator, margin
 from merging.interfaces import Objective
-from merging.journal import Journal
 from merging.live import check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -26,8 +25,9 @@ from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
 from merging.plan import plan
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.task import Split, Task
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task

@@ -10,9 +10,9 @@ import pytest
 
 from merging.interfaces import Vector
 from merging.options import build
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
+from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem
 from merging.values.outcome import Outcome

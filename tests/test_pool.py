@@ -13,7 +13,7 @@ from torch import Tensor
 
 import merging
 from merging.errors import PoolError, RecipeError
-from merging.pool import ModelPool, natural_key
+from merging.storage.pool import ModelPool, natural_key
 from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import open_tiny_pool

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from merging.errors import TaskError
 from merging.evaluator import Evaluator
 from merging.feed import Feed
-from merging.journal import Journal
 from merging.models.catalogue import model_source
 from merging.numerics import Numerics
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.plan import plan
-from merging.pool import ModelPool
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.task import CERTIFY, Split, Task
 from merging.testing import tiny_pool, tiny_task

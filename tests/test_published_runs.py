@@ -19,8 +19,8 @@ from torch import Tensor
 
 from merging.interfaces import Vector
 from merging.optimizers.nevergrad import NevergradReference, stopping_its_thread
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
+from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem, tiny_task

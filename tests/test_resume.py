@@ -157,7 +157,7 @@ def test_a_damaged_line_in_the_middle_is_refused(damage: bytes, undisturbed: Pat
 
 
 def test_two_runs_into_one_folder(undisturbed: Path, merge: Merge, tiny: list[str]) -> None:
-    from merging.journal import Journal
+    from merging.storage.journal import Journal
 
     with Journal(undisturbed / "events.jsonl", resume=True):
         ran = merge(*tiny, *LONG, undisturbed, "--overwrite")

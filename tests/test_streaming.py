@@ -15,14 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import merging
-from merging import shards, streaming
+from merging import streaming
 from merging.arithmetic import materialise
-from merging.checkpoint import Checkpoint, content_hash, has_only_finite
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
 from merging.partitioners.layer import Layer
-from merging.pool import ModelPool
 from merging.progress import Silent
-from merging.shards import INDEX, ModelWriter, parse_size
+from merging.storage import shards
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.content import content_hash, has_only_finite
+from merging.storage.pool import ModelPool
+from merging.storage.shards import INDEX, ModelWriter, parse_size
 from merging.strategies.uniform import Uniform
 from merging.streaming import stream, units
 from merging.values.partition import Partition

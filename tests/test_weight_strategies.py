@@ -17,7 +17,7 @@ import merging
 from merging.errors import MergingError
 from merging.interfaces import MixStrategy
 from merging.partitioners.layer import Layer
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.strategies.dare import Dare
 from merging.strategies.model_stock import ModelStock
 from merging.strategies.slerp import Slerp, karcher, slerp

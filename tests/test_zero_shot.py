@@ -18,11 +18,11 @@ import merging
 from merging.arithmetic import materialise
 from merging.errors import PoolError, TaskError
 from merging.evaluator import Evaluator
-from merging.journal import Journal
 from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start
 from merging.plan import plan
-from merging.pool import ModelPool
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.task import Split, Task
 from merging.tasks.npz import Normalise
 from merging.values.recipe import Recipe

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import BEGIN, FILE, Memory
 from merging.benchmarking.runs import Entry, MethodRun, read_run
 from merging.errors import FolderError
-from merging.journal import holding
+from merging.storage.journal import holding
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark

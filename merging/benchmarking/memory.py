@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import FolderError
-from merging.journal import Journal
+from merging.storage.journal import Journal
 from merging.task import HELD_OUT
 from merging.values.outcome import Outcome
 

@@ -15,7 +15,7 @@ from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError
-from merging.output import RECIPE, REPORT
+from merging.storage.folder import RECIPE, REPORT
 from merging.task import HELD_OUT
 from merging.values.report import models_of
 from merging.values.statistics import Comparison, mean_interval, wilson

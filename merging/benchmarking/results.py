@@ -19,7 +19,7 @@ from merging.values.report import SMALL_SAMPLE, average, models_of
 from merging.values.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 
 if TYPE_CHECKING:
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
     from merging.task import Task
 
 FORMAT = "merging-benchmark/1"

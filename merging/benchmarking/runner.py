@@ -18,9 +18,9 @@ from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, P
 from merging.options import Plugin
 from merging.partitioners.whole import Whole
 from merging.plan import Plan
-from merging.pool import ModelPool
 from merging.progress import Silent
 from merging.registry import optimizers
+from merging.storage.pool import ModelPool
 from merging.task import Task
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.interfaces import Partitioner, Progress
 from merging.plan import Plan, check_needs, plan
-from merging.pool import ModelPool
+from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.task import HELD_OUT, Task
 from merging.values.outcome import Outcome

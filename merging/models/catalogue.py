@@ -14,7 +14,7 @@ from merging.models.source import ModelSource, Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
     from merging.values.partition import TensorInfo
 
 SOURCES = ("open_clip", "timm", "torchvision", "transformers", "python")

@@ -15,7 +15,7 @@ from merging.errors import PoolError, TaskError
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
-    from merging.pool import ModelPool
+    from merging.storage.pool import ModelPool
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, images between 0 and 1."""

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from merging.checkpoint import Checkpoint
 from merging.errors import PoolError, TaskError
+from merging.storage.checkpoint import Checkpoint
 from merging.values.partition import TensorInfo
 
 TEMPLATES = ("a photo of a {}.",)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from merging.checkpoint import Checkpoint
 from merging.models.clip import clip_classifier
-from merging.pool import ModelPool
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.pool import ModelPool
 from merging.task import Split, Task
 from merging.tasks import digits_data
 

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from merging.evaluator import Evaluator
 from merging.interfaces import Optimizer, Partitioner
-from merging.journal import Journal
 from merging.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plan import plan
-from merging.pool import ModelPool
 from merging.problem import MergeProblem
 from merging.progress import Silent
+from merging.storage.journal import Journal
+from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.task import Split, Task
 

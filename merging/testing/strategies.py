@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from merging.checkpoint import content_hash
 from merging.errors import MergingError, RequirementError
 from merging.interfaces import NEEDS, MixStrategy
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plan import plan
-from merging.pool import ModelPool
 from merging.run import Result, merge
+from merging.storage.content import content_hash
+from merging.storage.pool import ModelPool
 from merging.testing.another_process import start
 from merging.testing.fixtures import tiny_pool, tiny_problem, tiny_task
 from merging.testing.plugins import PluginContract

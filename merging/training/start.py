@@ -9,11 +9,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from merging.checkpoint import Checkpoint, content_hash, has_only_finite
 from merging.errors import PoolError, RequirementError, TaskError
 from merging.interfaces import Progress
 from merging.numerics import Numerics
-from merging.pool import ModelPool
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.content import content_hash, has_only_finite
+from merging.storage.pool import ModelPool
 from merging.task import Task
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters

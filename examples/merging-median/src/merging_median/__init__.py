@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 import merging
-from merging.checkpoint import content_hash
 from merging.registry import strategies
+from merging.storage.content import content_hash
 
 
 @strategies.register("median")

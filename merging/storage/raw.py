@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.checkpoint import has_only_finite
-from merging.dtypes import NUMPY_FLOATS, is_floating
+from merging.storage.content import has_only_finite
+from merging.storage.dtypes import NUMPY_FLOATS, is_floating
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from merging.checkpoint import SUFFIXES, Checkpoint, is_model_folder
-from merging.dtypes import is_floating
 from merging.errors import PoolError, RecipeError
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.dtypes import is_floating
+from merging.storage.model_folder import SUFFIXES, is_model_folder
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 

@@ -14,8 +14,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.dtypes import SAFETENSORS, itemsize
 from merging.errors import OptionError
+from merging.storage.dtypes import SAFETENSORS, itemsize
 from merging.values.partition import TensorInfo
 
 MODEL = "model.safetensors"

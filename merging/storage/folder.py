@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging import journal
-from merging.checkpoint import Checkpoint
 from merging.errors import FolderError, MergingError, RecipeError
-from merging.shards import INDEX, SHARD
+from merging.storage import journal
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.shards import INDEX, SHARD
 from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:

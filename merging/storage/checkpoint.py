@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,27 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 
-from merging.dtypes import SAFETENSORS
 from merging.errors import CheckpointError
+from merging.storage.content import content_hash, has_only_finite
+from merging.storage.dtypes import SAFETENSORS
+from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
+from merging.storage.pickle_file import WRAPPERS, is_old_format
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "state_dict_ema", "model_ema")
-_INDEX = ".index.json"
-COMPANIONS = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "added_tokens.json",
-    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
-    "vocab.json", "vocab.txt", "merges.txt",
-)  # fmt: skip
-"""What ``save_pretrained`` of transformers writes beside the weights; its configuration first."""
-_SMALL = 64 << 20
-"""Bytes; larger files beside a model are not carried along."""
 PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -59,13 +49,13 @@ class Checkpoint:
 
     def __init__(self, path: Path | str, name: str = "") -> None:
         self.path = Path(path)
-        self.path = self.path.parent if self.path.name.endswith(_INDEX) else self.path
+        self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
         self.name = name or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
-        self.files, expected = _files_of(self.path)
+        self.files, expected = files_of(self.path)
         self._places: dict[str, tuple[Path, int]] = {}  # key → file and offset of its bytes there
         self._states: dict[Path, tuple[int, ...]] = {}  # file → what tells that it was replaced
         self._readers: dict[Path, Any] = {}
@@ -110,7 +100,7 @@ class Checkpoint:
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
             if "weights_only" in str(error) or "Unsupported" in str(error):
                 why = "it is a pickle that wants to run code, not a plain state dict; save model.state_dict() instead"
-            elif "mmap" in str(error) and _is_old_format(path):
+            elif "mmap" in str(error) and is_old_format(path):
                 why = "it is in torch's old format; load it and save it again with torch.save"
             else:
                 why = f"torch.load cannot read it ({type(error).__name__}); save it again"
@@ -235,7 +225,7 @@ class Checkpoint:
         """
         if not self.path.is_dir():
             beside = [self.path.parent / name for name in COMPANIONS]
-            return tuple(file for file in beside if file.is_file()) if _is_transformers(beside[0]) else ()
+            return tuple(file for file in beside if file.is_file()) if is_transformers(beside[0]) else ()
         ours = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
         return tuple(
             file
@@ -244,8 +234,8 @@ class Checkpoint:
             and not file.name.startswith(".")
             and file.name not in ours
             and file.suffix not in SUFFIXES
-            and not file.name.endswith(_INDEX)
-            and file.stat().st_size <= _SMALL
+            and not file.name.endswith(INDEX_SUFFIX)
+            and file.stat().st_size <= SMALL
         )
 
     def load(self) -> dict[str, Tensor]:
@@ -283,87 +273,7 @@ class _Finite(Mapping[str, "Tensor"]):
         return len(self._checkpoint.tensors)
 
 
-OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first bytes of what ``torch.save`` wrote before PyTorch 1.6: a pickled magic number."""
-
-
-def _is_old_format(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(OLD_MAGIC)) == OLD_MAGIC
-
-
-def has_only_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; integers have none."""
-    import torch
-
-    if not tensor.is_floating_point():
-        return True
-    # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
-    wide = tensor.float() if tensor.element_size() == 1 else tensor
-    # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
-    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
-
-
 def _state(path: Path) -> tuple[int, ...]:
     """What changes when a file is replaced or written to."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def is_model_folder(path: Path) -> bool:
-    """Whether a folder is one model: sharded with an index, or a single file beside its ``config.json``."""
-    if not path.is_dir():
-        return False
-    if any(path.glob(f"*{_INDEX}")):
-        return True
-    return (path / "config.json").is_file() and len([p for p in path.iterdir() if p.suffix in SUFFIXES]) == 1
-
-
-def _is_transformers(config: Path) -> bool:
-    try:
-        return "model_type" in json.loads(config.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
-        return False
-
-
-def digest_head(name: str, info: TensorInfo) -> bytes:
-    """What stands before a tensor's bytes in a content hash."""
-    return f"{name}\0{info[1]}\0{list(info[0])}\0".encode()
-
-
-def _files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files of a checkpoint, and the keys that its index names."""
-    if path.is_file():
-        return (path,), ()
-    indices = sorted(path.glob(f"*{_INDEX}"), key=lambda p: ("safetensors" not in p.name, p.name))
-    if not indices:
-        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-        files = [p for p in files if p.suffix == ".safetensors"] or files
-        if len(files) != 1:
-            raise CheckpointError(f"{path}: holds {len(files)} checkpoints and no index; name one of them")
-        return (files[0],), ()
-    try:
-        where = json.loads(indices[0].read_bytes())["weight_map"]
-        names = {str(name) for name in where.values()}
-        keys = tuple(str(key) for key in where)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{indices[0]}: not an index of shards ({type(error).__name__}: {error})") from None
-    if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{indices[0]}: a shard lies outside its folder")
-    lost = [name for name in sorted(names) if not (path / name).is_file()]
-    if lost or not names:
-        raise CheckpointError(f"{indices[0]}: shard {lost[0] if lost else '(none)'} is missing; download it again")
-    return tuple(path / name for name in sorted(names)), keys
-
-
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """BLAKE3 over sorted (name, dtype, shape, bytes): the same for the same weights in any file format."""
-    import torch
-
-    digest = blake3()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(digest_head(name, (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))))
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Checkpoints, pools and run folders on disk."""
