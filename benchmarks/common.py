@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from merging.evaluator import Evaluator
-from merging.interfaces import Partitioner
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.plan import plan
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.task import Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz
 from merging.values.recipe import Recipe
 

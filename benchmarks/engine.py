@@ -18,8 +18,8 @@ import torch
 from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
 from merging.partitioners.block import Block
 from merging.partitioners.clip import ClipC8
+from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
-from merging.task import Task
 
 SUBJECTS: dict[str, tuple[Callable[..., tuple[ModelPool, Task]], Any, int]] = {
     "squeezenet1_1 96 px": (squeezenet, Block(), 1024),

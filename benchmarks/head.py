@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import click
 
 from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
-from merging.interfaces import Partitioner
 from merging.partitioners.clip import ClipC8
 from merging.partitioners.layer import Layer
+from merging.plugins.partitioner import Partitioner
 
 Subject: TypeAlias = tuple[Callable[..., Any], Partitioner, int]
 SUBJECTS: dict[str, Subject] = {

@@ -52,7 +52,7 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
     from benchmarks.common import evaluator, trials
     from merging.models.catalogue import model_source
     from merging.models.clip import ClipClassifier
-    from merging.task import Split, Task
+    from merging.plugins.task import Split, Task
     from merging.tasks.npz import Normalise
 
     del ClipClassifier

@@ -51,8 +51,8 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def measure(label: str, seed: int) -> dict[str, Any]:
     """One run without baselines: what the method costs alone."""
     import merging
-    from merging.options import build
-    from merging.registry import partitioners, strategies
+    from merging.plugins.options import build
+    from merging.plugins.registry import partitioners, strategies
 
     name, partitioner, options = METHODS[label]
 
@@ -114,7 +114,7 @@ def main(only: tuple[str, ...], seed: int, output: Path | None, rendered: Path |
     if rendered is not None:
         click.echo(render(json.loads(rendered.read_text())))
         return
-    from merging.discovery import load_all
+    from merging.plugins.discovery import load_all
 
     load_all(())
     data: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "seed": seed, "rows": []}

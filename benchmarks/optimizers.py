@@ -30,9 +30,9 @@ BACKENDS: dict[str, dict[str, Any]] = {
 def measure(label: str, options: dict[str, Any], budget: int | None, seed: int) -> dict[str, Any]:
     """One run; its evaluations come from the report, its time from the clock."""
     import merging
-    from merging.discovery import load_all
-    from merging.options import build
-    from merging.registry import optimizers
+    from merging.plugins.discovery import load_all
+    from merging.plugins.options import build
+    from merging.plugins.registry import optimizers
 
     load_all(())
     task = merging.load_task("digits")

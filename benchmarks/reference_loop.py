@@ -28,7 +28,7 @@ from torchvision.transforms import InterpolationMode, v2
 from benchmarks.common import data_folder, evaluator, noisy, pairs, show, trials
 from merging.models.catalogue import model_source
 from merging.partitioners.block import Block
-from merging.task import Split, Task
+from merging.plugins.task import Split, Task
 from merging.tasks.npz import Normalise, Resize, load_npz
 
 

@@ -198,9 +198,9 @@ def _plugins(
     Raises:
         MergingError: an unknown name or option, or a value out of range.
     """
-    from merging.discovery import load_all
-    from merging.options import Plugin, build
-    from merging.registry import objectives, optimizers, partitioners, strategies
+    from merging.plugins.discovery import load_all
+    from merging.plugins.options import Plugin, build
+    from merging.plugins.registry import objectives, optimizers, partitioners, strategies
 
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)

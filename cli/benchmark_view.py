@@ -27,7 +27,7 @@ from merging.benchmarking.tables import (
     p_value,
 )
 from merging.cli.scatter import LETTERS, SINGLE, scatter
-from merging.task import HELD_OUT
+from merging.plugins.task import HELD_OUT
 from merging.values.statistics import Comparison
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from merging.cli.options import shared
 @shared("plugin", "as_json")
 def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer, objective or regime)."""
-    from merging.discovery import load_all
     from merging.errors import unknown
-    from merging.registry import PLUGINS
+    from merging.plugins.discovery import load_all
+    from merging.plugins.registry import PLUGINS
 
     for warning in load_all(plugin):
         click.echo(f"warning: {warning}", err=True)
@@ -36,7 +36,7 @@ def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
 
 def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
     """Everything a plug-in declares, as JSON-ready values."""
-    from merging.options import UNSET, options_of
+    from merging.plugins.options import UNSET, options_of
 
     options = []
     for declared in options_of(plugin):

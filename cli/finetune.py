@@ -100,9 +100,9 @@ def command(**flags: Any) -> None:
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
     from merging.cli.request import parse_options
-    from merging.discovery import load_all
-    from merging.options import build
-    from merging.registry import regimes
+    from merging.plugins.discovery import load_all
+    from merging.plugins.options import build
+    from merging.training.regime import regimes
 
     for warning in load_all(plugin):
         click.echo(f"warning: {warning}", err=True)

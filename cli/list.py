@@ -14,8 +14,8 @@ from merging.cli.options import shared
 @shared("plugin", "as_json")
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
     """List strategies, partitioners, optimizers, objectives and regimes."""
-    from merging.discovery import load_all
-    from merging.registry import PLUGINS
+    from merging.plugins.discovery import load_all
+    from merging.plugins.registry import PLUGINS
 
     for warning in load_all(plugin):
         click.echo(f"warning: {warning}", err=True)

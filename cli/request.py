@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 
 from merging.errors import FolderError, MergingError, OptionError, unknown
-from merging.registry import KINDS
+from merging.plugins.registry import KINDS
 
 TOML = "merge.toml"
 DEFAULTS: dict[str, Any] = {

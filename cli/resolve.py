@@ -10,8 +10,8 @@ import click
 
 from merging.cli.request import code_in
 from merging.errors import RequirementError
-from merging.options import Plugin, build
-from merging.registry import KINDS, strategies
+from merging.plugins.options import Plugin, build
+from merging.plugins.registry import KINDS, strategies
 
 
 def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MergingError: an unknown name or option, or a value out of range.
     """
-    from merging.discovery import load_all
+    from merging.plugins.discovery import load_all
 
     for warning in load_all(request["plugin"]):
         click.echo(f"warning: {warning}", err=True)
@@ -41,8 +41,8 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     Raises:
         MergingError: no models, no data, or nothing that fits.
     """
+    from merging.plugins.task import Task
     from merging.storage.pool import ModelPool
-    from merging.task import Task
 
     task = cast("Task | None", task_of(request, progress))
     if request["models"]:

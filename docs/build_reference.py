@@ -26,8 +26,8 @@ def pages() -> dict[str, str]:
         SystemExit: a plug-in that does not state its summary, formula, limits or source.
     """
     from merging.cli.describe import describe
-    from merging.discovery import load_installed
-    from merging.registry import PLUGINS
+    from merging.plugins.discovery import load_installed
+    from merging.plugins.registry import PLUGINS
 
     load_installed()
     described = [

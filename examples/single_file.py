@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 import merging
-from merging.registry import strategies
+from merging.plugins.registry import strategies
 
 
 @strategies.register("softmax-soup")

@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from merging.inspection import Inspection as Inspection
     from merging.inspection import inspect_module as inspect_module
     from merging.inspection import inspect_pool as inspect_pool
-    from merging.interfaces import MixStrategy as MixStrategy
-    from merging.interfaces import Objective as Objective
-    from merging.interfaces import Optimizer as Optimizer
-    from merging.interfaces import Partitioner as Partitioner
-    from merging.interfaces import Problem as Problem
-    from merging.interfaces import Progress as Progress
-    from merging.interfaces import Search as Search
     from merging.interpolation import interpolate as interpolate
     from merging.models.catalogue import model_source as model_source
     from merging.objectives.accuracy import Accuracy as Accuracy
@@ -43,7 +36,6 @@ if TYPE_CHECKING:
     from merging.optimizers.random import Random as Random
     from merging.optimizers.scipy_cobyla import ScipyCobyla as ScipyCobyla
     from merging.optimizers.scipy_cobyqa import ScipyCobyqa as ScipyCobyqa
-    from merging.options import option as option
     from merging.partitioners.block import Block as Block
     from merging.partitioners.clip import ClipC8 as ClipC8
     from merging.partitioners.clip import ClipC15 as ClipC15
@@ -51,7 +43,17 @@ if TYPE_CHECKING:
     from merging.partitioners.custom import Custom as Custom
     from merging.partitioners.layer import Layer as Layer
     from merging.partitioners.whole import Whole as Whole
-    from merging.progress import Silent as Silent
+    from merging.plugins.objective import Objective as Objective
+    from merging.plugins.optimizer import Optimizer as Optimizer
+    from merging.plugins.optimizer import Search as Search
+    from merging.plugins.options import option as option
+    from merging.plugins.partitioner import Partitioner as Partitioner
+    from merging.plugins.problem import Problem as Problem
+    from merging.plugins.progress import Progress as Progress
+    from merging.plugins.progress import Silent as Silent
+    from merging.plugins.strategy import MixStrategy as MixStrategy
+    from merging.plugins.task import Split as Split
+    from merging.plugins.task import Task as Task
     from merging.run import Result as Result
     from merging.run import merge as merge
     from merging.scoring import evaluate as evaluate
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
     from merging.strategies.swa import Swa as Swa
     from merging.strategies.uniform import Uniform as Uniform
     from merging.strategies.wise_ft import WiseFt as WiseFt
-    from merging.task import Split as Split
-    from merging.task import Task as Task
     from merging.tasks.catalogue import load_task as load_task
     from merging.training.finetune import finetune as finetune
     from merging.training.hyperparameters import Sweep as Sweep
@@ -90,7 +90,6 @@ _HOMES = {
     "errors": "MergingError",
     "geometry": "Geometry",
     "inspection": "Inspection inspect_module inspect_pool",
-    "interfaces": "MixStrategy Objective Optimizer Partitioner Problem Progress Search",
     "interpolation": "interpolate",
     "models.catalogue": "model_source",
     "objectives.accuracy": "Accuracy",
@@ -101,13 +100,19 @@ _HOMES = {
     "optimizers.random": "Random",
     "optimizers.scipy_cobyla": "ScipyCobyla",
     "optimizers.scipy_cobyqa": "ScipyCobyqa",
-    "options": "option",
     "partitioners.block": "Block",
     "partitioners.clip": "ClipC15 ClipC26 ClipC8",
     "partitioners.custom": "Custom",
     "partitioners.layer": "Layer",
     "partitioners.whole": "Whole",
-    "progress": "Silent",
+    "plugins.objective": "Objective",
+    "plugins.optimizer": "Optimizer Search",
+    "plugins.options": "option",
+    "plugins.partitioner": "Partitioner",
+    "plugins.problem": "Problem",
+    "plugins.progress": "Progress Silent",
+    "plugins.strategy": "MixStrategy",
+    "plugins.task": "Split Task",
     "run": "Result merge",
     "scoring": "evaluate",
     "storage.checkpoint": "Checkpoint",
@@ -122,7 +127,6 @@ _HOMES = {
     "strategies.swa": "Swa",
     "strategies.uniform": "Uniform",
     "strategies.wise_ft": "WiseFt",
-    "task": "Split Task",
     "tasks.catalogue": "load_task",
     "training.finetune": "finetune",
     "training.hyperparameters": "Sweep",

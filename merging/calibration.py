@@ -8,8 +8,8 @@ import torch
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.passes import Passes
+from merging.plugins.task import Task
 from merging.recalibration import SAMPLES, recalibrate, statistics_of
-from merging.task import Task
 
 
 class Calibration:

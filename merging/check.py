@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import MergingError, Stopped
 from merging.estimate import Cost, estimate, forward
 from merging.geometry import kinship
-from merging.interfaces import MixStrategy, Progress
 from merging.live import check_fits
 from merging.plan import Plan, plan
-from merging.progress import Silent
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import Task
 from merging.splits import CheckedSet, Shared, look_at, sets_of
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.model_folder import SUFFIXES
 from merging.storage.pool import ModelPool, expand, natural_key, short_names
-from merging.task import Task
 
 if TYPE_CHECKING:
     from torch import nn

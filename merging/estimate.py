@@ -15,16 +15,15 @@ from torch import Tensor
 
 from merging.errors import Stopped
 from merging.evaluator import Evaluator
-from merging.interfaces import Progress
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.plan import Plan
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import HELD_OUT, Task
 from merging.problem import MergeProblem
-from merging.progress import Silent
 from merging.recalibration import SAMPLES
 from merging.run import BASELINES
 from merging.storage.journal import Journal
-from merging.task import HELD_OUT, Task
 from merging.values.outcome import Decision, Meter, Outcome
 from merging.values.recipe import Merge, Recipe
 

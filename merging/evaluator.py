@@ -20,14 +20,14 @@ from merging.blend import Blend
 from merging.calibration import Calibration
 from merging.errors import Stopped, StrategyError
 from merging.fisher import squared_gradients
-from merging.interfaces import Objective, Progress, WholeModelObjective
 from merging.live import LiveModel
 from merging.numerics import Numerics
 from merging.passes import Contents, Passes
-from merging.progress import Silent
+from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
-from merging.task import CERTIFY, HELD_OUT, Task
 from merging.values.outcome import Decision, Meter, Outcome, top1
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 

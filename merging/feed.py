@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from merging.task import Split
+from merging.plugins.task import Split
 
 
 class Feed:

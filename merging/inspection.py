@@ -16,13 +16,14 @@ import torch
 
 from merging.evaluator import Evaluator
 from merging.geometry import Geometry, measure
-from merging.interfaces import Objective, Partitioner, Progress
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.placement import probe
 from merging.plan import divide
-from merging.progress import Silent
+from merging.plugins.objective import Objective
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Progress, Silent
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
@@ -31,7 +32,7 @@ from merging.values.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from merging.task import Task
+    from merging.plugins.task import Task
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from typing import Any
 
 from merging.errors import OptionError, TaskError
 from merging.evaluator import Evaluator
-from merging.interfaces import Objective, Progress
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plan import plan
-from merging.progress import Silent
+from merging.plugins.objective import Objective
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import HELD_OUT, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.task import HELD_OUT, Task
 from merging.values.recipe import Recipe
 
 

@@ -14,8 +14,8 @@ from merging.errors import Stopped, TaskError
 from merging.feed import Feed
 from merging.live import LiveModel
 from merging.numerics import Numerics
+from merging.plugins.task import HELD_OUT, UNLABELLED, Task
 from merging.stages import Activations, Stage, compact, shares_of, stages_of
-from merging.task import HELD_OUT, UNLABELLED, Task
 
 Contents: TypeAlias = Callable[[str], Any]
 """A tensor's name → what decides its values, JSON-ready."""

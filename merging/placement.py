@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.live import LiveModel, check_fits, untouched
 from merging.numerics import Numerics
+from merging.plugins.progress import Progress
+from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
-from merging.task import Task
 from merging.tuning import tuned
 from merging.values.partition import Partition
 from merging.values.recipe import Recipe

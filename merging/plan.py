@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import PoolError, RequirementError
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
-from merging.options import Plugin
 from merging.partitioners.whole import Whole
-from merging.progress import Silent
-from merging.registry import optimizers
+from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.optimizer import Optimizer
+from merging.plugins.options import Plugin
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.registry import optimizers
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
 from merging.storage.pool import ModelPool
-from merging.task import CERTIFY, HELD_OUT, UNLABELLED, Task
 from merging.values.partition import Partition
 
 if TYPE_CHECKING:

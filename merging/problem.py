@@ -1,4 +1,4 @@
-"""What a strategy works with: the concrete :class:`merging.interfaces.Problem`, over pool, partition and evaluator."""
+"""What a strategy works with: the :class:`merging.plugins.problem.Problem` over pool, partition, evaluator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from merging.computed import Combine, Computed
 from merging.errors import RequirementError
-from merging.interfaces import MixStrategy, Optimizer, Path, Progress, Vector
+from merging.plugins.optimizer import Optimizer, Vector
+from merging.plugins.options import Plugin
+from merging.plugins.problem import Path
+from merging.plugins.progress import Progress
+from merging.plugins.task import HELD_OUT, UNLABELLED
 from merging.search import BoxSearch, run_search
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.task import HELD_OUT, UNLABELLED
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.partition import Partition
 from merging.values.recipe import Merge, Recipe, Weights
@@ -84,7 +87,7 @@ class MergeProblem:
         """The uniform average of some models."""
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
 
-    def weights(self, strategy: MixStrategy, combine: Combine, *, base: bool = True) -> Weights:
+    def weights(self, strategy: Plugin, combine: Combine, *, base: bool = True) -> Weights:
         """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
         computed = Computed(self.pool, self.partition, combine, base=base)
         last = (self.pool.base_ingredient,) if self.pool.base and base else ()

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from merging.card import model_card
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
 from merging.machine import peak_memory
 from merging.plan import Plan, plan, versions
+from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.optimizer import Optimizer
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.problem import MergeProblem
-from merging.progress import Silent
 from merging.published import RELEASE
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -26,7 +30,6 @@ from merging.storage.shards import INDEX
 from merging.strategies.best import Best
 from merging.strategies.greedy import Greedy
 from merging.strategies.uniform import Uniform
-from merging.task import CERTIFY, HELD_OUT, Task
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average

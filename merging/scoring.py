@@ -8,20 +8,20 @@ from pathlib import Path
 from merging.arithmetic import materialise
 from merging.errors import unknown
 from merging.evaluator import Evaluator
-from merging.interfaces import Objective, Progress, WholeModelObjective
 from merging.live import LiveModel, check_fits
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.placement import probe
-from merging.progress import Silent
+from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import HELD_OUT, Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash
 from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
-from merging.task import HELD_OUT, Task
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 

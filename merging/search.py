@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from merging.errors import BudgetSpent, OptionError, StrategyError
-from merging.interfaces import Optimizer, Vector
+from merging.plugins.optimizer import Optimizer, Vector
 from merging.values.outcome import Outcome, Solution
 
 
 class BoxSearch:
-    """A function to maximise in a box, with a budget (see :class:`merging.interfaces.Search`).
+    """A function to maximise in a box, with a budget (see :class:`merging.plugins.optimizer.Search`).
 
     Points are rounded to float32, the precision in which trials are mixed: two points that mix the same bits are one
     (unless ``rounded`` is False).

@@ -9,8 +9,8 @@ import torch
 from blake3 import blake3
 
 from merging.errors import Stopped
-from merging.interfaces import Progress
-from merging.task import HELD_OUT, UNLABELLED, Split, Task
+from merging.plugins.progress import Progress
+from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task
 
 UNEVEN = 10
 """A set's largest class is so many times its smallest one before anything is said."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from merging.computed import Computed
 from merging.errors import CheckpointError, RecipeError, Stopped
-from merging.interfaces import Progress
 from merging.machine import cores
+from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import digest_head
 from merging.storage.dtypes import itemsize

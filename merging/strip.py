@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.errors import FolderError, TaskError
-from merging.task import Split
+from merging.plugins.task import Split
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from merging.interfaces import Progress
 from merging.machine import cores
 from merging.numerics import Numerics
+from merging.plugins.progress import Progress
 
 _SAMPLES = 512
 _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 2048)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from merging.errors import OptionError, unknown
-from merging.interfaces import Progress
+from merging.plugins.progress import Progress
 from merging.storage.content import content_hash
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble

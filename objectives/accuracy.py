@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.interfaces import Objective
-from merging.registry import objectives
+from merging.plugins.objective import Objective
+from merging.plugins.registry import objectives
 from merging.values.outcome import top1
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.interfaces import Objective
-from merging.options import option
-from merging.registry import objectives
+from merging.plugins.objective import Objective
+from merging.plugins.options import option
+from merging.plugins.registry import objectives
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from merging.interfaces import Optimizer, Search
-from merging.options import option
-from merging.registry import optimizers
+from merging.plugins.optimizer import Optimizer, Search
+from merging.plugins.options import option
+from merging.plugins.registry import optimizers
 from merging.values.outcome import Solution
 
 METHODS = ("NGOpt", "Cobyla", "OnePlusOne", "CMA", "TwoPointsDE", "DE", "PSO", "NelderMead", "Powell")

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError
-from merging.interfaces import Optimizer, Search
-from merging.options import option
-from merging.registry import optimizers
+from merging.plugins.optimizer import Optimizer, Search
+from merging.plugins.options import option
+from merging.plugins.registry import optimizers
 from merging.values.outcome import Solution
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from merging.interfaces import Optimizer, Search
-from merging.registry import optimizers
+from merging.plugins.optimizer import Optimizer, Search
+from merging.plugins.registry import optimizers
 from merging.values.outcome import Solution
 
 

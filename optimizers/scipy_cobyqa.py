@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from merging.interfaces import Optimizer, Search, Vector
-from merging.options import option
-from merging.registry import optimizers
+from merging.plugins.optimizer import Optimizer, Search, Vector
+from merging.plugins.options import option
+from merging.plugins.registry import optimizers
 from merging.values.outcome import Solution
 
 

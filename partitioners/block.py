@@ -14,9 +14,9 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import PartitionError
-from merging.interfaces import Partitioner
-from merging.options import option
-from merging.registry import partitioners
+from merging.plugins.options import option
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.registry import partitioners
 from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:

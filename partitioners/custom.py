@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.errors import OptionError, PartitionError
-from merging.interfaces import Partitioner
-from merging.options import option
-from merging.registry import partitioners
+from merging.plugins.options import option
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.registry import partitioners
 from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.interfaces import Partitioner
-from merging.registry import partitioners
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.registry import partitioners
 from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from merging.interfaces import MixStrategy, Problem, Vector, Weights
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.optimizer import Vector
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

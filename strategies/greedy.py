@@ -6,9 +6,11 @@ import statistics
 from dataclasses import dataclass
 from typing import ClassVar
 
-from merging.interfaces import MixStrategy, Outcome, Problem
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.values.outcome import Outcome
 from merging.values.recipe import Recipe
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from merging.errors import OptionError
-from merging.interfaces import MixStrategy, Problem
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Ensemble
 
 if TYPE_CHECKING:

@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from merging.interfaces import MixStrategy, Outcome, Problem, Vector
-from merging.options import UNSET, option
-from merging.registry import strategies
+from merging.plugins.optimizer import Vector
+from merging.plugins.options import UNSET, option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.values.outcome import Outcome
 from merging.values.recipe import Recipe
 
 

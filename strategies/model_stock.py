@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from merging.interfaces import MixStrategy, Problem
-from merging.registry import strategies
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.partition import Partition
 from merging.values.recipe import Recipe
 

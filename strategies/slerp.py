@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
-from merging.interfaces import MixStrategy, Problem, Weights
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from merging.interfaces import MixStrategy, Problem
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Recipe
 
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from merging.interfaces import MixStrategy, Problem
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Recipe
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.interfaces import MixStrategy, Problem, Weights
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.storage.checkpoint import Checkpoint
+from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from merging.interfaces import MixStrategy, Problem
-from merging.registry import strategies
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Recipe
 
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError, unknown
-from merging.interfaces import MixStrategy, Problem
-from merging.options import option
-from merging.registry import strategies
+from merging.plugins.options import option
+from merging.plugins.problem import Problem
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Recipe
 
 

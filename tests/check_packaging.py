@@ -58,7 +58,7 @@ def main() -> None:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
         subprocess.run(install, check=True)
         code = (
-            "import merging, merging.discovery as d; from merging.registry import KINDS; d.load_all();"
+            "import merging, merging.plugins.discovery as d; from merging.plugins.registry import KINDS; d.load_all();"
             "print(merging.__file__); print(sum(len(r) for r in KINDS.values()))"
         )
         environment = os.environ | {"PYTHONPATH": str(target), "PYTHONSAFEPATH": "1"}

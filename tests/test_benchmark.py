@@ -25,15 +25,17 @@ from merging.benchmarking.runner import benchmark
 from merging.benchmarking.runs import MethodRun
 from merging.errors import FolderError, MergingError, OptionError
 from merging.evaluator import Evaluator
-from merging.interfaces import MixStrategy, Problem, SplitView, WholeModelObjective
 from merging.optimizers.random import Random
+from merging.plugins.objective import SplitView, WholeModelObjective
+from merging.plugins.problem import Problem
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import HELD_OUT
 from merging.run import merge as merge_one
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.learned import Learned
 from merging.strategies.uniform import Uniform
 from merging.strategies.wise_ft import WiseFt
-from merging.task import HELD_OUT
 from merging.testing import tiny_task
 from merging.testing.fixtures import open_tiny_pool
 from merging.values.outcome import Outcome

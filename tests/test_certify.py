@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from merging.errors import RequirementError, TaskError
-from merging.interfaces import MixStrategy, Problem
 from merging.partitioners.layer import Layer
+from merging.plugins.problem import Problem
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import CERTIFY, Task
 from merging.run import merge as merge_models
 from merging.storage.content import content_hash
 from merging.strategies.uniform import Uniform
-from merging.task import CERTIFY, Task
 from merging.testing import TinyNet, blobs, tiny_pool, tiny_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge

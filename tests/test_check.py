@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 
 import merging
 from merging.check import check
-from merging.discovery import load_all
 from merging.errors import Stopped
 from merging.estimate import estimate, rehearse
 from merging.plan import plan
-from merging.registry import strategies
+from merging.plugins.discovery import load_all
+from merging.plugins.registry import strategies
+from merging.plugins.task import Split
 from merging.splits import digests
 from merging.strip import chosen, half_blocks
-from merging.task import Split
 from merging.testing import tiny_pool
 from merging.testing.fixtures import tiny_task
 from tests.conftest import TASK, Merge

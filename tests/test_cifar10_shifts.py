@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import merging
 from merging.errors import TaskError
-from merging.task import Task
+from merging.plugins.task import Task
 from merging.tasks.cifar10 import SHIFTS, cifar10_shifts
 from tests.conftest import Merge
 from tests.test_recalibration import ResNet20

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merging.registry import KINDS, PLUGINS
+from merging.plugins.registry import KINDS, PLUGINS
 from merging.testing import TinyNet
 from tests.conftest import ENVIRONMENT, TASK, Merge
 
@@ -266,7 +266,7 @@ def test_plugin_file_reaches_the_command_line(merge: Merge, tiny: list[str]) -> 
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
         "from merging import MixStrategy\n"
-        "from merging.registry import strategies\n"
+        "from merging.plugins.registry import strategies\n"
         "@strategies.register('first-two')\n"
         "@dataclass(frozen=True)\n"
         "class FirstTwo(MixStrategy):\n"
@@ -330,7 +330,7 @@ def test_batchnorm_statistics_are_never_averaged_in_silence(merge: Merge, tmp_pa
 PLUGIN = """
 from dataclasses import dataclass
 from merging import MixStrategy
-from merging.registry import strategies
+from merging.plugins.registry import strategies
 
 @strategies.register('broken')
 @dataclass(frozen=True)
@@ -366,7 +366,8 @@ def test_broken_strategies_are_one_line(merge: Merge, tiny: list[str], body: str
 def test_models_that_do_not_fit_the_data(merge: Merge, tmp_path: Path, forward: str, said: str) -> None:
     name = f"unfit_{'linear' if 'Linear' in forward else 'flat'}"
     Path(f"{name}.py").write_text(
-        "import torch\nfrom torch import nn\nfrom merging.task import Task\nfrom merging.testing import blobs\n\n\n"
+        "import torch\nfrom torch import nn\nfrom merging.plugins.task import Task\n"
+        "from merging.testing import blobs\n\n\n"
         "def build(pool):\n    return Net()\n\n\n"
         "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.scale = nn.Linear(4, 4)\n\n"

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merging
-from merging.interfaces import Partitioner
 from merging.live import untouched
 from merging.models.clip import TEXT_LEFTOVERS, ClipClassifier, clip_classifier
+from merging.plugins.partitioner import Partitioner
 from merging.values.partition import TensorInfo
 
 CLASSES = 10

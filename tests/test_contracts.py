@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from merging.discovery import load_all
-from merging.options import Plugin, build
-from merging.registry import objectives, optimizers, partitioners, strategies
+from merging.plugins.discovery import load_all
+from merging.plugins.options import Plugin, build
+from merging.plugins.registry import objectives, optimizers, partitioners, strategies
 from merging.testing import ObjectiveContract, OptimizerContract, PartitionerContract, StrategyContract
 
 load_all()
@@ -51,8 +51,8 @@ NEW_FILE = '''
 
 from dataclasses import dataclass
 
-from merging.interfaces import MixStrategy
-from merging.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.registry import strategies
 
 
 @strategies.register("first")

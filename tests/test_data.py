@@ -24,12 +24,12 @@ from torch import Tensor, nn
 import merging
 from merging.cli.request import combine, read_toml, restore
 from merging.errors import MergingError, TaskError
-from merging.interfaces import Problem
-from merging.progress import Silent
+from merging.plugins.problem import Problem
+from merging.plugins.progress import Silent
+from merging.plugins.task import Split, Task
 from merging.recalibration import recalibrate
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.task import Split, Task
 from merging.tasks.cifar10 import SHIFTS
 from merging.tasks.classes import Choice, labelling
 from merging.tasks.data import load_data

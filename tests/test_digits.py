@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from merging import Best, load_task
 from merging.evaluator import Evaluator
-from merging.options import build
 from merging.partitioners.clip import ClipC8
 from merging.plan import Plan, plan
+from merging.plugins.options import build
+from merging.plugins.task import Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.task import Task
 from merging.tasks import digits_data
 from merging.training.digits_pretraining import SETTINGS, pretrain, rendered
 from merging.training.finetune import finetune

@@ -30,10 +30,11 @@ from benchmarks import methods
 from benchmarks.optimizers import render
 from merging.cli.main import COMMANDS, cli
 from merging.cli.request import RunTable, read_toml
-from merging.discovery import load_all
-from merging.interfaces import NEEDS, Problem
-from merging.options import options_of
-from merging.registry import optimizers, strategies
+from merging.plugins.discovery import load_all
+from merging.plugins.options import options_of
+from merging.plugins.problem import Problem
+from merging.plugins.registry import optimizers, strategies
+from merging.plugins.strategy import NEEDS
 from merging.testing import tiny_pool
 from merging.values.report import Row
 

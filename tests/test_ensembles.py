@@ -16,7 +16,7 @@ from torch import Tensor
 import merging
 from merging.errors import MergingError, OptionError, RecipeError, RequirementError, StrategyError, UnknownNameError
 from merging.objectives.nll import NegativeLogLikelihood
-from merging.options import build
+from merging.plugins.options import build
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.greedy import Greedy

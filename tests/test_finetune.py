@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 import merging
 from merging.errors import FolderError, OptionError, PoolError, RequirementError, Stopped, TaskError
-from merging.progress import Silent
-from merging.task import Task
+from merging.plugins.progress import Silent
+from merging.plugins.task import Task
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation

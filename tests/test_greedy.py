@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merging.progress import Silent
+from merging.plugins.progress import Silent
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task

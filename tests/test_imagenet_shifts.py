@@ -13,9 +13,9 @@ from torchvision.transforms import functional as transforms
 
 import merging
 from merging.errors import TaskError
+from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.task import Split, Task
 from merging.tasks.folders import listed, load_images
 from merging.tasks.imagenet import SETS, imagenet_shifts, objectnet_folders
 from merging.tasks.npz import Resize

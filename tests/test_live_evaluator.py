@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from merging.arithmetic import materialise
 from merging.errors import PoolError, Stopped, TaskError
 from merging.evaluator import WORST, Evaluator, margin
-from merging.interfaces import Objective
 from merging.live import check_fits, untouched
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -25,11 +24,12 @@ from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
 from merging.plan import plan
+from merging.plugins.objective import Objective
+from merging.plugins.task import Split, Task
 from merging.problem import MergeProblem
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.task import Split, Task
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.values.recipe import Recipe
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from merging.interfaces import Vector
-from merging.options import build
+from merging.plugins.optimizer import Vector
+from merging.plugins.options import build
+from merging.plugins.progress import Silent
 from merging.problem import MergeProblem
-from merging.progress import Silent
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem

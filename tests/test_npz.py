@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from merging.errors import TaskError
-from merging.task import Split, Task
+from merging.plugins.task import Split, Task
 from merging.tasks.npz import Normalise, load_npz
 from merging.testing import TinyNet, blobs
 

@@ -11,13 +11,13 @@ import optuna
 import pytest
 
 from merging.errors import OptionError
-from merging.interfaces import Optimizer
 from merging.optimizers.coordinate import Coordinate
 from merging.optimizers.nevergrad import METHODS, Nevergrad, NevergradCobyla
 from merging.optimizers.optuna import Optuna
 from merging.optimizers.random import Random
 from merging.optimizers.scipy_cobyla import ScipyCobyla
 from merging.optimizers.scipy_cobyqa import ScipyCobyqa
+from merging.plugins.optimizer import Optimizer
 from merging.search import run_search
 from merging.testing import OptimizerContract
 from merging.testing.optimizers import Bowl, box

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from merging.errors import OptionError, UnknownNameError
-from merging.options import UNSET, Plugin, build, option, options_of
+from merging.plugins.options import UNSET, Plugin, build, option, options_of
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from merging.numerics import Numerics
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.plan import plan
+from merging.plugins.task import CERTIFY, Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.task import CERTIFY, Split, Task
 from merging.testing import tiny_pool, tiny_task
 from merging.tuning import candidates
 from merging.values.recipe import Recipe

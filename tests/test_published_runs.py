@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from merging.interfaces import Vector
 from merging.optimizers.nevergrad import NevergradReference, stopping_its_thread
+from merging.plugins.optimizer import Vector
 from merging.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy

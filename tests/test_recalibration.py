@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import merging
+from merging.plugins.task import Task
 from merging.recalibration import recalibrate, statistics_of
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
@@ -22,7 +23,6 @@ from merging.strategies.manifoldmix import ManifoldMix
 from merging.strategies.slerp import Slerp
 from merging.strategies.swa import Swa
 from merging.strategies.uniform import Uniform
-from merging.task import Task
 from merging.tasks.npz import Normalise, load_npz
 from merging.values.recipe import Recipe, Weights
 from tests.conftest import Merge

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from merging.cli.main import COMMANDS
-from merging.registry import PLUGINS
+from merging.plugins.registry import PLUGINS
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,16 +18,15 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 import merging
 from merging.errors import FolderError, OptionError, RequirementError, Stopped
-from merging.options import build
+from merging.plugins.options import build
+from merging.plugins.task import Split, Task
 from merging.recalibration import SAMPLES
-from merging.registry import regimes
-from merging.task import Split, Task
 from merging.testing.fixtures import tiny_numerics
 from merging.training.averaging import mixed, spread
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.late import Copies
-from merging.training.regime import Regime
+from merging.training.regime import Regime, regimes
 from merging.training.regimes.independent import Independent
 from merging.training.regimes.late_phase import LatePhase
 from merging.training.regimes.papa import Papa
@@ -510,9 +509,8 @@ def test_masks_are_no_weights() -> None:
 
 PLUGIN = '''
 from dataclasses import dataclass
-from merging.options import option
-from merging.registry import regimes
-from merging.training.regime import Regime
+from merging.plugins.options import option
+from merging.training.regime import Regime, regimes
 
 @regimes.register("half")
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from merging.discovery import load_all, load_file
 from merging.errors import MergingError, NameTakenError, UnknownNameError
-from merging.registry import PLUGINS, Registry, strategies
+from merging.plugins.discovery import load_all, load_file
+from merging.plugins.registry import PLUGINS, Registry, strategies
 
 load_all()
 
@@ -70,8 +70,8 @@ def test_everything_built_in_is_found() -> None:
 
 PLUGIN = """
 from dataclasses import dataclass
-from merging.interfaces import MixStrategy
-from merging.registry import strategies
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.registry import strategies
 
 @strategies.register("{name}")
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import merging
 from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random, Recipe, Weights
 from merging.arithmetic import materialise
 from merging.errors import FolderError, InterruptedRunError, RequirementError
-from merging.interfaces import SplitView, WholeModelObjective
 from merging.partitioners.layer import Layer
-from merging.registry import objectives, strategies
+from merging.plugins.objective import SplitView, WholeModelObjective
+from merging.plugins.registry import objectives, strategies
 from merging.storage.content import content_hash
 from merging.testing import tiny_pool, tiny_task
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from merging.errors import BudgetSpent, OptionError
-from merging.interfaces import Optimizer, Search, Vector
+from merging.plugins.optimizer import Optimizer, Search, Vector
 from merging.search import BoxSearch, run_search
 from merging.values.outcome import Outcome, Solution
 

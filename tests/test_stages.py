@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.evaluator import Evaluator
-from merging.interfaces import Partitioner
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.block import Block
@@ -24,11 +23,12 @@ from merging.partitioners.custom import Custom
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
 from merging.plan import plan
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.task import HELD_OUT, Split, Task
 from merging.stages import Activations, shares_of, stages_of
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
-from merging.task import HELD_OUT, Split, Task
 from merging.tasks.npz import Normalise
 from merging.values.recipe import Recipe
 

@@ -19,7 +19,7 @@ from merging import streaming
 from merging.arithmetic import materialise
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
 from merging.partitioners.layer import Layer
-from merging.progress import Silent
+from merging.plugins.progress import Silent
 from merging.storage import shards
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash, has_only_finite

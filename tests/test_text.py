@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from merging.errors import TaskError
-from merging.progress import Silent
-from merging.task import Split
+from merging.plugins.progress import Silent
+from merging.plugins.task import Split
 from merging.tasks.data import load_data
 from merging.tasks.pictures import Preparation
 

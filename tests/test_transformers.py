@@ -22,9 +22,9 @@ from merging.errors import PoolError, TaskError
 from merging.live import check_fits
 from merging.models.stored_names import _parts
 from merging.models.transformers import TransformersImage, TransformersText
+from merging.plugins.task import Split
 from merging.splits import digests
 from merging.storage.pool import ModelPool
-from merging.task import Split
 from merging.tasks.data import load_data
 from merging.tasks.described import described_task
 from merging.values.recipe import Recipe

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import merging
 from merging.errors import MergingError
-from merging.interfaces import MixStrategy
 from merging.partitioners.layer import Layer
+from merging.plugins.strategy import MixStrategy
 from merging.storage.pool import ModelPool
 from merging.strategies.dare import Dare
 from merging.strategies.model_stock import ModelStock

@@ -21,9 +21,9 @@ from merging.evaluator import Evaluator
 from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start
 from merging.plan import plan
+from merging.plugins.task import Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.task import Split, Task
 from merging.tasks.npz import Normalise
 from merging.values.recipe import Recipe
 from tests.conftest import Merge

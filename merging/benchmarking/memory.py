@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import FolderError
+from merging.plugins.task import HELD_OUT
 from merging.storage.journal import Journal
-from merging.task import HELD_OUT
 from merging.values.outcome import Outcome
 
 FILE = "evaluations.jsonl"

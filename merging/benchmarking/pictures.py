@@ -15,7 +15,7 @@ from merging.benchmarking.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, Dr
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
 from merging.benchmarking.tables import heading, home
-from merging.task import HELD_OUT
+from merging.plugins.task import HELD_OUT
 
 if TYPE_CHECKING:
     from merging.interpolation import Interpolation

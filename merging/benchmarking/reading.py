@@ -15,8 +15,8 @@ from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError
+from merging.plugins.task import HELD_OUT
 from merging.storage.folder import RECIPE, REPORT
-from merging.task import HELD_OUT
 from merging.values.report import models_of
 from merging.values.statistics import Comparison, mean_interval, wilson
 

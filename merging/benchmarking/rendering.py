@@ -11,8 +11,7 @@ from merging.benchmarking.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import Benchmark
 from merging.errors import FolderError
-from merging.interfaces import Progress
-from merging.progress import Silent
+from merging.plugins.progress import Progress, Silent
 
 PICTURES = "pictures"
 NAME = "benchmark"

@@ -13,14 +13,14 @@ import numpy as np
 
 from merging.benchmarking.runs import Coefficients, MethodRun
 from merging.errors import FolderError
-from merging.task import HELD_OUT
+from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome
 from merging.values.report import SMALL_SAMPLE, average, models_of
 from merging.values.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 
 if TYPE_CHECKING:
+    from merging.plugins.task import Task
     from merging.storage.pool import ModelPool
-    from merging.task import Task
 
 FORMAT = "merging-benchmark/1"
 SHIFTED = "average of shifts"

@@ -14,14 +14,17 @@ from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
-from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner, Progress, WholeModelObjective
-from merging.options import Plugin
 from merging.partitioners.whole import Whole
 from merging.plan import Plan
-from merging.progress import Silent
-from merging.registry import optimizers
+from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.optimizer import Optimizer
+from merging.plugins.options import Plugin
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.registry import optimizers
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
-from merging.task import Task
 
 if TYPE_CHECKING:
     from merging.numerics import Numerics

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import FolderError
-from merging.interfaces import MixStrategy, Optimizer, Partitioner
+from merging.plugins.optimizer import Optimizer
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.strategy import MixStrategy
 from merging.values.outcome import Outcome
 
 Status = Literal["finished", "cannot run", "failed"]

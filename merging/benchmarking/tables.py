@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
-from merging.task import HELD_OUT
+from merging.plugins.task import HELD_OUT
 from merging.values.statistics import Comparison
 
 COSTS = {

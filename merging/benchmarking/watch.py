@@ -11,8 +11,8 @@ from torch import Tensor
 
 from merging.benchmarking.memory import Memory
 from merging.evaluator import Evaluator
+from merging.plugins.task import HELD_OUT
 from merging.problem import MergeProblem
-from merging.task import HELD_OUT
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 

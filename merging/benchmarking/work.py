@@ -11,11 +11,12 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
-from merging.interfaces import Partitioner, Progress
 from merging.plan import Plan, check_needs, plan
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Progress
+from merging.plugins.task import HELD_OUT, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.task import HELD_OUT, Task
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.source import ModelSource, Preprocessing, reproducible
 from merging.models.stored_names import StoredNames
-from merging.progress import Silent
+from merging.plugins.progress import Progress, Silent
 from merging.values.partition import TensorInfo
 
 CONFIG = "config.json"

@@ -22,7 +22,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from merging.errors import TaskError
-from merging.task import Split
+from merging.plugins.task import Split
 from merging.tasks.damage import Damage, Tolerance
 
 Images = NDArray[np.uint8]

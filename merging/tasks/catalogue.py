@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
-from merging.registry import Registry
-from merging.task import Task
+from merging.plugins.progress import Progress
+from merging.plugins.registry import tasks
+from merging.plugins.task import Task
+from merging.plugins.user_code import import_object
 
-tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks")
 DEFAULT = "digits"
 
 
@@ -79,8 +78,6 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
             if key not in takes:
                 raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
         return make(**described, **({"progress": progress} if "progress" in takes else {}))
-    from merging.models.catalogue import import_object  # loads torch, which the list of tasks does without
-
     try:
         task = import_object(name)()
     except TaskError:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.catalogue import model_source
-from merging.task import Split, Task
+from merging.plugins.progress import Progress
+from merging.plugins.task import Split, Task
 from merging.tasks.damage import CORRUPT
 from merging.tasks.data import load_data
 from merging.tasks.drawing import drawn

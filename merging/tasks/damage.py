@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
-from merging.progress import Silent
+from merging.plugins.progress import Progress, Silent
 
 CORRUPT = 0.01
 """Share of a set's images that may be damaged, where the user does not say."""

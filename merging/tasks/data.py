@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from merging.errors import TaskError, unknown
-from merging.interfaces import Progress
 from merging.models.source import ModelSource
-from merging.progress import Silent
-from merging.task import Split
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Split
 from merging.tasks.forms import Opened, Reader
 from merging.tasks.pictures import Preparation, preparation
 from merging.tasks.saved import is_saved

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.catalogue import model_source
-from merging.progress import Silent
-from merging.task import HELD_OUT, UNLABELLED, Split, Task, identity
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task, identity
 from merging.tasks.catalogue import load_task
 from merging.tasks.damage import CORRUPT
 from merging.tasks.data import open_data

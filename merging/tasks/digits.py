@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from merging.models.clip import clip_classifier
+from merging.plugins.task import Split, Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
-from merging.task import Split, Task
 from merging.tasks import digits_data
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
-from merging.progress import Silent
-from merging.task import Split
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Split
 from merging.tasks.cache import Images, cached_images
 from merging.tasks.damage import CORRUPT, Damage, Tolerance
 from merging.tasks.npz import Resize
@@ -91,7 +90,7 @@ def load_images(
         images: (file, label) pairs.
         resize: size and interpolation.
         border: pixels that are cut off on each side first.
-        classes: of the split, see :class:`merging.task.Split`.
+        classes: of the split, see :class:`merging.plugins.task.Split`.
         corrupt: share of the images that may be damaged; they are named and left out.
         progress: told how far decoding is.
 

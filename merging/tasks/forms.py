@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
-from merging.models.catalogue import import_object
 from merging.models.source import ModelSource
-from merging.progress import Silent
-from merging.task import Split
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Split
+from merging.plugins.user_code import import_object
 from merging.tasks import saved, tables, tars
 from merging.tasks.cache import content_of
 from merging.tasks.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled

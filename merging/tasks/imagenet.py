@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
-from merging.task import Split, Task
+from merging.plugins.progress import Progress
+from merging.plugins.task import Split, Task
 from merging.tasks.damage import CORRUPT
 from merging.tasks.folders import listed, load_images
 from merging.tasks.npz import Normalise, Resize

@@ -19,9 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from merging.errors import TaskError, unknown
-from merging.interfaces import Progress
-from merging.progress import Silent
-from merging.task import Split
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Split
 from merging.tasks.cache import cached
 from merging.tasks.damage import CORRUPT, Damage, Tolerance
 

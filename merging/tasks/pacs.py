@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.catalogue import model_source
-from merging.task import Split, Task
+from merging.plugins.progress import Progress
+from merging.plugins.task import Split, Task
 from merging.tasks.damage import CORRUPT
 from merging.tasks.drawing import drawn
 from merging.tasks.npz import Normalise, load_npz

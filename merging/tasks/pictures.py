@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
 from merging.models.source import ModelSource
-from merging.task import Split
+from merging.plugins.progress import Progress
+from merging.plugins.task import Split
 from merging.tasks.cache import Images, cached_images
 from merging.tasks.damage import CORRUPT, Damage, Tolerance
 from merging.tasks.npz import Resize

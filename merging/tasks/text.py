@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeGuard
 from torch import Tensor
 
 from merging.errors import TaskError
-from merging.interfaces import Progress
+from merging.plugins.progress import Progress
 
 COLUMN = "text"
 

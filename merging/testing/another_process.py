@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from merging.options import Plugin, build
-from merging.registry import KINDS
+from merging.plugins.options import Plugin, build
+from merging.plugins.registry import KINDS
 
 RAISED = "raised at"
 """The line with which an interrupted optimiser's process says when it was interrupted."""

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.evaluator import Evaluator
-from merging.interfaces import Optimizer, Partitioner
 from merging.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plan import plan
+from merging.plugins.optimizer import Optimizer
+from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Silent
+from merging.plugins.task import Split, Task
 from merging.problem import MergeProblem
-from merging.progress import Silent
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.task import Split, Task
 
 FEATURES, HIDDEN, CLASSES = 4, 8, 3
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from merging.interfaces import Objective, WholeModelObjective
+from merging.plugins.objective import Objective, WholeModelObjective
 from merging.testing.fixtures import TinyNet, blobs, tiny_numerics
 from merging.testing.plugins import PluginContract
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from merging.errors import BudgetSpent
-from merging.interfaces import Optimizer, Vector
+from merging.plugins.optimizer import Optimizer, Vector
 from merging.search import BoxSearch, run_search
 from merging.testing.another_process import RAISED, start
 from merging.testing.plugins import PluginContract

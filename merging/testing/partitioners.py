@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from merging.errors import PartitionError
-from merging.interfaces import Partitioner
+from merging.plugins.partitioner import Partitioner
 from merging.testing.fixtures import TinyNet
 from merging.testing.plugins import PluginContract
 from merging.values.partition import TensorInfo

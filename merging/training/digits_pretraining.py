@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from merging.models.clip import ClipClassifier, clip_classifier
 from merging.numerics import Numerics
-from merging.task import Split
+from merging.plugins.task import Split
 from merging.tasks.digits import digits
 from merging.tasks.digits_data import CLASSES, CLIP_CONFIG
 from merging.training.digits_render import PRETRAINING, PRINTED, SEEN_FONTS, UNSEEN_FONTS, render

@@ -6,11 +6,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from merging.errors import RequirementError
-from merging.interfaces import Progress
 from merging.machine import cores
-from merging.options import build
-from merging.progress import Silent
-from merging.task import Task
+from merging.plugins.options import build
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Task
 from merging.training.folder import PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.libraries import check_names

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from merging.errors import FolderError
-from merging.options import build
+from merging.plugins.options import build
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
 

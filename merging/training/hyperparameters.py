@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError, unknown
-from merging.options import Plugin, build, option, options_of
+from merging.plugins.options import Plugin, build, option, options_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,12 +12,11 @@ from concurrent.futures.process import BrokenProcessPool
 from torch import nn
 
 from merging.errors import MergingError, Stopped
-from merging.interfaces import Progress
 from merging.numerics import Numerics
-from merging.progress import Silent
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
-from merging.task import Task
 from merging.training.folder import PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.options import Plugin
+from merging.plugins.options import Plugin
+from merging.plugins.registry import PLUGINS, Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,3 +55,7 @@ class Regime(Plugin):
         Raises:
             Stopped: a run was told to.
         """
+
+
+regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")
+PLUGINS["regime"] = regimes

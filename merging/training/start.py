@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import PoolError, RequirementError, TaskError
-from merging.interfaces import Progress
 from merging.numerics import Numerics
+from merging.plugins.progress import Progress
+from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.pool import ModelPool
-from merging.task import Task
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
 from merging.training.parts import head_of

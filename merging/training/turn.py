@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import Diverged, FolderError
-from merging.interfaces import Progress
 from merging.numerics import Numerics
-from merging.task import Task
+from merging.plugins.progress import Progress
+from merging.plugins.task import Task
 from merging.training.folder import Epoch, PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime

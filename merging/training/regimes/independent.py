@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.registry import regimes
-from merging.training.regime import Regime
+from merging.training.regime import Regime, regimes
 
 if TYPE_CHECKING:
     from merging.training.trainer import Run

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
-from merging.options import option
-from merging.registry import regimes
-from merging.training.regime import Regime
+from merging.plugins.options import option
+from merging.training.regime import Regime, regimes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 import merging
-from merging.registry import strategies
+from merging.plugins.registry import strategies
 from merging.storage.content import content_hash
 
 

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from merging.errors import MergingError
-from merging.registry import PLUGINS
-from merging.tasks.catalogue import tasks
+from merging.plugins.registry import PLUGINS, tasks
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 
@@ -29,6 +28,7 @@ def load_installed() -> tuple[str, ...]:
         package = importlib.import_module(f"merging.{folder}")
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             importlib.import_module(f"{package.__name__}.{module.name}")
+    importlib.import_module("merging.tasks.catalogue")
     failed = []
     for registry in (*PLUGINS.values(), tasks):
         points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)

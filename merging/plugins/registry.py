@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from merging.errors import NameTakenError, unknown
 
 if TYPE_CHECKING:
-    from merging.interfaces import MixStrategy, Objective, Optimizer, Partitioner
-    from merging.training.regime import Regime
+    from merging.plugins.objective import Objective
+    from merging.plugins.optimizer import Optimizer
+    from merging.plugins.partitioner import Partitioner
+    from merging.plugins.strategy import MixStrategy
+    from merging.plugins.task import Task
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -70,7 +73,6 @@ strategies: Registry[type[MixStrategy]] = Registry("strategy", "merging.strategi
 partitioners: Registry[type[Partitioner]] = Registry("partitioner", "merging.partitioners")
 optimizers: Registry[type[Optimizer]] = Registry("optimizer", "merging.optimizers")
 objectives: Registry[type[Objective]] = Registry("objective", "merging.objectives")
-regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")
 
 KINDS: dict[str, Registry[Any]] = {
     "strategy": strategies,
@@ -80,5 +82,8 @@ KINDS: dict[str, Registry[Any]] = {
 }
 """What a merge is composed of."""
 
-PLUGINS: dict[str, Registry[Any]] = KINDS | {"regime": regimes}
-"""Every kind of plug-in with declared options: those of a merge, and how pools are trained."""
+PLUGINS: dict[str, Registry[Any]] = dict(KINDS)
+"""Every kind of plug-in with declared options: those of a merge, and (once :mod:`merging.training.regime` is loaded)
+how pools are trained."""
+
+tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks")

@@ -1,0 +1,68 @@
+"""The interface of optimizers, and the search that they are given."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.plugins.options import Plugin
+from merging.values.outcome import Solution
+
+Vector: TypeAlias = NDArray[np.float64]
+
+
+class Search(Protocol):
+    """A box, a start, and a function to maximise in it: all that an optimiser sees.
+
+    Attributes:
+        lower, upper, start: shape ``(dimension,)``, ``lower <= start <= upper``.
+        budget: how many points may be asked for, repeats included.
+        generator: seeded; the only source of randomness an optimiser may use.
+    """
+
+    lower: Vector
+    upper: Vector
+    start: Vector
+    budget: int
+    generator: np.random.Generator
+
+    @property
+    def dimension(self) -> int:
+        """Number of variables."""
+
+    def evaluate(self, x: Vector) -> float:
+        """The score at ``x``, which is brought into the box first.
+
+        Raises:
+            BudgetSpent: the budget is used up; let it through.
+        """
+
+    def evaluate_many(self, points: Sequence[Vector]) -> list[float]:
+        """Scores of several points; a backend that can ask in batches should."""
+
+    def solution(self, stopped: str) -> Solution:
+        """The best point seen so far."""
+
+
+@dataclass(frozen=True)
+class Optimizer(Plugin):
+    """Derivative-free search in a box.
+
+    ``smallest_dimension``, ``deterministic`` (given the generator) and ``batch`` (asks for several points at once)
+    declare a backend's limits. ``recommends``: the solution that it returns is taken as it is; of all others the best
+    point seen is.
+    """
+
+    smallest_dimension: ClassVar[int] = 1
+    deterministic: ClassVar[bool] = True
+    batch: ClassVar[bool] = False
+    recommends: ClassVar[bool] = False
+
+    @abstractmethod
+    def maximize(self, search: Search) -> Solution:
+        """Asks ``search.evaluate`` for points until it is done; the core keeps the best and catches ``BudgetSpent``."""

@@ -1,0 +1,65 @@
+"""Where news of a run goes, and the sink that shows nothing: the default of the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from merging.values.outcome import Outcome
+
+
+class Progress(Protocol):
+    """Where news of a run goes; the terminal shows it, a notebook may ignore it."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new piece of work begins; ``total`` steps where that is known."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps of the current piece are done."""
+
+    def search(self, asked: int, budget: int, best: float) -> None:
+        """One more point of a search was scored."""
+
+    def best(self, outcome: Outcome, models: int) -> None:
+        """The best merge so far, and how many models are in it."""
+
+    def decision(self, facts: Mapping[str, Any]) -> None:
+        """A strategy decided something; ``facts`` is what the journal holds."""
+
+    def status(self, text: str) -> None:
+        """How the current piece stands, in a few words; the next status takes its place."""
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+
+
+class Silent:
+    """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """A new piece of work begins."""
+        del text, total
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps are done."""
+        del steps
+
+    def search(self, asked: int, budget: int, best: float) -> None:
+        """One more point was scored."""
+        del asked, budget, best
+
+    def best(self, outcome: Outcome, models: int) -> None:
+        """A better merge."""
+        del outcome, models
+
+    def decision(self, facts: Mapping[str, Any]) -> None:
+        """A decision."""
+        del facts
+
+    def status(self, text: str) -> None:
+        """How the current piece stands."""
+        del text
+
+    def say(self, text: str) -> None:
+        """A line worth keeping."""
+        del text
