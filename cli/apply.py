@@ -34,9 +34,9 @@ def command(
     from merging.cli.run import stop_on_signal
     from merging.cli.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
+    from merging.mixing.writing import Writing
     from merging.storage.folder import check_free, read_recipe
     from merging.storage.pool import ModelPool
-    from merging.writing import Writing
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
     if kind is None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from merging.arithmetic import materialise_tensor
 from merging.errors import PoolError
+from merging.mixing.arithmetic import materialise_tensor
 from merging.stages import Watch
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.computed import Combine, Computed
 from merging.errors import RequirementError
+from merging.mixing.computed import Combine, Computed
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.options import Plugin
 from merging.plugins.problem import Path

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from merging.card import model_card
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.machine import peak_memory
+from merging.mixing.writing import Writing
 from merging.plan import Plan, plan, versions
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
@@ -34,7 +35,6 @@ from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.values.statistics import compare
-from merging.writing import Writing
 
 if TYPE_CHECKING:
     from torch import Tensor

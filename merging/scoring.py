@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from merging.arithmetic import materialise
 from merging.errors import unknown
 from merging.evaluator import Evaluator
 from merging.live import LiveModel, check_fits
+from merging.mixing.arithmetic import materialise
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole

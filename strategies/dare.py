@@ -45,7 +45,7 @@ class Dare(MixStrategy):
         """The weights, computed tensor by tensor; what is dropped follows from the seed, model and tensor alone."""
         import torch
 
-        from merging.arithmetic import elected_mean
+        from merging.mixing.arithmetic import elected_mean
 
         seed = int(problem.generator.integers(1 << 32))
 

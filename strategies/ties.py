@@ -52,7 +52,7 @@ class Ties(MixStrategy):
         """The weights, computed tensor by tensor."""
         import torch
 
-        from merging.arithmetic import elected_mean
+        from merging.mixing.arithmetic import elected_mean
 
         limits = self._limits(problem) if self.scope == "model" else None
 

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import save_file
 from torch import Tensor
 
-from merging.arithmetic import materialise, weighted_sum
 from merging.errors import PartitionError, RecipeError
+from merging.mixing.arithmetic import materialise, weighted_sum
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition

@@ -477,7 +477,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     merge: Merge, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's own device that is always full, where the model file would go."""
-    from merging import writing
+    from merging.mixing import writing
     from merging.storage import folder as output
 
     real = output.save_model

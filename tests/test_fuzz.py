@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from merging.arithmetic import materialise
 from merging.cli.request import combine, read_toml, restore
 from merging.errors import MergingError
+from merging.mixing.arithmetic import materialise
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.folder import read_recipe
 from merging.storage.journal import FILE, Journal, read_header

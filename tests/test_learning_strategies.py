@@ -12,10 +12,10 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import merging
-from merging.arithmetic import materialise
 from merging.errors import Stopped
 from merging.evaluator import Evaluator
 from merging.fisher import squared_gradients
+from merging.mixing.arithmetic import materialise
 from merging.partitioners.whole import Whole
 from merging.problem import MergeProblem
 from merging.storage.pool import ModelPool

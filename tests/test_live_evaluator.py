@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from merging.arithmetic import materialise
 from merging.errors import PoolError, Stopped, TaskError
 from merging.evaluator import WORST, Evaluator, margin
 from merging.live import check_fits, untouched
+from merging.mixing.arithmetic import materialise
 from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.objectives.nll import NegativeLogLikelihood

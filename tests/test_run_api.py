@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 import merging
 from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random, Recipe, Weights
-from merging.arithmetic import materialise
 from merging.errors import FolderError, InterruptedRunError, RequirementError
+from merging.mixing.arithmetic import materialise
 from merging.partitioners.layer import Layer
 from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.registry import objectives, strategies

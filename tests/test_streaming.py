@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import merging
-from merging import streaming
-from merging.arithmetic import materialise
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
+from merging.mixing import streaming
+from merging.mixing.arithmetic import materialise
+from merging.mixing.streaming import stream, units
 from merging.partitioners.layer import Layer
 from merging.plugins.progress import Silent
 from merging.storage import shards
@@ -26,7 +27,6 @@ from merging.storage.content import content_hash, has_only_finite
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX, ModelWriter, parse_size
 from merging.strategies.uniform import Uniform
-from merging.streaming import stream, units
 from merging.values.partition import Partition
 from merging.values.recipe import Recipe
 

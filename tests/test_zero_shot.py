@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merging
-from merging.arithmetic import materialise
 from merging.errors import PoolError, TaskError
 from merging.evaluator import Evaluator
+from merging.mixing.arithmetic import materialise
 from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start
 from merging.plan import plan

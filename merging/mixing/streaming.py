@@ -18,9 +18,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.computed import Computed
 from merging.errors import CheckpointError, RecipeError, Stopped
 from merging.machine import cores
+from merging.mixing.computed import Computed
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import digest_head
@@ -74,7 +74,7 @@ def stream(
 ) -> Settled:
     """Builds a merged model tensor by tensor and writes it.
 
-    A recipe's bits are those of :func:`merging.arithmetic.materialise` where ``accumulate`` is float64 and the
+    A recipe's bits are those of :func:`merging.mixing.arithmetic.materialise` where ``accumulate`` is float64 and the
     writer's dtypes are the pool's.
 
     Args:
@@ -287,7 +287,7 @@ def _finish(pieces: Sequence[Piece], results: Sequence[Raw], writer: ModelWriter
 
 
 def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
-    """``Σ coefficient · tensor`` with the bits of :func:`merging.arithmetic.weighted_sum`, a block at a time.
+    """``Σ coefficient · tensor`` with the bits of :func:`merging.mixing.arithmetic.weighted_sum`, a block at a time.
 
     Args:
         terms: (elements, coefficient) pairs.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from merging.errors import OptionError, unknown
+from merging.mixing.streaming import settled, stream
 from merging.plugins.progress import Progress
 from merging.storage.content import content_hash
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.pool import ModelPool
 from merging.storage.shards import ModelWriter, parse_size
-from merging.streaming import settled, stream
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, Recipe, Weights
 
@@ -74,7 +74,7 @@ class Writing:
     ) -> tuple[Recipe | Weights, str]:  # fmt: skip
         """Writes the model into a folder and returns the merge, with the hashes that are known now, and its own.
 
-        Without a folder, only the hash is found. Raises what :func:`merging.streaming.stream` raises.
+        Without a folder, only the hash is found. Raises what :func:`merging.mixing.streaming.stream` raises.
         """
         if aside is not None and self.format == "safetensors":
             with ModelWriter(aside, self.tensors(pool), self.max_shard_size) as writer:
@@ -115,7 +115,7 @@ class Writing:
 
     def state_dict(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
         """The merged model's tensors, all in memory."""
-        from merging.arithmetic import materialise
+        from merging.mixing.arithmetic import materialise
 
         if isinstance(merged, Recipe):
             return materialise(merged, pool, self.torch_dtype)

@@ -1,0 +1,1 @@
+"""Which bits are the model: sums of checkpoints, streamed from file to file."""
