@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import MergingError, Stopped
 from merging.estimate import Cost, estimate, forward
+from merging.forward.fitting import check_fits
 from merging.geometry import kinship
-from merging.live import check_fits
 from merging.plan import Plan, plan
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy

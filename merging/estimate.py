@@ -15,13 +15,13 @@ from torch import Tensor
 
 from merging.errors import Stopped
 from merging.evaluator import Evaluator
-from merging.live import LiveModel
-from merging.numerics import Numerics
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
+from merging.forward.recalibration import SAMPLES
 from merging.plan import Plan
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
 from merging.problem import MergeProblem
-from merging.recalibration import SAMPLES
 from merging.run import BASELINES
 from merging.storage.journal import Journal
 from merging.values.outcome import Decision, Meter, Outcome

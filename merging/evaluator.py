@@ -16,13 +16,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.blend import Blend
-from merging.calibration import Calibration
 from merging.errors import Stopped, StrategyError
-from merging.fisher import squared_gradients
-from merging.live import LiveModel
-from merging.numerics import Numerics
-from merging.passes import Contents, Passes
+from merging.forward.blend import Blend
+from merging.forward.calibration import Calibration
+from merging.forward.fisher import squared_gradients
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
+from merging.forward.passes import Contents, Passes
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
@@ -296,7 +296,7 @@ class Evaluator:
     def squared_gradients(
         self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
     ) -> dict[str, Tensor]:
-        """Mean squared per-sample gradients of the log-likelihood (:func:`merging.fisher.squared_gradients`).
+        """Mean squared per-sample gradients of the log-likelihood (:func:`merging.forward.fisher.squared_gradients`).
 
         Args:
             recipe: the model.

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from merging.evaluator import Evaluator
+from merging.forward.fitting import check_fits, probe, untouched
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
 from merging.geometry import Geometry, measure
-from merging.live import LiveModel, check_fits, untouched
-from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
-from merging.placement import probe
 from merging.plan import divide
 from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner

@@ -27,8 +27,8 @@ from merging.values.partition import Partition
 if TYPE_CHECKING:
     from torch import nn
 
-    from merging.live import LiveModel
-    from merging.numerics import Numerics
+    from merging.forward.live import LiveModel
+    from merging.forward.numerics import Numerics
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def plan(
     partition = divide(pool, partitioner, module, freeze)
     live = numerics = None
     if task is not None and module is not None:
-        from merging.placement import place  # loads torch, which merging weights alone does without
+        from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
         live, numerics = place(
             module, task, pool, partition, device=device, precision=precision, tune=tune, compile=compile,

@@ -26,8 +26,8 @@ from merging.values.recipe import Merge, Recipe, Weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from merging.blend import Blend
     from merging.evaluator import Evaluator
+    from merging.forward.blend import Blend
 
 
 class MergeProblem:

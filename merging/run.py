@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from merging.evaluator import Evaluator
-    from merging.numerics import Numerics
+    from merging.forward.numerics import Numerics
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
 
@@ -231,7 +231,7 @@ def _never() -> bool:
 
 def _measured(output: Path | str) -> Numerics | bool:
     """What an earlier session of the same run has measured: measuring again could find something else."""
-    from merging.numerics import Numerics
+    from merging.forward.numerics import Numerics
 
     kept = read_header(Path(output) / FILE).get("numerics")
     try:

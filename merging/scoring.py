@@ -7,12 +7,12 @@ from pathlib import Path
 
 from merging.errors import unknown
 from merging.evaluator import Evaluator
-from merging.live import LiveModel, check_fits
+from merging.forward.fitting import check_fits, probe
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
 from merging.mixing.arithmetic import materialise
-from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.placement import probe
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from merging.errors import PartitionError
-from merging.live import untouched
+from merging.forward.fitting import untouched
 from merging.models.clip import clip_classifier
 from merging.partitioners.block import Block, balanced
 from merging.values.partition import Partition, TensorInfo

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merging
-from merging.live import untouched
+from merging.forward.fitting import untouched
 from merging.models.clip import TEXT_LEFTOVERS, ClipClassifier, clip_classifier
 from merging.plugins.partitioner import Partitioner
 from merging.values.partition import TensorInfo

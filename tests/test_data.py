@@ -24,10 +24,10 @@ from torch import Tensor, nn
 import merging
 from merging.cli.request import combine, read_toml, restore
 from merging.errors import MergingError, TaskError
+from merging.forward.recalibration import recalibrate
 from merging.plugins.problem import Problem
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
-from merging.recalibration import recalibrate
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.tasks.cifar10 import SHIFTS

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import merging
 from merging.errors import Stopped
 from merging.evaluator import Evaluator
-from merging.fisher import squared_gradients
+from merging.forward.fisher import squared_gradients
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.whole import Whole
 from merging.problem import MergeProblem
@@ -226,7 +226,7 @@ def test_squared_gradients_sample_by_sample(pool: ModelPool, monkeypatch: pytest
     assert not found["unused"].any(), "no logit sees it"
     mean = torch.autograd.grad(cross_entropy(module(inputs), labels), module.fc2.weight)[0]
     assert not torch.allclose(found["fc2.weight"] / 40, mean.square().double(), rtol=0.1), "a batch's gradient squared"
-    monkeypatch.setattr("merging.fisher.MEMORY", 1)  # one sample at a time
+    monkeypatch.setattr("merging.forward.fisher.MEMORY", 1)  # one sample at a time
     again = squared_gradients(module, [inputs], lambda logits: labels, names)
     assert all(torch.allclose(again[name], found[name], rtol=1e-5) for name in names)
 

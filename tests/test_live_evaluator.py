@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from merging.errors import PoolError, Stopped, TaskError
 from merging.evaluator import WORST, Evaluator, margin
-from merging.live import check_fits, untouched
+from merging.forward.fitting import check_fits, untouched
+from merging.forward.numerics import Numerics
 from merging.mixing.arithmetic import materialise
-from merging.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer

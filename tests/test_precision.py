@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.evaluator import Evaluator
-from merging.feed import Feed
+from merging.forward.feed import Feed
+from merging.forward.numerics import Numerics
+from merging.forward.tuning import candidates
 from merging.models.catalogue import model_source
-from merging.numerics import Numerics
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.plan import plan
@@ -25,7 +26,6 @@ from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
-from merging.tuning import candidates
 from merging.values.recipe import Recipe
 
 
@@ -131,12 +131,12 @@ def test_streamed_batches_are_the_resident_ones(size: int) -> None:
 
 
 def test_streamed_data_scores_the_same(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import merging.passes
+    import merging.forward.passes
 
     task = tiny_task()
     recipes = [Recipe.single(i, evaluator(pool, task).live.partition) for i in pool.ingredients]
     plain = [evaluator(pool, task).evaluate(recipe).score for recipe in recipes]
-    monkeypatch.setattr(merging.passes, "Feed", lambda split, device: Feed(split, device, room=0))
+    monkeypatch.setattr(merging.forward.passes, "Feed", lambda split, device: Feed(split, device, room=0))
     made = evaluator(pool, task)
     assert [made.evaluate(recipe).score for recipe in recipes] == plain
     assert not made._passes.feed("held-out").resident
@@ -178,10 +178,12 @@ def test_a_tuned_run_resumes_with_what_it_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import merging.placement
+    import merging.forward.placement
 
     measured = iter((77, 33))
-    monkeypatch.setattr(merging.placement, "tuned", lambda rule, *rest: dataclasses.replace(rule, batch=next(measured)))
+    monkeypatch.setattr(
+        merging.forward.placement, "tuned", lambda rule, *rest: dataclasses.replace(rule, batch=next(measured))
+    )
     folder = tmp_path / "run"
     ran = merge(*tiny, "--tune", "--max-evaluations", "5", "--output", str(folder))
     assert ran.code == 0, ran.err
@@ -199,7 +201,7 @@ def test_an_unknown_precision_names_the_nearest(merge, tiny: list[str], tmp_path
 
 
 def test_a_pool_kept_on_a_device_is_read_once(pool: ModelPool) -> None:
-    from merging.live import _OnDevice
+    from merging.forward.live import _OnDevice
 
     reads: list[str] = []
 

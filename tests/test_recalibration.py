@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import merging
+from merging.forward.recalibration import recalibrate, statistics_of
 from merging.plugins.task import Task
-from merging.recalibration import recalibrate, statistics_of
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.strategies.learned import Learned

@@ -18,9 +18,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 import merging
 from merging.errors import FolderError, OptionError, RequirementError, Stopped
+from merging.forward.recalibration import SAMPLES
 from merging.plugins.options import build
 from merging.plugins.task import Split, Task
-from merging.recalibration import SAMPLES
 from merging.testing.fixtures import tiny_numerics
 from merging.training.averaging import mixed, spread
 from merging.training.finetune import finetune

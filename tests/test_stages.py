@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.evaluator import Evaluator
+from merging.forward.stages import Activations, shares_of, stages_of
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.block import Block
@@ -25,7 +26,6 @@ from merging.partitioners.whole import Whole
 from merging.plan import plan
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.task import HELD_OUT, Split, Task
-from merging.stages import Activations, shares_of, stages_of
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix

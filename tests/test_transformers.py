@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import merging
 from merging.cli.request import read_toml
 from merging.errors import PoolError, TaskError
-from merging.live import check_fits
+from merging.forward.fitting import check_fits
 from merging.mixing.arithmetic import materialise
 from merging.models.stored_names import _parts
 from merging.models.transformers import TransformersImage, TransformersText

@@ -17,7 +17,7 @@ from merging.storage.journal import holding
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
-    from merging.numerics import Numerics
+    from merging.forward.numerics import Numerics
 
 METHODS = "methods"
 RESULT = "benchmark.json"
@@ -52,7 +52,7 @@ class Folder:
 
     def numerics(self) -> Numerics | None:
         """What an earlier session has measured (``tune``): measuring again could find something else."""
-        from merging.numerics import Numerics
+        from merging.forward.numerics import Numerics
 
         if not (self.path / FILE).is_file():
             return None

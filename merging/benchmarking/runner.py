@@ -27,7 +27,7 @@ from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 
 if TYPE_CHECKING:
-    from merging.numerics import Numerics
+    from merging.forward.numerics import Numerics
 
 P = TypeVar("P", bound=Plugin)
 LIMIT = "--max-evaluations"

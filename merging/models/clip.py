@@ -52,7 +52,7 @@ class ClipClassifier(nn.Module):
         return logits
 
     def forward_steps(self) -> list[Callable[[Tensor], Tensor]]:
-        """The parts of :meth:`forward` in order, see :mod:`merging.stages`."""
+        """The parts of :meth:`forward` in order, see :mod:`merging.forward.stages`."""
         visual: Any = self.model.visual
         return [visual, functools.partial(F.normalize, dim=-1), self.classification_head]
 

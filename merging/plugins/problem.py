@@ -25,7 +25,7 @@ Path: TypeAlias = Callable[[Vector], Outcome]
 
 
 class Blend(Protocol):
-    """What ``problem.blend`` gives: see :class:`merging.blend.Blend`."""
+    """What ``problem.blend`` gives: see :class:`merging.forward.blend.Blend`."""
 
     def gradient(
         self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0

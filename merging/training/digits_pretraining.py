@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from merging.forward.numerics import Numerics
 from merging.models.clip import ClipClassifier, clip_classifier
-from merging.numerics import Numerics
 from merging.plugins.task import Split
 from merging.tasks.digits import digits
 from merging.tasks.digits_data import CLASSES, CLIP_CONFIG

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from torch import nn
 
 from merging.errors import MergingError, Stopped
-from merging.numerics import Numerics
+from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint

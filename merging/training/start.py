@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import PoolError, RequirementError, TaskError
-from merging.numerics import Numerics
+from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from merging.errors import Diverged, Stopped, TaskError
-from merging.numerics import Numerics
+from merging.forward.numerics import Numerics
+from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate
 from merging.plugins.task import Split, Task
-from merging.recalibration import SAMPLES, batch_norms, recalibrate
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of

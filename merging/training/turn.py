@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import Diverged, FolderError
-from merging.numerics import Numerics
+from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.training.folder import Epoch, PoolFolder, Trained

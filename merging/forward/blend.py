@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from merging.live import LiveModel
-from merging.recalibration import batch_statistics
+from merging.forward.live import LiveModel
+from merging.forward.recalibration import batch_statistics
 from merging.values.recipe import Recipe
 
 

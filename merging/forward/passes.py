@@ -11,11 +11,11 @@ from blake3 import blake3
 from torch import Tensor
 
 from merging.errors import Stopped, TaskError
-from merging.feed import Feed
-from merging.live import LiveModel
-from merging.numerics import Numerics
+from merging.forward.feed import Feed
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
+from merging.forward.stages import Activations, Stage, compact, shares_of, stages_of
 from merging.plugins.task import HELD_OUT, UNLABELLED, Task
-from merging.stages import Activations, Stage, compact, shares_of, stages_of
 
 Contents: TypeAlias = Callable[[str], Any]
 """A tensor's name → what decides its values, JSON-ready."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from merging.live import LiveModel
-from merging.numerics import Numerics
-from merging.passes import Passes
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
+from merging.forward.passes import Passes
+from merging.forward.recalibration import SAMPLES, recalibrate, statistics_of
 from merging.plugins.task import Task
-from merging.recalibration import SAMPLES, recalibrate, statistics_of
 
 
 class Calibration:

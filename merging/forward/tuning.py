@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from merging.forward.numerics import Numerics
 from merging.machine import cores
-from merging.numerics import Numerics
 from merging.plugins.progress import Progress
 
 _SAMPLES = 512

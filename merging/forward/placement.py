@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -10,12 +9,13 @@ import torch
 from torch import nn
 
 from merging.errors import TaskError
-from merging.live import LiveModel, check_fits, untouched
-from merging.numerics import Numerics
+from merging.forward.fitting import check_fits, probe
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
+from merging.forward.tuning import tuned
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
-from merging.tuning import tuned
 from merging.values.partition import Partition
 from merging.values.recipe import Recipe
 
@@ -51,25 +51,6 @@ def place(
         live.load(Recipe.single(pool.ingredients[0], partition))
         numerics = tuned(numerics, module, partial(_prepared, live, task), task.held_out.inputs, progress)
     return live, numerics
-
-
-def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
-    """Runs two samples through the model: finds the inert tensors, and whether model and data fit at all.
-
-    Raises:
-        TaskError: the model fails on the held-out data, or gives something else than logits.
-    """
-    try:
-        sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
-        idle, shape = untouched(module.eval().to(numerics.device).float(), sample)
-    except Exception as error:  # a user's model or data may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
-    if len(shape) != 2 or shape[0] != len(sample):
-        raise TaskError(
-            f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
-        )
-    return idle
 
 
 def _prepared(live: LiveModel, task: Task, inputs: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from merging.errors import PoolError
+from merging.forward.fitting import check_fits
 from merging.mixing.arithmetic import materialise_tensor
-from merging.stages import Watch
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 from merging.values.recipe import Ingredient, Recipe, Weights
@@ -251,50 +250,3 @@ def _kept_exact(module: nn.Module) -> frozenset[str]:
     exact = [part for part in module.modules() if isinstance(part, _BatchNorm)] + heads[-1:]
     tensors = {id(t) for part in exact for t in part.state_dict(keep_vars=True).values()}
     return frozenset(n for n, t in module.state_dict(keep_vars=True).items() if id(t) in tensors)
-
-
-def check_fits(module: nn.Module, pool: ModelPool) -> None:
-    """Raises PoolError unless the module's state dict has exactly the pool's tensors."""
-    state, where = module.state_dict(), pool.checkpoints[0].path
-    missing = [name for name in state if name not in pool.tensors]
-    extra = [name for name in pool.tensors if name not in state]
-    if missing or extra:
-        said = [f"the model needs '{missing[0]}' ({len(missing)} such)"] if missing else []
-        said += [f"the checkpoints have '{extra[0]}', which it does not know ({len(extra)} such)"] if extra else []
-        raise PoolError(f"{where} does not fit the task's model: {'; '.join(said)}")
-    for name, tensor in state.items():
-        if tuple(tensor.shape) != pool.tensors[name][0]:
-            raise PoolError(
-                f"{where} does not fit the task's model: tensor '{name}' is {list(pool.tensors[name][0])}, "
-                f"the model's is {list(tensor.shape)}"
-            )
-
-
-def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.Size]:
-    """Tensors that cannot reach a logit: no gradient after backward through the logits' sum, and never read as buffer.
-
-    Structure, not value: a gradient that happens to be zero still counts as touched. Weights need not be sensible.
-
-    Args:
-        module: in evaluation mode; left as it was.
-        inputs: a small batch, as the model takes it.
-
-    Returns:
-        The names, and the shape of the logits.
-    """
-    state = module.state_dict(keep_vars=True)
-    wanted = {name: p.requires_grad for name, p in module.named_parameters()}
-    watch = Watch(dict(module.named_buffers(remove_duplicate=False)))
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-        parameter.grad = None
-    with torch.enable_grad(), watch:
-        logits = module(inputs)
-        logits.float().sum().backward()
-    touched = watch.seen | {
-        name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
-    }
-    for name, parameter in module.named_parameters():
-        parameter.grad = None
-        parameter.requires_grad_(wanted[name])
-    return frozenset(name for name in state if name not in touched), logits.shape

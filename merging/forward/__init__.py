@@ -1,0 +1,1 @@
+"""A model on its device: weights mixed in place, forward and backward passes."""
