@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
 from merging.evaluator import Evaluator
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
@@ -27,7 +29,6 @@ from merging.plugins.task import Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.tasks.npz import Normalise, load_npz
 from merging.values.recipe import Recipe
 
 Call = Callable[[], object]

@@ -50,10 +50,10 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
 
     import merging
     from benchmarks.common import evaluator, trials
+    from merging.data.images import Normalise
     from merging.models.catalogue import model_source
     from merging.models.clip import ClipClassifier
     from merging.plugins.task import Split, Task
-    from merging.tasks.npz import Normalise
 
     del ClipClassifier
     source = model_source("open_clip:ViT-B-32-quickgelu")

@@ -26,10 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.common import data_folder, evaluator, noisy, pairs, show, trials
+from merging.data.images import Normalise, Resize
+from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
 from merging.partitioners.block import Block
 from merging.plugins.task import Split, Task
-from merging.tasks.npz import Normalise, Resize, load_npz
 
 
 class Jpegs(Dataset[tuple[Tensor, int]]):

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 
 import merging
 from benchmarks.common import data_folder, part, show
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
-from merging.tasks.npz import Normalise, load_npz
 
 Made: TypeAlias = tuple[ModelPool, Task, Partitioner, MixStrategy]
 

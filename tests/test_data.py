@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 import merging
 from merging.cli.request import combine, read_toml, restore
+from merging.data.classes import Choice, labelling
+from merging.data.images import Preparation, Resize
+from merging.data.opening import load_data
 from merging.errors import MergingError, TaskError
 from merging.forward.recalibration import recalibrate
 from merging.plugins.problem import Problem
@@ -31,11 +34,7 @@ from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.tasks.cifar10 import SHIFTS
-from merging.tasks.classes import Choice, labelling
-from merging.tasks.data import load_data
 from merging.tasks.described import described_task
-from merging.tasks.npz import Resize
-from merging.tasks.pictures import Preparation
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 from tests.test_docs import blocks, page

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from merging.data import npz
+from merging.data.cache import cache_folder
+from merging.data.images import Resize
+from merging.data.npz import load_npz
 from merging.errors import TaskError
-from merging.tasks import npz
-from merging.tasks.cache import cache_folder
-from merging.tasks.npz import Resize, load_npz
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as transforms
 
 import merging
+from merging.data.folders import listed, load_images
+from merging.data.images import Resize
 from merging.errors import TaskError
 from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.tasks.folders import listed, load_images
 from merging.tasks.imagenet import SETS, imagenet_shifts, objectnet_folders
-from merging.tasks.npz import Resize
 from tests.conftest import Merge
 
 CLASSES = {"n01440764": 0, "n01443537": 1, "n01484850": 2, "n01498041": 6, "n01531178": 11}
@@ -160,7 +160,7 @@ def test_what_is_missing_is_named(data: Path, tmp_path: Path) -> None:
 def test_folders_are_decoded_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = listed(data / "imagenet/val")
     first = load_images(images, Resize(16, 20))
-    monkeypatch.setattr("merging.tasks.folders._decoded", lambda *given: pytest.fail("decoded again"))
+    monkeypatch.setattr("merging.data.folders._decoded", lambda *given: pytest.fail("decoded again"))
     second = load_images(images, Resize(16, 20))
     assert first.fingerprint == second.fingerprint
     assert torch.equal(first.inputs, second.inputs)

@@ -14,10 +14,11 @@ from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
 import merging
+from merging.data.images import Normalise, Resize
+from merging.data.npz import load_npz
 from merging.errors import PoolError, TaskError
 from merging.models.source import ModelSource
 from merging.tasks.described import described_task
-from merging.tasks.npz import Normalise, Resize, load_npz
 from tests.conftest import Merge
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
 from merging.errors import TaskError
 from merging.plugins.task import Split, Task
-from merging.tasks.npz import Normalise, load_npz
 from merging.testing import TinyNet, blobs
 
 IMAGES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)

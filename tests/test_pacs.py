@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import squeezenet1_1
 
-from merging.tasks.npz import Normalise, load_npz
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
 from tests.conftest import Merge
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import merging
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
 from merging.forward.recalibration import recalibrate, statistics_of
 from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
@@ -23,7 +25,6 @@ from merging.strategies.manifoldmix import ManifoldMix
 from merging.strategies.slerp import Slerp
 from merging.strategies.swa import Swa
 from merging.strategies.uniform import Uniform
-from merging.tasks.npz import Normalise, load_npz
 from merging.values.recipe import Recipe, Weights
 from tests.conftest import Merge
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from merging.data.images import Normalise
 from merging.evaluator import Evaluator
 from merging.forward.stages import Activations, shares_of, stages_of
 from merging.models.catalogue import model_source
@@ -29,7 +30,6 @@ from merging.plugins.task import HELD_OUT, Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
-from merging.tasks.npz import Normalise
 from merging.values.recipe import Recipe
 
 KNOWN = {

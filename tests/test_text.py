@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from merging.data.images import Preparation
+from merging.data.opening import load_data
 from merging.errors import TaskError
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split
-from merging.tasks.data import load_data
-from merging.tasks.pictures import Preparation
 
 CLASSES = ("bad", "good")
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import merging
 from merging.cli.request import read_toml
+from merging.data.opening import load_data
 from merging.errors import PoolError, TaskError
 from merging.forward.fitting import check_fits
 from merging.mixing.arithmetic import materialise
@@ -25,7 +26,6 @@ from merging.models.transformers import TransformersImage, TransformersText
 from merging.plugins.task import Split
 from merging.splits import digests
 from merging.storage.pool import ModelPool
-from merging.tasks.data import load_data
 from merging.tasks.described import described_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge

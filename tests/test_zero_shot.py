@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merging
+from merging.data.images import Normalise
 from merging.errors import PoolError, TaskError
 from merging.evaluator import Evaluator
 from merging.mixing.arithmetic import materialise
@@ -24,7 +25,6 @@ from merging.plan import plan
 from merging.plugins.task import Split, Task
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.tasks.npz import Normalise
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from merging.data.damage import CORRUPT
+from merging.data.images import Normalise, preparation
+from merging.data.npz import names_and_labels
+from merging.data.opening import load_data
+from merging.data.parts import drawn
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task
-from merging.tasks.damage import CORRUPT
-from merging.tasks.data import load_data
-from merging.tasks.drawing import drawn
-from merging.tasks.npz import Normalise, names_and_labels
-from merging.tasks.pictures import preparation
 
 SHIFTS = ("tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict")
 """Images of the same classes from Tiny-ImageNet, and of Geirhos et al. (2019), https://arxiv.org/abs/1811.12231."""
@@ -41,7 +41,7 @@ def cifar10_shifts(
 
     Args:
         data: folder with ``cifar10.npz`` (sets ``train`` and ``test``) and ``cifar10_shifts.npz`` (those of
-            :data:`SHIFTS`), in the layout of :mod:`merging.tasks.npz`.
+            :data:`SHIFTS`), in the layout of :mod:`merging.data.npz`.
         model: the architecture.
         size: side to which images are brought, in pixels; None: 32 as they are, where the model takes that.
         corrupt: share of a set's images that may be damaged; None: 1 %.

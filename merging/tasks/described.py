@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from merging.data.damage import CORRUPT
+from merging.data.forms import Opened, is_images
+from merging.data.images import Normalise, preparation
+from merging.data.opening import open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task, identity
 from merging.tasks.catalogue import load_task
-from merging.tasks.damage import CORRUPT
-from merging.tasks.data import open_data
-from merging.tasks.forms import Opened, is_images
-from merging.tasks.npz import Normalise
-from merging.tasks.pictures import preparation
 
 
 def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
@@ -22,11 +21,11 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
 
     Args:
         table: ``name`` of a registered task with what that takes; or ``model``, ``held_out`` and perhaps ``test``,
-            ``shifts`` (name → data), ``train``, ``unlabelled``, each as :func:`merging.tasks.data.load_data` reads it;
+            ``shifts`` (name → data), ``train``, ``unlabelled``, as :func:`merging.data.opening.load_data` reads them;
             ``classes``: names of the model's outputs, in order (default: those of the model's folder, else of the
             training or held-out data); ``templates``: prompts for the zero-shot head of a whole CLIP; ``corrupt``:
             share of a set's images that may be damaged; ``mean`` and ``std`` per channel and ``size`` in pixels
-            (default: the model's own, see :func:`merging.tasks.pictures.preparation`).
+            (default: the model's own, see :func:`merging.data.images.preparation`).
         progress: told how far decoding is.
 
     Raises:

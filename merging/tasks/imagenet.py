@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from merging.data.damage import CORRUPT
+from merging.data.folders import listed, load_images
+from merging.data.images import Normalise, Resize
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task
-from merging.tasks.damage import CORRUPT
-from merging.tasks.folders import listed, load_images
-from merging.tasks.npz import Normalise, Resize
 
 PER_CLASS = 26
 """Held-out images of each class: 2 % of the training set."""

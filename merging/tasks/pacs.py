@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
+from merging.data.damage import CORRUPT
+from merging.data.images import Normalise
+from merging.data.npz import load_npz
+from merging.data.parts import drawn
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task
-from merging.tasks.damage import CORRUPT
-from merging.tasks.drawing import drawn
-from merging.tasks.npz import Normalise, load_npz
 
 SOURCE, SHIFTS = ("photo", "art_painting"), ("cartoon", "sketch")
 SHARE = 0.2
@@ -32,7 +33,7 @@ def pacs(
     """The task (https://arxiv.org/abs/1710.03077).
 
     Args:
-        data: ``pacs96.npz``, all four domains in the layout of :mod:`merging.tasks.npz`.
+        data: ``pacs96.npz``, all four domains in the layout of :mod:`merging.data.npz`.
         model: the architecture.
         corrupt: share of a domain's images that may be damaged; None: 1 %.
         progress: told how far decoding is.

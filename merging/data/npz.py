@@ -11,45 +11,21 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from merging.data.cache import cached
+from merging.data.damage import CORRUPT, Damage, Tolerance
 from merging.errors import TaskError, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.tasks.cache import cached
-from merging.tasks.damage import CORRUPT, Damage, Tolerance
 
-
-@dataclass(frozen=True)
-class Resize:
-    """The usual preparation for evaluation: shorter side to ``resize``, then a crop of ``size`` from the centre.
-
-    Done once, when images are loaded, on uint8 with antialiasing, as Pillow does it. Images that already have the
-    side ``size`` are left as they are: they have been prepared before.
-    """
-
-    size: int
-    resize: int
-    interpolation: str = "bicubic"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """``(N, H, W, 3)`` uint8 → ``(N, size, size, 3)`` uint8."""
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as transforms
-
-        if tuple(images.shape[1:3]) == (self.size, self.size):
-            return images
-        mode = InterpolationMode(self.interpolation)
-        parts = []
-        for part in images.permute(0, 3, 1, 2).split(256):  # bounds the memory of the float copies inside
-            resized = transforms.resize(part.contiguous(), [self.resize], interpolation=mode, antialias=True)
-            parts.append(transforms.center_crop(resized, [self.size, self.size]))
-        return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
+if TYPE_CHECKING:
+    from merging.data.images import Resize
 
 
 def load_npz(
@@ -62,7 +38,7 @@ def load_npz(
 ) -> Split:
     """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
 
-    JPEGs are decoded, and images resized, on all cores and once: the result stays on disk (:mod:`merging.tasks.cache`).
+    JPEGs are decoded, and images resized, on all cores and once: the result stays on disk (:mod:`merging.data.cache`).
 
     Args:
         source: file and key.
@@ -202,21 +178,3 @@ class _Jpegs:
     def _open(self, number: int) -> Image.Image:
         begin, end = self.offsets[number : number + 2]
         return Image.open(io.BytesIO(self.data[begin:end].tobytes()))
-
-
-class Normalise:
-    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-        self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalises a batch, in the order and with the bits of torchvision's own; it stays channels-last in memory."""
-        n, height, width, _ = images.shape
-        place = (width, images.device)
-        if place not in self._rows:  # whole rows, so that the inner loops are long
-            self._rows[place] = tuple(t.repeat(width).to(images.device) for t in (self.mean, self.std))  # type: ignore[assignment]
-        mean, std = self._rows[place]
-        rows = images.reshape(n * height, width * 3).to(torch.float32)
-        return rows.div_(255).sub_(mean).div_(std).view(n, height, width, 3).permute(0, 3, 1, 2)

@@ -21,9 +21,9 @@ import torch
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from merging.data.damage import Damage, Tolerance
 from merging.errors import TaskError
 from merging.plugins.task import Split
-from merging.tasks.damage import Damage, Tolerance
 
 Images = NDArray[np.uint8]
 VERSION = 1

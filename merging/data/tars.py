@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from merging.data.cache import content_of, remembered
+from merging.data.classes import Written
+from merging.data.pictures import Picture
 from merging.errors import TaskError
-from merging.tasks.cache import content_of, remembered
-from merging.tasks.classes import Written
-from merging.tasks.pictures import Picture
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 

@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from merging.data import saved, tables, tars
+from merging.data.cache import content_of
+from merging.data.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
+from merging.data.folders import class_folders, images_under, listed, states
+from merging.data.images import Preparation
+from merging.data.npz import load_npz, names_and_labels
+from merging.data.pictures import Picture, load_pictures, paths
+from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
 from merging.errors import TaskError
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 from merging.plugins.user_code import import_object
-from merging.tasks import saved, tables, tars
-from merging.tasks.cache import content_of
-from merging.tasks.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
-from merging.tasks.folders import class_folders, images_under, listed, states
-from merging.tasks.npz import load_npz, names_and_labels
-from merging.tasks.pictures import Picture, Preparation, load_pictures, paths
-from merging.tasks.text import COLUMN, takes_texts, text_columns, tokenized
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -40,7 +41,7 @@ class Opened:
         choice: what the user says of its classes.
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
-        spelled: whether labels stand in a table, where numbers may be names (:func:`merging.tasks.classes.spelled`).
+        spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
     """
 
     where: str

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from merging.data.cache import Images, cached_images
+from merging.data.damage import CORRUPT, Damage, Tolerance
+from merging.data.images import Resize
+from merging.data.pictures import Content, cut, decode, opened, paths
 from merging.errors import TaskError
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.tasks.cache import Images, cached_images
-from merging.tasks.damage import CORRUPT, Damage, Tolerance
-from merging.tasks.npz import Resize
-from merging.tasks.pictures import Content, cut, decode, opened, paths
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -82,7 +82,7 @@ def load_images(
     corrupt: float = CORRUPT,
     progress: Progress | None = None,
 ) -> Split:
-    """Decodes images with Pillow's own filters, as the published evaluations do; see :mod:`merging.tasks.pictures`.
+    """Decodes images with Pillow's own filters, as the published evaluations do; see :mod:`merging.data.pictures`.
 
     The shorter side is brought to ``resize.resize``, the centre ``resize.size`` square cut out; uint8.
 

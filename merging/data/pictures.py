@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from merging.data.cache import Images, cached_images
+from merging.data.damage import Damage, Tolerance
+from merging.data.images import Resize
 from merging.errors import TaskError
-from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
-from merging.tasks.cache import Images, cached_images
-from merging.tasks.damage import CORRUPT, Damage, Tolerance
-from merging.tasks.npz import Resize
+
+if TYPE_CHECKING:
+    from merging.data.images import Preparation
 
 Content: TypeAlias = Path | bytes
 """An image file, or its bytes."""
@@ -42,45 +44,6 @@ class Picture:
 
     name: str
     content: Content
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How the images of a task become arrays of one size.
-
-    Attributes:
-        resize: brings them to the model's size.
-        always: or only where they differ in size.
-        corrupt: share of a set's images that may be damaged.
-        border: pixels that are cut off on each side first.
-    """
-
-    resize: Resize | None = None
-    always: bool = True
-    corrupt: float = CORRUPT
-    border: int = 0
-
-
-def preparation(source: ModelSource, size: int | None, corrupt: float = CORRUPT) -> Preparation:
-    """How images are brought to size for a model.
-
-    A model that takes one size only gets it. Others take the images as they are stored (a convolutional network at
-    96 pixels costs a fifth of what it does at 224), unless they differ in size, or ``size`` says otherwise.
-
-    Raises:
-        TaskError: a size that the model does not take.
-    """
-    own = source.preprocessing
-    if size is None:
-        if own.size is None or own.resize is None:
-            return Preparation(None, always=False, corrupt=corrupt)
-        return Preparation(Resize(own.size, own.resize, own.interpolation), source.fixed_size, corrupt)
-    if size < 1:
-        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more")
-    if own.size is not None and size != own.size and source.fixed_size:
-        raise TaskError(f"size is {size}, but {source.spec} takes images of {own.size} pixels only; leave size out")
-    margin = (own.resize or 1) / (own.size or 1) if own.size else 1.0
-    return Preparation(Resize(size, round(size * margin), own.interpolation), True, corrupt)
 
 
 def load_pictures(

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from merging.data.classes import Written
 from merging.errors import TaskError, unknown
-from merging.tasks.classes import Written
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".ndjson", ".json")

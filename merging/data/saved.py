@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from merging.data.cache import content_of
+from merging.data.classes import Written
+from merging.data.pictures import Picture
 from merging.errors import TaskError, unknown
-from merging.tasks.cache import content_of
-from merging.tasks.classes import Written
-from merging.tasks.pictures import Picture
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"
 """The file that marks a data set's folder, and a folder of splits."""

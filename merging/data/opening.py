@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from merging.data.forms import Opened, Reader
+from merging.data.images import Preparation, preparation
+from merging.data.saved import is_saved
+from merging.data.tables import SUFFIXES
+from merging.data.text import takes_texts
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.tasks.forms import Opened, Reader
-from merging.tasks.pictures import Preparation, preparation
-from merging.tasks.saved import is_saved
-from merging.tasks.tables import SUFFIXES
-from merging.tasks.text import takes_texts
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "image", "label", "text")
@@ -40,7 +40,7 @@ def load_data(
 
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
-            :class:`merging.tasks.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
+            :class:`merging.data.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
             images that may be damaged), ``image``, ``label``, ``text`` (names of columns; two of ``text`` are pairs).
         source: the model; says the size of images, and tokenizes texts.
         how: how images are brought to size; default: as the model's configuration says.

@@ -1,0 +1,1 @@
+"""Sets of samples, from what the user writes to tensors."""
