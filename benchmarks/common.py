@@ -19,7 +19,7 @@ from torch import nn
 
 from merging.data.images import Normalise
 from merging.data.npz import load_npz
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import seconds, show, trials, vit_b32
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.clip import ClipC8
 from merging.plan import plan

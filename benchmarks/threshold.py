@@ -16,7 +16,7 @@ import click
 
 from benchmarks.common import show
 from benchmarks.search import digits, pacs
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.plan import plan
 from merging.storage.journal import Journal
 from merging.values.recipe import Recipe

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.errors import Stopped
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merging.errors import OptionError, TaskError
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plan import plan

@@ -26,7 +26,7 @@ from merging.values.recipe import Merge, Recipe, Weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from merging.evaluator import Evaluator
+    from merging.evaluation.evaluator import Evaluator
     from merging.forward.blend import Blend
 
 

@@ -39,7 +39,7 @@ from merging.values.statistics import compare
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.evaluator import Evaluator
+    from merging.evaluation.evaluator import Evaluator
     from merging.forward.numerics import Numerics
 
 BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
@@ -265,7 +265,7 @@ class _Run:
         self.plan, self.journal, self.progress = made, journal, progress
         self.evaluator: Evaluator | None = None
         if made.task is not None and made.live is not None and made.numerics is not None:
-            from merging.evaluator import CACHE_MEMORY, Evaluator
+            from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
 
             self.evaluator = Evaluator(
                 made.live, made.task, made.objective, made.numerics, journal,

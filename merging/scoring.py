@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from merging.errors import unknown
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics

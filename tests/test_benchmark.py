@@ -24,7 +24,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.runner import benchmark
 from merging.benchmarking.runs import MethodRun
 from merging.errors import FolderError, MergingError, OptionError
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.optimizers.random import Random
 from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.problem import Problem

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from merging import Best, load_task
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.partitioners.clip import ClipC8
 from merging.plan import Plan, plan
 from merging.plugins.options import build

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import merging
 from merging.errors import Stopped
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.fisher import squared_gradients
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.whole import Whole

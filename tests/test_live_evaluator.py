@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import PoolError, Stopped, TaskError
-from merging.evaluator import WORST, Evaluator, margin
+from merging.evaluation.evaluator import WORST, Evaluator, margin
 from merging.forward.fitting import check_fits, untouched
 from merging.forward.numerics import Numerics
 from merging.mixing.arithmetic import materialise

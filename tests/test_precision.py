@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from merging.errors import TaskError
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.feed import Feed
 from merging.forward.numerics import Numerics
 from merging.forward.tuning import candidates

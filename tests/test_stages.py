@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.data.images import Normalise
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.stages import Activations, shares_of, stages_of
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import merging
 from merging.data.images import Normalise
 from merging.errors import PoolError, TaskError
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.mixing.arithmetic import materialise
 from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.benchmarking.memory import Memory
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.plugins.task import HELD_OUT
 from merging.problem import MergeProblem
 from merging.values.outcome import Outcome

@@ -87,7 +87,7 @@ class Work:
     def evaluator(self, made: Plan, limit: int | None = None) -> SharedEvaluator:
         """A fresh one over the shared memory."""
         from merging.benchmarking.watch import SharedEvaluator
-        from merging.evaluator import CACHE_MEMORY
+        from merging.evaluation.evaluator import CACHE_MEMORY
 
         memory = CACHE_MEMORY if self._cache_memory is None else self._cache_memory << 20
         found = SharedEvaluator(

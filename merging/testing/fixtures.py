@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from merging.evaluator import Evaluator
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer

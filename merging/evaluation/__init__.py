@@ -1,0 +1,1 @@
+"""The one door through which everything that is scored goes."""
