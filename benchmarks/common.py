@@ -23,9 +23,9 @@ from merging.evaluation.evaluator import Evaluator
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood
-from merging.plan import plan
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.task import Split, Task
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform

@@ -19,7 +19,7 @@ from benchmarks.common import seconds, show, trials, vit_b32
 from merging.evaluation.evaluator import Evaluator
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.clip import ClipC8
-from merging.plan import plan
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.strategies.uniform import Uniform
 

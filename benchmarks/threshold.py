@@ -17,7 +17,7 @@ import click
 from benchmarks.common import show
 from benchmarks.search import digits, pacs
 from merging.evaluation.evaluator import Evaluator
-from merging.plan import plan
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.values.recipe import Recipe
 

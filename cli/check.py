@@ -64,7 +64,7 @@ def command(**flags: Any) -> None:
     found, request = _checked(flags, news)
     decode = _decoder(request)
     if flags["pictures"] is not None and found.task is not None:
-        from merging.splits import sets_of
+        from merging.running.leaks import sets_of
         from merging.strip import strips
 
         path, names = Path(flags["pictures"]), found.task.classes or None
@@ -218,7 +218,7 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     """A few texts of each set; pictures where the terminal shows every colour."""
     from rich.markup import escape
 
-    from merging.splits import sets_of
+    from merging.running.leaks import sets_of
     from merging.strip import chosen, half_blocks, label, pixels
 
     if found.task is None:

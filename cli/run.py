@@ -20,7 +20,7 @@ SETTINGS = (
     "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
     "certify_split", "recalibrate",
 )  # fmt: skip
-"""What a request hands to :func:`merging.merge` and :func:`merging.plan.plan` as it is."""
+"""What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
 COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 """What may change when a run is resumed: how long it goes on and how it saves, not where it goes."""
 
@@ -143,7 +143,7 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
     with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")
         made, task, pool = _objects(request, progress)
-        from merging.run import merge
+        from merging.running.run import merge
 
         result = merge(
             pool,
@@ -185,7 +185,7 @@ def _dry_run(request: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from merging.plan import plan
+    from merging.running.plan import plan
 
     made, task, pool = _objects(request)
     ready = plan(

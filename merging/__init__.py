@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from merging.plugins.strategy import MixStrategy as MixStrategy
     from merging.plugins.task import Split as Split
     from merging.plugins.task import Task as Task
-    from merging.run import Result as Result
-    from merging.run import merge as merge
+    from merging.running.run import Result as Result
+    from merging.running.run import merge as merge
     from merging.scoring import evaluate as evaluate
     from merging.storage.checkpoint import Checkpoint as Checkpoint
     from merging.storage.pool import ModelPool as ModelPool
@@ -113,7 +113,7 @@ _HOMES = {
     "plugins.progress": "Progress Silent",
     "plugins.strategy": "MixStrategy",
     "plugins.task": "Split Task",
-    "run": "Result merge",
+    "running.run": "Result merge",
     "scoring": "evaluate",
     "storage.checkpoint": "Checkpoint",
     "storage.pool": "ModelPool",

@@ -13,11 +13,12 @@ from merging.errors import MergingError, Stopped
 from merging.estimate import Cost, estimate, forward
 from merging.forward.fitting import check_fits
 from merging.geometry import kinship
-from merging.plan import Plan, plan
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
-from merging.splits import CheckedSet, Shared, look_at, sets_of
+from merging.running.leaks import Shared, sets_of
+from merging.running.plan import Plan, plan
+from merging.splits import CheckedSet, look_at
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.model_folder import SUFFIXES
 from merging.storage.pool import ModelPool, expand, natural_key, short_names
@@ -111,7 +112,7 @@ def check(
         errors: what is known to be wrong already; nothing is estimated then.
         progress: told what happens.
         should_stop: asked between files and sets.
-        settings: as for :func:`merging.plan.plan`.
+        settings: as for :func:`merging.running.plan.plan`.
 
     Raises:
         Stopped: ``should_stop`` said so.

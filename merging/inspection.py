@@ -20,10 +20,10 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.geometry import Geometry, measure
 from merging.objectives.accuracy import Accuracy
-from merging.plan import divide
 from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
+from merging.running.plan import divide
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo

@@ -14,10 +14,10 @@ from merging.errors import OptionError, TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plan import plan
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best

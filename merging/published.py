@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from merging.errors import MergingError
+from merging.running.notes import RELEASE
 
 HELD_OUT = "ImageNet2p"
 SHIFTED = ("ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA")
@@ -28,8 +29,6 @@ BEST, SECOND = "best individual model", "second best individual model"
 UNIFORM, GREEDY, ENSEMBLE = "uniform soup", "greedy soup", "ensemble"
 COMBINED = {"uniform_soup": UNIFORM, "greedy_soup": GREEDY, "ensemble": ENSEMBLE}
 """Names in the release's files that are no individual models → row."""
-RELEASE = {f"model_{number}" for number in range(72)}
-"""The individual models of the release; hparam_info.json there says that model_0 is the "LP initialization"."""
 WORTSMAN, PAPER = "Wortsman et al. 2022 (arXiv 2203.05482)", "Fassold 2023 (arXiv 2309.08610)"
 PRINTED: dict[str, tuple[str, dict[str, tuple[float | None, float]]]] = {
     WORTSMAN: (

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from blake3 import blake3
 
 from merging.errors import Stopped
 from merging.plugins.progress import Progress
-from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task
+from merging.plugins.task import Split
+from merging.running.leaks import digests, samples_in_common
+
+if TYPE_CHECKING:
+    from merging.running.leaks import Shared
 
 UNEVEN = 10
 """A set's largest class is so many times its smallest one before anything is said."""
@@ -37,27 +41,6 @@ class CheckedSet:
     counts: tuple[int, ...]
     missing: tuple[int, ...]
     twice: int
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Samples of one set whose content is also in another.
-
-    Attributes:
-        first, second: the sets.
-        samples: how many of the second's are in the first.
-        otherwise: of these, how many have another label there.
-    """
-
-    first: str
-    second: str
-    samples: int
-    otherwise: int
-
-    def __str__(self) -> str:
-        more = f", {self.otherwise} of them with another label" if self.otherwise else ""
-        plural = "samples" if self.samples > 1 else "sample"
-        return f"{self.samples} {plural} of {self.second} also in {self.first}{more}: scores there are too high"
 
 
 def look_at(
@@ -96,31 +79,9 @@ def look_at(
         progress.advance()
         if should_stop():
             raise Stopped("interrupted")
-    shared = list(_shared(contents))
+    shared = list(samples_in_common(contents))
     warnings += map(str, shared)
     return sets, shared
-
-
-def leaks(task: Task, module: object = None) -> list[str]:
-    """A sentence for each pair of labelled sets that share samples; about a second for a gigabyte.
-
-    Args:
-        task: with the sets.
-        module: the model; of texts it knows the padding.
-    """
-    padding = getattr(module, "padding", None)
-    sets = {name: split for name, split in sets_of(task).items() if name != UNLABELLED}
-    return [str(pair) for pair in _shared({name: digests(split, padding) for name, split in sets.items()})]
-
-
-def sets_of(task: Task) -> dict[str, Split]:
-    """All splits of a task, by name; what is learned from first."""
-    first = {"train": task.train, UNLABELLED: task.unlabelled}
-    return {
-        **{name: split for name, split in first.items() if split is not None},
-        HELD_OUT: task.held_out,
-        **task.tests,
-    }
 
 
 def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
@@ -143,32 +104,3 @@ def _about(each: CheckedSet) -> list[str]:
     if each.twice:
         said.append(f"{each.name}: {each.twice} samples occur more than once")
     return said
-
-
-def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
-    """Content of a sample → its label (as the model's first output that stands for it), the first of equals.
-
-    Args:
-        split: the samples.
-        padding: of texts: two of them are equal however far they are filled up.
-    """
-    found: dict[bytes, int] = {}
-    outputs = [group[0] for group in split.classes] if split.classes is not None else None
-    for row, label in zip(split.inputs.cpu(), split.labels.tolist(), strict=True):
-        is_text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
-        content = row[..., (row if row.ndim == 1 else row[0]) != padding] if is_text else row  # of segments, too
-        digest = blake3(content.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
-        found.setdefault(digest, outputs[label] if outputs is not None and label >= 0 else label)
-    return found
-
-
-def _shared(contents: Mapping[str, Mapping[bytes, int]]) -> list[Shared]:
-    names, found = list(contents), []
-    names = [name for name in names if name != UNLABELLED]  # to know inputs without their labels is no leak
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            both = contents[first].keys() & contents[second].keys()
-            if both:
-                otherwise = sum(contents[first][digest] != contents[second][digest] for digest in both)
-                found.append(Shared(first, second, len(both), otherwise))
-    return found

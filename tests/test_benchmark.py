@@ -30,7 +30,7 @@ from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
-from merging.run import merge as merge_one
+from merging.running.run import merge as merge_one
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.learned import Learned

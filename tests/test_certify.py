@@ -16,7 +16,7 @@ from merging.partitioners.layer import Layer
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, Task
-from merging.run import merge as merge_models
+from merging.running.run import merge as merge_models
 from merging.storage.content import content_hash
 from merging.strategies.uniform import Uniform
 from merging.testing import TinyNet, blobs, tiny_pool, tiny_task

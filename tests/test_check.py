@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 import merging
 from merging.check import check
 from merging.errors import Stopped
-from merging.estimate import estimate, rehearse
-from merging.plan import plan
+from merging.estimate import estimate
 from merging.plugins.discovery import load_all
 from merging.plugins.registry import strategies
 from merging.plugins.task import Split
-from merging.splits import digests
+from merging.running.leaks import digests
+from merging.running.plan import plan
+from merging.running.rehearsal import rehearse
 from merging.strip import chosen, half_blocks
 from merging.testing import tiny_pool
 from merging.testing.fixtures import tiny_task

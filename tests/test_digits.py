@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from merging import Best, load_task
 from merging.evaluation.evaluator import Evaluator
 from merging.partitioners.clip import ClipC8
-from merging.plan import Plan, plan
 from merging.plugins.options import build
 from merging.plugins.task import Task
+from merging.running.plan import Plan, plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.tasks import digits_data

@@ -17,7 +17,7 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.fisher import squared_gradients
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.whole import Whole
-from merging.problem import MergeProblem
+from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned

@@ -23,10 +23,10 @@ from merging.objectives.accuracy import Accuracy
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
-from merging.plan import plan
 from merging.plugins.objective import Objective
 from merging.plugins.task import Split, Task
-from merging.problem import MergeProblem
+from merging.running.plan import plan
+from merging.running.problem import MergeProblem
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best

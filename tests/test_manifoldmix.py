@@ -11,7 +11,7 @@ import pytest
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import build
 from merging.plugins.progress import Silent
-from merging.problem import MergeProblem
+from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.testing import tiny_pool, tiny_problem

@@ -18,7 +18,7 @@ from merging.optimizers.random import Random
 from merging.optimizers.scipy_cobyla import ScipyCobyla
 from merging.optimizers.scipy_cobyqa import ScipyCobyqa
 from merging.plugins.optimizer import Optimizer
-from merging.search import run_search
+from merging.running.search import run_search
 from merging.testing import OptimizerContract
 from merging.testing.optimizers import Bowl, box
 from merging.values.outcome import Outcome

@@ -20,8 +20,8 @@ from merging.forward.tuning import candidates
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
-from merging.plan import plan
 from merging.plugins.task import CERTIFY, Split, Task
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from merging.optimizers.nevergrad import NevergradReference, stopping_its_thread
 from merging.plugins.optimizer import Vector
-from merging.problem import MergeProblem
+from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.strategies.manifoldmix import ManifoldMix

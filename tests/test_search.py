@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from merging.errors import BudgetSpent, OptionError
 from merging.plugins.optimizer import Optimizer, Search, Vector
-from merging.search import BoxSearch, run_search
+from merging.running.search import BoxSearch, run_search
 from merging.values.outcome import Outcome, Solution
 
 SEEN: list[Vector] = []

@@ -24,9 +24,9 @@ from merging.partitioners.block import Block
 from merging.partitioners.custom import Custom
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
-from merging.plan import plan
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.task import HELD_OUT, Split, Task
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix

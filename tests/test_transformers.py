@@ -24,7 +24,7 @@ from merging.mixing.arithmetic import materialise
 from merging.models.stored_names import _parts
 from merging.models.transformers import TransformersImage, TransformersText
 from merging.plugins.task import Split
-from merging.splits import digests
+from merging.running.leaks import digests
 from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
 from merging.values.recipe import Recipe

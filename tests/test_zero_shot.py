@@ -21,8 +21,8 @@ from merging.evaluation.evaluator import Evaluator
 from merging.mixing.arithmetic import materialise
 from merging.models.clip import OpenClip
 from merging.models.zero_shot import linear_start
-from merging.plan import plan
 from merging.plugins.task import Split, Task
+from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.recipe import Recipe

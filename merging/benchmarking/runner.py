@@ -15,7 +15,6 @@ from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.partitioners.whole import Whole
-from merging.plan import Plan
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
@@ -24,6 +23,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
+from merging.running.plan import Plan
 from merging.storage.pool import ModelPool
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _notes(made: Plan) -> list[str]:
         what = "were measured again on training data" if made.recalibrate else "were averaged, not measured again"
         notes.append(f"BatchNorm statistics of averages {what}")
     if made.task is not None:
-        from merging.splits import leaks
+        from merging.running.leaks import leaks
 
         notes += leaks(made.task, made.live.module if made.live is not None else None)
     if made.numerics is not None and made.numerics.remark is not None:

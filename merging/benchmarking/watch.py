@@ -12,7 +12,7 @@ from torch import Tensor
 from merging.benchmarking.memory import Memory
 from merging.evaluation.evaluator import Evaluator
 from merging.plugins.task import HELD_OUT
-from merging.problem import MergeProblem
+from merging.running.problem import MergeProblem
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 

@@ -11,10 +11,11 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
-from merging.plan import Plan, check_needs, plan
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Task
+from merging.running.needs import check_needs
+from merging.running.plan import Plan, plan
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome

@@ -77,7 +77,7 @@ def merge(job: dict[str, Any]) -> None:
 
 def interrupt(job: dict[str, Any]) -> None:
     """Searches until the fifth evaluation, which is interrupted as Ctrl-C would; says when."""
-    from merging.search import run_search
+    from merging.running.search import run_search
     from merging.testing.optimizers import Bowl, box
 
     optimizer = find(job)

@@ -15,12 +15,12 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
-from merging.plan import plan
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
-from merging.problem import MergeProblem
+from merging.running.plan import plan
+from merging.running.problem import MergeProblem
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best

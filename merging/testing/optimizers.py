@@ -13,7 +13,7 @@ import pytest
 
 from merging.errors import BudgetSpent
 from merging.plugins.optimizer import Optimizer, Vector
-from merging.search import BoxSearch, run_search
+from merging.running.search import BoxSearch, run_search
 from merging.testing.another_process import RAISED, start
 from merging.testing.plugins import PluginContract
 from merging.values.outcome import Outcome

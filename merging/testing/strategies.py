@@ -13,9 +13,9 @@ import torch
 from merging.errors import MergingError, RequirementError
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
-from merging.plan import plan
 from merging.plugins.strategy import NEEDS, MixStrategy
-from merging.run import Result, merge
+from merging.running.plan import plan
+from merging.running.run import Result, merge
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.testing.another_process import start

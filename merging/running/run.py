@@ -11,26 +11,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.card import model_card
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.machine import peak_memory
 from merging.mixing.writing import Writing
-from merging.plan import Plan, plan, versions
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
-from merging.problem import MergeProblem
-from merging.published import RELEASE
+from merging.running.baselines import BASELINES
+from merging.running.card import model_card
+from merging.running.notes import RELEASE, layers
+from merging.running.plan import Plan, plan, versions
+from merging.running.problem import MergeProblem
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
-from merging.strategies.best import Best
-from merging.strategies.greedy import Greedy
-from merging.strategies.uniform import Uniform
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
 
     from merging.evaluation.evaluator import Evaluator
     from merging.forward.numerics import Numerics
-
-BASELINES: tuple[MixStrategy, ...] = (Best(), Uniform(), Greedy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -446,18 +442,18 @@ class _Run:
         calibration = self.evaluator.calibration if self.evaluator is not None else None
         if fresh and len(ingredients) > 1 and calibration is not None:
             notes.append(
-                f"BatchNorm statistics of {_layers(fresh)} were measured again on {calibration.samples:,} "
+                f"BatchNorm statistics of {layers(fresh)} were measured again on {calibration.samples:,} "
                 f"{'training' if calibration.split == 'train' else calibration.split} samples"
             )
         if rest and len(ingredients) > 1:
             data = made.task is not None and made.task.calibrates is not None
             way = "" if data else "; give training data ([task] train), or unlabelled, for that"
             notes.append(
-                f"BatchNorm statistics of {_layers(rest)} were averaged, not measured again on data: scores may "
+                f"BatchNorm statistics of {layers(rest)} were averaged, not measured again on data: scores may "
                 f"suffer{way}"
             )
         if made.task is not None:
-            from merging.splits import leaks
+            from merging.running.leaks import leaks
 
             notes += leaks(made.task, made.live.module if made.live is not None else None)
         if made.numerics is not None and made.numerics.remark is not None:
@@ -469,11 +465,6 @@ class _Run:
         if made.task is not None and made.task.certify is not None and self.certificate is None:
             notes.append("not certified: the run ended before, or there was no merge to compare with a single model")
         return tuple(notes)
-
-
-def _layers(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
 
 
 def _cost(merged: Merge) -> int:

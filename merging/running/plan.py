@@ -21,6 +21,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
+from merging.running.needs import check_needs, check_numbers, ranks_models
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 
@@ -122,8 +123,8 @@ def plan(
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    ranks = (task is not None and (baselines or certify_split is not None)) or _ranks(strategy)
-    _check_numbers(seed, budget, max_evaluations, len(pool), ranks)
+    ranks = (task is not None and (baselines or certify_split is not None)) or ranks_models(strategy)
+    check_numbers(seed, budget, max_evaluations, len(pool), ranks)
     check_needs(strategy, pool, task)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
@@ -219,37 +220,3 @@ def versions() -> dict[str, str]:
     """Versions of what decides the bits of a run."""
     packages = ("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def _check_numbers(seed: int, budget: int | None, limit: int | None, models: int, ranks: bool) -> None:
-    if seed < 0:
-        raise RequirementError(f"seed is {seed}; it must be 0 or larger")
-    if budget is not None and budget < 1:
-        raise RequirementError(f"budget is {budget}; a search needs at least 1 evaluation")
-    if limit is not None and ranks and limit < models:
-        raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow {models}")
-
-
-def _ranks(strategy: MixStrategy) -> bool:
-    """Whether it, or a part of it, scores every single model."""
-    return (strategy.ranks and "objective" in strategy.needs) or any(_ranks(part) for part in strategy.parts())
-
-
-def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
-    """Everything a strategy declares, checked before any work."""
-    if len(pool) < strategy.fewest():
-        raise RequirementError(
-            f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
-        )
-    for part in strategy.parts():
-        if part.gives == "ensemble":
-            raise RequirementError(
-                f"strategy '{strategy.name}' works on single models, but its part '{part.name}' gives an ensemble"
-            )
-    there = {"base": pool.base is not None, "unlabelled": task is not None and task.unlabelled is not None}
-    there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
-    there["train"] = task is not None and task.train is not None
-    ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(strategy.requires()):
-        if not there[need]:
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")

@@ -15,7 +15,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
-from merging.search import BoxSearch, run_search
+from merging.running.search import BoxSearch, run_search
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool

@@ -1,0 +1,1 @@
+"""A merge from its plan to its report."""

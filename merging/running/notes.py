@@ -1,0 +1,14 @@
+"""What a run says beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+RELEASE = {f"model_{number}" for number in range(72)}
+"""The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
+
+
+def layers(names: Sequence[str]) -> str:
+    """How many layers, and the names of the first four."""
+    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
