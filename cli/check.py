@@ -16,8 +16,8 @@ from merging.errors import InterruptedRunError, MergingError, Stopped
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from merging.check import Checked, CheckedModel
-    from merging.splits import CheckedSet
+    from merging.looking.check import Checked, CheckedModel
+    from merging.looking.sets import CheckedSet
 
 PARTS = ("held_out", "test", "train", "unlabelled")
 """Keys of a [task] that name data."""
@@ -58,14 +58,14 @@ def command(**flags: Any) -> None:
 
     console, news = Console(), Console(stderr=True)
     if flags["pictures"] is not None:
-        from merging.strip import check_place
+        from merging.looking.samples import check_place
 
         check_place(Path(flags["pictures"]))
     found, request = _checked(flags, news)
     decode = _decoder(request)
     if flags["pictures"] is not None and found.task is not None:
+        from merging.looking.samples import strips
         from merging.running.leaks import sets_of
-        from merging.strip import strips
 
         path, names = Path(flags["pictures"]), found.task.classes or None
         strips(sets_of(found.task), path, count=flags["samples"], names=names, decode=decode)
@@ -89,7 +89,7 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
     with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading model and data")
         made = plugins(request)
-        from merging.check import check
+        from merging.looking.check import check
 
         task, wrong = None, []
         try:
@@ -218,8 +218,8 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     """A few texts of each set; pictures where the terminal shows every colour."""
     from rich.markup import escape
 
+    from merging.looking.samples import chosen, half_blocks, label, pixels
     from merging.running.leaks import sets_of
-    from merging.strip import chosen, half_blocks, label, pixels
 
     if found.task is None:
         return

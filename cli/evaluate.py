@@ -47,7 +47,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         task = task_of(request, progress)
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
-        from merging.scoring import evaluate
+        from merging.looking.scoring import evaluate
         from merging.values.statistics import compare
 
         found = {}

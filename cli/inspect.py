@@ -14,7 +14,7 @@ from merging.errors import RequirementError, TaskError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from merging.inspection import Inspection
+    from merging.looking.inspection import Inspection
 
 MATRIX = 16
 """Pools up to this size are shown as a matrix of distances."""
@@ -85,7 +85,7 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
         made = plugins(request)
         if flags["model"] is not None and not flags["models"]:
             return _architecture(flags, made["partitioner"])
-        from merging.inspection import inspect_pool
+        from merging.looking.inspection import inspect_pool
 
         task, pool = task_and_pool(request, frozenset())
         module = example = None
@@ -104,7 +104,7 @@ def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
     """A bare architecture; on the meta device where it can run there: no weights, no arithmetic."""
     import torch
 
-    from merging.inspection import inspect_module
+    from merging.looking.inspection import inspect_module
     from merging.models.catalogue import model_source
 
     source = model_source(flags["model"])

@@ -14,7 +14,7 @@ from merging.errors import FolderError, InterruptedRunError, OptionError, Requir
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from merging.interpolation import Interpolation
+    from merging.looking.interpolation import Interpolation
     from merging.storage.checkpoint import Checkpoint
     from merging.storage.pool import ModelPool
 
@@ -63,7 +63,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading models and data")
         plugins(request)
-        from merging.interpolation import interpolate
+        from merging.looking.interpolation import interpolate
         from merging.storage.pool import ModelPool
 
         task, pool = task_and_pool(request, frozenset({"objective"}), progress)

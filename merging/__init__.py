@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark as Benchmark
     from merging.benchmarking.runner import benchmark as benchmark
     from merging.errors import MergingError as MergingError
-    from merging.geometry import Geometry as Geometry
-    from merging.inspection import Inspection as Inspection
-    from merging.inspection import inspect_module as inspect_module
-    from merging.inspection import inspect_pool as inspect_pool
-    from merging.interpolation import interpolate as interpolate
+    from merging.looking.geometry import Geometry as Geometry
+    from merging.looking.inspection import Inspection as Inspection
+    from merging.looking.inspection import inspect_module as inspect_module
+    from merging.looking.inspection import inspect_pool as inspect_pool
+    from merging.looking.interpolation import interpolate as interpolate
+    from merging.looking.scoring import evaluate as evaluate
     from merging.models.catalogue import model_source as model_source
     from merging.objectives.accuracy import Accuracy as Accuracy
     from merging.objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task as Task
     from merging.running.run import Result as Result
     from merging.running.run import merge as merge
-    from merging.scoring import evaluate as evaluate
     from merging.storage.checkpoint import Checkpoint as Checkpoint
     from merging.storage.pool import ModelPool as ModelPool
     from merging.strategies.best import Best as Best
@@ -88,9 +88,10 @@ _HOMES = {
     "benchmarking.results": "Benchmark",
     "benchmarking.runner": "benchmark",
     "errors": "MergingError",
-    "geometry": "Geometry",
-    "inspection": "Inspection inspect_module inspect_pool",
-    "interpolation": "interpolate",
+    "looking.geometry": "Geometry",
+    "looking.inspection": "Inspection inspect_module inspect_pool",
+    "looking.interpolation": "interpolate",
+    "looking.scoring": "evaluate",
     "models.catalogue": "model_source",
     "objectives.accuracy": "Accuracy",
     "objectives.nll": "NegativeLogLikelihood",
@@ -114,7 +115,6 @@ _HOMES = {
     "plugins.strategy": "MixStrategy",
     "plugins.task": "Split Task",
     "running.run": "Result merge",
-    "scoring": "evaluate",
     "storage.checkpoint": "Checkpoint",
     "storage.pool": "ModelPool",
     "strategies.best": "Best",

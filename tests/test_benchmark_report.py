@@ -29,7 +29,7 @@ from merging.benchmarking.tables import cells, difference, findings
 from merging.cli.benchmark_view import show_benchmark
 from merging.cli.scatter import scatter
 from merging.errors import FolderError
-from merging.interpolation import interpolate
+from merging.looking.interpolation import interpolate
 from merging.optimizers.random import Random
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble

@@ -16,16 +16,16 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import merging
-from merging.check import check
 from merging.errors import Stopped
-from merging.estimate import estimate
+from merging.looking.check import check
+from merging.looking.estimate import estimate
+from merging.looking.samples import chosen, half_blocks
 from merging.plugins.discovery import load_all
 from merging.plugins.registry import strategies
 from merging.plugins.task import Split
 from merging.running.leaks import digests
 from merging.running.plan import plan
 from merging.running.rehearsal import rehearse
-from merging.strip import chosen, half_blocks
 from merging.testing import tiny_pool
 from merging.testing.fixtures import tiny_task
 from tests.conftest import TASK, Merge

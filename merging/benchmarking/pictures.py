@@ -18,7 +18,7 @@ from merging.benchmarking.tables import heading, home
 from merging.plugins.task import HELD_OUT
 
 if TYPE_CHECKING:
-    from merging.interpolation import Interpolation
+    from merging.looking.interpolation import Interpolation
 
 ANNOTATED = 160
 """Heat maps of up to so many cells show the numbers."""

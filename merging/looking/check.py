@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import MergingError, Stopped
-from merging.estimate import Cost, estimate, forward
 from merging.forward.fitting import check_fits
-from merging.geometry import kinship
+from merging.looking.estimate import Cost, estimate, forward
+from merging.looking.geometry import kinship
+from merging.looking.sets import CheckedSet, look_at
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
-from merging.splits import CheckedSet, look_at
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.model_folder import SUFFIXES
 from merging.storage.pool import ModelPool, expand, natural_key, short_names

@@ -18,7 +18,7 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
-from merging.geometry import Geometry, measure
+from merging.looking.geometry import Geometry, measure
 from merging.objectives.accuracy import Accuracy
 from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner
