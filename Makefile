@@ -29,7 +29,7 @@ check: $(READY)
 
 pool: $(READY)
 	rm -rf build/pool
-	python -m merging.training.digits_pretraining --output build/pool
+	python -m benchmarks.digits_pool.pretraining --output build/pool
 	merge finetune --task digits --base build/pool/base.safetensors --models 14 --seed 2000 \
 		--sweep merging/tasks/digits_pool/sweep.toml --output build/pool
 	cp build/pool/* merging/tasks/digits_pool/

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.digits_pool.pretraining import SETTINGS, pretrain, rendered
 from merging import Best, load_task
 from merging.evaluation.evaluator import Evaluator
 from merging.partitioners.clip import ClipC8
@@ -23,7 +24,6 @@ from merging.running.plan import Plan, plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.tasks import digits_data
-from merging.training.digits_pretraining import SETTINGS, pretrain, rendered
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.trainer import accuracy
@@ -135,7 +135,7 @@ def test_demo_says_what_a_person_needs(demo: tuple[str, dict[str, Any]]) -> None
 
 
 def test_printed_digits_are_of_families_never_seen() -> None:
-    from merging.training.digits_render import SEEN_FONTS, UNSEEN_FONTS
+    from benchmarks.digits_pool.render import SEEN_FONTS, UNSEEN_FONTS
 
     assert all(font.startswith("DejaVu") for font in SEEN_FONTS)
     assert all(font.startswith(("STIX", "cm")) for font in UNSEEN_FONTS)

@@ -1,4 +1,4 @@
-"""What the built-in pool starts from: ``python -m merging.training.digits_pretraining --output DIR``.
+"""What the built-in pool starts from: ``python -m benchmarks.digits_pool.pretraining --output DIR``.
 
 A small CLIP image tower with a linear head, pretrained on rendered digits alone. ``merge finetune`` makes the pool from
 it (see ``make pool``), always from the same weights (Wortsman et al. 2022, https://arxiv.org/abs/2203.05482).
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.digits_pool.render import PRETRAINING, PRINTED, SEEN_FONTS, UNSEEN_FONTS, render
 from merging.forward.numerics import Numerics
 from merging.models.clip import ClipClassifier, clip_classifier
 from merging.plugins.task import Split
 from merging.tasks.digits import digits
 from merging.tasks.digits_data import CLASSES, CLIP_CONFIG
-from merging.training.digits_render import PRETRAINING, PRINTED, SEEN_FONTS, UNSEEN_FONTS, render
 from merging.training.folder import BASE, save, versions
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run, steps_of
@@ -90,7 +90,7 @@ def main(output: Path) -> None:
     save(output / BASE, run.module)
     score = run.held_out()
     record = {
-        "command": "python -m merging.training.digits_pretraining --output DIR", "settings": SETTINGS.options(),
+        "command": "python -m benchmarks.digits_pool.pretraining --output DIR", "settings": SETTINGS.options(),
         "held_out": score,
         "versions": versions("open_clip_torch", "scikit-learn", "matplotlib", "pillow"),
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Makes the built-in pool: the rendered pretraining set, and the base."""
