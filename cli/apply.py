@@ -31,7 +31,7 @@ def command(
 
     from rich.console import Console
 
-    from merging.cli.run import stop_on_signal
+    from merging.cli.asking.signals import stop_on_signal
     from merging.cli.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing

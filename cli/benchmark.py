@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.run import requested, stop_on_signal
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import requested
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
@@ -105,7 +106,7 @@ def _run(
         made = _plugins(request, methods, partitions)
         from merging.benchmarking.rendering import render
         from merging.benchmarking.runner import benchmark
-        from merging.cli.resolve import task_and_pool
+        from merging.cli.asking.resolve import task_and_pool
 
         task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
         if task is None:

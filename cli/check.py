@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.run import SETTINGS, requested, stop_on_signal
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import SETTINGS, requested
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def command(**flags: Any) -> None:
 
 
 def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
-    from merging.cli.resolve import plugins, task_of
+    from merging.cli.asking.resolve import plugins, task_of
     from merging.cli.terminal import TerminalProgress
 
     request = requested(flags)
@@ -128,7 +129,7 @@ def _each_part(request: dict[str, Any], progress: Any) -> list[str]:
 
 def _mistakes(request: dict[str, Any], tasks: list[dict[str, Any]], progress: Any) -> list[str]:
     """What is wrong with each of several tasks."""
-    from merging.cli.resolve import task_of
+    from merging.cli.asking.resolve import task_of
 
     found = []
     for task in tasks:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.request import TOML, check_trust, restore
-from merging.cli.run import requested, stop_on_signal
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import TOML, check_trust, requested, restore
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     """
     from rich.console import Console
 
-    from merging.cli.resolve import plugins, task_of
+    from merging.cli.asking.resolve import plugins, task_of
     from merging.cli.terminal import TerminalProgress
 
     news = Console(stderr=True)

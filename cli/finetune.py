@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.run import requested, stop_on_signal
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import requested
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped
 
 
@@ -46,7 +47,7 @@ def command(**flags: Any) -> None:
     """
     from rich.console import Console
 
-    from merging.cli.resolve import task_of
+    from merging.cli.asking.resolve import task_of
     from merging.cli.terminal import TerminalProgress
 
     news = Console(stderr=True)
@@ -99,7 +100,7 @@ def command(**flags: Any) -> None:
 
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
-    from merging.cli.request import parse_options
+    from merging.cli.asking.request import parse_options
     from merging.plugins.discovery import load_all
     from merging.plugins.options import build
     from merging.training.regime import regimes

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.run import requested, stop_on_signal
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import requested
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def command(**flags: Any) -> None:
 
 
 def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
-    from merging.cli.resolve import plugins, task_and_pool
+    from merging.cli.asking.resolve import plugins, task_and_pool
     from merging.cli.terminal import TerminalProgress
 
     bare = ("–",) if flags["model"] is not None else ()  # models given: the built-in task is no default then

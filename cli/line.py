@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from merging.cli.run import requested, stop_on_signal
+from merging.cli.asking.request import requested
+from merging.cli.asking.signals import stop_on_signal
 from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, unknown
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def show_line(flags: dict[str, Any]) -> None:
 
 
 def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
-    from merging.cli.resolve import plugins, task_and_pool
+    from merging.cli.asking.resolve import plugins, task_and_pool
     from merging.cli.terminal import TerminalProgress
 
     names = flags["interpolate"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from merging.cli.options import shared
+from merging.cli.asking.options import shared
 
 
 @click.command("list")

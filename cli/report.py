@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from merging.cli.options import shared
+from merging.cli.asking.options import shared
 from merging.errors import FolderError, RequirementError
 from merging.published import SETS, Published, Result, read
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from merging.cli.options import shared
-from merging.cli.request import TOML, check_trust, combine, read_toml, restore
+from merging.cli.asking.options import shared
+from merging.cli.asking.request import SETTINGS, check_trust, combine, requested, restore
+from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import FolderError, MergingError
 
-SETTINGS = (
-    "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
-    "certify_split", "recalibrate",
-)  # fmt: skip
-"""What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
 COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 """What may change when a run is resumed: how long it goes on and how it saves, not where it goes."""
 
@@ -74,28 +67,6 @@ def _request(flags: dict[str, Any]) -> dict[str, Any]:
     return _resumed(flags) if flags["resume"] else requested(flags)
 
 
-def requested(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over merge.toml; what needs ``--trust-code`` is refused without.
-
-    Args:
-        flags: at least ``task`` and ``trust_code``; what a command does not have counts as not given.
-    """
-    task = flags["task"]
-    from_file = task is not None and task.endswith(".toml")
-    path = Path(task) if from_file else Path(TOML)
-    file = read_toml(path) if from_file or path.is_file() else None
-    if from_file:
-        flags = flags | {"task": None}
-    folder = path.parent if file is not None else None
-    request = combine(flags, file, folder)
-    if file is not None:
-        own = combine(flags | dict.fromkeys(("task", "plugin")), file, folder)
-        if not flags["task"] or own["plugin"]:
-            checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
-            check_trust(checked, str(path), trusted=flags["trust_code"])
-    return request
-
-
 def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
     from merging.storage.journal import FILE, read_header
 
@@ -119,7 +90,7 @@ def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, Any], Any, Any]:
-    from merging.cli.resolve import plugins, task_and_pool
+    from merging.cli.asking.resolve import plugins, task_and_pool
 
     made = plugins(request)
     task, pool = task_and_pool(request, made["strategy"].requires(), progress)
@@ -218,41 +189,3 @@ def _size(shape: tuple[int, ...]) -> int:
     for length in shape:
         size *= length
     return size
-
-
-@contextlib.contextmanager
-def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") -> Iterator[Any]:
-    """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
-    stop: list[int] = []
-    asked: list[bool] = []  # whether the run has begun to ask: before, there is nothing to save
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        if stop or not asked:
-            raise KeyboardInterrupt
-        stop.append(number)
-        news.print(f"[yellow]{saying} (again to quit at once) …[/]")
-
-    def should_stop() -> bool:
-        if not asked:
-            asked.append(True)
-        return bool(stop)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield should_stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def process_start() -> float:
-    """When this process began, in seconds since the epoch: the interpreter's own start counts as waiting too."""
-    try:
-        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        import os
-
-        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return boot + int(stat[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, AttributeError, IndexError):  # not Linux
-        return time.time()

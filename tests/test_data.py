@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import merging
-from merging.cli.request import combine, read_toml, restore
+from merging.cli.asking.request import combine, read_toml, restore
 from merging.data.classes import Choice, labelling
 from merging.data.images import Preparation, Resize
 from merging.data.opening import load_data

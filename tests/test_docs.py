@@ -28,8 +28,8 @@ from safetensors.torch import load_file
 import merging
 from benchmarks import methods
 from benchmarks.optimizers import render
+from merging.cli.asking.request import RunTable, read_toml
 from merging.cli.main import COMMANDS, cli
-from merging.cli.request import RunTable, read_toml
 from merging.plugins.discovery import load_all
 from merging.plugins.options import options_of
 from merging.plugins.problem import Problem

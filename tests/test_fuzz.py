@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from merging.cli.request import combine, read_toml, restore
+from merging.cli.asking.request import combine, read_toml, restore
 from merging.errors import MergingError
 from merging.mixing.arithmetic import materialise
 from merging.storage.checkpoint import Checkpoint

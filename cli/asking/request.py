@@ -352,3 +352,32 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     if source == "transformers" and place:
         table["model"] = f"{source}:{_absolute(place, folder)}"
     return table
+
+
+SETTINGS = (
+    "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
+    "certify_split", "recalibrate",
+)  # fmt: skip
+"""What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
+
+
+def requested(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags over merge.toml; what needs ``--trust-code`` is refused without.
+
+    Args:
+        flags: at least ``task`` and ``trust_code``; what a command does not have counts as not given.
+    """
+    task = flags["task"]
+    from_file = task is not None and task.endswith(".toml")
+    path = Path(task) if from_file else Path(TOML)
+    file = read_toml(path) if from_file or path.is_file() else None
+    if from_file:
+        flags = flags | {"task": None}
+    folder = path.parent if file is not None else None
+    request = combine(flags, file, folder)
+    if file is not None:
+        own = combine(flags | dict.fromkeys(("task", "plugin")), file, folder)
+        if not flags["task"] or own["plugin"]:
+            checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
+            check_trust(checked, str(path), trusted=flags["trust_code"])
+    return request

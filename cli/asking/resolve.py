@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from merging.cli.request import code_in
+from merging.cli.asking.request import code_in
 from merging.errors import RequirementError
 from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS, strategies
