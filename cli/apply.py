@@ -32,7 +32,7 @@ def command(
     from rich.console import Console
 
     from merging.cli.asking.signals import stop_on_signal
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
     from merging.storage.folder import check_free, read_recipe

@@ -80,7 +80,7 @@ def command(**flags: Any) -> None:
     if flags["as_json"]:
         click.echo(found.dumps(), nl=False)
     else:
-        from merging.cli.benchmark_view import show_benchmark
+        from merging.cli.showing.benchmark_view import show_benchmark
 
         show_benchmark(console, found)
         console.print(f"\nTables, page and pictures: [bold]{folder}[/] (benchmark.html, .md, .csv, .tex, .json)",
@@ -99,7 +99,7 @@ def _run(
     request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
     partitions: dict[str, dict[str, Any]], folder: Path, news: Any,
 ) -> Any:  # fmt: skip
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     with stop_on_signal(news, "stopping: what is finished is kept") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")

@@ -84,7 +84,7 @@ def command(**flags: Any) -> None:
 
 def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
     from merging.cli.asking.resolve import plugins, task_of
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     request = requested(flags)
     with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:

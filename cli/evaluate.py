@@ -37,7 +37,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     from rich.console import Console
 
     from merging.cli.asking.resolve import plugins, task_of
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     news = Console(stderr=True)
     request = _request(model, other, flags)
@@ -131,7 +131,7 @@ def _to_json(
 def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired], than: str) -> None:
     from rich.table import Table
 
-    from merging.cli.terminal import percent
+    from merging.cli.showing.terminal import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")

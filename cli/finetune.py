@@ -48,7 +48,7 @@ def command(**flags: Any) -> None:
     from rich.console import Console
 
     from merging.cli.asking.resolve import task_of
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     news = Console(stderr=True)
     kept = {k: v for k, v in flags.items() if k not in ("models", "options")}

@@ -76,7 +76,7 @@ def command(**flags: Any) -> None:
 
 def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
     from merging.cli.asking.resolve import plugins, task_and_pool
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     bare = ("–",) if flags["model"] is not None else ()  # models given: the built-in task is no default then
     request = requested(flags | {"models": flags["models"] or bare})
@@ -167,7 +167,7 @@ def _state(found: Inspection, index: int) -> str:
 def _show_pool(console: Console, found: Inspection) -> None:
     from rich.table import Table
 
-    from merging.cli.terminal import percent
+    from merging.cli.showing.terminal import percent
 
     geometry, names = found.geometry, found.pool
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

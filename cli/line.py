@@ -54,7 +54,7 @@ def show_line(flags: dict[str, Any]) -> None:
 
 def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
     from merging.cli.asking.resolve import plugins, task_and_pool
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.terminal import TerminalProgress
 
     names = flags["interpolate"]
     if not flags["models"] and all(Path(name).exists() for name in names):
@@ -101,8 +101,8 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
 def _show(console: Console, found: Interpolation) -> None:
     from rich.table import Table
 
-    from merging.cli.scatter import SINGLE, scatter
-    from merging.cli.terminal import percent
+    from merging.cli.showing.scatter import SINGLE, scatter
+    from merging.cli.showing.terminal import percent
 
     console.print(f"from {found.first} to {found.second}", style="bold", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -70,14 +70,14 @@ def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
     found = combine({name: read_folder(folder) for name, folder in names.items()})
     if target is not None:
         from merging.benchmarking.rendering import render
-        from merging.cli.terminal import TerminalProgress
+        from merging.cli.showing.terminal import TerminalProgress
 
         with TerminalProgress(Console(stderr=True)) as progress:
             render(found, target, progress)
     if as_json:
         click.echo(found.dumps(), nl=False)
         return
-    from merging.cli.benchmark_view import show_benchmark
+    from merging.cli.showing.benchmark_view import show_benchmark
 
     console = Console()
     show_benchmark(console, found)

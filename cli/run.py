@@ -100,8 +100,8 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
 def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> None:
     from rich.console import Console
 
-    from merging.cli.table import show_report
-    from merging.cli.terminal import TerminalProgress
+    from merging.cli.showing.table import show_report
+    from merging.cli.showing.terminal import TerminalProgress
 
     news, console = Console(stderr=True), Console()
     if request["task"] == "digits" and not request["models"]:

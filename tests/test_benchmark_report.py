@@ -26,8 +26,8 @@ from merging.benchmarking.rendering import render
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runner import benchmark
 from merging.benchmarking.tables import cells, difference, findings
-from merging.cli.benchmark_view import show_benchmark
-from merging.cli.scatter import scatter
+from merging.cli.showing.benchmark_view import show_benchmark
+from merging.cli.showing.scatter import scatter
 from merging.errors import FolderError
 from merging.looking.interpolation import interpolate
 from merging.optimizers.random import Random

@@ -26,7 +26,7 @@ from merging.benchmarking.tables import (
     home,
     p_value,
 )
-from merging.cli.scatter import LETTERS, SINGLE, scatter
+from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.plugins.task import HELD_OUT
 from merging.values.statistics import Comparison
 

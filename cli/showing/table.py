@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from merging.cli.terminal import percent
+from merging.cli.showing.terminal import percent
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, Row, models_of
