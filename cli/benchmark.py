@@ -104,7 +104,7 @@ def _run(
     with stop_on_signal(news, "stopping: what is finished is kept") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")
         made = _plugins(request, methods, partitions)
-        from merging.benchmarking.rendering import render
+        from merging.benchmarking.rendering.forms import render
         from merging.benchmarking.runner import benchmark
         from merging.cli.asking.resolve import task_and_pool
 

@@ -39,8 +39,8 @@ def show_line(flags: dict[str, Any]) -> None:
     console, news = Console(), Console(stderr=True)
     found = _interpolated(flags, news)
     if picture is not None:
-        from merging.benchmarking.drawing import WIDE, draw
-        from merging.benchmarking.pictures import curve
+        from merging.benchmarking.rendering.drawing import WIDE, draw
+        from merging.benchmarking.rendering.pictures import curve
 
         kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"
         picture.write_bytes(*draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
 from merging.errors import FolderError, RequirementError
-from merging.published import SETS, Published, Result, read
 
 AVERAGE = "average"
 LABEL = 16
@@ -69,7 +69,7 @@ def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
             raise FolderError(f"--output {target} is one of the folders that are compared; choose another one")
     found = combine({name: read_folder(folder) for name, folder in names.items()})
     if target is not None:
-        from merging.benchmarking.rendering import render
+        from merging.benchmarking.rendering.forms import render
         from merging.cli.showing.terminal import TerminalProgress
 
         with TerminalProgress(Console(stderr=True)) as progress:

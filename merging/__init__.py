@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from merging.benchmarking.rendering import render as render
+    from merging.benchmarking.rendering.forms import render as render
     from merging.benchmarking.results import Benchmark as Benchmark
     from merging.benchmarking.runner import benchmark as benchmark
     from merging.errors import MergingError as MergingError
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from merging.values.statistics import compare as compare
 
 _HOMES = {
-    "benchmarking.rendering": "render",
+    "benchmarking.rendering.forms": "render",
     "benchmarking.results": "Benchmark",
     "benchmarking.runner": "benchmark",
     "errors": "MergingError",

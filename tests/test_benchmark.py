@@ -19,7 +19,7 @@ from scipy.stats import binom, norm
 from torch import nn
 
 from merging import Best, Greedy, Layer, ManifoldMix, Silent, Whole, compare
-from merging.benchmarking.rendering import render
+from merging.benchmarking.rendering.forms import render
 from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.runner import benchmark
 from merging.benchmarking.runs import MethodRun

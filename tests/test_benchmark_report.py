@@ -20,12 +20,12 @@ from PIL import Image
 from rich.console import Console
 
 from merging import Best, Greedy, Layer, Learned, ManifoldMix, Uniform
-from merging.benchmarking.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.reading import combine, read_folder
-from merging.benchmarking.rendering import render
+from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
+from merging.benchmarking.rendering.forms import render
+from merging.benchmarking.rendering.tables import cells, difference, findings
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runner import benchmark
-from merging.benchmarking.tables import cells, difference, findings
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.scatter import scatter
 from merging.errors import FolderError

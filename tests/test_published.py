@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from merging.published import PRINTED, SETS, Result, ranking
+from merging.benchmarking.published import PRINTED, SETS, Result, ranking
 from tests.conftest import ENVIRONMENT, Merge
 
 ROOT = Path(__file__).parent.parent

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from merging.benchmarking.documents import remarks, title
-from merging.benchmarking.results import SHIFTED
-from merging.benchmarking.tables import (
+from merging.benchmarking.rendering.documents import remarks, title
+from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
     LEGEND,
@@ -26,6 +25,7 @@ from merging.benchmarking.tables import (
     home,
     p_value,
 )
+from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.plugins.task import HELD_OUT
 from merging.values.statistics import Comparison

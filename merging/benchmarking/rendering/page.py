@@ -9,10 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from merging.benchmarking.documents import caption, remarks, title
-from merging.benchmarking.drawing import inline
-from merging.benchmarking.results import Benchmark
-from merging.benchmarking.tables import (
+from merging.benchmarking.rendering.documents import caption, remarks, title
+from merging.benchmarking.rendering.drawing import inline
+from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
     LEGEND,
@@ -24,6 +23,7 @@ from merging.benchmarking.tables import (
     heading,
     p_value,
 )
+from merging.benchmarking.results import Benchmark
 from merging.values.statistics import Comparison
 
 CAPTIONS = {

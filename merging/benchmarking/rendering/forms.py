@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from merging.benchmarking.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.folder import RESULT
+from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.results import Benchmark
 from merging.errors import FolderError
 from merging.plugins.progress import Progress, Silent
@@ -33,9 +33,9 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
     Raises:
         FolderError: the folder cannot be written.
     """
-    from merging.benchmarking.drawing import NARROW, WIDE, draw  # loads matplotlib
-    from merging.benchmarking.page import to_html
-    from merging.benchmarking.pictures import drawings
+    from merging.benchmarking.rendering.drawing import NARROW, WIDE, draw  # loads matplotlib
+    from merging.benchmarking.rendering.page import to_html
+    from merging.benchmarking.rendering.pictures import drawings
 
     progress = progress or Silent()
     pictures = drawings(found)

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from merging.benchmarking.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, Drawing, name_points, with_rail
+from merging.benchmarking.rendering.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, Drawing, name_points, with_rail
+from merging.benchmarking.rendering.tables import heading, home
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
-from merging.benchmarking.tables import heading, home
 from merging.plugins.task import HELD_OUT
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import csv
 import io
 import re
 
-from merging.benchmarking.results import Benchmark, BenchmarkRow
-from merging.benchmarking.tables import (
+from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
     LEGEND,
@@ -20,6 +19,7 @@ from merging.benchmarking.tables import (
     heading,
     significance,
 )
+from merging.benchmarking.results import Benchmark, BenchmarkRow
 
 
 def to_csv(found: Benchmark) -> str:

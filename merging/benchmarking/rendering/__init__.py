@@ -1,0 +1,1 @@
+"""A benchmark's results as tables, documents, pictures and a page."""
