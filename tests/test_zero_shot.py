@@ -20,7 +20,7 @@ from merging.errors import PoolError, TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.mixing.arithmetic import materialise
 from merging.models.clip import OpenClip
-from merging.models.zero_shot import linear_start
+from merging.models.linear_start import linear_start
 from merging.plugins.task import Split, Task
 from merging.running.plan import plan
 from merging.storage.journal import Journal

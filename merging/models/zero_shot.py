@@ -8,17 +8,14 @@ paper's fine-tuning starts from a linear layer with these weights (Wortsman et a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from merging.errors import PoolError, TaskError
-from merging.storage.checkpoint import Checkpoint
+from merging.errors import TaskError
 from merging.values.partition import TensorInfo
 
 TEMPLATES = ("a photo of a {}.",)
@@ -119,40 +116,3 @@ def zero_shot_clip(
         clip: nn.Module = kind(**{key: config[key] for key in keys if key in config})
     clip.register_buffer("prompts", prompts, persistent=False)
     return clip
-
-
-def linear_start(
-    checkpoint: Checkpoint | Path | str, name: str, classes: Sequence[str], templates: Sequence[str], output: Path | str
-) -> None:
-    """Writes the start of fine-tuning in the layout of model-soups: the image tower and the zero-shot head, linear.
-
-    ``classification_head.weight = exp(logit_scale) · head``, its bias 0: the same logits as :class:`ZeroShotClip`.
-
-    Args:
-        checkpoint: a whole CLIP in open_clip's names.
-        name: of open_clip's model, such as ``ViT-B-32-quickgelu``.
-        classes: names of the classes, in the order of the outputs.
-        templates: such as ``["a photo of a {}."]``.
-        output: the ``.safetensors`` file.
-
-    Raises:
-        PoolError: the checkpoint has no text tower, or another architecture's.
-        TaskError: no such model, or a bad template.
-    """
-    from merging.models.clip import TEXT_LEFTOVERS, OpenClip
-
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    if not has_text_tower(checkpoint.tensors):
-        raise PoolError(f"{checkpoint.path} has no text tower in open_clip's names (transformer.… or text.…)")
-    clip: Any = zero_shot_clip(name, OpenClip(name).config, classes, templates)
-    state = checkpoint.load()
-    try:
-        clip.load_state_dict(state)
-    except RuntimeError as error:
-        raise PoolError(f"{checkpoint.path} is no open_clip:{name} ({str(error).splitlines()[-1].strip()})") from None
-    with torch.no_grad():
-        weight = clip.eval().logit_scale.exp() * clip.head()
-    kept = {f"model.{n}": t for n, t in state.items() if n.startswith("visual.") or n.split(".")[0] in TEXT_LEFTOVERS}
-    bias = torch.zeros(len(classes)) if clip.logit_bias is None else clip.logit_bias.detach().expand(len(classes))
-    head = {"classification_head.weight": weight, "classification_head.bias": bias}
-    save_file({n: t.contiguous().clone() for n, t in {**kept, **head}.items()}, output)

@@ -24,6 +24,22 @@ from merging.running.problem import MergeProblem
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
+from merging.running.search import BoxSearch
+from merging.errors import BudgetSpent
+from collections.abc import Callable
+from merging.values.outcome import Outcome
+from merging.plugins.optimizer import Vector
+import numpy as np
+from merging.testing.another_process import start
+from collections.abc import Callable
+from merging.values.recipe import Ensemble
+from merging.partitioners.layer import Layer
+from merging.plugins.strategy import MixStrategy
+from merging.storage.pool import ModelPool
+from merging.optimizers.random import Random
+from merging.running.run import Result
+from merging.storage.content import content_hash
+from merging.running.run import merge
 
 FEATURES, HIDDEN, CLASSES = 4, 8, 3
 
@@ -150,3 +166,61 @@ def _trained(state: dict[str, Tensor], *, seed: int, steps: int, rate: float) ->
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+class Bowl:
+    """A smooth concave function with its top inside the unit box; records the points at which it is asked."""
+
+    def __init__(self, dimension: int) -> None:
+        self.top = np.linspace(0.2, 0.8, dimension)
+        self.points: list[Vector] = []
+
+    def __call__(self, x: Vector) -> Outcome:
+        """``1 − |x − top|²``."""
+        self.points.append(np.array(x))
+        return Outcome(float(1.0 - ((x - self.top) ** 2).sum()), 1)
+
+
+class StrictSearch(BoxSearch):
+    """Counts what is asked after the budget is spent: an optimiser must let ``BudgetSpent`` through."""
+
+    refused = 0
+
+    def evaluate(self, x: Vector) -> float:
+        """As :meth:`BoxSearch.evaluate`."""
+        try:
+            return super().evaluate(x)
+        except BudgetSpent:
+            self.refused += 1
+            raise
+
+
+def box(
+    function: Callable[[Vector], Outcome],
+    dimension: int,
+    *,
+    budget: int,
+    start: float = 0.5,
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: int = 0,
+) -> StrictSearch:
+    """A search in a cube."""
+    generator = np.random.default_rng(seed)
+    bounds = np.full(dimension, low), np.full(dimension, high)
+    return StrictSearch(function, *bounds, np.full(dimension, start), budget, generator)
+
+
+def merge_tiny(
+    strategy: MixStrategy, pool: ModelPool, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False
+) -> Result:
+    """Merges a tiny pool, divided by layers, with a small search."""
+    return merge(
+        pool, strategy, partitioner=Layer(), optimizer=Random(), task=tiny_task(), seed=seed, budget=12,
+        device="cpu", baselines=False, tests=False, should_stop=should_stop,
+    )  # fmt: skip
+
+
+def content_of(result: Result) -> str:
+    """The content hash of the merged model, or of an ensemble's members and weights."""
+    return result.report.content_hash if isinstance(result.merge, Ensemble) else content_hash(result.state_dict())

@@ -17,49 +17,14 @@ from merging.running.search import BoxSearch, run_search
 from merging.testing.another_process import RAISED, start
 from merging.testing.plugins import PluginContract
 from merging.values.outcome import Outcome
+from merging.testing.fixtures import Bowl
+from merging.testing.fixtures import box
 
 
-class Bowl:
-    """A smooth concave function with its top inside the unit box; records the points at which it is asked."""
-
-    def __init__(self, dimension: int) -> None:
-        self.top = np.linspace(0.2, 0.8, dimension)
-        self.points: list[Vector] = []
-
-    def __call__(self, x: Vector) -> Outcome:
-        """``1 − |x − top|²``."""
-        self.points.append(np.array(x))
-        return Outcome(float(1.0 - ((x - self.top) ** 2).sum()), 1)
 
 
-class StrictSearch(BoxSearch):
-    """Counts what is asked after the budget is spent: an optimiser must let ``BudgetSpent`` through."""
-
-    refused = 0
-
-    def evaluate(self, x: Vector) -> float:
-        """As :meth:`BoxSearch.evaluate`."""
-        try:
-            return super().evaluate(x)
-        except BudgetSpent:
-            self.refused += 1
-            raise
 
 
-def box(
-    function: Callable[[Vector], Outcome],
-    dimension: int,
-    *,
-    budget: int,
-    start: float = 0.5,
-    low: float = 0.0,
-    high: float = 1.0,
-    seed: int = 0,
-) -> StrictSearch:
-    """A search in a cube."""
-    generator = np.random.default_rng(seed)
-    bounds = np.full(dimension, low), np.full(dimension, high)
-    return StrictSearch(function, *bounds, np.full(dimension, start), budget, generator)
 
 
 class OptimizerContract(PluginContract):

@@ -22,25 +22,16 @@ from merging.testing.another_process import start
 from merging.testing.fixtures import tiny_pool, tiny_problem, tiny_task
 from merging.testing.plugins import PluginContract
 from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.testing.fixtures import merge_tiny
+from merging.testing.fixtures import content_of
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
 OFFERED = NEEDS - {"unlabelled"}
 """What the tiny problem has. A strategy that needs more is only checked for refusing to run."""
 
 
-def merge_tiny(
-    strategy: MixStrategy, pool: ModelPool, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False
-) -> Result:
-    """Merges a tiny pool, divided by layers, with a small search."""
-    return merge(
-        pool, strategy, partitioner=Layer(), optimizer=Random(), task=tiny_task(), seed=seed, budget=12,
-        device="cpu", baselines=False, tests=False, should_stop=should_stop,
-    )  # fmt: skip
 
 
-def content_of(result: Result) -> str:
-    """The content hash of the merged model, or of an ensemble's members and weights."""
-    return result.report.content_hash if isinstance(result.merge, Ensemble) else content_hash(result.state_dict())
 
 
 class StrategyContract(PluginContract):
