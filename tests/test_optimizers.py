@@ -20,7 +20,7 @@ from merging.optimizers.scipy_cobyqa import ScipyCobyqa
 from merging.plugins.optimizer import Optimizer
 from merging.running.search import run_search
 from merging.testing import OptimizerContract
-from merging.testing.optimizers import Bowl, box
+from merging.testing.fixtures import Bowl, box
 from merging.values.outcome import Outcome
 
 LOCAL = [NevergradCobyla(), ScipyCobyla(), ScipyCobyqa(), Coordinate(), Coordinate(block=3)]

@@ -69,8 +69,7 @@ def find(job: dict[str, Any]) -> Any:
 
 def merge(job: dict[str, Any]) -> None:
     """Merges a tiny pool that the caller wrote, and prints the result's content hash."""
-    from merging.testing.fixtures import open_tiny_pool
-    from merging.testing.strategies import content_of, merge_tiny
+    from merging.testing.fixtures import content_of, merge_tiny, open_tiny_pool
 
     print(content_of(merge_tiny(find(job), open_tiny_pool(Path(job["folder"])), seed=job["seed"])))
 
@@ -78,7 +77,7 @@ def merge(job: dict[str, Any]) -> None:
 def interrupt(job: dict[str, Any]) -> None:
     """Searches until the fifth evaluation, which is interrupted as Ctrl-C would; says when."""
     from merging.running.search import run_search
-    from merging.testing.optimizers import Bowl, box
+    from merging.testing.fixtures import Bowl, box
 
     optimizer = find(job)
     bowl = Bowl(max(3, optimizer.smallest_dimension))

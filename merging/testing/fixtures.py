@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +11,26 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from merging.errors import BudgetSpent
 from merging.evaluation.evaluator import Evaluator
 from merging.forward.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
-from merging.plugins.optimizer import Optimizer
+from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Silent
+from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Split, Task
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
+from merging.running.run import Result, merge
+from merging.running.search import BoxSearch
+from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.running.search import BoxSearch
-from merging.errors import BudgetSpent
-from collections.abc import Callable
 from merging.values.outcome import Outcome
-from merging.plugins.optimizer import Vector
-import numpy as np
-from merging.testing.another_process import start
-from collections.abc import Callable
 from merging.values.recipe import Ensemble
-from merging.partitioners.layer import Layer
-from merging.plugins.strategy import MixStrategy
-from merging.storage.pool import ModelPool
-from merging.optimizers.random import Random
-from merging.running.run import Result
-from merging.storage.content import content_hash
-from merging.running.run import merge
 
 FEATURES, HIDDEN, CLASSES = 4, 8, 3
 

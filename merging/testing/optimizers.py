@@ -5,26 +5,17 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from merging.errors import BudgetSpent
 from merging.plugins.optimizer import Optimizer, Vector
-from merging.running.search import BoxSearch, run_search
+from merging.running.search import run_search
 from merging.testing.another_process import RAISED, start
+from merging.testing.fixtures import Bowl, box
 from merging.testing.plugins import PluginContract
 from merging.values.outcome import Outcome
-from merging.testing.fixtures import Bowl
-from merging.testing.fixtures import box
-
-
-
-
-
-
 
 
 class OptimizerContract(PluginContract):

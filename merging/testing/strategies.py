@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,27 +10,18 @@ import pytest
 import torch
 
 from merging.errors import MergingError, RequirementError
-from merging.optimizers.random import Random
-from merging.partitioners.layer import Layer
 from merging.plugins.strategy import NEEDS, MixStrategy
 from merging.running.plan import plan
-from merging.running.run import Result, merge
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.testing.another_process import start
-from merging.testing.fixtures import tiny_pool, tiny_problem, tiny_task
+from merging.testing.fixtures import content_of, merge_tiny, tiny_pool, tiny_problem, tiny_task
 from merging.testing.plugins import PluginContract
 from merging.values.recipe import Ensemble, Recipe, Weights
-from merging.testing.fixtures import merge_tiny
-from merging.testing.fixtures import content_of
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
 OFFERED = NEEDS - {"unlabelled"}
 """What the tiny problem has. A strategy that needs more is only checked for refusing to run."""
-
-
-
-
 
 
 class StrategyContract(PluginContract):
