@@ -42,7 +42,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         drawn: picture → its SVG for a desktop, and for a phone.
     """
     environment = Environment(
-        loader=PackageLoader("merging.benchmarking", "."), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("merging.benchmarking.rendering", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     pictures = [
