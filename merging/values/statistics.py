@@ -157,6 +157,7 @@ class Paired:
 def compare(before: Outcome, after: Outcome) -> Paired:
     """Compares two outcomes on the same samples.
 
+    >>> from merging.values.outcome import Outcome
     >>> bits = lambda *b: np.packbits(np.array(b, dtype=bool))
     >>> pair = compare(Outcome(0.5, 4, bits(1, 1, 0, 0)), Outcome(0.75, 4, bits(1, 0, 1, 1)))
     >>> pair.gained, pair.lost, pair.p_value
