@@ -1,0 +1,90 @@
+"""Whether a change of the code changes results: the same commands before and after it, compared byte for byte.
+
+``python -m benchmarks.same_bits --before REVISION``: four strategies and a benchmark on the digits, once with the
+package of that revision and once with the working tree's. Recipe and model must be the same bytes; report, journal and
+the benchmark's results the same values, but for times and memory. Ends with 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STRATEGIES = ("manifoldmix", "learned", "greedy", "ties")
+METHODS = "best,uniform,greedy,manifoldmix,learned"
+BYTES = ("recipe.json", "model.safetensors")
+VALUES = ("report.json", "events.jsonl", "benchmark.json")
+MEASURED = {"seconds", "wall_seconds", "time", "peak_memory_bytes", "started"}
+"""What two runs of the same code measure differently."""
+
+
+def main() -> None:
+    """Makes both, compares, prints a line a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", required=True, metavar="REVISION", help="what the working tree is compared with")
+    before = parser.parse_args().before
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / "code"
+        old.mkdir()
+        archive = subprocess.run(["git", "archive", before], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S603, S607
+        subprocess.run(["tar", "-x"], cwd=old, input=archive, check=True)  # noqa: S607
+        results = {name: Path(folder) / name for name in ("before", "after")}
+        for name, code in (("before", old), ("after", ROOT)):
+            make(code, results[name])
+        differ = [line for line in compared(results["before"], results["after"]) if not line.startswith("same")]
+    sys.exit(1 if differ else 0)
+
+
+def make(code: Path, output: Path) -> None:
+    """All commands, with one tree's package."""
+    output.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(code), "OMP_WAIT_POLICY": "PASSIVE", "MERGING_CACHE": str(output / "c")}
+    commands = [
+        ["run", "--strategy", strategy, "--partitioner", "clip-c8", "--output", strategy] for strategy in STRATEGIES
+    ]
+    commands.append(["benchmark", "--strategies", METHODS, "--partitioner", "clip-c8", "--output", "benchmark"])
+    for command in commands:
+        done = subprocess.run(  # noqa: S603 (this interpreter, our own package)
+            [sys.executable, "-m", "merging", *command], cwd=output, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"{code}: merge {' '.join(command)}\n{done.stderr}")
+
+
+def compared(before: Path, after: Path) -> Iterator[str]:
+    """A line for each file of the earlier results that the change may not change."""
+    for file in sorted(path for path in before.rglob("*") if path.name in (*BYTES, *VALUES)):
+        other = after / file.relative_to(before)
+        same = other.is_file() and digest(file) == digest(other)
+        line = f"{'same' if same else 'DIFFERENT'}  {digest(file)[:16]}  {file.relative_to(before)}"
+        print(line, flush=True)
+        yield line
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, or of its values without what is measured."""
+    if file.name in BYTES:
+        return sha256(file.read_bytes()).hexdigest()
+    text = file.read_text()
+    lines = text.splitlines() if file.suffix == ".jsonl" else [text]
+    return sha256(json.dumps([kept(json.loads(line)) for line in lines]).encode()).hexdigest()
+
+
+def kept(value: Any) -> Any:
+    """A JSON value without what is measured."""
+    if isinstance(value, dict):
+        return {key: kept(part) for key, part in value.items() if key not in MEASURED}
+    return [kept(part) for part in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()
