@@ -25,7 +25,7 @@ check: $(READY)
 	mypy
 	lint-imports
 	python docs/build_reference.py --check
-	python tests/check_packaging.py
+	python tests/project/check_packaging.py
 
 pool: $(READY)
 	rm -rf build/pool

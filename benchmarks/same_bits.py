@@ -47,7 +47,11 @@ def main() -> None:
 def make(code: Path, output: Path) -> None:
     """All commands, with one tree's package."""
     output.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(code), "OMP_WAIT_POLICY": "PASSIVE", "MERGING_CACHE": str(output / "c")}
+    environment = os.environ | {
+        "PYTHONPATH": str(code),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MERGING_CACHE": str(output / "c"),
+    }
     commands = [
         ["run", "--strategy", strategy, "--partitioner", "clip-c8", "--output", strategy] for strategy in STRATEGIES
     ]

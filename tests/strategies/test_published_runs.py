@@ -29,7 +29,7 @@ from merging.values.outcome import Outcome, Solution
 from merging.values.partition import Partition
 from merging.values.recipe import Ingredient, Recipe
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = Path(__file__).parents[1] / "published"
 IMAGES = 26_000
 COMPONENTS = (
     "positional_embedding", "text_projection", "logit_scale", "visual", "token_embedding", "ln_final",

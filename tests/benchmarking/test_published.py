@@ -16,7 +16,7 @@ import pytest
 from merging.benchmarking.published import PRINTED, SETS, Result, ranking
 from tests.conftest import ENVIRONMENT, Merge
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests/published"
 INDIVIDUAL, UNIFORM, GREEDY, ENSEMBLE = (
     FOLDER / f"{kind}_results.jsonl" for kind in ("individual_model", "uniform_soup", "greedy_soup", "ensemble")

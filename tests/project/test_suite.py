@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ENVIRONMENT
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("named", "ended"), [("nowhere", "1 skipped, 1 error"), ("", "2 skipped")])

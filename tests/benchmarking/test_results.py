@@ -9,7 +9,7 @@ from benchmarks.pacs import MODELS, SEEDS, SWEEP, summary
 from merging.training.hyperparameters import Sweep
 from tests.conftest import Merge
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FOLDERS = [RESULTS / "pacs" / f"bench_{seed}" for seed in SEEDS]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from merging.cli import main as command_line
-from tests.test_docs import blocks, write_files
+from tests.project.test_docs import blocks, write_files
 
 PAGE = "your-own-models.md"
 

@@ -84,7 +84,7 @@ def test_a_new_file_is_found_and_tested(tmp_path: Path) -> None:
     (folder / "first.py").write_text(NEW_FILE)
     here = Path(__file__)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    arguments = [str(folder), str(here), str(here.parents[1])]
+    arguments = [str(folder), str(here), str(here.parents[2])]
     done = subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
         env=environment, capture_output=True, text=True, timeout=300, check=False,

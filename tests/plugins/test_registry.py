@@ -58,7 +58,7 @@ def test_near_names_are_suggested() -> None:
 
 def test_everything_built_in_is_found() -> None:
     assert load_all() == ()
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for kind, found in PLUGINS.items():
         package = "merging.training.regimes" if kind == "regime" else found.group
         folder = root / "merging" / package.removeprefix("merging.").replace(".", "/")

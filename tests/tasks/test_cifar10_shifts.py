@@ -19,7 +19,7 @@ from merging.errors import TaskError
 from merging.plugins.task import Task
 from merging.tasks.cifar10 import SHIFTS, cifar10_shifts
 from tests.conftest import Merge
-from tests.test_recalibration import ResNet20
+from tests.forward.test_recalibration import ResNet20
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **{name: array[:: every[name.rpartition("_")[0]]] for name, array in chosen.items()},
         )
     (folder / "resnet20.py").write_text(
-        "from tests.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
+        "from tests.forward.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
     )
     return folder
 

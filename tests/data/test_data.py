@@ -37,7 +37,7 @@ from merging.tasks.cifar10 import SHIFTS
 from merging.tasks.described import described_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
-from tests.test_docs import blocks, page
+from tests.project.test_docs import blocks, page
 
 CLASSES = ("bird", "cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]

@@ -14,7 +14,7 @@ import pytest
 from merging.cli.main import COMMANDS
 from merging.plugins.registry import PLUGINS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
-from tests.check_packaging import ROOT, packages_in_tree
+from tests.project.check_packaging import ROOT, packages_in_tree
 
 
 def test_packages_list_equals_the_tree() -> None:

@@ -151,7 +151,7 @@ def test_shipped_pool_is_what_the_command_draws(pool: ModelPool) -> None:
         record = json.loads((digits_data.POOL / f"{name}.json").read_text())
         assert record["settings"] == build(HyperParameters, sweep.settings(index, made["seed"])).options()
         assert record["base"] == made["base"]
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     assert f"--models {len(pool)} --seed {made['seed']} " in makefile
 
 

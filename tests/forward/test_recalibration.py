@@ -168,8 +168,8 @@ def test_the_same_bits_twice(folder: Path) -> None:
 @with_data
 def test_the_command(merge: Merge, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (Path.cwd() / "resnet20.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from tests.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from tests.forward.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
     )
     toml = (
         "[task]\nmodel = 'python:resnet20:model'\n"
