@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,31 +38,36 @@ def main() -> None:
         old.mkdir()
         archive = subprocess.run(["git", "archive", before], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S603, S607
         subprocess.run(["tar", "-x"], cwd=old, input=archive, check=True)  # noqa: S607
-        results = {name: Path(folder) / name for name in ("before", "after")}
         for name, code in (("before", old), ("after", ROOT)):
-            make(code, results[name])
-        differ = [line for line in compared(results["before"], results["after"]) if not line.startswith("same")]
+            make(code, Path(folder) / "work").rename(Path(folder) / name)  # one path, since recipes name files
+        before_it, after_it = Path(folder) / "before", Path(folder) / "after"
+        differ = [line for line in compared(before_it, after_it) if not line.startswith("same")]
     sys.exit(1 if differ else 0)
 
 
-def make(code: Path, output: Path) -> None:
-    """All commands, with one tree's package."""
+def make(code: Path, output: Path) -> Path:
+    """All commands, with one tree's package, on one copy of the pool."""
     output.mkdir()
+    shutil.copytree(ROOT / "merging" / "tasks" / "digits_pool", output / "pool")
     environment = os.environ | {
         "PYTHONPATH": str(code),
         "OMP_WAIT_POLICY": "PASSIVE",
         "MERGING_CACHE": str(output / "c"),
     }
-    commands = [
-        ["run", "--strategy", strategy, "--partitioner", "clip-c8", "--output", strategy] for strategy in STRATEGIES
-    ]
-    commands.append(["benchmark", "--strategies", METHODS, "--partitioner", "clip-c8", "--output", "benchmark"])
+    commands = [["run", "--strategy", strategy, "--output", strategy] for strategy in STRATEGIES]
+    commands.append(["benchmark", "--strategies", METHODS, "--output", "benchmark"])
+    pool = ["--partitioner", "clip-c8", "--models", "pool/model_*.safetensors", "--base", "pool/base.safetensors"]
     for command in commands:
         done = subprocess.run(  # noqa: S603 (this interpreter, our own package)
-            [sys.executable, "-m", "merging", *command], cwd=output, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "merging", *command, *pool],
+            cwd=output,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise SystemExit(f"{code}: merge {' '.join(command)}\n{done.stderr}")
+    return output
 
 
 def compared(before: Path, after: Path) -> Iterator[str]:

@@ -38,7 +38,34 @@ def pages() -> dict[str, str]:
     ]
     require_statements(described)
     found = {f"reference/{entry['kind']}/{entry['name']}.md": page(entry) for entry in described}
-    return found | {"reference/index.md": index(described), "cli.md": command_line()}
+    return found | {"reference/index.md": index(described), "cli.md": command_line(), "moved.md": moved()}
+
+
+def moved() -> str:
+    """What moved to where, and how long the old path works."""
+    from merging.moved import MODULES, NAMES
+
+    text = """# What moved
+
+The modules of `merging` stand in wings now ([architecture](architecture.md)); nothing but places changed. An old path
+works in this release, with a `FutureWarning` that names the new one, and not in the next. Names that
+`import merging` offers (`merging.ManifoldMix`, `merging.ModelPool`, …) are where
+they were; import from there where you can.
+
+## Whole modules
+
+| old | new |
+|---|---|
+"""
+    lines = [f"| `merging.{old}` | `merging.{new}` |" for old, new in MODULES.items()]
+    lines += ["", "## Names that went elsewhere than their module", "", "| old | new |", "|---|---|"]
+    for old, targets in NAMES.items():
+        for new, names in targets.items():
+            lines.append(f"| `merging.{old}`: {', '.join(f'`{name}`' for name in names.split())} | `merging.{new}` |")
+    programs = (
+        "The makers of the built-in pool (`merging.training.digits_pretraining`, `digits_render`) are programs of a "
+    )
+    return HEAD + text + "\n".join([*lines, "", programs + "checkout now: `benchmarks/digits_pool`.", ""])
 
 
 def require_statements(described: list[dict[str, Any]]) -> None:

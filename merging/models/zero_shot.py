@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import TaskError
+from merging.moved import forwarding
 from merging.values.partition import TensorInfo
 
 TEMPLATES = ("a photo of a {}.",)
@@ -116,3 +117,6 @@ def zero_shot_clip(
         clip: nn.Module = kind(**{key: config[key] for key in keys if key in config})
     clip.register_buffer("prompts", prompts, persistent=False)
     return clip
+
+
+__getattr__ = forwarding(__name__)  # linear_start has moved

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 T = TypeVar("T", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
@@ -30,14 +31,14 @@ class Registry(Generic[T]):
         self.group = group
         self._classes: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator that enters a plug-in under ``name``.
+    def register(self, name: str) -> Callable[[C], C]:
+        """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
 
         Raises:
             NameTakenError: another class has that name; nothing is overwritten.
         """
 
-        def enter(plugin: T) -> T:
+        def enter(plugin: C) -> C:
             other = self._classes.get(name)
             if other is not None and other is not plugin:
                 raise NameTakenError(
@@ -45,7 +46,7 @@ class Registry(Generic[T]):
                     "give one of them another name"
                 )
             plugin.name = name  # type: ignore[attr-defined]
-            self._classes[name] = plugin
+            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: the contracts look
             return plugin
 
         return enter

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from merging.moved import forwarding
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.running.search import run_search
 from merging.testing.another_process import RAISED, start
@@ -136,3 +137,6 @@ def _gone(before: set[Any], seconds: float = 5.0) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+__getattr__ = forwarding(__name__)  # StrictSearch has moved

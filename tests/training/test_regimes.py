@@ -30,7 +30,7 @@ from merging.training.regime import Regime, regimes
 from merging.training.regimes.independent import Independent
 from merging.training.regimes.late_phase import LatePhase
 from merging.training.regimes.papa import Papa
-from merging.training.regimes.swa import Swa
+from merging.training.regimes.swa import SwaRegime
 from merging.training.trainer import Run, accuracy
 from tests.conftest import Merge
 
@@ -136,7 +136,7 @@ def test_swa_equals_that_of_torch() -> None:
     """Weights bit for bit; BatchNorm statistics by ``update_bn`` on the same batches."""
     settings = HyperParameters(**{**NOISY.options(), "epochs": 6, "schedule": "constant"})
     ours, plain = start(settings), start(settings)
-    trained(Swa(start=0.5, rate=1.0, every=1), [ours])
+    trained(SwaRegime(start=0.5, rate=1.0, every=1), [ours])
     averaged = AveragedModel(plain.module)
     for epoch in range(1, 7):
         for _ in range(plain.steps):
@@ -165,7 +165,7 @@ def test_the_learning_rate_of_swa(tail: str) -> None:
     step = run.step
     run.step = lambda: (rates.append(run.rate), step())[1]  # type: ignore[method-assign, func-returns-value]
     plain = start(run.settings)
-    trained(Swa(start=0.5, rate=0.4, tail=tail, every=2, low=0.1), [run])
+    trained(SwaRegime(start=0.5, rate=0.4, tail=tail, every=2, low=0.1), [run])
     peak, cycle = run.settings.learning_rate, 2 * run.steps
     for i, rate in enumerate(rates[: 4 * run.steps]):
         scheduled = plain.rate
@@ -180,7 +180,7 @@ def test_the_learning_rate_of_swa(tail: str) -> None:
 def test_swa_is_better_than_an_annealed_run() -> None:
     """As in the paper's Table 1: the same epochs and seeds, against a learning rate that falls to 0."""
     annealed, averaged = ([start(seed=seed) for seed in range(4)] for _ in range(2))
-    reached, single = trained(Swa(start=0.5, rate=0.1), averaged), trained(Independent(), annealed)
+    reached, single = trained(SwaRegime(start=0.5, rate=0.1), averaged), trained(Independent(), annealed)
     assert reached > single + 0.01, (reached, single)
     last = sum(run.facts["last_iterate"] for run in averaged) / 4
     assert reached > last + 0.01, (reached, last)
@@ -422,17 +422,17 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RequirementError, match="together, in one process"):
         made(Papa(), jobs=2)
     with pytest.raises(OptionError, match="one iterate only"):
-        made(Swa(start=1.0), jobs=1)
+        made(SwaRegime(start=1.0), jobs=1)
     with pytest.raises(OptionError, match=r"lower regime\.start"):
         made(LatePhase(start=1.0), jobs=1)
     with pytest.raises(OptionError, match="has 24 batches for 100 copies"):
         made(LatePhase(copies=100, start=0.5), jobs=1)
     with pytest.raises(OptionError, match="does not move in its tail"):
-        made(Swa(rate=0.0), jobs=1)
+        made(SwaRegime(rate=0.0), jobs=1)
     with pytest.raises(OptionError, match="lower low"):
-        made(Swa(tail="cyclic", low=0.9), jobs=1)
+        made(SwaRegime(tail="cyclic", low=0.9), jobs=1)
     with pytest.raises(RequirementError, match="at least 1"):
-        made(Swa(), jobs=0)
+        made(SwaRegime(), jobs=0)
     with pytest.raises(OptionError, match=r"no norm layers to copy; choose -o regime\.what=head"):
         LatePhase().names(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(OptionError, match="no linear layer"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @regimes.register("swa")
 @dataclass(frozen=True)
-class Swa(Regime):
+class SwaRegime(Regime):
     """Trains as usual, then on with a high learning rate, and keeps the mean of what it passes through.
 
     Until the tail the learning rate follows the run's own schedule, but does not fall below that of the tail. The mean

@@ -1,0 +1,218 @@
+"""Old import paths of what moved: they work for one release, with a warning that names the new one.
+
+docs/moved.md is written from these tables.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "arithmetic": "mixing.arithmetic",
+    "benchmarking.documents": "benchmarking.rendering.documents",
+    "benchmarking.drawing": "benchmarking.rendering.drawing",
+    "benchmarking.page": "benchmarking.rendering.page",
+    "benchmarking.pictures": "benchmarking.rendering.pictures",
+    "benchmarking.rendering": "benchmarking.rendering.forms",
+    "benchmarking.statistics": "values.statistics",
+    "benchmarking.tables": "benchmarking.rendering.tables",
+    "blend": "forward.blend",
+    "calibration": "forward.calibration",
+    "card": "running.card",
+    "check": "looking.check",
+    "checkpoint": "storage.checkpoint",
+    "cli.benchmark_view": "cli.showing.benchmark_view",
+    "cli.options": "cli.asking.options",
+    "cli.request": "cli.asking.request",
+    "cli.resolve": "cli.asking.resolve",
+    "cli.scatter": "cli.showing.scatter",
+    "cli.table": "cli.showing.table",
+    "cli.terminal": "cli.showing.terminal",
+    "computed": "mixing.computed",
+    "discovery": "plugins.discovery",
+    "dtypes": "storage.dtypes",
+    "estimate": "looking.estimate",
+    "evaluator": "evaluation.evaluator",
+    "feed": "forward.feed",
+    "fisher": "forward.fisher",
+    "geometry": "looking.geometry",
+    "inspection": "looking.inspection",
+    "interfaces": "plugins.strategy",
+    "interpolation": "looking.interpolation",
+    "journal": "storage.journal",
+    "live": "forward.live",
+    "numerics": "forward.numerics",
+    "options": "plugins.options",
+    "outcome": "values.outcome",
+    "output": "storage.folder",
+    "partition": "values.partition",
+    "passes": "forward.passes",
+    "placement": "forward.placement",
+    "plan": "running.plan",
+    "pool": "storage.pool",
+    "problem": "running.problem",
+    "progress": "plugins.progress",
+    "published": "benchmarking.published",
+    "raw": "storage.raw",
+    "recalibration": "forward.recalibration",
+    "recipe": "values.recipe",
+    "registry": "plugins.registry",
+    "report": "values.report",
+    "run": "running.run",
+    "scoring": "looking.scoring",
+    "search": "running.search",
+    "shards": "storage.shards",
+    "splits": "looking.sets",
+    "stages": "forward.stages",
+    "streaming": "mixing.streaming",
+    "strip": "looking.samples",
+    "task": "plugins.task",
+    "tasks.cache": "data.cache",
+    "tasks.classes": "data.classes",
+    "tasks.damage": "data.damage",
+    "tasks.data": "data.opening",
+    "tasks.drawing": "data.parts",
+    "tasks.folders": "data.folders",
+    "tasks.forms": "data.forms",
+    "tasks.npz": "data.npz",
+    "tasks.pictures": "data.pictures",
+    "tasks.saved": "data.saved",
+    "tasks.tables": "data.tables",
+    "tasks.tars": "data.tars",
+    "tasks.text": "data.text",
+    "tuning": "forward.tuning",
+    "writing": "mixing.writing",
+}
+"""Old module → new one, both within ``merging``."""
+
+NAMES = {
+    "checkpoint": {
+        "storage.content": "content_hash digest_head has_only_finite",
+        "storage.model_folder": "COMPANIONS SUFFIXES is_model_folder",
+        "storage.pickle_file": "OLD_MAGIC WRAPPERS",
+    },
+    "cli.run": {
+        "cli.asking.request": "SETTINGS requested",
+        "cli.asking.signals": "process_start stop_on_signal",
+    },
+    "estimate": {
+        "running.rehearsal": "REHEARSAL rehearse",
+    },
+    "interfaces": {
+        "plugins.objective": "Objective SplitView WholeModelObjective",
+        "plugins.optimizer": "Optimizer Search Vector",
+        "plugins.partitioner": "Partitioner",
+        "plugins.problem": "Blend Path Problem",
+        "plugins.progress": "Progress",
+        "values.outcome": "Decision Outcome Solution",
+        "values.recipe": "Ingredient Merge Recipe Weights",
+    },
+    "live": {
+        "forward.fitting": "check_fits untouched",
+    },
+    "models.catalogue": {
+        "plugins.user_code": "import_object",
+    },
+    "models.zero_shot": {
+        "models.linear_start": "linear_start",
+    },
+    "objectives.accuracy": {
+        "values.outcome": "top1",
+    },
+    "outcome": {
+        "values.statistics": "Paired compare mcnemar",
+    },
+    "placement": {
+        "forward.fitting": "probe",
+    },
+    "plan": {
+        "running.needs": "check_needs",
+    },
+    "published": {
+        "running.notes": "RELEASE",
+    },
+    "registry": {
+        "training.regime": "regimes",
+    },
+    "run": {
+        "running.baselines": "BASELINES",
+    },
+    "splits": {
+        "running.leaks": "Shared digests leaks sets_of",
+    },
+    "tasks.catalogue": {
+        "plugins.registry": "tasks",
+    },
+    "tasks.npz": {
+        "data.images": "Normalise Resize",
+    },
+    "tasks.pictures": {
+        "data.images": "Preparation preparation",
+    },
+    "testing.optimizers": {
+        "testing.fixtures": "Bowl StrictSearch box",
+    },
+    "testing.strategies": {
+        "testing.fixtures": "content_of merge_tiny",
+    },
+}
+"""Old module → new module → names that went there by themselves."""
+
+
+def home(module: str, name: str) -> str:
+    """Where a name of an old module is now, as an absolute module name.
+
+    >>> home("merging.interfaces", "Optimizer"), home("merging.pool", "ModelPool")
+    ('merging.plugins.optimizer', 'merging.storage.pool')
+    """
+    old = module.removeprefix("merging.")
+    alone = (new for new, names in NAMES.get(old, {}).items() if name in names.split())
+    return f"merging.{next(alone, MODULES.get(old, old))}"
+
+
+def old_name(module: str, name: str) -> Any:
+    """A name under its old module, with a warning.
+
+    Raises:
+        AttributeError: it never was there.
+    """
+    new = home(module, name)
+    if name.startswith("__") or new == module:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(new), name)
+    warnings.warn(
+        f"{module}.{name} has moved: import it from {new} (the old path works in this release only)",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return value
+
+
+def forwarding(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module from which names have moved."""
+    return functools.partial(old_name, module)
+
+
+class OldPaths:
+    """Finds what no other finder does: modules under the names that they had before they moved."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """A spec for an old name of ``merging``, and for nothing else."""
+        del path, target
+        old = name.removeprefix("merging.")
+        return ModuleSpec(name, self) if old != name and old in MODULES else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """A stand-in; nothing is loaded before a name is asked for."""
+        module = ModuleType(spec.name)
+        module.__getattr__ = forwarding(spec.name)  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """A stand-in has nothing to run."""

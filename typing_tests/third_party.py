@@ -1,0 +1,101 @@
+"""What somebody else writes against this package; mypy and pyright must accept it (tests/project/test_typing.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, assert_type
+
+import merging
+from merging.plugins.registry import objectives, optimizers, partitioners, strategies
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@strategies.register("typed-top-k")
+@dataclass(frozen=True)
+class TopK(merging.MixStrategy):
+    """The average of the k best models, refined by a search."""
+
+    summary: ClassVar[str] = "the average of the k best models"
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
+
+    k: int = merging.option(3, "how many models", low=1)
+
+    def mix(self, problem: merging.Problem) -> merging.Recipe:
+        """Ranks, averages, searches the line to the best model."""
+        ranking = problem.rank()
+        assert_type(ranking, list[tuple[int, merging.Outcome]])
+        best, soup = problem.single(ranking[0][0]), problem.mean([index for index, _ in ranking[: self.k]])
+        path: merging.Path = problem.between(best, soup)
+        outcome = path(problem.generator.random(len(problem.partition)))
+        problem.decide(score=outcome.score)
+        problem.keep(soup, problem.evaluate(soup))
+        return soup
+
+
+@partitioners.register("typed-halves")
+@dataclass(frozen=True)
+class Halves(merging.Partitioner):
+    """The first half of the tensors, and the second."""
+
+    summary: ClassVar[str] = "two halves"
+
+    def split(self, tensors: Mapping[str, merging.TensorInfo], module: nn.Module | None = None) -> merging.Partition:
+        """Cuts the list of names in the middle."""
+        del module
+        names = list(tensors)
+        middle = len(names) // 2
+        components = [
+            merging.Component("first", tuple(names[:middle])),
+            merging.Component("rest", tuple(names[middle:])),
+        ]
+        return merging.Partition(tuple(components))
+
+
+@optimizers.register("typed-climb")
+@dataclass(frozen=True)
+class Climb(merging.Optimizer):
+    """Random steps from the best point so far."""
+
+    summary: ClassVar[str] = "random steps"
+
+    def maximize(self, search: merging.Search) -> merging.Solution:
+        """Asks until the budget is spent."""
+        best, score = search.start, search.evaluate(search.start)
+        while True:
+            point: merging.Vector = best + search.generator.normal(scale=0.1, size=search.dimension)
+            found = search.evaluate(point)
+            best, score = (point, found) if found > score else (best, score)
+
+
+@objectives.register("typed-margin")
+@dataclass(frozen=True)
+class Margin(merging.Objective):
+    """The mean logit of the right class."""
+
+    summary: ClassVar[str] = "mean logit"
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """One a sample."""
+        return logits.gather(1, labels[:, None])[:, 0]
+
+    def reduce(self, terms: Tensor) -> float:
+        """Their mean."""
+        return float(terms.double().mean())
+
+
+assert_type(TopK(k=2), TopK)
+assert_type(merging.ManifoldMix(tau=0.99), merging.ManifoldMix)
+assert_type(merging.WiseFt(inner=merging.Greedy()), merging.WiseFt)
+
+
+def everything(pool: merging.ModelPool, task: merging.Task) -> merging.Report:
+    """One call with a plug-in of each kind."""
+    result = merging.merge(
+        pool, TopK(k=2), partitioner=Halves(), optimizer=Climb(), objective=Margin(), task=task, budget=20
+    )
+    assert_type(result, merging.Result)
+    merging.merge(pool, merging.ManifoldMix(tau=0.99), partitioner=merging.ClipC8(), task=task)
+    return result.report
