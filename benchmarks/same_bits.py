@@ -56,7 +56,16 @@ def make(code: Path, output: Path) -> Path:
     }
     commands = [["run", "--strategy", strategy, "--output", strategy] for strategy in STRATEGIES]
     commands.append(["benchmark", "--strategies", METHODS, "--output", "benchmark"])
-    pool = ["--partitioner", "clip-c8", "--models", "pool/model_*.safetensors", "--base", "pool/base.safetensors"]
+    pool = [
+        "--task",
+        "digits",
+        "--partitioner",
+        "clip-c8",
+        "--models",
+        "pool/model_*.safetensors",
+        "--base",
+        "pool/base.safetensors",
+    ]
     for command in commands:
         done = subprocess.run(  # noqa: S603 (this interpreter, our own package)
             [sys.executable, "-m", "merging", *command, *pool],
