@@ -116,7 +116,7 @@ class OptimizerContract(PluginContract):
         """Ctrl-C at the fifth evaluation; five seconds later at the latest the process is gone."""
         other = start("interrupt", self.kind, plugin)
         raised = other.answer(90)
-        other.process.join(30)
+        other.process.join(8)
         ended = time.time()
         if other.process.is_alive():
             other.process.kill()

@@ -1,0 +1,81 @@
+"""The contracts notice what they are for: a search that cannot be interrupted, bits that depend on a hash seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from merging.plugins.discovery import load_file
+from merging.plugins.registry import optimizers, strategies
+from merging.testing import OptimizerContract, StrategyContract, tiny_pool
+
+FILE = '''
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+
+from merging import MixStrategy, Optimizer
+from merging.plugins.registry import optimizers, strategies
+
+
+@optimizers.register("deaf")
+@dataclass(frozen=True)
+class Deaf(Optimizer):
+    """Swallows an interruption."""
+
+    def maximize(self, search):
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                search.evaluate(search.start)
+        return search.solution("swallowed")
+
+
+@optimizers.register("lingering")
+@dataclass(frozen=True)
+class Lingering(Optimizer):
+    """Leaves a thread behind that keeps the process alive."""
+
+    def maximize(self, search):
+        threading.Thread(target=time.sleep, args=(20,), daemon=False).start()
+        while True:
+            search.evaluate(search.start)
+
+
+@strategies.register("hashed")
+@dataclass(frozen=True)
+class Hashed(MixStrategy):
+    """Weighs the first two models by the hash of a string."""
+
+    def mix(self, problem):
+        return problem.single(0).lerp(problem.single(1), hash("a string") % 2**40 / 2**40)
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Enters the three for these tests alone: no other may find them."""
+    path = tmp_path_factory.mktemp("plugins") / "bad.py"
+    path.write_text(FILE)
+    load_file(path)
+    yield
+    for registry, name in ((optimizers, "deaf"), (optimizers, "lingering"), (strategies, "hashed")):
+        del registry._classes[name]
+
+
+def test_a_swallowed_interruption() -> None:
+    with pytest.raises(AssertionError, match="KeyboardInterrupt was swallowed"):
+        OptimizerContract().test_interrupted_it_ends_within_seconds(optimizers["deaf"]())
+
+
+def test_a_thread_that_keeps_the_process_alive() -> None:
+    with pytest.raises(pytest.fail.Exception, match="does not end after an interruption"):
+        OptimizerContract().test_interrupted_it_ends_within_seconds(optimizers["lingering"]())
+
+
+def test_another_hash_seed(tmp_path: Path) -> None:
+    pool = tiny_pool(tmp_path / "pool")
+    with pytest.raises(AssertionError, match="with another hash seed merges other bits"):
+        StrategyContract().test_same_bits_in_another_process(strategies["hashed"](), pool, tmp_path)
