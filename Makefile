@@ -1,5 +1,6 @@
 # make demo   a better model from the built-in pool, from nothing; then five methods side by side
-# make test   the tests
+# make test   the fast tests, on all cores: a minute or so
+# make test-all   every test
 # make check  style, types, layers, generated pages, packaging
 # make pool   rebuild the built-in pool from nothing
 
@@ -10,14 +11,17 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test check pool clean
+.PHONY: demo test test-all check pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
 	merge benchmark --strategies best,uniform,greedy,manifoldmix,learned --partitioner clip-c8
 
 test: $(READY)
-	python -m pytest
+	python -m pytest -m 'not slow' -n auto
+
+test-all: $(READY)
+	python -m pytest -n auto
 
 check: $(READY)
 	ruff check

@@ -63,7 +63,7 @@ they were; import from there where you can.
         for new, names in targets.items():
             lines.append(f"| `merging.{old}`: {', '.join(f'`{name}`' for name in names.split())} | `merging.{new}` |")
     programs = (
-        "The makers of the built-in pool (`merging.training.digits_pretraining`, `digits_render`) are programs of a "
+        "The makers of the built-in pool (`digits_pretraining`, `digits_render` of training) are programs of a "
     )
     return HEAD + text + "\n".join([*lines, "", programs + "checkout now: `benchmarks/digits_pool`.", ""])
 

@@ -208,6 +208,7 @@ def test_the_limit_ends_a_method_with_its_best_so_far(pool: ModelPool) -> None:
         benchmark(pool, methods, task=tiny_task(), partitioners=[Layer()], max_evaluations=0)
 
 
+@pytest.mark.slow
 def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, flags: list[str]) -> None:
     command = [*flags, "--strategies", METHODS, "--partitioner", "layer", "--seeds", "2", "--output", "out"]
     ran = merge(*command)
@@ -278,6 +279,7 @@ def test_interrupted_it_goes_on_with_the_same_bits(pool: ModelPool, tmp_path: Pa
     assert timeless(run(tmp_path / "out").to_json()["rows"]) == timeless(whole.to_json()["rows"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(flags: list[str], tmp_path: Path) -> None:
     command = [*flags[:-2], "--strategies", "best,greedy,manifoldmix", "--partitioner", "layer", "--output", "out",
                "-o", "manifoldmix.budget=200000", "--optimizer", "random"]  # fmt: skip

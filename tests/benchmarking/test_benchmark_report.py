@@ -226,6 +226,7 @@ PROBE = """<script>parent.postMessage(JSON.stringify({
 }), '*')</script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page(folder: Path, tmp_path: Path, width: int) -> None:
     """In a frame as wide as a desktop's window or a phone: a window of Chromium is never narrower than 500 pixels."""

@@ -196,6 +196,7 @@ def test_a_folder_that_holds_another_run(merge: Merge, tiny: list[str]) -> None:
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_at_once(tiny: list[str], tmp_path: Path) -> None:
     """One of them has it; the other says so, and the winner's result is whole."""
     runs = [spawn([*tiny, "--budget", "200", "--output", "out"], tmp_path) for _ in range(2)]
@@ -217,6 +218,7 @@ def may_mount() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(with_mount, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not may_mount(), reason="a small disk cannot be mounted here")
 @pytest.mark.parametrize("size", ["4k", "12k"])
 def test_a_disk_that_is_full(tiny: list[str], tmp_path: Path, size: str) -> None:

@@ -100,6 +100,7 @@ def content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @thousand
 @given(data=st.data())
 def test_recipes(folder: Path, data: st.DataObject) -> None:
@@ -134,6 +135,7 @@ optimizer.step = 0.1
 """
 
 
+@pytest.mark.slow
 @thousand
 @given(text=damaged_bytes(TOML))
 def test_merge_toml(folder: Path, text: bytes) -> None:
@@ -142,6 +144,7 @@ def test_merge_toml(folder: Path, text: bytes) -> None:
     survives(lambda: json.dumps(combine({}, read_toml(path), folder)))
 
 
+@pytest.mark.slow
 @thousand
 @given(data=st.data())
 def test_journals(folder: Path, data: st.DataObject) -> None:
@@ -174,6 +177,7 @@ def read_all(path: Path) -> None:
         pool.checkpoints[0].read(name)
 
 
+@pytest.mark.slow
 @thousand
 @given(data=st.data())
 def test_safetensors_headers(folder: Path, data: st.DataObject) -> None:
@@ -189,6 +193,7 @@ def test_safetensors_headers(folder: Path, data: st.DataObject) -> None:
     survives(lambda: read_all(bad))
 
 
+@pytest.mark.slow
 @thousand
 @given(data=st.data())
 def test_pickles(folder: Path, data: st.DataObject) -> None:

@@ -56,6 +56,7 @@ def test_bf16_mixes_in_fp32_and_rounds_once(pool: ModelPool) -> None:
     assert brief.parameters["fc1.weight"].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["open_clip:ViT-S-32-alt", "torchvision:resnet18", "timm:vit_tiny_patch16_224"])
 def test_real_architectures_run_in_bf16(tmp_path: Path, spec: str) -> None:
     source = model_source(spec)
@@ -142,6 +143,7 @@ def test_streamed_data_scores_the_same(pool: ModelPool, monkeypatch: pytest.Monk
     assert not made._passes.feed("held-out").resident
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/usr/bin/g++").exists(), reason="torch.compile on a CPU needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_passes_agree_with_eager_ones(pool: ModelPool) -> None:

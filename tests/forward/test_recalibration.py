@@ -114,6 +114,7 @@ def task(folder: Path, *, train: bool = True) -> Task:
     return Task("resnet", lambda pool: ResNet20(), held_out, tests={"test": held_out}, prepare=prepare, train=own)
 
 
+@pytest.mark.slow
 @with_data
 def test_an_average_is_as_good_as_its_models_again(folder: Path, tmp_path: Path) -> None:
     pool = ModelPool.open([folder / "pool"])
@@ -141,6 +142,7 @@ def test_an_average_is_as_good_as_its_models_again(folder: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize(
     "strategy",
@@ -156,6 +158,7 @@ def test_searches_judge_averages_by_what_they_can_do(folder: Path, strategy: mer
         assert result.merge.measured == set(statistics_of(ResNet20()))
 
 
+@pytest.mark.slow
 @with_data
 def test_the_same_bits_twice(folder: Path) -> None:
     pool = ModelPool.open([folder / "pool"])
@@ -165,6 +168,7 @@ def test_the_same_bits_twice(folder: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @with_data
 def test_the_command(merge: Merge, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (Path.cwd() / "resnet20.py").write_text(

@@ -90,6 +90,7 @@ def evaluator(pool: ModelPool, task: Task, partitioner: Partitioner, **settings:
     return Evaluator(made.live, task, made.objective, numerics, Journal(None), **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", KNOWN)
 def test_stages_of_known_architectures(spec: str) -> None:
     module = model_source(spec).module(7).eval()

@@ -158,6 +158,7 @@ def test_images_that_are_ready_are_left_alone() -> None:
     assert Resize(8, 10)(torch.zeros(2, 20, 30, 3, dtype=torch.uint8)).shape == (2, 8, 8, 3)
 
 
+@pytest.mark.slow
 def test_a_timm_pool_through_the_command_line(merge: Merge, tmp_path: Path) -> None:
     save_variants(merging.model_source("timm:test_vit"), tmp_path / "pool", 3)
     images(tmp_path, 32)
@@ -172,6 +173,7 @@ def test_a_timm_pool_through_the_command_line(merge: Merge, tmp_path: Path) -> N
     assert merge("evaluate", "out", "--json").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
 def test_pacs_squeezenet_needs_no_code(merge: Merge, tmp_path: Path) -> None:
     """ImageNet's SqueezeNet with two linear probes on PACS photos: a name and a file are all it takes."""

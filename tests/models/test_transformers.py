@@ -314,6 +314,7 @@ def test_pairs_are_read_as_transformers_reads_them(texts: Path, tmp_path: Path, 
     assert digests(Split.of(longer, split.labels[:2]), 0).items() <= digests(split, 0).items()
 
 
+@pytest.mark.slow
 def test_finetune_merge_evaluate(texts: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the commands; the merge is the float64 average, and its accuracy that of a plain loop over transformers."""
     monkeypatch.chdir(texts)

@@ -150,6 +150,7 @@ def test_by_the_commands(pool: ModelPool, tmp_path: Path, merge: Merge) -> None:
     assert report["validation"]["merged"] == right / 24
 
 
+@pytest.mark.slow
 def test_the_architecture_of_the_paper(tmp_path: Path) -> None:
     """ViT-B/32 with random weights: the published names, and open_clip's logits."""
     torch.manual_seed(0)

@@ -46,7 +46,7 @@ class TestNevergradMethods(OptimizerContract):
         return Nevergrad(method=method)
 
 
-@pytest.mark.parametrize("sampler", ["cmaes", "gp"])
+@pytest.mark.parametrize("sampler", ["cmaes", pytest.param("gp", marks=pytest.mark.slow)])
 class TestOptunaSamplers(OptimizerContract):
     @pytest.fixture
     def plugin(self, sampler: str) -> Optimizer:

@@ -115,6 +115,7 @@ def test_quickgelu_is_another_activation() -> None:
     assert found["ViT-B-32"][1] == found["ViT-B-32-quickgelu"][1]
 
 
+@pytest.mark.slow
 def test_a_pool_of_three_vit_b_32_is_merged(classifier: ClipClassifier, tmp_path: Path) -> None:
     original = classifier.state_dict()
     for number in range(3):

@@ -78,6 +78,7 @@ raise SystemExit(pytest.main(
 """
 
 
+@pytest.mark.slow
 def test_a_new_file_is_found_and_tested(tmp_path: Path) -> None:
     folder = tmp_path / "strategies"
     folder.mkdir()

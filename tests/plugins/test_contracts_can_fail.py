@@ -70,6 +70,7 @@ def test_a_swallowed_interruption() -> None:
         OptimizerContract().test_interrupted_it_ends_within_seconds(optimizers["deaf"]())
 
 
+@pytest.mark.slow
 def test_a_thread_that_keeps_the_process_alive() -> None:
     with pytest.raises(pytest.fail.Exception, match="does not end after an interruption"):
         OptimizerContract().test_interrupted_it_ends_within_seconds(optimizers["lingering"]())

@@ -87,6 +87,7 @@ def run_commands(name: str, folder: Path, *, more: str = "") -> dict[str, str]:
     return {line: run(shlex.split(f"{line} {more}" if line[:9] == "merge run" else line), folder) for line in lines}
 
 
+@pytest.mark.slow
 def test_strategy_example(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
     assert len((tmp_path / "top_k.py").read_text().splitlines()) <= 30
@@ -104,6 +105,7 @@ def test_strategy_example(tmp_path: Path) -> None:
     assert report["validation"]["merged"] >= report["validation"]["best_single"]
 
 
+@pytest.mark.slow
 def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
     kinds = {"Partitioner": "by_kind.ByKind", "Optimizer": "climb.Climb", "Objective": "brier.Brier"}
@@ -136,6 +138,7 @@ def test_entry_point_example(tmp_path: Path) -> None:
     assert name in listed["strategy"]
 
 
+@pytest.mark.slow
 def test_python_api_examples(tmp_path: Path) -> None:
     programs = blocks("python-api.md", "run-python")
     assert len(programs) == 4
@@ -148,6 +151,7 @@ def test_python_api_examples(tmp_path: Path) -> None:
     assert "best so far" in said
 
 
+@pytest.mark.slow
 def test_own_models(tmp_path: Path) -> None:
     """The commands of getting-started on a small pool, with its merge.toml, model and data layout."""
     write_files("getting-started.md", tmp_path)

@@ -17,6 +17,8 @@ import pytest
 from merging.cli import main as command_line
 from tests.project.test_docs import blocks, write_files
 
+pytestmark = pytest.mark.slow
+
 PAGE = "your-own-models.md"
 
 

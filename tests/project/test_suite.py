@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import ENVIRONMENT
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

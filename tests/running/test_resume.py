@@ -43,6 +43,7 @@ def undisturbed(merge: Merge, tiny: list[str]) -> Path:
     return Path("whole").absolute()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_in_another_process(undisturbed: Path, tiny: list[str], tmp_path: Path) -> None:
     process = spawn([*tiny, *LONG, "other"], tmp_path, hash_seed=12345)
     _, err = process.communicate(timeout=120)
@@ -51,6 +52,7 @@ def test_same_seed_same_bits_in_another_process(undisturbed: Path, tiny: list[st
     assert events(tmp_path / "other") == events(undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_at_random_points_and_resumed(undisturbed: Path, merge: Merge, tiny: list[str], tmp_path: Path) -> None:
     total = (undisturbed / "events.jsonl").stat().st_size
     chance = random.Random(7)  # noqa: S311 (where to kill, no secret)
@@ -68,6 +70,7 @@ def test_killed_at_random_points_and_resumed(undisturbed: Path, merge: Merge, ti
         assert report_of(folder) == report_of(undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.31, 0.77, 1.0])
 def test_torn_anywhere_and_resumed(undisturbed: Path, merge: Merge, tmp_path: Path, share: float) -> None:
     """What SIGKILL can leave behind: any prefix of the journal, the last line torn; no results."""
@@ -82,6 +85,7 @@ def test_torn_anywhere_and_resumed(undisturbed: Path, merge: Merge, tmp_path: Pa
     assert events(folder) == events(undisturbed)
 
 
+@pytest.mark.slow
 def test_control_c_saves_the_best_so_far(undisturbed: Path, merge: Merge, tiny: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     process = spawn([*tiny, *LONG, folder.name], tmp_path)

@@ -193,6 +193,7 @@ def test_what_a_run_did_not_write_stays(merge: Merge, tiny: list[str]) -> None:
     assert not Path("out/ensemble.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--format", "pt"), ("--max-shard-size", "300B")])
 def test_the_card_of_an_ensemble_loads_a_member(merge: Merge, tiny: list[str], flags: tuple[str, ...]) -> None:
     """One model: an ensemble of one is still written as one."""

@@ -313,6 +313,7 @@ def published_run(states: list[dict[str, Tensor]], groups: dict[str, int]) -> tu
     return chosen, points
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("models", [4, 7])
 def test_the_same_points_as_the_published_program(tmp_path: Path, models: int, monkeypatch: pytest.MonkeyPatch) -> None:

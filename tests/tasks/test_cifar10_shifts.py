@@ -85,6 +85,7 @@ def test_sets_and_their_classes(task: Task, folder: Path) -> None:
             assert np.array_equal(split.inputs.numpy(), arrays[f"{name}_images"])
 
 
+@pytest.mark.slow
 def test_accuracies_by_hand(task: Task, folder: Path) -> None:
     """The real ResNet-20, image by image: JPEGs opened with Pillow, logits restricted to the classes that occur."""
     scores = merging.evaluate(DATA / "cifar10_resnet20.safetensors", task)
@@ -112,6 +113,7 @@ def test_accuracies_by_hand(task: Task, folder: Path) -> None:
     assert scores["tin_balanced"].accuracy > 0.5
 
 
+@pytest.mark.slow
 def test_a_run_from_merge_toml(folder: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
     text = (

@@ -99,6 +99,7 @@ def test_parts_do_not_overlap(task: Task) -> None:
         assert set(split.labels.tolist()) == set(range(10))
 
 
+@pytest.mark.slow
 def test_every_pair_shares_a_basin(made: Plan, task: Task, pool: ModelPool) -> None:
     """Midpoint barrier of every pair of fine-tuned models at most 2 points."""
     assert made.live is not None
@@ -112,6 +113,7 @@ def test_every_pair_shares_a_basin(made: Plan, task: Task, pool: ModelPool) -> N
             assert barrier <= 0.02, f"{pool.names[one]} and {pool.names[other]}: {100 * barrier:.2f} points"
 
 
+@pytest.mark.slow
 def test_demo_ends_with_a_better_model(demo: tuple[str, dict[str, Any]]) -> None:
     _, report = demo
     rows = {row["strategy"]: row for row in report["rows"]}
@@ -123,6 +125,7 @@ def test_demo_ends_with_a_better_model(demo: tuple[str, dict[str, Any]]) -> None
     assert set(report["tests"]) == {"test", "printed", "inverted", "rotated", "shifted", "outlined"}
 
 
+@pytest.mark.slow
 def test_demo_says_what_a_person_needs(demo: tuple[str, dict[str, Any]]) -> None:
     said, report = demo
     for text in (
@@ -155,6 +158,7 @@ def test_shipped_pool_is_what_the_command_draws(pool: ModelPool) -> None:
     assert f"--models {len(pool)} --seed {made['seed']} " in makefile
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_reproducible_and_learns(task: Task, pool: ModelPool, tmp_path: Path) -> None:
     """One model of two epochs by the command's own function, twice, from the shipped base."""
     sweep = Sweep.read(digits_data.POOL / "sweep.toml")
@@ -168,6 +172,7 @@ def test_fine_tuning_is_reproducible_and_learns(task: Task, pool: ModelPool, tmp
     assert torch.equal(one["model.text_projection"], pool.base.read("model.text_projection"))
 
 
+@pytest.mark.slow
 def test_pretraining_learns_from_rendered_digits() -> None:
     """A small part of it, from nothing: far above chance (10 %) on the digits that were rendered."""
     data = rendered(1_000)

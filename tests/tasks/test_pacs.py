@@ -77,6 +77,7 @@ def probe(features: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.Conv2d:
     return head
 
 
+@pytest.mark.slow
 def test_merge_toml_on_own_architecture_and_jpegs(folder: Path, merge: Merge) -> None:
     (folder / "merge.toml").write_text(
         '[task]\nmodel = "python:pacs_model:model"\nheld_out = "source.npz:photo"\n'

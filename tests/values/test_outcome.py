@@ -85,6 +85,7 @@ def test_the_interval_at_the_ends_of_what_can_happen(samples: int) -> None:
             assert (low > 0 or high < 0) == (p < 0.05)
 
 
+@pytest.mark.slow
 def test_the_interval_covers() -> None:
     """What it is for: in 95 of 100 draws it holds the true difference, also where the number of changes is drawn."""
     draw = np.random.default_rng(0)
