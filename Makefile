@@ -29,7 +29,7 @@ check: $(READY)
 	mypy
 	lint-imports
 	python docs/build_reference.py --check
-	python tests/project/check_packaging.py
+	python tests/project/check_packaging.py  # --write: after a package was added
 
 pool: $(READY)
 	rm -rf build/pool

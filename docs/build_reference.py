@@ -62,9 +62,7 @@ they were; import from there where you can.
     for old, targets in NAMES.items():
         for new, names in targets.items():
             lines.append(f"| `merging.{old}`: {', '.join(f'`{name}`' for name in names.split())} | `merging.{new}` |")
-    programs = (
-        "The makers of the built-in pool (`digits_pretraining`, `digits_render` of training) are programs of a "
-    )
+    programs = "The makers of the built-in pool (`digits_pretraining`, `digits_render` of training) are programs of a "
     return HEAD + text + "\n".join([*lines, "", programs + "checkout now: `benchmarks/digits_pool`.", ""])
 
 

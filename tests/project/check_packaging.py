@@ -1,6 +1,8 @@
 """The packaging checks of ``make check``: the wheel holds what it should, and works outside the checkout.
 
-Run as a script; prints a line a check and exits with 1 at the first that fails.
+Run as a script; prints a line a check and exits with 1 at the first that fails. ``--write`` brings the list of packages
+in pyproject.toml up to date first. (The list stays, because setuptools' own finder follows the links in ``merging/``,
+and a clone made with ``core.symlinks=false`` has none: it would lose their packages.)
 """
 
 from __future__ import annotations
@@ -27,6 +29,22 @@ def packages_in_tree() -> set[str]:
     return found
 
 
+def write_packages() -> None:
+    """Puts the tree's packages into pyproject.toml."""
+    file = ROOT / "pyproject.toml"
+    before, rest = file.read_text().split("packages = [\n", 1)
+    listed = "".join(f'    "{name}",\n' for name in sorted(packages_in_tree()))
+    _, after = rest.split("\n]\n", 1)
+    file.write_text(f"{before}packages = [\n{listed}]\n{after}")
+
+
+def wheel_of(tree: Path, folder: Path) -> Path:
+    """Builds a tree's wheel into a folder."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(tree)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob("*.whl"))
+
+
 def check(condition: bool, what: str) -> None:
     """Prints what was checked; ends the script where it does not hold."""
     print(f"{'ok' if condition else 'FAILED'}: {what}")
@@ -36,16 +54,18 @@ def check(condition: bool, what: str) -> None:
 
 def main() -> None:
     """All checks."""
+    if "--write" in sys.argv:
+        write_packages()
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     check(listed == packages_in_tree(), f"the packages list equals the tree (differs in {listed ^ packages_in_tree()})")
     links = [path for path in (ROOT / "merging").iterdir() if path.is_symlink()]
     check(all(not Path(os.readlink(link)).is_absolute() for link in links) and len(links) == 5, "five relative links")
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an earlier build left there
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, str(ROOT)]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-        wheel = next(Path(folder).glob("*.whl"))
+        wheel = wheel_of(ROOT, Path(folder))
         names = zipfile.ZipFile(wheel).namelist()
+        for stem in ("__init__.pyi", "py.typed"):
+            check(f"merging/{stem}" in names, f"{stem} is in the wheel")
         tops = {name.split("/")[0] for name in names}
         check(
             {t for t in tops if not t.endswith(".dist-info")} == {"merging"},
@@ -67,6 +87,17 @@ def main() -> None:
         ).stdout.split()
         check(Path(shown[0]).is_relative_to(target), "the installed package is the one imported outside the checkout")
         check(int(shown[1]) >= 15, f"{shown[1]} plug-ins are found there")
+        clone = Path(folder) / "clone"
+        git = ["git", "clone", "--quiet", "--config", "core.symlinks=false", "--config", "advice.detachedHead=false"]
+        subprocess.run([*git, str(ROOT), str(clone)], check=True)
+        check(not (clone / "merging" / "cli").is_symlink(), "a clone with core.symlinks=false has no links")
+        committed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, check=True, capture_output=True).stdout
+        if committed:
+            print("not checked: its wheel, because the working tree is not committed")
+            return
+        (Path(folder) / "again").mkdir()
+        without = zipfile.ZipFile(wheel_of(clone, Path(folder) / "again")).namelist()
+        check(sorted(without) == sorted(names), f"its wheel holds the same {len(names)} files")
 
 
 if __name__ == "__main__":
