@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# EXTRAS=dev,dev-full also installs what only some tests need
+EXTRAS ?= dev
 READY := $(VENV)/.ready
 # Idle OpenMP threads would spin on cores that others could use.
 export OMP_WAIT_POLICY = PASSIVE
@@ -42,7 +44,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=…"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	python -m pip install --quiet --editable '.[dev]'
+	python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $(READY)
 
 clean:

@@ -46,13 +46,18 @@ Merge = Callable[..., Ran]
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where the test data are named, a test that is skipped for want of them has failed: the name is wrong."""
+    """A test that is skipped for want of what is said to be there has failed.
+
+    That is: test data, where MERGING_TEST_DATA names a folder; packages of the extra dev-full, where MERGING_DEV_FULL
+    says that they are installed.
+    """
     del item, call
     report = yield
     reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else ""
-    if report.skipped and "MERGING_TEST_DATA" in reason and os.environ.get("MERGING_TEST_DATA"):
-        report.outcome = "failed"
-        report.longrepr = f"{reason}: {os.environ['MERGING_TEST_DATA']}"
+    for variable, word in (("MERGING_TEST_DATA", "MERGING_TEST_DATA"), ("MERGING_DEV_FULL", "dev-full")):
+        if report.skipped and word in reason and os.environ.get(variable):
+            report.outcome = "failed"
+            report.longrepr = f"{reason}: {variable}={os.environ[variable]}"
     return report
 
 

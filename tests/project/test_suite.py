@@ -1,4 +1,4 @@
-"""The suite itself: test data that are named and not there are a failure, not a skip."""
+"""The suite itself: data and packages that are said to be there, and are not, are a failure and not a skip."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("named", "ended"), [("nowhere", "1 skipped, 1 error"), ("", "2 skipped")])
-def test_lost_data_fail(named: str, ended: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("environment", "ended"),
+    [
+        ({"MERGING_TEST_DATA": "nowhere"}, "2 skipped, 1 error"),
+        ({"MERGING_DEV_FULL": "1"}, "2 skipped, 1 error"),
+        ({}, "3 skipped"),
+    ],
+)
+def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], ended: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_makereport\n")
     (tmp_path / "test_data.py").write_text(
         "import pytest\n"
@@ -24,11 +31,13 @@ def test_lost_data_fail(named: str, ended: str, tmp_path: Path) -> None:
         "def test_one(): pass\n"
         "@pytest.mark.skipif(True, reason='no GPU')\n"
         "def test_two(): pass\n"
+        "@pytest.mark.skipif(True, reason='pyright is not installed (extra dev-full)')\n"
+        "def test_three(): pass\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", tmp_path,
          tmp_path],
-        cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": named}, capture_output=True,
+        cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": "", "MERGING_DEV_FULL": "", **environment}, capture_output=True,
         text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended in done.stdout, done.stdout + done.stderr
