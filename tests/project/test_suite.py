@@ -34,10 +34,10 @@ def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], en
         "@pytest.mark.skipif(True, reason='pyright is not installed (extra dev-full)')\n"
         "def test_three(): pass\n"
     )
+    nothing = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": "", "MERGING_DEV_FULL": ""}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", tmp_path,
          tmp_path],
-        cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": "", "MERGING_DEV_FULL": "", **environment}, capture_output=True,
-        text=True, timeout=120, check=False,
+        cwd=tmp_path, env={**nothing, **environment}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended in done.stdout, done.stdout + done.stderr
