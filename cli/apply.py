@@ -53,7 +53,8 @@ def command(
         raise FolderError(f"{output} exists; pass --overwrite or choose another --output")
     found = read_recipe(recipe)
     if models:
-        pool = ModelPool.open(models)
+        key, *others = {ingredient.key for ingredient in found.ingredients}
+        pool = ModelPool.open([{"path": path, "key": "" if others else key} for path in models])
     else:
         pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)

@@ -18,7 +18,9 @@ from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
-SETTINGS = ("budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate")
+SETTINGS = (
+    "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored",
+)  # fmt: skip
 """What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
@@ -42,12 +44,12 @@ SHARED = ("optimizer", "objective")
     "-o", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE",
     help="Of a method, a partitioner, or the optimizer or objective (optimizer.KEY=…); repeatable.",
 )  # fmt: skip
-@shared("models", "base", "task")
+@shared("models", "base", "key", "task")
 @click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: each strategy's own]")
 @shared("objective")
 @click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: each strategy's own]")
 @click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
-@shared("freeze", "device", "precision", "tune", "compile", "recalibrate")
+@shared("freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored")
 @click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
 @click.option(
     "--against",

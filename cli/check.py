@@ -27,7 +27,7 @@ THUMBNAIL = 16
 
 
 @click.command("check")
-@shared("models", "base", "task")
+@shared("models", "base", "key", "task")
 @click.option("--strategy", metavar="NAME", help="Whose run is estimated.  [default: manifoldmix]")
 @shared(
     "partitioner",
@@ -44,6 +44,7 @@ THUMBNAIL = 16
     "tests",
     "certify_split",
     "recalibrate",
+    "as_stored",
 )
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")
 @click.option("--samples", type=click.IntRange(1, 100), default=12, show_default=True, metavar="N", help="In a strip.")

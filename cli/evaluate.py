@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("device", "plugin", "as_json")
+@shared("key", "device", "plugin", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
@@ -53,8 +53,8 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         found = {}
         for name in dict.fromkeys([model, *([other] if other else [])]):
             found[name] = evaluate(
-                _member(name, task, request["pool"]), task, splits=flags["splits"], objective=made["objective"],
-                models=flags["models"], device=request["device"], progress=progress,
+                _member(name, task, request["pool"], flags["key"] or ""), task, splits=flags["splits"],
+                objective=made["objective"], models=flags["models"], device=request["device"], progress=progress,
             )  # fmt: skip
     pairs = {}
     if other is not None:
@@ -88,15 +88,18 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
     return own | chosen
 
 
-def _member(name: str, task: Any, pool: list[str]) -> Any:
+def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
     """A path, or the checkpoint of that name in the pool: the [pool]'s, the run's, or the task's own."""
-    if Path(name).expanduser().exists():
-        return name
     from merging.errors import unknown
-    from merging.storage.pool import expand, short_names
+    from merging.storage.checkpoint import Checkpoint
+    from merging.storage.pool import selected, short_names
 
-    files = [file for source in pool for file in expand(source)]
-    by_name: dict[str, Any] = dict(zip(short_names(files), files, strict=True)) if files else {}
+    if Path(name).expanduser().exists():
+        return Checkpoint(Path(name).expanduser(), key=key) if key else name
+    files = selected(pool)
+    names = short_names([path for path, _ in files]) if files else []
+    members = [Checkpoint(path, key=own) if own else path for path, own in files]
+    by_name: dict[str, Any] = dict(zip(names, members, strict=True))
     if not files and task.pool is not None:
         by_name = {checkpoint.name: checkpoint for checkpoint in task.pool().checkpoints}
     if name not in by_name and by_name and not Path(name).suffix:

@@ -27,7 +27,7 @@ MATRIX = 16
 )
 @click.option("--model", metavar="SPEC", help="An architecture without checkpoints: open_clip:NAME, timm:NAME, …")
 @click.option("--classes", type=int, metavar="N", help="Outputs of its head, where the architecture leaves that open.")
-@shared("models", "base", "task", "partitioner")
+@shared("models", "base", "key", "task", "partitioner")
 @click.option("-o", "--option", "options", multiple=True, metavar="partitioner.KEY=VALUE", help="Its options.")
 @shared("freeze")
 @click.option(

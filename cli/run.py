@@ -22,7 +22,7 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
     "run",
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
-@shared("models", "base", "task")
+@shared("models", "base", "key", "task")
 @click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
 @shared("partitioner", "optimizer", "objective", "options", "budget", "max_evaluations")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
@@ -33,7 +33,7 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings")
 @click.option("--dtype", metavar="NAME", help="Of the merged tensors, such as bfloat16.  [default: the inputs']")
 @click.option("--accumulate", metavar="NAME", help="Precision of sums: float64 or float32.  [default: float64]")
 @click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB.")
-@shared("plugin", "baselines", "tests", "certify_split", "recalibrate")
+@shared("plugin", "baselines", "tests", "certify_split", "recalibrate", "as_stored")
 @click.option(
     "--cache-memory", type=int, metavar="MIB", help="For activations of earlier passes; 0: none.  [default: 1024]"
 )

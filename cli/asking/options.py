@@ -62,6 +62,16 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         default=None,
         help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
     ),
+    "key": click.option(
+        "--key", metavar="NAME", help="Of the state dict in files with several, such as state_dict_ema."
+    ),
+    "as_stored": click.option(
+        "--as-stored",
+        flag_value=True,
+        type=bool,
+        default=None,
+        help="Average the parts of weight norm and pruning as they are stored.",
+    ),
     "as_json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     "trust_code": click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins."),
 }

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "format": "safetensors",
     "baselines": True,
     "tests": True,
+    "as_stored": False,
 }
 WRITTEN = ("dtype", "accumulate", "max_shard_size")
 """How the merged model is written."""
@@ -77,11 +78,25 @@ class TaskTable(_Table):
     size: int | None = None
 
 
+class ModelTable(_Table):
+    """A checkpoint whose path does not say everything."""
+
+    path: str
+    key: str = ""
+
+
+Model: TypeAlias = Annotated[
+    Annotated[str, pydantic.Tag("path")] | Annotated[ModelTable, pydantic.Tag("table")],
+    pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | ModelTable) else "path"),
+]
+"""A path, or a table with one and the key of a state dict in it."""
+
+
 class PoolTable(_Table):
     """[pool]: the checkpoints."""
 
-    models: list[str] = []
-    base: str | None = None
+    models: list[Model] = []
+    base: Model | None = None
 
 
 class RunTable(_Table):
@@ -106,6 +121,7 @@ class RunTable(_Table):
     tests: bool | None = None
     certify_split: float | None = None
     recalibrate: bool | None = None
+    as_stored: bool | None = None
     cache_memory: int | None = None
     exact_savings: bool | None = None
     dtype: str | None = None
@@ -141,14 +157,15 @@ class Request(_Table):
     max_evaluations: int | None
     certify_split: float | None = None
     recalibrate: bool | None = None
+    as_stored: bool = False
     cache_memory: int | None = None
     exact_savings: bool | None = None
     dtype: str | None = None
     accumulate: str | None = None
     max_shard_size: str | None = None
     folder: str
-    models: list[str]
-    base: str | None
+    models: list[Model]
+    base: Model | None
     task: str | TaskTable | None
     freeze: list[str]
     plugin: list[str]
@@ -195,7 +212,9 @@ def read_toml(path: Path) -> File:
             tables: dict[str, type[_Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
             known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
-            if len(place) > 2:
+            if place[0] == "pool" and len(place) > 2:
+                known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
+            elif len(place) > 2:
                 known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
             raise MergingError(str(unknown(where, place[-1], known))) from None
         raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
@@ -270,11 +289,12 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
     request |= {key: flags[key] for key in request if flags.get(key) is not None}
     request["folder"] = str(folder)
-    request["models"] = [_absolute(path) for path in flags.get("models") or ()]
-    request["models"] = request["models"] or [_absolute(path, folder) for path in table.pool.models]
-    request["base"] = _absolute(flags["base"]) if flags.get("base") else None
+    key = flags.get("key") or ""
+    request["models"] = [_model(path, key) for path in flags.get("models") or ()]
+    request["models"] = request["models"] or [_model(model, key, folder) for model in table.pool.models]
+    request["base"] = _model(flags["base"], key) if flags.get("base") else None
     if request["base"] is None and table.pool.base:
-        request["base"] = _absolute(table.pool.base, folder)
+        request["base"] = _model(table.pool.base, key, folder)
     described = _with_absolute_data(table.task.model_dump(exclude_defaults=True, exclude_none=True), folder)
     named = described if table.task.name and len(described) > 1 else table.task.name
     request["task"] = flags.get("task") or named or described or None
@@ -322,6 +342,13 @@ def code_in(entry: Any) -> list[str]:
     return [entry] if isinstance(entry, str) and entry.startswith("python:") else []
 
 
+def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str | dict[str, str]:
+    """A checkpoint of the request: a path, or a table with path and key. The command line's key wins."""
+    path, own = (model, "") if isinstance(model, str) else (model.path, model.key)
+    place, key = _absolute(path, folder), key or own
+    return {"path": place, "key": key} if key else place
+
+
 def _absolute(path: str, folder: Path | None = None) -> str:
     try:
         return str((folder or Path.cwd()) / Path(path).expanduser())
@@ -356,7 +383,7 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 SETTINGS = (
     "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
-    "certify_split", "recalibrate",
+    "certify_split", "recalibrate", "as_stored",
 )  # fmt: skip
 """What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
 

@@ -57,8 +57,10 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     pool = task.pool()
     if request["base"]:
         from merging.storage.checkpoint import Checkpoint
+        from merging.storage.pool import divided
 
-        pool = ModelPool(pool.checkpoints, Checkpoint(request["base"]))
+        path, key = divided(request["base"])
+        pool = ModelPool(pool.checkpoints, Checkpoint(path, key=key))
     return task, pool
 
 

@@ -19,9 +19,8 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
-from merging.storage.checkpoint import Checkpoint
-from merging.storage.model_folder import SUFFIXES
-from merging.storage.pool import ModelPool, expand, natural_key, short_names
+from merging.storage.checkpoint import Checkpoint, stem
+from merging.storage.pool import ModelPool, Source, divided, identity, natural_key, selected, short_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,10 +91,10 @@ class Checked:
 
 
 def check(
-    models: Sequence[str | Path],
+    models: Sequence[Source],
     strategy: MixStrategy,
     *,
-    base: str | Path | None = None,
+    base: Source | None = None,
     task: Task | None = None,
     errors: Sequence[str] = (),
     progress: Progress | None = None,
@@ -146,48 +145,53 @@ def check(
 
 
 def _open(
-    models: Sequence[str | Path], base: str | Path | None, task: Task | None, wrong: list[str], progress: Progress,
+    models: Sequence[Source], base: Source | None, task: Task | None, wrong: list[str], progress: Progress,
     should_stop: Callable[[], bool],
 ) -> tuple[list[CheckedModel], CheckedModel | None, dict[str, Checkpoint]]:  # fmt: skip
     """Every file, read to its end: names, shapes, NaN and infinite values."""
-    paths: list[Path] = []
     own: ModelPool | None = None
+    first = None if base is None else (Path(divided(base)[0]).expanduser(), divided(base)[1])
+    paths: list[tuple[Path, str]] = []
     for source in models:
-        there = expand(source)
-        if not there:
-            wrong.append(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
-        seen = {path.resolve() for path in (*paths, *([Path(base)] if base is not None else []))}
-        paths += [path for path in there if path.resolve() not in seen]
-    wanted = list(zip(short_names(paths), paths, strict=True)) if paths else []
+        try:
+            more = selected([source], [] if first is None else [first[0]])
+        except MergingError as error:
+            wrong.append(str(error))
+        else:
+            there = {(identity(path), key) for path, key in paths}
+            paths += [(path, key) for path, key in more if (identity(path), key) not in there]
+    names = short_names([path for path, _ in paths]) if paths else []
+    wanted = [(name, *found) for name, found in zip(names, paths, strict=True)]
     if not models and task is not None and task.pool is not None:
         try:
             own = task.pool()
         except MergingError as error:
             wrong.append(str(error))
         else:
-            wanted = [(checkpoint.name, checkpoint.path) for checkpoint in own.checkpoints]
+            wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
     elif not models:
         wrong.append("no models given; name files, folders or patterns with --models")
-    first = Path(base) if base is not None else own.base.path if own is not None and own.base is not None else None
+    if first is None and own is not None and own.base is not None:
+        first = own.base.path, own.base.key
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))
     opened: dict[str, Checkpoint] = {}
     found = []
-    for name, path in sorted(wanted, key=lambda pair: natural_key(pair[0])):
-        found.append(_read(name, path, opened, wrong))
+    for name, path, key in sorted(wanted, key=lambda each: natural_key(each[0])):
+        found.append(_read(name, path, key, opened, wrong))
         progress.advance()
         if should_stop():
             raise Stopped("interrupted")
-    start = _read("", first, opened, wrong) if first is not None else None
+    start = _read("", *first, opened, wrong) if first is not None else None
     return found, start, opened
 
 
-def _read(name: str, path: Path, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
+def _read(name: str, path: Path, key: str, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
     """A checkpoint's header and, for its hash, every byte; it is opened under its path."""
     try:
-        checkpoint = Checkpoint(path, name)
+        checkpoint = Checkpoint(path, name, key)
     except MergingError as error:
         wrong.append(str(error))
-        return CheckedModel(name or path.stem, str(path), error=str(error))
+        return CheckedModel(name or stem(path), str(path), error=str(error))
     sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
     dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
     facts = (checkpoint.name, str(path), len(sizes), sum(sizes), dtypes)

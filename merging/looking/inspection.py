@@ -24,6 +24,7 @@ from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.running.plan import divide
+from merging.storage.factors import factor_faults
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
@@ -216,6 +217,7 @@ def inspect_pool(
     progress.stage("comparing the models")
     geometry = measure(pool, partition) if len(pool) > 1 else None
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
+    files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
     return Inspection(
         partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
         scores, found, (*partition.notes, *files),

@@ -21,7 +21,7 @@ from merging.storage.content import content_hash
 from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
-from merging.storage.pool import ModelPool
+from merging.storage.pool import ModelPool, Source
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
@@ -32,7 +32,7 @@ def evaluate(
     *,
     splits: Sequence[str] = (),
     objective: Objective | WholeModelObjective | None = None,
-    models: Sequence[Path | str] = (),
+    models: Sequence[Source] = (),
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Outcome]:
@@ -86,7 +86,7 @@ def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or scored
 
 
-def open_model(model: Checkpoint | Path | str, models: Sequence[Path | str] = ()) -> tuple[ModelPool, Merge]:
+def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) -> tuple[ModelPool, Merge]:
     """A model, or an ensemble's folder, and the pool that it can be read from.
 
     Raises:

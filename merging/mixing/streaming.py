@@ -29,7 +29,7 @@ from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
 from merging.storage.shards import ModelWriter
 from merging.values.partition import TensorInfo
-from merging.values.recipe import Ingredient, Recipe, Weights
+from merging.values.recipe import Recipe, Weights
 
 UNIT = 64 << 20
 """Bytes that are read and written at a time, all models together."""
@@ -109,7 +109,7 @@ def stream(
 
 def settled(merged: Recipe | Weights, pool: ModelPool, found: Settled) -> Recipe | Weights:
     """The same merge with the hashes that are known now."""
-    rows = tuple(Ingredient(i.name, found.hashes[pool.find(i)], i.file) for i in merged.ingredients)
+    rows = tuple(replace(i, hash=found.hashes[pool.find(i)]) for i in merged.ingredients)
     if isinstance(merged, Weights):
         return replace(merged, ingredients=rows, hash=found.hash)
     return Recipe(rows, merged.partition, merged.coefficients, merged.overrides)

@@ -19,14 +19,17 @@ from safetensors import SafetensorError, safe_open
 from merging.errors import CheckpointError
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
+from merging.storage.file_kind import SAFETENSORS as IS_SAFETENSORS
+from merging.storage.file_kind import TORCH, kind_of
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
-from merging.storage.pickle_file import WRAPPERS, is_old_format
+from merging.storage.pickle_file import load
+from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PREFIXES = ("module.", "_orig_mod.")
+KNOWN = frozenset(SAFETENSORS.values())
+"""Dtypes that can be read and written."""
 
 
 class Checkpoint:
@@ -36,6 +39,7 @@ class Checkpoint:
         path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
             (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it.
         name: how it is called in recipes and reports; default: the file's name without its suffix, or the folder's.
+        key: of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
 
     Attributes:
         files: where the tensors are.
@@ -44,13 +48,15 @@ class Checkpoint:
         notes: what was unwrapped or ignored.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no tensors, or is a pickle that wants to run code.
+        CheckpointError: the file cannot be read, holds no tensors, or several sets of them, or is a pickle that wants
+            to run code.
     """
 
-    def __init__(self, path: Path | str, name: str = "") -> None:
+    def __init__(self, path: Path | str, name: str = "", key: str = "") -> None:
         self.path = Path(path)
         self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
-        self.name = name or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
+        self.key = key
+        self.name = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
         if not self.path.exists():
@@ -61,15 +67,38 @@ class Checkpoint:
         self._readers: dict[Path, Any] = {}
         self._handles: dict[Path, int] = {}
         self._loaded: dict[str, Tensor] | None = None
+        self._tied_keys: list[list[str]] = []
+        self._lightning = False
         self._lock = threading.Lock()
         stored: dict[str, TensorInfo] = {}
         for file in self.files:
-            stored |= self._open_safetensors(file) if file.suffix == ".safetensors" else self._open_pickle(file)
+            opened = self._open(file)
+            twice = next((key for key in opened if key in stored), None)
+            if twice is not None:
+                raise CheckpointError(f"{self.path}: tensor '{twice}' stands in {file.name} and in another shard")
+            stored |= opened
         lost = [key for key in expected if key not in stored]
         if lost:
             raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
-        self._stored = self._strip_prefixes(stored)
+        self._stored = self._named(stored)
         self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
+
+    def _open(self, file: Path) -> dict[str, TensorInfo]:
+        """A file's tensors, whatever its name says it is."""
+        kind = kind_of(file)
+        if kind == IS_SAFETENSORS or (kind != TORCH and file.suffix == ".safetensors" and kind.startswith("no file")):
+            if self.key and len(self.files) == 1:
+                raise CheckpointError(f"{file}: is a safetensors file, which has no '{self.key}'; leave the key out")
+            found = self._open_safetensors(file)
+        elif kind == TORCH and file.suffix == ".safetensors":  # torch.load, too, goes by that name
+            raise CheckpointError(f"{file}: is a file of torch.save, not of safetensors; rename it to {file.stem}.pt")
+        elif kind == TORCH:
+            found = self._open_pickle(file)
+        else:
+            raise CheckpointError(f"{file}: is {kind}")
+        if file.suffix in SUFFIXES and (file.suffix == ".safetensors") != (kind == IS_SAFETENSORS):
+            self.notes += (f"{file.name} is a file of {'torch.save' if kind == TORCH else kind} in spite of its name",)
+        return found
 
     def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
         try:
@@ -95,62 +124,36 @@ class Checkpoint:
     def _open_pickle(self, path: Path) -> dict[str, TensorInfo]:
         import torch
 
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
-            if "weights_only" in str(error) or "Unsupported" in str(error):
-                why = "it is a pickle that wants to run code, not a plain state dict; save model.state_dict() instead"
-            elif "mmap" in str(error) and is_old_format(path):
-                why = "it is in torch's old format; load it and save it again with torch.save"
-            else:
-                why = f"torch.load cannot read it ({type(error).__name__}); save it again"
-            raise CheckpointError(f"{path}: {why}") from None
-        state = self._unwrap(content)
-        self._loaded = (self._loaded or {}) | state
+        self._states[path] = _state(path)
+        found = load(path, self.key)
+        self.notes += found.notes
+        self._lightning |= found.lightning
+        self._loaded = (self._loaded or {}) | found.tensors
         by_storage: dict[Any, list[str]] = {}
-        for key, tensor in state.items():
+        for key, tensor in found.tensors.items():
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
                 kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
                 raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
+            if str(tensor.dtype).removeprefix("torch.") not in KNOWN:
+                raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {tensor.dtype}")
             place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
             if tensor.numel():
                 by_storage.setdefault(place, []).append(key)
-        self._tied_keys = getattr(self, "_tied_keys", []) + [keys for keys in by_storage.values() if len(keys) > 1]
-        return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in state.items()}
+        self._tied_keys += [keys for keys in by_storage.values() if len(keys) > 1]
+        return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in found.tensors.items()}
 
-    def _unwrap(self, content: Any) -> dict[str, Tensor]:
-        """Goes down through known wrappers until a mapping of tensors is reached."""
-        from torch import Tensor
-
-        seen: list[str] = []
-        while isinstance(content, Mapping) and len(seen) < 4:
-            tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-            inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-            if not inner and tensors:
-                other = [str(key) for key in content if str(key) not in tensors]
-                if seen:
-                    self.notes += (f"state dict found under '{'.'.join(seen)}'",)
-                if other:
-                    self.notes += (f"ignored what is not a tensor: {', '.join(other[:5])}",)
-                return tensors
-            if not inner:
-                break
-            if len(inner) > 1:
-                self.notes += (f"took '{inner[0]}'; there is also {', '.join(repr(k) for k in inner[1:])}",)
-            seen.append(inner[0])
-            content = content[inner[0]]
-        keys = f"; its keys: {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(f"{self.path}: holds no state dict (looked under {', '.join(WRAPPERS[:3])}, ema){keys}")
-
-    def _strip_prefixes(self, stored: Mapping[str, TensorInfo]) -> dict[str, str]:
-        """Canonical name → stored name: prefixes that every key carries are taken off."""
-        names = {key: key for key in stored}
-        while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in names)), None):
-            names = {name.removeprefix(prefix): key for name, key in names.items()}
-            self.notes += (f"prefix '{prefix}' removed",)
-        if self._loaded is not None:
-            canonical = {key: name for name, key in names.items()}
-            self.ties = tuple(tuple(canonical[key] for key in group) for group in self._tied_keys)
+    def _named(self, stored: Mapping[str, TensorInfo]) -> dict[str, str]:
+        """Canonical name → stored name, without what wrappers of a module add."""
+        names, notes = unwrapped(stored, str(self.path), lightning=self._lightning)
+        self.notes += notes
+        for name, key in names.items():
+            if 0 in stored[key][0]:
+                raise CheckpointError(
+                    f"{self.path}: tensor '{name}' has no elements: one rank's part of a sharded model; put the parts "
+                    "together first (zero_to_fp32.py of DeepSpeed, torch.distributed.checkpoint.format_utils of FSDP)"
+                )
+        canonical = {key: name for name, key in names.items()}
+        self.ties = tuple(tuple(canonical[key] for key in group if key in canonical) for group in self._tied_keys)
         return names
 
     def read(self, name: str) -> Tensor:
@@ -271,6 +274,12 @@ class _Finite(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._checkpoint.tensors)
+
+
+def stem(path: Path) -> str:
+    """A file's name without the suffix of a checkpoint, ``.pth.tar`` being one."""
+    name = path.name.removesuffix(".tar") if path.name.endswith((".pt.tar", ".pth.tar")) else path.name
+    return Path(name).stem if Path(name).suffix in (*SUFFIXES, path.suffix) else name
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
-"""Which files of a folder are a model: one file, or shards with an index, and what lies beside them."""
+"""Which files of a folder are a model, in the order in which libraries look, and what lies beside them."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from merging.errors import CheckpointError
@@ -19,13 +20,50 @@ SMALL = 64 << 20
 """Bytes; larger files beside a model are not carried along."""
 
 
+LOADED = (
+    ("model.safetensors", "diffusion_pytorch_model.safetensors", "open_clip_model.safetensors"),
+    ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json"),
+    ("pytorch_model.bin", "diffusion_pytorch_model.bin", "open_clip_pytorch_model.bin"),
+    ("pytorch_model.bin.index.json", "diffusion_pytorch_model.bin.index.json"),
+)
+"""What ``from_pretrained`` of transformers, diffusers, timm and open_clip takes, the first of these that is there."""
+_NAMES = frozenset(name for names in LOADED for name in names)
+_SHARD = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
+_LEFTOVER = re.compile(
+    r"(optimizer|scheduler|sampler|dl_state_dict|scaler|grad_scaler|rng_state|random_states|training_args|trainer_state|"
+    r"custom_checkpoint)([_-].*)?\.\w+|(.*_)?(optim_states|zero_pp_rank_.*)\.pt"
+)
+"""What Trainer, accelerate and DeepSpeed write beside a model to go on from."""
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is a checkpoint by its name: no hidden file, and nothing that training keeps beside a model."""
+    name = path.name
+    named = path.suffix in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
+    ours = name == "overrides.safetensors" and (path.parent / "recipe.json").is_file()
+    return named and not name.startswith(".") and not _LEFTOVER.fullmatch(name) and not ours and path.is_file()
+
+
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder is one model: sharded with an index, or a single file beside its ``config.json``."""
+    """Whether a folder is one model, and not a folder of several.
+
+    It is where a library would load it: weights under a name that libraries look for, an index of shards, or a single
+    checkpoint, beside a configuration or what training left.
+    """
     if not path.is_dir():
         return False
-    if any(path.glob(f"*{INDEX_SUFFIX}")):
+    names = {entry.name for entry in path.iterdir()}
+    if any(name.endswith(INDEX_SUFFIX) for name in names):
         return True
-    return (path / "config.json").is_file() and len([p for p in path.iterdir() if p.suffix in SUFFIXES]) == 1
+    weights = [path / name for name in names if is_weights(path / name)]
+    one = len(weights) == 1
+    # One model in two formats, or in shards whose index was lost: files that a library writes for one model.
+    same = bool(weights) and all(file.name in _NAMES or _SHARD.fullmatch(file.name) for file in weights)
+    if {"config.json", "adapter_config.json"} & names:
+        return one or bool(names & _NAMES)
+    if one:
+        return any(_LEFTOVER.fullmatch(name) for name in names)
+    return same
 
 
 def is_transformers(config: Path) -> bool:
@@ -37,25 +75,40 @@ def is_transformers(config: Path) -> bool:
 
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files of a checkpoint, and the keys that its index names."""
+    """The files of a checkpoint, in the order in which libraries look for them, and the keys that its index names.
+
+    Raises:
+        CheckpointError: a folder that holds none or several, or an index that cannot be followed.
+    """
     if path.is_file():
         return (path,), ()
+    chosen = next((path / name for names in LOADED for name in names if (path / name).is_file()), None)
     indices = sorted(path.glob(f"*{INDEX_SUFFIX}"), key=lambda p: ("safetensors" not in p.name, p.name))
-    if not indices:
-        files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if chosen is None and indices:
+        chosen = indices[0]
+    if chosen is None:
+        files = sorted(entry for entry in path.iterdir() if is_weights(entry))
         files = [p for p in files if p.suffix == ".safetensors"] or files
+        if files and all(_SHARD.fullmatch(file.name) for file in files):
+            raise CheckpointError(
+                f"{path}: holds {len(files)} shards and not their index (*{INDEX_SUFFIX}); copy it too"
+            )
         if len(files) != 1:
-            raise CheckpointError(f"{path}: holds {len(files)} checkpoints and no index; name one of them")
-        return (files[0],), ()
+            below = [entry.name for entry in sorted(path.iterdir()) if is_model_folder(entry)]
+            hint = f" (models lie in its folders {', '.join(below[:3])})" if below else ""
+            raise CheckpointError(f"{path}: holds {len(files)} checkpoints and no index; name one of them{hint}")
+        chosen = files[0]
+    if not chosen.name.endswith(INDEX_SUFFIX):
+        return (chosen,), ()
     try:
-        where = json.loads(indices[0].read_bytes())["weight_map"]
+        where = json.loads(chosen.read_bytes())["weight_map"]
         names = {str(name) for name in where.values()}
         keys = tuple(str(key) for key in where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{indices[0]}: not an index of shards ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{chosen}: not an index of shards ({type(error).__name__}: {error})") from None
     if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{indices[0]}: a shard lies outside its folder")
+        raise CheckpointError(f"{chosen}: a shard lies outside its folder")
     lost = [name for name in sorted(names) if not (path / name).is_file()]
     if lost or not names:
-        raise CheckpointError(f"{indices[0]}: shard {lost[0] if lost else '(none)'} is missing; download it again")
+        raise CheckpointError(f"{chosen}: shard {lost[0] if lost else '(none)'} is missing; download it again")
     return tuple(path / name for name in sorted(names)), keys

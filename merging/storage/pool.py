@@ -9,14 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from blake3 import blake3
 
-from merging.errors import PoolError, RecipeError
-from merging.storage.checkpoint import Checkpoint
+from merging.errors import PoolError, RecipeError, unknown
+from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.dtypes import is_floating
-from merging.storage.model_folder import SUFFIXES, is_model_folder
+from merging.storage.file_kind import looks_like_a_model
+from merging.storage.model_folder import SUFFIXES, is_model_folder, is_weights
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 
@@ -55,29 +56,31 @@ class ModelPool:
         self._postponed = False
 
     @classmethod
-    def open(cls, sources: Iterable[str | Path], base: str | Path | None = None) -> ModelPool:
+    def open(cls, sources: Iterable[Source], base: Source | None = None) -> ModelPool:
         """Opens files, folders (their checkpoints) and glob patterns.
 
-        The base is left out of the pool where the patterns also match it.
+        A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
+
+        Args:
+            sources: paths, or mappings with ``path`` and ``key``: which state dict of a file with several.
+            base: the same.
 
         Raises:
             PoolError: a source matches nothing.
             CheckpointError: a file is not a checkpoint.
         """
-        files: list[Path] = []
-        for source in sources:
-            found = expand(source)
-            if not found:
-                raise PoolError(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
-            files += [path for path in found if path.resolve() not in {f.resolve() for f in files}]
-        base_checkpoint = None
-        if base is not None:
-            base_checkpoint = Checkpoint(base)
-            files = [path for path in files if path.resolve() != Path(base).resolve()]
-        if not files:
+        taken = [] if base is None else [Path(divided(base)[0]).expanduser()]
+        found = selected(sources, taken)
+        if not found:
             raise PoolError("no models given besides the base; name checkpoints to merge")
-        names = short_names(files)
-        return cls([Checkpoint(path, name) for path, name in zip(files, names, strict=True)], base_checkpoint)
+        paths = [path for path, _ in found]
+        names = short_names(paths)
+        apart = short_names([*paths, *taken])  # a base called as a model is gets a longer name, and so do the models
+        called = apart[-1] if base is not None and stem(taken[0]) in names else ""
+        names = apart[: len(names)] if called else names
+        base_checkpoint = None if base is None else Checkpoint(taken[0], called, divided(base)[1])
+        models = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
+        return cls(models, base_checkpoint)
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
@@ -89,7 +92,10 @@ class ModelPool:
         lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
         if lost:
             raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
-        return cls([Checkpoint(ingredient.file, ingredient.name) for ingredient in ingredients])
+        names = [row.name for row in ingredients]
+        if len(set(names)) < len(names):  # a base that was called as a model is
+            names = [f"{name} ({number})" for number, name in enumerate(names)]
+        return cls([Checkpoint(row.file, name, row.key) for row, name in zip(ingredients, names, strict=True)])
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -126,10 +132,10 @@ class ModelPool:
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
-        places = {str(c.path.resolve()): c for c in self.checkpoints}
+        places = {(_place(c.path), c.key): c for c in self.checkpoints}
         for row in rows:
-            if row.file in places:
-                self._by_hash[row.hash] = places[row.file]
+            if (row.file, row.key) in places:
+                self._by_hash[row.hash] = places[row.file, row.key]
 
     def settle(self, hashes: Mapping[Checkpoint, str]) -> None:
         """Takes content hashes that were found while merging."""
@@ -138,7 +144,10 @@ class ModelPool:
 
     def _hash(self, checkpoint: Checkpoint) -> str:
         if self._postponed:
-            state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files]
+            state = [
+                (checkpoint.key, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+                for file in checkpoint.files
+            ]
             digest = self.UNREAD + blake3(repr(state).encode()).hexdigest()
         else:
             digest = self._hashes.get(checkpoint) or checkpoint.hash
@@ -147,7 +156,7 @@ class ModelPool:
         return digest
 
     def _row(self, checkpoint: Checkpoint) -> Ingredient:
-        return Ingredient(checkpoint.name, self._hash(checkpoint), str(checkpoint.path.resolve()))
+        return Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
@@ -248,10 +257,71 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
+Source: TypeAlias = str | Path | Mapping[str, str]
+"""A path or pattern, or a mapping with ``path`` and ``key``."""
+
+
+def divided(source: Source) -> tuple[str, str]:
+    """A source's path and key (empty: none was chosen).
+
+    Raises:
+        PoolError: a mapping without a path, or with something else in it.
+    """
+    if not isinstance(source, Mapping):
+        return str(source), ""
+    for key in source:
+        if key not in ("path", "key"):
+            raise PoolError(str(unknown("key of a model:", key, ("path", "key"))))
+    if not source.get("path"):
+        raise PoolError("a model needs a path, such as { path = 'run/last.ckpt', key = 'state_dict_ema' }")
+    return str(source["path"]), str(source.get("key") or "")
+
+
+def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tuple[Path, str]]:
+    """The checkpoints that sources name, each once, with their keys; paths as they were given.
+
+    Args:
+        sources: files, folders, patterns, or mappings with ``path`` and ``key``.
+        taken: what is left out, such as the base.
+
+    Raises:
+        PoolError: a source matches nothing.
+    """
+    found, seen = list[tuple[Path, str]](), {(identity(path), "") for path in taken}
+    for source in sources:
+        wanted, key = divided(source)
+        paths = expand(wanted)
+        if not paths:
+            raise PoolError(f"no models match '{wanted}' ({unmatched(wanted)})")
+        for path in paths:
+            if (which := (identity(path), key)) not in seen and (which[0], "") not in seen:
+                seen.add(which)
+                found.append((path, key))
+    return found
+
+
+def unmatched(source: str) -> str:
+    """Why a source may have matched nothing: what was looked for, and where models are nearby."""
+    path = Path(source).expanduser()
+    below = [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
+    inside = [str(entry) for entry in below if expand(entry)]
+    return f"but its folders hold some: {', '.join(inside[:3])}" if inside else f"looked for {', '.join(SUFFIXES)}"
+
+
+def identity(path: Path) -> tuple[int, int] | str:
+    """What is the same for all links to a file or folder."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path)
+    return found.st_dev, found.st_ino
+
+
 def expand(source: str | Path) -> list[Path]:
     """The checkpoints that a file, a folder or a pattern names, in natural order; none where it matches nothing.
 
-    A folder made by ``merge finetune``, or a pattern there, names its models, and not the base beside them.
+    A folder made by ``merge finetune``, or a pattern there, names its models, and not the base beside them. Leading
+    folders of a pattern that exist as written are taken literally, whatever brackets are in their names.
     """
     path = Path(source).expanduser()
     if is_model_folder(path):
@@ -260,20 +330,39 @@ def expand(source: str | Path) -> list[Path]:
         return sorted((p for p in path.iterdir() if _is_model(p)), key=lambda p: natural_key(p.name))
     if path.is_file():
         return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    return sorted((p for p in matches if _is_model(p)), key=lambda p: natural_key(str(p)))
+    matches = [Path(match) for match in glob.glob(_literal_folder(path), recursive=True)]
+    return sorted((p for p in matches if _is_model(p, by_content=True)), key=lambda p: natural_key(str(p)))
 
 
-def _is_model(path: Path) -> bool:
+def _literal_folder(pattern: Path) -> str:
+    """The pattern with those of its first folders escaped that exist as written."""
+    known = Path(pattern.anchor)
+    for depth, part in enumerate(pattern.parts[1:] if pattern.anchor else pattern.parts):
+        if not (known / part).is_dir():
+            rest = pattern.parts[depth + (1 if pattern.anchor else 0) :]
+            return str(Path(glob.escape(str(known)), *rest)) if str(known) != "." else str(Path(*rest))
+        known = known / part
+    return glob.escape(str(known))
+
+
+def _is_model(path: Path, *, by_content: bool = False) -> bool:
+    """Whether an entry is a model; a file of a pattern without a telling suffix (a Hub cache's blob) by its content."""
     if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
         return False
-    return (path.suffix in SUFFIXES and path.is_file()) or is_model_folder(path)
+    if path.is_dir():
+        return is_model_folder(path)
+    return is_weights(path) or (by_content and not path.suffix and path.is_file() and looks_like_a_model(path))
+
+
+def _place(path: Path) -> str:
+    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there."""
+    return str(path.absolute() if ".." not in path.parts else path.resolve())
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
     """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
-        names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else path.stem)) for path in files]
+        names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path))) for path in files]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in files]

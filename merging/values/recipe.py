@@ -22,11 +22,15 @@ FORMAT = "merging-recipe/1"
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only)."""
+    """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
+
+    ``key``: of the state dict in a file that holds several.
+    """
 
     name: str
     hash: str
     file: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +157,10 @@ class Recipe:
         """The recipe as JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside it."""
         return {
             "format": FORMAT,
-            "ingredients": [{"name": i.name, "hash": i.hash, "file": i.file} for i in self.ingredients],
+            "ingredients": [
+                {"name": i.name, "hash": i.hash, "file": i.file} | ({"key": i.key} if i.key else {})
+                for i in self.ingredients
+            ],
             "components": [
                 {
                     "name": c.name,
@@ -178,11 +185,13 @@ class Recipe:
         try:
             if data["format"] != FORMAT:
                 raise RecipeError(f"recipe format {data['format']!r} is not {FORMAT!r}; a newer version may read it")
-            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"])]
+            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"], i.get("key", ""))]
             texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
             if not all(isinstance(text, str) for text in texts):
                 raise RecipeError("not a recipe: a name, hash or file is no text")
-            ingredients = tuple(Ingredient(i["name"], i["hash"], i["file"]) for i in data["ingredients"])
+            ingredients = tuple(
+                Ingredient(i["name"], i["hash"], i["file"], i.get("key", "")) for i in data["ingredients"]
+            )
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
                 for c in data["components"]

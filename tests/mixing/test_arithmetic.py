@@ -124,7 +124,7 @@ def test_no_terms_are_refused() -> None:
         weighted_sum([], torch.float32)
 
 
-NAMES = ("w32", "w16", "wb16", "w64", "scalar", "empty", "steps", "flag")
+NAMES = ("w32", "w16", "wb16", "w64", "scalar", "steps", "flag")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
             "wb16": noise.bfloat16(),
             "w64": noise,
             "scalar": noise[0, 0].float().clone(),
-            "empty": torch.zeros(0, 2),
             "steps": torch.tensor(number),
             "flag": torch.tensor([number == 0, True]),
         }
@@ -146,7 +145,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
     return ModelPool.open([folder])
 
 
-PARTITION = Partition.of_groups({"first": ["w32", "steps", "empty"], "second": NAMES[1:5], "third": ["flag"]})
+PARTITION = Partition.of_groups({"first": ["w32", "steps"], "second": NAMES[1:5], "third": ["flag"]})
 
 
 def reference(recipe: Recipe, pool: ModelPool) -> dict[str, Tensor]:
