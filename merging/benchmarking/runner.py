@@ -50,6 +50,7 @@ def benchmark(
     tune: bool = False,
     compile: bool = False,
     recalibrate: bool | None = None,
+    as_stored: bool = False,
     cache_memory: int | None = None,
     exact_savings: bool = True,
     singles: bool = True,
@@ -82,6 +83,7 @@ def benchmark(
         tune: measure the fastest batch and threads first.
         compile: run the model through ``torch.compile``.
         recalibrate: measure BatchNorm statistics of averages again; None: where the task has training data.
+        as_stored: average the parts of weight-normed and pruned weights as they are stored.
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none).
         exact_savings: False makes every evaluation of a method a whole pass.
         singles: score every single model on the test sets too, for the scatter.
@@ -114,7 +116,7 @@ def benchmark(
     settings = {
         "objective": objective, "task": task, "budget": budget, "freeze": freeze,
         "device": device, "precision": precision, "compile": compile, "recalibrate": recalibrate,
-        "progress": progress,
+        "as_stored": as_stored, "progress": progress,
     }  # fmt: skip
     kept = folder.numerics() if folder is not None and tune and not overwrite else None
     plans = Plans(pool, divided, settings, kept or tune)

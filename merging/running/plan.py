@@ -22,6 +22,7 @@ from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
 from merging.running.needs import check_needs, check_numbers, ranks_models
+from merging.storage.factors import check_factors
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 
@@ -110,6 +111,7 @@ def plan(
     tests: bool = True,
     certify_split: float | None = None,
     recalibrate: bool | None = None,
+    as_stored: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
     """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
@@ -126,6 +128,7 @@ def plan(
     ranks = (task is not None and (baselines or certify_split is not None)) or ranks_models(strategy)
     check_numbers(seed, budget, max_evaluations, len(pool), ranks)
     check_needs(strategy, pool, task)
+    stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
@@ -139,10 +142,11 @@ def plan(
         )  # fmt: skip
         partition = live.partition
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
+    measured, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
         pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
         budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
-        *_recalibrates(recalibrate, task, pool),
+        measured, (*stored, *notes),
     )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def merge(
     tests: bool = True,
     certify_split: float | None = None,
     recalibrate: bool | None = None,
+    as_stored: bool = False,
     cache_memory: int | None = None,
     exact_savings: bool = True,
     output: Path | str | None = None,
@@ -130,6 +131,8 @@ def merge(
             beats the best single model there; the best single model is the result otherwise.
         recalibrate: measure BatchNorm statistics of averages again on training (or unlabelled) data, for every score
             and for the result; None: where the model has such layers and the task has such data.
+        as_stored: average the parts of weight-normed and pruned weights as they are stored, which is not the average of
+            the weights; such models are refused otherwise.
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none); changes no result.
         exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
         output: folder for the result; None writes nothing.
@@ -166,7 +169,7 @@ def merge(
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
         tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
         baselines=baselines, tests=tests, certify_split=certify_split,
-        recalibrate=recalibrate, progress=progress,
+        recalibrate=recalibrate, as_stored=as_stored, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None

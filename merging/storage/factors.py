@@ -1,0 +1,215 @@
+"""Weights that are stored as several tensors: their averages, tensor by tensor, are not the average of the weights.
+
+A quantised weight is codes times scales, an adapter's update a product of two matrices, a weight-normed one a direction
+times a length. The mean of products is not the product of means (int8 codes with row scales: a relative error of 1.5).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merging.errors import PoolError
+from merging.storage.dtypes import is_floating, itemsize
+from merging.values.partition import TensorInfo
+
+if TYPE_CHECKING:
+    from merging.storage.checkpoint import Checkpoint
+
+QUANTISED, ADAPTER, NORMED, PRUNED, MASK = "quantised", "adapter", "weight norm", "pruning", "mask"
+_DEQUANTISE = "dequantise the models (load them with their library and save them in bfloat16), then merge"
+WAYS_OUT = {
+    QUANTISED: _DEQUANTISE,
+    ADAPTER: "put each adapter into its base (merge_and_unload of PEFT), then merge the full models",
+    NORMED: "take the parametrisation off (torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm), "
+    "or merge the parts as they are with --as-stored",
+    MASK: "multiply the weights by their masks first, or keep the first model's with --as-stored",
+    PRUNED: "make the pruning permanent (torch.nn.utils.prune.remove), or merge the parts as they are with --as-stored",
+}
+AS_STORED = frozenset({NORMED, PRUNED, MASK})
+"""Kinds whose parts may be merged where the user says so: the result is a model of the same kind."""
+_KINDS = (
+    (QUANTISED, (
+        r"SCB|weight_format|absmax|quant_map|quant_state\..*|nested_absmax|nested_quant_map|state\.\w+",
+        r"qweight|qzeros|g_idx|qscales?|scales|zeros?_?points?|(weight|input|output|k|v|kv)_(scale|zero_point)\w*",
+        r"weight_packed|weight_shape|weight_g_idx|(\w+_)?(blocks|scales)|.*_scale_inv|_packed_params\..*|\w*amax(_history)?",
+    )),
+    (ADAPTER, (
+        r"lora_(A|B|embedding_A|embedding_B|magnitude_vector|up|down)(\..*)?|lora\.(up|down)(\..*)?|(hada|lokr)_w\d.*",
+        r"ia3_l(\..*)?|vera_lambda_\w+(\..*)?|oft_[rs]\b.*|boft_[rs]\b.*|prompt_embeddings|dora_scale",
+    )),
+    (NORMED, (r"\w+_g|\w+_v|parametrizations\.\w+\.original\d?|\w+_orig|\w+_u",)),
+    (PRUNED, (r"\w+_mask",)),
+)  # fmt: skip
+_PIECE = 16 << 20
+"""Bytes that are compared at once."""
+_PATTERNS = tuple((kind, re.compile("|".join(f"(?:{text})" for text in texts))) for kind, texts in _KINDS)
+
+
+@dataclass(frozen=True)
+class Factored:
+    """Tensors of one module that make a weight together.
+
+    Attributes:
+        kind: ``quantised``, ``adapter``, ``weight norm`` or ``pruning``.
+        tensors: their names.
+        why: how that was seen.
+    """
+
+    kind: str
+    tensors: tuple[str, ...]
+    why: str
+
+
+def factored(tensors: Mapping[str, TensorInfo]) -> Iterator[Factored]:
+    """Groups of tensors that make a weight together, by their names, shapes and dtypes; nothing is read.
+
+    Args:
+        tensors: name → (shape, dtype name).
+    """
+    modules: dict[str, list[str]] = {}
+    for name in tensors:
+        modules.setdefault(name.rpartition(".")[0], []).append(name)
+    said: set[str] = set()
+    for name in tensors:
+        for kind, pattern in _PATTERNS:
+            tail = next((t for t in _tails(name) if pattern.fullmatch(t)), None)
+            if tail is None or name in said:
+                continue
+            group = _group(kind, name, tail, tensors)
+            if group:
+                said |= set(group)
+                yield Factored(kind, group, "by their names")
+    for names in modules.values():
+        narrow = [name for name in names if tensors[name][1].startswith("float8")]
+        wide = [
+            name
+            for name in names
+            if tensors[name][1] in ("float32", "float16", "bfloat16") and any(_scales(tensors, name, n) for n in narrow)
+        ]
+        group = (*narrow, *wide)
+        if narrow and wide and not said & set(group):
+            yield Factored(QUANTISED, group, "an fp8 tensor beside a wider one of its scales' shape")
+
+
+def _tails(name: str) -> Iterator[str]:
+    """``a.b.c`` → ``c``, ``b.c``: what the name says within its module, or within a part of one."""
+    parts = name.split(".")
+    for count in range(1, min(len(parts), 4) + 1):
+        yield ".".join(parts[-count:])
+
+
+def _group(kind: str, name: str, tail: str, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
+    """The tensors that go with one whose name tells; none where the name alone means nothing."""
+    place = name[: len(name) - len(tail)]
+    if kind == ADAPTER:
+        return (name,)
+    if kind == QUANTISED:
+        stem = place.removesuffix(".").rpartition(".")[0] + "." if place.endswith("weight.") else place
+        own = [n for n in tensors if n.startswith(stem) and "." not in n[len(stem) :].removeprefix("weight.")]
+        codes = [n for n in own if not is_floating(tensors[n][1]) or tensors[n][1].startswith("float8")]
+        return (*codes, name) if [n for n in codes if math.prod(tensors[n][0]) > 1] else ()
+    if kind == PRUNED:
+        other = place + tail.removesuffix("_mask") + "_orig"
+        return (other, name) if other in tensors else ()
+    if tail.startswith("parametrizations."):  # the weight is a function of all that stands there
+        module = name.rpartition(".")[0] + "."
+        return tuple(other for other in tensors if other.startswith(module))
+    for mine, others in (("_g", ("_v",)), ("_orig", ("_u", "_v"))):
+        if tail.endswith(mine):
+            found = [place + tail.removesuffix(mine) + other for other in others]
+            if all(other in tensors for other in found):
+                return (name, *found)
+    return ()
+
+
+def _scales(tensors: Mapping[str, TensorInfo], wide: str, narrow: str) -> bool:
+    """Whether a tensor has the shape of another one's scales: one, one a row, or one a block."""
+    (shape, _), (whole, _) = tensors[wide], tensors[narrow]
+    if wide.rpartition(".")[2] in ("bias", "running_mean", "running_var"):
+        return False
+    if math.prod(shape) == 1 or shape == whole[:1] or shape == (*whole[:1], *[1] * (len(whole) - 1)):
+        return True
+    return len(shape) == len(whole) and shape != whole and all(a <= b for a, b in zip(shape, whole, strict=True))
+
+
+def factor_faults(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
+    """Why these models' averages, tensor by tensor, would not be averages of their weights: kind, and a sentence.
+
+    By names, shapes and dtypes; and without: an integer tensor of more than one element that differs between models
+    can only be codes (or data), and comes from one of them while everything else is averaged; a boolean one is a mask.
+    Nothing is said of what is the same in all models.
+    """
+    if len(checkpoints) < 2:
+        return
+    tensors, said = checkpoints[0].tensors, set[str]()
+    for found in factored(tensors):
+        if found.kind in said:
+            continue
+        differing = _differing(checkpoints, found.tensors)
+        if differing is not None:
+            said.add(found.kind)
+            parts = ", ".join(f"'{name}'" for name in found.tensors[:3]) + (", …" if len(found.tensors) > 3 else "")
+            fault = (
+                f"{parts} make one weight ({found.kind}, {found.why}), and differ between {checkpoints[0].path} "
+                f"and {differing.path}: averages of the parts are no average of the weights; {WAYS_OUT[found.kind]}"
+            )
+            yield found.kind, fault
+    if QUANTISED in said:
+        return
+    for name, (shape, dtype) in tensors.items():
+        if is_floating(dtype) or math.prod(shape) < 2:
+            continue
+        differing = _differing(checkpoints, (name,))
+        if differing is not None:
+            if dtype == "bool":
+                fault = (
+                    f"'{name}' is a mask that differs between {checkpoints[0].path} and {differing.path}: the first "
+                    f"model's would go with averages of weights under other masks; {WAYS_OUT[MASK]}"
+                )
+                yield MASK, fault
+                continue
+            fault = (
+                f"'{name}' holds {dtype} numbers that differ between {checkpoints[0].path} and {differing.path}: "
+                f"such tensors are not averaged, and these look like codes of a quantised weight; {_DEQUANTISE}"
+            )
+            yield QUANTISED, fault
+            return
+
+
+def check_factors(checkpoints: Sequence[Checkpoint], *, as_stored: bool = False) -> tuple[str, ...]:
+    """Refuses models whose weights are stored as several tensors, where these differ between them.
+
+    Args:
+        checkpoints: of one architecture.
+        as_stored: merge the parts of weight norm and pruning as they are; the notes that are returned say so.
+
+    Raises:
+        PoolError: names the tensors and the way out.
+    """
+    notes = []
+    for kind, fault in factor_faults(checkpoints):
+        if kind not in AS_STORED or not as_stored:
+            raise PoolError(fault)
+        notes.append(f"merged as stored: {fault.partition(';')[0]}")
+    return tuple(notes)
+
+
+def _differing(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> Checkpoint | None:
+    """The first checkpoint in which one of the tensors is not the first one's, by their bytes."""
+    for name in names:
+        shape, dtype = checkpoints[0].tensors[name]
+        size = math.prod(shape) * itemsize(dtype)
+        for begin in range(0, size, _PIECE):
+            first, other = (np.empty(min(_PIECE, size - begin), np.uint8) for _ in range(2))
+            checkpoints[0].read_bytes(name, begin, first.data)
+            for checkpoint in checkpoints[1:]:
+                checkpoint.read_bytes(name, begin, other.data)
+                if not np.array_equal(first, other):
+                    return checkpoint
+    return None
