@@ -6,6 +6,7 @@ it costs milliseconds, where a new interpreter costs seconds. The server has a h
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -15,9 +16,11 @@ import os
 import sys
 import time
 import traceback
+import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,10 +28,12 @@ from unittest import mock
 from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS
 
-ENVIRONMENT = {"PYTHONHASHSEED": "12345", "OMP_WAIT_POLICY": "PASSIVE"} | dict.fromkeys(
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE"} | dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
-"""Of the server: another hash seed than the caller's, and nothing that starts a thread."""
+"""Of the server: nothing that starts a thread while it loads."""
+SEEDS = ("12345", "54321")
+"""Of its hashes: the first that is not the caller's own."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Other:
         answers: what it says.
     """
 
-    process: ForkServerProcess
+    process: BaseProcess
     answers: Connection
 
     def answer(self, seconds: float = 120.0) -> Any:
@@ -56,11 +61,19 @@ class Other:
         try:
             said, failed = self.answers.recv()
         except EOFError:
-            self.process.join()
+            self.process.join(seconds)
             raise RuntimeError(f"the other process ended with {self.process.exitcode} and said nothing") from None
         if failed:
             raise RuntimeError(f"in the other process:\n{said}")
         return said
+
+    def ended(self, seconds: float = 8.0) -> bool:
+        """Whether it ends by itself within so long; it is killed otherwise."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            return False
+        return True
 
 
 def start(work: str, kind: str, plugin: Plugin, **facts: Any) -> Other:
@@ -82,26 +95,45 @@ def start(work: str, kind: str, plugin: Plugin, **facts: Any) -> Other:
         "file": inspect.getfile(type(plugin)),
         **facts,
     }
-    server = _server()
-    answers, say = server.Pipe(duplex=False)
-    process = server.Process(target=_work, args=(job, say), daemon=True)
-    process.start()
+    context: Any = multiprocessing.get_context(METHOD)
+    answers, say = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, dict(os.environ), say))
+    with _own_server(), mock.patch.dict(sys.modules, {"__main__": types.ModuleType("__main__")}):
+        process.start()  # without the caller's main module, which may be a script that does its work when imported
     say.close()
     return Other(process, answers)
 
 
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""Windows has no forkserver: there each process is a new interpreter."""
+
+
 @functools.cache
-def _server() -> ForkServerContext:
-    from multiprocessing import forkserver
+def _server() -> Any:
+    from multiprocessing.forkserver import ForkServer
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["merging.testing.warm"])
-    with mock.patch.dict(os.environ, ENVIRONMENT):
-        forkserver.ensure_running()
-    return context
+    server = ForkServer()
+    server.set_forkserver_preload(["merging.testing.warm"])
+    return server
 
 
-def _work(job: dict[str, Any], say: Connection) -> None:
+@contextlib.contextmanager
+def _own_server() -> Iterator[None]:
+    """A server of our own, for one start: the session's, if it has one, knows another seed and other modules."""
+    seed = next(seed for seed in SEEDS if seed != os.environ.get("PYTHONHASHSEED"))
+    with mock.patch.dict(os.environ, {**QUIET, "PYTHONHASHSEED": seed}):
+        if METHOD == "spawn":
+            yield
+            return
+        from multiprocessing import forkserver
+
+        with mock.patch.object(forkserver, "connect_to_new_process", _server().connect_to_new_process):
+            yield
+
+
+def _work(job: dict[str, Any], environment: dict[str, str], say: Connection) -> None:
+    os.environ.clear()
+    os.environ.update(environment)  # the caller's now, not the server's from when it began
     try:
         {"merge": merge, "interrupt": interrupt}[job["work"]](job, say)
     except Exception:

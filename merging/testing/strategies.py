@@ -123,7 +123,10 @@ class StrategyContract(PluginContract):
         folder = str(tmp_path / "pool")
         other = start("merge", self.kind, strategy, folder=folder, seed=3)
         here = content_of(merge_tiny(strategy, pool, seed=3))
-        its_hash, there = other.answer()
+        try:
+            its_hash, there = other.answer()
+        finally:
+            other.ended()
         assert its_hash != hash("merging"), "the other process has the same hash seed; nothing was shown"
         assert there == here, "another process with another hash seed merges other bits"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from merging.plugins.discovery import load_file
 from merging.plugins.registry import optimizers, strategies
 from merging.testing import OptimizerContract, StrategyContract, tiny_pool
+from tests.conftest import ENVIRONMENT
 
 FILE = '''
 import contextlib
@@ -80,3 +83,55 @@ def test_another_hash_seed(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path / "pool")
     with pytest.raises(AssertionError, match="with another hash seed merges other bits"):
         StrategyContract().test_same_bits_in_another_process(strategies["hashed"](), pool, tmp_path)
+
+
+USES = '''
+import multiprocessing
+import os
+
+import pytest
+from dataclasses import dataclass
+
+from merging import MixStrategy
+from merging.plugins.registry import strategies
+from merging.testing import StrategyContract
+
+
+def twice(number):
+    return 2 * number
+
+
+@strategies.register("uses-the-system")
+@dataclass(frozen=True)
+class Uses(MixStrategy):
+    """Starts processes of its own, and reads the environment."""
+
+    def mix(self, problem):
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            index = pool.map(twice, [1])[0] - 2
+        return problem.single(index + int(os.environ["WHICH"]))
+
+
+class TestUses(StrategyContract):
+    @pytest.fixture
+    def plugin(self, monkeypatch):
+        monkeypatch.setenv("WHICH", "1")
+        return Uses()
+'''
+SCRIPT = "import sys, pytest\nraise SystemExit(pytest.main(sys.argv[1:]))\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "form"), [("12345", "module"), ("7", "script"), ("random", "stdin")])
+def test_contracts_run_in_whatever_way_a_third_party_starts_them(seed: str, form: str, tmp_path: Path) -> None:
+    """A seed that is fixed, a script without a main guard, children of children, a variable that a fixture sets."""
+    (tmp_path / "test_uses.py").write_text(USES)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-k", "another_process", "test_uses.py"]
+    head = {"module": ["-m", "pytest"], "script": ["run.py"], "stdin": ["-"]}[form]
+    done = subprocess.run(
+        [sys.executable, *head, *arguments], cwd=tmp_path, env={**ENVIRONMENT, "PYTHONHASHSEED": seed},
+        input=SCRIPT if form == "stdin" else None, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
