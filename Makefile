@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # EXTRAS=dev,dev-full also installs what only some tests need
 EXTRAS ?= dev
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready-$(EXTRAS)
 # Idle OpenMP threads would spin on cores that others could use.
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)

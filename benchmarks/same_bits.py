@@ -21,6 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STRATEGIES = ("manifoldmix", "learned", "greedy", "ties")
+EXPECTED = 4 * len(STRATEGIES)
+"""Files at least: of each strategy recipe (ties has none), model, report and journal, and of the benchmark one."""
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 BYTES = ("recipe.json", "model.safetensors")
 VALUES = ("report.json", "events.jsonl", "benchmark.json")
@@ -41,8 +43,10 @@ def main() -> None:
         for name, code in (("before", old), ("after", ROOT)):
             make(code, Path(folder) / "work").rename(Path(folder) / name)  # one path, since recipes name files
         before_it, after_it = Path(folder) / "before", Path(folder) / "after"
-        differ = [line for line in compared(before_it, after_it) if not line.startswith("same")]
-    sys.exit(1 if differ else 0)
+        lines = list(compared(before_it, after_it))
+    if len(lines) < EXPECTED:
+        sys.exit(f"only {len(lines)} files to compare, not {EXPECTED}: the commands wrote too little")
+    sys.exit(0 if all(line.startswith("same") for line in lines) else 1)
 
 
 def make(code: Path, output: Path) -> Path:
@@ -66,6 +70,10 @@ def make(code: Path, output: Path) -> Path:
         "--base",
         "pool/base.safetensors",
     ]
+    where = [sys.executable, "-c", "import merging; print(merging.__file__)"]
+    found = subprocess.run(where, cwd=output, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    if not Path(found.strip()).is_relative_to(code):
+        raise SystemExit(f"{found.strip()} is imported instead of the package in {code}")
     for command in commands:
         done = subprocess.run(  # noqa: S603 (this interpreter, our own package)
             [sys.executable, "-m", "merging", *command, *pool],
@@ -81,10 +89,10 @@ def make(code: Path, output: Path) -> Path:
 
 def compared(before: Path, after: Path) -> Iterator[str]:
     """A line for each file of the earlier results that the change may not change."""
-    for file in sorted(path for path in before.rglob("*") if path.name in (*BYTES, *VALUES)):
-        other = after / file.relative_to(before)
-        same = other.is_file() and digest(file) == digest(other)
-        line = f"{'same' if same else 'DIFFERENT'}  {digest(file)[:16]}  {file.relative_to(before)}"
+    places = {path.relative_to(side) for side in (before, after) for path in side.rglob("*")}
+    for place in sorted(place for place in places if place.name in (*BYTES, *VALUES)):
+        digests = [digest(side / place) if (side / place).is_file() else "missing" for side in (before, after)]
+        line = f"{'same' if digests[0] == digests[1] else 'DIFFERENT'}  {digests[0][:16]}  {place}"
         print(line, flush=True)
         yield line
 

@@ -43,12 +43,13 @@ def pages() -> dict[str, str]:
 
 def moved() -> str:
     """What moved to where, and how long the old path works."""
-    from merging.moved import MODULES, NAMES
+    from merging.moved import MODULES, NAMES, RENAMED
 
     text = """# What moved
 
 The modules of `merging` stand in wings now ([architecture](architecture.md)); nothing but places changed. An old path
-works in this release, with a `FutureWarning` that names the new one, and not in the next. Names that
+works in this release, with a `FutureWarning` that names the new one, and not in the next; type checkers know the new
+paths only. Names that
 `import merging` offers (`merging.ManifoldMix`, `merging.ModelPool`, …) are where
 they were; import from there where you can.
 
@@ -63,7 +64,10 @@ they were; import from there where you can.
         for new, names in targets.items():
             lines.append(f"| `merging.{old}`: {', '.join(f'`{name}`' for name in names.split())} | `merging.{new}` |")
     programs = "The makers of the built-in pool (`digits_pretraining`, `digits_render` of training) are programs of a "
-    return HEAD + text + "\n".join([*lines, "", programs + "checkout now: `benchmarks/digits_pool`.", ""])
+    lines += ["", "## Renamed", "", "| old | new |", "|---|---|"]
+    lines += [f"| `merging.{m}.{a}` | `{b}` |" for m, names in RENAMED.items() for a, b in names.items()]
+    lines += ["", programs + "checkout now: `benchmarks/digits_pool`.", ""]
+    return HEAD.replace("the plug-in", "merging/moved.py") + text + "\n".join(lines)
 
 
 def require_statements(described: list[dict[str, Any]]) -> None:

@@ -111,6 +111,7 @@ NAMES = {
         "plugins.problem": "Blend Path Problem",
         "plugins.progress": "Progress",
         "values.outcome": "Decision Outcome Solution",
+        "values.partition": "Partition TensorInfo",
         "values.recipe": "Ingredient Merge Recipe Weights",
     },
     "live": {
@@ -164,6 +165,9 @@ NAMES = {
 }
 """Old module → new module → names that went there by themselves."""
 
+RENAMED = {"training.regimes.swa": {"Swa": "SwaRegime"}}
+"""Module → old name → new one: two public classes cannot have one name."""
+
 
 def home(module: str, name: str) -> str:
     """Where a name of an old module is now, as an absolute module name.
@@ -182,16 +186,25 @@ def old_name(module: str, name: str) -> Any:
     Raises:
         AttributeError: it never was there.
     """
-    new = home(module, name)
-    if name.startswith("__") or new == module:
+    new, old = home(module, name), module.removeprefix("merging.")
+    called = RENAMED.get(old, {}).get(name, name)
+    if name == "__all__" and old in MODULES:  # of a star import
+        return sorted({*_public(new), *(each for names in NAMES.get(old, {}).values() for each in names.split())})
+    if name.startswith("__") or (new == module and called == name):
         raise AttributeError(f"module '{module}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(new), name)
+    value = getattr(importlib.import_module(new), called)
     warnings.warn(
-        f"{module}.{name} has moved: import it from {new} (the old path works in this release only)",
+        f"{module}.{name} has moved: import {called} from {new} (the old path works in this release only)",
         FutureWarning,
         stacklevel=2,
     )
     return value
+
+
+def _public(module: str) -> list[str]:
+    loaded = importlib.import_module(module)
+    own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", module) == module]
+    return list(getattr(loaded, "__all__", [name for name in own if not name.startswith("_")]))
 
 
 def forwarding(module: str) -> Callable[[str], Any]:

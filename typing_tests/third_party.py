@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, assert_type
 
 import merging
-from merging.plugins.registry import objectives, optimizers, partitioners, strategies
+from merging.plugins.registry import objectives, optimizers, partitioners, strategies, tasks
+from merging.training.regime import regimes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,6 +87,44 @@ class Margin(merging.Objective):
         return float(terms.double().mean())
 
 
+@objectives.register("typed-count")
+@dataclass(frozen=True)
+class Count(merging.WholeModelObjective):
+    """How many samples there are."""
+
+    summary: ClassVar[str] = "a count"
+
+    def measure(self, model: nn.Module, split: merging.SplitView) -> float:
+        """Looks at the labels only."""
+        del model
+        return float(sum(len(labels) for _, labels in split))
+
+
+@regimes.register("typed-half")
+@dataclass(frozen=True)
+class Half(merging.Regime):
+    """Trains a share of the epochs."""
+
+    summary: ClassVar[str] = "a share of the epochs"
+
+    share: float = merging.option(0.5, "of the epochs", low=0.0, high=1.0)
+
+    def train(self, runs: Sequence[merging.Run]) -> Iterator[None]:
+        """Step by step, epoch by epoch."""
+        (run,) = runs
+        while run.epoch < self.share * run.settings.epochs:
+            for _ in range(run.steps):
+                run.step()
+            yield
+
+
+@tasks.register("typed-task")
+def task_of_mine(data: str | None = None) -> merging.Task:
+    """A registered function keeps its type."""
+    return merging.load_task(data or "digits")
+
+
+assert_type(task_of_mine(data="digits"), merging.Task)
 assert_type(TopK(k=2), TopK)
 assert_type(merging.ManifoldMix(tau=0.99), merging.ManifoldMix)
 assert_type(merging.WiseFt(inner=merging.Greedy()), merging.WiseFt)

@@ -16,6 +16,8 @@ from merging.errors import MergingError
 from merging.plugins.registry import PLUGINS, tasks
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
+"""Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
+TASKS = "tasks.catalogue"
 
 
 @functools.cache
@@ -28,7 +30,7 @@ def load_installed() -> tuple[str, ...]:
         package = importlib.import_module(f"merging.{folder}")
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    importlib.import_module("merging.tasks.catalogue")
+    importlib.import_module(f"merging.{TASKS}")
     failed = []
     for registry in (*PLUGINS.values(), tasks):
         points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)

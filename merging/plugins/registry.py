@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 T = TypeVar("T", bound=Callable[..., Any])
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
@@ -33,6 +34,8 @@ class Registry(Generic[T]):
 
     def register(self, name: str) -> Callable[[C], C]:
         """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
+
+        Whether it is of this kind is looked at by the contract tests.
 
         Raises:
             NameTakenError: another class has that name; nothing is overwritten.
@@ -66,6 +69,14 @@ class Registry(Generic[T]):
         return len(self._classes)
 
 
+class TaskRegistry(Registry[T]):
+    """A registry of functions."""
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """As :meth:`Registry.register`, for a function."""
+        return super().register(name)  # type: ignore[return-value]
+
+
 def _origin(plugin: Any) -> str:
     return f"{plugin.__module__}.{plugin.__qualname__}"
 
@@ -87,4 +98,4 @@ PLUGINS: dict[str, Registry[Any]] = dict(KINDS)
 """Every kind of plug-in with declared options: those of a merge, and (once :mod:`merging.training.regime` is loaded)
 how pools are trained."""
 
-tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks")
+tasks: TaskRegistry[Callable[..., Task]] = TaskRegistry("task", "merging.tasks")

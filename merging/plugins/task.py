@@ -1,4 +1,4 @@
-"""A task: the model that checkpoints go into, and the data that scores it. Values only; loaders live in tasks/."""
+"""A task: the model that checkpoints go into, and the data that scores it. Values only; data/ reads."""
 
 from __future__ import annotations
 

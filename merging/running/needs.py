@@ -1,4 +1,4 @@
-"""What a strategy needs, checked before any work."""
+"""What a strategy needs, and numbers that a run can begin with, checked before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny real problem: three Gaussian blobs, a two-layer network, a base and models fine-tuned from it."""
+"""What contracts run on: a tiny real problem (three blobs, a base, models tuned from it), and a bowl to climb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one evaluation saw, and how two of them on the same samples compare."""
+"""What one evaluation saw, what a search or a threshold test answered, and what it all has cost."""
 
 from __future__ import annotations
 

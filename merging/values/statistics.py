@@ -1,4 +1,4 @@
-"""Intervals and paired tests of a benchmark: Wilson, McNemar and its extension to seeds and several sets, Holm."""
+"""Intervals and paired tests of outcomes: Wilson, McNemar and its extension to seeds and several sets, Holm."""
 
 from __future__ import annotations
 

@@ -87,17 +87,24 @@ def main() -> None:
         ).stdout.split()
         check(Path(shown[0]).is_relative_to(target), "the installed package is the one imported outside the checkout")
         check(int(shown[1]) >= 15, f"{shown[1]} plug-ins are found there")
+        if not (ROOT / ".git").exists():
+            print("not checked: a clone without links, because this is no clone itself")
+            return
         clone = Path(folder) / "clone"
         git = ["git", "clone", "--quiet", "--config", "core.symlinks=false", "--config", "advice.detachedHead=false"]
         subprocess.run([*git, str(ROOT), str(clone)], check=True)
         check(not (clone / "merging" / "cli").is_symlink(), "a clone with core.symlinks=false has no links")
         committed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, check=True, capture_output=True).stdout
-        if committed:
+        if committed and not os.environ.get("CI"):
             print("not checked: its wheel, because the working tree is not committed")
             return
         (Path(folder) / "again").mkdir()
-        without = zipfile.ZipFile(wheel_of(clone, Path(folder) / "again")).namelist()
-        check(sorted(without) == sorted(names), f"its wheel holds the same {len(names)} files")
+        without = zipfile.ZipFile(wheel_of(clone, Path(folder) / "again"))
+        both = [
+            {info.filename: info.CRC for info in archive.infolist() if not info.filename.endswith("/RECORD")}
+            for archive in (zipfile.ZipFile(wheel), without)
+        ]
+        check(both[0] == both[1], f"its wheel holds the same bytes in {len(names)} files")
 
 
 if __name__ == "__main__":

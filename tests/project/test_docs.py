@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,10 +41,11 @@ from merging.values.report import Row
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if path.exists()]
+OTHERS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "changelog.d" / "README.md")
+PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()]
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"--images", "--only", "--mergekit", "--import-mode"}
+NOT_OURS = {"--images", "--only", "--mergekit", "--import-mode", "--before", "--hook-type", "--write"}
 """Flags of other programs that the pages mention."""
 
 
@@ -266,7 +268,9 @@ def test_names_exist(path: Path) -> None:
     text = path.read_text()
     for name in sorted(set(re.findall(r"`(merging(?:\.\w+)+)", text))):
         if not is_module(name):
-            pkgutil.resolve_name(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # what docs/moved.md says has moved
+                pkgutil.resolve_name(name)
     commands = [cli.get_command(None, name) for name in COMMANDS]  # type: ignore[arg-type]
     flags = {flag for command in commands for p in command.params for flag in (*p.opts, *p.secondary_opts)}  # type: ignore[union-attr]
     used = set(re.findall(r"(?<![\w!-])--[a-z][a-z-]+", text))

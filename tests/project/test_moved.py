@@ -38,7 +38,7 @@ CASES = [(f"merging.{old}", name) for old, names in PUBLIC.items() for name in n
 
 @pytest.mark.parametrize(("module", "name"), CASES)
 def test_public_names_answer_by_their_old_path(module: str, name: str) -> None:
-    with pytest.warns(FutureWarning, match=rf"{module}\.{name} has moved.*import it from {home(module, name)}"):
+    with pytest.warns(FutureWarning, match=rf"{module}\.{name} has moved: import {name} from {home(module, name)}"):
         found = getattr(importlib.import_module(module), name)
     assert found is getattr(importlib.import_module(home(module, name)), name)
     if name in merging.__all__ and name != "render":
@@ -60,6 +60,20 @@ def test_names_that_moved_alone_are_where_the_table_says(old: str, new: str) -> 
             warnings.simplefilter("ignore", FutureWarning)
             found = getattr(importlib.import_module(f"merging.{old}"), name)
         assert found is getattr(importlib.import_module(f"merging.{new}"), name)
+
+
+def test_a_star_import_brings_what_it_brought() -> None:
+    found: dict[str, object] = {}
+    with pytest.warns(FutureWarning):
+        exec("from merging.interfaces import *", found)  # noqa: S102
+    assert {"MixStrategy", "Objective", "Problem", "Outcome", "Weights", "Vector"} <= set(found)
+
+
+def test_a_class_that_was_renamed() -> None:
+    from merging.training.regimes import swa
+
+    with pytest.warns(FutureWarning, match="import SwaRegime from"):
+        assert swa.Swa is merging.SwaRegime
 
 
 def test_the_warning_points_at_the_line_that_imports() -> None:

@@ -13,9 +13,10 @@ ROOT = Path(__file__).parents[2]
 RIGHT = ROOT / "typing_tests" / "third_party.py"
 WRONG = """
 import merging
-
+import merging.plugins.registry as names
 merging.ManifoldMix(tau=0.99).mix("no problem")
 merging.ManifoldMixx()
+names.strategies.register("function")(print)
 """
 CHECKERS = {"mypy": ["mypy", "--config-file", str(ROOT / "pyproject.toml")], "pyright": ["pyright"]}
 
@@ -40,5 +41,5 @@ def test_what_is_wrong_is_refused(checker: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     done = check(checker, tmp_path / "wrong.py")
     assert done.returncode == 1, done.stdout + done.stderr
-    for line in ("wrong.py:4", "wrong.py:5"):
+    for line in ("wrong.py:4", "wrong.py:5", "wrong.py:6"):
         assert line in done.stdout

@@ -27,8 +27,6 @@ from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sw
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
 
-pytestmark = pytest.mark.slow
-
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [2, 3], "batch_size": 30})
 
 
@@ -151,6 +149,7 @@ class Heard(Silent):
         self.lines.append(text)
 
 
+@pytest.mark.slow
 def test_accuracy_is_told_as_it_goes(base: Path, tmp_path: Path) -> None:
     heard = Heard()
     (made,) = finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, jobs=1, progress=heard)
@@ -163,6 +162,7 @@ def test_accuracy_is_told_as_it_goes(base: Path, tmp_path: Path) -> None:
     assert set(heard.lines) >= {f"{t.name}, {line}" for t, line in zip(both, last, strict=True)}
 
 
+@pytest.mark.slow
 def test_two_at_once_are_the_same_models(base: Path, tmp_path: Path) -> None:
     one = finetune(tiny_task, tmp_path / "one", SWEEP, models=3, base=base, jobs=1)
     two = finetune(tiny_task, tmp_path / "two", SWEEP, models=3, base=base, jobs=2)
@@ -172,6 +172,7 @@ def test_two_at_once_are_the_same_models(base: Path, tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_head_that_is_missing_is_trained_first(base: Path, tmp_path: Path) -> None:
     state = load_file(base)
     backbone = {name: t for name, t in state.items() if not name.startswith("fc2")}
@@ -189,6 +190,7 @@ def test_a_head_that_is_missing_is_trained_first(base: Path, tmp_path: Path) -> 
     assert not torch.equal(load_file(tmp_path / "raw/base.safetensors")["fc2.weight"], made["fc2.weight"])
 
 
+@pytest.mark.slow
 def test_optuna_learns_from_what_was_reached_and_resumes(base: Path, tmp_path: Path) -> None:
     space = Sweep.of({"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}, "epochs": [1, 2], "batch_size": 30})
     whole = finetune(tiny_task, tmp_path / "whole", space, models=12, base=base, search="optuna")
@@ -310,6 +312,7 @@ def test_interrupted_finished_models_stay(base: Path, tmp_path: Path) -> None:
     assert [t.held_out for t in resumed] == [t.held_out for t in whole]
 
 
+@pytest.mark.slow
 def test_the_command_on_the_digits(merge: Merge) -> None:
     Path("sweep.toml").write_text(
         "learning_rate = { low = 5e-4, high = 2e-3, log = true }\naugmentation = ['affine', 'none']\n"
@@ -361,6 +364,7 @@ def test_the_command_on_the_digits(merge: Merge) -> None:
         assert not Path("no").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     words = ["finetune", "--task", "digits", "--models", "3", "--output", "pool", "--set", "epochs=8", "--jobs", "2"]
     code = [sys.executable, "-m", "merging", *words]
@@ -385,6 +389,7 @@ def test_ctrl_c_ends_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
 def test_pacs_parts_are_apart() -> None:
     task = merging.load_task("pacs", data=str(DATA / "pacs96.npz"))

@@ -34,8 +34,6 @@ from merging.training.regimes.swa import SwaRegime
 from merging.training.trainer import Run, accuracy
 from tests.conftest import Merge
 
-pytestmark = pytest.mark.slow
-
 NOISY = HyperParameters(
     learning_rate=0.5, weight_decay=1e-4, epochs=20, batch_size=50, optimizer="sgd", warmup=0.0, clip=None
 )
@@ -179,6 +177,7 @@ def test_the_learning_rate_of_swa(tail: str) -> None:
     assert run.facts["iterates"] == 3
 
 
+@pytest.mark.slow
 def test_swa_is_better_than_an_annealed_run() -> None:
     """As in the paper's Table 1: the same epochs and seeds, against a learning rate that falls to 0."""
     annealed, averaged = ([start(seed=seed) for seed in range(4)] for _ in range(2))
@@ -227,6 +226,7 @@ def test_papa_all_and_two_replace_members_by_means() -> None:
             assert all(any(torch.allclose(state(run), pair, atol=1e-6) for pair in pairs) for run in runs)
 
 
+@pytest.mark.slow
 def test_members_of_papa_stay_close_and_closer_as_they_settle() -> None:
     runs, alone = [start(seed=k) for k in range(3)], [start(seed=k) for k in range(3)]
     trained(Independent(), alone)
@@ -238,6 +238,7 @@ def test_members_of_papa_stay_close_and_closer_as_they_settle() -> None:
     assert distances[-1] < 0.9 * max(distances), "closer at the end than half-way"
 
 
+@pytest.mark.slow
 def test_replaced_by_all_members_are_one_and_part_again() -> None:
     runs = [start(seed=k) for k in range(3)]
     trained(Papa(variant="all"), runs)
@@ -247,6 +248,7 @@ def test_replaced_by_all_members_are_one_and_part_again() -> None:
     assert distances[4] > 0.01
 
 
+@pytest.mark.slow
 def test_members_that_are_replaced_are_better_than_models_alone() -> None:
     """As in the paper's tables: the mean of the members, on the digits, from the pool's base, over two populations."""
     from merging.tasks.digits import digits
@@ -323,6 +325,7 @@ def test_late_phase_is_the_loop_of_the_paper() -> None:
         assert torch.allclose(p, expected, atol=1e-5), n
 
 
+@pytest.mark.slow
 def test_late_phase_is_better_than_plain_training_and_than_its_copies() -> None:
     """The paper's claims, with three copies from 40 % of the epochs on."""
     runs = [start(seed=seed) for seed in range(2)]
@@ -361,6 +364,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("swa", {}), ("papa", {"alpha": 0.9}), ("late-phase", {"copies": 3}), ("papa", {"variant": "two", "epochs": 1})],
@@ -449,6 +453,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         finetune(handwritten, tmp_path / "half", SWEEP, models=2, base=base, regime=Papa())
 
 
+@pytest.mark.slow
 def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path) -> None:
     sweep = Sweep.of({"epochs": 2, "batch_size": 50, "optimizer": "sgd", "clip": "none",
                       "models": [{"learning_rate": 0.1}, {"learning_rate": 1e30}]})  # fmt: skip
@@ -478,6 +483,7 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_papa_needs_no_sweep(merge: Merge) -> None:
     """The default sweep draws epochs; a population has them in common."""
     ran = merge("finetune", "--task", "digits", "--models", "2", "--regime", "papa", "-o", "regime.variant=two",
@@ -529,6 +535,7 @@ class Half(Regime):
 '''
 
 
+@pytest.mark.slow
 def test_the_command_takes_regimes_their_options_and_ones_of_your_own(merge: Merge) -> None:
     Path("half.py").write_text(PLUGIN)
     words = ("finetune", "--task", "digits", "--models", "2", "--set", "epochs=4", "--set", "batch_size=24")
@@ -556,6 +563,7 @@ def test_the_command_takes_regimes_their_options_and_ones_of_your_own(merge: Mer
     regimes._classes.pop("half", None)
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_found_in_real_architectures() -> None:
     import open_clip
     import torchvision

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
+from merging.moved import forwarding
 from merging.plugins.options import option
 from merging.training.regime import Regime, regimes
 
@@ -96,3 +97,6 @@ class SwaRegime(Regime):
         length = self.every * run.steps
         t = (past % length + 1) / length
         return ((1 - t) * self.rate + t * self.low) * peak
+
+
+__getattr__ = forwarding(__name__)  # Swa, as the strategy is called, is SwaRegime now

@@ -1,4 +1,4 @@
-"""Outcomes: packed bits, and McNemar's exact test against its formula."""
+"""Outcomes, and paired comparisons of them, against definitions."""
 
 from __future__ import annotations
 
