@@ -36,6 +36,25 @@ _LEFTOVER = re.compile(
 """What Trainer, accelerate and DeepSpeed write beside a model to go on from."""
 
 
+_FOREIGN = (
+    (
+        "*.distcp",
+        "a distributed checkpoint; python -m torch.distributed.checkpoint.format_utils dcp_to_torch makes a file",
+    ),
+    ("zero_to_fp32.py", "a checkpoint of DeepSpeed; its own zero_to_fp32.py makes a file"),
+    ("*.gguf", "GGUF files of llama.cpp, which are quantised; merge the original checkpoint"),
+    ("*.h5", "Keras weights; save the PyTorch ones"),
+    ("*.msgpack", "Flax weights; save the PyTorch ones"),
+    ("*.ckpt.index", "TensorFlow weights; save the PyTorch ones"),
+    ("_METADATA", "a checkpoint of Orbax (JAX); save the PyTorch weights"),
+)
+
+
+def foreign(path: Path) -> str:
+    """What a folder without models is, and the way out; empty where it is nothing that is known."""
+    return next((words for pattern, words in _FOREIGN if any(path.glob(pattern))), "")
+
+
 def is_weights(path: Path) -> bool:
     """Whether a file is a checkpoint by its name: no hidden file, and nothing that training keeps beside a model."""
     name = path.name
@@ -96,6 +115,8 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         if len(files) != 1:
             below = [entry.name for entry in sorted(path.iterdir()) if is_model_folder(entry)]
             hint = f" (models lie in its folders {', '.join(below[:3])})" if below else ""
+            if not files and foreign(path):
+                raise CheckpointError(f"{path}: is {foreign(path)}")
             raise CheckpointError(f"{path}: holds {len(files)} checkpoints and no index; name one of them{hint}")
         chosen = files[0]
     if not chosen.name.endswith(INDEX_SUFFIX):

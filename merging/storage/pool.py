@@ -17,7 +17,7 @@ from merging.errors import PoolError, RecipeError, unknown
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.dtypes import is_floating
 from merging.storage.file_kind import looks_like_a_model
-from merging.storage.model_folder import SUFFIXES, is_model_folder, is_weights
+from merging.storage.model_folder import SUFFIXES, foreign, is_model_folder, is_weights
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 
@@ -305,6 +305,8 @@ def unmatched(source: str) -> str:
     path = Path(source).expanduser()
     below = [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
     inside = [str(entry) for entry in below if expand(entry)]
+    if path.is_dir() and not inside and foreign(path):
+        return f"it is {foreign(path)}"
     return f"but its folders hold some: {', '.join(inside[:3])}" if inside else f"looked for {', '.join(SUFFIXES)}"
 
 

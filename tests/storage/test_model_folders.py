@@ -155,6 +155,23 @@ def test_a_folder_of_several_models_stays_one(tmp_path: Path) -> None:
     assert [path.name for path in expand(tmp_path)] == ["model.safetensors", "other.safetensors", "third.pt"]
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("__0_0.distcp", "dcp_to_torch"), ("zero_to_fp32.py", "zero_to_fp32.py makes a file"), ("model.h5", "Keras"),
+        ("flax_model.msgpack", "Flax"), ("model.ckpt.index", "TensorFlow"), ("x.gguf", "llama.cpp"),
+    ],
+)  # fmt: skip
+def test_folders_of_other_libraries_are_named(file: str, words: str, tmp_path: Path, merge: Merge) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / file).write_bytes(b"?")
+    ran = merge("run", "--strategy", "uniform", "--models", "run")
+    assert ran.code == 2
+    assert words in ran.err
+    with pytest.raises(CheckpointError, match=words):
+        Checkpoint(tmp_path / "run")
+
+
 def test_shards_without_their_index(tmp_path: Path) -> None:
     shards(tmp_path, 1)
     (tmp_path / "model.safetensors.index.json").unlink()
