@@ -17,9 +17,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from merging.errors import CheckpointError
+from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
-from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
+from merging.storage.model_folder import INDEX_SUFFIX, files_of
 from merging.storage.pickle_file import WRAPPERS, is_old_format
 from merging.values.partition import TensorInfo
 
@@ -218,25 +219,8 @@ class Checkpoint:
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
-        """Small files that belong to the model, such as configuration and tokenizer.
-
-        Of a folder they are all that is not ours; beside a single file those of transformers, where its ``config.json``
-        is there.
-        """
-        if not self.path.is_dir():
-            beside = [self.path.parent / name for name in COMPANIONS]
-            return tuple(file for file in beside if file.is_file()) if is_transformers(beside[0]) else ()
-        ours = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
-        return tuple(
-            file
-            for file in sorted(self.path.iterdir())
-            if file.is_file()
-            and not file.name.startswith(".")
-            and file.name not in ours
-            and file.suffix not in SUFFIXES
-            and not file.name.endswith(INDEX_SUFFIX)
-            and file.stat().st_size <= SMALL
-        )
+        """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
+        return companions(self.path).files
 
     def load(self) -> dict[str, Tensor]:
         """The whole state dict, in the file's order."""
