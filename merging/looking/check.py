@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from merging.plugins.task import Task
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.model_folder import SUFFIXES
 from merging.storage.pool import ModelPool, expand, natural_key, short_names
 
@@ -216,12 +217,17 @@ def _fit(
         checkpoint = opened.get(model.path)
         if checkpoint is not None and checkpoint not in agree:
             found[number] = _disagrees(model, checkpoint, first, wrong)
+    agree = _of_one_order(agree, found, wrong)
     base = opened.get(start.path) if start is not None else None
     try:
         pool = ModelPool(agree, base)
     except MergingError as error:  # they agree with one another: it is the base
         wrong.append(str(error))
-        pool = ModelPool(agree)
+        try:
+            pool = ModelPool(agree)
+        except MergingError as error:
+            wrong.append(str(error))
+            return None, None
     if task is None:
         return None, pool
     try:
@@ -241,6 +247,21 @@ def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, w
         error = str(found)
     wrong.append(error)
     return CheckedModel(**{**asdict(model), "error": error})
+
+
+def _of_one_order(agree: list[Checkpoint], found: list[CheckedModel], wrong: list[str]) -> list[Checkpoint]:
+    """The models whose classes stand in the order of the first that names them."""
+    first = next((checkpoint for checkpoint in agree if names_classes(checkpoint)), agree[0])
+    kept = []
+    for checkpoint in agree:
+        try:
+            agree_on_classes({"first": first, "other": checkpoint})
+            kept.append(checkpoint)
+        except MergingError as error:
+            wrong.append(str(error))
+            number = next(n for n, model in enumerate(found) if model.path == str(checkpoint.path))
+            found[number] = replace(found[number], error=str(error))
+    return kept
 
 
 def _look_for_twins(

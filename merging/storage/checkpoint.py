@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from merging.errors import CheckpointError
+from merging.storage.class_names import Names, classes_in
 from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
@@ -43,6 +44,7 @@ class Checkpoint:
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
+        classes: that stand beside the tensors in a file of ``torch.save``: where → index → name.
 
     Raises:
         CheckpointError: the file cannot be read, holds no tensors, or is a pickle that wants to run code.
@@ -54,6 +56,7 @@ class Checkpoint:
         self.name = name or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
+        self.classes: dict[str, Names] = {}
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = files_of(self.path)
@@ -107,6 +110,7 @@ class Checkpoint:
                 why = f"torch.load cannot read it ({type(error).__name__}); save it again"
             raise CheckpointError(f"{path}: {why}") from None
         state = self._unwrap(content)
+        self.classes |= {f"in the file: {where}": names for where, names in classes_in(content)}
         self._loaded = (self._loaded or {}) | state
         by_storage: dict[Any, list[str]] = {}
         for key, tensor in state.items():

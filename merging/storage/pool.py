@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from merging.errors import PoolError, RecipeError
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
 from merging.storage.model_folder import SUFFIXES, is_model_folder
 from merging.values.partition import TensorInfo
@@ -32,7 +33,8 @@ class ModelPool:
         base: the model they were fine-tuned from, where known.
 
     Raises:
-        PoolError: the checkpoints do not fit together; file and tensor are named.
+        PoolError: the checkpoints do not fit together, in tensors or in the order of their classes; both files are
+            named.
     """
 
     UNREAD = "unread:"
@@ -50,6 +52,8 @@ class ModelPool:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
+        self._called = {c.name: c for c in self.checkpoints} | ({"the base": base} if base else {})
+        self._classes = agree_on_classes(self._called)
         self._by_hash: dict[str, Checkpoint] = {}
         self._hashes: dict[Checkpoint, str] = {}
         self._postponed = False
