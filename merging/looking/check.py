@@ -123,6 +123,8 @@ def check(
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
     module, pool = _fit(opened, found, start, task, wrong)
     _look_for_twins(found, start, pool, warnings)
+    if pool is not None:
+        warnings += pool.beside
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
     ready: Plan | None = None
@@ -130,7 +132,7 @@ def check(
         progress.stage("planning the run")
         try:
             ready = plan(pool, strategy, task=task, progress=progress, **settings)
-            warnings += ready.notes
+            warnings += [note for note in ready.notes if note not in warnings]
         except MergingError as error:
             wrong.append(str(error))
     outputs = _outputs(ready)

@@ -70,7 +70,7 @@ class Inspection:
         geometry: distances in the pool, from two checkpoints on.
         scores: held-out score of each checkpoint, where a task is there.
         barriers: of the pairs that were asked for.
-        notes: what the partition and the files say.
+        notes: what the partition, the files and what lies beside them say.
     """
 
     partition: Partition
@@ -218,7 +218,7 @@ def inspect_pool(
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
     return Inspection(
         partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
-        scores, found, (*partition.notes, *files),
+        scores, found, (*partition.notes, *files, *pool.beside),
     )  # fmt: skip
 
 

@@ -139,10 +139,11 @@ def plan(
         )  # fmt: skip
         partition = live.partition
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
+    recalibrates, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
         pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
         budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
-        *_recalibrates(recalibrate, task, pool),
+        recalibrates, (*pool.beside, *notes),
     )  # fmt: skip
 
 

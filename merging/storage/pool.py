@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from merging.errors import PoolError, RecipeError
+from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
@@ -203,6 +204,22 @@ class ModelPool:
                 if differ <= len(names) // 2:
                     found[checkpoint.name] = differ
         return found
+
+    @functools.cached_property
+    def beside(self) -> tuple[str, ...]:
+        """What is to be said of the files beside the models: configurations, tokenizers and classes that differ.
+
+        And which of them go along with a merge, and what is left out.
+        """
+        return self.compared("the base" if self.base is not None else self.checkpoints[0].name)
+
+    def compared(self, taken: str | None) -> tuple[str, ...]:
+        """What is to be said of the files beside the models.
+
+        Args:
+            taken: the name of the model whose files go along with the result; None where none do.
+        """
+        return (*self._classes, *differences(self._called, taken))
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
