@@ -219,7 +219,7 @@ def _fit(
         checkpoint = opened.get(model.path)
         if checkpoint is not None and checkpoint not in agree:
             found[number] = _disagrees(model, checkpoint, first, wrong)
-    agree = _of_one_order(agree, found, wrong)
+    agree = _of_one_order(agree, opened, found, wrong)
     base = opened.get(start.path) if start is not None else None
     try:
         pool = ModelPool(agree, base)
@@ -251,7 +251,9 @@ def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, w
     return CheckedModel(**{**asdict(model), "error": error})
 
 
-def _of_one_order(agree: list[Checkpoint], found: list[CheckedModel], wrong: list[str]) -> list[Checkpoint]:
+def _of_one_order(
+    agree: list[Checkpoint], opened: Mapping[str, Checkpoint], found: list[CheckedModel], wrong: list[str]
+) -> list[Checkpoint]:
     """The models whose classes stand in the order of the first that names them."""
     first = next((checkpoint for checkpoint in agree if names_classes(checkpoint)), agree[0])
     kept = []
@@ -261,7 +263,7 @@ def _of_one_order(agree: list[Checkpoint], found: list[CheckedModel], wrong: lis
             kept.append(checkpoint)
         except MergingError as error:
             wrong.append(str(error))
-            number = next(n for n, model in enumerate(found) if model.path == str(checkpoint.path))
+            number = next(n for n, model in enumerate(found) if opened.get(model.path) is checkpoint)
             found[number] = replace(found[number], error=str(error))
     return kept
 

@@ -80,7 +80,10 @@ def refusal(file: Path) -> str:
         found = file.lstat()
         if stat.S_ISLNK(found.st_mode):
             folder, real = file.parent.resolve(), file.resolve()
-            if not (real.is_relative_to(folder) or _in_hub_cache(real, folder)):
+            if real.is_relative_to(folder):  # .git/config may hold a token
+                if any(part.startswith(".") for part in real.relative_to(folder).parts):
+                    return "a link to a hidden file"
+            elif not _in_hub_cache(real, folder):
                 return "a link out of the folder"
             found = real.stat()
     except FileNotFoundError:

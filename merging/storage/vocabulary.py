@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from blake3 import blake3
 
 from merging.storage.companions import shown
 
@@ -64,7 +68,7 @@ def read_vocabulary(name: str, content: bytes) -> Vocabulary | None:
     """
     try:
         if name.endswith((".model", ".spm")):
-            return Vocabulary(dict(enumerate(_pieces(content))))
+            return _of_tiktoken(content) or _of_sentencepiece(content)
         text = content.decode("utf-8-sig")
         if name == "vocab.txt":
             return Vocabulary(dict(enumerate(text.rstrip("\n").split("\n"))))
@@ -76,7 +80,10 @@ def read_vocabulary(name: str, content: bytes) -> Vocabulary | None:
             return Vocabulary({int(number): str(token) for token, number in data.items()})
         if name == "tokenizer.json":
             return _of_tokenizers(data)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        if name == "tekken.json":
+            tokens = {int(each["rank"]): str(each["token_bytes"]) for each in data["vocab"]}
+            return Vocabulary(tokens, rest={key: value for key, value in data.items() if key != "vocab"})
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError, struct.error):
         pass
     return None
 
@@ -100,18 +107,35 @@ def _of_tokenizers(data: dict[str, Any]) -> Vocabulary:
     return Vocabulary(tokens, merges, rest | {"model": inner | {"scores": scores}, "added_tokens": added})
 
 
-def _pieces(content: bytes) -> Iterator[str]:
-    """Tokens of a sentencepiece model: field 1 of the message holds a piece each, whose own field 1 is its text.
+def _of_tiktoken(content: bytes) -> Vocabulary | None:
+    """Lines of a token in base 64 and its number; None where it is another kind of file."""
+    if not re.match(rb"[A-Za-z0-9+/]+=* \d+\n", content):
+        return None
+    pairs = [line.split() for line in content.decode("ascii").splitlines() if line]
+    return Vocabulary({int(number): token for token, number in pairs})
+
+
+def _of_sentencepiece(content: bytes) -> Vocabulary:
+    """Field 1 of the message holds a piece each, whose own fields are text, score and kind; the others, settings.
 
     https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
     """
-    found = False
+    tokens, scores = list[str](), list[float | str | int]()
+    rest: dict[str, Any] = {}
     for field, value in _fields(content):
         if field == 1 and isinstance(value, bytes):
-            found = True
-            yield next((text.decode() for inner, text in _fields(value) if inner == 1 and isinstance(text, bytes)), "")
-    if not found:
+            piece = dict(_fields(value))
+            text, score = piece.get(1, b""), piece.get(2, b"\0\0\0\0")
+            if not isinstance(text, bytes) or not isinstance(score, bytes):
+                raise ValueError("no piece")
+            tokens.append(text.decode())
+            scores += [round(struct.unpack("<f", score)[0], 6), str(piece.get(3, 1))]
+        else:
+            key = {2: "trainer_spec", 3: "normalizer_spec", 5: "denormalizer_spec"}.get(field, f"field {field}")
+            rest[key] = blake3(value).hexdigest() if isinstance(value, bytes) else value
+    if not tokens:
         raise ValueError("no pieces")
+    return Vocabulary(dict(enumerate(tokens)), rest=rest | {"scores": scores})
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:

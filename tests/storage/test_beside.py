@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import shutil
@@ -212,6 +213,11 @@ def sentencepiece(*pieces: str) -> bytes:
         inner = b"\x0a" + bytes([len(text)]) + text + b"\x15\x00\x00\x80\xbf" + b"\x18\x01"
         content += b"\x0a" + bytes([len(inner)]) + inner
     return content + b"\x12\x04\x18\x01\x20\x02" + b"\x28\x96\x01"
+
+
+def tiktoken(*tokens: str) -> bytes:
+    """As Llama 3 and others keep byte pairs: a token in base 64 and its rank a line."""
+    return b"".join(base64.b64encode(token.encode()) + f" {number}\n".encode() for number, token in enumerate(tokens))
 
 
 def tokenizers(*tokens: str, **more: Any) -> dict[str, Any]:

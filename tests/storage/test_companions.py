@@ -120,6 +120,15 @@ def _by_two_links(folder: Path, name: str, outside: Path) -> bytes | None:
     return None
 
 
+def _hidden(folder: Path, name: str, outside: Path) -> bytes | None:
+    """A clone's own configuration, with the token that it was made with."""
+    del outside
+    (folder / ".git").mkdir(exist_ok=True)
+    (folder / ".git" / "config").write_bytes(SECRET)
+    (folder / name).symlink_to(".git/config")
+    return None
+
+
 def _false_blob(folder: Path, name: str, outside: Path) -> bytes | None:
     """As in the Hub's cache, but the folder is no snapshot."""
     (folder / name).symlink_to(os.path.relpath(outside / "blobs" / "id_rsa", folder))
@@ -170,8 +179,8 @@ def _large(folder: Path, name: str, outside: Path) -> bytes | None:
 
 
 LAYOUTS: list[Callable[[Path, str, Path], bytes | None]] = [
-    _inside, _regular, _setuid, _absolute, _climbing, _by_a_folder, _by_two_links, _false_blob, _broken, _circle, _pipe,
-    _device, _process, _directory, _large,
+    _inside, _regular, _setuid, _absolute, _climbing, _by_a_folder, _by_two_links, _hidden, _false_blob, _broken, _circle,
+    _pipe, _device, _process, _directory, _large,
 ]  # fmt: skip
 UNKNOWN = st.sampled_from([
     "modeling_x.py", "x.pyc", "weights.pkl", "state.pickle", "model.joblib", "run.sh", "x.so", "id_rsa", "credentials",
