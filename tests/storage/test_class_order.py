@@ -333,6 +333,13 @@ def test_check_says_which_model_contradicts_and_looks_at_the_rest(contradicting:
         merging.merge(ModelPool.open([contradicting]), Uniform())
 
 
+def test_check_says_that_the_base_contradicts(contradicting: Path) -> None:
+    found = check([contradicting / "m[01]"], Uniform(), base=contradicting / "m2")
+    (error,) = found.errors
+    assert f"{contradicting / 'm2'} and {contradicting / 'm0'} have the same classes in another order" in error
+    assert [model.error for model in found.models] == [None, None]
+
+
 @pytest.mark.slow
 def test_a_classifier_of_transformers_and_its_permutation(merge: Merge, tmp_path: Path) -> None:
     """The same network twice, the rows of its head and its classes in another order: no average of the two is right."""

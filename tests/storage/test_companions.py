@@ -179,8 +179,8 @@ def _large(folder: Path, name: str, outside: Path) -> bytes | None:
 
 
 LAYOUTS: list[Callable[[Path, str, Path], bytes | None]] = [
-    _inside, _regular, _setuid, _absolute, _climbing, _by_a_folder, _by_two_links, _hidden, _false_blob, _broken, _circle,
-    _pipe, _device, _process, _directory, _large,
+    _inside, _regular, _setuid, _absolute, _climbing, _by_a_folder, _by_two_links, _hidden, _false_blob, _broken,
+    _circle, _pipe, _device, _process, _directory, _large,
 ]  # fmt: skip
 UNKNOWN = st.sampled_from([
     "modeling_x.py", "x.pyc", "weights.pkl", "state.pickle", "model.joblib", "run.sh", "x.so", "id_rsa", "credentials",
