@@ -79,4 +79,6 @@ def command(
         raise FolderError(f"cannot write {output}: {reason}; nothing was left there") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    for note in pool.beside if whole_folder else pool.compared(None):
+        click.echo(f"note: {note}", err=True)
     click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {digest[:16]}…")

@@ -47,14 +47,17 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         task = task_of(request, progress)
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
-        from merging.looking.scoring import evaluate
+        from merging.looking.scoring import evaluate, same_classes
         from merging.values.statistics import compare
 
         found = {}
-        for name in dict.fromkeys([model, *([other] if other else [])]):
+        members = {name: _member(name, task, request["pool"], flags["key"] or "") for name in (model, other) if name}
+        for note in same_classes(members):
+            progress.say(note)
+        for name, member in members.items():
             found[name] = evaluate(
-                _member(name, task, request["pool"], flags["key"] or ""), task, splits=flags["splits"],
-                objective=made["objective"], models=flags["models"], device=request["device"], progress=progress,
+                member, task, splits=flags["splits"], objective=made["objective"],
+                models=flags["models"], device=request["device"], progress=progress,
             )  # fmt: skip
     pairs = {}
     if other is not None:

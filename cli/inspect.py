@@ -122,6 +122,7 @@ def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
 
 
 def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if found.pool:
@@ -154,7 +155,7 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
     for group in found.ties:
         console.print(f"tied: {', '.join(group)}", highlight=False)
     for note in found.notes:
-        console.print(f"[yellow]note:[/] {note}", highlight=False)
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
 
 
 def _state(found: Inspection, index: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from merging.cli.showing.terminal import percent
@@ -27,7 +28,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:
-        console.print(f"[yellow]note:[/] {note}", highlight=False)
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
     console.print(
         f"{report.strategy}: {report.made_of} "
         f"({', '.join(report.ingredients)}), {plural(report.components, 'component')}, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from merging.plugins.task import Task
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.storage.checkpoint import Checkpoint, stem
+from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.pool import ModelPool, Source, divided, identity, natural_key, selected, short_names
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def check(
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
     module, pool = _fit(opened, found, start, task, wrong)
     _look_for_twins(found, start, pool, warnings)
+    if pool is not None:
+        warnings += pool.beside
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
     ready: Plan | None = None
@@ -128,7 +131,7 @@ def check(
         progress.stage("planning the run")
         try:
             ready = plan(pool, strategy, task=task, progress=progress, **settings)
-            warnings += ready.notes
+            warnings += [note for note in ready.notes if note not in warnings]
         except MergingError as error:
             wrong.append(str(error))
     outputs = _outputs(ready)
@@ -220,12 +223,17 @@ def _fit(
         checkpoint = opened.get(model.path)
         if checkpoint is not None and checkpoint not in agree:
             found[number] = _disagrees(model, checkpoint, first, wrong)
+    agree = _of_one_order(agree, opened, found, wrong)
     base = opened.get(start.path) if start is not None else None
     try:
         pool = ModelPool(agree, base)
     except MergingError as error:  # they agree with one another: it is the base
         wrong.append(str(error))
-        pool = ModelPool(agree)
+        try:
+            pool = ModelPool(agree)
+        except MergingError as error:
+            wrong.append(str(error))
+            return None, None
     if task is None:
         return None, pool
     try:
@@ -245,6 +253,23 @@ def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, w
         error = str(found)
     wrong.append(error)
     return CheckedModel(**{**asdict(model), "error": error})
+
+
+def _of_one_order(
+    agree: list[Checkpoint], opened: Mapping[str, Checkpoint], found: list[CheckedModel], wrong: list[str]
+) -> list[Checkpoint]:
+    """The models whose classes stand in the order of the first that names them."""
+    first = next((checkpoint for checkpoint in agree if names_classes(checkpoint)), agree[0])
+    kept = []
+    for checkpoint in agree:
+        try:
+            agree_on_classes({"first": first, "other": checkpoint})
+            kept.append(checkpoint)
+        except MergingError as error:
+            wrong.append(str(error))
+            number = next(n for n, model in enumerate(found) if opened.get(model.path) is checkpoint)
+            found[number] = replace(found[number], error=str(error))
+    return kept
 
 
 def _look_for_twins(

@@ -71,7 +71,7 @@ class Inspection:
         geometry: distances in the pool, from two checkpoints on.
         scores: held-out score of each checkpoint, where a task is there.
         barriers: of the pairs that were asked for.
-        notes: what the partition and the files say.
+        notes: what the partition, the files and what lies beside them say.
     """
 
     partition: Partition
@@ -220,7 +220,7 @@ def inspect_pool(
     files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
     return Inspection(
         partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
-        scores, found, (*partition.notes, *files),
+        scores, found, (*partition.notes, *files, *pool.beside),
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from merging.errors import unknown
@@ -17,6 +18,8 @@ from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.class_names import Model, Names
+from merging.storage.class_order import agree_on_classes
 from merging.storage.content import content_hash
 from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
@@ -70,6 +73,40 @@ def evaluate(
             found[name] = evaluator.evaluate(merged, name)
             progress.advance()
     return found
+
+
+def same_classes(models: Mapping[str, Checkpoint | Path | str]) -> tuple[str, ...]:
+    """Compares the classes of models that are to be scored on the same labels, where their files say them.
+
+    Args:
+        models: name → what :func:`evaluate` takes.
+
+    Returns:
+        What is to be said of them.
+
+    Raises:
+        PoolError: two have other classes, or the same ones in another order.
+        CheckpointError: one is none.
+    """
+    return agree_on_classes({name: _place(model) for name, model in models.items()})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A recipe's or an ensemble's folder: what lies there says the classes, too."""
+
+    path: Path
+    files: tuple[Path, ...] = ()
+    classes: Mapping[str, Names] = field(default_factory=dict)
+
+
+def _place(model: Checkpoint | Path | str) -> Model:
+    if isinstance(model, Checkpoint):
+        return model
+    path = Path(model).expanduser()
+    written = [path / name for name in MODELS.values() if (path / name).is_file()]
+    is_one = path.suffix != ".json" and (path.is_file() or written or is_model_folder(path))
+    return Checkpoint((*written, path)[0]) if is_one else _Place(path)
 
 
 def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:

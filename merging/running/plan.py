@@ -146,7 +146,7 @@ def plan(
     return Plan(
         pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
         budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
-        measured, (*stored, *notes),
+        measured, (*pool.beside, *stored, *notes),
     )  # fmt: skip
 
 

@@ -17,11 +17,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from merging.errors import CheckpointError
+from merging.storage.class_names import Names, classes_in
+from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.file_kind import SAFETENSORS as IS_SAFETENSORS
 from merging.storage.file_kind import TORCH, kind_of
-from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
+from merging.storage.model_folder import INDEX_SUFFIX, SUFFIXES, files_of
 from merging.storage.pickle_file import load
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
@@ -46,6 +48,7 @@ class Checkpoint:
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
+        classes: that stand beside the tensors in a file of ``torch.save``: where → index → name.
 
     Raises:
         CheckpointError: the file cannot be read, holds no tensors, or several sets of them, or is a pickle that wants
@@ -59,6 +62,7 @@ class Checkpoint:
         self.name = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
+        self.classes: dict[str, Names] = {}
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = files_of(self.path)
@@ -127,6 +131,7 @@ class Checkpoint:
         self._states[path] = _state(path)
         found = load(path, self.key)
         self.notes += found.notes
+        self.classes |= {f"in the file: {where}": names for where, names in classes_in(found.content)}
         self._lightning |= found.lightning
         self._loaded = (self._loaded or {}) | found.tensors
         by_storage: dict[Any, list[str]] = {}
@@ -221,25 +226,8 @@ class Checkpoint:
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
-        """Small files that belong to the model, such as configuration and tokenizer.
-
-        Of a folder they are all that is not ours; beside a single file those of transformers, where its ``config.json``
-        is there.
-        """
-        if not self.path.is_dir():
-            beside = [self.path.parent / name for name in COMPANIONS]
-            return tuple(file for file in beside if file.is_file()) if is_transformers(beside[0]) else ()
-        ours = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
-        return tuple(
-            file
-            for file in sorted(self.path.iterdir())
-            if file.is_file()
-            and not file.name.startswith(".")
-            and file.name not in ours
-            and file.suffix not in SUFFIXES
-            and not file.name.endswith(INDEX_SUFFIX)
-            and file.stat().st_size <= SMALL
-        )
+        """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
+        return companions(self.path).files
 
     def load(self) -> dict[str, Tensor]:
         """The whole state dict, in the file's order."""

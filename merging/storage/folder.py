@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from merging.errors import FolderError, MergingError, RecipeError
 from merging.storage import journal
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.companions import copy_companion
 from merging.storage.shards import INDEX, SHARD
 from merging.values.recipe import Merge, Recipe
 
@@ -183,7 +184,7 @@ def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
     """Copies what belongs to a model besides its tensors; ``config.json`` then says the new dtype."""
     for file in checkpoint.extras:
         if not (aside / file.name).exists():
-            shutil.copy(file, aside / file.name)
+            copy_companion(file, aside / file.name)
     config = aside / "config.json"
     if dtype is not None and config.exists():
         with contextlib.suppress(ValueError):

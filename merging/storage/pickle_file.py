@@ -44,11 +44,13 @@ class Found:
         tensors: the state dict, names as stored.
         notes: what was chosen and left out.
         lightning: whether Lightning wrote it.
+        content: all that is in it, such as the names of classes beside the weights.
     """
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
     lightning: bool = False
+    content: Any = None
 
 
 @dataclass
@@ -223,7 +225,7 @@ def _chosen(path: Path, content: Any, key: str) -> Found:
             f"{path}: '{chosen.arrays[0]}' is a NumPy array beside tensors ({len(chosen.arrays)} such); make them "
             "tensors, then save again"
         )
-    return Found(chosen.tensors, tuple(_notes(chosen, places)), lightning)
+    return Found(chosen.tensors, tuple(_notes(chosen, places)), lightning, content)
 
 
 def _notes(chosen: _Place, places: Sequence[_Place]) -> Iterator[str]:

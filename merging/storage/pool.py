@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from blake3 import blake3
 
 from merging.errors import PoolError, RecipeError, unknown
+from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint, stem
+from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
 from merging.storage.file_kind import looks_like_a_model
 from merging.storage.model_folder import SUFFIXES, foreign, is_model_folder, is_weights
@@ -33,7 +35,8 @@ class ModelPool:
         base: the model they were fine-tuned from, where known.
 
     Raises:
-        PoolError: the checkpoints do not fit together; file and tensor are named.
+        PoolError: the checkpoints do not fit together, in tensors or in the order of their classes; both files are
+            named.
     """
 
     UNREAD = "unread:"
@@ -51,6 +54,8 @@ class ModelPool:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
+        self._called = {c.name: c for c in self.checkpoints} | ({"the base": base} if base else {})
+        self._classes = agree_on_classes(self._called)
         self._by_hash: dict[str, Checkpoint] = {}
         self._hashes: dict[Checkpoint, str] = {}
         self._postponed = False
@@ -208,6 +213,22 @@ class ModelPool:
                 if differ <= len(names) // 2:
                     found[checkpoint.name] = differ
         return found
+
+    @functools.cached_property
+    def beside(self) -> tuple[str, ...]:
+        """What is to be said of the files beside the models: configurations, tokenizers and classes that differ.
+
+        And which of them go along with a merge, and what is left out.
+        """
+        return self.compared("the base" if self.base is not None else self.checkpoints[0].name)
+
+    def compared(self, taken: str | None) -> tuple[str, ...]:
+        """What is to be said of the files beside the models.
+
+        Args:
+            taken: the name of the model whose files go along with the result; None where none do.
+        """
+        return (*self._classes, *differences(self._called, taken))
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:

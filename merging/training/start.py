@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.companions import companions, copy_companion
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.pool import ModelPool
 from merging.training.folder import BASE, save
@@ -33,6 +33,7 @@ class Start:
         lost: tensors that the base lacked, and that are as the architecture draws them.
         extras: files that belong to the base and to each of its children, such as configuration and tokenizer.
         digest: content hash of the base, as it was given.
+        left_out: what lies beside the base and does not go along, in a few words.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Start:
     lost: frozenset[str]
     extras: tuple[Path, ...]
     digest: str
+    left_out: str = ""
 
     @classmethod
     def of(cls, task: Task, base: Path | str | None, device: str) -> Start:
@@ -71,7 +73,8 @@ class Start:
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
-        return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded))
+        left_out = str(companions(checkpoint.path)) if not lost else ""
+        return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded), left_out)
 
     def probe(self, epochs: int | None) -> int:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
@@ -97,7 +100,9 @@ class Start:
                 self._probe(probe, seed, progress)
             folder.mkdir(parents=True, exist_ok=True)
             for file in self.extras:
-                shutil.copy(file, folder / file.name)
+                copy_companion(file, folder / file.name)
+            if self.left_out:
+                progress.say(f"beside the base, left out of the pool: {self.left_out}")
             save(kept, self.module)
         with self.numerics.applied():
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
