@@ -11,6 +11,7 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
+from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Task
@@ -153,6 +154,7 @@ class Work:
             mixed = entry.strategy.mix(problem)
             if not isinstance(mixed, Merge):
                 raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
+            check_merge(mixed, made.pool)
             merged = evaluator.recalibrated(mixed)
             outcome = evaluator.evaluate(merged)
         except Stopped as stop:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.machine import peak_memory
+from merging.mixing.computed import check_merge
 from merging.mixing.writing import Writing
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
@@ -342,6 +343,7 @@ class _Run:
                 raise StrategyError(
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
                 )
+            check_merge(merged, made.pool)
             if self.evaluator is not None:
                 merged = self.evaluator.recalibrated(merged)
                 outcome = self.evaluator.evaluate(merged)
