@@ -5,11 +5,12 @@ Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ class Checkpoint:
     def _open_pickle(self, path: Path) -> dict[str, TensorInfo]:
         import torch
 
+        with contextlib.suppress(OSError):  # said below
+            self._states[path] = _state(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
@@ -208,13 +211,22 @@ class Checkpoint:
                 raise CheckpointError(f"{path}: ends within tensor '{name}'; it has changed since it was opened")
             done += count
 
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError where a file was replaced or written to since it was opened."""
+        for path in self._states:
+            self._check_unchanged(path)
+
     def _check_unchanged(self, path: Path) -> None:
-        if _state(path) != self._states[path]:
+        try:
+            same = _state(path) == self._states[path]
+        except OSError:  # it is gone
+            same = False
+        if not same:
             raise CheckpointError(f"{path}: has changed since it was opened; start again")
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # the module may be gone when Python ends
         for handle in getattr(self, "_handles", {}).values():
-            os.close(handle)
+            close(handle)
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
