@@ -30,7 +30,7 @@ from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
-from merging.values.outcome import Meter, Outcome
+from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.values.statistics import compare
@@ -427,9 +427,19 @@ class _Run:
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
         )  # fmt: skip
 
+    def _unscored(self) -> list[str]:
+        """For each strategy, the sets on which its model answers NaN, or its score is none."""
+        found = []
+        for name in self.merges:
+            own = {split: outcome for (strategy, split), outcome in self.outcomes.items() if strategy == name}
+            said = unscored(own, self.plan.objective.name)
+            found += [f"{self.labels[name]}: {said}"] if said else []
+        return found
+
     def _notes(self, ingredients: tuple[str, ...], negative: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
         notes = [negative_variance(negative)] if negative else []
+        notes += self._unscored()
         notes += [*made.partition.notes, *made.notes]
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
