@@ -35,6 +35,7 @@ def command(
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
+    from merging.running.notes import negative_variance
     from merging.storage.folder import check_free, read_recipe
     from merging.storage.pool import ModelPool
 
@@ -62,7 +63,7 @@ def command(
     aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
         with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
-            _, digest = how.model(found, pool, aside, progress, should_stop)
+            written = how.model(found, pool, aside, progress, should_stop)
         if whole_folder:
             if output.is_dir():
                 output.rmdir()  # it was free: empty
@@ -81,4 +82,6 @@ def command(
         shutil.rmtree(aside, ignore_errors=True)
     for note in pool.beside if whole_folder else pool.compared(None):
         click.echo(f"note: {note}", err=True)
-    click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {digest[:16]}…")
+    click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {written.hash[:16]}…")
+    if written.negative:
+        news.print(f"[yellow]note:[/] {negative_variance(written.negative)}", highlight=False, soft_wrap=True)

@@ -35,6 +35,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     --task and merge.toml, the task is the one of the run whose folder is given.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from merging.cli.asking.resolve import plugins, task_of
     from merging.cli.showing.terminal import TerminalProgress
@@ -48,6 +49,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
         from merging.looking.scoring import evaluate, same_classes
+        from merging.values.outcome import unscored
         from merging.values.statistics import compare
 
         found = {}
@@ -67,6 +69,10 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         click.echo(json.dumps(_to_json(task.name, request["objective"], found, pairs), indent=1, ensure_ascii=False))
     else:
         _show(Console(), found, pairs, model)
+    console = news if flags["as_json"] else Console()
+    for name, outcomes in found.items():
+        if said := unscored(outcomes, request["objective"]):
+            console.print(f"[yellow]note:[/] {escape(name)}: {said}", highlight=False, soft_wrap=True)
 
 
 def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -119,6 +125,8 @@ def _to_json(
         data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
         if outcome.correct is not None:
             data |= {"accuracy": outcome.accuracy, "interval": list(outcome.interval)}
+        if outcome.nan:
+            data["nan"] = outcome.nan
         return data
 
     data: dict[str, Any] = {"task": task, "objective": objective}

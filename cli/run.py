@@ -14,8 +14,8 @@ from merging.cli.asking.request import SETTINGS, check_trust, combine, requested
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import FolderError, MergingError
 
-COSTS = ("max_evaluations", "cache_memory", "exact_savings")
-"""What may change when a run is resumed: how long it goes on and how it saves, not where it goes."""
+COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
+"""What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
 
 
 @click.command(

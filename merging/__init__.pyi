@@ -15,6 +15,7 @@ from .errors import PartitionError as PartitionError
 from .errors import PoolError as PoolError
 from .errors import RecipeError as RecipeError
 from .errors import RequirementError as RequirementError
+from .errors import ResultError as ResultError
 from .errors import Stopped as Stopped
 from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError

@@ -51,6 +51,10 @@ class RequirementError(MergingError, ValueError):
     """A strategy needs something (a base, a model, labelled data, a second checkpoint) that is not there."""
 
 
+class ResultError(MergingError, ArithmeticError):
+    """A merged model would hold NaN, infinity, or a number that its dtype cannot."""
+
+
 class StrategyError(MergingError, TypeError):
     """A strategy that returned something else than it promises."""
 

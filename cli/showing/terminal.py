@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from merging.values.outcome import Outcome
+from merging.values.outcome import Outcome, is_score
 
 
 class TerminalProgress:
@@ -110,9 +110,11 @@ class TerminalProgress:
 
 
 def percent(score: float | None) -> str:
-    """A fraction as percent; other scores (log-likelihoods) as they are."""
+    """A fraction as percent; other scores (log-likelihoods) as they are; NaN where there is none."""
     if score is None:
         return "–"
+    if not is_score(score):
+        return "NaN"
     return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from merging.benchmarking.runs import Coefficients, MethodRun
 from merging.errors import FolderError
 from merging.plugins.task import HELD_OUT
-from merging.values.outcome import Outcome
+from merging.values.outcome import Outcome, unscored
 from merging.values.report import SMALL_SAMPLE, average, models_of
 from merging.values.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
 
@@ -281,7 +281,8 @@ def _row(
     fails = [run for run in group if run.status != "finished"]
     same = len({run.digest for run in good}) == 1
     idle = ["each seed gave the same merge"] if len(good) > 1 and same else []
-    remarks = [*plain.why.splitlines(), *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
+    blank = [said for run in good if (said := unscored(run.outcomes, objective))]
+    remarks = [*plain.why.splitlines(), *blank, *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
     return replace(
         plain, status="finished", why="; ".join(dict.fromkeys(remarks)), held_out=means[HELD_OUT],
         tests={name: means[name] for name in task.tests}, shifted=means.get(SHIFTED), intervals=intervals,

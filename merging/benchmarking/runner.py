@@ -142,7 +142,7 @@ def benchmark(
         found = gather(
             runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
             header=header, objective=first.objective.name, status=status, evaluations=memory.evaluations,
-            wall_seconds=time.time() - began, notes=_notes(first), command=command,
+            wall_seconds=time.time() - began, notes=[*_notes(first), *work.remarks], command=command,
             references=tuple(dict.fromkeys((*REFERENCES, *against))),
         )  # fmt: skip
     if folder is not None:

@@ -11,6 +11,7 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
+from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Task
@@ -18,7 +19,7 @@ from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
-from merging.values.outcome import Outcome
+from merging.values.outcome import Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
@@ -76,13 +77,18 @@ class Plans:
 
 
 class Work:
-    """What every method is run with."""
+    """What every method is run with.
+
+    Attributes:
+        remarks: what is to be said of single models.
+    """
 
     def __init__(
         self, plans: Plans, memory: Memory, progress: Progress, should_stop: Callable[[], bool],
         cache_memory: int | None, *, exact_savings: bool,
     ) -> None:  # fmt: skip
         self.plans, self.memory, self.progress, self.should_stop = plans, memory, progress, should_stop
+        self.remarks: list[str] = []
         self._cache_memory, self._exact_savings = cache_memory, exact_savings
 
     def evaluator(self, made: Plan, limit: int | None = None) -> SharedEvaluator:
@@ -109,6 +115,8 @@ class Work:
             recipe = Recipe.single(ingredient, made.partition)
             sets = {name: evaluator.evaluate(recipe, name) for name in (HELD_OUT, *task.tests)}
             found.append(Single.of(ingredient.name, sets, task.shifts))
+            said = unscored(sets, made.objective.name)
+            self.remarks += [f"{ingredient.name}: {said}"] if said else []
             self.progress.advance()
         return tuple(found)
 
@@ -153,6 +161,7 @@ class Work:
             mixed = entry.strategy.mix(problem)
             if not isinstance(mixed, Merge):
                 raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
+            check_merge(mixed, made.pool)
             merged = evaluator.recalibrated(mixed)
             outcome = evaluator.evaluate(merged)
         except Stopped as stop:

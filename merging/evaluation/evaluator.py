@@ -28,15 +28,13 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
-from merging.values.outcome import Decision, Meter, Outcome, top1
+from merging.values.outcome import WORST, Decision, Meter, Outcome, top1
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""
 LOGITS_MEMORY = 1 << 30
 """Bytes for logits of whole splits, for models whose outputs are averaged."""
-WORST = -1e300
-"""The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
 
 class Evaluator:
@@ -235,7 +233,7 @@ class Evaluator:
         labels = self.task.split(split).labels.cpu()
         score = self._score(self.objective.reduce(self.objective.terms(logits, labels)))
         correct = np.packbits(top1(logits, labels).numpy())
-        return Outcome(score, len(labels), correct, seconds, passes)
+        return Outcome(score, len(labels), correct, seconds, passes, int(_blank(logits).sum()))
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
@@ -458,19 +456,21 @@ class Evaluator:
         if isinstance(self.objective, WholeModelObjective):
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
             return Outcome(score, len(self.task.split(split)), None)
-        terms, hits, margins = list[Tensor](), list[Tensor](), list[Tensor]()
+        terms, hits, margins, blank = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         whole = self.task.split(split)
         for outputs, labels in self._passes.forward(split, content):
             logits = whole.project(outputs)
             terms.append(self.objective.terms(logits, labels).cpu())
             hits.append(top1(logits, labels).cpu())
+            blank.append(_blank(logits).sum())
             if self._tests and split == HELD_OUT:
                 margins.append(margin(logits, labels))
         score = self._score(self.objective.reduce(torch.cat(terms)))
         if margins and score > self._highest:
             self._highest, self._margins = score, torch.cat(margins)
         correct = np.packbits(torch.cat(hits).numpy())
-        return Outcome(score, len(self.task.split(split)), correct, passes=self._passes.share)
+        nan = sum(int(count) for count in blank)  # read from the device once the pass has been made
+        return Outcome(score, len(self.task.split(split)), correct, passes=self._passes.share, nan=nan)
 
     def _score(self, value: Any) -> float:
         """An objective's score; NaN and infinity are the worst, so that a search walks away from them."""
@@ -496,6 +496,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
     return (own[:, 0] - others.amax(1)).float()
+
+
+def _blank(logits: Tensor) -> Tensor:
+    """Samples with a NaN among their logits, bool ``(N,)``."""
+    return logits.isnan().any(dim=1)
 
 
 def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:

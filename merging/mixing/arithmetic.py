@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from merging.mixing.computed import check_merge
 from merging.storage.pool import ModelPool
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Recipe
@@ -85,9 +86,10 @@ def materialise(recipe: Recipe, pool: ModelPool, dtype: torch.dtype | None = Non
 
     Raises:
         RecipeError: an ingredient is not in the pool.
+        RecipeError: its overrides are none of the pool's tensors.
         PartitionError: the recipe's partition does not cover the pool's tensors.
     """
-    recipe.partition.check_covers(pool.tensors)
+    check_merge(recipe, pool)
     columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
     names = pool.find(recipe.ingredients[0]).tensors
     return {name: materialise_tensor(recipe, pool, name, columns[name], dtype) for name in names}

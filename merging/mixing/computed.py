@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from merging.errors import MergingError, RecipeError, Stopped, StrategyError
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.dtypes import is_floating
 from merging.storage.pool import ModelPool
-from merging.values.partition import Partition
+from merging.values.partition import Partition, TensorInfo
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,21 +30,42 @@ class Computed(Mapping[str, "Tensor"]):
         partition: says what is frozen.
         function: merges one tensor.
         base: whether it is given the base.
+        strategy: whose function it is.
     """
 
-    def __init__(self, pool: ModelPool, partition: Partition, function: Combine, *, base: bool = True) -> None:
-        self._pool, self._function = pool, function
+    def __init__(
+        self, pool: ModelPool, partition: Partition, function: Combine, *, base: bool = True, strategy: str = ""
+    ) -> None:
+        self._pool, self._function, self._strategy = pool, function, strategy
         self._base = pool.base if base else None
         self._frozen = {name for c in partition.components if c.frozen for name in c.tensors}
         self.checkpoints = (*pool.checkpoints, *([self._base] if self._base else []))
 
     def combine(self, name: str, given: Mapping[Checkpoint, Tensor]) -> Tensor:
-        """One merged tensor, float64 where it was computed, from the checkpoints' tensors of that name."""
+        """One merged tensor, float64 where it was computed, from the checkpoints' tensors of that name.
+
+        Raises:
+            StrategyError: the function failed, or returned something else than a tensor of that shape and kind.
+        """
+        import torch
+
         first = given[self._pool.checkpoints[0]]
         if name not in self._pool.mixable or name in self._frozen:
             return first
-        base = given[self._base].double() if self._base else None
-        return self._function(name, [given[c].double() for c in self._pool.checkpoints], base)
+        # Copies, whatever the dtype: the function may write to them.
+        wide = {c: given[c].to(torch.float64, copy=True) for c in self.checkpoints}
+        base = wide[self._base] if self._base else None
+        try:
+            found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
+        except (MergingError, Stopped, MemoryError):
+            raise
+        except Exception as error:  # the function may be anybody's, and raise anything
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise StrategyError(
+                f"strategy '{self._strategy}' failed on tensor '{name}': {reason} (at {place.filename}:{place.lineno})"
+            ) from error
+        return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
 
     def __getitem__(self, name: str) -> Tensor:
         import torch
@@ -53,3 +78,64 @@ class Computed(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._pool.tensors)
+
+
+def checked(found: object, name: str, info: TensorInfo, made: str, error: type[MergingError]) -> Tensor:
+    """The tensor that stands for one of the pool's, once its kind and shape are known to be right.
+
+    Args:
+        found: what a strategy or a recipe gives for it.
+        name: of the tensor.
+        info: its shape and dtype in the pool. A floating-point tensor may have another floating-point dtype.
+        made: begins the message, such as "strategy 'x' returned".
+        error: is raised.
+    """
+    import torch
+
+    shape, dtype = info
+    if not isinstance(found, torch.Tensor):
+        raise error(f"{made} {_article(type(found).__name__)} for tensor '{name}', which is no tensor")
+    if found.layout is not torch.strided or found.is_quantized or found.is_meta:
+        kind = "meta" if found.is_meta else "quantised" if found.is_quantized else "sparse"
+        raise error(f"{made} a {kind} tensor for '{name}'; only plain dense tensors can be written")
+    if tuple(found.shape) != tuple(shape):
+        raise error(f"{made} shape {list(found.shape)} for tensor '{name}', which has {list(shape)}")
+    own = str(found.dtype).removeprefix("torch.")
+    if own != dtype and not (found.is_floating_point() and is_floating(dtype)):
+        raise error(f"{made} {_article(own)} tensor for '{name}', which is {dtype}")
+    return found.detach().cpu()
+
+
+def check_merge(merged: Merge, pool: ModelPool) -> None:
+    """Checks that a merge gives the pool's tensors, each once and of its shape and kind.
+
+    What is computed on access is checked then.
+
+    Raises:
+        StrategyError: weights of other tensors.
+        RecipeError: overrides that are none of the model's tensors.
+        PartitionError: a recipe whose components do not cover the model.
+    """
+    if isinstance(merged, Ensemble):
+        for member in merged.members:
+            check_merge(member, pool)
+    elif isinstance(merged, Recipe):
+        merged.partition.check_covers(pool.tensors)
+        _check_all(merged.overrides, pool, "the recipe's overrides hold", RecipeError)
+    elif isinstance(merged, Weights) and not isinstance(merged.tensors, Computed):
+        made = f"strategy '{merged.strategy}' returned"
+        _check_all(merged.tensors, pool, made, StrategyError)
+        lost = [name for name in pool.tensors if name not in merged.tensors]
+        if lost:
+            raise StrategyError(f"{made} weights without tensor '{lost[0]}' ({len(lost)} such)")
+
+
+def _check_all(tensors: Mapping[str, Any], pool: ModelPool, made: str, error: type[MergingError]) -> None:
+    for name, tensor in tensors.items():
+        if name not in pool.tensors:
+            raise error(f"{made} tensor '{name}', which the models do not have")
+        checked(tensor, name, pool.tensors[name], made, error)
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"

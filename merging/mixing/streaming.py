@@ -12,24 +12,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.errors import CheckpointError, RecipeError, Stopped
+from merging.errors import CheckpointError, RecipeError, Stopped, StrategyError
 from merging.machine import cores
-from merging.mixing.computed import Computed
+from merging.mixing.computed import Computed, check_merge, checked
+from merging.mixing.output import Output, Piece, Writer, check_fits
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import digest_head
-from merging.storage.dtypes import itemsize
+from merging.storage.dtypes import is_floating, itemsize
 from merging.storage.pool import ModelPool
-from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, narrow, only_finite, widen
-from merging.storage.shards import ModelWriter
+from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, largest, narrow, only_finite, widen
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Recipe, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNIT = 64 << 20
 """Bytes that are read and written at a time, all models together."""
@@ -42,31 +45,24 @@ _own = threading.local()
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Elements ``start`` to ``stop`` of a tensor, flat."""
-
-    name: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
 class Settled:
     """What is known once everything was read.
 
     Attributes:
         hash: content hash of the merged model.
         hashes: checkpoint → its content hash.
+        negative: layers whose running variance is negative somewhere in the merged model.
     """
 
     hash: str
     hashes: Mapping[Checkpoint, str]
+    negative: tuple[str, ...] = ()
 
 
 def stream(
     merged: Recipe | Weights,
     pool: ModelPool,
-    writer: ModelWriter,
+    writer: Writer,
     progress: Progress,
     *,
     accumulate: str = "float64",
@@ -88,15 +84,20 @@ def stream(
     Raises:
         CheckpointError: NaN or infinite values in an input, or bytes that cannot be read.
         RecipeError: an ingredient's content is not the one that the recipe was made from.
+        ResultError: a merged value is NaN or infinite, or lies beyond what the writer's dtype holds.
+        StrategyError: tensors that are not of the pool's shapes and kinds.
         Stopped: ``should_stop`` said so.
     """
+    check_merge(merged, pool)
     used = [pool.find(ingredient) for ingredient in merged.ingredients]
     more = merged.tensors.checkpoints if isinstance(merged, Weights) and isinstance(merged.tensors, Computed) else ()
     with Inputs(list(dict.fromkeys([*used, *more])), progress, should_stop) as inputs:
+        output = Output(writer)
         if isinstance(merged, Recipe):
-            digest = _linear(merged, pool, used, inputs, writer, accumulate)
+            _check_overrides(merged, writer.tensors)
+            _linear(merged, pool, used, inputs, output, accumulate)
         else:
-            digest = _computed(merged, pool, inputs, writer)
+            _computed(merged, pool, inputs, output)
         hashes = inputs.hashes()
     for ingredient, checkpoint in zip(merged.ingredients, used, strict=True):
         if not ingredient.hash.startswith(ModelPool.UNREAD) and hashes[checkpoint] != ingredient.hash:
@@ -104,7 +105,9 @@ def stream(
                 f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
                 "written; pass the original with --models"
             )
-    return Settled(digest, hashes)
+        if ingredient.hash.startswith(ModelPool.UNREAD):
+            checkpoint.check_unchanged()  # else what was read first, and last, may be of two models
+    return Settled(output.hash, hashes, tuple(output.negative))
 
 
 def settled(merged: Recipe | Weights, pool: ModelPool, found: Settled) -> Recipe | Weights:
@@ -220,23 +223,31 @@ class Inputs:
                 )
 
 
+def _check_overrides(recipe: Recipe, wanted: Mapping[str, TensorInfo]) -> None:
+    for name, tensor in recipe.overrides.items():
+        info = wanted[name]
+        if is_floating(info[1]):
+            values = tensor.detach().cpu().double().reshape(-1).numpy()
+            raw = bytes_of(in_dtype(tensor, info[1]))
+            check_fits(Piece(name, 0, len(values)), values, raw, info, "measure it again: it is one of the overrides")
+
+
 def _linear(
-    recipe: Recipe, pool: ModelPool, used: Sequence[Checkpoint], inputs: Inputs, writer: ModelWriter,
-    accumulate: str,
-) -> str:  # fmt: skip
-    """Sums pieces block by block, on all threads; returns the content hash of the result."""
+    recipe: Recipe, pool: ModelPool, used: Sequence[Checkpoint], inputs: Inputs, output: Output, accumulate: str
+) -> None:
+    """Sums pieces block by block, on all threads."""
     columns = {name: c for c, component in enumerate(recipe.partition.components) for name in component.tensors}
     rows = [inputs.checkpoints.index(checkpoint) for checkpoint in used]
-    digest = blake3()
     outputs: list[Raw] = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
     following: list[Future[None]] = []  # what still writes and hashes the unit before
     for number, (pieces, parts) in enumerate(inputs.read(units(pool.tensors, len(inputs.checkpoints)))):
-        ends = _ends(pieces, writer.tensors)
+        ends = _ends(pieces, output.tensors)
         if len(outputs[number % 2]) < ends[-1]:
             outputs[number % 2] = np.empty(ends[-1], dtype=np.uint8)
         results, tasks = list[Raw](), list[tuple[int, Future[bool]]]()
+        sums = dict[int, list[tuple[Raw, float]]]()
         for place, piece in enumerate(pieces):
-            given, wanted = pool.tensors[piece.name][1], writer.tensors[piece.name][1]
+            given, wanted = pool.tensors[piece.name][1], output.tensors[piece.name][1]
             count = piece.stop - piece.start
             result = outputs[number % 2][ends[place] : ends[place] + count * itemsize(wanted)]
             results.append(result)
@@ -253,19 +264,24 @@ def _linear(
             elif not terms:
                 result.fill(0)
             else:
+                sums[place] = terms
                 for start in range(0, count, TASK):
                     stop = min(start + TASK, count)
                     areas = [(raw[start * itemsize(given) : stop * itemsize(given)], c) for raw, c in terms]
                     area = result[start * itemsize(wanted) : stop * itemsize(wanted)]
                     tasks.append((place, inputs.threads.submit(_sum, areas, given, area, wanted, accumulate)))
-        for place in {place for place, task in tasks if not task.result()}:
-            inputs.check(pieces[place], {row: own[place] for row, own in enumerate(parts)})
+        for place in sorted({place for place, task in tasks if not task.result()}):
+            piece = pieces[place]
+            inputs.check(piece, {row: own[place] for row, own in enumerate(parts)})
+            values = _values(sums[place], pool.tensors[piece.name][1], accumulate)
+            narrow_sums = accumulate != "float64" and not np.isfinite(values).all()
+            way_out = f"leave out --accumulate {accumulate}" if narrow_sums else "choose smaller coefficients"
+            check_fits(piece, values, results[place], output.tensors[piece.name], way_out)
         for before in following:
             before.result()
-        following = [inputs.threads.submit(_finish, pieces, results, writer, digest)]
+        following = [inputs.threads.submit(_finish, pieces, results, output)]
     for task in following:
         task.result()
-    return digest.hexdigest()
 
 
 def _ends(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[int]:
@@ -277,13 +293,21 @@ def _ends(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[in
     return ends
 
 
-def _finish(pieces: Sequence[Piece], results: Sequence[Raw], writer: ModelWriter, digest: blake3) -> None:
-    """Writes and hashes what was summed, in order."""
+def _finish(pieces: Sequence[Piece], results: Sequence[Raw], output: Output) -> None:
+    """Writes what was summed, in order."""
     for piece, result in zip(pieces, results, strict=True):
-        if piece.start == 0:
-            digest.update(digest_head(piece.name, writer.tensors[piece.name]))
-        digest.update(result.data)
-        writer.write(piece.name, piece.start * itemsize(writer.tensors[piece.name][1]), result)
+        output.write(piece, result)
+
+
+def _values(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> NDArray[np.floating[Any]]:
+    """``Σ coefficient · tensor``, all elements at once: for those that are looked at one by one."""
+    count = len(terms[0][0]) // itemsize(given)
+    total, part = np.zeros(count, dtype=accumulate), np.empty(count, dtype=accumulate)
+    with np.errstate(all="ignore"):
+        for raw, coefficient in terms:
+            widen(raw, given, part)
+            total += np.multiply(part, coefficient, out=part)
+    return total
 
 
 def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
@@ -297,11 +321,12 @@ def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: st
         accumulate: dtype of the sums.
 
     Returns:
-        Whether the sums' own sum is finite: if not, an input may hold NaN or infinite values.
+        Whether all sums are within the dtype that is wanted: if not, an input may hold NaN or infinite values, or a
+        sum is too large, or it is between the largest number and what is rounded to it.
     """
     count = len(result) // itemsize(wanted)
     sums, scaled = _scratch(min(BLOCK, count), accumulate)
-    finite, shared = True, _exact_factor(terms, given, accumulate)
+    within, limit, shared = True, largest(wanted), _exact_factor(terms, given, accumulate)
     with np.errstate(all="ignore"):  # what is not finite is found below, and named
         for start in range(0, count, len(sums)):
             stop = min(start + len(sums), count)
@@ -316,8 +341,10 @@ def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: st
             if shared is not None:
                 np.multiply(sums[:length], shared, out=sums[:length])
             narrow(sums[:length], result[start * itemsize(wanted) : stop * itemsize(wanted)], wanted)
-            finite = finite and math.isfinite(np.add.reduce(sums[:length]))
-    return finite
+            # Still in the cache. NaN comes through both, and is within nothing.
+            low, high = float(np.minimum.reduce(sums[:length])), float(np.maximum.reduce(sums[:length]))
+            within = within and -limit <= low and high <= limit
+    return within
 
 
 def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> float | None:
@@ -341,11 +368,9 @@ def _scratch(size: int, dtype: str) -> tuple[NDArray[np.floating[Any]], NDArray[
     return first[: max(size, 1)], second[: max(size, 1)]
 
 
-def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWriter) -> str:
+def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, output: Output) -> None:
     """Tensors that a function computes, one by one; the inputs are read and checked in the same order."""
-    import torch
-
-    digest, computed = blake3(), merged.tensors if isinstance(merged.tensors, Computed) else None
+    computed = merged.tensors if isinstance(merged.tensors, Computed) else None
     for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
         for number, piece in enumerate(pieces):
             shape, dtype = pool.tensors[piece.name]
@@ -353,9 +378,23 @@ def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, writer: ModelWri
             given = {
                 c: as_tensor(part[number], dtype).view(shape) for c, part in zip(inputs.checkpoints, parts, strict=True)
             }
-            made = computed.combine(piece.name, given) if computed is not None else merged.tensors[piece.name]
-            raw = bytes_of(made.to(getattr(torch, writer.tensors[piece.name][1])))
-            digest.update(digest_head(piece.name, writer.tensors[piece.name]))
-            digest.update(raw.data)
-            writer.write(piece.name, 0, raw)
-    return digest.hexdigest()
+            if computed is not None:
+                made = computed.combine(piece.name, given)
+            else:
+                said = f"strategy '{merged.strategy}' returned"
+                made = checked(merged.tensors[piece.name], piece.name, pool.tensors[piece.name], said, StrategyError)
+            wanted = output.tensors[piece.name]
+            raw = bytes_of(in_dtype(made, wanted[1]))
+            if is_floating(wanted[1]) and not _within(made, largest(wanted[1])):
+                values = made.double().reshape(-1).numpy()
+                check_fits(piece, values, raw, wanted, f"choose other options for '{merged.strategy}'")
+            output.write(piece, raw)
+
+
+def _within(tensor: Tensor, limit: float) -> bool:
+    """Whether no element is NaN, or beyond a limit."""
+    if not tensor.numel():
+        return True
+    wide = tensor.float() if tensor.element_size() == 1 else tensor  # no extrema of fp8
+    low, high = wide.aminmax()
+    return -limit <= float(low) and float(high) <= limit

@@ -11,22 +11,36 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from merging.errors import OptionError, unknown
-from merging.mixing.streaming import settled, stream
-from merging.plugins.progress import Progress
-from merging.storage.content import content_hash
+from merging.mixing.output import InMemory, Nowhere, Writer
+from merging.mixing.streaming import Settled, settled, stream
+from merging.plugins.progress import Progress, Silent
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.pool import ModelPool
 from merging.storage.shards import ModelWriter, parse_size
 from merging.values.partition import TensorInfo
-from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 DTYPES = tuple(name for name in SAFETENSORS.values() if "float" in name)
 ACCUMULATE = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        merge: the merge, with the hashes of its ingredients that are known now.
+        hash: the content hash of the model; of an ensemble, a hash of members and weights.
+        negative: layers whose running variance is negative somewhere.
+    """
+
+    merge: Merge
+    hash: str
+    negative: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,13 +68,6 @@ class Writing:
             raise OptionError("--max-shard-size and --accumulate are for safetensors; leave out --format pt")
         return cls(format, dtype, accumulate, parse_size(max_shard_size) if max_shard_size is not None else None)
 
-    @property
-    def torch_dtype(self) -> torch.dtype | None:
-        """The dtype asked for."""
-        import torch
-
-        return None if self.dtype is None else getattr(torch, self.dtype)
-
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
         """Name → (shape, dtype name) of what is written."""
         return {
@@ -71,53 +78,69 @@ class Writing:
     def model(
         self, merged: Recipe | Weights, pool: ModelPool, aside: Path | None, progress: Progress,
         should_stop: Callable[[], bool],
-    ) -> tuple[Recipe | Weights, str]:  # fmt: skip
-        """Writes the model into a folder and returns the merge, with the hashes that are known now, and its own.
+    ) -> Written:  # fmt: skip
+        """Writes the model into a folder. Without one, only its hash is found.
 
-        Without a folder, only the hash is found. Raises what :func:`merging.mixing.streaming.stream` raises.
+        Raises what :func:`merging.mixing.streaming.stream` raises.
         """
-        if aside is not None and self.format == "safetensors":
-            with ModelWriter(aside, self.tensors(pool), self.max_shard_size) as writer:
-                found = stream(merged, pool, writer, progress, accumulate=self.accumulate, should_stop=should_stop)
-            known = settled(merged, pool, found)
-            pool.settle(found.hashes)
-            carry(pool.base or pool.checkpoints[0], aside, self.dtype)
-            return known, found.hash
-        progress.stage("building the merged model")
-        state = self.state_dict(merged, pool)
-        if aside is not None:
+        tensors = self.tensors(pool)
+        if aside is None:
+            found = self._stream(merged, pool, Nowhere(tensors), progress, should_stop)
+        elif self.format == "safetensors":
+            with ModelWriter(aside, tensors, self.max_shard_size) as writer:
+                found = self._stream(merged, pool, writer, progress, should_stop)
+        else:
+            memory = InMemory(tensors)
+            found = self._stream(merged, pool, memory, progress, should_stop)
             progress.stage("writing the result")
-            save_model(aside / MODELS[self.format], state, self.format, pool.ties)
+            save_model(aside / MODELS[self.format], _ordered(memory, merged, pool), self.format, pool.ties)
+        known = settled(merged, pool, found)
+        pool.settle(found.hashes)
+        if aside is not None:
             carry(pool.base or pool.checkpoints[0], aside, self.dtype)
-        return merged, content_hash(state)
+        return Written(known, found.hash, found.negative)
+
+    def _stream(
+        self, merged: Recipe | Weights, pool: ModelPool, writer: Writer, progress: Progress,
+        should_stop: Callable[[], bool],
+    ) -> Settled:  # fmt: skip
+        return stream(merged, pool, writer, progress, accumulate=self.accumulate, should_stop=should_stop)
 
     def ensemble(
         self, merged: Ensemble, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
-    ) -> tuple[Ensemble, str]:
+    ) -> Written:
         """Writes an ensemble's members, a folder each, and what says how they are averaged.
 
-        Returns the ensemble and a hash of members and weights. Raises what :meth:`model` raises.
+        Raises what :meth:`model` raises.
         """
-        entries: list[dict[str, Any]] = []
+        entries, negative = list[dict[str, Any]](), dict[str, None]()
         for number, (member, weight) in enumerate(zip(merged.members, merged.weights, strict=True), 1):
             place = f"{MEMBERS}/{number:0{len(str(len(merged.members)))}}"
             if aside is not None:
                 (aside / place).mkdir(parents=True)
-            _, digest = self.model(member, pool, aside / place if aside is not None else None, progress, should_stop)
+            found = self.model(member, pool, aside / place if aside is not None else None, progress, should_stop)
+            negative |= dict.fromkeys(found.negative)
             entries.append({
-                "folder": place, "name": "+".join(member.names), "weight": weight, "hash": digest,
+                "folder": place, "name": "+".join(member.names), "weight": weight, "hash": found.hash,
                 "recipe": member.to_json(),
             })  # fmt: skip
         if aside is not None:
             write_ensemble(aside, merged.average, entries)
         facts = [merged.average, [[entry["hash"], float(entry["weight"]).hex()] for entry in entries]]
-        return merged, blake3(json.dumps(facts).encode()).hexdigest()
+        return Written(merged, blake3(json.dumps(facts).encode()).hexdigest(), tuple(negative))
 
     def state_dict(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
-        """The merged model's tensors, all in memory."""
-        from merging.mixing.arithmetic import materialise
+        """The merged model's tensors, all in memory. Raises what :meth:`model` raises."""
+        memory = InMemory(self.tensors(pool))
+        stream(merged, pool, memory, Silent(), accumulate=self.accumulate)
+        return _ordered(memory, merged, pool)
 
-        if isinstance(merged, Recipe):
-            return materialise(merged, pool, self.torch_dtype)
-        wanted = dict.fromkeys(pool.mixable, self.torch_dtype)
-        return {name: tensor.to(wanted.get(name) or tensor.dtype) for name, tensor in merged.tensors.items()}
+
+def _ordered(memory: InMemory, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
+    """A recipe's tensors in the order of its first ingredient, others in the pool's."""
+    state = memory.state_dict()
+    return (
+        {name: state[name] for name in pool.find(merged.ingredients[0]).tensors}
+        if isinstance(merged, Recipe)
+        else state
+    )

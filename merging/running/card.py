@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from merging.storage.folder import MODELS
 from merging.storage.shards import INDEX
+from merging.values.outcome import is_score
 from merging.values.report import Report
 
 _LOAD = {
@@ -84,4 +85,6 @@ def _table(report: Report) -> str:
 def _percent(value: float | None) -> str:
     if value is None:
         return "–"
+    if not is_score(value):
+        return "NaN"
     return f"{100 * value:.2f}" if 0 <= value <= 1 else f"{value:.4f}"

@@ -12,3 +12,11 @@ def layers(names: Sequence[str]) -> str:
     """How many layers, and the names of the first four."""
     shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
     return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
+
+
+def negative_variance(names: Sequence[str]) -> str:
+    """What a merged model with such layers does, and the way out."""
+    return (
+        f"negative variance in {layers([name or 'the model' for name in names])}: a model with it answers NaN; choose "
+        "smaller coefficients, or give training data for measuring it again"
+    )

@@ -89,7 +89,7 @@ class MergeProblem:
 
     def weights(self, strategy: Plugin, combine: Combine, *, base: bool = True) -> Weights:
         """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
-        computed = Computed(self.pool, self.partition, combine, base=base)
+        computed = Computed(self.pool, self.partition, combine, base=base, strategy=strategy.name)
         last = (self.pool.base_ingredient,) if self.pool.base and base else ()
         rows = (*self.pool.ingredients, *last)
         if self._evaluator is None:

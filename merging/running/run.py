@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.machine import peak_memory
-from merging.mixing.writing import Writing
+from merging.mixing.computed import check_merge
+from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
@@ -22,14 +23,14 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
-from merging.running.notes import RELEASE, layers
+from merging.running.notes import RELEASE, layers, negative_variance
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
-from merging.values.outcome import Meter, Outcome
+from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
 from merging.values.statistics import compare
@@ -51,6 +52,7 @@ class Result:
         pool: where the ingredients are read from.
         folder: where it was written, or None.
         dtype: of the tensors, where another than the pool's was asked for.
+        accumulate: in which sums are made.
     """
 
     merge: Merge
@@ -58,16 +60,19 @@ class Result:
     pool: ModelPool
     folder: Path | None = None
     dtype: str | None = None
+    accumulate: str = "float64"
 
     def state_dict(self) -> dict[str, Tensor]:
         """The merged model's tensors, under the pool's names, in its dtypes or the one that was asked for.
 
         Raises:
             StrategyError: it is an ensemble, which has several.
+            ResultError: a value is not finite, or beyond the dtype's largest number.
+            RecipeError: an input has changed since.
         """
         if isinstance(self.merge, Ensemble):
             raise StrategyError(f"an ensemble of {len(self.merge.members)} members is no single model")
-        return Writing(dtype=self.dtype).state_dict(self.merge, self.pool)
+        return Writing(dtype=self.dtype, accumulate=self.accumulate).state_dict(self.merge, self.pool)
 
 
 def merge(
@@ -137,7 +142,7 @@ def merge(
         exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
         output: folder for the result; None writes nothing.
         overwrite: replace an earlier run in that folder.
-        resume: go on with the run in that folder; everything else must be the same.
+        resume: go on with the run in that folder; everything but the dtype must be the same.
         format: ``safetensors`` or ``pt``.
         dtype: of the merged model's floating-point tensors, such as ``bfloat16``; default: the inputs'.
         accumulate: in which sums are made while writing, ``float64`` or ``float32``.
@@ -162,7 +167,7 @@ def merge(
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
     progress.stage("opening the models")
-    if task is None and output is not None and format == "safetensors":
+    if task is None and output is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
     made = plan(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
@@ -184,8 +189,9 @@ def merge(
             stop = should_stop if task is None else _never  # a search that was interrupted is still written
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
-                merged, digest = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
-                report = run.report(merged, status, started, digest)
+                written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
+                merged = written.merge
+                report = run.report(written, status, started)
                 if aside is not None:
                     card = model_card(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
@@ -193,7 +199,7 @@ def merge(
                     folders.write_beside(aside, merged, report.to_json(), card)
         if status == "finished":
             journal.write("finished", time=time.time())
-    return Result(merged, report, pool, folder, dtype)
+    return Result(merged, report, pool, folder, dtype, accumulate)
 
 
 def _journal(
@@ -345,6 +351,7 @@ class _Run:
                 raise StrategyError(
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
                 )
+            check_merge(merged, made.pool)
             if self.evaluator is not None:
                 merged = self.evaluator.recalibrated(merged)
                 outcome = self.evaluator.evaluate(merged)
@@ -377,8 +384,9 @@ class _Run:
                 self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
                 self.progress.advance()
 
-    def report(self, merged: Merge, status: str, started: float, digest: str) -> Report:
+    def report(self, written: Written, status: str, started: float) -> Report:
         """Everything that is known now."""
+        merged = written.merge
         made, task = self.plan, self.plan.task
         asked = made.strategy.name
         if self.best is not None:
@@ -402,8 +410,8 @@ class _Run:
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=digest, rows=rows, paired=paired, decisions=tuple(self.decisions),
-            notes=self._notes(names), certificate=self.certificate, inference_cost=_cost(merged),
+            content_hash=written.hash, rows=rows, paired=paired, decisions=tuple(self.decisions),
+            notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
             ensemble=isinstance(merged, Ensemble),
         )  # fmt: skip
 
@@ -422,9 +430,20 @@ class _Run:
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
         )  # fmt: skip
 
-    def _notes(self, ingredients: tuple[str, ...]) -> tuple[str, ...]:
+    def _unscored(self) -> list[str]:
+        """For each strategy, the sets on which its model answers NaN, or its score is none."""
+        found = []
+        for name in self.merges:
+            own = {split: outcome for (strategy, split), outcome in self.outcomes.items() if strategy == name}
+            said = unscored(own, self.plan.objective.name)
+            found += [f"{self.labels[name]}: {said}"] if said else []
+        return found
+
+    def _notes(self, ingredients: tuple[str, ...], negative: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
-        notes = [*made.partition.notes, *made.notes]
+        notes = [negative_variance(negative)] if negative else []
+        notes += self._unscored()
+        notes += [*made.partition.notes, *made.notes]
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,13 +216,22 @@ class Checkpoint:
                 raise CheckpointError(f"{path}: ends within tensor '{name}'; it has changed since it was opened")
             done += count
 
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError where a file was replaced or written to since it was opened."""
+        for path in self._states:
+            self._check_unchanged(path)
+
     def _check_unchanged(self, path: Path) -> None:
-        if _state(path) != self._states[path]:
+        try:
+            same = _state(path) == self._states[path]
+        except OSError:  # it is gone
+            same = False
+        if not same:
             raise CheckpointError(f"{path}: has changed since it was opened; start again")
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # the module may be gone when Python ends
         for handle in getattr(self, "_handles", {}).values():
-            os.close(handle)
+            close(handle)
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:

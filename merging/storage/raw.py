@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,44 @@ if TYPE_CHECKING:
 Raw: TypeAlias = NDArray[np.uint8]
 """Bytes of a tensor's elements. What they mean is said by a dtype's name, so that torch is loaded only where NumPy does
 not know the dtype: loading it takes longer than merging small models."""
+
+_LARGEST = {"float64": 1.7976931348623157e308, "float32": 3.4028234663852886e38, "float16": 65504.0}
+_LARGEST |= {"bfloat16": 3.3895313892515355e38, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
+
+
+def largest(dtype: str) -> float:
+    """The largest number of a floating-point dtype.
+
+    >>> largest("float16")
+    65504.0
+    """
+    if dtype not in _LARGEST:  # only torch.save writes others
+        import torch
+
+        _LARGEST[dtype] = float(torch.finfo(getattr(torch, dtype)).max)
+    return _LARGEST[dtype]
+
+
+def first_unfit(values: NDArray[np.floating[Any]], result: Raw, dtype: str) -> int | None:
+    """The first number that a dtype does not hold, or None.
+
+    Rounding to the largest number is rounding; what lies further out is lost, whether the cast gives infinity, NaN or,
+    as PyTorch's does for some fp8, the largest number.
+
+    Args:
+        values: numbers, flat.
+        result: the same ones, rounded.
+        dtype: to which.
+    """
+    import torch
+
+    known = torch.finfo(getattr(torch, dtype))
+    half_step = known.eps * 2.0 ** (math.frexp(known.max)[1] - 2)
+    lost = ~torch.isfinite(as_tensor(result, dtype).double()).numpy()
+    with np.errstate(invalid="ignore"):
+        lost |= ~(np.abs(values.astype(np.float64)) - known.max <= half_step)
+    places = np.flatnonzero(lost)
+    return int(places[0]) if len(places) else None
 
 
 def widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
@@ -44,6 +83,8 @@ def as_tensor(raw: Raw, dtype: str) -> Tensor:
     """The same bytes as a flat tensor."""
     import torch
 
+    if not len(raw):  # an array of nothing has a stride that torch cannot view
+        return torch.empty(0, dtype=getattr(torch, dtype))
     return torch.from_numpy(raw).view(getattr(torch, dtype))
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import OptionError
+from merging.errors import CheckpointError, OptionError
 from merging.storage.dtypes import SAFETENSORS, itemsize
 from merging.values.partition import TensorInfo
 
@@ -44,6 +44,9 @@ def parse_size(text: str) -> int:
 class ModelWriter:
     """Writes tensors, in any order and in pieces, to one file or several.
 
+    Every byte of every tensor is written once: what would go over a tensor's end into its neighbour, or come twice, is
+    refused as it comes, and what is missing when the block ends.
+
     Args:
         folder: an empty folder of its own.
         tensors: name → (shape, dtype name) of what will be written.
@@ -51,11 +54,18 @@ class ModelWriter:
 
     Attributes:
         files: names of the files.
+
+    Raises:
+        CheckpointError: safetensors has no such dtype, or the bytes written are not the tensors'.
     """
 
     def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], max_shard_size: int | None = None) -> None:
         self.tensors = tensors
+        for name, (_, dtype) in tensors.items():
+            if dtype not in _CODES:
+                raise CheckpointError(f"tensor '{name}' is {dtype}, which a safetensors file cannot hold; write a .pt")
         self._homes: dict[str, tuple[int, int]] = {}
+        self._gaps = {name: Gaps(name, _bytes(info)) for name, info in tensors.items()}
         self._handles: list[int] = []
         shards = _divided(tensors, max_shard_size)
         count = len(shards)
@@ -96,10 +106,12 @@ class ModelWriter:
             values: the elements' bytes, contiguous.
 
         Raises:
+            CheckpointError: they are not all the tensor's own, or were written before.
             OSError: the disk is full.
         """
+        self._gaps[name].fill(offset, values.nbytes)
         number, begin = self._homes[name]
-        data = values.data
+        data = values.reshape(-1).view(np.uint8).data
         done = 0
         while done < len(data):
             done += os.pwrite(self._handles[number], data[done:], begin + offset + done)
@@ -112,6 +124,46 @@ class ModelWriter:
     ) -> None:
         for handle in self._handles:
             os.close(handle)
+        if kind is None:
+            for gaps in self._gaps.values():
+                gaps.check_filled()
+
+
+class Gaps:
+    """The bytes of a tensor that were not written yet.
+
+    Args:
+        name: of the tensor.
+        size: its bytes.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._gaps = [(0, size)] if size else []
+
+    def fill(self, offset: int, count: int) -> None:
+        """Takes note of a write.
+
+        Raises:
+            CheckpointError: it would leave the tensor, or write some of it twice.
+        """
+        end = offset + count
+        if offset < 0 or end > self._size:
+            raise CheckpointError(
+                f"tensor '{self._name}' has {self._size} bytes; {count} bytes at {offset} are not all its own"
+            )
+        place = next((k for k, (low, high) in enumerate(self._gaps) if low <= offset and end <= high), None)
+        if place is None and count:
+            raise CheckpointError(f"tensor '{self._name}': some of its bytes {offset} to {end} were written before")
+        if place is not None:
+            low, high = self._gaps[place]
+            self._gaps[place : place + 1] = [gap for gap in ((low, offset), (end, high)) if gap[0] < gap[1]]
+
+    def check_filled(self) -> None:
+        """Raises CheckpointError where bytes were never written."""
+        lost = sum(high - low for low, high in self._gaps)
+        if lost:
+            raise CheckpointError(f"tensor '{self._name}' has {self._size} bytes; {lost} of them were never written")
 
 
 def _bytes(info: TensorInfo) -> int:

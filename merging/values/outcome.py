@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+WORST = -1e300
+"""The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,7 @@ class Outcome:
             objective has no notion of it.
         seconds: what the pass took when it was made.
         passes: what it cost, as a share of a whole forward pass; less than 1 where it went on from kept activations.
+        nan: samples for which the model answered NaN.
     """
 
     score: float
@@ -31,6 +36,7 @@ class Outcome:
     correct: NDArray[np.uint8] | None = None
     seconds: float = 0.0
     passes: float = 1.0
+    nan: int = 0
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -60,7 +66,8 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
-        return {
+        rare = {"nan": self.nan} if self.nan else {}
+        return rare | {
             "score": self.score,
             "samples": self.samples,
             "correct": bits,
@@ -74,8 +81,9 @@ class Outcome:
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
         return cls(
-            float(data["score"]), int(data["samples"]), correct, float(data["seconds"]), float(data.get("passes", 1.0))
-        )
+            float(data["score"]), int(data["samples"]), correct, float(data["seconds"]),
+            float(data.get("passes", 1.0)), int(data.get("nan", 0)),
+        )  # fmt: skip
 
 
 @dataclass
@@ -132,3 +140,20 @@ def top1(logits: Tensor, labels: Tensor) -> Tensor:
     """
     right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
     return right
+
+
+def is_score(value: float) -> bool:
+    """Whether a score, or a mean of some, has no part in what could not be scored."""
+    return value > WORST / 1e9
+
+
+def unscored(outcomes: Mapping[str, Outcome], objective: str) -> str:
+    """Where a model answers NaN, or its score is no number; empty where neither is.
+
+    Args:
+        outcomes: set → what was seen there.
+        objective: what the score is.
+    """
+    said = [f"NaN for {o.nan:,} of {o.samples:,} samples ({name})" for name, o in outcomes.items() if o.nan]
+    said += [f"no finite {objective} ({name})" for name, o in outcomes.items() if o.score == WORST and not o.nan]
+    return ", ".join(said)

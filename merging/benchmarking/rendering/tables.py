@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.plugins.task import HELD_OUT
+from merging.values.outcome import is_score
 from merging.values.statistics import Comparison
 
 COSTS = {
@@ -88,7 +89,9 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
 
 
 def number(value: float, *, percent: bool) -> str:
-    """A fraction in percent with two decimals; other scores with four digits."""
+    """A fraction in percent with two decimals; other scores with four digits; NaN where there is none."""
+    if not is_score(value):
+        return "NaN"
     return f"{100 * value:.2f}" if percent else f"{value:.4g}"
 
 
