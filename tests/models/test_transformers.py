@@ -34,7 +34,10 @@ from merging.training.hyperparameters import Sweep
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
 }  # fmt: skip
@@ -141,7 +144,7 @@ def test_nothing_stays_behind(name: str, tmp_path: Path, device: str) -> None:
         expected = module(x)
         there = on_device(module, device)(on_device(x, device))
     assert there.is_cuda
-    torch.testing.assert_close(there.cpu(), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(there.cpu(), expected, rtol=1e-2, atol=5e-3)
     module.train()(on_device(x, device)).sum().backward()
     assert any(p.grad is not None and p.grad.is_cuda for p in module.parameters())
 

@@ -28,6 +28,8 @@ from merging.storage.pool import ModelPool
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.gpu
+
 NAME = "merging-tiny-clip"
 CLASSES = ["red square", "green disc", "blue_star"]
 TEMPLATES = ["a photo of a {}.", "a drawing of a {}."]
