@@ -1,6 +1,7 @@
 # make demo   a better model from the built-in pool, from nothing; then five methods side by side
 # make test   the fast tests, on all cores: a minute or so
 # make test-all   every test
+# make test-gpu   what must pass on a CUDA device, where there is one
 # make check  style, types, layers, generated pages, packaging
 # make pool   rebuild the built-in pool from nothing
 
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready-$(EXTRAS)
 export OMP_WAIT_POLICY = PASSIVE
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test test-all check pool clean
+.PHONY: demo test test-all test-gpu check pool clean
 
 demo: $(READY)
 	merge run --strategy manifoldmix --partitioner clip-c8
@@ -24,6 +25,9 @@ test: $(READY)
 
 test-all: $(READY)
 	python -m pytest -n auto
+
+test-gpu: $(READY)
+	python -m pytest -m gpu
 
 check: $(READY)
 	ruff check

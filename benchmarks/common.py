@@ -87,9 +87,13 @@ def show(name: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
         )
 
 
-def evaluator(pool: ModelPool, task: Task, partitioner: Partitioner, **settings: Any) -> Evaluator:
+def evaluator(
+    pool: ModelPool, task: Task, partitioner: Partitioner, *, precision: str = "auto", **settings: Any
+) -> Evaluator:
     """The evaluator of a run, without the run."""
-    made = plan(pool, Uniform(), partitioner=partitioner, task=task, objective=NegativeLogLikelihood())
+    made = plan(
+        pool, Uniform(), partitioner=partitioner, task=task, objective=NegativeLogLikelihood(), precision=precision
+    )
     assert made.live is not None  # noqa: S101 (for the type checker)
     assert made.numerics is not None  # noqa: S101
     torch.set_num_threads(made.numerics.threads)

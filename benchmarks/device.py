@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import seconds, show, trials, vit_b32
 from merging.evaluation.evaluator import Evaluator
+from merging.forward.device import batch_for
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.clip import ClipC8
 from merging.running.plan import plan
@@ -63,7 +64,7 @@ def main(images: int, only: str | None, count: int, as_json: bool) -> None:
             assert made.numerics is not None  # noqa: S101
             device = made.live.weights.device
             with FlopCounterMode(display=False) as counter:
-                made.live.module(task.prepare(task.held_out.inputs[:1].to(device)).to(made.live.dtype))
+                made.live.module(batch_for(task, task.held_out.inputs[:1], device, made.live.dtype))
             with made.numerics.applied():
                 evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None), cache_memory=0)
                 trial = trials(evaluator)

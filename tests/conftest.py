@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
 from merging.testing import tiny_pool
+from merging.testing.second_device import second_device
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -59,6 +61,22 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{reason}: {variable}={os.environ[variable]}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where there is no CUDA device, what needs one is skipped, and with ``-m gpu`` all that must pass on one."""
+    needs = getattr(item, "callspec", None) is not None and item.callspec.params.get("device") == "cuda"  # type: ignore[attr-defined]
+    asked = item.config.option.markexpr == "gpu"
+    if item.get_closest_marker("gpu") and (needs or asked) and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device (make test-gpu on a machine that has one)")
+
+
+@pytest.fixture(params=["second", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """``cuda``: the pretended one of :mod:`merging.testing.second_device` on every machine, and a GPU's where it is."""
+    with second_device() if request.param == "second" else contextlib.nullcontext():
+        yield "cuda"
 
 
 @pytest.fixture

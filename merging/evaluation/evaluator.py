@@ -19,6 +19,7 @@ from torch import Tensor
 from merging.errors import Stopped, StrategyError
 from merging.forward.blend import Blend
 from merging.forward.calibration import Calibration
+from merging.forward.device import on_device
 from merging.forward.fisher import squared_gradients
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -240,7 +241,7 @@ class Evaluator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order: (model inputs, labels)."""
         labels = self._passes.feed(split).labels
-        order = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+        order = on_device(torch.from_numpy(generator.permutation(len(labels))), labels.device)
         yield from self._passes.batches(split, order, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
@@ -308,7 +309,7 @@ class Evaluator:
         """
         feed = self._passes.feed(split)
         chosen = generator.permutation(len(feed.labels))[:samples]
-        order = torch.from_numpy(chosen).to(feed.labels.device)
+        order = on_device(torch.from_numpy(chosen), feed.labels.device)
         draws = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         with self.live.in_fp32():
             module, total = self.open(recipe), dict[str, Tensor]()
@@ -318,7 +319,8 @@ class Evaluator:
                 def label(logits: Tensor, own: Tensor = labels) -> Tensor:
                     if not sampled:
                         return own
-                    return torch.multinomial(logits.softmax(1).cpu(), 1, generator=draws)[:, 0].to(logits.device)
+                    drawn = torch.multinomial(logits.softmax(1).cpu(), 1, generator=draws)[:, 0]
+                    return on_device(drawn, logits.device)
 
                 project = self.task.split(split).project
                 for name, found in squared_gradients(module, [inputs], label, self.live.parameters, project).items():

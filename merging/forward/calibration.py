@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from merging.forward.device import on_device
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Passes
@@ -47,7 +48,7 @@ class Calibration:
         """Measures; returns the cost as a share of a pass over the held-out data."""
         feed, count = self._passes.feed(self.split), self.samples
         chosen = np.sort(np.random.default_rng(0).permutation(len(self._data))[:count])
-        order = torch.from_numpy(chosen).to(feed.labels.device)
+        order = on_device(torch.from_numpy(chosen), feed.labels.device)
         size = count // -(-count // self._numerics.batch)
         batches = (inputs for inputs, _ in self._passes.batches(self.split, order, size))
         self.statistics &= recalibrate(self._live.module, batches, self.statistics)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from merging.forward.device import on_device
 from merging.plugins.task import Split
 
 
@@ -22,11 +23,11 @@ class Feed:
 
     def __init__(self, split: Split, device: torch.device | str, room: int | None = None) -> None:
         self.device = torch.device(device)
-        self.labels = split.labels.to(self.device)
+        self.labels = on_device(split.labels, self.device)
         if room is None and self.device.type == "cuda":
             room = torch.cuda.mem_get_info(self.device)[0] // 2
         self.resident = room is None or split.inputs.nbytes <= room
-        self._inputs = split.inputs.to(self.device) if self.resident else split.inputs
+        self._inputs = on_device(split.inputs, self.device) if self.resident else split.inputs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,8 +35,8 @@ class Feed:
     def take(self, index: Tensor | slice) -> Tensor:
         """Some samples' inputs, on the device."""
         if isinstance(index, Tensor):
-            index = index.to(self._inputs.device)
-        return self._inputs[index].to(self.device)
+            index = on_device(index, self._inputs.device)
+        return on_device(self._inputs[index], self.device)
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels, ``size`` samples at a time (the last batch may be smaller).

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import PoolError, TaskError
+from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.forward.stages import Watch
 from merging.plugins.task import Task
@@ -68,8 +69,8 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
         TaskError: the model fails on the held-out data, or gives something else than logits.
     """
     try:
-        sample = task.prepare(task.held_out.inputs[:2].to(numerics.device))
-        idle, shape = untouched(module.eval().to(numerics.device).float(), sample)
+        sample = batch_for(task, task.held_out.inputs[:2], numerics.device)
+        idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
     except Exception as error:  # a user's model or data may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from merging.forward.device import on_device
 from merging.forward.fitting import check_fits
 from merging.mixing.arithmetic import materialise_tensor
 from merging.storage.pool import ModelPool
@@ -49,7 +50,7 @@ class LiveModel:
         self, module: nn.Module, pool: ModelPool, partition: Partition, device: str, layout: str = "contiguous",
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        self.module = module.eval().to(device).float()
+        self.module = on_device(module.eval(), device).float()
         self.pool = pool
         self.dtype = torch.float32
         self.partition = partition
@@ -235,7 +236,7 @@ class _OnDevice:
         if key in self._kept:
             return self._kept[key]
         tensor = self._pool.read(ingredient, name)
-        tensor = tensor.to(self._device) if self._device.type == "cuda" else tensor
+        tensor = on_device(tensor, self._device) if self._device.type == "cuda" else tensor
         if tensor.nbytes <= self._room:
             self._room -= tensor.nbytes
             self._kept[key] = tensor

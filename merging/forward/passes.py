@@ -11,6 +11,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from merging.errors import Stopped, TaskError
+from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -59,8 +60,7 @@ class Passes:
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """What the model takes: normalised, in the precision that it runs in."""
-        x = self.task.prepare(inputs)
-        return x.to(self.live.dtype) if x.is_floating_point() else x
+        return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
 
     def batches(
         self, split: str, order: Tensor | None = None, size: int | None = None
@@ -131,7 +131,7 @@ class Passes:
         feed, size = self.feed(split), self.numerics.batch
         whole = len(feed) - len(feed) % size
         if self._independent is None:
-            shuffled = torch.roll(torch.arange(min(size, len(feed))).flip(0), 1).to(feed.labels.device)
+            shuffled = on_device(torch.roll(torch.arange(min(size, len(feed))).flip(0), 1), feed.labels.device)
             with torch.inference_mode():
                 logits = self._run(self.prepare(feed.take(slice(0, len(shuffled)))))
                 self._independent = torch.equal(logits[shuffled], self._run(self.prepare(feed.take(shuffled))))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from merging.errors import TaskError
+from merging.forward.device import batch_for
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -49,13 +50,14 @@ def place(
         return live, tune
     if tune:
         live.load(Recipe.single(pool.ingredients[0], partition))
-        numerics = tuned(numerics, module, partial(_prepared, live, task), task.held_out.inputs, progress)
+        numerics = tuned(
+            numerics,
+            live.module,
+            partial(batch_for, task, device=numerics.device, dtype=live.dtype),
+            task.held_out.inputs,
+            progress,
+        )
     return live, numerics
-
-
-def _prepared(live: LiveModel, task: Task, inputs: torch.Tensor) -> torch.Tensor:
-    x = task.prepare(inputs)
-    return x.to(live.dtype) if x.is_floating_point() else x
 
 
 def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: bool) -> Numerics:
@@ -68,7 +70,7 @@ def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: 
         return numerics
     try:
         with numerics.applied(), torch.inference_mode():
-            live.module(_prepared(live, task, task.held_out.inputs[:2].to(numerics.device)))
+            live.module(batch_for(task, task.held_out.inputs[:2], numerics.device, live.dtype))
     except Exception as error:  # models raise whatever two dtypes in one sum provoke
         if must:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

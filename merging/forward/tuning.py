@@ -10,20 +10,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from merging.errors import OptionError
+from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.machine import cores
 from merging.plugins.progress import Progress
 
-_SAMPLES = 512
+_SAMPLES = {"cpu": 512, "cuda": 4096}
+"""How many are timed at most: the largest batch twice, on a GPU."""
 _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 2048)}
 
 
 def candidates(rule: Numerics, samples: int) -> Iterator[Numerics]:
     """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores."""
     yield rule
-    on_cpu = rule.device == "cpu"
+    on_cpu = _kind(rule) == "cpu"
     for threads in sorted({1, cores()}) if on_cpu else [rule.threads]:
-        for batch in _BATCHES["cpu" if on_cpu else "cuda"]:
+        for batch in _BATCHES[_kind(rule)]:
             if batch <= max(samples, 16) and (batch, threads) != (rule.batch, rule.threads):
                 yield replace(rule, batch=batch, threads=threads)
 
@@ -40,24 +43,37 @@ def tuned(
         rule: what would be used without measuring; kept unless another choice is at least 5 % faster.
         module: on the device, in the precision that it will run in.
         prepare: inputs as they are stored → what the module takes.
-        inputs: held-out samples as they are stored; 512 of them are used.
+        inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
+            the rule's are full.
         progress: told what happens.
+
+    Raises:
+        OptionError: the device has no room for any of the batches.
     """
-    inputs = inputs[:_SAMPLES].to(rule.device)
+    inputs = on_device(inputs[: _SAMPLES[_kind(rule)]], rule.device)
     found: dict[Numerics, float] = {}
     wanted = list(candidates(rule, len(inputs)))
     progress.stage("tuning batch and threads", len(wanted))
     for numerics in wanted:
         with numerics.applied(), torch.inference_mode():
-            times = [_seconds(module, prepare, inputs, numerics) for _ in range(4)]
-        found[numerics] = statistics.median(times[1:])
+            try:
+                times = [_seconds(module, prepare, inputs, numerics) for _ in range(4)]
+                found[numerics] = statistics.median(times[1:])
+            except torch.OutOfMemoryError:  # a batch that has no room is not the fastest
+                pass
         progress.advance()
+    if not found:
+        least = min(numerics.batch for numerics in wanted)
+        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try --device cpu")
     fastest = min(found, key=lambda numerics: found[numerics])
-    chosen = fastest if found[fastest] < 0.95 * found[rule] else rule
-    progress.say(
-        f"batch {chosen.batch}, {chosen.threads} threads: {found[rule] / found[chosen]:.2f} times the rule's speed"
-    )
+    chosen = rule if rule in found and found[fastest] >= 0.95 * found[rule] else fastest
+    gain = f"{found[rule] / found[chosen]:.2f} times the rule's speed" if rule in found else "the rule's has no room"
+    progress.say(f"batch {chosen.batch}, {chosen.threads} threads: {gain}")
     return chosen
+
+
+def _kind(rule: Numerics) -> str:
+    return "cpu" if rule.device == "cpu" else "cuda"
 
 
 def _seconds(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, numerics: Numerics) -> float:

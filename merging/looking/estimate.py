@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from merging.forward.device import batch_for
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES
@@ -95,8 +96,7 @@ def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor) -> 
     outputs = 0
     with torch.inference_mode():
         for part in inputs.split(numerics.batch):
-            x = task.prepare(part.to(numerics.device))
-            outputs = live.module(x.to(live.dtype) if x.is_floating_point() else x).shape[1]
+            outputs = live.module(batch_for(task, part, numerics.device, live.dtype)).shape[1]
     if numerics.device.startswith("cuda"):
         torch.cuda.synchronize(numerics.device)
     return outputs

@@ -7,11 +7,11 @@ and recipes have the names of the files; so must the module they go into.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.values.partition import TensorInfo
@@ -49,6 +49,15 @@ class StoredNames(nn.Module):
         """Parts without tensors, such as dropout, are in the model alone."""
         super().train(mode)
         self.whole.train(mode)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StoredNames:
+        """What ``.to`` and ``.float`` do: also to buffers of parts that no file knows, which are in the model alone."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        placed = {id(part) for part in self.modules()}
+        for part in self.whole.modules():
+            if id(part) not in placed:
+                part._buffers.update({name: fn(kept) for name, kept in part._buffers.items() if kept is not None})
         return self
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from merging.forward.device import on_device
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.testing.fixtures import TinyNet, blobs, tiny_numerics
 from merging.testing.plugins import PluginContract
+from merging.testing.second_device import second_device
 
 SAMPLES, CLASSES = 101, 5
 
@@ -81,6 +83,20 @@ class ObjectiveContract(PluginContract):
         logits, labels = _random()
         assert objective.terms(logits.bfloat16(), labels).shape == (SAMPLES,)
 
+    def test_takes_tensors_of_a_device(self, plugin: Objective | WholeModelObjective) -> None:
+        """Logits, labels and models may lie on a device; the score is the same."""
+        scores = []
+        for device in ("cpu", "cuda"):
+            with second_device(), torch.no_grad():
+                logits, labels = (on_device(part, device) for part in _random())
+                if isinstance(plugin, WholeModelObjective):
+                    data, module = blobs(30, seed=5), on_device(_module(), device)
+                    batch = on_device(data.inputs, device), on_device(data.labels, device)
+                    scores.append(plugin.measure(module, [batch]))
+                else:
+                    scores.append(plugin.reduce(plugin.terms(logits, labels).cpu()))
+        assert scores[1] == pytest.approx(scores[0], rel=1e-6)
+
     def test_leaves_its_inputs_alone(self, objective: Objective) -> None:
         """Logits and labels are not changed."""
         logits, labels = _random()
@@ -105,6 +121,12 @@ class ObjectiveContract(PluginContract):
         with tiny_numerics().applied(), torch.no_grad():
             score = plugin.measure(TinyNet().eval(), [(data.inputs[:30], data.labels[:30])])
         assert math.isfinite(score)
+
+
+def _module() -> TinyNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TinyNet().eval()
 
 
 def _random(seed: int = 0) -> tuple[Tensor, Tensor]:

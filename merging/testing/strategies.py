@@ -17,6 +17,7 @@ from merging.storage.pool import ModelPool
 from merging.testing.another_process import start
 from merging.testing.fixtures import content_of, merge_tiny, tiny_pool, tiny_problem, tiny_task
 from merging.testing.plugins import PluginContract
+from merging.testing.second_device import second_device
 from merging.values.recipe import Ensemble, Recipe, Weights
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
@@ -129,6 +130,12 @@ class StrategyContract(PluginContract):
             other.ended()
         assert its_hash != hash("merging"), "the other process has the same hash seed; nothing was shown"
         assert there == here, "another process with another hash seed merges other bits"
+
+    def test_a_device_is_no_other_problem(self, strategy: MixStrategy, pool: ModelPool) -> None:
+        """Tensors may lie on a device: it merges the bits that it merges on the CPU, and mixes nothing up."""
+        with second_device():
+            there = merge_tiny(strategy, pool, device="cuda")
+        assert content_of(there) == content_of(merge_tiny(strategy, pool))
 
     def test_equal_models_give_the_model_back(self, merging_strategy: MixStrategy, tmp_path: Path) -> None:
         """Merging copies of one model gives its very bits."""

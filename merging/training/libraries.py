@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
+from merging.forward.device import on_device
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 
@@ -62,7 +63,7 @@ def mixup_of(settings: HyperParameters, classes: int) -> Callable[[Tensor, Tenso
         if not inputs.is_floating_point():
             raise OptionError("mixup and cutmix blend images; set them to 0 for texts (--set mixup=0)")
         mixed, targets = mixup(inputs.clone(), labels)  # timm mixes in place
-        return mixed, targets.to(mixed.device)
+        return mixed, on_device(targets, mixed.device)
 
     return mix
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from merging.errors import PoolError, RequirementError, TaskError
+from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
@@ -27,7 +28,7 @@ class Start:
     """A module that holds the base.
 
     Attributes:
-        module: the architecture.
+        module: the architecture, on its device.
         task: its data.
         numerics: how it is trained.
         lost: tensors that the base lacked, and that are as the architecture draws them.
@@ -72,6 +73,7 @@ class Start:
                 raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another --base")
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
+        on_device(module, numerics.device, numerics.layout)
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
         left_out = str(companions(checkpoint.path)) if not lost else ""
         return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded), left_out)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from merging.errors import Diverged, Stopped, TaskError
+from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate
 from merging.plugins.task import Split, Task
@@ -61,15 +62,14 @@ class Run:
         self._data, self._device = task.train, torch.device(numerics.device)
         self._size = batch_size(task, settings)
         self.steps = len(self._data) // self._size
-        layout = torch.channels_last if numerics.layout == "channels_last" else torch.contiguous_format
-        module.to(self._device).to(memory_format=layout)
+        on_device(module, self._device, numerics.layout)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(parameter.is_floating_point() and (only is None or name in only))
         self.optimizer = optimizer_of(module, settings)
         self._schedule = schedule_of(self.optimizer, settings, self.steps)
         self.scheduled = self.rate
         self._change = augmentation(settings.augmentation)
-        self._mix = mixup_of(settings, _classes(module, task, self._device))
+        self._mix = mixup_of(settings, _classes(module, task, numerics))
         self._erase = erasing_of(settings, self._device)
         self._random = Randomness(settings.seed, self._device)
         self._order, self._losses = torch.empty(0, dtype=torch.int64), 0.0
@@ -181,24 +181,24 @@ class Run:
         chosen = self._order[place * self._size : (place + 1) * self._size]
         stored = self._data.inputs[chosen]
         inputs = self._prepared(self._change(stored) if self._change else stored)
-        labels = self._data.labels[chosen].to(self._device)
+        labels = on_device(self._data.labels[chosen], self._device)
         inputs = self._erase(inputs) if self._erase else inputs
         if self._mix:
             return *self._mix(inputs, labels), 0.0  # timm's targets are smooth already
         return inputs, labels, self.settings.label_smoothing
 
     def _prepared(self, stored: Tensor) -> Tensor:
-        return self.task.prepare(stored.to(self._device))
+        return batch_for(self.task, stored, self._device)
 
 
 def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) -> float:
-    """Top-1 accuracy on a split; leaves the module in evaluation mode."""
-    module.eval()
+    """Top-1 accuracy on a split; leaves the module on its device, in evaluation mode."""
+    on_device(module, numerics.device, numerics.layout).eval()
     right = 0
     with torch.inference_mode():
         for start in range(0, len(split), numerics.batch):
             part = slice(start, start + numerics.batch)
-            logits = split.project(module(task.prepare(split.inputs[part].to(numerics.device))))
+            logits = split.project(module(batch_for(task, split.inputs[part], numerics.device)))
             right += int((logits.argmax(1).cpu() == split.labels[part]).sum())
     return right / len(split)
 
@@ -215,8 +215,8 @@ def steps_of(task: Task, settings: HyperParameters) -> int:
     return settings.epochs * (count // batch_size(task, settings))
 
 
-def _classes(module: nn.Module, task: Task, device: torch.device) -> int:
-    module.eval()
+def _classes(module: nn.Module, task: Task, numerics: Numerics) -> int:
+    on_device(module, numerics.device, numerics.layout).eval()
     with torch.inference_mode():
-        logits = task.held_out.project(module(task.prepare(task.held_out.inputs[:2].to(device))))
+        logits = task.held_out.project(module(batch_for(task, task.held_out.inputs[:2], numerics.device)))
     return int(logits.shape[1])

@@ -28,6 +28,8 @@ from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
 from merging.values.recipe import Recipe
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
@@ -165,8 +167,8 @@ def test_a_wrongly_compiled_model_is_refused(pool: ModelPool, monkeypatch: pytes
 
 
 def test_tuning_measures_the_rule_and_others(pool: ModelPool) -> None:
-    made = evaluator(pool, tiny_task(), tune=True)
-    rule = evaluator(pool, tiny_task()).numerics
+    made = evaluator(pool, tiny_task(), tune=True, device="cpu")
+    rule = evaluator(pool, tiny_task(), device="cpu").numerics
     assert dataclasses.replace(made.numerics, batch=rule.batch, threads=rule.threads) == rule
     wanted = list(candidates(rule, 120))
     assert wanted[0] == rule

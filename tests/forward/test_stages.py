@@ -32,6 +32,8 @@ from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
 from merging.values.recipe import Recipe
 
+pytestmark = pytest.mark.gpu
+
 KNOWN = {
     "torchvision:squeezenet1_1": 64,
     "torchvision:resnet18": 32,

@@ -19,18 +19,25 @@ import merging
 from merging.cli.asking.request import read_toml
 from merging.data.opening import load_data
 from merging.errors import PoolError, TaskError
+from merging.forward.device import on_device
 from merging.forward.fitting import check_fits
+from merging.looking.scoring import evaluate
 from merging.mixing.arithmetic import materialise
-from merging.models.stored_names import _parts
+from merging.models.stored_names import StoredNames, _parts
 from merging.models.transformers import TransformersImage, TransformersText
-from merging.plugins.task import Split
+from merging.plugins.task import Split, Task
 from merging.running.leaks import digests
 from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
+from merging.training.finetune import finetune
+from merging.training.hyperparameters import Sweep
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
 SMALL: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
 }  # fmt: skip
@@ -104,6 +111,72 @@ def test_names_and_logits_are_those_of_transformers(name: str, tmp_path: Path) -
     assert module.train().training
     assert all(part.training for part in module.whole.modules())
     assert len(module(x)) == len(x)
+
+
+MORE: dict[str, transformers.PretrainedConfig] = {
+    "relative positions": transformers.DebertaV2Config(
+        **SMALL, **WORDS, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8
+    ),
+    "rotations": transformers.ModernBertConfig(**SMALL, **WORDS, cls_token_id=2, sep_token_id=3),
+    "a decoder": transformers.LlamaConfig(**SMALL, **WORDS, num_key_value_heads=2, bos_token_id=2, eos_token_id=3),
+    "slopes": transformers.BloomConfig(
+        vocab_size=40, hidden_size=16, n_layer=2, n_head=2, pad_token_id=0, num_labels=3
+    ),
+    "windows": transformers.Swinv2Config(
+        image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, num_labels=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *MORE])
+def test_nothing_stays_behind(name: str, tmp_path: Path, device: str) -> None:
+    """Positions, masks and buffers that no file holds are where the inputs are; the logits are the CPU's."""
+    config = CONFIGS.get(name) or MORE[name]
+    text = name in TEXTS or (name in MORE and name != "windows")
+    auto = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForImageClassification
+    torch.manual_seed(0)
+    auto.from_config(config).save_pretrained(tmp_path / "model")
+    pool = ModelPool.open([tmp_path / "model"])
+    module = merging.model_source(f"transformers:{tmp_path / 'model'}").build(pool).eval()
+    module.load_state_dict(pool.checkpoints[0].load())
+    x = ids(padding=getattr(config, "pad_token_id", 0) or 0) if text else torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = module(x)
+        there = on_device(module, device)(on_device(x, device))
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), expected, rtol=1e-2, atol=5e-3)
+    module.train()(on_device(x, device)).sum().backward()
+    assert any(p.grad is not None and p.grad.is_cuda for p in module.parameters())
+
+
+def test_parts_that_no_file_knows_move_too(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Where names in memory and in files differ, parts without tensors of their own are in the model alone."""
+
+    class Turns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("frequencies", torch.ones(4), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.frequencies
+
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns, self.new = Turns(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.new(self.turns(x))
+            return found
+
+    monkeypatch.setattr(
+        "merging.models.stored_names._stored", lambda model: {n: n.replace("new", "old") for n in model.state_dict()}
+    )
+    tree = StoredNames(Inside(), {})
+    assert set(tree.state_dict()) == {"old.weight", "old.bias"}
+    on_device(tree, device)
+    assert tree.whole(torch.ones(1, 4, device=device)).is_cuda
+    assert tree.double().whole.turns.frequencies.dtype == torch.float64
 
 
 def test_padding_changes_nothing(tmp_path: Path) -> None:
@@ -353,6 +426,27 @@ def test_finetune_merge_evaluate(texts: Path, merge: Merge, monkeypatch: pytest.
     assert mixed.code == 0, mixed.err
     report = json.loads(Path("mix/report.json").read_text())
     assert report["validation"]["merged"] >= report["validation"]["best_single"]
+
+
+@pytest.mark.slow
+def test_texts_on_a_device(texts: Path, tmp_path: Path, device: str) -> None:
+    """Fine-tuned, completed, averaged, learned, scored; ids, labels and what is drawn from them meet on the device."""
+
+    def task() -> Task:
+        source = merging.model_source(f"transformers:{texts / 'start'}")
+        parts = [load_data({"path": str(texts / f"{n}.jsonl")}, source, classes=list(RULES)) for n in ("train", "test")]
+        train, test = (Split.of(part.inputs[:30], part.labels[:30]) for part in parts)
+        return Task("texts", source.build, test, {"test": test}, train=train)
+
+    sweep = Sweep.of({"learning_rate": [1e-3], "epochs": [1], "batch_size": 20, "augmentation": "none", "mixup": 0.0})
+    for models in (1, 2):
+        made = finetune(task, tmp_path / "pool", sweep, models=models, base=texts / "start", device=device)
+    assert len(made) == 2
+    pool = ModelPool.open([tmp_path / "pool" / "model_*.safetensors"], tmp_path / "pool" / "base.safetensors")
+    for strategy in (merging.Fisher(samples=4), merging.Learned(epochs=1)):
+        result = merging.merge(pool, strategy, task=task(), baselines=False, device=device)
+        assert result.report.status == "finished"
+    assert 0 <= evaluate(tmp_path / "pool" / "model_00.safetensors", task(), device=device)["test"].score <= 1
 
 
 def test_methods_that_learn_take_texts(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

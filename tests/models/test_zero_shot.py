@@ -28,6 +28,8 @@ from merging.storage.pool import ModelPool
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.gpu
+
 NAME = "merging-tiny-clip"
 CLASSES = ["red square", "green disc", "blue_star"]
 TEMPLATES = ["a photo of a {}.", "a drawing of a {}."]
@@ -118,6 +120,25 @@ def test_linear_start_gives_the_same_logits_in_the_layout_of_model_soups(pool: M
     assert type(module).__name__ == "ClipClassifier"
     with torch.no_grad():
         torch.testing.assert_close(module(images()), by_open_clip(clip(0), images()), rtol=1e-5, atol=1e-5)
+
+
+def test_the_head_is_read_where_the_model_is(pool: ModelPool, tmp_path: Path, device: str) -> None:
+    """The prompts go along; a second model's head is read anew there; so are the linear layer's logits."""
+    pixels = torch.randint(0, 256, (9, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    prepare = Normalise((0.5,) * 3, (0.5,) * 3)
+    linear_start(tmp_path / "clip_0.safetensors", NAME, CLASSES, TEMPLATES, tmp_path / "start.safetensors")
+    start = ModelPool.open([tmp_path / "start.safetensors"])
+    whole, linear = OpenClip(NAME).named(CLASSES, TEMPLATES), OpenClip(NAME)
+    for source, models, numbers in ((whole, pool, (0, 1)), (linear, start, (0,))):
+        task = Task("shapes", source.build, Split.of(pixels, torch.arange(9) % 3), prepare=prepare)
+        made = plan(models, merging.Best(), task=task, device=device, precision="fp32")
+        assert made.live is not None
+        assert made.numerics is not None
+        evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+        for number in numbers:
+            logits = evaluator.logits(Recipe.single(models.ingredients[number], made.partition))
+            expected = by_open_clip(clip(number), prepare(pixels))
+            torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-2)
 
 
 def test_by_the_commands(pool: ModelPool, tmp_path: Path, merge: Merge) -> None:

@@ -1,4 +1,4 @@
-"""The contracts notice what they are for: a search that cannot be interrupted, bits that depend on a hash seed."""
+"""The contracts notice what they are for: deaf searches, bits that depend on a hash seed, tensors left on the CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from merging.plugins.discovery import load_file
-from merging.plugins.registry import optimizers, strategies
-from merging.testing import OptimizerContract, StrategyContract, tiny_pool
+from merging.plugins.registry import objectives, optimizers, strategies
+from merging.testing import ObjectiveContract, OptimizerContract, StrategyContract, tiny_pool
 from tests.conftest import ENVIRONMENT
 
 FILE = '''
@@ -20,8 +20,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from merging import MixStrategy, Optimizer
-from merging.plugins.registry import optimizers, strategies
+import torch
+
+from merging import MixStrategy, Objective, Optimizer
+from merging.plugins.registry import objectives, optimizers, strategies
 
 
 @optimizers.register("deaf")
@@ -54,18 +56,47 @@ class Hashed(MixStrategy):
 
     def mix(self, problem):
         return problem.single(0).lerp(problem.single(1), hash("a string") % 2**40 / 2**40)
+
+
+@strategies.register("homely")
+@dataclass(frozen=True)
+class Homely(MixStrategy):
+    """Reads the live model's answers as if they were on the CPU."""
+
+    needs = frozenset({"model", "objective", "train"})
+
+    def mix(self, problem):
+        module = problem.live(problem.single(0))
+        for inputs, labels in problem.batches("train", problem.generator, 16):
+            module(inputs).detach().numpy()
+        return problem.single(0)
+
+
+@objectives.register("weighted")
+@dataclass(frozen=True)
+class Weighted(Objective):
+    """Weighs classes by a table that stays where it was made."""
+
+    def terms(self, logits, labels):
+        return (logits.argmax(1) == labels).float() * torch.linspace(0.5, 1.0, 10)[:5].index_select(0, labels)
+
+    def reduce(self, terms):
+        return float(terms.double().mean())
 '''
 
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Enters the three for these tests alone: no other may find them."""
+    """Enters them for these tests alone: no other may find them."""
     path = tmp_path_factory.mktemp("plugins") / "bad.py"
     path.write_text(FILE)
     load_file(path)
     yield
-    for registry, name in ((optimizers, "deaf"), (optimizers, "lingering"), (strategies, "hashed")):
-        del registry._classes[name]
+    for name in ("deaf", "lingering"):
+        del optimizers._classes[name]
+    for name in ("hashed", "homely"):
+        del strategies._classes[name]
+    del objectives._classes["weighted"]
 
 
 def test_a_swallowed_interruption() -> None:
@@ -135,3 +166,11 @@ def test_contracts_run_in_whatever_way_a_third_party_starts_them(seed: str, form
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_tensors_that_are_taken_for_the_cpus(tmp_path: Path) -> None:
+    pool = tiny_pool(tmp_path / "pool")
+    with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+        StrategyContract().test_a_device_is_no_other_problem(strategies["homely"](), pool)
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        ObjectiveContract().test_takes_tensors_of_a_device(objectives["weighted"]())

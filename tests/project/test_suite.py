@@ -41,3 +41,24 @@ def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], en
         cwd=tmp_path, env={**nothing, **environment}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("asked", "ended"), [(["-m", "gpu"], "2 skipped, 1 deselected"), ([], "2 passed, 1 skipped")])
+def test_what_needs_a_gpu_is_skipped_by_name(asked: list[str], ended: str, tmp_path: Path) -> None:
+    """What only must pass there too runs everywhere else, unless it was asked for on a GPU."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import device, pytest_runtest_setup\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: must pass on a CUDA device too\n")
+    (tmp_path / "test_device.py").write_text(
+        "import pytest, torch\n"
+        "def test_anywhere(device): assert torch.ones(1, device=device).is_cuda\n"
+        "@pytest.mark.gpu\n"
+        "def test_here_and_there(): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", tmp_path,
+         *asked, tmp_path],
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended in done.stdout, done.stdout + done.stderr
+    assert "there is no CUDA device (make test-gpu on a machine that has one)" in done.stdout

@@ -23,6 +23,8 @@ from merging.testing import TinyNet, blobs, tiny_pool, tiny_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.gpu
+
 
 def task_of(samples: int) -> Task:
     return Task("blobs", lambda pool: TinyNet(), blobs(samples, seed=5))

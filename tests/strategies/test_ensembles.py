@@ -31,6 +31,8 @@ from merging.testing.fixtures import TinyNet
 from merging.values.recipe import Ensemble, Recipe, Weights
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:

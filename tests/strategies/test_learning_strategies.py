@@ -25,6 +25,8 @@ from merging.testing import tiny_pool, tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
 from merging.values.recipe import Recipe
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:

@@ -27,6 +27,8 @@ from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sw
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
 
+pytestmark = pytest.mark.gpu
+
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [2, 3], "batch_size": 30})
 
 

@@ -34,6 +34,8 @@ from merging.training.regimes.swa import SwaRegime
 from merging.training.trainer import Run, accuracy
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.gpu
+
 NOISY = HyperParameters(
     learning_rate=0.5, weight_decay=1e-4, epochs=20, batch_size=50, optimizer="sgd", warmup=0.0, clip=None
 )

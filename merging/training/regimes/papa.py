@@ -97,6 +97,7 @@ class Papa(Regime):
         import numpy as np
         import torch
 
+        from merging.forward.device import on_device
         from merging.training.averaging import replace_by
 
         generator = np.random.default_rng([runs[0].settings.seed, epoch])
@@ -106,7 +107,7 @@ class Papa(Regime):
         def replaced(values: Tensor) -> Tensor:
             if self.variant == "all":
                 return values.mean(0, keepdim=True).expand_as(values)
-            return values[pairs.to(values.device)].mean(1)
+            return values[on_device(pairs, values.device)].mean(1)
 
         replace_by([run.module for run in runs], replaced)
         for run in runs:

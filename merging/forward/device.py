@@ -1,0 +1,45 @@
+"""The one way to a device, for modules, batches and labels, in scoring as in training.
+
+A module that is scored before anybody has moved it, or an index that stays behind, is an error on a GPU and on no CPU.
+So whoever runs a module places it first, and nothing else in the package calls ``.to(device)``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from merging.plugins.task import Task
+
+T = TypeVar("T", nn.Module, Tensor)
+
+
+def on_device(what: T, device: str | torch.device, layout: str = "contiguous") -> T:
+    """A module or a tensor on a device; what is there already is given back as it is.
+
+    Args:
+        what: a module, which is moved in place, or a tensor.
+        device: the name of it, or that of a tensor it shall meet.
+        layout: ``channels_last`` keeps the filters of a module's convolutions in that order.
+    """
+    if isinstance(what, nn.Module):
+        what.to(device)
+        if layout == "channels_last":
+            what.to(memory_format=torch.channels_last)
+        return what
+    return what.to(device)
+
+
+def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """What a model takes of samples as they are stored: on its device, prepared there, in its precision.
+
+    Args:
+        task: knows how samples are prepared.
+        stored: some of a split's ``inputs``.
+        device: where the model is.
+        dtype: in which it runs, None: in that of what was prepared; token ids and other integers stay what they are.
+    """
+    inputs = task.prepare(on_device(stored, device))
+    return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs

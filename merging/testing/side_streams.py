@@ -1,0 +1,65 @@
+"""Streams of the second device: copies that arrive when something waits for them, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Stream:
+    """Copies that were asked for and have not been waited for.
+
+    Another stream may wait for them without this program: what they are made of must stay as it is until the program
+    has waited too.
+
+    Args:
+        device: of the GPU; there is one.
+        how: what else ``torch.cuda.Stream`` takes.
+
+    Attributes:
+        pending: the copies.
+        leaving: storages that they are made of.
+    """
+
+    def __init__(self, device: object = None, **how: Any) -> None:
+        self.pending: list[Callable[[], object]] = []
+        self.leaving: list[Any] = []
+
+    def record_event(self) -> Event:
+        """An event behind all that was asked for."""
+        return Event(self)
+
+    def synchronize(self) -> None:
+        """This program waits."""
+        self.arrive()
+        self.leaving.clear()
+
+    def arrive(self) -> None:
+        """The copies are there."""
+        while self.pending:
+            self.pending.pop(0)()
+
+    def wait_stream(self, other: Stream) -> None:
+        """This stream waits for another one."""
+        other.arrive()
+
+    def is_capturing(self) -> bool:
+        """Whether a graph is recorded; never."""
+        return False
+
+
+class Event:
+    """Has happened once its stream has done what it was told.
+
+    Args:
+        stream: it is behind all that this one was asked for; None: behind nothing.
+        how: what else ``torch.cuda.Event`` takes.
+    """
+
+    def __init__(self, stream: Stream | None = None, **how: Any) -> None:
+        self._stream = stream
+
+    def synchronize(self) -> None:
+        """This program waits."""
+        if self._stream is not None:
+            self._stream.synchronize()
