@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from merging.errors import PoolError, RequirementError, TaskError
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
+from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.pool import ModelPool
@@ -95,9 +95,9 @@ class Start:
         else:
             if probe:
                 self._probe(probe, seed, progress)
-            folder.mkdir(parents=True, exist_ok=True)
             for file in self.extras:
-                shutil.copy(file, folder / file.name)
+                with atomic.replacing(folder / file.name) as aside:
+                    aside.write_bytes(file.read_bytes())
             save(kept, self.module)
         with self.numerics.applied():
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
