@@ -107,7 +107,10 @@ def cached_images(
         tolerance.accept(len(labels), damaged)
         rest = _undamaged(len(labels), damaged)
         if damaged:
-            images = _without(images, rest, aside) if aside is not None else images[rest]
+            try:
+                images = _without(images, rest, aside) if aside is not None else images[rest]
+            except OSError:  # no room for a second file
+                images = images[rest]
         return Split.of(torch.from_numpy(images), torch.from_numpy(labels[rest])), labels[rest], damaged
 
     with contextlib.ExitStack() as stack:
@@ -225,7 +228,14 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
         split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
             return None
-    except (OSError, ValueError, KeyError, TypeError, TaskError):  # not there, cut off, or changed: made again
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        TaskError,
+    ):  # not there, cut off, or changed: made again
         return None
     if tolerance is not None:
         tolerance.accept(len(labels) + len(damaged), damaged)
