@@ -135,9 +135,9 @@ def begin(arguments: Sequence[str], folder: Path) -> int:
         return child
     try:
         os.chdir(folder)
-        with open("said", "a") as said:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
+        sys.stdout = sys.stderr = said = open("said", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
         sys.argv = ["merge", *arguments]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         command_line.main()

@@ -133,7 +133,7 @@ class Folder:
         try:
             atomic.make_folder(path.parent)
             with atomic.replacing(path) as aside:
-                aside.write_bytes(text.encode())
+                atomic.put(aside, text)
                 if path.name == RESULT and not (path.is_file() and path.read_bytes() == text.encode()):
                     withdraw(self.path)
         except OSError as error:

@@ -96,7 +96,7 @@ def strips(
             axis.imshow(pixels(split, index), interpolation="nearest")
             axis.set_title(label(split, index, names)[:16], fontsize=6, pad=2)
     with replacing(path) as aside:
-        figure.savefig(aside, bbox_inches="tight", format=path.suffix[1:].lower())
+        figure.savefig(aside, bbox_inches="tight")
 
 
 def check_place(path: Path) -> None:

@@ -12,14 +12,13 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-T = TypeVar("T")
 LEFTOVER = ".writing-"
 """Begins the name of everything that is being written; what a killed process has left is known by it."""
 
@@ -73,7 +72,11 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
 
 def new_folder(parent: Path, name: str = "") -> Path:
     """An empty folder to write in, beside what it will become; nobody else has its name."""
-    return _fresh(parent, name, Path.mkdir)[0]
+    while True:
+        path = parent / f"{LEFTOVER}{secrets.token_hex(4)}{_ending(name)}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
 
 
 def create(path: Path) -> int:
@@ -95,28 +98,28 @@ def copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes a path's place, whole and on the disk, when the block ends well.
+    """A file to make, which takes a path's place, whole and on the disk, when the block ends well.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before is untouched.
     """
-    aside, handle = _fresh(path.absolute().parent, path.name, create)
+    folder = new_folder(path.absolute().parent, path.name)  # of its own: libraries make temporary files, too
+    aside = folder / path.name
     try:
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.close(handle)
         yield aside
-        if stat.S_IMODE(aside.stat().st_mode) != mode:  # safetensors makes a file of its own, for its owner alone
-            aside.chmod(mode)
         sync(aside)
-        take_place(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        os.replace(aside, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    folder.rmdir()
+    sync(folder.parent)
 
 
 def write(path: Path, content: bytes | str) -> None:
     """Writes a file, whole or not at all; text as UTF-8."""
     with replacing(path) as aside:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        put(aside, content)
 
 
 def take_place(new: Path, target: Path) -> None:
@@ -172,14 +175,6 @@ def save_torch(path: Path, values: Any) -> None:
     torch.save(values, path)
 
 
-def _fresh(parent: Path, name: str, make: Callable[[Path], T]) -> tuple[Path, T]:
-    """Something new under a name that nobody has."""
-    while True:
-        path = parent / f"{LEFTOVER}{secrets.token_hex(4)}{_ending(name)}"
-        with contextlib.suppress(FileExistsError):
-            return path, make(path)
-
-
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
     """What is being written in a folder, or was when its writer was killed; with a name, what was to become that."""
     found = [path for path in parent.iterdir() if path.name.startswith(LEFTOVER)]
@@ -189,4 +184,4 @@ def leftovers(parent: Path, name: str | None = None) -> list[Path]:
 
 
 def _ending(name: str) -> str:
-    return f"-{name[-100:]}.part" if name else ""
+    return f"-{name[-100:]}" if name else ""

@@ -97,7 +97,7 @@ class Start:
                 self._probe(probe, seed, progress)
             for file in self.extras:
                 with atomic.replacing(folder / file.name) as aside:
-                    aside.write_bytes(file.read_bytes())
+                    atomic.copy(file, aside)
             save(kept, self.module)
         with self.numerics.applied():
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
