@@ -1,6 +1,8 @@
 """Whole merges without a model, as processes: against mergekit, against hashing and writing, and their memory.
 
-``python -m benchmarks.merge --json [--mergekit PATH]``. Eight ViT-B/32-size files of 353 MB in fp32, read once just
+``python -m benchmarks.merge --json [--mergekit PATH]``. Ours puts its result on the disk before it ends; the others are
+followed by a sync of what they wrote, the same on all sides (``--no-sync`` leaves it out). The share that syncs have in
+our time is measured by runs in which they do nothing. Eight ViT-B/32-size files of 353 MB in fp32, read once just
 before each timing. Three bars: ``mergekit`` — our whole process ÷ mergekit's linear merge ≤ 0.4; ``floor`` — our
 time above that of a process that imports torch ÷ (hashing all inputs on 2 threads + writing the output) ≤ 1.5;
 ``memory`` — peak above such a process ÷ one model ≤ 1, and within 10 % for 2, 8 and 32 models. This path does without
@@ -31,6 +33,7 @@ from benchmarks.common import seconds, show
 
 PEAK = "import sys; sys.stderr.write(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 MERGE = "import sys; from merging.cli.main import main\ntry: main()\nfinally:\n "
+UNSYNCED = "import os; os.fsync = lambda handle: None\n"
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -65,10 +68,10 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def ours(paths: list[Path], output: Path, *more: str) -> list[str]:
-    """Our merge as a process that also tells its peak memory."""
+def ours(paths: list[Path], output: Path, *more: str, synced: bool = True) -> list[str]:
+    """Our merge as a process that also tells its peak memory; without syncs, what it would be if they cost nothing."""
     models = [word for path in paths for word in ("--models", str(path))]
-    code = f"{MERGE}{PEAK}"
+    code = f"{'' if synced else UNSYNCED}{MERGE}{PEAK}"
     where = ["--output", str(output), "--overwrite"]
     return [sys.executable, "-c", code, "run", "--strategy", "uniform", *models, *where, *more]
 
@@ -114,6 +117,14 @@ def mergekit_config(paths: list[Path], folder: Path) -> Path:
     return config
 
 
+def on_disk(path: Path) -> None:
+    """Waits until a file, or every file of a folder, is on the disk."""
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        handle = os.open(file, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
 def timed(call: Callable[[], object], paths: list[Path], outputs: list[Path]) -> float:
     """Seconds of a call whose inputs were just read, and whose output is not there yet."""
     for output in outputs:
@@ -127,25 +138,32 @@ def timed(call: Callable[[], object], paths: list[Path], outputs: list[Path]) ->
 @click.option("--models", type=int, default=8, show_default=True)
 @click.option("--count", type=int, default=7, show_default=True, help="Interleaved rounds.")
 @click.option("--most", type=int, default=32, show_default=True, help="Models of the largest pool, for memory.")
+@click.option("--sync/--no-sync", default=True, show_default=True, help="The same final sync on all sides.")
 @click.option("--json", "as_json", is_flag=True)
-def main(mergekit: Path | None, models: int, count: int, most: int, as_json: bool) -> None:
+def main(mergekit: Path | None, models: int, count: int, most: int, sync: bool, as_json: bool) -> None:
     """Weights-only merges: time and memory."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = write_pool(folder, models)
         config = mergekit_config(paths, folder)
+
+        def synced(call: Callable[[], object], output: str) -> Callable[[], object]:
+            return lambda: (call(), on_disk(folder / output) if sync else None)
+
         calls: dict[str, Callable[[], object]] = {
-            "ours": lambda: run(ours(paths, folder / "out")),
+            "ours": synced(lambda: run(ours(paths, folder / "out")), "out"),
+            "ours, unsynced": lambda: run(ours(paths, folder / "unsynced", synced=False)),
             "float32 sums": lambda: run(ours(paths, folder / "out32", "--accumulate", "float32")),
             "import torch": lambda: run([sys.executable, "-c", "import torch"]),
-            "floor": lambda: floor(paths, folder / "floor"),
+            "floor": synced(lambda: floor(paths, folder / "floor"), "floor"),
         }
         if mergekit is not None and mergekit.exists():
-            calls["mergekit"] = lambda: run([str(mergekit), str(config), str(folder / "mk"), "--lazy-unpickle"])
+            words = [str(mergekit), str(config), str(folder / "mk"), "--lazy-unpickle"]
+            calls["mergekit"] = synced(lambda: run(words), "mk")
         else:
             click.echo("no --mergekit given: that comparison is left out", err=True)
-        outputs = [folder / name for name in ("out", "out32", "floor", "mk")]
+        outputs = [folder / name for name in ("out", "unsynced", "out32", "floor", "mk")]
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(count):
             for name, call in calls.items():
@@ -164,6 +182,7 @@ def main(mergekit: Path | None, models: int, count: int, most: int, as_json: boo
                     "range": [quotients[0], quotients[-1]],
                     "seconds": median["ours"], "compared_seconds": median[below],
                     "import_torch_seconds": median["import torch"], "float32_seconds": median["float32 sums"],
+                    "fsync_share": 1 - median["ours, unsynced"] / median["ours"], "same_sync": sync,
                 })  # fmt: skip
         quotients = [a / b for a, b in zip(times["ours"], times["floor"], strict=True)]
         rows[-1]["ratio_of_whole_process"] = statistics.median(quotients)

@@ -26,8 +26,7 @@ def command(
 
     Ingredients are recognised by their content, not by their names: a changed file is refused.
     """
-    import shutil
-    import tempfile
+    import contextlib
 
     from rich.console import Console
 
@@ -36,7 +35,9 @@ def command(
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
+    from merging.storage import atomic
     from merging.storage.folder import check_free, read_recipe
+    from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
@@ -60,17 +61,24 @@ def command(
         pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)
     news = Console(stderr=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    lock, aside = Lock(output.absolute(), beside=True), None
     try:
+        if whole_folder:
+            check_free(output, overwrite=False)
+        elif output.exists() and not overwrite:
+            raise FolderError(f"{output} exists; pass --overwrite or choose another --output")
+        aside = atomic.new_folder(output.absolute().parent, output.name)
         with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
             written = how.model(found, pool, aside, progress, should_stop)
         if whole_folder:
             if output.is_dir():
-                output.rmdir()  # it was free: empty
-            aside.chmod(0o755)
-            aside.rename(output)
+                Lock(output).release()  # nobody writes there, and what a killed run has left is removed
+            atomic.sync_tree(aside)
+            atomic.take_place(aside, output)
         else:
-            (aside / ("model" + output.suffix)).replace(output)
+            model = aside / ("model" + output.suffix)
+            atomic.sync(model)
+            atomic.take_place(model, output)
     except Stopped:
         raise InterruptedRunError("interrupted while merging; nothing was written") from None
     except FolderError:
@@ -79,7 +87,10 @@ def command(
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise FolderError(f"cannot write {output}: {reason}; nothing was left there") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            with contextlib.suppress(OSError):  # the next one that has the lock removes it
+                atomic.remove(aside)
+        lock.release()
     for note in pool.beside if whole_folder else pool.compared(None):
         click.echo(f"note: {note}", err=True)
     click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {written.hash[:16]}…")

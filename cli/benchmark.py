@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import requested
+from merging.cli.asking.request import output_folder, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 
@@ -74,7 +73,14 @@ def command(**flags: Any) -> None:
     news, console = Console(stderr=True), Console()
     if request["task"] == "digits" and not request["models"]:
         news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
-    folder = Path(request["output"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-benchmark")
+    with output_folder(request["output"], "benchmark") as folder:
+        _into(folder, request, flags, methods, partitions, news, console)
+
+
+def _into(
+    folder: Path, request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
+    partitions: dict[str, dict[str, Any]], news: Any, console: Any,
+) -> None:  # fmt: skip
     from merging.benchmarking.folder import Folder
 
     Folder(folder).check(overwrite=flags["overwrite"])

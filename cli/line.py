@@ -41,9 +41,10 @@ def show_line(flags: dict[str, Any]) -> None:
     if picture is not None:
         from merging.benchmarking.rendering.drawing import WIDE, draw
         from merging.benchmarking.rendering.pictures import curve
+        from merging.storage.atomic import write
 
         kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"
-        picture.write_bytes(*draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))
+        write(picture, *draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))
     if flags["as_json"]:
         click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:

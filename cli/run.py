@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import SETTINGS, check_trust, combine, requested, restore
+from merging.cli.asking.request import SETTINGS, check_trust, combine, output_folder, requested, restore
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import FolderError, MergingError
 
@@ -59,7 +58,8 @@ def command(**flags: Any) -> None:
     if flags["dry_run"]:
         _dry_run(request)
         return
-    _execute(request, flags, started)
+    with output_folder(request["output"], request["strategy"]) as folder:
+        _execute(request, flags, started, folder)
 
 
 def _request(flags: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     return made, task, pool
 
 
-def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> None:
+def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, folder: Path) -> None:
     from rich.console import Console
 
     from merging.cli.showing.table import show_report
@@ -106,7 +106,6 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float) -> 
     news, console = Console(stderr=True), Console()
     if request["task"] == "digits" and not request["models"]:
         news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
-    folder = Path(request["output"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{request['strategy']}")
     if not flags["resume"]:
         from merging.storage.folder import check_free
 

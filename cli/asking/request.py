@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
+import re
 import shlex
 import sys
+import time
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -200,7 +204,7 @@ def read_toml(path: Path) -> File:
         MergingError: no TOML, an unknown key (the nearest is named) or a value of the wrong type.
     """
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise MergingError(f"{path}: {error}") from None
     try:
@@ -347,6 +351,39 @@ def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str
     path, own = (model, "") if isinstance(model, str) else (model.path, model.key)
     place, key = _absolute(path, folder), key or own
     return {"path": place, "key": key} if key else place
+
+
+@contextlib.contextmanager
+def output_folder(given: str | None, what: str) -> Iterator[Path]:
+    """The folder for a result: the given one, or a new one named after the time, with a number where that is taken.
+
+    A new one is nobody else's from now on, and gone again where nothing was written to it.
+    """
+    if given:
+        yield Path(given)
+        return
+    from merging.storage.atomic import make_folder
+
+    what = re.sub(r"[^\w+-]+", "_", what)[:60]
+    now = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = Path("runs") / (f"{now}-{what}" if number == 1 else f"{now}-{number}-{what}")
+        with contextlib.suppress(FileExistsError):
+            try:
+                make_folder(folder, exist_ok=False)
+            except FileExistsError:
+                if not folder.is_dir():  # runs is a file
+                    raise FolderError(f"cannot make {folder}; choose another --output") from None
+                raise
+            except OSError as error:
+                raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --output") from None
+            break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: something was written
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def _absolute(path: str, folder: Path | None = None) -> str:

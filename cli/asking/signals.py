@@ -39,7 +39,7 @@ def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") 
 def process_start() -> float:
     """When this process began, in seconds since the epoch: the interpreter's own start counts as waiting too."""
     try:
-        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         import os
 
         boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import BEGIN, FILE, Memory
 from merging.benchmarking.runs import Entry, MethodRun, read_run
 from merging.errors import FolderError
-from merging.storage.journal import holding
+from merging.storage import atomic
+from merging.storage.lock import Lock, is_hidden
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 METHODS = "methods"
 RESULT = "benchmark.json"
+PICTURES = "pictures"
+DOCUMENTS = tuple(f"benchmark.{form}" for form in ("html", "md", "tex", "csv"))
+"""What describes the results, and shows the pictures."""
+PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
+"""Pictures that a rendering makes, and may remove when a later one does not."""
 
 
 class Folder:
@@ -41,7 +46,8 @@ class Folder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FolderError(f"--output {self.path} is a file; name a folder")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / FILE).is_file():
+        there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
+        if any(not is_hidden(name) for name in there) and FILE not in there:
             more = "; --overwrite replaces an earlier benchmark only" if overwrite else ""
             raise FolderError(f"{self.path} holds other files and no benchmark; choose another --output{more}")
         parent = self.path
@@ -69,18 +75,23 @@ class Folder:
         Raises:
             FolderError: another process is writing there, or the conditions differ.
         """
-        memory = self.path / FILE
+        lock: Lock | None = None
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if overwrite and memory.is_file():
-                with holding(memory):
-                    shutil.rmtree(self.path / METHODS, ignore_errors=True)
-                    memory.unlink()
-        except FolderError:
-            raise
+            atomic.make_folder(self.path)
+            lock = Lock(self.path)
+            self.check(overwrite=overwrite)
+            if overwrite:  # the memory last: as long as it is there, this is a benchmark's folder
+                withdraw(self.path)
+                atomic.remove(self.path / RESULT)
+                atomic.remove(self.path / METHODS)
+                atomic.write(self.path / FILE, b"")
         except OSError as error:
+            if lock is not None:
+                lock.release()
+            if isinstance(error, FolderError):
+                raise
             raise FolderError(f"cannot write to {self.path}: {error.strerror}") from None
-        found = Memory(memory)
+        found = Memory(self.path / FILE, lock)
         if found.header is None:
             found.write(BEGIN, **header)
             return found
@@ -104,7 +115,10 @@ class Folder:
         self._replace(self._file(entry), json.dumps(run.to_json(), ensure_ascii=False, allow_nan=False))
 
     def write(self, found: Benchmark) -> None:
-        """Writes ``benchmark.json``, whole or not at all; what is drawn from it is written by the caller."""
+        """Writes ``benchmark.json``, whole or not at all; what is drawn from it is written by the caller.
+
+        Documents and pictures of other results are removed first.
+        """
         self._replace(self.path / RESULT, found.dumps())
 
     def _file(self, entry: Entry) -> Path:
@@ -116,14 +130,22 @@ class Folder:
         Raises:
             FolderError: the disk is full, or the folder cannot be written.
         """
-        aside = path.with_name(f".{path.name}-{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(text)
-            os.replace(aside, path)
+            atomic.make_folder(path.parent)
+            with atomic.replacing(path) as aside:
+                atomic.put(aside, text)
+                if path.name == RESULT and not (path.is_file() and path.read_bytes() == text.encode()):
+                    withdraw(self.path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise FolderError(f"cannot write {path}: {error.strerror}; free some space, then run it again") from None
+
+
+def withdraw(folder: Path) -> None:
+    """Removes what was drawn from the results, the documents first, before others take the results' place."""
+    atomic.remove(*(folder / name for name in DOCUMENTS))
+    pictures = folder / PICTURES
+    if pictures.is_dir():
+        atomic.remove(*(path for path in pictures.iterdir() if PICTURE.fullmatch(path.name)))
 
 
 def _change(key: str, old: Any, new: Any) -> str:

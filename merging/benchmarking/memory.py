@@ -14,6 +14,7 @@ from typing import Any
 from merging.errors import FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.journal import Journal
+from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
 
 FILE = "evaluations.jsonl"
@@ -25,6 +26,7 @@ class Memory(Journal):
 
     Args:
         path: the file, which is made or read; None keeps everything in this process alone.
+        lock: of the folder, where it is held already.
 
     Attributes:
         header: what the file's first event says that was measured, or None in a new file.
@@ -34,8 +36,8 @@ class Memory(Journal):
         FolderError: another process has it open, or it is no benchmark's.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        super().__init__(path, resume=path is not None and path.exists())
+    def __init__(self, path: Path | None, lock: Lock | None = None) -> None:
+        super().__init__(path, resume=path is not None and path.exists(), lock=lock)
         self.header = self.head()
         if self.header is not None and self.header["event"] != BEGIN:
             self.__exit__(None, None, None)

@@ -1,7 +1,7 @@
 """Decoded images on disk: made once from a file's content and a transform, then mapped into memory.
 
 The folder is ``$MERGING_CACHE``, else ``~/.cache/merging``. Deleting it costs time, nothing else. A folder that cannot
-be written to is no error: images are then decoded for this run only.
+be written to is no error: images are then decoded for this run only. What is kept is verified whenever it is opened.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 
 from merging.data.damage import Damage, Tolerance
 from merging.errors import TaskError
+from merging.machine import available_memory
 from merging.plugins.task import Split
+from merging.storage import atomic
+from merging.storage.lock import Lock
 
 Images = NDArray[np.uint8]
 VERSION = 1
@@ -56,18 +59,21 @@ def cached(
     found = _read(place, tolerance)
     if found is not None:
         return found
-    images, labels, damaged = make()
-    tolerance.accept(len(labels) + len(damaged), damaged)
-    split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
-    with contextlib.suppress(OSError):  # a full or read-only disk: this run goes on without
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=place.parent))
-        try:
-            np.save(aside / "images.npy", images)
-            _settle(aside, place, labels, split.fingerprint, damaged)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        return _read(place) or split
+    with contextlib.ExitStack() as stack:
+        aside: Path | None = None
+        with contextlib.suppress(OSError):  # a full or read-only disk: this run goes on without
+            aside = stack.enter_context(_folder_for(place))
+            found = _read(place, tolerance)  # another process may have made it while this one waited for it
+            if found is not None:
+                return found
+        images, labels, damaged = make()
+        tolerance.accept(len(labels) + len(damaged), damaged)
+        split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
+        with contextlib.suppress(OSError):
+            if aside is not None:
+                _save(aside / "images.npy", images)
+                _settle(aside, place, labels, split.fingerprint, damaged)
+                return _read(place, verify=False) or split
     return split
 
 
@@ -95,34 +101,80 @@ def cached_images(
     if found is not None:
         return found
     whole = (len(labels), *shape(), 3)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=place.parent))
-    except OSError:  # nowhere to keep them: in memory, for this run
-        images = np.zeros(whole, np.uint8)
+
+    def decode(images: Images, aside: Path | None) -> tuple[Split, NDArray[np.int64], list[Damage]]:
         damaged = fill(images)
         tolerance.accept(len(labels), damaged)
         rest = _undamaged(len(labels), damaged)
-        return Split.of(torch.from_numpy(images[rest] if damaged else images), torch.from_numpy(labels[rest]))
-    try:
-        needed, free = int(np.prod(whole, dtype=np.int64)), shutil.disk_usage(aside).free
-        if needed > free:
-            raise TaskError(
-                f"{whole[0]:,} decoded images need {needed / 1e9:.1f} GB in {cache_folder()}, {free / 1e9:.1f} GB are "
-                "free; name another folder with MERGING_CACHE"
-            )
-        images = np.lib.format.open_memmap(aside / "images.npy", mode="w+", dtype=np.uint8, shape=whole)
-        damaged = fill(images)
-        tolerance.accept(len(labels), damaged)
         if damaged:
-            images = _without(images, damaged, aside)
-        labels = labels[_undamaged(len(labels), damaged)]
-        split = Split.of(torch.from_numpy(images), torch.from_numpy(labels))
-        images.flush()
-        _settle(aside, place, labels, split.fingerprint, damaged)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return _read(place) or split
+            try:
+                images = _without(images, rest, aside) if aside is not None else images[rest]
+            except OSError:  # no room for a second file
+                images = images[rest]
+        return Split.of(torch.from_numpy(images), torch.from_numpy(labels[rest])), labels[rest], damaged
+
+    with contextlib.ExitStack() as stack:
+        try:
+            aside = stack.enter_context(_folder_for(place))
+            found = _read(place, tolerance)  # another process may have made them while this one waited for it
+            if found is not None:
+                return found
+            images = _mapped(aside / "images.npy", whole)
+        except OSError as error:  # nowhere to keep them: in memory, for this run
+            return decode(_in_memory(whole, error), None)[0]
+        split, kept, damaged = decode(images, aside)
+        with contextlib.suppress(OSError):  # what is there belongs to somebody else: used, and not kept
+            _settle(aside, place, kept, split.fingerprint, damaged)
+            return _read(place, verify=False) or split
+    return split
+
+
+@contextlib.contextmanager
+def _folder_for(place: Path) -> Iterator[Path]:
+    """A folder to decode into, which nobody else does for the same images meanwhile.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    atomic.make_folder(place.parent)
+    with Lock(place, beside=True, wait=True):
+        aside = atomic.new_folder(place.parent, place.name)
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A file for images, with room for all of them.
+
+    Raises:
+        OSError: the disk has less room.
+    """
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a disk that is found full later ends the process
+        handle = os.open(path, os.O_RDWR)
+        try:
+            os.posix_fallocate(handle, 0, path.stat().st_size)
+        finally:
+            os.close(handle)
+    return images
+
+
+def _in_memory(shape: tuple[int, ...], why: OSError) -> Images:
+    """Room for images that cannot be kept.
+
+    Raises:
+        TaskError: there is too little memory, too.
+    """
+    needed, free = int(np.prod(shape, dtype=np.int64)), available_memory()
+    if needed > free:
+        raise TaskError(
+            f"{shape[0]:,} decoded images need {needed / 1e9:.1f} GB; {cache_folder()} cannot keep them "
+            f"({why.strerror or why}), and {free / 1e9:.1f} GB of memory are free; name another folder with "
+            "MERGING_CACHE"
+        )
+    return np.zeros(shape, np.uint8)
 
 
 def remembered(decided: Any, make: Callable[[], Any]) -> Any:
@@ -135,11 +187,11 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
     key = blake3(json.dumps([VERSION, decided], sort_keys=True).encode()).hexdigest()[:32]
     note = cache_folder() / "lists" / key
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(note.read_text())
+        return json.loads(note.read_text(encoding="utf-8"))
     value = make()
     with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        _replace(note, json.dumps(value))
+        atomic.make_folder(note.parent)
+        atomic.write(note, json.dumps(value))
     return value
 
 
@@ -149,11 +201,13 @@ def content_of(file: Path) -> str:
     known = blake3(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}".encode()).hexdigest()[:32]
     note = cache_folder() / "files" / known
     with contextlib.suppress(OSError):
-        return note.read_text()
+        text = note.read_text(encoding="utf-8")
+        if re.fullmatch("[0-9a-f]{64}", text):
+            return text
     digest = blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
     with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        _replace(note, digest)
+        atomic.make_folder(note.parent)
+        atomic.write(note, digest)
     return digest
 
 
@@ -164,45 +218,53 @@ def _place(decided: list[Any]) -> Path:
     return cache_folder() / "images" / key[:32]
 
 
-def _read(place: Path, tolerance: Tolerance | None = None) -> Split | None:
+def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = True) -> Split | None:
+    """What is kept there, if it is whole: pixels and labels must have the fingerprint that they were kept with."""
     try:
         images = np.load(place / "images.npy", mmap_mode="c")  # shared pages; torch wants a writable array
         labels = np.load(place / "labels.npy")
-        facts = json.loads((place / "split.json").read_text())
+        facts = json.loads((place / "split.json").read_text(encoding="utf-8"))
         fingerprint, damaged = facts["fingerprint"], [Damage(*entry) for entry in facts.get("damaged", ())]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or cut off: made again
+        split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
+        if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
+            return None
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        TaskError,
+    ):  # not there, cut off, or changed: made again
         return None
     if tolerance is not None:
         tolerance.accept(len(labels) + len(damaged), damaged)
-    return Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
+    return split
 
 
 def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: str, damaged: list[Damage]) -> None:
     """Completes a folder that holds the images, and renames it into place: a folder that is there is whole."""
-    np.save(aside / "labels.npy", labels)
+    _save(aside / "labels.npy", labels)
     left_out = [[damage.number, damage.name, damage.why] for damage in damaged]
-    (aside / "split.json").write_text(json.dumps({"fingerprint": fingerprint, "damaged": left_out}))
-    shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
+    atomic.put(aside / "split.json", json.dumps({"fingerprint": fingerprint, "damaged": left_out}))
+    atomic.sync_tree(aside)
+    atomic.remove(place)
+    atomic.take_place(aside, place)
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    with os.fdopen(atomic.create(path), "wb") as file:
+        np.save(file, values)
 
 
 def _undamaged(count: int, damaged: list[Damage]) -> NDArray[np.int64]:
     return np.setdiff1d(np.arange(count), [damage.number for damage in damaged])
 
 
-def _without(images: np.memmap[Any, Any], damaged: list[Damage], folder: Path) -> np.memmap[Any, Any]:
+def _without(images: Images, rest: NDArray[np.int64], folder: Path) -> Images:
     """The same file without the rows of damaged images."""
-    rest = _undamaged(len(images), damaged)
-    whole = np.lib.format.open_memmap(
-        folder / "rest.npy", mode="w+", dtype=np.uint8, shape=(len(rest), *images.shape[1:])
-    )
+    whole = _mapped(folder / "rest.npy", (len(rest), *images.shape[1:]))
     for start in range(0, len(rest), 1024):
         whole[start : start + 1024] = images[rest[start : start + 1024]]
-    (folder / "rest.npy").replace(folder / "images.npy")
+    atomic.take_place(folder / "rest.npy", folder / "images.npy")
     return whole
-
-
-def _replace(note: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(note)

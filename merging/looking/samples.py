@@ -13,6 +13,7 @@ from torch import Tensor
 
 from merging.errors import FolderError, TaskError
 from merging.plugins.task import Split
+from merging.storage.atomic import replacing
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 
@@ -94,9 +95,8 @@ def strips(
         for axis, index in zip(row, samples, strict=False):
             axis.imshow(pixels(split, index), interpolation="nearest")
             axis.set_title(label(split, index, names)[:16], fontsize=6, pad=2)
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
-    figure.savefig(aside, bbox_inches="tight")
-    aside.replace(path)
+    with replacing(path) as aside:
+        figure.savefig(aside, bbox_inches="tight")
 
 
 def check_place(path: Path) -> None:

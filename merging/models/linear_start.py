@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from merging.errors import PoolError
 from merging.models.zero_shot import has_text_tower, zero_shot_clip
+from merging.storage.atomic import replacing, save_safetensors
 from merging.storage.checkpoint import Checkpoint
 
 
@@ -48,4 +48,5 @@ def linear_start(
     kept = {f"model.{n}": t for n, t in state.items() if n.startswith("visual.") or n.split(".")[0] in TEXT_LEFTOVERS}
     bias = torch.zeros(len(classes)) if clip.logit_bias is None else clip.logit_bias.detach().expand(len(classes))
     head = {"classification_head.weight": weight, "classification_head.bias": bias}
-    save_file({n: t.contiguous().clone() for n, t in {**kept, **head}.items()}, output)
+    with replacing(Path(output)) as aside:
+        save_safetensors(aside, {n: t.contiguous().clone() for n, t in {**kept, **head}.items()})

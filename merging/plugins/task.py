@@ -52,7 +52,7 @@ class Split:
             raise TaskError("a split is empty; it needs at least one sample")
         if len(inputs) != len(labels):
             raise TaskError(f"{len(inputs)} samples but {len(labels)} labels")
-        digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode())
+        digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
         for tensor in (inputs, labels):
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return cls(inputs, labels, digest.hexdigest()).with_classes(classes)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merging.errors import CheckpointError
+from merging.storage.atomic import put
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, is_transformers
 
 _OURS = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
@@ -123,7 +124,7 @@ def copy_companion(file: Path, target: Path) -> None:
     Raises:
         CheckpointError: it is another file than it was, or cannot be read.
     """
-    target.write_bytes(read_companion(file))
+    put(target, read_companion(file))
 
 
 def shown(text: str) -> str:

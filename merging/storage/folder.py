@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from safetensors import SafetensorError
 
 from merging.errors import FolderError, MergingError, RecipeError
-from merging.storage import journal
+from merging.storage import atomic, journal
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
+from merging.storage.lock import Lock, is_hidden
 from merging.storage.shards import INDEX, SHARD
 from merging.values.recipe import Merge, Recipe
 
@@ -31,6 +31,10 @@ CARD = "README.md"
 ENSEMBLE = "ensemble.json"
 MEMBERS = "members"
 MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
+_LEDGER = ".replacing.json"
+"""What is being replaced and by what, as long as that takes: a run that is killed meanwhile leaves no other record."""
+_DESCRIBING = (REPORT, CARD, RECIPE, ENSEMBLE, INDEX)
+"""What says what the rest is: removed before it is replaced, in this order, and written after it, in the other one."""
 _OURS = (*MODELS.values(), RECIPE, OVERRIDES, ENSEMBLE, MEMBERS, REPORT, CARD, journal.FILE)
 
 
@@ -48,7 +52,7 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"--output {folder} is a file; name a folder")
     earlier = (folder / journal.FILE).exists()
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir()) and not overwrite:
         what = "another run" if earlier else "other files"
         way = f"continue it with --resume {folder}, or " if earlier else ""
         raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
@@ -79,44 +83,35 @@ def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> jour
         FolderError: as :func:`check_free`, or another process is writing there.
     """
     check_free(folder, overwrite=overwrite, inputs=inputs)
-    old = folder / journal.FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if old.exists():
-            with journal.holding(old):
-                old.unlink()
+        atomic.make_folder(folder)
+        lock = Lock(folder)
     except FolderError:
         raise
     except OSError as error:
         raise FolderError(f"cannot write to {folder}: {error.strerror}") from None
-    return journal.Journal(old)
+    try:
+        check_free(folder, overwrite=overwrite, inputs=inputs)  # another one may have come first, and be done
+    except FolderError:
+        lock.release()
+        raise
+    return journal.Journal(folder / journal.FILE, lock=lock)
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:
     """Writes a state dict; tied tensors stay one storage in a ``.pt`` and become copies in safetensors."""
-    import torch
-    from safetensors.torch import save_file
-
     state = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if kind == "pt":
         for group in ties:
             state |= dict.fromkeys(group[1:], state[group[0]])
-        torch.save(state, path)
+        atomic.save_torch(path, state)
     else:
         seen: set[int] = set()
         for name, tensor in state.items():
             if tensor.untyped_storage().data_ptr() in seen:
                 state[name] = tensor.clone()
             seen.add(tensor.untyped_storage().data_ptr())
-        save_file(state, path, metadata={"format": "pt"})
-        os.chmod(path, 0o666 & ~_umask())  # safetensors' own files can be read by their owner only
-
-
-def _umask() -> int:
-    """This process's file mode mask (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        atomic.save_safetensors(path, state, {"format": "pt"})
 
 
 @contextlib.contextmanager
@@ -124,31 +119,18 @@ def writing(folder: Path) -> Iterator[Path]:
     """A folder beside the results to write them into; they appear, renamed into place, when the block ends well.
 
     What an earlier run has left there and this one does not write (other shards, an index, a tokenizer) is removed.
+    Whenever this is killed, no report, recipe, card or index stands beside something else than it describes.
 
     Raises:
         FolderError: the disk is full or the folder cannot be written; what was there before is untouched.
     """
-    aside = folder / f".writing-{os.getpid()}"
+    aside: Path | None = None
     try:
-        aside.mkdir(parents=True)
+        atomic.make_folder(folder)
+        aside = atomic.new_folder(folder)
         yield aside
-        new = {file.name for file in aside.iterdir()}
-        old = _earlier(folder) | {file.name for file in folder.iterdir() if _is_ours(file.name)} - {journal.FILE}
-        own = {f"{MEMBERS}/{path.name}" for path in (aside / MEMBERS).glob("*")}
-        written = _members(folder)
-        stale = written - own
-        for name in sorted(own - written):
-            if (folder / name).exists():
-                raise FolderError(f"{folder / name} was not written by a run and is not overwritten; move it away")
-        for name in sorted(new - {REPORT}) + [REPORT] * (REPORT in new):
-            for path in sorted((aside / name).iterdir()) if (aside / name).is_dir() else [aside / name]:
-                _take_place(path, folder / path.relative_to(aside), aside)
-        for name in old - new - {MEMBERS}:
-            (folder / name).unlink(missing_ok=True)
-        for name in stale:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not there, or holds what no run wrote
-            (folder / MEMBERS).rmdir()
+        atomic.sync_tree(aside)
+        _publish(aside, folder)
     except MergingError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
@@ -158,15 +140,47 @@ def writing(folder: Path) -> Iterator[Path]:
             "free some space or choose another --output"
         ) from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            with contextlib.suppress(OSError):  # the next one that has the lock removes it
+                atomic.remove(aside)
 
 
-def _take_place(new: Path, target: Path, aside: Path) -> None:
-    """Renames into place; a folder that was there is moved aside first, to be removed with it."""
-    target.parent.mkdir(exist_ok=True)
-    if target.is_dir():
-        os.replace(target, aside / f".old-{target.name}")
-    os.replace(new, target)
+def _publish(aside: Path, folder: Path) -> None:
+    """Puts new results in the place of old ones, on the disk at every step."""
+    new = {file.name for file in aside.iterdir()}
+    own = {f"{MEMBERS}/{path.name}" for path in (aside / MEMBERS).glob("*")}
+    files, written = _recorded(folder)
+    for name in sorted(own - written):
+        if (folder / name).exists():
+            raise FolderError(f"{folder / name} was not written by a run and is not overwritten; move it away")
+    old = {name for name in files | set(os.listdir(folder)) if name in files or _is_ours(name)} - {journal.FILE}
+    ledger = {"files": sorted(old | new), "members": sorted(written | own)}
+    atomic.write(folder / _LEDGER, json.dumps(ledger, indent=1) + "\n")
+    atomic.remove(*(folder / name for name in _DESCRIBING))
+    gone = [folder / name for name in sorted(old)]
+    atomic.remove(*(path for path in gone if path.is_file() or path.is_symlink()), *(folder / name for name in written))
+    if own:
+        atomic.make_folder(folder / MEMBERS)
+        atomic.move(sorted((aside / MEMBERS).iterdir()), folder / MEMBERS)
+    describing = [name for name in reversed(_DESCRIBING) if name in new and name != REPORT]
+    for group in (sorted(new - {MEMBERS, *_DESCRIBING}), describing, [REPORT] if REPORT in new else []):
+        atomic.move([aside / name for name in group], folder)
+    with contextlib.suppress(OSError):  # not there, or holds what no run wrote
+        (folder / MEMBERS).rmdir()
+    atomic.remove(folder / _LEDGER)  # the report is the record now
+
+
+def _recorded(folder: Path) -> tuple[set[str], set[str]]:
+    """Files and folders of members that earlier runs say they have written, also one that was killed while it did."""
+    try:
+        ledger = json.loads((folder / _LEDGER).read_bytes())
+        files, members = ledger["files"], ledger["members"]
+    except (OSError, ValueError, KeyError, TypeError):
+        files, members = [], []
+    names = {name for name in files if isinstance(name, str) and Path(name).name == name and not is_hidden(name)}
+    folders = {name for name in members if isinstance(name, str) and re.fullmatch(rf"{MEMBERS}/\d+", name)}
+    there = {name for name in folders if (folder / name).is_dir()}
+    return (names | _earlier(folder)) - {journal.FILE}, there | _members(folder)
 
 
 def _members(folder: Path) -> set[str]:
@@ -221,10 +235,8 @@ def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: st
     if isinstance(merged, Recipe):
         _write_json(aside / RECIPE, merged.to_json())
         if merged.overrides:
-            from safetensors.torch import save_file
-
-            save_file(dict(merged.overrides), aside / OVERRIDES)
-    (aside / CARD).write_text(card)
+            atomic.save_safetensors(aside / OVERRIDES, merged.overrides)
+    atomic.put(aside / CARD, card)
     files = sorted({file.name for file in aside.iterdir()} | {REPORT})
     lineage = [asdict(ingredient) for ingredient in merged.ingredients]
     _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
@@ -234,7 +246,7 @@ def _earlier(folder: Path) -> set[str]:
     """What an earlier run says that it has written."""
     try:
         names = json.loads((folder / REPORT).read_bytes())["files"]
-        return {name for name in names if isinstance(name, str) and Path(name).name == name}
+        return {n for n in names if isinstance(n, str) and Path(n).name == n and not is_hidden(n)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -244,7 +256,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    path.unlink(missing_ok=True)
+    atomic.put(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -6,16 +6,18 @@ and evaluations are taken from there instead of being made; after that the file 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
+import os
+import threading
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from merging.errors import FolderError
+from merging.storage.atomic import sync
+from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
 
 FILE = "events.jsonl"
@@ -25,36 +27,53 @@ _ASIDE = ("stopped", "finished")
 
 What follows ``stopped`` only rounded an unfinished run off (the test sets of the best so far): a resumed run drops it.
 """
+_OFTEN = ("evaluation", "decision")
+"""Events that a search writes in quick succession: they are on the disk a moment later, others (and what was accepted)
+before the search goes on."""
+_LATER = 0.5
+"""Seconds after which an event is on the disk at the latest, the sync itself apart."""
 
 
 class Journal:
-    """The journal of one run.
+    """The journal of one run, and the lock of its folder.
 
     Args:
         path: the file, or None to keep nothing (in memory, for the Python API without an output folder).
         resume: replay what is there; otherwise the file must be new.
+        lock: of the folder, where it is held already: then an earlier journal is begun anew. The journal lets go of it.
 
     Raises:
-        FolderError: another process has the journal open, or a resumed file cannot be read.
+        FolderError: another process writes to the folder, or a resumed file cannot be read.
     """
 
-    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
+    def __init__(self, path: Path | None, *, resume: bool = False, lock: Lock | None = None) -> None:
         self.path = path
         self._old: deque[dict[str, Any]] = deque()
         self._line = 0
         self._file: IO[bytes] | None = None
+        self._syncing: _Syncing | None = None
         if path is None:
             return
+        self._lock = lock or Lock(path.parent)
         try:
-            self._file = path.open("r+b" if resume else "xb")
+            self._open(path, "r+b" if resume else "xb" if lock is None else "w+b", replay=resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, path: Path, mode: str, *, replay: bool) -> None:
+        try:
+            # unbuffered: what could not be written is not tried again
+            self._file = open(path, mode, buffering=0)  # noqa: SIM115 (open as long as the run)
         except OSError as error:
             raise FolderError(f"cannot open {path}: {error.strerror}") from None
-        _lock(self._file, path)
-        if resume:
+        if replay:
             events, whole = _read(self._file.read(), path, until="stopped")
             self._old.extend(event for event in events if event["event"] not in _ASIDE)
             self._file.truncate(whole)  # a torn last line is dropped
             self._file.seek(whole)
+        sync(path.absolute().parent)
+        self._syncing = _Syncing(self._file)
 
     @property
     def replaying(self) -> bool:
@@ -74,8 +93,10 @@ class Journal:
     def write(self, event: str, **facts: Any) -> None:
         """Appends an event; during a replay, checks that it is the one that was written then.
 
+        It is on the disk when this returns, or, of evaluations and refused mixes, at most about a second later.
+
         Raises:
-            FolderError: the search went another way than the journal says.
+            FolderError: the search went another way than the journal says, or the disk is full.
         """
         line = json.loads(json.dumps({"event": event, **facts}, allow_nan=False, default=_number))
         if self._old and event not in _ASIDE:
@@ -87,8 +108,21 @@ class Journal:
                     f"{_short(old)} then, {_short(line)} now; start a new run"
                 )
         elif self._file is not None:
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            self._file.flush()
+            try:
+                self._append(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                if self._syncing is not None:
+                    self._syncing.soon() if event in _OFTEN and not line.get("accepted") else self._syncing.now()
+            except OSError as error:
+                raise FolderError(
+                    f"cannot write {self.path}: {error.strerror}; what was found so far is kept there: free some space "
+                    "and go on with it"
+                ) from None
+
+    @staticmethod
+    def _append(file: IO[bytes], text: bytes) -> None:
+        left = memoryview(text)
+        while left:
+            left = left[file.write(left) :]
 
     def replay(self, key: str, split: str) -> Outcome | None:
         """The outcome that the journal holds for the evaluation now due, or None when the old events are used up."""
@@ -103,8 +137,66 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
+            if self._syncing is not None:
+                self._syncing.end()
+        finally:
             self._file.close()
+            self._file = None
+            self._lock.release()
+
+
+class _Syncing:
+    """Puts a file's content on the disk, at once or beside the search.
+
+    Args:
+        file: stays open until :meth:`end`.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._error: OSError | None = None
+        self._due, self._ended = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def soon(self) -> None:
+        """In a moment, on a thread of its own: a search does not wait for the disk."""
+        self._due.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+            self._thread.start()
+        self._check()
+
+    def now(self) -> None:
+        """Before this returns."""
+        os.fsync(self._file.fileno())
+        self._due.clear()
+        self._check()
+
+    def end(self) -> None:
+        """All of it, for the last time."""
+        self._ended.set()
+        self._due.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.now()
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            self._due.wait()
+            self._ended.wait(_LATER)
+            self._due.clear()  # before: what is written meanwhile is due again
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self._error = error
+                return
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -165,27 +257,3 @@ def _timeless(event: dict[str, Any]) -> dict[str, Any]:
 def _short(event: dict[str, Any]) -> str:
     text = json.dumps(_timeless(event))
     return text if len(text) < 120 else text[:117] + "…"
-
-
-@contextlib.contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Holds a journal's lock without reading it.
-
-    Raises:
-        FolderError: another process is writing to it.
-    """
-    with path.open("r+b") as file:
-        _lock(file, path)
-        yield
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover (Windows has no flock)
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise FolderError(f"another run is writing to {path.parent}; wait for it or choose another --output") from None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import CheckpointError, OptionError
+from merging.storage.atomic import create, put
 from merging.storage.dtypes import SAFETENSORS, itemsize
 from merging.values.partition import TensorInfo
 
@@ -76,7 +77,7 @@ class ModelWriter:
             total = sum(_bytes(tensors[name]) for shard in shards for name in shard)
             where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+            put(folder / INDEX, json.dumps(index, indent=2) + "\n")
         self.files = [*names, *([INDEX] if count > 1 else [])]
 
     def _begin(self, path: Path, shard: list[str]) -> None:
@@ -89,7 +90,7 @@ class ModelWriter:
             self._homes[name] = (len(self._handles), begin)
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        handle = create(path)
         self._handles.append(handle)
         os.pwrite(handle, struct.pack("<Q", len(text)) + text, 0)
         os.ftruncate(handle, 8 + len(text) + end)

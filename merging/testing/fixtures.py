@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.running.run import Result, merge
 from merging.running.search import BoxSearch
+from merging.storage.atomic import replacing, save_safetensors
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
@@ -156,7 +156,8 @@ def _trained(state: dict[str, Tensor], *, seed: int, steps: int, rate: float) ->
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    with replacing(path) as aside:
+        save_safetensors(aside, {name: tensor.contiguous() for name, tensor in state.items()})
 
 
 class Bowl:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 from merging.errors import RequirementError
@@ -93,24 +94,25 @@ def finetune(
     if search == "random":
         regime.check(drawn, start.module, steps)
     probe = start.probe(linear_probe)
-    digest = start.write(path, probe, seed, progress)
     facts = {
-        "task": task.name, "start": start.digest, "linear_probe": probe, "base": digest, "seed": seed, "search": search,
-        "sweep": sweep.plain(),
+        "task": task.name, "start": start.digest, "linear_probe": probe, "base": None, "seed": seed, "search": search,
+        "sweep": sweep.plain(), "regime": {"name": regime.name, **regime.options()},
     }  # fmt: skip
-    facts["regime"] = {"name": regime.name, **regime.options()}
     folder = PoolFolder(path, facts, start.numerics.to_json(), command)
-    folder.claim()
-    turn = Turn(folder, task, regime, start.numerics, progress, should_stop)
-    if regime.together:
-        return turn.together(drawn, start.module)
-    if search == "optuna":
-        return _one_by_one(turn, _optuna(sweep, models, seed), start)
-    if jobs is None:
-        jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
-    if jobs > 1:
-        return side_by_side(folder, make_task, regime, start.numerics, drawn, steps, jobs, progress, should_stop)
-    return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
+    with folder.lock():
+        folder.claim()
+        folder = replace(folder, facts=facts | {"base": start.write(path, probe, seed, progress)})
+        folder.claim()
+        turn = Turn(folder, task, regime, start.numerics, progress, should_stop)
+        if regime.together:
+            return turn.together(drawn, start.module)
+        if search == "optuna":
+            return _one_by_one(turn, _optuna(sweep, models, seed), start)
+        if jobs is None:
+            jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
+        if jobs > 1:
+            return side_by_side(folder, make_task, regime, start.numerics, drawn, steps, jobs, progress, should_stop)
+        return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 
 
 def _from_a_file(regime: Regime) -> bool:

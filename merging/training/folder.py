@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from merging.errors import FolderError
 from merging.plugins.options import build
+from merging.storage import atomic
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.lock import Lock
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
 
@@ -74,8 +75,8 @@ class PoolFolder:
 
     Attributes:
         path: the folder.
-        facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head), seed, sweep,
-            regime.
+        facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head, None before
+            that is there), seed, sweep, regime.
         numerics: how they are computed.
         command: that made it.
     """
@@ -90,27 +91,55 @@ class PoolFolder:
         """What all models start from."""
         return self.path / BASE
 
-    def claim(self) -> None:
-        """Says what the pool is.
+    def lock(self) -> Lock:
+        """The right to write there, until it is let go; the folder is made.
 
         Raises:
-            FolderError: the folder holds another one.
+            FolderError: another process has it, or nobody can write there.
+        """
+        try:
+            atomic.make_folder(self.path)
+        except OSError as error:
+            raise FolderError(f"cannot write to {self.path}: {error.strerror}") from None
+        return Lock(self.path)
+
+    def claim(self) -> None:
+        """Says what the pool is: before its base is written, so that the base is never of another one, and after.
+
+        Raises:
+            FolderError: the folder holds another one, or a base that no pool is known to have been made from.
         """
         path = self.path / RECORD
         if not path.exists():
-            replace(path, {**self.facts, "command": self.command, "versions": versions()})
+            if self.base.exists() and not self._is_start():
+                raise FolderError(
+                    f"{self.base} is there without a record of its pool, and is not the --base that was given; move it "
+                    "away, or choose another --output"
+                )
+            self._record()
             return
         try:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
             old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
         except (ValueError, TypeError) as error:
             raise FolderError(f"{path} is damaged ({error}); choose another --output") from None
-        changed = [key for key in self.facts if old.get(key) != json.loads(json.dumps(self.facts[key]))]
+        unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
+        asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
+        changed = [key for key, value in asked.items() if old.get(key) != json.loads(json.dumps(value))]
         changed = list(
             dict.fromkeys({"start": "base", "linear_probe": "linear probe"}.get(key, key) for key in changed)
         )
         if changed:
             raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another --output")
+        if unfinished and self.facts["base"] is not None:
+            self._record()
+
+    def _record(self) -> None:
+        replace(self.path / RECORD, {**self.facts, "command": self.command, "versions": versions()})
+
+    def _is_start(self) -> bool:
+        """Whether a base that is there is the one that was given, as it was given."""
+        return not self.facts["linear_probe"] and Checkpoint(self.base).hash == self.facts["start"]
 
     def written(self, name: str, settings: HyperParameters) -> Trained | None:
         """A model that an earlier call has finished.
@@ -142,6 +171,7 @@ class PoolFolder:
             "base": self.facts["base"], "task": self.facts["task"], "regime": self.facts["regime"],
             "command": self.command, "numerics": dict(self.numerics), "versions": versions(),
         }  # fmt: skip
+        atomic.remove(self.path / f"{name}.json")  # of a model that somebody has taken away
         if not diverged:
             save(self.path / f"{name}.safetensors", run.module)
         replace(self.path / f"{name}.json", record)
@@ -157,14 +187,11 @@ def versions(*more: str) -> dict[str, str]:
 def save(path: Path, module: nn.Module) -> None:
     """Writes all tensors of a module, whole or not at all."""
     state: Mapping[str, Tensor] = module.state_dict()
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in state.items()}, aside, {"format": "pt"})
-    os.chmod(aside, 0o644)
-    os.replace(aside, path)
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
+    with atomic.replacing(path) as aside:
+        atomic.save_safetensors(aside, tensors, {"format": "pt"})
 
 
 def replace(path: Path, record: Mapping[str, Any]) -> None:
     """Writes JSON, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    os.replace(aside, path)
+    atomic.write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -13,6 +13,7 @@ from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
+from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import companions, copy_companion
 from merging.storage.content import content_hash, has_only_finite
@@ -100,9 +101,10 @@ class Start:
         else:
             if probe:
                 self._probe(probe, seed, progress)
-            folder.mkdir(parents=True, exist_ok=True)
+            atomic.make_folder(folder)
             for file in self.extras:
-                copy_companion(file, folder / file.name)
+                with atomic.replacing(folder / file.name) as aside:
+                    copy_companion(file, aside)
             if self.left_out:
                 progress.say(f"beside the base, left out of the pool: {self.left_out}")
             save(kept, self.module)

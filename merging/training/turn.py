@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from merging.errors import Diverged, FolderError
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
+from merging.storage import atomic
 from merging.training.folder import Epoch, PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime
@@ -76,6 +76,7 @@ class Turn:
         there = [trained for trained in found if trained is not None]
         if len(there) == len(asked):
             self.progress.say(f"{len(there)} models, there already")
+            atomic.remove(path)
             return there
         if there and not path.exists():
             raise FolderError(
@@ -98,7 +99,7 @@ class Turn:
         done = [
             self.folder.write(name, run, known, share) for name, run, known in zip(names, runs, epochs, strict=True)
         ]
-        path.unlink(missing_ok=True)
+        atomic.remove(path)
         return done
 
     def _side_by_side(self, runs: Sequence[Run]) -> Iterator[None]:
@@ -117,13 +118,11 @@ class Turn:
     def _keep(self, runs: Sequence[Run], epochs: list[list[Epoch]], seconds: float) -> None:
         """After every epoch: an interrupted population goes on from here."""
         path = self.folder.path / STATE
-        aside = path.with_name(f"{STATE}.{os.getpid()}")
         settings = [run.settings.options() for run in runs]
         known = [[asdict(epoch) for epoch in one] for one in epochs]
-        torch.save(
-            {"settings": settings, "runs": [run.state() for run in runs], "epochs": known, "seconds": seconds}, aside
-        )
-        os.replace(aside, path)
+        kept = {"settings": settings, "runs": [run.state() for run in runs], "epochs": known, "seconds": seconds}
+        with atomic.replacing(path) as aside:
+            atomic.save_torch(aside, kept)
 
     def _restored(self, runs: Sequence[Run]) -> tuple[list[list[Epoch]], float]:
         path = self.folder.path / STATE

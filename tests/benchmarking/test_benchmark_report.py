@@ -380,10 +380,10 @@ def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -
 def test_a_full_disk_leaves_what_was_there(found: Benchmark, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    def full(self: Path, *rest: object, **more: object) -> None:
+    def full(path: Path, *rest: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("merging.storage.atomic.put", full)
     with pytest.raises(FolderError, match="No space left"):
         render(found, folder)
     monkeypatch.undo()

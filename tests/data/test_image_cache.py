@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import subprocess
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +20,13 @@ import torch
 from PIL import Image
 
 from merging.data import npz
-from merging.data.cache import cache_folder
+from merging.data.cache import Images, cache_folder, cached_images
+from merging.data.damage import Damage, Tolerance
+from merging.data.folders import load_images
 from merging.data.images import Resize
 from merging.data.npz import load_npz
 from merging.errors import TaskError
+from merging.plugins.task import Split
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +131,134 @@ def test_the_maps_are_private(tmp_path: Path) -> None:
 def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MERGING_CACHE")
     assert cache_folder() == Path.home() / ".cache" / "merging"
+
+
+def test_pixels_that_changed_on_disk_are_made_again(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, calls = write(tmp_path / "data.npz", [(20, 16)] * 4), count_decodes(monkeypatch)
+    first = load_npz(source)
+    expected = first.inputs.clone()
+    for name in ("images.npy", "labels.npy"):
+        (kept,) = folder.glob(f"images/*/{name}")
+        content = bytearray(kept.read_bytes())
+        content[-64:] = bytes(64) if name == "images.npy" else b"\1" * 64
+        kept.write_bytes(content)
+        again = load_npz(source)
+        assert again.inputs.equal(expected)
+        assert again.labels.tolist() == [0, 1, 2, 3]
+        assert again.fingerprint == type(again).of(again.inputs, again.labels).fingerprint == first.fingerprint
+    assert len(calls) == 3
+
+
+def folder_of_images(place: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        file = place / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(file)
+    return place
+
+
+def as_nobody(call: Callable[[], object]) -> None:
+    """Calls in a process of another user, who owns nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside idle threads
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            call()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that all users can enter; pytest's own cannot be."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("state", ["readable", "private", "damaged", "locked away", "leftovers"])
+@pytest.mark.parametrize("form", ["npz", "folder"])
+def test_a_cache_of_another_user_is_used_or_done_without(
+    state: str, form: str, monkeypatch: pytest.MonkeyPatch, open_folder: Path
+) -> None:
+    tmp_path, folder = open_folder, open_folder / "cache"
+    monkeypatch.setenv("MERGING_CACHE", str(folder))
+    if form == "npz":
+        source = write(tmp_path / "data.npz", [(20, 16)] * 4)
+        load = functools.partial(load_npz, source)
+    else:
+        load = functools.partial(open_images, folder_of_images(tmp_path / "pictures"))
+    expected = load()
+    before = expected.inputs.clone()  # not the map, whose file is changed below
+    (kept,) = (path for path in folder.glob("images/*") if path.is_dir())
+    if state == "private":
+        kept.chmod(0o700)
+    elif state == "damaged":
+        (kept / "images.npy").write_bytes(b"")
+    elif state == "locked away":
+        folder.chmod(0o700)
+    elif state == "leftovers":
+        (kept / "images.npy").unlink()
+        folder.joinpath("images").chmod(0o777)
+        (folder / "images" / f".{kept.name}.lock").touch(0o600)
+
+    def used() -> None:
+        again = load()
+        assert again.inputs.equal(before)
+        assert again.fingerprint == expected.fingerprint
+
+    as_nobody(used)
+
+
+def open_images(place: Path) -> Split:
+    return load_images([(file, int(file.parent.name[-1])) for file in sorted(place.rglob("*.png"))], Resize(16, 18))
+
+
+def test_a_full_disk_is_no_error(tmp_path: Path, folder: Path) -> None:
+    """A file system of one megabyte: images that fit into memory are used from there."""
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False
+    ).returncode:  # fmt: skip
+        pytest.skip("no file system can be mounted here")
+    try:
+        (folder / "filling").write_bytes(bytes(1000 << 10))
+        found = load_npz(write(tmp_path / "data.npz", [(300, 300)] * 8))
+        assert found.inputs.shape == (8, 300, 300, 3)
+        many = open_images(folder_of_images(tmp_path / "pictures"))
+        assert many.inputs.shape[0] == 6
+        assert not [path for path in folder.rglob(".writing-*")]
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_two_that_need_the_same_images_decode_them_once(tmp_path: Path, folder: Path) -> None:
+    """The second waits for the first, and finds what that one has made."""
+    place = folder_of_images(tmp_path / "pictures")
+    decoded = list[int]()
+
+    def fill(images: Images) -> list[Damage]:
+        time.sleep(0.2)
+        decoded.append(1)
+        images[:] = 7
+        return []
+
+    def load() -> Split:
+        labels = np.zeros(3, np.int64)
+        return cached_images(["same", str(place)], labels, lambda: (4, 4), fill, Tolerance("x"))
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: load(), range(3)))
+    assert len(decoded) == 1
+    assert all(one.inputs.equal(found[0].inputs) for one in found)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
+import contextlib
 from pathlib import Path
 
-from merging.benchmarking.folder import RESULT
+from merging.benchmarking.folder import DOCUMENTS, PICTURES, RESULT, withdraw
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.results import Benchmark
 from merging.errors import FolderError
 from merging.plugins.progress import Progress, Silent
-
-PICTURES = "pictures"
-NAME = "benchmark"
-OWN = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
-"""Pictures that a rendering makes, and may remove when a later one does not."""
+from merging.storage import atomic
+from merging.storage.lock import Lock
 
 
 def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -40,36 +35,41 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
     progress = progress or Silent()
     pictures = drawings(found)
     progress.stage("tables and pictures", len(pictures) + 1)
-    aside = folder / f".rendering-{os.getpid()}"
+    lock: Lock | None = None
     try:
-        (aside / PICTURES).mkdir(parents=True)
+        atomic.make_folder(folder)
+        lock = Lock(folder)
+        aside = atomic.new_folder(folder)
+        atomic.make_folder(aside / PICTURES)
         drawn: dict[str, tuple[bytes, bytes]] = {}
         for name, drawing in pictures.items():
             png, wide = draw(drawing, name, WIDE, "png", "svg")
             (narrow,) = draw(drawing, name, NARROW, "svg")
             drawn[name] = wide, narrow
-            (aside / PICTURES / f"{name}.png").write_bytes(png)
-            (aside / PICTURES / f"{name}.svg").write_bytes(wide)
+            atomic.put(aside / PICTURES / f"{name}.png", png)
+            atomic.put(aside / PICTURES / f"{name}.svg", wide)
             progress.advance()
-        texts = {
-            RESULT: found.dumps(),
-            f"{NAME}.csv": to_csv(found),
-            f"{NAME}.md": to_markdown(found),
-            f"{NAME}.tex": to_latex(found),
-            f"{NAME}.html": to_html(found, drawn),
-        }
-        for name, text in texts.items():
-            (aside / name).write_text(text, encoding="utf-8")
+        makers = {"html": lambda: to_html(found, drawn), "md": lambda: to_markdown(found),
+                  "tex": lambda: to_latex(found), "csv": lambda: to_csv(found)}  # fmt: skip
+        atomic.put(aside / RESULT, found.dumps())
+        for name in DOCUMENTS:
+            atomic.put(aside / name, makers[name.rpartition(".")[2]]())
+        atomic.sync_tree(aside)
         progress.advance()
-        files = [*texts, *(f"{PICTURES}/{path.name}" for path in sorted((aside / PICTURES).iterdir()))]
-        (folder / PICTURES).mkdir(exist_ok=True)
-        for name in files:
-            os.replace(aside / name, folder / name)
-        for path in (folder / PICTURES).iterdir():
-            if OWN.fullmatch(path.name) and f"{PICTURES}/{path.name}" not in files:
-                path.unlink()
+        shown = sorted(path.name for path in (aside / PICTURES).iterdir())
+        withdraw(folder)
+        atomic.move([aside / RESULT], folder)
+        atomic.make_folder(folder / PICTURES)
+        atomic.move([aside / PICTURES / name for name in shown], folder / PICTURES)
+        atomic.move([aside / name for name in reversed(DOCUMENTS)], folder)
+        atomic.remove(aside)
+    except FolderError:
+        raise
     except OSError as error:
         raise FolderError(f"cannot write to {folder}: {error.strerror}; nothing half-written was left") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return [folder / name for name in files]
+        if lock is not None:
+            with contextlib.suppress(OSError):  # the next one that has the lock removes it
+                atomic.remove(*atomic.leftovers(folder))
+            lock.release()
+    return [folder / name for name in (RESULT, *reversed(DOCUMENTS), *(f"{PICTURES}/{name}" for name in shown))]
