@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from merging.errors import FolderError
+from merging.errors import FolderError, reason_of, showable
 
 
 @click.command("apply")
@@ -29,13 +29,13 @@ def command(
     import shutil
     import tempfile
 
-    from rich.console import Console
-
+    from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
+    from merging.cli.showing.screen import Screen
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
-    from merging.storage.folder import check_free, read_recipe
+    from merging.storage.folder import OVERRIDES, RECIPE, check_free, read_recipe
     from merging.storage.pool import ModelPool
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
@@ -57,7 +57,10 @@ def command(
     else:
         pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)
-    news = Console(stderr=True)
+    files = [file for checkpoint in pool.checkpoints for file in (checkpoint.path, *checkpoint.files)]
+    beside = recipe if recipe.is_dir() else recipe.parent
+    check_file(output, [*files, recipe, beside / RECIPE, beside / OVERRIDES])
+    news = Screen(stderr=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
         with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
@@ -74,8 +77,9 @@ def command(
     except FolderError:
         raise
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FolderError(f"cannot write {output}: {reason}; nothing was left there") from None
+        raise FolderError(f"cannot write {output}: {reason_of(error)}; nothing was left there") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {digest[:16]}…")
+    click.echo(
+        f"{showable(output)}: {len(pool.tensors)} tensors from {len(found.names)} models, content {digest[:16]}…"
+    )

@@ -1,7 +1,8 @@
-"""What this machine and this process are: cores, memory."""
+"""What this machine and this process are: cores, memory, open files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -16,3 +17,11 @@ def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def allow_open_files() -> None:
+    """Lets this process have as many files open as it may: a pool of many shards needs more than shells give."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems say that there is no limit, and mean another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -14,6 +14,7 @@ from merging.errors import MergingError, PartitionError, RequirementError, Stopp
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.storage.pool import ModelPool
@@ -150,7 +151,8 @@ class Work:
         )  # fmt: skip
         why = ""
         try:
-            mixed = entry.strategy.mix(problem)
+            with contained():
+                mixed = entry.strategy.mix(problem)
             if not isinstance(mixed, Merge):
                 raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
             merged = evaluator.recalibrated(mixed)

@@ -135,7 +135,7 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
     key = blake3(json.dumps([VERSION, decided], sort_keys=True).encode()).hexdigest()[:32]
     note = cache_folder() / "lists" / key
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(note.read_text())
+        return json.loads(note.read_text("utf-8"))
     value = make()
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -146,10 +146,11 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
 def content_of(file: Path) -> str:
     """BLAKE3 of a file; remembered with its size and time of change, so that a large file is read once."""
     state = file.stat()
-    known = blake3(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}".encode()).hexdigest()[:32]
+    facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
+    known = blake3(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     note = cache_folder() / "files" / known
     with contextlib.suppress(OSError):
-        return note.read_text()
+        return note.read_text("utf-8")
     digest = blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +169,7 @@ def _read(place: Path, tolerance: Tolerance | None = None) -> Split | None:
     try:
         images = np.load(place / "images.npy", mmap_mode="c")  # shared pages; torch wants a writable array
         labels = np.load(place / "labels.npy")
-        facts = json.loads((place / "split.json").read_text())
+        facts = json.loads((place / "split.json").read_text("utf-8"))
         fingerprint, damaged = facts["fingerprint"], [Damage(*entry) for entry in facts.get("damaged", ())]
     except (OSError, ValueError, KeyError, TypeError):  # not there, or cut off: made again
         return None

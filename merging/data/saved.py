@@ -144,7 +144,7 @@ def _folder(spec: str) -> Path:
             raise TaskError(f"{path} holds one data set, without splits; leave ':{split}' out")
         return path
     try:
-        splits = list(json.loads((path / SEVERAL).read_text())["splits"])
+        splits = list(json.loads((path / SEVERAL).read_text("utf-8-sig"))["splits"])
     except (OSError, ValueError, KeyError, TypeError):
         raise TaskError(f"{path / SEVERAL} is damaged") from None
     if not split:

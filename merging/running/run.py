@@ -20,6 +20,7 @@ from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
+from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
 from merging.running.notes import RELEASE, layers
@@ -152,6 +153,7 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     started = time.time() if started is None else started
+    output = None if output is None else Path(output).absolute()  # a plug-in may go to another folder
     how = Writing.of(format, dtype, accumulate, max_shard_size)
     if cache_memory is not None and cache_memory < 0:
         raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
@@ -337,7 +339,8 @@ class _Run:
         if strategy is made.strategy:
             self.decisions = problem.decisions
         try:
-            merged = strategy.mix(problem)
+            with contained():
+                merged = strategy.mix(problem)
             if not isinstance(merged, Merge):
                 raise StrategyError(
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, showable
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
@@ -50,7 +50,7 @@ class Checkpoint:
     def __init__(self, path: Path | str, name: str = "") -> None:
         self.path = Path(path)
         self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
-        self.name = name or (self.path.resolve().name if self.path.is_dir() else self.path.stem)
+        self.name = showable(name or (self.path.resolve().name if self.path.is_dir() else self.path.stem))
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
         if not self.path.exists():
@@ -69,6 +69,9 @@ class Checkpoint:
         if lost:
             raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
         self._stored = self._strip_prefixes(stored)
+        torn = next((name for name in self._stored if not name.isascii() and not _is_text(name)), None)
+        if torn is not None:
+            raise CheckpointError(f"{self.path}: the name of tensor '{torn}' is no text; rename it and save again")
         self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
 
     def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
@@ -271,6 +274,15 @@ class _Finite(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._checkpoint.tensors)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: pickles may hold halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -223,7 +223,7 @@ def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: st
             from safetensors.torch import save_file
 
             save_file(dict(merged.overrides), aside / OVERRIDES)
-    (aside / CARD).write_text(card)
+    (aside / CARD).write_text(card, encoding="utf-8")
     files = sorted({file.name for file in aside.iterdir()} | {REPORT})
     lineage = [asdict(ingredient) for ingredient in merged.ingredients]
     _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
@@ -243,7 +243,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path that is no text, as JSON's own escape
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from merging.errors import PoolError, RecipeError
+from merging.errors import PoolError, RecipeError, showable
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating
 from merging.storage.model_folder import SUFFIXES, is_model_folder
@@ -273,10 +273,11 @@ def _is_model(path: Path) -> bool:
 def short_names(files: Sequence[Path]) -> list[str]:
     """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
-        names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else path.stem)) for path in files]
+        parts = ((*path.parts[-depth:-1], path.name if path.is_dir() else path.stem) for path in files)
+        names = [showable("/".join(part)) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return [str(path) for path in files]
+    return [showable(path) for path in files]
 
 
 def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:
