@@ -6,6 +6,7 @@ import functools
 import glob
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,11 +48,13 @@ class ModelPool:
         for other in (*self.checkpoints[1:], *([base] if base else [])):
             _check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
         self._by_hash: dict[str, Checkpoint] = {}
         self._hashes: dict[Checkpoint, str] = {}
+        self._rows: dict[Checkpoint, Ingredient] = {}
+        self._ingredients: tuple[Ingredient, ...] | None = None
         self._postponed = False
 
     @classmethod
@@ -64,16 +67,18 @@ class ModelPool:
             PoolError: a source matches nothing.
             CheckpointError: a file is not a checkpoint.
         """
-        files: list[Path] = []
+        places: dict[Path, Path] = {}  # where it really is → as it was given; the first way to name a file counts
         for source in sources:
             found = expand(source)
             if not found:
                 raise PoolError(f"no models match '{source}' (looked for {', '.join(SUFFIXES)})")
-            files += [path for path in found if path.resolve() not in {f.resolve() for f in files}]
+            for path in found:
+                places.setdefault(path.resolve(), path)
         base_checkpoint = None
         if base is not None:
             base_checkpoint = Checkpoint(base)
-            files = [path for path in files if path.resolve() != Path(base).resolve()]
+            places.pop(Path(base).resolve(), None)
+        files = list(places.values())
         if not files:
             raise PoolError("no models given besides the base; name checkpoints to merge")
         names = short_names(files)
@@ -123,6 +128,7 @@ class ModelPool:
         For merges that read every byte once, and hash it then.
         """
         self._postponed = not self._hashes
+        self._forget()
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
@@ -135,6 +141,11 @@ class ModelPool:
         """Takes content hashes that were found while merging."""
         self._postponed = False
         self._hashes |= hashes
+        self._forget()
+
+    def _forget(self) -> None:
+        """The rows are made again when they are next asked for: their hashes are others now."""
+        self._rows, self._ingredients = {}, None
 
     def _hash(self, checkpoint: Checkpoint) -> str:
         if self._postponed:
@@ -147,16 +158,21 @@ class ModelPool:
         return digest
 
     def _row(self, checkpoint: Checkpoint) -> Ingredient:
-        return Ingredient(checkpoint.name, self._hash(checkpoint), str(checkpoint.path.resolve()))
+        if checkpoint not in self._rows:
+            row = Ingredient(checkpoint.name, self._hash(checkpoint), str(checkpoint.path.resolve()))
+            self._rows[checkpoint] = row
+        return self._rows[checkpoint]
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """The checkpoints as recipe rows: name, content hash, file. Reads every file once."""
-        if not self._postponed:
-            with ThreadPoolExecutor(2) as threads:
-                unread = [c for c in self.checkpoints if c not in self._hashes]
-                self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
-        return tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
+        if self._ingredients is None:
+            if not self._postponed:
+                with ThreadPoolExecutor(2) as threads:
+                    unread = [c for c in self.checkpoints if c not in self._hashes]
+                    self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
+            self._ingredients = tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
+        return self._ingredients
 
     @property
     def base_ingredient(self) -> Ingredient:
