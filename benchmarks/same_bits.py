@@ -73,6 +73,7 @@ def make(code: Path, output: Path) -> Path:
             env=environment,
             capture_output=True,
             text=True,
+            encoding="utf-8",
         )
         if done.returncode:
             raise SystemExit(f"{code}: merge {' '.join(command)}\n{done.stderr}")
@@ -93,7 +94,7 @@ def digest(file: Path) -> str:
     """SHA-256 of a file's bytes, or of its values without what is measured."""
     if file.name in BYTES:
         return sha256(file.read_bytes()).hexdigest()
-    text = file.read_text()
+    text = file.read_text("utf-8")
     lines = text.splitlines() if file.suffix == ".jsonl" else [text]
     return sha256(json.dumps([kept(json.loads(line)) for line in lines]).encode()).hexdigest()
 
