@@ -44,7 +44,8 @@ def contained() -> Iterator[None]:
 
 def exited(error: SystemExit) -> str:
     """Who called ``sys.exit``, for a message."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if not frame.filename.startswith("<")), frames[-1])
     return (
         f"{place.filename}:{place.lineno} called sys.exit({error.code!r}), which would end the command without its "
         "result; a plug-in returns, or raises an error"
