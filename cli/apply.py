@@ -57,6 +57,7 @@ def command(
     else:
         pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)
+    pool.check_open_files()
     files = [file for checkpoint in pool.checkpoints for file in (checkpoint.path, *checkpoint.files)]
     beside = recipe if recipe.is_dir() else recipe.parent
     check_file(output, [*files, recipe, beside / RECIPE, beside / OVERRIDES])

@@ -125,6 +125,14 @@ class Stopped(Exception):
     """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a disk or a share of it is full; torch says so in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (
+        getattr(error, "errno", None) in full or "no space left" in str(error).lower() or "write failed" in str(error)
+    )
+
+
 def reason_of(error: BaseException) -> str:
     """What the system refused, with the file and the way out: the disk, memory, or the number of open files.
 

@@ -160,6 +160,8 @@ def merge(
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
+    if output is not None:
+        pool.check_open_files()
     progress.stage("opening the models")
     if task is None and output is not None and format == "safetensors":
         pool.postpone()  # every byte is read once, while merging, and hashed then

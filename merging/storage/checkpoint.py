@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from merging.errors import CheckpointError, showable
+from merging.errors import CheckpointError, reason_of, showable
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, files_of, is_transformers
@@ -82,7 +82,9 @@ class Checkpoint:
             with path.open("rb") as file:  # valid: it was just opened
                 length = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(length))
-        except (SafetensorError, OSError, ValueError) as error:
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
+        except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
         found: dict[str, TensorInfo] = {}
         for key, part in slices.items():
@@ -197,10 +199,13 @@ class Checkpoint:
             np.copyto(np.asarray(into), flat[offset : offset + len(into)].numpy())
             return
         path, begin = self._places[key]
-        with self._lock:
-            if path not in self._handles:
-                self._check_unchanged(path)
-                self._handles[path] = os.open(path, os.O_RDONLY)
+        try:
+            with self._lock:
+                if path not in self._handles:
+                    self._check_unchanged(path)
+                    self._handles[path] = os.open(path, os.O_RDONLY)
+        except OSError as error:  # gone meanwhile, or one file too many
+            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)})") from None
         done = 0
         while done < len(into):
             try:

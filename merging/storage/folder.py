@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, RecipeError
+from merging.errors import FolderError, MergingError, RecipeError, is_full, reason_of
 from merging.storage import journal
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.shards import INDEX, SHARD
@@ -151,10 +151,10 @@ def writing(folder: Path) -> Iterator[Path]:
     except MergingError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = reason_of(error).replace("; free some space", "")  # the way out stands behind it
         raise FolderError(
             f"cannot write the result to {folder}: {reason}; nothing was left there, "
-            "free some space or choose another --output"
+            + ("free some space or choose another --output" if is_full(error) else "choose another --output")
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -6,6 +6,7 @@ import functools
 import glob
 import math
 import re
+import resource
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ from merging.values.recipe import Ingredient
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SPARE_FILES = 64
+"""That a process has open besides the models: libraries, streams, what is written."""
 
 
 class ModelPool:
@@ -121,6 +125,20 @@ class ModelPool:
         for checkpoint in self.checkpoints[1:]:
             common &= set(checkpoint.ties)
         return tuple(group for group in self.checkpoints[0].ties if group in common)
+
+    def check_open_files(self) -> None:
+        """Says, before any work, whether all files can be open at once, as they are while a merge is written.
+
+        Raises:
+            PoolError: this process may not have so many.
+        """
+        count = sum(len(c.files) for c in (*self.checkpoints, *([self.base] if self.base else [])))
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY and count + SPARE_FILES > limit:
+            raise PoolError(
+                f"these models are {count} files, and this process may have {limit} open: raise that (ulimit -n "
+                f"{count + SPARE_FILES}), or save the models in fewer shards"
+            )
 
     def postpone(self) -> None:
         """Lets files and times of change stand for content hashes, until :meth:`settle` brings these.
