@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import io
 import itertools
@@ -24,6 +25,7 @@ from merging.benchmarking.rendering.documents import _tex, to_csv, to_latex, to_
 from merging.benchmarking.rendering.drawing import draw
 from merging.benchmarking.rendering.page import to_html
 from merging.benchmarking.results import Benchmark
+from merging.cli import main as command_line
 from merging.cli.showing.screen import Screen, marked
 from merging.cli.showing.terminal import TerminalProgress
 from merging.errors import MergingError, showable
@@ -294,3 +296,13 @@ def test_safetensors_names_that_look_like_markup(merge: Merge, tmp_path: Path) -
     ran = merge("run", "--models", tmp_path / "m*.safetensors", "--strategy", "uniform", "--output", "out")
     assert ran.code == 0, ran.err
     assert "[/x]" in merge("inspect", "--models", tmp_path / "m*.safetensors", "--tensors").out
+
+
+def test_commands_print_to_screens_alone() -> None:
+    """A console of rich's reads markup in whatever it is given."""
+    folder = Path(command_line.__file__).parent
+    for file in folder.rglob("*.py"):
+        made = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        called = {ast.unparse(node.func).rpartition(".")[2] for node in made}
+        assert "Console" not in called, file
+        assert "from_markup" not in called or file.name in ("screen.py", "check.py"), f"{file}: use marked"
