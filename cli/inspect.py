@@ -214,7 +214,8 @@ def _best(found: Inspection) -> str:
 def _show_matrix(console: Console, found: Inspection) -> None:
     """Distances in percent of the weights' own length, below the diagonal; cosines (or midpoints) above it."""
     from rich.table import Table
-    from rich.text import Text
+
+    from merging.cli.showing.screen import marked
 
     geometry, n = found.geometry, len(found.pool)
     assert geometry is not None  # noqa: S101 (for the type checker)
@@ -228,14 +229,14 @@ def _show_matrix(console: Console, found: Inspection) -> None:
     for j in range(n):
         table.add_column(str(j), justify="right")
     for i in range(n):
-        row: list[str | Text] = []
+        row: list[Any] = []
         for j in range(n):
             if j < i:
                 row.append(f"{100 * geometry.distances[i, j] / geometry.norm:.2f}")
             elif j > i and every:
                 row.append(f"{100 * midpoints[frozenset((found.pool[i], found.pool[j]))]:.1f}")
             elif j > i and geometry.cosines is not None:
-                row.append(Text(f"{geometry.cosines[i, j]:.2f}", "cyan"))
+                row.append(marked("[cyan]{}[/]", f"{geometry.cosines[i, j]:.2f}"))
             else:
                 row.append("·" if i == j else "")
         table.add_row(str(i), *row)

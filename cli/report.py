@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
@@ -137,6 +136,6 @@ def _table(rows: tuple[Result, ...], names: list[str]) -> Table:
         for name in names:
             value = values[name][number]
             text = "–" if value is None else f"{100 * value:.2f}"
-            cells.append(Text(text, "bold" if value is not None and value == best[name] else ""))
+            cells.append(marked("[bold]{}[/]" if value is not None and value == best[name] else "{}", text))
         table.add_row(showable(row.label), *cells)
     return table

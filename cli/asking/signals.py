@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
+from merging.cli.showing.screen import marked
 
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """What Windows does not have."""
@@ -32,7 +32,7 @@ def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") 
         if stop or not asked:
             raise KeyboardInterrupt
         stop.append(number)
-        news.print(Text(f"{saying} (again to quit at once) …", "yellow"))
+        news.print(marked("[yellow]{} (again to quit at once) …[/]", saying))
 
     def should_stop() -> bool:
         if not asked:

@@ -117,8 +117,8 @@ def _verdict(test: Comparison | None) -> Text:
     if test is None:
         return Text()
     if not test.significant:
-        return Text("not significant", "dim")
-    return Text(p_value(test.adjusted), "green" if test.difference > 0 else "red")
+        return marked("[dim]not significant[/]")
+    return marked(f"[{'green' if test.difference > 0 else 'red'}]{{}}[/]", p_value(test.adjusted))
 
 
 def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:

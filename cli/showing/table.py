@@ -99,5 +99,5 @@ def _table(report: Report) -> Table:
 def _line(table: Table, name: str, rows: Sequence[Row], value: Callable[[Row], float | None]) -> None:
     values = [value(row) for row in rows]
     best = max((v for v in values if v is not None), default=None)
-    cells = (Text(percent(v), "bold" if v is not None and v == best else "") for v in values)
+    cells = (marked("[bold]{}[/]" if v is not None and v == best else "{}", percent(v)) for v in values)
     table.add_row(Text(showable(name)), *cells)
