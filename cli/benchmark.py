@@ -16,6 +16,7 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
+from merging.plugins.user_code import contained
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 SETTINGS = ("budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate")
@@ -102,7 +103,11 @@ def _run(
 ) -> Any:  # fmt: skip
     from merging.cli.showing.terminal import TerminalProgress
 
-    with stop_on_signal(news, "stopping: what is finished is kept") as should_stop, TerminalProgress(news) as progress:
+    with (
+        contained(),
+        stop_on_signal(news, "stopping: what is finished is kept") as should_stop,
+        TerminalProgress(news) as progress,
+    ):
         progress.stage("loading models and data")
         made = _plugins(request, methods, partitions)
         from merging.benchmarking.rendering.forms import render

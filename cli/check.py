@@ -11,6 +11,7 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +86,7 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
     from merging.cli.showing.terminal import TerminalProgress
 
     request = requested(flags)
-    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading model and data")
         made = plugins(request)
         from merging.looking.check import check

@@ -11,6 +11,7 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import TOML, check_trust, requested, restore
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
@@ -39,7 +40,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
 
     news = Screen(stderr=True)
     request = _request(model, other, flags)
-    with stop_on_signal(news), TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news), TerminalProgress(news) as progress:
         progress.stage("loading torch, model and data")
         made = plugins(request)
         task = task_of(request, progress)

@@ -14,6 +14,7 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped, showable
+from merging.plugins.user_code import contained
 
 WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 """Files of a pool's folder."""
@@ -55,7 +56,11 @@ def command(**flags: Any) -> None:
     news = Screen(stderr=True)
     kept = {k: v for k, v in flags.items() if k not in ("models", "options")}
     request = requested({**dict.fromkeys(("models", "options")), **kept})
-    with stop_on_signal(news, "stopping: finished models are kept") as should_stop, TerminalProgress(news) as progress:
+    with (
+        contained(),
+        stop_on_signal(news, "stopping: finished models are kept") as should_stop,
+        TerminalProgress(news) as progress,
+    ):
         progress.stage("loading model and data")
         regime = _regime(flags["regime"], flags["options"], request["plugin"])
         from merging.cli.asking.outputs import check_folder

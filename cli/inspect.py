@@ -10,6 +10,7 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +80,7 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
 
     bare = ("–",) if flags["model"] is not None else ()  # models given: the built-in task is no default then
     request = requested(flags | {"models": flags["models"] or bare})
-    with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading torch and plug-ins")
         made = plugins(request)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
     if not flags["models"] and all(Path(name).exists() for name in names):
         flags = flags | {"models": names}
     request = requested(flags)
-    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading models and data")
         plugins(request)
