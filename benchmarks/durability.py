@@ -212,7 +212,9 @@ def can_cut() -> bool:
         return False
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(1 << 20)
-        loop = subprocess.run(["losetup", "-f", "--show", file.name], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        loop = subprocess.run(
+            ["losetup", "-f", "--show", file.name], capture_output=True, encoding="utf-8", check=False
+        )  # noqa: S603, S607
         if loop.returncode == 0:
             subprocess.run(["losetup", "-d", loop.stdout.strip()], check=False)  # noqa: S603, S607
         return loop.returncode == 0
@@ -222,7 +224,7 @@ def can_cut() -> bool:
 def mounted(image: Path, place: Path) -> Iterator[Path]:
     """An image as a file system."""
     place.mkdir()
-    run = lambda *words: subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()  # noqa: E731, S603
+    run = lambda *words: subprocess.run(words, check=True, capture_output=True, encoding="utf-8").stdout.strip()  # noqa: E731, S603
     loop = run("losetup", "-f", "--show", "--direct-io=on", str(image))
     try:
         run("mount", "-o", "commit=60", loop, str(place))  # nothing reaches the disk by itself meanwhile

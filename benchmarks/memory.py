@@ -26,7 +26,7 @@ CACHE = 64
 
 def status(*fields: str) -> int:
     """Bytes of this process, by fields of /proc/self/status."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
     return sum(int(lines[field].split()[0]) * 1024 for field in fields)
 
 
@@ -92,7 +92,8 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
 def spawn(folder: Path, images: int, *, search: bool) -> dict[str, int]:
     """Runs :func:`child`."""
     command = [sys.executable, "-m", "benchmarks.memory", "--child", str(folder), "--images", str(images)]
-    done = subprocess.run([*command, *(["--search"] if search else [])], capture_output=True, text=True, check=True)  # noqa: S603
+    command += ["--search"] if search else []
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)  # noqa: S603
     found: dict[str, int] = json.loads(done.stdout)
     return found
 

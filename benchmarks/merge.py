@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.common import seconds, show
 
-PEAK = "import sys; sys.stderr.write(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+PEAK = "import sys; sys.stderr.write(open('/proc/self/status', encoding='utf-8').read().split('VmHWM:')[1].split()[0])"
 MERGE = "import sys; from merging.cli.main import main\ntry: main()\nfinally:\n "
 UNSYNCED = "import os; os.fsync = lambda handle: None\n"
 
@@ -62,7 +62,7 @@ def write_pool(folder: Path, count: int) -> list[Path]:
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """A process, its errors shown where it fails."""
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # noqa: S603 (our own commands)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)  # noqa: S603 (our own commands)
     if done.returncode:
         raise click.ClickException(f"{' '.join(command[:3])} failed:\n{done.stderr[-2000:]}")
     return done

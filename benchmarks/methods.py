@@ -112,7 +112,7 @@ def render(data: dict[str, Any]) -> str:
 def main(only: tuple[str, ...], seed: int, output: Path | None, rendered: Path | None) -> None:
     """Runs every strategy once on the digits task."""
     if rendered is not None:
-        click.echo(render(json.loads(rendered.read_text())))
+        click.echo(render(json.loads(rendered.read_text("utf-8"))))
         return
     from merging.plugins.discovery import load_all
 

@@ -84,7 +84,7 @@ def render(data: dict[str, Any]) -> str:
 def main(only: tuple[str, ...], budget: int | None, seed: int, output: Path | None, rendered: Path | None) -> None:
     """Runs a manifold mix on the digits task once with every optimizer."""
     if rendered is not None:
-        click.echo(render(json.loads(rendered.read_text())))
+        click.echo(render(json.loads(rendered.read_text("utf-8"))))
         return
     chosen = {label: options for label, options in BACKENDS.items() if not only or any(part in label for part in only)}
     data: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "seed": seed, "rows": []}

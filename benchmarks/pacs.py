@@ -65,7 +65,7 @@ def _merge(*words: str) -> None:
 
 def summary(folders: list[Path]) -> str:
     """Markdown: means over pools, then differences from each reference, pool by pool."""
-    found = [json.loads((folder / "benchmark.json").read_text()) for folder in folders]
+    found = [json.loads((folder / "benchmark.json").read_text("utf-8")) for folder in folders]
     by_label = [{row["label"]: row for row in data["rows"] if row["status"] == "finished"} for data in found]
     labels = [row["label"] for row in found[0]["rows"] if all(row["label"] in rows for rows in by_label)]
     lines = [

@@ -71,7 +71,7 @@ def make(code: Path, output: Path) -> Path:
         "pool/base.safetensors",
     ]
     where = [sys.executable, "-c", "import merging; print(merging.__file__)"]
-    found = subprocess.run(where, cwd=output, env=environment, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    found = subprocess.run(where, cwd=output, env=environment, capture_output=True, encoding="utf-8", check=True).stdout  # noqa: S603
     if not Path(found.strip()).is_relative_to(code):
         raise SystemExit(f"{found.strip()} is imported instead of the package in {code}")
     for command in commands:
@@ -80,7 +80,8 @@ def make(code: Path, output: Path) -> Path:
             cwd=output,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            encoding="utf-8",
         )
         if done.returncode:
             raise SystemExit(f"{code}: merge {' '.join(command)}\n{done.stderr}")
@@ -101,7 +102,7 @@ def digest(file: Path) -> str:
     """SHA-256 of a file's bytes, or of its values without what is measured."""
     if file.name in BYTES:
         return sha256(file.read_bytes()).hexdigest()
-    text = file.read_text()
+    text = file.read_text("utf-8")
     lines = text.splitlines() if file.suffix == ".jsonl" else [text]
     return sha256(json.dumps([kept(json.loads(line)) for line in lines]).encode()).hexdigest()
 

@@ -90,7 +90,7 @@ def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) 
             pool, strategy, partitioner=partitioner, optimizer=optimizer, task=task, tests=False,
             budget=budget, output=where, exact_savings=exact,
         )  # fmt: skip
-        events = [json.loads(line) for line in (where / "events.jsonl").read_text().splitlines()]
+        events = [json.loads(line) for line in (where / "events.jsonl").read_text("utf-8").splitlines()]
         points = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]
         told.append((result.merge.to_json(), result.report.decisions, points))  # type: ignore[union-attr]
         spent.append(result.report.wall_seconds)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from merging.errors import FolderError
+from merging.errors import FolderError, reason_of, showable
 
 
 @click.command("apply")
@@ -28,15 +28,15 @@ def command(
     """
     import contextlib
 
-    from rich.console import Console
-
+    from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
+    from merging.cli.showing.screen import Screen, marked
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
     from merging.storage import atomic
-    from merging.storage.folder import check_free, read_recipe
+    from merging.storage.folder import OVERRIDES, RECIPE, check_free, read_recipe
     from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
 
@@ -60,7 +60,11 @@ def command(
     else:
         pool = ModelPool.reopen(found.ingredients)
         pool.expect(found.ingredients)
-    news = Console(stderr=True)
+    pool.check_open_files()
+    files = [file for checkpoint in pool.checkpoints for file in (checkpoint.path, *checkpoint.files)]
+    beside = recipe if recipe.is_dir() else recipe.parent
+    check_file(output, [*files, recipe, beside / RECIPE, beside / OVERRIDES])
+    news = Screen(stderr=True)
     lock, aside = Lock(output.absolute(), beside=True), None
     try:
         if whole_folder:
@@ -84,15 +88,15 @@ def command(
     except FolderError:
         raise
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise FolderError(f"cannot write {output}: {reason}; nothing was left there") from None
+        raise FolderError(f"cannot write {output}: {reason_of(error)}; nothing was left there") from None
     finally:
         if aside is not None:
             with contextlib.suppress(OSError):  # the next one that has the lock removes it
                 atomic.remove(aside)
         lock.release()
     for note in pool.beside if whole_folder else pool.compared(None):
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"{output}: {len(pool.tensors)} tensors from {len(found.names)} models, content {written.hash[:16]}…")
+        click.echo(showable(f"note: {note}"), err=True)
+    models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
+    click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:
-        news.print(f"[yellow]note:[/] {negative_variance(written.negative)}", highlight=False, soft_wrap=True)
+        news.print(marked("[yellow]note:[/] {}", negative_variance(written.negative)), highlight=False, soft_wrap=True)

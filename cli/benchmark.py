@@ -15,12 +15,15 @@ from merging.cli.asking.options import shared
 from merging.cli.asking.request import output_folder, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
+from merging.plugins.user_code import contained
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 SETTINGS = (
     "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored",
 )  # fmt: skip
 """What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
+WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
+"""What a benchmark's folder holds."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 
@@ -67,12 +70,12 @@ def command(**flags: Any) -> None:
     greedy soup. What one method has had scored is not scored again for the next. Interrupted, the same command with
     the same --output goes on; with more strategies, partitioners or seeds it adds them.
     """
-    from rich.console import Console
+    from merging.cli.showing.screen import Screen, marked
 
     request, methods, partitions = _asked(flags)
-    news, console = Console(stderr=True), Console()
+    news, console = Screen(stderr=True), Screen()
     if request["task"] == "digits" and not request["models"]:
-        news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
+        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
     with output_folder(request["output"], "benchmark") as folder:
         _into(folder, request, flags, methods, partitions, news, console)
 
@@ -81,26 +84,27 @@ def _into(
     folder: Path, request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
     partitions: dict[str, dict[str, Any]], news: Any, console: Any,
 ) -> None:  # fmt: skip
+    from merging.cli.showing.screen import marked, say_json
+
+    place = folder.absolute()  # a plug-in may go to another folder
     from merging.benchmarking.folder import Folder
 
-    Folder(folder).check(overwrite=flags["overwrite"])
-    found = _run(request, flags, methods, partitions, folder, news)
+    Folder(place).check(overwrite=flags["overwrite"])
+    found = _run(request, flags, methods, partitions, place, news)
     if flags["as_json"]:
-        click.echo(found.dumps(), nl=False)
+        say_json(found.dumps())
     else:
         from merging.cli.showing.benchmark_view import show_benchmark
 
         show_benchmark(console, found)
-        console.print(f"\nTables, page and pictures: [bold]{folder}[/] (benchmark.html, .md, .csv, .tex, .json)",
-                      highlight=False, soft_wrap=True)  # fmt: skip
+        where = marked("\nTables, page and pictures: [bold]{}[/] (benchmark.html, .md, .csv, .tex, .json)", folder)
+        console.print(where, highlight=False, soft_wrap=True)
     if found.status != "finished":
         again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again += [] if flags["output"] else ["--output", str(folder)]
-        news.print(
-            f"[yellow]interrupted:[/] what is finished is kept; go on with: merge {shlex.join(again)}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        sys.exit(130)
+        said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: merge {}", shlex.join(again))
+        news.print(said, highlight=False, soft_wrap=True)
+        raise click.exceptions.Exit(130)
 
 
 def _run(
@@ -109,16 +113,23 @@ def _run(
 ) -> Any:  # fmt: skip
     from merging.cli.showing.terminal import TerminalProgress
 
-    with stop_on_signal(news, "stopping: what is finished is kept") as should_stop, TerminalProgress(news) as progress:
+    with (
+        contained(),
+        stop_on_signal(news, "stopping: what is finished is kept") as should_stop,
+        TerminalProgress(news) as progress,
+    ):
         progress.stage("loading models and data")
         made = _plugins(request, methods, partitions)
         from merging.benchmarking.rendering.forms import render
         from merging.benchmarking.runner import benchmark
+        from merging.cli.asking.outputs import check_folder
         from merging.cli.asking.resolve import task_and_pool
 
         task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+        models = [*pool.checkpoints, *([pool.base] if pool.base else [])]
+        check_folder(folder, [file for model in models for file in (model.path, *model.files)], WRITTEN)
         first = request["seed"]
         found = benchmark(
             pool,
@@ -207,12 +218,12 @@ def _plugins(
     Raises:
         MergingError: an unknown name or option, or a value out of range.
     """
+    from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
     from merging.plugins.options import Plugin, build
     from merging.plugins.registry import objectives, optimizers, partitioners, strategies
 
-    for warning in load_all(request["plugin"]):
-        click.echo(f"warning: {warning}", err=True)
+    warn(load_all(request["plugin"]))
 
     def inner(name: str, options: Mapping[str, Any]) -> Plugin:
         return build(strategies[name], options, inner)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,8 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import InterruptedRunError, MergingError, Stopped
+from merging.errors import InterruptedRunError, MergingError, Stopped, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,9 +55,9 @@ def command(**flags: Any) -> None:
     counted (classes, samples that also stand in another set), and a timed batch says how long the run may take. All
     mistakes are listed; with any, the exit code is 2. Nothing is evaluated or written but the pictures.
     """
-    from rich.console import Console
+    from merging.cli.showing.screen import Screen, print_json
 
-    console, news = Console(), Console(stderr=True)
+    console, news = Screen(), Screen(stderr=True)
     if flags["pictures"] is not None:
         from merging.looking.samples import check_place
 
@@ -72,15 +71,15 @@ def command(**flags: Any) -> None:
         path, names = Path(flags["pictures"]), found.task.classes or None
         strips(sets_of(found.task), path, count=flags["samples"], names=names, decode=decode)
     if flags["as_json"]:
-        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        print_json(found.to_json())
     else:
         _show(console, found, request, decode)
         if flags["pictures"] is not None and found.task is not None:
             console.print(f"samples of each set: {flags['pictures']}", highlight=False)
     for error in found.errors:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {showable(error)}", err=True)
     if found.errors:
-        sys.exit(2)
+        raise click.exceptions.Exit(2)
 
 
 def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
@@ -88,7 +87,7 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
     from merging.cli.showing.terminal import TerminalProgress
 
     request = requested(flags)
-    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading model and data")
         made = plugins(request)
         from merging.looking.check import check
@@ -155,7 +154,7 @@ def _decoder(request: dict[str, Any]) -> Any:
 
 
 def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
-    from rich.markup import escape
+    from merging.cli.showing.screen import marked
 
     models = [*found.models, *([found.base] if found.base else [])]
     if models:
@@ -168,13 +167,16 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
         cost = found.cost
         least = "" if cost.complete else "more than "
         console.print(
-            f"[bold]{request['strategy']}:[/] {least}about {cost.evaluations:,} evaluations if every candidate is "
-            f"worth a try, {cost.passes:,.0f} passes over the held-out data, [bold]{least}{duration(cost.minutes)}[/] "
-            f"({cost.samples_per_second:,.0f} samples a second in batches of {cost.batch} on {cost.device})",
+            marked(
+                f"[bold]{{}}:[/] {least}about {cost.evaluations:,} evaluations if every candidate is worth a try, "
+                f"{cost.passes:,.0f} passes over the held-out data, [bold]{least}{duration(cost.minutes)}[/] "
+                f"({cost.samples_per_second:,.0f} samples a second in batches of {cost.batch} on {cost.device})",
+                request["strategy"],
+            ),
             highlight=False,
         )
     for warning in found.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(marked("[yellow]warning:[/] {}", warning), highlight=False, soft_wrap=True)
     if not found.errors:
         console.print("Everything fits. Nothing was evaluated.")
 
@@ -186,6 +188,8 @@ def _table() -> Any:
 
 
 def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
+    from merging.cli.showing.screen import marked
+
     table = _table()
     table.add_column("model")
     for column in ("tensors", "parameters"):
@@ -193,9 +197,9 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
     for column in ("dtype", "content", ""):
         table.add_column(column)
     for model in models:
-        state = "[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]"
+        state = marked("[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]")
         numbers = (f"{model.tensors:,}", f"{model.parameters:,}") if model.tensors else ("", "")
-        table.add_row(model.name, *numbers, ", ".join(model.dtypes), (model.hash or "")[:12], state)
+        table.add_row(showable(model.name), *numbers, ", ".join(model.dtypes), (model.hash or "")[:12], state)
     console.print(table)
     console.print()
 
@@ -211,15 +215,16 @@ def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
         classes = str(len(present)) + (f" of {len(each.counts)}" if each.missing else "")
         stored = f"{each.dtype} {' × '.join(map(str, each.shape)) or 'scalar'}"
         sizes = (f"{min(present):,}", f"{max(present):,}") if present else ("", "")
-        table.add_row(each.name, f"{each.samples:,}", classes if present else "no labels", *sizes, stored)
+        table.add_row(showable(each.name), f"{each.samples:,}", classes if present else "no labels", *sizes, stored)
     console.print(table)
     console.print()
 
 
 def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     """A few texts of each set; pictures where the terminal shows every colour."""
-    from rich.markup import escape
+    from rich.text import Text
 
+    from merging.cli.showing.screen import marked
     from merging.looking.samples import chosen, half_blocks, label, pixels
     from merging.running.leaks import sets_of
 
@@ -229,18 +234,18 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     colours = console.is_terminal and console.color_system == "truecolor"
     for name, split in sets_of(found.task).items():
         if decode is not None:
-            console.print(f"[bold]{escape(name)}[/]")
+            console.print(marked("[bold]{}[/]", name))
             for index in chosen(split, 3):
                 text = f"  {label(split, index, names)}: {decode(split.inputs[index])}"
-                console.print(text, markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
+                console.print(Text(showable(text)), highlight=False, overflow="ellipsis", no_wrap=True)
         elif colours:
             room = max(1, console.width // (THUMBNAIL + 1))
             images = [pixels(split, index) for index in chosen(split, min(8, room))]
             rows = [half_blocks(image, THUMBNAIL) for image in images if image is not None]
             if rows:
-                console.print(f"[bold]{escape(name)}[/]")
+                console.print(marked("[bold]{}[/]", name))
                 for lines in zip(*rows, strict=True):
-                    console.print(" ".join(lines), no_wrap=True)
+                    console.print(Text.from_markup(" ".join(lines)), no_wrap=True)
     if decode is not None or colours:
         console.print()
 

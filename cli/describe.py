@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import Any
 
 import click
@@ -16,19 +15,19 @@ from merging.cli.asking.options import shared
 @shared("plugin", "as_json")
 def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer, objective or regime)."""
+    from merging.cli.showing.screen import print_json, warn
     from merging.errors import unknown
     from merging.plugins.discovery import load_all
     from merging.plugins.registry import PLUGINS
 
-    for warning in load_all(plugin):
-        click.echo(f"warning: {warning}", err=True)
+    warn(load_all(plugin))
     found = [(kind, registry[name]) for kind, registry in PLUGINS.items() if name in registry]
     if not found:
         everything = [entry for registry in PLUGINS.values() for entry in registry]
         raise unknown("plug-in", name, everything, "see: merge list")
     described = [describe(kind, plugin_class) for kind, plugin_class in found]
     if as_json:
-        click.echo(json.dumps(described[0] if len(described) == 1 else described, indent=1, ensure_ascii=False))
+        print_json(described[0] if len(described) == 1 else described)
     else:
         for entry in described:
             _print(entry)
@@ -70,16 +69,16 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    console.print(f"[bold]{data['name']}[/] ({data['kind']}): {data['summary']}", highlight=False)
-    console.print(f"\n{data['description']}", highlight=False, markup=False)
+    from merging.cli.showing.screen import Screen, marked
+
+    console = Screen()
+    console.print(marked("[bold]{}[/] ({}): {}", data["name"], data["kind"], data["summary"]), highlight=False)
+    console.print(f"\n{data['description']}", highlight=False)
     for title in ("formula", "limits", "paper"):
         if data[title]:
-            console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False, markup=False)
+            console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False)
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
         console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
@@ -92,7 +91,8 @@ def _print(data: dict[str, Any]) -> None:
     for entry in data["options"]:
         limits = f"; {_range(entry)}" if _range(entry) else ""
         table.add_row(
-            f"[bold]{entry['name']}[/]", f"{escape(entry['help'])} [dim](default {_default(entry)}{limits})[/]"
+            marked("[bold]{}[/]", entry["name"]),
+            marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits),
         )
     console.print(f"\nOptions, set with -o {data['kind']}.NAME=VALUE:", highlight=False)
     console.print(table, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import TOML, check_trust, requested, restore
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import RequirementError
+from merging.errors import RequirementError, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
@@ -34,15 +34,13 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     Either is a checkpoint, a recipe.json, a run's folder, or the name of a model in the pool. Without
     --task and merge.toml, the task is the one of the run whose folder is given.
     """
-    from rich.console import Console
-    from rich.markup import escape
-
     from merging.cli.asking.resolve import plugins, task_of
+    from merging.cli.showing.screen import Screen, marked, print_json
     from merging.cli.showing.terminal import TerminalProgress
 
-    news = Console(stderr=True)
+    news = Screen(stderr=True)
     request = _request(model, other, flags)
-    with stop_on_signal(news), TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news), TerminalProgress(news) as progress:
         progress.stage("loading torch, model and data")
         made = plugins(request)
         task = task_of(request, progress)
@@ -66,13 +64,13 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         both = {split: (found[model][split], found[other][split]) for split in found[model]}
         pairs = {split: compare(*two) for split, two in both.items() if all(o.correct is not None for o in two)}
     if flags["as_json"]:
-        click.echo(json.dumps(_to_json(task.name, request["objective"], found, pairs), indent=1, ensure_ascii=False))
+        print_json(_to_json(task.name, request["objective"], found, pairs))
     else:
-        _show(Console(), found, pairs, model)
-    console = news if flags["as_json"] else Console()
+        _show(Screen(), found, pairs, model)
+    console = news if flags["as_json"] else Screen()
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
-            console.print(f"[yellow]note:[/] {escape(name)}: {said}", highlight=False, soft_wrap=True)
+            console.print(marked("[yellow]note:[/] {}: {}", name, said), highlight=False, soft_wrap=True)
 
 
 def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -145,25 +143,26 @@ def _to_json(
 def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired], than: str) -> None:
     from rich.table import Table
 
+    from merging.cli.showing.screen import marked
     from merging.cli.showing.terminal import percent
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("samples", justify="right")
     for name in found:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(showable(name), justify="right", overflow="fold")
     outcomes = list(found.values())
     for split in outcomes[0]:
         cells = []
         for each in outcomes:
             outcome = each[split]
-            cell = percent(outcome.score)
+            cell = marked(percent(outcome.score))
             if outcome.correct is not None and outcome.score == outcome.accuracy:
                 low, high = outcome.interval
-                cell += f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]"
+                cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
             cells.append(cell)
-        table.add_row(split, str(outcomes[0][split].samples), *cells)
+        table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)
     console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
     for split, pair in pairs.items():
-        console.print(f"[bold]{split}:[/] {pair.sentence(than)}", highlight=False)
+        console.print(marked("[bold]{}:[/] {}", split, pair.sentence(than)), highlight=False)

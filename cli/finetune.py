@@ -13,7 +13,11 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped
+from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped, showable
+from merging.plugins.user_code import contained
+
+WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
+"""Files of a pool's folder."""
 
 
 @click.command("finetune")
@@ -45,30 +49,39 @@ def command(**flags: Any) -> None:
     same command goes on with the model that was cut off. Merge the pool with
     merge run --models 'DIR/model_*.safetensors' --base DIR/base.safetensors.
     """
-    from rich.console import Console
-
     from merging.cli.asking.resolve import task_of
+    from merging.cli.showing.screen import Screen
     from merging.cli.showing.terminal import TerminalProgress
 
-    news = Console(stderr=True)
+    news = Screen(stderr=True)
     kept = {k: v for k, v in flags.items() if k not in ("models", "options")}
     request = requested({**dict.fromkeys(("models", "options")), **kept})
-    with stop_on_signal(news, "stopping: finished models are kept") as should_stop, TerminalProgress(news) as progress:
+    with (
+        contained(),
+        stop_on_signal(news, "stopping: finished models are kept") as should_stop,
+        TerminalProgress(news) as progress,
+    ):
         progress.stage("loading model and data")
         regime = _regime(flags["regime"], flags["options"], request["plugin"])
+        from merging.cli.asking.outputs import check_folder
         from merging.training.finetune import finetune
+        from merging.training.folder import BASE, RECORD
         from merging.training.hyperparameters import Sweep, default_sweep
 
         sweep = Sweep.read(Path(flags["sweep"])) if flags["sweep"] else None
         fixed = Sweep.of(dict(_pair(text) for text in flags["given"]), "--set")
         task = task_of(request, progress)
+        output, base = Path(flags["output"]).absolute(), request["base"]  # a plug-in may go to another folder
+        known = (output / RECORD).is_file() and base is not None and Path(base).name == BASE  # a pool that goes on
+        if base is not None and not known:
+            check_folder(output, [Path(base)], WRITTEN)
         if sweep is None:
             sweep = default_sweep(task.train.inputs) if task is not None and task.train is not None else Sweep({})
             sweep = sweep.with_one(regime.in_common)
         try:
             done = finetune(
                 functools.partial(task_of, request),
-                flags["output"],
+                output,
                 sweep.overruled_by(fixed),
                 models=flags["models"],
                 task=task,
@@ -81,13 +94,13 @@ def command(**flags: Any) -> None:
                 jobs=flags["jobs"],
                 progress=progress,
                 should_stop=should_stop,
-                command=shlex.join(["merge", *sys.argv[1:]]),
+                command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
             )
         except Stopped:
             raise InterruptedRunError(
                 f"interrupted; finished models are in {flags['output']}, and the same command goes on"
             ) from None
-    folder, there = flags["output"], [trained for trained in done if not trained.diverged]
+    folder, there = showable(flags["output"]), [trained for trained in done if not trained.diverged]
     if not there:
         raise MergingError(f"all {len(done)} runs diverged ({done[0].diverged}); lower learning_rate, or set clip")
     best = max(there, key=lambda trained: trained.held_out)
@@ -95,18 +108,18 @@ def command(**flags: Any) -> None:
     click.echo(
         f"{len(there)} models in {folder}{lost}; best {best.name} with {100 * best.held_out:.2f} % held-out\n"
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
-        + (f" --task {flags['task']}" if flags["task"] else "")
+        + (f" --task {showable(flags['task'])}" if flags["task"] else "")
     )
 
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
     from merging.cli.asking.request import parse_options
+    from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
     from merging.plugins.options import build
     from merging.training.regime import regimes
 
-    for warning in load_all(plugin):
-        click.echo(f"warning: {warning}", err=True)
+    warn(load_all(plugin))
     return build(regimes[name], parse_options(given, ("regime",)).get("regime", {}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,8 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import RequirementError, TaskError
+from merging.errors import RequirementError, TaskError, showable
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ def command(**flags: Any) -> None:
     duplicates, distances, cosines with --base, and how far midpoints fall below their two ends. Two models
     (--interpolate): the scores along the line between them, and the barrier on it.
     """
-    from rich.console import Console
+    from merging.cli.showing.screen import Screen, print_json
 
     if flags["interpolate"] is not None:
         from merging.cli.line import show_line
@@ -66,10 +66,10 @@ def command(**flags: Any) -> None:
 
     if flags["classes"] is not None and (flags["model"] is None or flags["classes"] < 1):
         raise RequirementError("--classes is the number of outputs, 1 or more, of the architecture named by --model")
-    console, news = Console(), Console(stderr=True)
+    console, news = Screen(), Screen(stderr=True)
     found = _inspect(flags, news)
     if flags["as_json"]:
-        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        print_json(found.to_json())
     else:
         _show(console, found, tensors=flags["tensors"])
 
@@ -80,7 +80,7 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
 
     bare = ("–",) if flags["model"] is not None else ()  # models given: the built-in task is no default then
     request = requested(flags | {"models": flags["models"] or bare})
-    with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading torch and plug-ins")
         made = plugins(request)
@@ -122,8 +122,9 @@ def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
 
 
 def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
+
+    from merging.cli.showing.screen import marked
 
     if found.pool:
         _show_pool(console, found)
@@ -138,10 +139,10 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
         if found.geometry:
             numbers.append(f"{100 * found.geometry.spread[index]:.2f} %")
         idle = component.inert or component.frozen or component.constant
-        table.add_row(component.name, *numbers, _state(found, index), style="dim" if idle else None)
+        table.add_row(showable(component.name), *numbers, _state(found, index), style="dim" if idle else None)
         for name in component.tensors if tensors else ():
             shape, dtype = found.tensors[name]
-            table.add_row(f"  {name}", "", " × ".join(map(str, shape)) or "scalar", dtype, style="dim")
+            table.add_row(f"  {showable(name)}", "", " × ".join(map(str, shape)) or "scalar", dtype, style="dim")
     console.print(table)
     total = sum(found.parameters(component) for component in found.partition.components)
     active = f", {len(found.partition.active)} active" if found.marked else ""
@@ -153,9 +154,9 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
     if not found.marked:
         console.print("Which are inert is not known: name the architecture with --model, or a --task.", style="dim")
     for group in found.ties:
-        console.print(f"tied: {', '.join(group)}", highlight=False)
+        console.print(showable(f"tied: {', '.join(group)}"), highlight=False)
     for note in found.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+        console.print(marked("[yellow]note:[/] {}", note), highlight=False)
 
 
 def _state(found: Inspection, index: int) -> str:
@@ -168,6 +169,7 @@ def _state(found: Inspection, index: int) -> str:
 def _show_pool(console: Console, found: Inspection) -> None:
     from rich.table import Table
 
+    from merging.cli.showing.screen import marked
     from merging.cli.showing.terminal import percent
 
     geometry, names = found.geometry, found.pool
@@ -191,17 +193,17 @@ def _show_pool(console: Console, found: Inspection) -> None:
             row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []
             others = [geometry.distances[i, j] for j in range(len(names)) if j != i]
             row += [f"{100 * value / geometry.norm:.2f} %" for value in (min(others), max(others))]
-        table.add_row(str(i), name, *row)
+        table.add_row(str(i), showable(name), *row)
     console.print(table)
     if geometry is not None and len(names) <= MATRIX:
         _show_matrix(console, found)
     for group in found.duplicates:
-        console.print(f"[yellow]duplicates:[/] {', '.join(group)} hold the same weights", highlight=False)
+        console.print(marked("[yellow]duplicates:[/] {} hold the same weights", ", ".join(group)), highlight=False)
     if len(found.barriers) > len(names):
         worst = max(found.barriers, key=lambda b: b.height)
         console.print(
-            f"highest barrier of {len(found.barriers)} pairs: {100 * worst.height:+.2f} points between "
-            f"{worst.first} and {worst.second}", highlight=False,
+            marked("highest barrier of {} pairs: {} points between {} and {}", len(found.barriers),
+                   f"{100 * worst.height:+.2f}", worst.first, worst.second), highlight=False,
         )  # fmt: skip
     console.print()
 
@@ -213,6 +215,8 @@ def _best(found: Inspection) -> str:
 def _show_matrix(console: Console, found: Inspection) -> None:
     """Distances in percent of the weights' own length, below the diagonal; cosines (or midpoints) above it."""
     from rich.table import Table
+
+    from merging.cli.showing.screen import marked
 
     geometry, n = found.geometry, len(found.pool)
     assert geometry is not None  # noqa: S101 (for the type checker)
@@ -226,14 +230,14 @@ def _show_matrix(console: Console, found: Inspection) -> None:
     for j in range(n):
         table.add_column(str(j), justify="right")
     for i in range(n):
-        row = []
+        row: list[Any] = []
         for j in range(n):
             if j < i:
                 row.append(f"{100 * geometry.distances[i, j] / geometry.norm:.2f}")
             elif j > i and every:
                 row.append(f"{100 * midpoints[frozenset((found.pool[i], found.pool[j]))]:.1f}")
             elif j > i and geometry.cosines is not None:
-                row.append(f"[cyan]{geometry.cosines[i, j]:.2f}[/]")
+                row.append(marked("[cyan]{}[/]", f"{geometry.cosines[i, j]:.2f}"))
             else:
                 row.append("·" if i == j else "")
         table.add_row(str(i), *row)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
-
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, unknown
+from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
+from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +23,7 @@ UNUSED = ("model", "classes", "freeze", "tensors", "options", "partitioner")
 
 def show_line(flags: dict[str, Any]) -> None:
     """Scores the line and prints it; writes the picture where one is asked for."""
-    from rich.console import Console
+    from merging.cli.showing.screen import Screen, marked, print_json
 
     for name in UNUSED:
         if flags[name]:
@@ -36,7 +34,7 @@ def show_line(flags: dict[str, Any]) -> None:
         raise OptionError(f"--plot {picture}: the name ends with .png or .svg")
     if picture is not None and not picture.absolute().parent.is_dir():
         raise FolderError(f"--plot {picture}: there is no folder {picture.parent}")
-    console, news = Console(), Console(stderr=True)
+    console, news = Screen(), Screen(stderr=True)
     found = _interpolated(flags, news)
     if picture is not None:
         from merging.benchmarking.rendering.drawing import WIDE, draw
@@ -46,11 +44,11 @@ def show_line(flags: dict[str, Any]) -> None:
         kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"
         write(picture, *draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))
     if flags["as_json"]:
-        click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        print_json(found.to_json())
     else:
         _show(console, found)
         if picture is not None:
-            console.print(f"\nThe curve: [bold]{picture}[/]", highlight=False, soft_wrap=True)
+            console.print(marked("\nThe curve: [bold]{}[/]", picture), highlight=False, soft_wrap=True)
 
 
 def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
@@ -61,7 +59,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
     if not flags["models"] and all(Path(name).exists() for name in names):
         flags = flags | {"models": names}
     request = requested(flags)
-    with stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading models and data")
         plugins(request)
@@ -103,12 +101,13 @@ def _show(console: Console, found: Interpolation) -> None:
     from rich.table import Table
 
     from merging.cli.showing.scatter import SINGLE, scatter
+    from merging.cli.showing.screen import marked
     from merging.cli.showing.terminal import percent
 
-    console.print(f"from {found.first} to {found.second}", style="bold", highlight=False, markup=False)
+    console.print(marked("[bold]from {} to {}[/]", found.first, found.second), highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for head in ("share", *found.scores):
-        table.add_column(head, justify="right")
+        table.add_column(showable(head), justify="right")
     for number, share in enumerate(found.shares):
         table.add_row(f"{share:.2f}", *(percent(values[number]) for values in found.scores.values()))
     console.print(table)
@@ -124,4 +123,4 @@ def _show(console: Console, found: Interpolation) -> None:
         scale = 100 if accuracy or name != "held-out" else 1
         barrier, (share, score) = found.barrier(name), found.best(name)
         height = f"barrier {scale * barrier:.2f}" if barrier > 1e-12 else "no barrier"
-        console.print(f"{name}: {height}; highest at {share:.2f}, {percent(score)}", highlight=False)
+        console.print(f"{showable(name)}: {height}; highest at {share:.2f}, {percent(score)}", highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -14,28 +13,30 @@ from merging.cli.asking.options import shared
 @shared("plugin", "as_json")
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
     """List strategies, partitioners, optimizers, objectives and regimes."""
+    from merging.cli.showing.screen import print_json, warn
     from merging.plugins.discovery import load_all
     from merging.plugins.registry import PLUGINS
 
-    for warning in load_all(plugin):
-        click.echo(f"warning: {warning}", err=True)
+    warn(load_all(plugin))
     found = {kind: {name: registry[name].summary for name in registry} for kind, registry in PLUGINS.items()}
     if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
     else:
         _print(found)
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from merging.cli.showing.screen import Screen, marked
+    from merging.errors import showable
 
     table = Table(box=None, pad_edge=False)
     for column in ("kind", "name", "what it does"):
         table.add_column(column)
     for kind, entries in found.items():
         for number, (name, summary) in enumerate(entries.items()):
-            table.add_row("" if number else kind, f"[bold]{name}[/]", summary)
+            table.add_row("" if number else kind, marked("[bold]{}[/]", name), showable(summary))
         table.add_section()
-    Console().print(table)
+    Screen().print(table)
     click.echo("\nmerge describe NAME shows options, defaults and paper.")

@@ -6,10 +6,13 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import click
 
-from merging.errors import MergingError, unknown
+from merging.cli.showing import streams
+from merging.errors import MergingError, reason_of, showable, unknown
+from merging.machine import allow_open_files
 
 COMMANDS = {
     "run": "Merge a pool of models into one better model.",
@@ -64,8 +67,12 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
     # Idle OpenMP threads would spin on cores that others could use; torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    streams.prepare()
+    allow_open_files()
     try:
         code = cli.main(standalone_mode=False)
+        if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
+            code = _fail(f"standard output: {reason.strerror}; some of it was not written", 1)
     except MergingError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:
@@ -73,13 +80,15 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     except click.ClickException as error:
+        error.message = showable(error.message, keep="\n")  # type: ignore[misc]  # it quotes what was typed
         error.show()
         code = error.exit_code
-    except BrokenPipeError:  # the reader (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:  # names too long, permissions, a disk that went away
-        code = _fail(f"{error.strerror or error}: {str(error.filename or '')[:200]}", 2)
+    except SystemExit as error:  # no command of ours calls sys.exit: somebody's plug-in, task or module does
+        from merging.plugins.user_code import exited
+
+        code = _fail(exited(error), 1)
+    except (OSError, MemoryError) as error:  # names too long, permissions, a disk that went away
+        code = _fail(reason_of(error), 2)
     except Exception as error:  # the last line of defence: a defect of ours, or of somebody's plug-in
         if os.environ.get("MERGING_TRACEBACK"):
             raise
@@ -89,6 +98,11 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _writes_files(arguments: Sequence[str]) -> bool:
+    """Whether a command's result is what it writes, so that what it says may be lost."""
+    return bool({*arguments[:1]} & {"run", "apply", "finetune", "benchmark"}) and "--json" not in arguments
+
+
 def _fail(message: str, code: int) -> int:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {showable(message)}", err=True)
     return code

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
-from merging.errors import FolderError, RequirementError
+from merging.cli.showing.screen import Screen, marked, print_json, say_json
+from merging.errors import FolderError, RequirementError, showable
 
 AVERAGE = "average"
 LABEL = 16
@@ -42,7 +39,7 @@ def command(paths: tuple[str, ...], published: tuple[str, ...], output: str | No
             raise RequirementError("--output writes the comparison of folders; published results are printed only")
         found = read([*published, *paths])
         if as_json:
-            click.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+            print_json(found.to_json())
         else:
             _show(found)
         return
@@ -73,17 +70,17 @@ def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
         from merging.benchmarking.rendering.forms import render
         from merging.cli.showing.terminal import TerminalProgress
 
-        with TerminalProgress(Console(stderr=True)) as progress:
+        with TerminalProgress(Screen(stderr=True)) as progress:
             render(found, target, progress)
     if as_json:
-        click.echo(found.dumps(), nl=False)
+        say_json(found.dumps())
         return
     from merging.cli.showing.benchmark_view import show_benchmark
 
-    console = Console()
+    console = Screen()
     show_benchmark(console, found)
     if target is not None:
-        console.print(f"\nTables, page and pictures: [bold]{escape(str(target))}[/]", highlight=False, soft_wrap=True)
+        console.print(marked("\nTables, page and pictures: [bold]{}[/]", target), highlight=False, soft_wrap=True)
 
 
 def _names(folders: list[Path]) -> dict[str, Path]:
@@ -100,7 +97,7 @@ def _names(folders: list[Path]) -> dict[str, Path]:
 
 
 def _show(found: Published) -> None:
-    console = Console()
+    console = Screen()
     console.width = max(console.width, LABEL + 1 + len("IN-Sketch"))  # in less, rich would cut numbers
     console.print("Table 1 of Fassold 2023, from the files: top-1 accuracy in %", style="bold", highlight=False)
     for names in _parts(console.width):
@@ -111,7 +108,7 @@ def _show(found: Published) -> None:
         style="dim",
     )
     for finding in found.findings:
-        console.print(Text.assemble(("note: ", "yellow"), finding), soft_wrap=True)
+        console.print(marked("[yellow]note: [/]{}", finding), soft_wrap=True)
 
 
 def _parts(width: int) -> Iterator[list[str]]:
@@ -140,6 +137,6 @@ def _table(rows: tuple[Result, ...], names: list[str]) -> Table:
         for name in names:
             value = values[name][number]
             text = "–" if value is None else f"{100 * value:.2f}"
-            cells.append(f"[bold]{text}[/]" if value is not None and value == best[name] else text)
-        table.add_row(escape(row.label), *cells)
+            cells.append(marked("[bold]{}[/]" if value is not None and value == best[name] else "{}", text))
+        table.add_row(showable(row.label), *cells)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import SETTINGS, check_trust, combine, output_folder, requested, restore
 from merging.cli.asking.signals import process_start, stop_on_signal
-from merging.errors import FolderError, MergingError
+from merging.errors import FolderError, MergingError, showable
+from merging.plugins.user_code import contained
 
 COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
 """What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
@@ -98,19 +98,18 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
 
 
 def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, folder: Path) -> None:
-    from rich.console import Console
-
+    from merging.cli.showing.screen import Screen, marked
     from merging.cli.showing.table import show_report
     from merging.cli.showing.terminal import TerminalProgress
 
-    news, console = Console(stderr=True), Console()
+    news, console = Screen(stderr=True), Screen()
     if request["task"] == "digits" and not request["models"]:
-        news.print("No --models and no merge.toml: using the built-in task [bold]digits[/].", highlight=False)
+        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
     if not flags["resume"]:
         from merging.storage.folder import check_free
 
         check_free(folder, overwrite=flags["overwrite"])
-    with stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
+    with contained(), stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")
         made, task, pool = _objects(request, progress)
         from merging.running.run import merge
@@ -141,20 +140,16 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, fol
     show_report(console, result.report, folder, request["format"], built_in=not request["models"])
     if result.report.status != "finished":
         more = "" if result.report.status == "interrupted" else " --max-evaluations MORE"
-        news.print(
-            f"[yellow]{result.report.status}:[/] the best so far is saved in {folder}; "
-            f"go on with: merge run --resume {folder}{more}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
+        news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
     if result.report.status == "interrupted":
-        sys.exit(130)
+        raise click.exceptions.Exit(130)
 
 
 def _dry_run(request: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from merging.cli.showing.screen import Screen
     from merging.running.plan import plan
 
     made, task, pool = _objects(request)
@@ -162,22 +157,22 @@ def _dry_run(request: dict[str, Any]) -> None:
         pool, made["strategy"], partitioner=made["partitioner"], objective=made["objective"],
         optimizer=made["optimizer"], task=task, **{key: request[key] for key in SETTINGS},
     )  # fmt: skip
-    console = Console()
+    console = Screen()
     table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
     for column in ("component", "tensors", "parameters", ""):
         table.add_column(column, justify="right" if column in ("tensors", "parameters") else "left")
     for component in ready.partition.components:
         size = sum(_size(pool.tensors[name][0]) for name in component.tensors)
         state = "inert" if component.inert else "frozen" if component.frozen else "equal" if component.constant else ""
-        table.add_row(component.name, str(len(component.tensors)), f"{size:,}", state or "active")
+        table.add_row(showable(component.name), str(len(component.tensors)), f"{size:,}", state or "active")
     console.print(table)
-    console.print(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else ""))
+    console.print(showable(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else "")))
     for kind, plugin in made.items():
         settings = ", ".join(f"{key}={str(value).lower()}" for key, value in plugin.options().items())
-        console.print(f"{kind}: {plugin.name}" + (f" ({settings})" if settings else ""), highlight=False)
+        console.print(showable(f"{kind}: {plugin.name}" + (f" ({settings})" if settings else "")), highlight=False)
     if task is not None:
         sets = ", ".join(f"{name} {len(split)}" for name, split in {"held-out": task.held_out, **task.tests}.items())
-        console.print(f"task {task.name}: {sets}", highlight=False)
+        console.print(showable(f"task {task.name}: {sets}"), highlight=False)
     if ready.numerics is not None:
         console.print(f"numerics: {ready.numerics.to_json()}", highlight=False)
     console.print("Everything fits. Nothing was evaluated or written.")

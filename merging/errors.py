@@ -2,12 +2,56 @@
 
 Everything a user can cause derives from :class:`MergingError`; the command line prints its message, without a
 traceback, and exits with code 2. Where a built-in exception says the same, the error derives from it too.
+
+Messages name files, tensors and classes, and whoever made these may call them anything: :func:`showable` is the one
+place where a name becomes text that a terminal, a page or a log can hold.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import resource
+import unicodedata
 from collections.abc import Iterable
+
+_ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
+_JOINERS = "\u200c\u200d"
+"""Of category Cf too, but part of how Persian, Hindi and emoji are spelled."""
+
+
+def showable(text: object, keep: str = "") -> str:
+    r"""A name, or a text with names in it, as one line that nothing obeys: what would act is written as its code.
+
+    What is showable stays as it is, so that it may be applied twice.
+
+    Args:
+        text: a name from a file, a folder or a stranger.
+        keep: characters that stay nevertheless, such as the line ends of a description.
+
+    >>> showable("model\x1b[2J\n")
+    'model\\x1b[2J\\n'
+    >>> showable("Größe 7")
+    'Größe 7'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(character if _is_shown(character, keep) else _code(character) for character in text)
+
+
+def _is_shown(character: str, keep: str) -> bool:
+    return (
+        character.isprintable()
+        or character in keep
+        or character in _JOINERS
+        or unicodedata.category(character) not in _ACTIVE
+    )
+
+
+def _code(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class MergingError(Exception):
@@ -16,7 +60,7 @@ class MergingError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return " ".join(str(argument) for argument in self.args)
+        return showable(" ".join(str(argument) for argument in self.args))
 
 
 class UnknownNameError(MergingError, LookupError):
@@ -83,6 +127,34 @@ class Diverged(MergingError):
 
 class Stopped(Exception):
     """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk or a share of it is full; torch says so in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (
+        getattr(error, "errno", None) in full or "no space left" in str(error).lower() or "write failed" in str(error)
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system refused, with the file and the way out: the disk, memory, or the number of open files.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "gone.pt"))
+    'gone.pt: No such file or directory'
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory; use fewer or smaller models at once, or a machine with more of it"
+    if not isinstance(error, OSError):
+        return showable(str(error).partition("\n")[0] or type(error).__name__)
+    where = f"{str(error.filename)[:200]}: " if error.filename not in (None, "") else ""
+    way_out = {
+        errno.ENOSPC: "; free some space",
+        errno.EDQUOT: "; free some space",
+        errno.EMFILE: f" ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]} for this process; ulimit -n raises that)",
+        errno.ENFILE: " on this machine; end other programs",
+    }
+    return showable(f"{where}{error.strerror or error}{way_out.get(error.errno or 0, '')}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], way_out: str = "") -> UnknownNameError:

@@ -1,7 +1,8 @@
-"""What this machine and this process are: cores, memory."""
+"""What this machine and this process are: cores, memory, open files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -25,3 +26,11 @@ def available_memory() -> int:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def allow_open_files() -> None:
+    """Lets this process have as many files open as it may: a pool of many shards needs more than shells give."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems say that there is no limit, and mean another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

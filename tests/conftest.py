@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
+from merging.plugins.registry import PLUGINS, tasks
 from merging.testing import tiny_pool
 from merging.testing.second_device import second_device
 
@@ -77,6 +78,17 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """``cuda``: the pretended one of :mod:`merging.testing.second_device` on every machine, and a GPU's where it is."""
     with second_device() if request.param == "second" else contextlib.nullcontext():
         yield "cuda"
+
+
+@pytest.fixture(autouse=True)
+def _names_go_with_the_test() -> Iterator[None]:
+    """What a test registers is gone with it; what is built in may be loaded for good."""
+    before = {registry: set(registry) for registry in (*PLUGINS.values(), tasks)}
+    yield
+    for registry, names in before.items():
+        for name in set(registry) - names:
+            if not registry[name].__module__.startswith("merging."):
+                del registry._classes[name]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
-from merging.errors import FolderError, MergingError, OptionError, unknown
+from merging.errors import FolderError, MergingError, OptionError, showable, unknown
 from merging.plugins.registry import KINDS
 
 TOML = "merge.toml"
@@ -204,7 +204,7 @@ def read_toml(path: Path) -> File:
         MergingError: no TOML, an unknown key (the nearest is named) or a value of the wrong type.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise MergingError(f"{path}: {error}") from None
     try:
@@ -314,7 +314,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
     request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
     request["code"] = _digests(request["plugin"])
-    request["command"] = shlex.join(["merge", *sys.argv[1:]])
+    request["command"] = showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n")
     options = flatten_options(table.run.options)
     for kind, values in parse_options(tuple(flags.get("options") or ())).items():
         # An inner strategy from the command line takes the file's, with its options, away.

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
-import click
-
 from merging.cli.asking.request import code_in
 from merging.errors import RequirementError
 from merging.plugins.options import Plugin, build
@@ -20,10 +18,10 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MergingError: an unknown name or option, or a value out of range.
     """
+    from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
 
-    for warning in load_all(request["plugin"]):
-        click.echo(f"warning: {warning}", err=True)
+    warn(load_all(request["plugin"]))
 
     def inner(name: str, options: Mapping[str, Any]) -> Plugin:
         return build(strategies[name], options, inner)

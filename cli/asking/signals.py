@@ -9,26 +9,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from merging.cli.showing.screen import marked
+
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""What Windows does not have."""
+
 
 @contextlib.contextmanager
 def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") -> Iterator[Any]:
-    """The first Ctrl-C (or SIGTERM) ends the run between two batches, the best so far saved; the second one at once."""
+    """The first signal ends the run between two batches, the best so far saved; the second one at once.
+
+    Signals: Ctrl-C, SIGTERM, and SIGHUP, with which a terminal or ssh session that is closed says good-bye. That one
+    may come from shell and kernel both, so its second time ends nothing; where it is ignored (nohup), it stays so.
+    """
     stop: list[int] = []
     asked: list[bool] = []  # whether the run has begun to ask: before, there is nothing to save
 
     def handle(number: int, frame: Any) -> None:
         del frame
+        if stop and number == HANGUP:
+            return
         if stop or not asked:
             raise KeyboardInterrupt
         stop.append(number)
-        news.print(f"[yellow]{saying} (again to quit at once) …[/]")
+        news.print(marked("[yellow]{} (again to quit at once) …[/]", saying))
 
     def should_stop() -> bool:
         if not asked:
             asked.append(True)
         return bool(stop)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        taken.append(HANGUP)
+    before = {number: signal.signal(number, handle) for number in taken}
     try:
         yield should_stop
     finally:
@@ -39,7 +53,7 @@ def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") 
 def process_start() -> float:
     """When this process began, in seconds since the epoch: the interpreter's own start counts as waiting too."""
     try:
-        stat = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        stat = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         import os
 
         boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from merging.benchmarking.rendering.documents import remarks, title
 from merging.benchmarking.rendering.tables import (
@@ -27,6 +27,8 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
+from merging.cli.showing.screen import marked
+from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.statistics import Comparison
 
@@ -49,17 +51,17 @@ GAP = 2
 def show_benchmark(console: Console, found: Benchmark) -> None:
     """Prints everything; standard output holds no colour and no control character in a pipe."""
     console.width = max(console.width, 30)  # in less, rich would cut numbers
-    console.print(escape(title(found)), style="bold", highlight=False)
+    console.print(Text(showable(title(found))), style="bold", highlight=False)
     _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
     console.print(f"¹ best, ² second best. {LEGEND}", style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
     for line in findings(found):
-        console.print(f"• {escape(line)}", highlight=False)
+        console.print(marked("• {}", line), highlight=False)
     _show_scatter(console, found)
     for line in remarks(found):
-        console.print(f"[yellow]note:[/] {escape(line)}", highlight=False)
+        console.print(marked("[yellow]note:[/] {}", line), highlight=False)
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
         f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "
@@ -73,66 +75,62 @@ def _show_scores(console: Console, found: Benchmark) -> None:
     scores = cells(found)
     columns = [(heading(found, c), [_text(row.get(c), row_.finished, c, found) for row, row_ in
                 zip(scores, found.rows, strict=True)]) for c in found.columns]  # fmt: skip
-    columns += [(short, [cost(row, name) for row in found.rows]) for name, short in SHORT.items()]
-    names = [escape(row.label) if row.finished else f"{escape(row.label)} [dim]({row.status})[/]" for row in found.rows]
+    columns += [(short, [Text(cost(row, name)) for row in found.rows]) for name, short in SHORT.items()]
+    names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
     _print(console, names, columns)
 
 
-def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark) -> str:
+def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark) -> Text:
     if cell is None or not finished:
-        return "–"
+        return Text("–")
     text = {1: f"[bold]{cell.text}[/]", 2: f"[underline]{cell.text}[/]"}.get(cell.rank, cell.text)
     main = column in (home(found), SHIFTED)
     half = f" [dim]±{cell.half}[/]" if cell.half and main else ""
     spread = f" [dim]sd {cell.spread}[/]" if cell.spread and main else ""
-    return f"{text}{MARKS[cell.rank] or ' '}{'≈' if cell.alike else ' '}{half}{spread}"
+    return marked(f"{text}{MARKS[cell.rank] or ' '}{'≈' if cell.alike else ' '}{half}{spread}")
 
 
 def _show_comparisons(console: Console, found: Benchmark, reference: str) -> None:
     """Differences of the two main columns; the files have all of them."""
     rows = [row for row in found.rows if reference in row.against]
     main = dict.fromkeys((home(found), *([SHIFTED] if found.shifts else [])))
-    columns: list[tuple[str, list[str]]] = []
+    columns: list[tuple[str, list[Text]]] = []
     for column in main:
         tests = [row.against[reference].get(column) for row in rows]
         if any(tests):
             columns.append((heading(found, column), [_difference(test) for test in tests]))
             columns.append(("p (Holm)", [_verdict(test) for test in tests]))
     if columns:
-        console.print(f"\nAgainst {against(found, reference)}, in points [95 % interval], paired:", highlight=False,
-                      markup=False)  # fmt: skip
-        _print(console, [escape(row.label) for row in rows], columns)
+        console.print(marked("\nAgainst {}, in points \\[95 % interval], paired:", against(found, reference)),
+                      highlight=False)  # fmt: skip
+        _print(console, [Text(showable(row.label)) for row in rows], columns)
 
 
-def _difference(test: Comparison | None) -> str:
+def _difference(test: Comparison | None) -> Text:
     if test is None:
-        return ""
+        return Text()
     low, high = test.interval
-    return f"{100 * test.difference:+.2f} [dim]\\[{100 * low:+.2f}, {100 * high:+.2f}][/]"
+    return marked(f"{100 * test.difference:+.2f} [dim]\\[{100 * low:+.2f}, {100 * high:+.2f}][/]")
 
 
-def _verdict(test: Comparison | None) -> str:
+def _verdict(test: Comparison | None) -> Text:
     if test is None:
-        return ""
+        return Text()
     if not test.significant:
-        return "[dim]not significant[/]"
-    return f"[{'green' if test.difference > 0 else 'red'}]{p_value(test.adjusted)}[/]"
+        return marked("[dim]not significant[/]")
+    return marked(f"[{'green' if test.difference > 0 else 'red'}]{{}}[/]", p_value(test.adjusted))
 
 
-def _print(console: Console, names: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> None:
+def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:
     """Prints columns beside the names, in parts that fit the width."""
-    from rich.text import Text
-
-    def width(text: str) -> int:
-        return Text.from_markup(text).cell_len
-
-    widths = [max(map(width, [escape(head), *texts])) for head, texts in columns]
-    label = min(max(map(width, names), default=0), max(console.width // 3, 10))
+    heads = [Text(showable(head)) for head, _ in columns]
+    widths = [max(text.cell_len for text in (head, *texts)) for head, (_, texts) in zip(heads, columns, strict=True)]
+    label = min(max((name.cell_len for name in names), default=0), max(console.width // 3, 10))
     for part in _parts(widths, console.width - label - 2):  # the rule below the head is longer by one on each side
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))
         table.add_column("", min_width=label, max_width=label, overflow="fold")
         for index in part:
-            table.add_column(escape(columns[index][0]), justify="right", no_wrap=True)
+            table.add_column(heads[index], justify="right", no_wrap=True)
         for number, name in enumerate(names):
             table.add_row(name, *(columns[index][1][number] for index in part))
         console.print(table, highlight=False)
@@ -167,10 +165,10 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
     console.print()
     for line in scatter(points, width=width, height=min(16, 6 + width // 6), across=f"{heading(found, column)} in %",
                         up="average of the shifted sets in %"):  # fmt: skip
-        console.print(escape(line), highlight=False, no_wrap=True, overflow="crop")
-    key = [f"{SINGLE} single models"] if found.singles else []
-    console.print("   ".join([*key, *(f"[bold]{mark}[/] {escape(name)}" for name, mark in letters.items())]),
-                  highlight=False)  # fmt: skip
+        console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
+    key = [Text(f"{SINGLE} single models")] if found.singles else []
+    key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
+    console.print(Text("   ").join(key), highlight=False)
 
 
 __all__ = ["COSTS", "show_benchmark"]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from merging.cli.showing.screen import marked
 from merging.cli.showing.terminal import percent
+from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, Row, models_of
@@ -24,24 +26,28 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         )
         for line in report.verdict():
             if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
-                console.print(f"[bold]{line.partition(':')[0]}[/]:{line.partition(':')[2]}", highlight=False)
+                head, _, rest = line.partition(":")
+                console.print(marked("[bold]{}[/]:{}", head, rest), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+        console.print(marked("[yellow]note:[/] {}", note), highlight=False)
     console.print(
-        f"{report.strategy}: {report.made_of} "
-        f"({', '.join(report.ingredients)}), {plural(report.components, 'component')}, "
-        f"{report.active_components} active; "
-        f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
-        highlight=False,
-    )
+        marked(
+            f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
+            f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
+            report.strategy, report.made_of, ", ".join(report.ingredients),
+        ), highlight=False,
+    )  # fmt: skip
     if report.ensemble:
         console.print(
-            f"\nThe ensemble: {plural(report.inference_cost, 'model')} in [bold]{folder / MEMBERS}[/], with "
-            "ensemble.json, report and model card beside.\n"
-            f"[yellow]Inference costs {report.inference_cost} forward pass{'es' if report.inference_cost > 1 else ''} "
-            "a sample.[/]",
+            marked(
+                f"\nThe ensemble: {plural(report.inference_cost, 'model')} in [bold]{{}}[/], with "
+                "ensemble.json, report and model card beside.\n[yellow]"
+                f"Inference costs {report.inference_cost} forward pass{'es' if report.inference_cost > 1 else ''} "
+                "a sample.[/]",
+                folder / MEMBERS,
+            ),
             highlight=False,
             soft_wrap=True,
         )
@@ -49,16 +55,16 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     file, linear = folder / MODELS[kind], (folder / RECIPE).exists()
     beside = f"with {'recipe, ' if linear else ''}report and model card beside it"
     lines = [
-        f"\nThe merged model: [bold]{file if file.exists() else folder / INDEX}[/], {beside}.",
-        f"  load it      see {folder / 'README.md'}",
+        marked(f"\nThe merged model: [bold]{{}}[/], {beside}.", file if file.exists() else folder / INDEX),
+        marked("  load it      see {}", folder / "README.md"),
     ]
     if linear:
-        lines += [f"  rebuild it   merge apply {folder / 'recipe.json'} --output model.safetensors"]
+        lines += [marked("  rebuild it   merge apply {} --output model.safetensors", folder / "recipe.json")]
     if built_in:
-        lines += ["  your models  see docs/getting-started.md; without data, to begin with:"]
-        lines += ["               merge run --strategy uniform --models 'folder/*.safetensors'"]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        lines += [Text("  your models  see docs/getting-started.md; without data, to begin with:")]
+        lines += [Text("               merge run --strategy uniform --models 'folder/*.safetensors'")]
+    for hint in lines:
+        console.print(hint, highlight=False, soft_wrap=True)
 
 
 def plural(count: int, word: str) -> str:
@@ -67,11 +73,12 @@ def plural(count: int, word: str) -> str:
 
 
 def _table(report: Report) -> Table:
-    table = Table(title=f"{report.task}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
+    title = f"{showable(report.task)}: {len(report.pool)} models, {report.held_out_samples} held-out samples"
+    table = Table(title=Text(title))
     table.add_column("top-1 accuracy")
     rows = report.rows
     for row in rows:
-        table.add_column(row.label, justify="right")
+        table.add_column(Text(showable(row.label)), justify="right")
     what = "held-out" if report.objective == "accuracy" else f"held-out ({report.objective})"
     _line(table, what, rows, lambda row: row.held_out)
     names = list(rows[-1].tests)
@@ -92,5 +99,5 @@ def _table(report: Report) -> Table:
 def _line(table: Table, name: str, rows: Sequence[Row], value: Callable[[Row], float | None]) -> None:
     values = [value(row) for row in rows]
     best = max((v for v in values if v is not None), default=None)
-    cells = (f"[bold]{percent(v)}[/]" if v is not None and v == best else percent(v) for v in values)
-    table.add_row(name, *cells)
+    cells = (marked("[bold]{}[/]" if v is not None and v == best else "{}", percent(v)) for v in values)
+    table.add_row(Text(showable(name)), *cells)

@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from merging.cli.showing.screen import marked
+from merging.errors import showable
 from merging.values.outcome import Outcome, is_score
 
 
@@ -24,10 +26,10 @@ class TerminalProgress:
         self.console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=8),
-            TextColumn("{task.fields[detail]}"),
-            TextColumn("{task.fields[best]}", style="green"),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TextColumn("{task.fields[best]}", style="green", markup=False),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
@@ -51,6 +53,7 @@ class TerminalProgress:
 
     def stage(self, text: str, total: int | None = None) -> None:
         """A new piece of work."""
+        text = showable(text)
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._done = 0.0
@@ -84,21 +87,22 @@ class TerminalProgress:
         if facts.get("searches"):
             parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}"]
         if facts.get("accepted"):
-            verdict = "[green]kept[/]"
+            verdict = marked("[green]kept[/]")
         else:
-            verdict = f"[dim]left out[/] ({facts.get('why') or 'no better than ' + percent(facts.get('incumbent'))})"
-        self.say(f"  {escape(str(facts['candidate']))}: {', '.join([*parts, verdict])}", markup=True)
-        return None
+            why = facts.get("why") or "no better than " + percent(facts.get("incumbent"))
+            verdict = marked("[dim]left out[/] ({})", why)
+        said = "".join(f"{part}, " for part in parts)
+        return self.say(marked("  {}: {}{}", facts["candidate"], said, verdict))
 
     def status(self, text: str) -> None:
         """Where the best merge would stand; a pipe is told when the piece is done."""
-        self._best = text
-        self._update(best=text)
+        self._best = showable(text)
+        self._update(best=self._best)
 
-    def say(self, text: str, *, markup: bool = False) -> None:
+    def say(self, text: str | Text) -> None:
         """A line that stays."""
-        self._told.add(text)
-        self.console.print(text, highlight=False, markup=markup, soft_wrap=True)
+        self._told.add(str(text))
+        self.console.print(text if isinstance(text, Text) else Text(showable(text)), highlight=False, soft_wrap=True)
 
     def _of(self) -> str:
         total = self._bar.tasks[-1].total if self._bar.tasks else None

@@ -15,6 +15,7 @@ from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.storage.pool import ModelPool
@@ -158,7 +159,8 @@ class Work:
         )  # fmt: skip
         why = ""
         try:
-            mixed = entry.strategy.mix(problem)
+            with contained():
+                mixed = entry.strategy.mix(problem)
             if not isinstance(mixed, Merge):
                 raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
             check_merge(mixed, made.pool)

@@ -187,7 +187,7 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
     key = blake3(json.dumps([VERSION, decided], sort_keys=True).encode()).hexdigest()[:32]
     note = cache_folder() / "lists" / key
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(note.read_text(encoding="utf-8"))
+        return json.loads(note.read_text("utf-8"))
     value = make()
     with contextlib.suppress(OSError):
         atomic.make_folder(note.parent)
@@ -198,10 +198,11 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
 def content_of(file: Path) -> str:
     """BLAKE3 of a file; remembered with its size and time of change, so that a large file is read once."""
     state = file.stat()
-    known = blake3(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}".encode()).hexdigest()[:32]
+    facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
+    known = blake3(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     note = cache_folder() / "files" / known
     with contextlib.suppress(OSError):
-        text = note.read_text(encoding="utf-8")
+        text = note.read_text("utf-8")
         if re.fullmatch("[0-9a-f]{64}", text):
             return text
     digest = blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
@@ -223,7 +224,7 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
     try:
         images = np.load(place / "images.npy", mmap_mode="c")  # shared pages; torch wants a writable array
         labels = np.load(place / "labels.npy")
-        facts = json.loads((place / "split.json").read_text(encoding="utf-8"))
+        facts = json.loads((place / "split.json").read_text("utf-8"))
         fingerprint, damaged = facts["fingerprint"], [Damage(*entry) for entry in facts.get("damaged", ())]
         split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:

@@ -24,7 +24,7 @@ from merging.errors import TaskError
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.plugins.user_code import import_object
+from merging.plugins.user_code import ExitedError, contained, import_object
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -203,7 +203,8 @@ class Reader:
         self._takes("classes", "map")
         function = import_object(self.path)
         try:
-            found = function()
+            with contained():
+                found = function()
             if not self.labelled and not isinstance(found, Split):
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
@@ -211,7 +212,7 @@ class Reader:
             split = (
                 found if isinstance(found, Split) else Split.of(_tensor(found[0]), _tensor(found[1]).to(torch.int64))
             )
-        except TaskError:
+        except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
             reason = f"{type(error).__name__}: {error}"

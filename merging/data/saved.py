@@ -11,6 +11,7 @@ from merging.data.cache import content_of
 from merging.data.classes import Written
 from merging.data.pictures import Picture
 from merging.errors import TaskError, unknown
+from merging.models.offline import offline
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"
 """The file that marks a data set's folder, and a folder of splits."""
@@ -51,7 +52,8 @@ class Saved:
                 f"{spec} needs the package datasets; install it with: pip install 'merging[data]'"
             ) from None
         try:
-            data = datasets.load_from_disk(str(self._folder))
+            with offline():
+                data = datasets.load_from_disk(str(self._folder))
         except Exception as error:  # whatever a damaged folder provokes
             raise TaskError(f"{self._folder}: not a data set on disk ({type(error).__name__}: {error})") from None
         self.names: tuple[str, ...] | None = None
@@ -144,7 +146,7 @@ def _folder(spec: str) -> Path:
             raise TaskError(f"{path} holds one data set, without splits; leave ':{split}' out")
         return path
     try:
-        splits = list(json.loads((path / SEVERAL).read_text(encoding="utf-8"))["splits"])
+        splits = list(json.loads((path / SEVERAL).read_text("utf-8-sig"))["splits"])
     except (OSError, ValueError, KeyError, TypeError):
         raise TaskError(f"{path / SEVERAL} is damaged") from None
     if not split:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource, Preprocessing
-from merging.plugins.user_code import import_object
+from merging.plugins.user_code import ExitedError, contained, import_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,10 @@ def _called(factory: Any, spec: str) -> nn.Module:
     from torch import nn
 
     try:
-        module = factory()
+        with contained():
+            module = factory()
+    except ExitedError:
+        raise
     except Exception as error:  # the user's function may raise anything
         raise TaskError(f"'{spec}' failed: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import PoolError, TaskError, unknown
+from merging.models.offline import check_built_in
 from merging.models.source import ModelSource, Preprocessing
-from merging.models.zero_shot import TEMPLATES, has_text_tower, zero_shot_clip
+from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, local, zero_shot_clip
 from merging.values.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
@@ -84,7 +85,7 @@ def clip_classifier(
     if "multimodal_cfg" in config:
         raise TaskError("CoCa's image tower gives tokens besides its features; it is not a classifier's backbone")
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
-    wanted = {key: config[key] for key in keys if key in config}
+    wanted = local({key: config[key] for key in keys if key in config})
     apart = bool(config.get("custom_text")) or "hf_model_name" in config["text_cfg"]
     text = tensors is not None and any(name.startswith(("model.transformer.", "model.text.")) for name in tensors)
     with torch.random.fork_rng(devices=[]):
@@ -96,7 +97,7 @@ def clip_classifier(
             clip = _Tower(_build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False)), scalars)
         elif apart:
             bias = {"init_logit_bias": config["init_logit_bias"]} if "init_logit_bias" in config else {}
-            clip = open_clip.CustomTextCLIP(**wanted, **bias)
+            clip = from_disk(functools.partial(open_clip.CustomTextCLIP, **wanted, **bias))
         else:
             clip = open_clip.CLIP(**wanted)
             if not text:
@@ -131,6 +132,7 @@ class OpenClip(ModelSource):
         super().__init__(f"open_clip:{name}")
         self.name = name
         self.class_names, self.templates = tuple(classes), tuple(templates)
+        check_built_in("open_clip", name)
         config = open_clip.get_model_config(name)
         if config is None:
             raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))

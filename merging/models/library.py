@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from merging.errors import TaskError, unknown
+from merging.models.offline import check_built_in, offline
 from merging.models.source import ModelSource, Preprocessing, reproducible
 from merging.values.partition import TensorInfo
 
@@ -25,6 +26,7 @@ class Timm(ModelSource):
 
         super().__init__(f"timm:{name}")
         self.name = name
+        check_built_in("timm", name)
         if not timm.is_model(name):
             raise TaskError(str(unknown("timm model", name, timm.list_models())))
 
@@ -92,7 +94,8 @@ class Torchvision(ModelSource):
 
 def _built(constructor: functools.partial[Any], spec: str) -> nn.Module:
     try:
-        module = reproducible(constructor)
+        with offline():
+            module = reproducible(constructor)
     except Exception as error:  # constructors raise whatever their arguments provoke
         raise TaskError(f"{spec} cannot be built: {type(error).__name__}: {error}") from error
     return module

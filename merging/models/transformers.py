@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import TaskError
+from merging.models.offline import offline, reason
 from merging.models.source import ModelSource, Preprocessing, reproducible
 from merging.models.stored_names import StoredNames
 from merging.plugins.progress import Progress, Silent
@@ -41,9 +42,10 @@ def transformers_source(folder: str) -> Transformers:
     if not (path / CONFIG).is_file():
         raise TaskError(f"transformers:{folder}: no {CONFIG} there; name a folder that save_pretrained has written")
     try:
-        config = library.AutoConfig.from_pretrained(path, local_files_only=True)
+        with offline():
+            config = library.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # damaged files and unknown architectures raise whatever they provoke
-        raise TaskError(f"{path / CONFIG}: {_first_line(error)}") from None
+        raise TaskError(f"{path / CONFIG}: {reason(error)}") from None
     said = " ".join(config.architectures or ())
     if SEQUENCE in said or (IMAGE not in said and type(config) in library.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
         return TransformersText(folder, config)
@@ -84,9 +86,10 @@ class Transformers(ModelSource):
             config.num_labels = classes
         make = getattr(_library(self.spec), self.auto).from_config
         try:
-            model = reproducible(functools.partial(make, config))
+            with offline():
+                model = reproducible(functools.partial(make, config, trust_remote_code=False))
         except Exception as error:  # constructors raise whatever their configuration provokes
-            raise TaskError(f"{self.spec} cannot be built: {_first_line(error)}") from error
+            raise TaskError(f"{self.spec} cannot be built: {reason(error)}") from error
         return self.wrapped(model, tensors or {})
 
     @abstractmethod
@@ -129,7 +132,7 @@ class TransformersImage(Transformers):
                 mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             return Preprocessing(mean, std, size, resize or size, RESAMPLE.get(said.get("resample"), "bicubic"))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise TaskError(f"{path}: {_first_line(error)}") from None
+            raise TaskError(f"{path}: {reason(error)}") from None
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
@@ -166,9 +169,12 @@ class TransformersText(Transformers):
         if not any((self.folder / name).is_file() for name in _TOKENIZERS):  # transformers would make one up
             raise TaskError(f"{self.spec}: no tokenizer there ({_TOKENIZERS[0]}, …); save it beside the model")
         try:
-            found = _library(self.spec).AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            with offline():
+                found = _library(self.spec).AutoTokenizer.from_pretrained(
+                    self.folder, local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:  # each kind of tokenizer has its own way to miss a file
-            raise TaskError(f"{self.spec}: no tokenizer can be read there ({_first_line(error)})") from None
+            raise TaskError(f"{self.spec}: no tokenizer can be read there ({reason(error)})") from None
         if found.pad_token_id is None:
             raise TaskError(f"{self.spec}: its tokenizer has no padding token; set one and save it there again")
         return found
@@ -288,7 +294,3 @@ def _side(size: Any) -> int | None:
             raise ValueError(f"images of size {dict(size)} are not square")
         return int(sides.pop())
     return None if size is None else int(size)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,6 +7,7 @@ paper's fine-tuning starts from a linear layer with these weights (Wortsman et a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import TaskError
+from merging.models.offline import offline, reason
 from merging.moved import forwarding
 from merging.values.partition import TensorInfo
 
@@ -104,6 +106,25 @@ class ZeroShotCustomClip(_ZeroShot, open_clip.CustomTextCLIP):  # type: ignore[m
     """A CLIP whose text tower is ``text``."""
 
 
+def local(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture's configuration, its towers without weights of somebody else, which would be downloaded."""
+    text = {"text_cfg": {**config["text_cfg"], "hf_model_pretrained": False}} if "text_cfg" in config else {}
+    return {**config, **text}
+
+
+def from_disk(build: functools.partial[nn.Module]) -> nn.Module:
+    """Builds a CLIP; one whose text tower is a model of the Hub only where its configuration is on this disk.
+
+    Raises:
+        TaskError: it is not.
+    """
+    with offline():
+        try:
+            return build()
+        except Exception as error:  # each library has its own way to say that something is missing
+            raise TaskError(f"this CLIP cannot be built: {reason(error)}") from error
+
+
 def zero_shot_clip(
     name: str, config: Mapping[str, Any], classes: Sequence[str], templates: Sequence[str], *, seed: int = 0
 ) -> nn.Module:
@@ -113,8 +134,9 @@ def zero_shot_clip(
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        kind = ZeroShotCustomClip if apart else ZeroShotClip
-        clip: nn.Module = kind(**{key: config[key] for key in keys if key in config})
+        kind: type[nn.Module] = ZeroShotCustomClip if apart else ZeroShotClip
+        wanted = local({key: config[key] for key in keys if key in config})
+        clip = from_disk(functools.partial(kind, **wanted))
     clip.register_buffer("prompts", prompts, persistent=False)
     return clip
 

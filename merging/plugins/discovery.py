@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from merging.errors import MergingError
 from merging.plugins.registry import PLUGINS, tasks
+from merging.plugins.user_code import contained
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 """Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
@@ -36,7 +38,8 @@ def load_installed() -> tuple[str, ...]:
         points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)
         for point in points:
             try:
-                loaded = point.load()
+                with contained():
+                    loaded = point.load()
                 if callable(loaded) and loaded not in [registry[name] for name in registry]:
                     registry.register(point.name)(loaded)
             except Exception as error:  # third-party code may raise anything while it is imported
@@ -51,7 +54,7 @@ def load_file(path: Path | str) -> None:
         MergingError: there is no such file, or it fails; the cause is named.
     """
     file = Path(path).expanduser().resolve()
-    name = f"merging_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
     if name in sys.modules:
         return
     if not file.is_file():
@@ -62,7 +65,8 @@ def load_file(path: Path | str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with contained():
+            spec.loader.exec_module(module)
     except MergingError:
         del sys.modules[name]
         raise

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from merging.errors import TaskError, unknown
+from merging.errors import MergingError, TaskError, unknown
+
+
+class ExitedError(MergingError):
+    """Somebody's code called ``sys.exit``, which would end the command without its result."""
+
+    exit_code = 1
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Runs somebody's code: where it exits, that is an error of it, and the working folder is ours again afterwards.
+
+    Raises:
+        ExitedError: it exited, with whatever code: nobody has a result then.
+    """
+    try:
+        before = os.open(".", os.O_RDONLY)  # a path would lead elsewhere once a folder above is renamed
+    except OSError:  # it is gone, or may not be read
+        before = None
+    try:
+        yield
+    except SystemExit as error:
+        raise ExitedError(exited(error)) from error
+    finally:
+        if before is not None:
+            with contextlib.suppress(OSError):
+                os.fchdir(before)
+            os.close(before)
+
+
+def exited(error: SystemExit) -> str:
+    """Who called ``sys.exit``, for a message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if not frame.filename.startswith("<")), frames[-1])
+    return (
+        f"{place.filename}:{place.lineno} called sys.exit({error.code!r}), which would end the command without its "
+        "result; a plug-in returns, or raises an error"
+    )
 
 
 def import_object(spec: str) -> Any:
@@ -15,6 +57,7 @@ def import_object(spec: str) -> Any:
 
     Raises:
         TaskError: the module or the name does not exist, or importing it fails.
+        ExitedError: it exits.
     """
     _, _, rest = spec.partition(":")
     module, _, name = rest.partition(":")
@@ -24,7 +67,10 @@ def import_object(spec: str) -> Any:
     if here not in sys.path:
         sys.path.append(here)  # last: a file there must not shadow an installed package
     try:
-        found = importlib.import_module(module)
+        with contained():
+            found = importlib.import_module(module)
+    except ExitedError:
+        raise
     except Exception as error:  # a user's module may raise anything while it is imported
         raise TaskError(f"'{spec}': importing {module} failed: {type(error).__name__}: {error}") from error
     if not hasattr(found, name):

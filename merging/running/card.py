@@ -1,9 +1,13 @@
-"""The model card of a merged model: what was merged, how, scores, how to load it, the exact command."""
+"""The model card of a merged model: what was merged, how, scores, how to load it, the exact command.
+
+Names in it are text: neither Markdown nor HTML that stands in them does anything (see :mod:`merging.values.markdown`).
+"""
 
 from __future__ import annotations
 
 from merging.storage.folder import MODELS
 from merging.storage.shards import INDEX
+from merging.values.markdown import fenced, plain
 from merging.values.outcome import is_score
 from merging.values.report import Report
 
@@ -34,22 +38,23 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
     what = f"`{file}` is a merge of" if not report.ensemble else together
-    options = ", ".join(f"{key} = {value}" for key, value in report.options.items()) or "none"
+    options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
         f"{what} {report.made_of} "
-        f"by the strategy **{report.strategy}**, partitioner {report.partitioner} (components: {report.components}, "
-        f"{report.active_components} of them active), optimizer {report.optimizer}, objective {report.objective}, "
-        f"seed {report.seed}. Status: {report.status}.",
-        f"- ingredients, in order: {', '.join(report.ingredients)}",
+        f"by the strategy **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
+        f"(components: {report.components}, {report.active_components} of them active), "
+        f"optimizer {plain(report.optimizer)}, "
+        f"objective {plain(report.objective)}, seed {report.seed}. Status: {plain(report.status)}.",
+        f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
         f"- strategy options: {options}",
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
     if report.rows:
-        sections += ["## Scores", _table(report), *(f"- {line}" for line in report.verdict())]
+        sections += ["## Scores", _table(report), *(f"- {plain(line)}" for line in report.verdict())]
         sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
-        sections += ["## Notes", "\n".join(f"- {note}" for note in report.notes)]
+        sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]
     if report.ensemble:
         sections += [
@@ -57,7 +62,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
             "there are, with which weights, and whether logits or probabilities are averaged."
         ]
         load = f"{_LOAD_MEMBERS}\n{load}  # and so on, for each of them"
-    sections += ["## Load it", f"```python\n{load}\nmodel.load_state_dict(state, strict=True)\n```"]
+    sections += ["## Load it", fenced(f"{load}\nmodel.load_state_dict(state, strict=True)", "python")]
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:
@@ -65,7 +70,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     else:
         sections += ["No recipe can express this merge; `report.json` has its lineage. The same command rebuilds it."]
     if command:
-        sections += ["## Command", f"```\n{command}\n```"]
+        sections += ["## Command", fenced(command)]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     sections += [f"Made with {versions}."]
     return "\n\n".join(sections) + "\n"
@@ -73,10 +78,10 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
 
 def _table(report: Report) -> str:
     sets = list(report.rows[-1].tests)
-    head = ["", "held-out", *sets, *(["shifted, mean"] if report.shifts else []), "evaluations", "seconds"]
+    head = ["", "held-out", *map(plain, sets), *(["shifted, mean"] if report.shifts else []), "evaluations", "seconds"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in report.rows:
-        cells = [row.label, _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
+        cells = [plain(row.label), _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
         cells += [_percent(row.shifted)] if report.shifts else []
         lines.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
     return "\n".join(lines)

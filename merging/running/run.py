@@ -21,6 +21,7 @@ from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
+from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
 from merging.running.notes import RELEASE, layers, negative_variance
@@ -160,12 +161,15 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     started = time.time() if started is None else started
+    output = None if output is None else Path(output).absolute()  # a plug-in may go to another folder
     how = Writing.of(format, dtype, accumulate, max_shard_size)
     if cache_memory is not None and cache_memory < 0:
         raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
+    if output is not None:
+        pool.check_open_files()
     progress.stage("opening the models")
     if task is None and output is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
@@ -346,7 +350,8 @@ class _Run:
         if strategy is made.strategy:
             self.decisions = problem.decisions
         try:
-            merged = strategy.mix(problem)
+            with contained():
+                merged = strategy.mix(problem)
             if not isinstance(merged, Merge):
                 raise StrategyError(
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, reason_of, showable
 from merging.storage.class_names import Names, classes_in
 from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
@@ -59,7 +59,8 @@ class Checkpoint:
         self.path = Path(path)
         self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
         self.key = key
-        self.name = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
+        called = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
+        self.name = showable(called)
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
         self.classes: dict[str, Names] = {}
@@ -85,6 +86,9 @@ class Checkpoint:
         if lost:
             raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
         self._stored = self._named(stored)
+        torn = next((name for name in self._stored if not name.isascii() and not _is_text(name)), None)
+        if torn is not None:
+            raise CheckpointError(f"{self.path}: the name of tensor '{torn}' is no text; rename it and save again")
         self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
 
     def _open(self, file: Path) -> dict[str, TensorInfo]:
@@ -112,7 +116,9 @@ class Checkpoint:
             with path.open("rb") as file:  # valid: it was just opened
                 length = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(length))
-        except (SafetensorError, OSError, ValueError) as error:
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
+        except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
         found: dict[str, TensorInfo] = {}
         for key, part in slices.items():
@@ -202,10 +208,13 @@ class Checkpoint:
             np.copyto(np.asarray(into), flat[offset : offset + len(into)].numpy())
             return
         path, begin = self._places[key]
-        with self._lock:
-            if path not in self._handles:
-                self._check_unchanged(path)
-                self._handles[path] = os.open(path, os.O_RDONLY)
+        try:
+            with self._lock:
+                if path not in self._handles:
+                    self._check_unchanged(path)
+                    self._handles[path] = os.open(path, os.O_RDONLY)
+        except OSError as error:  # gone meanwhile, or one file too many
+            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)})") from None
         done = 0
         while done < len(into):
             try:
@@ -277,6 +286,15 @@ def stem(path: Path) -> str:
     """A file's name without the suffix of a checkpoint, ``.pth.tar`` being one."""
     name = path.name.removesuffix(".tar") if path.name.endswith((".pt.tar", ".pth.tar")) else path.name
     return Path(name).stem if Path(name).suffix in (*SUFFIXES, path.suffix) else name
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: pickles may hold halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, RecipeError
+from merging.errors import FolderError, MergingError, RecipeError, is_full, reason_of
 from merging.storage import atomic, journal
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -134,10 +134,10 @@ def writing(folder: Path) -> Iterator[Path]:
     except MergingError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = reason_of(error).replace("; free some space", "")  # the way out stands behind it
         raise FolderError(
             f"cannot write the result to {folder}: {reason}; nothing was left there, "
-            "free some space or choose another --output"
+            + ("free some space or choose another --output" if is_full(error) else "choose another --output")
         ) from None
     finally:
         if aside is not None:
@@ -257,7 +257,8 @@ def _is_ours(name: str) -> bool:
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.unlink(missing_ok=True)
-    atomic.put(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic.put(path, text.encode("utf-8", "backslashreplace"))  # a path that is no text, as JSON's own escape
 
 
 def _load(path: Path) -> dict[str, Tensor]:

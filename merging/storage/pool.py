@@ -6,6 +6,8 @@ import functools
 import glob
 import math
 import re
+import resource
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from blake3 import blake3
 
-from merging.errors import PoolError, RecipeError, unknown
+from merging.errors import PoolError, RecipeError, showable, unknown
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes
@@ -25,6 +27,9 @@ from merging.values.recipe import Ingredient
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SPARE_FILES = 64
+"""That a process has open besides the models: libraries, streams, what is written."""
 
 
 class ModelPool:
@@ -51,13 +56,15 @@ class ModelPool:
         for other in (*self.checkpoints[1:], *([base] if base else [])):
             _check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
         self._called = {c.name: c for c in self.checkpoints} | ({"the base": base} if base else {})
         self._classes = agree_on_classes(self._called)
         self._by_hash: dict[str, Checkpoint] = {}
         self._hashes: dict[Checkpoint, str] = {}
+        self._rows: dict[Checkpoint, Ingredient] = {}
+        self._ingredients: tuple[Ingredient, ...] | None = None
         self._postponed = False
 
     @classmethod
@@ -128,12 +135,27 @@ class ModelPool:
             common &= set(checkpoint.ties)
         return tuple(group for group in self.checkpoints[0].ties if group in common)
 
+    def check_open_files(self) -> None:
+        """Says, before any work, whether all files can be open at once, as they are while a merge is written.
+
+        Raises:
+            PoolError: this process may not have so many.
+        """
+        count = sum(len(c.files) for c in (*self.checkpoints, *([self.base] if self.base else [])))
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY and count + SPARE_FILES > limit:
+            raise PoolError(
+                f"these models are {count} files, and this process may have {limit} open: raise that (ulimit -n "
+                f"{count + SPARE_FILES}), or save the models in fewer shards"
+            )
+
     def postpone(self) -> None:
         """Lets files and times of change stand for content hashes, until :meth:`settle` brings these.
 
         For merges that read every byte once, and hash it then.
         """
         self._postponed = not self._hashes
+        self._forget()
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
@@ -146,6 +168,11 @@ class ModelPool:
         """Takes content hashes that were found while merging."""
         self._postponed = False
         self._hashes |= hashes
+        self._forget()
+
+    def _forget(self) -> None:
+        """The rows are made again when they are next asked for: their hashes are others now."""
+        self._rows, self._ingredients = {}, None
 
     def _hash(self, checkpoint: Checkpoint) -> str:
         if self._postponed:
@@ -161,16 +188,21 @@ class ModelPool:
         return digest
 
     def _row(self, checkpoint: Checkpoint) -> Ingredient:
-        return Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
+        if checkpoint not in self._rows:
+            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
+            self._rows[checkpoint] = row
+        return self._rows[checkpoint]
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """The checkpoints as recipe rows: name, content hash, file. Reads every file once."""
-        if not self._postponed:
-            with ThreadPoolExecutor(2) as threads:
-                unread = [c for c in self.checkpoints if c not in self._hashes]
-                self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
-        return tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
+        if self._ingredients is None:
+            if not self._postponed:
+                with ThreadPoolExecutor(2) as threads:
+                    unread = [c for c in self.checkpoints if c not in self._hashes]
+                    self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
+            self._ingredients = tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
+        return self._ingredients
 
     @property
     def base_ingredient(self) -> Ingredient:
@@ -385,10 +417,11 @@ def _place(path: Path) -> str:
 def short_names(files: Sequence[Path]) -> list[str]:
     """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
-        names = ["/".join((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path))) for path in files]
+        parts = ((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path)) for path in files)
+        names = [showable("/".join(part)) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return [str(path) for path in files]
+    return [showable(path) for path in files]
 
 
 def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:

@@ -9,7 +9,7 @@ from merging.errors import TaskError
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.plugins.user_code import import_object
+from merging.plugins.user_code import ExitedError, contained, import_object
 
 DEFAULT = "digits"
 
@@ -79,8 +79,10 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
                 raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
         return make(**described, **({"progress": progress} if "progress" in takes else {}))
     try:
-        task = import_object(name)()
-    except TaskError:
+        function = import_object(name)
+        with contained():
+            task = function()
+    except (TaskError, ExitedError):
         raise
     except Exception as error:  # the user's function may raise anything
         raise TaskError(f"'{name}' failed: {type(error).__name__}: {error}") from error

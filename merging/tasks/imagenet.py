@@ -102,7 +102,7 @@ def _shifted(name: str, folder: Path, ids: dict[str, int], load: Callable[..., S
 
 def objectnet_folders() -> dict[str, list[int]]:
     """ObjectNet folder → the ImageNet classes that are right for its images."""
-    content = json.loads(Path(__file__).with_name("objectnet_folders.json").read_text(encoding="utf-8"))
+    content = json.loads(Path(__file__).with_name("objectnet_folders.json").read_text("utf-8"))
     folders: dict[str, list[int]] = content["folders"]
     return folders
 
@@ -137,9 +137,7 @@ def _wordnet_ids(subset: str) -> list[str]:
     found = importlib.util.find_spec("timm")
     home = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path()
     try:
-        lines = (
-            (home / "data" / "_info" / f"{subset.replace('-', '_')}_synsets.txt").read_text(encoding="utf-8").split()
-        )
+        lines = (home / "data" / "_info" / f"{subset.replace('-', '_')}_synsets.txt").read_text("utf-8-sig").split()
     except OSError as error:
         raise TaskError(f"timm does not list the classes of {subset} ({error}); install timm 1.0 or newer") from None
     return sorted(lines)

@@ -100,7 +100,7 @@ class Sweep:
             OptionError: no TOML, an unknown name (the nearest is given), or a value that is out of range.
         """
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(path.read_text("utf-8-sig"))
         except (OSError, ValueError) as error:
             raise OptionError(f"--sweep {path}: {error}") from None
         return cls.of(data, str(path))

@@ -1,9 +1,12 @@
-"""Several small models at once, a process each."""
+"""Several small models at once, a process each, none of which outlives the first one."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -71,6 +74,8 @@ def side_by_side(
                 if should_stop():
                     raise Stopped("interrupted")
         except BrokenProcessPool:
+            if should_stop():  # whoever stopped this process has stopped all of them
+                raise Stopped("interrupted") from None
             raise MergingError(
                 "a training process died: too little memory, or a task that only this process can import; "
                 "--jobs 1 trains in this one"
@@ -128,14 +133,27 @@ def _begin(
     news: multiprocessing.Queue[int | str],
 ) -> None:  # fmt: skip
     """A process makes the task once."""
-    import signal
-
     global _mine
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for name in ("SIGINT", "SIGHUP"):  # a key, or a terminal that is closed, reaches all processes: the parent ends it
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     task = make_task()
     reports = _Reports(news)
     turn = Turn(folder, task, regime, numerics, reports, lambda: False)
     _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that ended: nobody would take what it trains.
+
+    The parent holds the other end of a pipe, which the system closes with it; this works where there are signals of a
+    parent's death and where there are none.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(index: int, settings: HyperParameters) -> Trained:

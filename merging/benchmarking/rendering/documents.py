@@ -20,6 +20,8 @@ from merging.benchmarking.rendering.tables import (
     significance,
 )
 from merging.benchmarking.results import Benchmark, BenchmarkRow
+from merging.errors import showable
+from merging.values.markdown import plain
 
 
 def to_csv(found: Benchmark) -> str:
@@ -32,7 +34,7 @@ def to_csv(found: Benchmark) -> str:
         for column in found.columns:
             names += [f"{column} minus {reference}", f"{column} p against {reference}"]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "ingredients", *COSTS, "why"])
+    writer.writerow(map(_shown, [*names, "ingredients", *COSTS, "why"]))
     for row in found.rows:
         line: list[object] = [row.label, row.strategy, row.partitioner or "", row.status, len(row.seeds)]
         for column in found.columns:
@@ -43,8 +45,12 @@ def to_csv(found: Benchmark) -> str:
                 test = row.against.get(reference, {}).get(column)
                 line += [test.difference, test.adjusted] if test else ["", ""]
         costs = [getattr(row, name) if row.finished else "" for name in COSTS]
-        writer.writerow([*line, " ".join(row.ingredients), *costs, row.why])
+        writer.writerow(map(_shown, [*line, " ".join(row.ingredients), *costs, row.why]))
     return out.getvalue()
+
+
+def _shown(value: object) -> object:
+    return showable(value) if isinstance(value, str) else value
 
 
 def _blank(value: float | None) -> object:
@@ -53,15 +59,15 @@ def _blank(value: float | None) -> object:
 
 def to_markdown(found: Benchmark) -> str:
     """Table 1 for these data, the paired comparisons, and what they say."""
-    lines = [f"# {title(found)}", "", caption(found), ""]
+    lines = [f"# {plain(title(found))}", "", plain(caption(found)), ""]
     lines += _rows(["method", *(heading(found, c) for c in found.columns), *COSTS.values()])
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in found.columns]
-        lines.append(_line([_pipes(row.label), *texts, *(cost(row, name) for name in COSTS)]))
+        lines.append(_line([plain(row.label), *texts, *(cost(row, name) for name in COSTS)]))
     lines += ["", f"**Best**, *second best*. {LEGEND}", "", COST_LEGEND, ""]
-    lines += [f"- {_pipes(text)}" for text in remarks(found)]
+    lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
-        lines += ["", f"## Against {against(found, reference)}", ""]
+        lines += ["", f"## Against {plain(against(found, reference))}", ""]
         lines += [
             "Differences in points with 95 % intervals; McNemar's test on the same samples, p after Holm's correction.",
             "",
@@ -72,8 +78,8 @@ def to_markdown(found: Benchmark) -> str:
             tests = row.against.get(reference, {})
             if tests:
                 texts = [f"{difference(tests[c])}, {significance(tests[c])}" if c in tests else "" for c in columns]
-                lines.append(_line([_pipes(row.label), *texts]))
-    lines += ["", *(f"- {_pipes(text)}" for text in findings(found))]
+                lines.append(_line([plain(row.label), *texts]))
+    lines += ["", *(f"- {plain(text)}" for text in findings(found))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -84,15 +90,11 @@ def _marked(cell: Cell) -> str:
 
 
 def _rows(headings: list[str]) -> list[str]:
-    return [_line([_pipes(text) for text in headings]), "|---" * len(headings) + "|"]
+    return [_line([plain(text) for text in headings]), "|---" * len(headings) + "|"]
 
 
 def _line(texts: list[str]) -> str:
     return f"| {' | '.join(texts)} |"
-
-
-def _pipes(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def title(found: Benchmark) -> str:
@@ -161,4 +163,4 @@ def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
 def _tex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
                "α": r"$\alpha$", "–": "--", "≈": r"$\approx$"}  # fmt: skip
-    return re.sub(r"[\\~^±α–≈&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), text)
+    return re.sub(r"[\\~^±α–≈&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))

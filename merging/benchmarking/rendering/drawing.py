@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -16,6 +17,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from merging.errors import showable
 
 INK, MUTED, GRID, PAPER = "#1a1d21", "#68707a", "#d8dce2", "#fefefe"
 """Text, secondary text, lines and ground; a page replaces them by its own, which follow light and dark."""
@@ -41,6 +45,10 @@ def draw(drawing: Drawing, name: str, size: tuple[float, float], *kinds: Literal
         figure = Figure(figsize=size, facecolor=PAPER)
         FigureCanvasAgg(figure)
         drawing(figure)
+        for text in figure.findobj(Text):
+            said = showable(text.get_text(), keep="\n")
+            if said != text.get_text():
+                text.set_text(said)
         for kind in kinds:
             out = io.BytesIO()
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
@@ -70,7 +78,8 @@ def _style(salt: str) -> Iterator[None]:
         "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
         "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.titlesize": 9.5, "axes.titlelocation": "left",
     }  # fmt: skip
-    with mpl.rc_context(settings):  # type: ignore[arg-type]
+    with mpl.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         yield
 
 

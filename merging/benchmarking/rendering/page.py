@@ -24,6 +24,7 @@ from merging.benchmarking.rendering.tables import (
     p_value,
 )
 from merging.benchmarking.results import Benchmark
+from merging.errors import showable
 from merging.values.statistics import Comparison
 
 CAPTIONS = {
@@ -43,7 +44,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
     """
     environment = Environment(
         loader=PackageLoader("merging.benchmarking.rendering", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     pictures = [
         {
@@ -64,6 +65,11 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         evaluations=f"{found.evaluations:,}", command=found.command,
         conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
     )  # fmt: skip
+
+
+def _shown(value: Any) -> Any:
+    """What a page says, before it is escaped; names may hold what a browser obeys though it is no HTML."""
+    return showable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _rows(found: Benchmark) -> list[dict[str, Any]]:

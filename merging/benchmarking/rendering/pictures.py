@@ -15,6 +15,7 @@ from merging.benchmarking.rendering.drawing import COLOURS, INK, MARKERS, MUTED,
 from merging.benchmarking.rendering.tables import heading, home
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
+from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     if drawn is None:
         raise ValueError(f"{row.label} has no coefficients")
     keep = [i for i, values in enumerate(drawn.values) if values.any()]
-    values, names = drawn.values[keep], [drawn.ingredients[i] for i in keep]
+    values, names = drawn.values[keep], [showable(drawn.ingredients[i]) for i in keep]
+    components = [showable(name) for name in drawn.components]
     rows, columns = values.shape
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
@@ -157,12 +159,12 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    longest = [max(map(len, texts)) for texts in (names, drawn.components)]
+    longest = [max(map(len, texts)) for texts in (names, components)]
     left, bottom = min(0.15 + 0.065 * longest[0], 0.45 * width), min(0.12 + 0.06 * longest[1], 0.5 * height)
     top, right = 0.34, 0.72
     axes.set_position((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
     step = max(1, -(-columns // int((width - left - right) / 0.14)))
-    axes.set_xticks(np.arange(0, columns, step) + 0.5, drawn.components[::step], rotation=90, fontsize=7)
+    axes.set_xticks(np.arange(0, columns, step) + 0.5, components[::step], rotation=90, fontsize=7)
     jump = max(1, -(-rows // int((height - bottom - top) / 0.14)))
     axes.set_yticks(np.arange(0, rows, jump) + 0.5, names[::jump], fontsize=7)
     if values.size <= ANNOTATED and (width - left - right) / columns > 0.27:

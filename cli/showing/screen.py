@@ -1,0 +1,84 @@
+"""What commands print to: names are shown and never obeyed, and a stream that cannot take them decides nothing.
+
+Markup stands in templates alone (:func:`marked`): the screen itself reads none, so a checkpoint called ``[/x]`` or a
+class called ``:dog:`` is printed as it is called.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from merging.errors import showable
+
+_PLACE = "\ue000"
+"""Stands for a value in a template."""
+
+
+class Screen(Console):
+    """A terminal, pipe or file.
+
+    Args:
+        stderr: news, which go beside the result.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """A string, or a cell of a table, as text; what would act in it is written as its code."""
+        return super().render_str(showable(text, keep="\n"), **settings)
+
+
+def marked(template: str, *values: object) -> Text:
+    """A text with styles: rich's markup in the template, and names that are none of it.
+
+    Args:
+        template: with ``{}`` for each value.
+        values: names, or texts of this kind.
+
+    >>> marked("[bold]{}[/]: {} models", "[/x]", 3).plain
+    '[/x]: 3 models'
+    """
+    # Rich's escaping fails for some names (those that end with a backslash, or hold an open bracket): none of them
+    # is ever read as markup, each takes the place of a mark.
+    read = Text.from_markup(template.replace("{}", _PLACE), emoji=False)
+    places = [offset for offset, character in enumerate(read.plain) if character == _PLACE]
+    left = iter(values)
+    parts = read.divide([cut for offset in places for cut in (offset, offset + 1)])
+    return Text().join(_filled(part, next(left)) if part.plain == _PLACE else part for part in parts)
+
+
+def _filled(place: Text, value: object) -> Text:
+    """A value in the styles of its place."""
+    text = value if isinstance(value, Text) else Text(showable(value))
+    for span in place.spans:
+        text.stylize_before(span.style)
+    return text
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Prints a line for each warning."""
+    for warning in warnings:
+        click.echo(f"warning: {showable(warning)}", err=True)
+
+
+def print_json(data: Any) -> None:
+    """Prints JSON, names as they are: what standard output lacks, or a terminal obeys, as JSON's own escapes."""
+    say_json(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def say_json(text: str) -> None:
+    """Prints a JSON document, see :func:`print_json`."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        plain = showable(text, keep="\n") == text
+    except UnicodeEncodeError:
+        plain = False
+    click.echo((text if plain else json.dumps(json.loads(text), indent=1)).rstrip("\n"))
