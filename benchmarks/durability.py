@@ -161,7 +161,7 @@ def call(arguments: Sequence[str], folder: Path) -> None:
     """
     code = end(begin(arguments, folder))
     if code:
-        said = (folder / "said").read_text().strip().splitlines()
+        said = (folder / "said").read_text("utf-8").strip().splitlines()
         raise Lost(f"merge {arguments[0]} ended with {code}: {said[-1] if said else ''}")
 
 
@@ -212,9 +212,8 @@ def can_cut() -> bool:
         return False
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(1 << 20)
-        loop = subprocess.run(
-            ["losetup", "-f", "--show", file.name], capture_output=True, encoding="utf-8", check=False
-        )  # noqa: S603, S607
+        ask = ["losetup", "-f", "--show", file.name]
+        loop = subprocess.run(ask, capture_output=True, encoding="utf-8", check=False)  # noqa: S603
         if loop.returncode == 0:
             subprocess.run(["losetup", "-d", loop.stdout.strip()], check=False)  # noqa: S603, S607
         return loop.returncode == 0
@@ -284,7 +283,7 @@ def two(case: Case, folder: Path, expected: dict[str, Any], apart: float) -> boo
     second = begin(case.begin(), folder)
     codes = [end(first), end(second)]
     refused = codes.count(2)
-    said = (folder / "said").read_text()
+    said = (folder / "said").read_text("utf-8")
     if sorted(codes) not in ([0, 0], [0, 2]):
         raise Lost(f"two at once ended with {codes}: {said.splitlines()[-1]}")
     if refused and not any(words in said for words in ("another run is writing", "holds another run")):

@@ -81,7 +81,6 @@ def make(code: Path, output: Path) -> Path:
             env=environment,
             capture_output=True,
             encoding="utf-8",
-            encoding="utf-8",
         )
         if done.returncode:
             raise SystemExit(f"{code}: merge {' '.join(command)}\n{done.stderr}")
