@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
         parameter.grad = None
     with torch.enable_grad(), watch:
         logits = module(inputs)
+        if not isinstance(logits, Tensor):
+            raise TypeError(_no_logits(logits))
         logits.float().sum().backward()
     touched = watch.seen | {
         name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
@@ -60,6 +62,18 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
         parameter.grad = None
         parameter.requires_grad_(wanted[name])
     return frozenset(name for name in state if name not in touched), logits.shape
+
+
+def _no_logits(output: object) -> str:
+    """What a model gives instead of logits, and the way out."""
+    kind = type(output).__name__
+    if isinstance(output, list | tuple):
+        kind = f"{kind} of {len(output)}"
+    elif isinstance(output, Mapping):
+        kind = f"{kind} with {', '.join(map(str, list(output)[:3]))}"
+    return (
+        f"the model gives a {kind}, not a tensor of logits; wrap it in a module whose forward returns the logits alone"
+    )
 
 
 def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
@@ -72,6 +86,8 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
         sample = batch_for(task, task.held_out.inputs[:2], numerics.device)
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
     except Exception as error:  # a user's model or data may raise anything
+        if "not a tensor of logits" in str(error):
+            raise TaskError(f"task '{task.name}': {error}") from None
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
     if len(shape) != 2 or shape[0] != len(sample):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from merging.errors import TaskError
+
 SAMPLES = 2048
 """Training samples that statistics are measured on at the most; the same ones for every model."""
 
@@ -55,7 +57,8 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], only: Collection[s
     try:
         with torch.no_grad():
             for inputs in batches:
-                module(inputs)
+                with several_values():
+                    module(inputs)
     finally:
         for name, layer in layers.items():
             momentum, tracked, kept = before[name]
@@ -68,6 +71,24 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], only: Collection[s
             layer.momentum, layer.num_batches_tracked = momentum, tracked
             layer.eval()
     return frozenset(reached)
+
+
+@contextlib.contextmanager
+def several_values() -> Iterator[None]:
+    """Says in words that BatchNorm cannot normalise a single value a channel: one sample, in its own statistics.
+
+    Raises:
+        TaskError: a layer was given one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TaskError(
+            "BatchNorm needs at least two values a channel and was given a single sample: give more training data, "
+            "batches of two or more, or leave statistics alone with --no-recalibrate"
+        ) from None
 
 
 def _kept(layer: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from merging.errors import Diverged, Stopped, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
-from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate
+from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate, several_values
 from merging.plugins.task import Split, Task
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
@@ -114,7 +114,8 @@ class Run:
             self.module.train()
         with self._random.used():
             inputs, targets, smoothing = self._batch()
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            mixed = torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda")
+            with mixed, several_values():
                 logits = self._data.project(self.module(inputs))
             loss = cross_entropy(logits.float(), targets, label_smoothing=smoothing)
             loss.backward()
