@@ -99,7 +99,7 @@ def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
     """A path, or the checkpoint of that name in the pool: the [pool]'s, the run's, or the task's own."""
     from merging.errors import unknown
     from merging.storage.checkpoint import Checkpoint
-    from merging.storage.pool import selected, short_names
+    from merging.storage.sources import selected, short_names
 
     if Path(name).expanduser().exists():
         return Checkpoint(Path(name).expanduser(), key=key) if key else name

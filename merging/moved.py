@@ -129,6 +129,9 @@ NAMES = {
     "outcome": {
         "values.statistics": "Paired compare mcnemar",
     },
+    "pool": {
+        "storage.sources": "expand natural_key short_names",
+    },
     "placement": {
         "forward.fitting": "probe",
     },

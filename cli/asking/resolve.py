@@ -55,7 +55,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     pool = task.pool()
     if request["base"]:
         from merging.storage.checkpoint import Checkpoint
-        from merging.storage.pool import divided
+        from merging.storage.sources import divided
 
         path, key = divided(request["base"])
         pool = ModelPool(pool.checkpoints, Checkpoint(path, key=key))

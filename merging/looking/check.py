@@ -21,7 +21,8 @@ from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
-from merging.storage.pool import ModelPool, Source, divided, identity, natural_key, selected, short_names
+from merging.storage.pool import ModelPool
+from merging.storage.sources import Source, divided, identity, natural_key, selected, short_names
 
 if TYPE_CHECKING:
     from torch import nn

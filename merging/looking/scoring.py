@@ -24,7 +24,8 @@ from merging.storage.content import content_hash
 from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
-from merging.storage.pool import ModelPool, Source
+from merging.storage.pool import ModelPool
+from merging.storage.sources import Source
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 

@@ -21,7 +21,8 @@ from merging.errors import CheckpointError
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash
 from merging.storage.model_folder import is_model_folder, is_weights
-from merging.storage.pool import ModelPool, expand
+from merging.storage.pool import ModelPool
+from merging.storage.sources import expand
 from tests.conftest import Merge
 
 CONFIG = ViTConfig(

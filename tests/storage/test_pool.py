@@ -13,7 +13,8 @@ from torch import Tensor
 
 import merging
 from merging.errors import PoolError, RecipeError
-from merging.storage.pool import ModelPool, natural_key
+from merging.storage.pool import ModelPool
+from merging.storage.sources import natural_key
 from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import open_tiny_pool

@@ -1,0 +1,133 @@
+"""From what a user names (files, folders, patterns, tables with a key) to checkpoints on disk, each once."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from merging.errors import PoolError, showable, unknown
+from merging.storage.checkpoint import stem
+from merging.storage.file_kind import looks_like_a_model
+from merging.storage.model_folder import SUFFIXES, foreign, is_model_folder, is_weights
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that reads runs of digits as numbers.
+
+    >>> sorted(["model_10", "model_2"], key=natural_key)
+    ['model_2', 'model_10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+Source: TypeAlias = str | Path | Mapping[str, str]
+"""A path or pattern, or a mapping with ``path`` and ``key``."""
+
+
+def divided(source: Source) -> tuple[str, str]:
+    """A source's path and key (empty: none was chosen).
+
+    Raises:
+        PoolError: a mapping without a path, or with something else in it.
+    """
+    if not isinstance(source, Mapping):
+        return str(source), ""
+    for key in source:
+        if key not in ("path", "key"):
+            raise PoolError(str(unknown("key of a model:", key, ("path", "key"))))
+    if not source.get("path"):
+        raise PoolError("a model needs a path, such as { path = 'run/last.ckpt', key = 'state_dict_ema' }")
+    return str(source["path"]), str(source.get("key") or "")
+
+
+def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tuple[Path, str]]:
+    """The checkpoints that sources name, each once, with their keys; paths as they were given.
+
+    Args:
+        sources: files, folders, patterns, or mappings with ``path`` and ``key``.
+        taken: what is left out, such as the base.
+
+    Raises:
+        PoolError: a source matches nothing.
+    """
+    found, seen = list[tuple[Path, str]](), {(identity(path), "") for path in taken}
+    for source in sources:
+        wanted, key = divided(source)
+        paths = expand(wanted)
+        if not paths:
+            raise PoolError(f"no models match '{wanted}' ({unmatched(wanted)})")
+        for path in paths:
+            if (which := (identity(path), key)) not in seen and (which[0], "") not in seen:
+                seen.add(which)
+                found.append((path, key))
+    return found
+
+
+def unmatched(source: str) -> str:
+    """Why a source may have matched nothing: what was looked for, and where models are nearby."""
+    path = Path(source).expanduser()
+    below = [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
+    inside = [str(entry) for entry in below if expand(entry)]
+    if path.is_dir() and not inside and foreign(path):
+        return f"it is {foreign(path)}"
+    return f"but its folders hold some: {', '.join(inside[:3])}" if inside else f"looked for {', '.join(SUFFIXES)}"
+
+
+def identity(path: Path) -> tuple[int, int] | str:
+    """What is the same for all links to a file or folder."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path)
+    return found.st_dev, found.st_ino
+
+
+def expand(source: str | Path) -> list[Path]:
+    """The checkpoints that a file, a folder or a pattern names, in natural order; none where it matches nothing.
+
+    A folder made by ``merge finetune``, or a pattern there, names its models, and not the base beside them. Leading
+    folders of a pattern that exist as written are taken literally, whatever brackets are in their names.
+    """
+    path = Path(source).expanduser()
+    if is_model_folder(path):
+        return [path]
+    if path.is_dir():
+        return sorted((p for p in path.iterdir() if _is_model(p)), key=lambda p: natural_key(p.name))
+    if path.is_file():
+        return [path]
+    matches = [Path(match) for match in glob.glob(_literal_folder(path), recursive=True)]
+    return sorted((p for p in matches if _is_model(p, by_content=True)), key=lambda p: natural_key(str(p)))
+
+
+def _literal_folder(pattern: Path) -> str:
+    """The pattern with those of its first folders escaped that exist as written."""
+    known = Path(pattern.anchor)
+    for depth, part in enumerate(pattern.parts[1:] if pattern.anchor else pattern.parts):
+        if not (known / part).is_dir():
+            rest = pattern.parts[depth + (1 if pattern.anchor else 0) :]
+            return str(Path(glob.escape(str(known)), *rest)) if str(known) != "." else str(Path(*rest))
+        known = known / part
+    return glob.escape(str(known))
+
+
+def _is_model(path: Path, *, by_content: bool = False) -> bool:
+    """Whether an entry is a model; a file of a pattern without a telling suffix (a Hub cache's blob) by its content."""
+    if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
+        return False
+    if path.is_dir():
+        return is_model_folder(path)
+    return is_weights(path) or (by_content and not path.suffix and path.is_file() and looks_like_a_model(path))
+
+
+def short_names(files: Sequence[Path]) -> list[str]:
+    """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
+    for depth in range(1, max(len(path.parts) for path in files) + 1):
+        parts = ((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path)) for path in files)
+        names = [showable("/".join(part)) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [showable(path) for path in files]
