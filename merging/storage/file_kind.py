@@ -38,13 +38,14 @@ def kind_of(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(4096)
         if head[:4] == b"PK\x03\x04":
-            return _of_zip(path)
+            try:
+                return _of_zip(path)
+            except Exception:  # zipfile raises whatever damaged bytes provoke
+                return "a damaged zip archive, or one that ends too early; download or save it again"
         if head[257:262] == b"ustar":
             return "a tar archive; unpack it first"
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except zipfile.BadZipFile:
-        return "a torch file or archive that ends too early; download or save it again"
     if not size:
         return "an empty file; download or save it again"
     if not head.strip(b"\0"):
