@@ -35,20 +35,23 @@ AS_STORED = frozenset({NORMED, PRUNED, MASK})
 """Kinds whose parts may be merged where the user says so: the result is a model of the same kind."""
 _KINDS = (
     (QUANTISED, (
-        r"SCB|weight_format|absmax|quant_map|quant_state\..*|nested_absmax|nested_quant_map|state\.\w+",
-        r"qweight|qzeros|g_idx|qscales?|scales|zeros?_?points?|(weight|input|output|k|v|kv)_(scale|zero_point)\w*",
-        r"weight_packed|weight_shape|weight_g_idx|(\w+_)?(blocks|scales)|.*_scale_inv|_packed_params\..*|\w*amax(_history)?",
+        r"SCB|weight_format|absmax|quant_map|quant_state\..*|nested_absmax|nested_quant_map",
+        r"qweight|qzeros|W_q|weight_packed|.*_scale_inv|_packed_params\..*",
     )),
     (ADAPTER, (
-        r"lora_(A|B|embedding_A|embedding_B|magnitude_vector|up|down)(\..*)?|lora\.(up|down)(\..*)?|(hada|lokr)_w\d.*",
-        r"ia3_l(\..*)?|vera_lambda_\w+(\..*)?|oft_[rs]\b.*|boft_[rs]\b.*|prompt_embeddings|dora_scale",
+        r"(hada|lokr)_w\d.*|ia3_l(\..*)?|vera_lambda_\w+(\..*)?|b?oft_[rs](\..*)?|oft_blocks|vblora_.*|dora_scale",
     )),
-    (NORMED, (r"\w+_g|\w+_v|parametrizations\.\w+\.original\d?|\w+_orig|\w+_u",)),
+    (NORMED, (r"\w+_g|parametrizations\.\w+\.original\d?|\w+_orig",)),
     (PRUNED, (r"\w+_mask",)),
+    (MASK, (r"\w*mask",)),
 )  # fmt: skip
+_PATTERNS = tuple((kind, re.compile("|".join(f"(?:{text})" for text in texts))) for kind, texts in _KINDS)
+_LORA = re.compile(r"(?<![a-z])lora(?![a-z])", re.IGNORECASE)
+"""A word of a name: ``lora_A``, ``lora_a``, ``to_q_lora``, ``qkv_lora1``; not ``flora``."""
+_PLAIN = re.compile(r"bias|weight|gamma|beta|running_\w+|(\w+_)?(norm|ln)\w*")
+"""Last parts of names that are no scale, whatever shape they have."""
 _PIECE = 16 << 20
 """Bytes that are compared at once."""
-_PATTERNS = tuple((kind, re.compile("|".join(f"(?:{text})" for text in texts))) for kind, texts in _KINDS)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ def factored(tensors: Mapping[str, TensorInfo]) -> Iterator[Factored]:
     for name in tensors:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     said: set[str] = set()
+    lora = tuple(name for name in tensors if _LORA.search(name))
+    if lora:
+        said |= set(lora)
+        yield Factored(ADAPTER, lora, "by their names")
     for name in tensors:
         for kind, pattern in _PATTERNS:
             tail = next((t for t in _tails(name) if pattern.fullmatch(t)), None)
@@ -85,16 +92,26 @@ def factored(tensors: Mapping[str, TensorInfo]) -> Iterator[Factored]:
             if group:
                 said |= set(group)
                 yield Factored(kind, group, "by their names")
-    for names in modules.values():
-        narrow = [name for name in names if tensors[name][1].startswith("float8")]
+    narrow = [name for name, (_, dtype) in tensors.items() if dtype.startswith("float8")]
+    if narrow and not said & set(narrow):
+        scales = [name for name in tensors if "scale" in name.lower() and name not in narrow]
+        if scales:
+            yield Factored(QUANTISED, (narrow[0], *scales), "fp8 tensors beside scales")
+            return
+    for place, names in modules.items():
+        own = [name for name in names if name in narrow]
         wide = [
             name
             for name in names
-            if tensors[name][1] in ("float32", "float16", "bfloat16") and any(_scales(tensors, name, n) for n in narrow)
+            if (place or math.prod(tensors[name][0]) == 1)
+            and tensors[name][1] in _WIDE
+            and any(_scales(tensors, name, other) for other in own)
         ]
-        group = (*narrow, *wide)
-        if narrow and wide and not said & set(group):
-            yield Factored(QUANTISED, group, "an fp8 tensor beside a wider one of its scales' shape")
+        if wide and not said & {*own, *wide}:
+            yield Factored(QUANTISED, (*own, *wide), "an fp8 tensor beside a wider one of its scales' shape")
+
+
+_WIDE = ("float32", "float16", "bfloat16")
 
 
 def _tails(name: str) -> Iterator[str]:
@@ -110,28 +127,35 @@ def _group(kind: str, name: str, tail: str, tensors: Mapping[str, TensorInfo]) -
     if kind == ADAPTER:
         return (name,)
     if kind == QUANTISED:
-        stem = place.removesuffix(".").rpartition(".")[0] + "." if place.endswith("weight.") else place
-        own = [n for n in tensors if n.startswith(stem) and "." not in n[len(stem) :].removeprefix("weight.")]
-        codes = [n for n in own if not is_floating(tensors[n][1]) or tensors[n][1].startswith("float8")]
-        return (*codes, name) if [n for n in codes if math.prod(tensors[n][0]) > 1] else ()
+        module = place.rstrip(".").removesuffix("weight").rstrip(".")
+        beside = [other for other in tensors if other.rpartition(".")[0] == module and other != name]
+        return (*beside, name)
+    if kind == MASK:
+        return (name,) if is_floating(tensors[name][1]) else ()  # a boolean one is told by its values
     if kind == PRUNED:
         other = place + tail.removesuffix("_mask") + "_orig"
         return (other, name) if other in tensors else ()
     if tail.startswith("parametrizations."):  # the weight is a function of all that stands there
         module = name.rpartition(".")[0] + "."
         return tuple(other for other in tensors if other.startswith(module))
-    for mine, others in (("_g", ("_v",)), ("_orig", ("_u", "_v"))):
-        if tail.endswith(mine):
-            found = [place + tail.removesuffix(mine) + other for other in others]
-            if all(other in tensors for other in found):
-                return (name, *found)
+    stem = place + tail.rpartition("_")[0]
+    if tail.endswith("_g") and f"{stem}_v" in tensors and _is_length(tensors[name][0], tensors[f"{stem}_v"][0]):
+        return (name, f"{stem}_v")
+    vectors = (f"{stem}_u", f"{stem}_v")
+    if tail.endswith("_orig") and all(v in tensors and len(tensors[v][0]) == 1 for v in vectors):
+        return (name, *vectors) if len(tensors[name][0]) > 1 else ()
     return ()
+
+
+def _is_length(lengths: tuple[int, ...], directions: tuple[int, ...]) -> bool:
+    """Whether a tensor has the shape of the lengths of another one's rows: one in all dimensions but one."""
+    return math.prod(lengths) < math.prod(directions) and sum(size > 1 for size in lengths) <= 1
 
 
 def _scales(tensors: Mapping[str, TensorInfo], wide: str, narrow: str) -> bool:
     """Whether a tensor has the shape of another one's scales: one, one a row, or one a block."""
     (shape, _), (whole, _) = tensors[wide], tensors[narrow]
-    if wide.rpartition(".")[2] in ("bias", "running_mean", "running_var"):
+    if _PLAIN.fullmatch(wide.rpartition(".")[2]):
         return False
     if math.prod(shape) == 1 or shape == whole[:1] or shape == (*whole[:1], *[1] * (len(whole) - 1)):
         return True

@@ -65,7 +65,12 @@ def is_weights(path: Path) -> bool:
     name = path.name
     named = path.suffix in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
     ours = name == "overrides.safetensors" and (path.parent / "recipe.json").is_file()
-    return named and not name.startswith(".") and not _LEFTOVER.fullmatch(name) and not ours and path.is_file()
+    return named and not is_leftover(path) and not ours and path.is_file()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is hidden, or what training keeps beside a model to go on from."""
+    return path.name.startswith(".") or bool(_LEFTOVER.fullmatch(path.name))
 
 
 def is_model_folder(path: Path) -> bool:
@@ -86,7 +91,7 @@ def is_model_folder(path: Path) -> bool:
     if {"config.json", "adapter_config.json"} & names:
         return one or bool(names & _NAMES)
     if one:
-        return any(_LEFTOVER.fullmatch(name) for name in names)
+        return same or any(_LEFTOVER.fullmatch(name) for name in names)
     return same
 
 
@@ -98,6 +103,29 @@ def is_transformers(config: Path) -> bool:
         return False
 
 
+def _check_parts(path: Path) -> None:
+    """Refuses a folder whose model is more than the file that would be read.
+
+    Raises:
+        CheckpointError: an adapter lies beside a whole model, or modules with weights of their own in its folders.
+    """
+    whole = [name for names in LOADED for name in names if (path / name).is_file()]
+    if whole and (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{path}: an adapter (adapter_config.json) lies beside {whole[0]}, and libraries load both; put it "
+            "into its base (merge_and_unload of PEFT), or name the file alone"
+        )
+    if (path / "modules.json").is_file():  # sentence-transformers
+        parts = [
+            entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and any(map(is_weights, entry.iterdir()))
+        ]
+        if whole and parts:
+            raise CheckpointError(
+                f"{path}: is a model in parts, and {parts[0]} holds weights of its own, which would be left out; merge "
+                "each part by itself"
+            )
+
+
 def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The files of a checkpoint, in the order in which libraries look for them, and the keys that its index names.
 
@@ -106,6 +134,7 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """
     if path.is_file():
         return (path,), ()
+    _check_parts(path)
     chosen = next((path / name for names in LOADED for name in names if (path / name).is_file()), None)
     indices = sorted(path.glob(f"*{INDEX_SUFFIX}"), key=lambda p: ("safetensors" not in p.name, p.name))
     if chosen is None and indices:

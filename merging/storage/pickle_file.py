@@ -62,6 +62,7 @@ class _Place:
     others: tuple[str, ...] = ()
     arrays: tuple[str, ...] = ()
     named: bool = True
+    training: bool = False
 
     @property
     def key(self) -> str:
@@ -193,6 +194,8 @@ def _reason(path: Path, error: Exception) -> str:
             wanted = []
         what = f" (of {', '.join(wanted[:3])}{', …' if len(wanted) > 3 else ''})" if wanted else ""
         return f"it is a pickle that wants to run code{what}, not a plain state dict; save model.state_dict() instead"
+    if not zipfile.is_zipfile(path):
+        return "it is a plain pickle, not a file of torch.save; load it with its own program and save the state dict"
     return f"torch.load cannot read it ({type(error).__name__}); save it again"
 
 
@@ -200,9 +203,9 @@ def _chosen(path: Path, content: Any, key: str) -> Found:
     """The state dict among a file's mappings of tensors."""
     places = list(_places(content))
     lightning = isinstance(content, Mapping) and LIGHTNING in content
-    models = [place for place in places if not place.numbers]
+    models = [place for place in places if not place.numbers and not place.training]
     models = [place for index, place in enumerate(models) if not any(place.same(before) for before in models[:index])]
-    models = models or [place for place in places if place.named]
+    models = models or [place for place in places if place.named and not place.training]
     if key:
         chosen = next((place for place in places if place.key == key and place.named), None)
         if chosen is None:
@@ -232,18 +235,24 @@ def _notes(chosen: _Place, places: Sequence[_Place]) -> Iterator[str]:
     if chosen.where:
         yield f"state dict found under '{chosen.key}'"
     beside = [place for place in places if place is not chosen and not place.same(chosen)]
-    sets = [str(place) for place in beside if not place.numbers]
+    sets = [str(place) for place in beside if not place.numbers and any(map(_is_float, place.tensors.values()))]
     if sets:
         yield f"left out: {', '.join(sets)}"
-    numbers = [name for place in beside if place.numbers for name in place.tensors]
+    numbers = [name for place in beside if place.numbers and not place.training for name in place.tensors]
     if numbers:
         yield f"ignored single numbers: {', '.join(numbers[:5])}"
     if chosen.others:
         yield f"ignored what is not a tensor: {', '.join(chosen.others[:5])}"
 
 
-def _places(content: Any, where: tuple[str, ...] = (), seen: set[int] | None = None) -> Iterator[_Place]:
-    """Every mapping or list that holds tensors, but for what training programs keep for themselves."""
+def _is_float(tensor: Any) -> bool:
+    return bool(tensor.is_floating_point())
+
+
+def _places(
+    content: Any, where: tuple[str, ...] = (), seen: set[int] | None = None, *, training: bool = False
+) -> Iterator[_Place]:
+    """Every mapping or list that holds tensors, marked where its name says that it is training state."""
     from torch import Tensor
 
     seen = set() if seen is None else seen
@@ -260,21 +269,22 @@ def _places(content: Any, where: tuple[str, ...] = (), seen: set[int] | None = N
         entries = [(str(number), value) for number, value in enumerate(content)]
     else:
         return
-    kept = [(name, value) for name, value in entries if not _is_training(name, value)]
+    kept = [(name, value) for name, value in entries if not _is_random(name, value)]
     tensors = {name: value for name, value in kept if isinstance(value, Tensor)}
     if tensors:
         others = tuple(name for name, value in entries if name not in tensors)
         arrays = tuple(name for name, value in kept if isinstance(value, np.ndarray) and value.size > 1)
-        yield _Place(where, tensors, others, arrays, named=isinstance(content, Mapping))
+        yield _Place(where, tensors, others, arrays, isinstance(content, Mapping), training)
     for name, value in kept:
-        yield from _places(value, (*where, name), seen)
+        yield from _places(value, (*where, name), seen, training=training or bool(_TRAINING.fullmatch(name)))
 
 
-def _is_training(name: str, value: Any) -> bool:
-    """Whether an entry is training state; a tensor of that name is one only where it is no weight."""
-    from torch import Tensor
+def _is_random(name: str, value: Any) -> bool:
+    """Whether an entry is the state of a random generator: bytes in a row, under a name that says so."""
+    from torch import Tensor, uint8
 
-    return bool(_TRAINING.fullmatch(name)) and not (isinstance(value, Tensor) and value.is_floating_point())
+    state = isinstance(value, Tensor) and value.dtype == uint8 and value.ndim == 1
+    return state and bool(_TRAINING.fullmatch(name)) and "." not in name
 
 
 def is_old_format(path: Path) -> bool:

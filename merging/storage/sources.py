@@ -11,7 +11,7 @@ from typing import TypeAlias
 from merging.errors import PoolError, showable, unknown
 from merging.storage.checkpoint import stem
 from merging.storage.file_kind import looks_like_a_model
-from merging.storage.model_folder import SUFFIXES, foreign, is_model_folder, is_weights
+from merging.storage.model_folder import SUFFIXES, foreign, is_leftover, is_model_folder, is_weights
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -64,7 +64,30 @@ def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tupl
             if (which := (identity(path), key)) not in seen and (which[0], "") not in seen:
                 seen.add(which)
                 found.append((path, key))
+    _check_ranks([path for path, _ in found])
     return found
+
+
+_RANK = re.compile(r"((?:[mptd]p_rank_|world_size_\d+_rank_|consolidated\.|-shard|model_part-|model-(?=\d{5}-of-)))\d+")
+"""The number of one part of a model, as Megatron, Llama, fairseq, DeepSpeed and FSDP write it."""
+
+
+def _check_ranks(paths: Sequence[Path]) -> None:
+    """Refuses files that are the parts of one model, each of which would count as a model.
+
+    Raises:
+        PoolError: names that differ in nothing but the number of a part.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if not _RANK.search(str(path)):
+            continue
+        other = seen.setdefault(_RANK.sub(r"\1*", str(path)), path)
+        if other is not path:
+            raise PoolError(
+                f"{other} and {path} are parts of one model by their names, and would be merged as two; put the parts "
+                "together first with the tool of the library that wrote them"
+            )
 
 
 def unmatched(source: str) -> str:
@@ -120,7 +143,9 @@ def _is_model(path: Path, *, by_content: bool = False) -> bool:
         return False
     if path.is_dir():
         return is_model_folder(path)
-    return is_weights(path) or (by_content and not path.suffix and path.is_file() and looks_like_a_model(path))
+    if is_weights(path):
+        return True
+    return by_content and path.is_file() and not is_leftover(path) and looks_like_a_model(path)
 
 
 def short_names(files: Sequence[Path]) -> list[str]:

@@ -13,8 +13,10 @@ PREFIXES = ("module.", "_module.", "_forward_module.")
 """What DataParallel and SWA, Opacus, and Lightning Fabric put before every name."""
 LIGHTNING = "model."
 """What the usual LightningModule puts before every name; elsewhere such names are the model's own."""
-COUNTER = "n_averaged"
-"""How many models ``torch.optim.swa_utils.AveragedModel`` has averaged; no part of the model."""
+COUNTERS = ("n_averaged", "steps")
+"""How many models or steps an average of torch or mmengine has seen; no part of the model."""
+EXTRA = "_extra_state"
+"""What TransformerEngine and others keep beside a module's tensors for themselves."""
 _INSIDE = re.compile(rf"(^|\.)(?:{'|'.join(ANYWHERE)})\.")
 
 
@@ -37,13 +39,20 @@ def unwrapped(keys: Iterable[str], where: str, *, lightning: bool = False) -> tu
         if any(f".{part}." in f".{name}" for name in names):
             notes.append(f"'{part}.' taken out of names")
     names = _renamed(names, {name: _without(name) for name in names}, where)
-    if COUNTER in names and len(names) > 1 and all(n == COUNTER or n.startswith("module.") for n in names):
-        del names[COUNTER]
-        notes.append(f"'{COUNTER}' of an averaged model left out")
-    prefixes = (*PREFIXES, LIGHTNING) if lightning else PREFIXES
+    extra = [name for name in names if name.rpartition(".")[2] == EXTRA]
+    if extra and len(extra) < len(names):
+        names = {name: key for name, key in names.items() if name not in extra}
+        notes.append(f"{len(extra)} '{EXTRA}' left out: a module's own, and no weights")
+    counters = [name for name in COUNTERS if name in names]
+    if counters and len(names) > 1 and all(n in counters or n.startswith("module.") for n in names):
+        names = {name: key for name, key in names.items() if name not in counters}
+        notes.append(f"'{counters[0]}' of an averaged model left out")
+    prefixes = [*PREFIXES, LIGHTNING] if lightning else [*PREFIXES]
     while names and (prefix := next((p for p in prefixes if all(n.startswith(p) for n in names)), None)):
         names = _renamed(names, {name: name.removeprefix(prefix) for name in names}, where)
         notes.append(f"prefix '{prefix}' removed")
+        if prefix == LIGHTNING:  # once: below it such a name is the model's own
+            prefixes.remove(LIGHTNING)
     return names, tuple(dict.fromkeys(notes))
 
 

@@ -57,6 +57,14 @@ STORED: dict[str, Callable[[int], dict[str, Tensor]]] = {
     },
     "fp8 blocks": lambda n: dict(zip(("l.weight", "l.weight_scale_inv"), fp8(n, (1, 1)), strict=True)),
     "compressed-tensors": lambda n: dict(zip(("l.weight", "l.weight_scale"), fp8(n, (ROWS, 1)), strict=True)),
+    "4 bit in bfloat16": lambda n: {
+        "l.weight": weight(n)[:, :8].bfloat16(), "l.weight.absmax": weight(n)[0].abs(),
+        "l.weight.quant_state.bitsandbytes__nf4": torch.zeros(8, dtype=torch.uint8),
+    },
+    "HQQ in floats": lambda n: {
+        "l.W_q": weight(n).half(), "l.scale": weight(n)[:, 0].clone(), "l.zero": weight(n)[:, 1].clone()
+    },
+    "scales elsewhere": lambda n: {"l.weight": fp8(n, ())[0], "l.weight_scaler.value": fp8(n, (3,))[1]},
     "mxfp4": lambda n: {"l.gate_blocks": codes(n, torch.uint8), "l.gate_scales": codes(n + 5, torch.uint8)},
     "no names, int": lambda n: {"l.w": codes(n, torch.int16), "l.s": weight(n)[:, 0].clone()},
     "no names, fp8": lambda n: dict(zip(("l.w", "l.s"), fp8(n, (ROWS,)), strict=True)),
@@ -104,6 +112,7 @@ def test_the_looking_commands_say_the_same(command: str, tmp_path: Path, merge: 
 
 ADAPTERS = [
     "base_model.model.q.lora_A.weight", "q.lora_B.default.weight", "q.lora_down.weight", "q.lora.up.weight",
+    "q.lora_a.weight", "processor.to_q_lora.down.weight", "qkv_lora1.down.weight", "poly_lora_A", "q.oft_blocks",
     "q.hada_w1_a", "q.lokr_w1", "k.ia3_l", "q.lora_magnitude_vector", "embed.lora_embedding_A.default",
 ]  # fmt: skip
 
@@ -214,3 +223,30 @@ def test_a_pool_in_fp8_without_scales_is_merged(tmp_path: Path) -> None:
 def test_single_models_are_not_looked_at(tmp_path: Path) -> None:
     pool_of(tmp_path, STORED["GPTQ"])
     assert check_factors([Checkpoint(tmp_path / "m0.safetensors")]) == ()
+
+
+WHOLE = {
+    "RWKV": {"att.time_mix_g": (1, 1, 8), "att.time_mix_v": (1, 1, 8), "att.x_g": (8,), "att.x_v": (8,)},
+    "other words": {"w_g": (4, 4), "w_v": (4, 4), "m_orig": (4,), "m_u": (4,), "m_v": (4,), "flora.weight": (4, 4)},
+    "prompts": {"prompt_embeddings": (1, 4, 8), "attn.k_scale": (4,), "attn.scales": (4,), "codebook.scale": (1,)},
+}
+
+
+@pytest.mark.parametrize("name", list(WHOLE))
+def test_ordinary_models_are_no_factors(name: str, tmp_path: Path) -> None:
+    """Names that only look like those of a factor, beside integer tensors that are the same in all models."""
+    generator = torch.Generator().manual_seed(0)
+
+    def make(number: int) -> dict[str, Tensor]:
+        del number
+        floats = {n: torch.randn(shape, generator=generator) for n, shape in WHOLE[name].items()}
+        return floats | {"attn.relative_position_index": torch.arange(9), "attn.indices": torch.arange(4)}
+
+    assert check_factors(pool_of(tmp_path, make).checkpoints) == ()
+
+
+@pytest.mark.parametrize("name", ["mask", "weight_mask", "l.keep_mask"])
+def test_float_masks_that_differ(name: str, tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, lambda n: {"weight": weight(n), name: (torch.arange(6) % (n + 2) == 0).float()})
+    with pytest.raises(PoolError, match="--as-stored"):
+        check_factors(pool.checkpoints)

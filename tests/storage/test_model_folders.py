@@ -281,9 +281,63 @@ def test_what_training_leaves_is_no_model(name: str, model: bool, tmp_path: Path
     assert is_weights(tmp_path / name) is model
 
 
-def test_a_run_folder_of_ours_is_read_as_before(tmp_path: Path, merge: Merge) -> None:
-    for number in range(2):
+def test_results_are_models_again(tmp_path: Path, merge: Merge) -> None:
+    """A soup of soups: the folders of earlier runs by a pattern, without what else lies in them."""
+    for number in range(3):
         save_file(state(number), tmp_path / f"m{number}.safetensors")
-    assert merge("run", "--strategy", "uniform", "--models", "m*.safetensors", "--output", "out").code == 0
-    shutil.copy("m0.safetensors", "out/overrides.safetensors")
-    assert [path.name for path in expand(tmp_path / "out")] == ["model.safetensors"]
+    for number in range(2):
+        models = ["--models", f"m{number}.safetensors", "--models", f"m{number + 1}.safetensors"]
+        assert merge("run", "--strategy", "uniform", *models, "--output", f"out{number}").code == 0
+    shutil.copy("m0.safetensors", "out0/overrides.safetensors")
+    pool = ModelPool.open([tmp_path / "out*"])
+    assert pool.names == ("out0", "out1")
+    ran = merge("run", "--strategy", "uniform", "--models", "out*", "--output", "again")
+    assert ran.code == 0, ran.err
+    assert torch.equal(load_file("again/model.safetensors")["a.bias"], torch.full((2,), 1.0))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"],
+        ["iter_10/mp_rank_00/model_optim_rng.pt", "iter_10/mp_rank_01/model_optim_rng.pt"],
+        ["consolidated.00.pth", "consolidated.01.pth"],
+        ["checkpoint_last-shard0.pt", "checkpoint_last-shard1.pt"],
+        ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"],
+    ],
+)
+def test_parts_of_one_model_are_no_pool(names: list[str], tmp_path: Path, merge: Merge) -> None:
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state(number), tmp_path / name)
+    ran = merge("run", "--strategy", "uniform", "--models", tmp_path / names[0], "--models", tmp_path / names[1])
+    assert ran.code == 2
+    assert "are parts of one model by their names" in ran.err
+    for number in range(2):  # the same part of two runs is two models
+        (tmp_path / f"run{number}").mkdir()
+        torch.save(state(number), tmp_path / f"run{number}" / Path(names[0]).name)
+    assert len(ModelPool.open([tmp_path / "run*/*"])) == 2
+
+
+def test_an_adapter_beside_a_model_and_parts_in_folders(tmp_path: Path) -> None:
+    save_file(state(1), tmp_path / "model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"an adapter .* lies beside model\.safetensors"):
+        Checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "2_Dense").mkdir()
+    assert Checkpoint(tmp_path).hash == content_hash(state(1))
+    save_file(state(2), tmp_path / "2_Dense/model.safetensors")
+    with pytest.raises(CheckpointError, match="2_Dense holds weights of its own"):
+        Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["best.th", "x.pyth", "net.tar", "model.epoch9", "x.pkl", "last"])
+def test_a_pattern_goes_by_content(name: str, tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"run{number}").mkdir()
+        torch.save(state(number), tmp_path / f"run{number}" / name)
+        (tmp_path / f"run{number}/notes.txt").write_text("not a model")
+    assert len(expand(tmp_path / "run*" / name)) == 2
+    assert len(expand(tmp_path / "run*/*")) == 2

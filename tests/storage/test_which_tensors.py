@@ -166,6 +166,42 @@ def test_one_state_dict_under_two_names_is_one(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "x.pt").hash == content_hash(own)
 
 
+def test_what_is_left_out_by_its_name_is_said(tmp_path: Path) -> None:
+    scaler = {"mean": torch.ones(4), "std": torch.ones(4)}
+    torch.save({"model": state(), "scaler": scaler, "callbacks": {"ema": {"ema_state": state(1)}}}, tmp_path / "x.pt")
+    found = Checkpoint(tmp_path / "x.pt")
+    assert found.hash == content_hash(state())
+    said = " ".join(found.notes)
+    assert "'scaler' (2 tensors)" in said
+    assert "'callbacks.ema.ema_state'" in said
+    assert Checkpoint(tmp_path / "x.pt", key="callbacks.ema.ema_state").hash == content_hash(state(1))
+
+
+def test_integers_of_a_state_dict_stay_whatever_they_are_called(tmp_path: Path) -> None:
+    own = state() | {"w.num_random": torch.tensor([1, 2]), "sched_steps": torch.tensor(3)}
+    torch.save(own, tmp_path / "x.pt")
+    assert Checkpoint(tmp_path / "x.pt").hash == content_hash(own)
+
+
+def test_a_modules_own_state_is_no_weight(tmp_path: Path) -> None:
+    torch.save(state() | {"a._extra_state": torch.empty(0), "b._extra_state": torch.ones(9).byte()}, tmp_path / "x.pt")
+    found = Checkpoint(tmp_path / "x.pt")
+    assert found.hash == content_hash(state())
+    assert any("2 '_extra_state' left out" in note for note in found.notes)
+
+
+def test_lightnings_prefix_is_taken_off_once(tmp_path: Path) -> None:
+    wrapped = {f"model.model.{name}": tensor for name, tensor in state().items()}
+    torch.save({"pytorch-lightning_version": "2.5", "state_dict": wrapped}, tmp_path / "x.ckpt")
+    assert set(Checkpoint(tmp_path / "x.ckpt").tensors) == {f"model.{name}" for name in state()}
+
+
+def test_mmengines_average(tmp_path: Path) -> None:
+    average = {f"module.{name}": tensor for name, tensor in state().items()} | {"steps": torch.tensor(5)}
+    torch.save({"state_dict": state(1), "ema_state_dict": average}, tmp_path / "x.pth")
+    assert Checkpoint(tmp_path / "x.pth", key="ema_state_dict").hash == content_hash(state())
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return print, ("code ran",)
