@@ -52,8 +52,7 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
         parameter.grad = None
     with torch.enable_grad(), watch:
         logits = module(inputs)
-        if not isinstance(logits, Tensor):
-            raise TypeError(_no_logits(logits))
+        check_logits(logits)
         logits.float().sum().backward()
     touched = watch.seen | {
         name for name, tensor in state.items() if isinstance(tensor, nn.Parameter) and tensor.grad is not None
@@ -64,14 +63,20 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     return frozenset(name for name in state if name not in touched), logits.shape
 
 
-def _no_logits(output: object) -> str:
-    """What a model gives instead of logits, and the way out."""
+def check_logits(output: object) -> None:
+    """Refuses what a model gives instead of logits, and says the way out.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if isinstance(output, Tensor):
+        return
     kind = type(output).__name__
     if isinstance(output, list | tuple):
         kind = f"{kind} of {len(output)}"
     elif isinstance(output, Mapping):
         kind = f"{kind} with {', '.join(map(str, list(output)[:3]))}"
-    return (
+    raise TypeError(
         f"the model gives a {kind}, not a tensor of logits; wrap it in a module whose forward returns the logits alone"
     )
 

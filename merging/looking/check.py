@@ -21,6 +21,7 @@ from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
+from merging.storage.factors import factor_faults
 from merging.storage.pool import ModelPool
 from merging.storage.sources import Source, divided, identity, natural_key, selected, short_names
 
@@ -127,6 +128,11 @@ def check(
         warnings += pool.beside
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
+    faults = (
+        [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))] if pool else []
+    )
+    if not settings.get("as_stored"):
+        wrong += faults
     ready: Plan | None = None
     if pool is not None and not wrong:
         progress.stage("planning the run")

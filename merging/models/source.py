@@ -101,10 +101,19 @@ class ModelSource(ABC):
 
     def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
         """Name → axis of every tensor whose shape follows the number of classes: two builds are compared."""
-        with torch.device("meta"):
-            two, three = (self.module(classes, tensors).state_dict() for classes in (2, 3))
+        two, three = (self._sketch(classes, tensors).state_dict() for classes in (2, 3))
         pairs = ((name, two[name].shape, three[name].shape) for name in two)
         return {n: next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y) for n, a, b in pairs if a != b}
+
+    def _sketch(self, classes: int, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
+        """The architecture without memory for its weights, where its constructor does not look at their values."""
+        try:
+            with torch.device("meta"):
+                return self.module(classes, tensors)
+        except (NotImplementedError, RuntimeError, TaskError) as error:
+            if "meta tensor" not in str(error):
+                raise
+            return self.module(classes, tensors)
 
     @functools.cached_property
     def fixed_size(self) -> bool:
@@ -112,8 +121,8 @@ class ModelSource(ABC):
         size = self.preprocessing.size
         if size is None:
             return False
+        module = self._sketch(2).to("meta").eval()
         with torch.device("meta"):
-            module = self.module(2).to("meta").eval()
             try:
                 module(torch.zeros(2, 3, size + 32, size + 32))
             except NotImplementedError:  # it looks at values, which meta tensors do not have

@@ -22,7 +22,7 @@ from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.file_kind import SAFETENSORS as IS_SAFETENSORS
-from merging.storage.file_kind import TORCH, kind_of
+from merging.storage.file_kind import TORCH, kind_of, readable_name
 from merging.storage.model_folder import INDEX_SUFFIX, SUFFIXES, files_of
 from merging.storage.pickle_file import load
 from merging.storage.wrapped_names import unwrapped
@@ -111,7 +111,8 @@ class Checkpoint:
     def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
         try:
             self._states[path] = _state(path)
-            opened: Any = safe_open(path, framework="np")  # for the header, which needs no torch
+            with readable_name(path) as name:
+                opened: Any = safe_open(name, framework="np")  # for the header, which needs no torch
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
             with path.open("rb") as file:  # valid: it was just opened
                 length = int.from_bytes(file.read(8), "little")
@@ -181,7 +182,8 @@ class Checkpoint:
             with self._lock:
                 if path not in self._readers:
                     self._check_unchanged(path)
-                    self._readers[path] = safe_open(path, framework="pt")
+                    with readable_name(path) as name_:
+                        self._readers[path] = safe_open(name_, framework="pt")
             tensor: Tensor = self._readers[path].get_tensor(key)
         except CheckpointError:
             raise

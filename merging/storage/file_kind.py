@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from merging.errors import CheckpointError
@@ -63,6 +66,9 @@ def kind_of(path: Path) -> str:
         return TORCH
     if start[:1] in (b"{", b"["):
         return "a JSON text, not a checkpoint"
+    text = head[:200].decode("utf-8", "ignore").strip()
+    if text and len(text.encode()) >= len(head[:200].strip()) - 4 and all(c.isprintable() or c.isspace() for c in text):
+        return f"a text, not a checkpoint ('{' '.join(text.split())[:40]}…'); download or save the file again"
     return "no file of safetensors or torch.save"
 
 
@@ -79,6 +85,28 @@ def _of_zip(path: Path) -> str:
     if "data.pkl" in names:
         return TORCH
     return "a zip archive without a state dict"
+
+
+@contextlib.contextmanager
+def readable_name(path: Path) -> Iterator[str]:
+    """A name under which libraries that know UTF-8 only can open a file, whatever bytes its own name has.
+
+    Raises:
+        CheckpointError: there is none on this system.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            if not os.path.exists(f"/proc/self/fd/{handle}"):
+                raise CheckpointError(f"{path}: its name is no UTF-8; rename the file") from None
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+    else:
+        yield name
 
 
 def looks_like_a_model(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merging.errors import CheckpointError, unknown
+from merging.storage.file_kind import readable_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,9 +101,9 @@ def load(path: Path, key: str = "") -> Found:
     import torch
 
     _check_pickle(path)
-    with torch.serialization.safe_globals(_harmless()):
+    with torch.serialization.safe_globals(_harmless()), readable_name(path) as name:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
             raise CheckpointError(f"{path}: {_reason(path, error)}") from None
     found = _chosen(path, content, key)

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from merging.errors import Diverged, Stopped, TaskError
 from merging.forward.device import batch_for, on_device
+from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate, several_values
 from merging.plugins.task import Split, Task
@@ -199,7 +200,12 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
     with torch.inference_mode():
         for start in range(0, len(split), numerics.batch):
             part = slice(start, start + numerics.batch)
-            logits = split.project(module(batch_for(task, split.inputs[part], numerics.device)))
+            output = module(batch_for(task, split.inputs[part], numerics.device))
+            try:
+                check_logits(output)
+            except TypeError as error:
+                raise TaskError(f"task '{task.name}': {error}") from None
+            logits = split.project(output)
             right += int((logits.argmax(1).cpu() == split.labels[part]).sum())
     return right / len(split)
 

@@ -19,7 +19,7 @@ from merging.storage.pool import ModelPool
 from merging.testing import blobs, tiny_task
 from merging.testing.fixtures import tiny_numerics
 from merging.training.hyperparameters import HyperParameters
-from merging.training.trainer import Run
+from merging.training.trainer import Run, accuracy
 
 Pair = namedtuple("Pair", "logits features")
 OUTPUTS = {
@@ -60,6 +60,11 @@ def test_a_model_that_gives_no_logits(kind: str, pool: ModelPool) -> None:
         merging.merge(pool, merging.Uniform(), task=task(answer), device="cpu")
     with pytest.raises(TaskError, match=f"the model gives {words}"):
         merging.evaluate(pool.checkpoints[0], task(answer), device="cpu")
+
+
+def test_training_a_model_that_gives_no_logits() -> None:
+    with pytest.raises(TaskError, match="the model gives a tuple of 2"):
+        accuracy(Net(OUTPUTS["tuple"][0]), task(), tiny_task().held_out, tiny_numerics())
 
 
 def test_statistics_of_one_sample(pool: ModelPool) -> None:

@@ -207,3 +207,11 @@ def test_pacs_squeezenet_needs_no_code(merge: Merge, tmp_path: Path) -> None:
     ran = merge("run")
     assert ran.code == 0, ran.err
     assert json.loads((tmp_path / "out/report.json").read_text())["validation"]["best_single"] > 0.7
+
+
+@pytest.mark.parametrize("name", ["regnet_y_400mf", "regnet_x_400mf"])
+def test_constructors_that_look_at_values(name: str) -> None:
+    """RegNets cannot be built on the meta device: their constructor reads a tensor."""
+    source = merging.model_source(f"torchvision:{name}")
+    assert source.heads() == {"fc.weight": 0, "fc.bias": 0}
+    assert source.fixed_size is False

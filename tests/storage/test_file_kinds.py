@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import tarfile
 import warnings
 import zipfile
@@ -56,6 +57,12 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (lambda path: path.write_bytes(bytes(500)), "a file of zeros"),
     "page": (lambda path: path.write_text("\ufeff <!DOCTYPE html><html>Sign in</html>"), "a web page"),
     "xml": (lambda path: path.write_text('<?xml version="1.0"?><Error>AccessDenied</Error>'), "an XML document"),
+    "s3": (lambda path: path.write_text("<Error><Code>NoSuchKey</Code></Error>"), "a text, not a checkpoint"),
+    "entry": (lambda path: path.write_text("Entry not found"), "a text, not a checkpoint .'Entry not found"),
+    "pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"model": np.ones(3)})),
+        "plain pickle|save the whole|rename",
+    ),
     "json": (lambda path: path.write_text('{"error": "not found"}'), "a JSON text"),
     "torchscript": (torchscript, "a TorchScript archive"),
     "gguf": (lambda path: path.write_bytes(b"GGUF\x03" + bytes(60)), "a GGUF file"),
