@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
+import contextlib
 import json
+import numbers
 import re
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +22,8 @@ KEYS = ("id2label", "label2id", "label_names", "class_names", "class_to_idx", "i
 _BY_NAME = ("label2id", "class_to_idx")
 FILES = (
     "config.json", "labels.txt", "classes.txt", "class_names.txt", "labels.json", "classes.json", "class_names.json",
-    "id2label.json", "label2id.json", "class_to_idx.json",
+    "id2label.json", "label2id.json", "class_to_idx.json", "index_to_name.json", "imagenet_class_index.json",
+    "label_map.json", "labelmap.txt",
 )  # fmt: skip
 """Files that may say them."""
 _DEEP = 32
@@ -69,11 +75,15 @@ def classes_in(content: Any, path: str = "", deep: int = 0) -> Iterator[tuple[st
     >>> dict(classes_in({"pretrained_cfg": {"label_names": ["cat", "dog"]}}))
     {'pretrained_cfg.label_names': {'0': 'cat', '1': 'dog'}}
     """
+    if isinstance(content, argparse.Namespace | types.SimpleNamespace):
+        content = vars(content)
     if not isinstance(content, Mapping) or deep > _DEEP:
         return
     for key, value in content.items():
         where = f"{path}.{key}" if path else str(key)
-        names = names_of(value, by_name=key in _BY_NAME) if any(part in KEYS for part in where.split(".")) else None
+        named = any(part.lower() in KEYS for part in where.split("."))
+        named = named or (key == "names" and isinstance(value, Mapping))  # of YOLO; a list of names may be anything
+        names = names_of(value, by_name=key in _BY_NAME) if named else None
         if names is not None:
             yield where, names
         else:
@@ -83,7 +93,7 @@ def classes_in(content: Any, path: str = "", deep: int = 0) -> Iterator[tuple[st
 def names_of(value: Any, *, by_name: bool = False) -> Names | None:
     """A list of classes, or a mapping in either direction, as index → name; None where it is neither.
 
-    A list in which a name stands twice holds the labels of samples.
+    A list in which many names stand twice holds the labels of samples; of ImageNet's classes two are called "crane".
 
     Args:
         value: of JSON.
@@ -92,8 +102,12 @@ def names_of(value: Any, *, by_name: bool = False) -> Names | None:
     >>> names_of({"cat": 0, "dog": 1}) == names_of(["cat", "dog"]) == names_of({"0": "cat", "1": "dog"})
     True
     """
+    if hasattr(value, "tolist") and getattr(getattr(value, "dtype", None), "kind", "") in ("U", "S", "O"):
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        distinct = value and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+        if value and all(isinstance(each, Mapping) and {"id", "name"} <= set(each) for each in value):  # COCO
+            return names_of({each["id"]: each["name"] for each in value})
+        distinct = value and all(isinstance(name, str) for name in value) and len(set(value)) > 0.9 * len(value)
         return {str(index): name for index, name in enumerate(value)} if distinct else None
     if not isinstance(value, Mapping) or not value:
         return None
@@ -101,9 +115,9 @@ def names_of(value: Any, *, by_name: bool = False) -> Names | None:
     if (
         not (by_name and indexed)
         and all(_is_index(key) for key in value)
-        and all(isinstance(name, str | int) for name in value.values())
+        and all(isinstance(name, str | int) or _is_pair(name) for name in value.values())
     ):
-        return {str(int(index)): str(name) for index, name in value.items()}
+        return {str(int(index)): str(name[1] if _is_pair(name) else name) for index, name in value.items()}
     if indexed:
         names: dict[str, list[str]] = {}
         for name, index in value.items():
@@ -112,10 +126,15 @@ def names_of(value: Any, *, by_name: bool = False) -> Names | None:
     return None
 
 
+def _is_pair(value: Any) -> bool:
+    """WordNet id and name, as Keras lists ImageNet's classes."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
 def _is_index(value: Any) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"\d{1,9}", value) is not None
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral) and int(value) >= 0
 
 
 def _parsed(file: Path, known: dict[object, dict[str, Names]]) -> dict[str, Names]:
@@ -131,7 +150,7 @@ def _parsed(file: Path, known: dict[object, dict[str, Names]]) -> dict[str, Name
 
 def _in_file(name: str, content: bytes) -> Iterator[tuple[str, Names]]:
     try:
-        text = content.decode("utf-8-sig")
+        text = _decoded(content)
         if name.endswith(".txt"):
             data: Any = [line.strip() for line in text.splitlines() if line.strip()]
         else:
@@ -145,12 +164,24 @@ def _in_file(name: str, content: bytes) -> Iterator[tuple[str, Names]]:
         yield from ((f"{name}: {where}", names) for where, names in classes_in(data))
 
 
+def _decoded(content: bytes) -> str:
+    """Text in the encodings in which lists of classes are written: UTF-8, UTF-16 (PowerShell), Latin-1."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def _in_text(key: str, value: str) -> Iterator[tuple[str, Names]]:
     """Classes in a safetensors file's metadata, whose values are text."""
     try:
         data = json.loads(value)
     except (ValueError, RecursionError):
         data = value.split(",") if key in KEYS and "," in value else None
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            data = ast.literal_eval(value) if value[:1] in "{[" else data  # Ultralytics writes Python's
     yield from classes_in({key: data})
 
 
@@ -161,7 +192,7 @@ def _metadata(file: Path) -> dict[str, str]:
             length = int.from_bytes(opened.read(8), "little")
             header = opened.read(length) if length <= SMALL else b""
         at = header.find(b'"__metadata__"')
-        if at < 0 or not any(key.encode() in header for key in KEYS):
+        if at < 0 or not any(key.encode() in header for key in (*KEYS, "names")):
             return {}
         found = json.loads(header)["__metadata__"]
         return {str(key): str(value) for key, value in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -355,3 +357,58 @@ def test_a_classifier_of_transformers_and_its_permutation(merge: Merge, tmp_path
     assert "class 0 is 'dog' in the first, 'cat' in the second (config.json: id2label)" in ran.err
     assert not Path("out").exists()
     assert merge("run", "--strategy", "uniform", "--models", tmp_path / "same_[02]", "--output", "out").code == 0
+
+
+IMAGENET = [f"class {number}" for number in range(40)] + ["crane", "crane"]
+PICKLED = {
+    "mmcv": lambda names: {"meta": {"CLASSES": tuple(names)}},
+    "YOLO": lambda names: {"names": dict(enumerate(names))},
+    "arrays": lambda names: {"classes": np.array(names)},
+    "numpy indices": lambda names: {"class_to_idx": {name: np.int64(index) for index, name in enumerate(names)}},
+    "Namespace": lambda names: {"args": argparse.Namespace(class_names=list(names))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", list(PICKLED))
+def test_classes_beside_a_state_dict(form: str, tmp_path: Path) -> None:
+    for number, names in enumerate((["cat", "dog", "cow"], ["dog", "cat", "cow"])):
+        torch.save({"state_dict": {"w": torch.ones(3, 2)}, **PICKLED[form](names)}, tmp_path / f"m{number}.pt")
+    with pytest.raises(PoolError, match="class"):
+        ModelPool.open([tmp_path])
+    same = tmp_path / "same"
+    same.mkdir()
+    for number in range(2):
+        torch.save({"state_dict": {"w": torch.ones(3, 2)}, **PICKLED[form](IMAGENET)}, same / f"m{number}.pt")
+    assert len(ModelPool.open([same])) == 2
+
+
+FILED = {
+    "UTF-16": ("labels.txt", lambda names: "\n".join(names).encode("utf-16")),
+    "Latin-1": ("labels.txt", lambda names: "\n".join([*names, "k\xe4fer"]).encode("latin-1")),
+    "COCO": ("classes.json", lambda names: json.dumps([{"id": i, "name": n} for i, n in enumerate(names)]).encode()),
+    "Keras": (
+        "imagenet_class_index.json",
+        lambda names: json.dumps({i: [f"n{i}", n] for i, n in enumerate(names)}).encode(),
+    ),
+    "twice": ("classes.txt", lambda names: "\n".join([*names, *IMAGENET]).encode()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", list(FILED))
+def test_lists_in_other_forms(form: str, tmp_path: Path) -> None:
+    file, write = FILED[form]
+    for number, names in enumerate((["cat", "dog", "cow"], ["dog", "cat", "cow"])):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        save_file({"w": torch.ones(3, 2)}, folder / "model.safetensors")
+        (folder / file).write_bytes(write(names))
+    with pytest.raises(PoolError, match="class"):
+        ModelPool.open([tmp_path / "run*"])
+
+
+def test_ultralytics_metadata(tmp_path: Path) -> None:
+    for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+        facts = {"names": str(dict(enumerate(names)))}
+        save_file({"w": torch.ones(3, 2)}, tmp_path / f"m{number}.safetensors", metadata=facts)
+    with pytest.raises(PoolError, match="class"):
+        ModelPool.open([tmp_path])
