@@ -25,6 +25,7 @@ from merging.storage.file_kind import SAFETENSORS as IS_SAFETENSORS
 from merging.storage.file_kind import TORCH, kind_of, readable_name
 from merging.storage.model_folder import INDEX_SUFFIX, SUFFIXES, files_of
 from merging.storage.pickle_file import load
+from merging.storage.settings_inside import settings_in
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
 
@@ -48,6 +49,7 @@ class Checkpoint:
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
+        settings: of the model, that stand in its file: dotted name → value.
         classes: that stand beside the tensors in a file of ``torch.save``: where → index → name.
 
     Raises:
@@ -64,6 +66,7 @@ class Checkpoint:
         self.notes: tuple[str, ...] = ()
         self.ties: tuple[tuple[str, ...], ...] = ()
         self.classes: dict[str, Names] = {}
+        self.settings: dict[str, Any] = {}
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = files_of(self.path)
@@ -121,6 +124,7 @@ class Checkpoint:
             raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
+        self.settings |= settings_in(header.get("__metadata__") or {})
         found: dict[str, TensorInfo] = {}
         for key, part in slices.items():
             dtype = SAFETENSORS.get(part.get_dtype())
@@ -139,6 +143,7 @@ class Checkpoint:
         found = load(path, self.key)
         self.notes += found.notes
         self.classes |= {f"in the file: {where}": names for where, names in classes_in(found.content)}
+        self.settings |= settings_in(found.content)
         self._lightning |= found.lightning
         self._loaded = (self._loaded or {}) | found.tensors
         by_storage: dict[Any, list[str]] = {}

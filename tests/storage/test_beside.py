@@ -375,3 +375,23 @@ def test_every_command_says_the_same(merge: Merge, tmp_path: Path) -> None:
 def test_extras_are_what_goes_along(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", vocab_txt="a\n", notes_md="x")
     assert [file.name for file in Checkpoint(folder).extras] == ["config.json", "vocab.txt"]
+
+
+def test_settings_in_the_file_itself(tmp_path: Path, merge: Merge) -> None:
+    """Heads of attention change nothing in the shapes, and everything in the result; rates and seeds do not count."""
+    for number, heads in enumerate((12, 6)):
+        content = {"model": {"w": torch.ones(2)}, "model_args": {"n_head": heads, "n_layer": 2}, "iter_num": number}
+        content |= {"hyper_parameters": {"lr": 0.1 * number, "seed": number, "activation": "gelu"}}
+        torch.save(content, tmp_path / f"m{number}.pt")
+        facts = {"n_heads": str(heads), "seed": str(number)}
+        save_file({"w": torch.ones(2)}, tmp_path / f"s{number}.safetensors", metadata=facts)
+    for pattern, line in (
+        ("m*.pt", "model_args.n_head is 12 in m0, 6 in m1"),
+        ("s*", 'n_heads is "12" in s0, "6" in s1'),
+    ):
+        ran = merge("run", "--strategy", "uniform", "--models", pattern, "--output", f"out-{pattern[0]}")
+        assert ran.code == 0, ran.err
+        said = " ".join(ran.out.split())
+        assert line in said
+        assert "seed" not in said
+        assert "n_layer" not in said
