@@ -62,7 +62,7 @@ def kind_of(path: Path) -> str:
     for mark, words in _MAGIC:
         if head.startswith(mark):
             return words
-    if head[0] == 0x80 and head[1] <= 5:
+    if head[0] == 0x80 and head[1:2] <= b"\x05" and len(head) > 1:
         return TORCH
     if start[:1] in (b"{", b"["):
         return "a JSON text, not a checkpoint"

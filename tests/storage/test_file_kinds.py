@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -122,6 +122,7 @@ def test_either_kind_is_read_under_any_name(name: str, tmp_path: Path) -> None:
     assert notes.count("in spite of its name") == (1 if "." in name else 0)
 
 
+@example(content=b"\x80", suffix=".pt")
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".pt", ".safetensors", ".bin", ""]))
 def test_any_bytes_are_refused_in_one_line(content: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
