@@ -29,6 +29,8 @@ class Outcome:
         seconds: what the pass took when it was made.
         passes: what it cost, as a share of a whole forward pass; less than 1 where it went on from kept activations.
         nan: samples for which the model answered NaN.
+        terms: the objective's per-sample terms in the split's order, shape ``(samples,)`` or ``(samples, k)``; kept for
+            what is compared in pairs, and None for the many outcomes of a search.
     """
 
     score: float
@@ -37,6 +39,7 @@ class Outcome:
     seconds: float = 0.0
     passes: float = 1.0
     nan: int = 0
+    terms: NDArray[Any] | None = None
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -66,7 +69,9 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
-        rare = {"nan": self.nan} if self.nan else {}
+        rare: dict[str, Any] = {"nan": self.nan} if self.nan else {}
+        if self.terms is not None:
+            rare["terms"] = _array_to_json(self.terms)
         return rare | {
             "score": self.score,
             "samples": self.samples,
@@ -80,10 +85,21 @@ class Outcome:
         """Reads :meth:`to_json` back."""
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
+        terms = data.get("terms")
         return cls(
             float(data["score"]), int(data["samples"]), correct, float(data["seconds"]),
-            float(data.get("passes", 1.0)), int(data.get("nan", 0)),
+            float(data.get("passes", 1.0)), int(data.get("nan", 0)), None if terms is None else _array_from_json(terms),
         )  # fmt: skip
+
+
+def _array_to_json(values: NDArray[Any]) -> dict[str, Any]:
+    whole = np.ascontiguousarray(values)
+    return {"dtype": whole.dtype.str, "shape": list(whole.shape), "bytes": base64.b64encode(whole.tobytes()).decode()}
+
+
+def _array_from_json(data: dict[str, Any]) -> NDArray[Any]:
+    flat: NDArray[Any] = np.frombuffer(base64.b64decode(data["bytes"]), dtype=np.dtype(data["dtype"]))
+    return flat.reshape(data["shape"])
 
 
 @dataclass

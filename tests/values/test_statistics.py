@@ -121,3 +121,10 @@ def test_outcomes_without_bits() -> None:
         _ = plain.hits
     with pytest.raises(ValueError, match="cannot be paired"):
         compare(outcome([True]), outcome([True, False]))
+
+
+@pytest.mark.parametrize("terms", [np.array([0.5, -1.25, 3.0], dtype=np.float32), np.arange(6).reshape(3, 2)])
+def test_terms_survive_json(terms: np.ndarray) -> None:
+    back = Outcome.from_json(json.loads(json.dumps(Outcome(0.5, 3, terms=terms).to_json()))).terms
+    assert back is not None
+    assert (back.dtype, back.tolist()) == (terms.dtype, terms.tolist())
