@@ -15,6 +15,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
+from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -199,3 +200,5 @@ class MergeProblem:
         if self.best is None or outcome.score >= self.best[1].score:
             self.best = (recipe, outcome)
             self.progress.best(outcome, len(recipe.names))
+            if len(recipe.names) == 1:
+                self.progress.status(f"best {shown(outcome.score)}, {recipe.names[0]}")

@@ -24,7 +24,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
-from merging.running.notes import RELEASE, layers, negative_variance
+from merging.running.notes import RELEASE, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
 from merging.storage import folder as folders
@@ -405,7 +405,7 @@ class _Run:
         """Says which model is the best single one, once."""
         if self.top_name is None:
             self.top, self.top_name = outcome, name
-            self.progress.say(f"  the best single model is {name}")
+            self.progress.say(f"  the best single model is {name}, {shown(outcome.score)} held-out")
 
     def _score_all(self) -> None:
         """Every merge on every test set."""
