@@ -1,4 +1,4 @@
-"""What is typed beside ``--resume``: of every option of ``merge run`` another value is refused, the same one is fine."""
+"""What is typed beside ``--resume``: another value of any option of ``merge run`` is refused, the same one is fine."""
 
 from __future__ import annotations
 
