@@ -28,6 +28,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
                 head, _, rest = line.partition(":")
                 console.print(marked("[bold]{}[/]:{}", head, rest), highlight=False)
+        if report.saved_instead:
+            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:
@@ -36,7 +38,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
             f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
-            report.strategy, report.made_of, ", ".join(report.ingredients),
+            report.saved, report.made_of, ", ".join(report.ingredients),
         ), highlight=False,
     )  # fmt: skip
     if report.ensemble:
@@ -78,7 +80,7 @@ def _table(report: Report) -> Table:
     table.add_column("top-1 accuracy")
     rows = report.rows
     for row in rows:
-        table.add_column(Text(showable(row.label)), justify="right")
+        table.add_column(Text(showable(row.named)), justify="right")
     what = "held-out" if report.objective == "accuracy" else f"held-out ({report.objective})"
     _line(table, what, rows, lambda row: row.held_out)
     names = list(rows[-1].tests)
