@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -50,6 +51,16 @@ class Passes:
         self._last: list[str] = []  # what decided the stages' inputs in the pass before
         self._feeds: dict[str, Feed] = {}
         self._independent: bool | None = None
+        self._eager = False
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Runs the module as it is for a while, compiled or not."""
+        before, self._eager = self._eager, True
+        try:
+            yield
+        finally:
+            self._eager = before
 
     def feed(self, split: str) -> Feed:
         """A split's samples; on the device from the first use on, where they fit."""
@@ -141,7 +152,7 @@ class Passes:
         return torch.cat([order, torch.arange(whole, len(feed), device=order.device)])
 
     def _run(self, x: Tensor) -> Tensor:
-        if not self.numerics.compiled:
+        if not self.numerics.compiled or self._eager:
             logits: Tensor = self.live.module(x)
             return logits
         if self._compiled is None:
@@ -201,7 +212,7 @@ class Passes:
         return {k for k in (entries[-1], place) if k > first}
 
     def _check_labels(self, split: str) -> None:
-        if split == UNLABELLED:
+        if split == UNLABELLED or not self.task.split(split).categorical:
             return
         feed = self._feeds[split]
         with torch.inference_mode():
