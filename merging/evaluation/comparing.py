@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.plugins.objective import Objective, WholeModelObjective
-from merging.plugins.task import Split, Task
+from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.values.outcome import Outcome, is_score
 from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, paired, resample
-from merging.values.verdict import ACCURACY
+from merging.values.verdict import ACCURACY, Role, Verdict
 
 Seen = Mapping[str, Sequence[Outcome]]
 """Set → a model's outcomes there, one for each seed."""
@@ -38,6 +38,51 @@ class Comparer:
         known = {name: found for name, found in seen.items() if found and all(o.correct is not None for o in found)}
         return {name: float(np.mean([outcome.accuracy for outcome in found])) for name, found in known.items()}
 
+    def columns(self, sets: Sequence[str]) -> dict[str, tuple[Role, tuple[str, ...]]]:
+        """What is compared: column → its role, and the sets whose mean it is.
+
+        Args:
+            sets: the task's that were scored, in order.
+        """
+        shifts = self.task.shifts
+        fixed = {HELD_OUT: Role.HELD_OUT, CERTIFY: Role.CERTIFY} | dict.fromkeys(shifts, Role.SHIFT)
+        found: dict[str, tuple[Role, tuple[str, ...]]]
+        found = {name: (fixed.get(name, Role.TEST), (name,)) for name in sets}
+        if shifts and set(shifts) <= set(sets):
+            found[Role.AVERAGE] = (Role.AVERAGE, tuple(shifts))
+        return {str(name): what for name, what in found.items()}
+
+    def verdicts(
+        self,
+        sets: Sequence[str],
+        before: Seen,
+        after: Seen,
+        *,
+        reference: str,
+        against: str,
+        among: Sequence[Seen] = (),
+    ) -> tuple[Verdict, ...]:
+        """One model against another on every set and on the average of the shifted ones; not corrected yet.
+
+        Args:
+            sets: that were scored.
+            before: the reference's outcomes.
+            after: the other model's.
+            reference: the name of the reference's row.
+            against: the reference in words.
+            among: all models of the table, which are then drawn together.
+        """
+        found = []
+        for column, (role, parts) in self.columns(sets).items():
+            samples = sum(part[0].samples for part in (after.get(name) for name in parts) if part)
+            for measure in dict.fromkeys((self.measure, ACCURACY)):
+                extra = measure != self.measure
+                told = self.compare(parts, before, after, measure=measure, among=among)
+                if not extra or not isinstance(told, str):
+                    found.append(Verdict.of(told, set=column, role=role, reference=reference, against=against,
+                                            measure=measure, extra=extra, samples=samples))  # fmt: skip
+        return tuple(found)
+
     def compare(
         self, sets: Sequence[str], before: Seen, after: Seen, *, measure: str = "", among: Sequence[Seen] = ()
     ) -> Comparison | str:
@@ -53,7 +98,9 @@ class Comparer:
         Returns:
             The comparison, or why there is none.
         """
-        if any(not seen.get(name) for name in sets for seen in (before, after)):
+        if any(not before.get(name) for name in sets):
+            return "what it would be compared with was not scored there"
+        if any(not after.get(name) for name in sets):
             return "it was not scored there"
         old, new = ([seen[name] for name in sets] for seen in (before, after))
         if (measure or self.measure) == ACCURACY:
