@@ -442,6 +442,7 @@ class _Run:
             notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
             ensemble=isinstance(merged, Ensemble), saved=self.saved, best_single_name=self.top_name,
             measure=self.comparer.measure if self.comparer else made.objective.name,
+            samples={split: outcome.samples for (_, split), outcome in self.outcomes.items()},
         )  # fmt: skip
 
     def _seen(self, name: str) -> dict[str, tuple[Outcome, ...]]:

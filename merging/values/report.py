@@ -10,6 +10,7 @@ from merging.values.outcome import is_score
 from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, title
 
 HELD_OUT = str(Role.HELD_OUT)
+UNTESTED = "a run tests the strategy that it was asked for"
 SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
@@ -82,6 +83,7 @@ class Report:
         verdicts: of the strategy that was asked for against the best single model: one for each set, and one for the
             average of the shifted ones.
         measure: what they compare: ``accuracy``, or the objective's name.
+        samples: set → number of samples.
     """
 
     strategy: str
@@ -118,6 +120,7 @@ class Report:
     saved: str = ""
     best_single_name: str | None = None
     measure: str = ACCURACY
+    samples: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""
@@ -202,7 +205,7 @@ class Report:
             return found[0]
         return Verdict(
             set=name, role=Role.TEST, reference="best", against=self.reference, measure=self.measure,
-            family=Family.PRIMARY, extra=extra, why="a run tests the strategy that it was asked for",
+            family=Family.PRIMARY, extra=extra, why=UNTESTED,
         )  # fmt: skip
 
     @property
