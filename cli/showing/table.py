@@ -14,7 +14,7 @@ from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of
-from merging.values.verdict import Role, Verdict, mark, sentence, title, word
+from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
 
 STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
 """Colour of a verdict; its mark says the same without one."""
@@ -25,8 +25,9 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     if report.rows:
         console.print(_table(report))
         console.print(f"Best of each line in bold. {showable(report.legend)}", style="dim", highlight=False)
-        for verdict in report.verdicts:
-            console.print(_told(verdict), highlight=False)
+        for sets, verdict in sentences(report.verdicts):
+            console.print(marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)),
+                          highlight=False)  # fmt: skip
         for line in report.remarks():
             console.print(Text(showable(line)), highlight=False)
         if report.saved_instead:
@@ -73,12 +74,6 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
 def plural(count: int, word: str) -> str:
     """The count with its noun."""
     return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _told(verdict: Verdict) -> Text:
-    """A verdict as a sentence; in colour where there is any."""
-    style = STYLES[word(verdict)]
-    return marked(f"[bold]{{}}:[/] [{style}]{{}}[/]", title(verdict), sentence(verdict))
 
 
 def _table(report: Report) -> Table:

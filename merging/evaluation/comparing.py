@@ -74,10 +74,13 @@ class Comparer:
         """
         found = []
         for column, (role, parts) in self.columns(sets).items():
+            lacking = any(not before.get(name) for name in parts)
             samples = sum(part[0].samples for part in (after.get(name) for name in parts) if part)
             for measure in dict.fromkeys((self.measure, ACCURACY)):
                 extra = measure != self.measure
-                told = self.compare(parts, before, after, measure=measure, among=among)
+                told: Comparison | str = f"{against} was not scored there"
+                if not lacking:
+                    told = self.compare(parts, before, after, measure=measure, among=among)
                 if not extra or not isinstance(told, str):
                     found.append(Verdict.of(told, set=column, role=role, reference=reference, against=against,
                                             measure=measure, extra=extra, samples=samples))  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from merging.values.outcome import is_score
-from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, title
+from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -235,7 +235,7 @@ class Report:
 
     def verdict(self) -> list[str]:
         """A sentence a set: whether the difference from the best single model can be told from chance (paired)."""
-        return [*(f"{title(verdict)}: {sentence(verdict)}" for verdict in self.verdicts), *self.remarks()]
+        return [*(f"{sets}: {sentence(verdict)}" for sets, verdict in sentences(self.verdicts)), *self.remarks()]
 
     def remarks(self) -> list[str]:
         """What else there is to say of the rows: whether the merge was accepted, and which ones were not compared."""

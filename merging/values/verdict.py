@@ -298,6 +298,15 @@ def sentence(verdict: Verdict) -> str:
     return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{counts}{_caution(verdict)}"
 
 
+def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
+    """The verdicts, each with its sets: those that were not tested, for one reason, are said at once."""
+    found: dict[tuple[str, str], tuple[list[str], Verdict]] = {}
+    for verdict in verdicts:
+        key = ("", verdict.why) if not verdict.tested else (title(verdict), verdict.reference)
+        found.setdefault(key, ([], verdict))[0].append(title(verdict))
+    return [(", ".join(sets), verdict) for sets, verdict in found.values()]
+
+
 def _caution(verdict: Verdict) -> str:
     if verdict.family == Family.SELECTION:
         return " (optimistic: these samples chose the merge)"

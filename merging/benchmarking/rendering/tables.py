@@ -150,7 +150,7 @@ def corrected_by(found: Benchmark, reference: str) -> str:
 
 
 def findings(found: Benchmark) -> list[str]:
-    """What the tests say: a sentence for each reference and main column, and one for the first's single shifted sets."""
+    """What the tests say: a sentence for each reference and main column, and one for single shifted sets."""
     lines = []
     for reference in found.references:
         for column in main(found):
