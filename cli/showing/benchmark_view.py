@@ -99,28 +99,38 @@ def _show_comparisons(console: Console, found: Benchmark, reference: str) -> Non
     for column in main(found):
         told = [row.verdict(reference, column) for row in rows]
         if any(told):
-            columns.append((heading(found, column), [_difference(verdict) for verdict in told]))
+            label = min(max(len(showable(row.label)) for row in rows), max(console.width // 3, 10))
+            room = console.width - label - 2 - GAP
+            tall = any(_difference(verdict).cell_len > room for verdict in told)
+            columns.append((heading(found, column), [_difference(verdict, tall=tall) for verdict in told]))
     if columns:
         head = marked("\n[bold]Against {}[/]: {}", found.against(reference), corrected_by(found, reference))
         console.print(head, highlight=False)
         _print(console, [Text(showable(row.label)) for row in rows], columns)
 
 
-def _difference(verdict: Verdict | None) -> Text:
+def _difference(verdict: Verdict | None, *, tall: bool = False) -> Text:
+    """Mark, difference, interval and p; ``tall``: the interval on a line of its own, in a narrow terminal."""
     if verdict is None:
         return Text()
     style = STYLES[word(verdict)]
     if not verdict.tested:
         return marked(f"[{style}]{{}} not tested[/]", mark(verdict))
     shown, _, interval = difference(verdict).partition(" ")
-    return marked(f"[{style}]{{}} {{}}[/] [dim]{{}}[/] [{style}]{{}}[/]", mark(verdict), shown, interval,
-                  p_value(verdict.corrected))  # fmt: skip
+    own, within = f"[{style}]{{}} {{}}[/]", "[dim]{}[/]"
+    p = p_value(verdict.corrected)
+    if tall:
+        return marked(f"{own} [{style}]{{}}[/]\n{within}", mark(verdict), shown, p, interval)
+    return marked(f"{own} {within} [{style}]{{}}[/]", mark(verdict), shown, interval, p)
 
 
 def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:
     """Prints columns beside the names, in parts that fit the width."""
     heads = [Text(showable(head)) for head, _ in columns]
-    widths = [max(text.cell_len for text in (head, *texts)) for head, (_, texts) in zip(heads, columns, strict=True)]
+    widths = [
+        max(line.cell_len for text in (head, *texts) for line in text.split() or [Text()])
+        for head, (_, texts) in zip(heads, columns, strict=True)
+    ]
     label = min(max((name.cell_len for name in names), default=0), max(console.width // 3, 10))
     for part in _parts(widths, console.width - label - 2):  # the rule below the head is longer by one on each side
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))

@@ -185,7 +185,7 @@ def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Compa
     steps = [new - old for old, new in zip(before, after, strict=True)]
     sizes = [len(step) for step in steps]
     gained = float(sum(step[step > 0].sum() for step in steps))
-    lost = float(-sum(step[step < 0].sum() for step in steps))
+    lost = float(sum(np.abs(step[step < 0]).sum() for step in steps))
     difference = float(np.mean([step.mean() for step in steps]))
     exact = len(set(sizes)) == 1 and all(np.isin(step, (-1.0, 0.0, 1.0)).all() for step in steps)
     if exact:
