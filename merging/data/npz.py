@@ -7,7 +7,6 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 from __future__ import annotations
 
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from merging.data.cache import cached
 from merging.data.damage import CORRUPT, Damage, Tolerance
 from merging.errors import TaskError, unknown
+from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
@@ -163,7 +163,7 @@ class _Jpegs:
 
         progress.stage(f"decoding {self.source}", count)
         damaged: list[Damage] = []
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
+        with ThreadPoolExecutor(cores()) as workers:
             for damage in workers.map(one, range(count)):
                 damaged += [damage] if damage is not None else []
                 progress.advance()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
-from merging.machine import peak_memory
+from merging.machine import at_most, peak_memory
 from merging.mixing.computed import check_merge
 from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
@@ -93,6 +93,7 @@ def merge(
     precision: str = "auto",
     tune: bool = False,
     compile: bool = False,
+    threads: int | None = None,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
@@ -132,6 +133,8 @@ def merge(
             fp32 either way.
         tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
         compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
+        threads: of passes and of reading and writing; default: a rule by the model's size, within what the process is
+            granted (``OMP_NUM_THREADS``, the cgroup's CPU limit).
         baselines: also run best, uniform and greedy, sharing every evaluation.
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
@@ -179,12 +182,13 @@ def merge(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
         tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
-        baselines=baselines, tests=tests, certify_split=certify_split,
+        threads=threads, baselines=baselines, tests=tests, certify_split=certify_split,
         recalibrate=recalibrate, as_stored=as_stored, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
     with (
+        at_most(threads),
         _nothing_half_done(folder if task is None and not resume else None),
         _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
     ):
