@@ -250,8 +250,9 @@ def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:
 
 
 def _value(name: str, outcome: Outcome) -> float:
-    """The held-out score is the objective's; a test set's is the accuracy, where samples are told apart."""
-    return outcome.score if name == HELD_OUT or outcome.correct is None else outcome.accuracy
+    """The objective's score, on every set."""
+    del name
+    return outcome.score
 
 
 def _row(
@@ -272,10 +273,9 @@ def _row(
         scores[SHIFTED] = [statistics.fmean(scores[name][i] for name in task.shifts) for i in range(len(good))]
     means = {name: statistics.fmean(values) for name, values in scores.items()}
     intervals = {}
-    counted = {n: o.samples for n, o in good[0].outcomes.items() if o.correct is not None}
+    counted = {n: o.samples for n, o in good[0].outcomes.items() if objective == "accuracy"}
     for name, samples in counted.items():
-        if name != HELD_OUT or objective == "accuracy":
-            intervals[name] = wilson(means[name], samples)
+        intervals[name] = wilson(means[name], samples)
     if task.shifts and all(name in counted for name in task.shifts):
         intervals[SHIFTED] = mean_interval([means[n] for n in task.shifts], [counted[n] for n in task.shifts])
     fails = [run for run in group if run.status != "finished"]

@@ -146,8 +146,23 @@ class Evaluator:
 
     def of_record(self, split: str = HELD_OUT) -> bool:
         """Whether :meth:`evaluate` gives the outcome of record itself."""
-        exact = (self.numerics.dtype == "float32" or split == CERTIFY) and not self.numerics.compiled
+        exact = self.exact or (split == CERTIFY and not self.numerics.compiled)
         return exact and (isinstance(self.objective, WholeModelObjective) or self.objective.counts_hits)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the passes of a search are made as those of record are: in fp32, and not compiled."""
+        return self.numerics.dtype == "float32" and not self.numerics.compiled
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Lets the passes that follow come to their end, also where the run has been asked to stop."""
+        before = self.should_stop, self._passes.should_stop
+        self.should_stop = self._passes.should_stop = lambda: False
+        try:
+            yield
+        finally:
+            self.should_stop, self._passes.should_stop = before
 
     @contextlib.contextmanager
     def _for_record(self) -> Iterator[None]:
@@ -173,7 +188,7 @@ class Evaluator:
     def _plain_logits(self, recipe: Recipe, split: str) -> Tensor:
         """Logits of a whole split as they are for the record; those of a search in fp32 are the same."""
         plain = self._key(self._content(recipe), split)
-        if plain in self._logits and self.numerics.dtype == "float32" and not self.numerics.compiled:
+        if plain in self._logits and self.exact:
             return self._logits[plain].clone()
         self._load(recipe)
         whole = self.task.split(split)
