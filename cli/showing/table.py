@@ -24,12 +24,17 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         console.print(
             "Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim"
         )
+        if report.best_single is None and report.best_single_name is not None:
+            said = marked(
+                "The best single model: {}, {} held-out.", report.best_single_name, percent(report.top_single)
+            )
+            console.print(said, highlight=False)
+        if report.saved_instead:
+            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
         for line in report.verdict():
             if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
                 head, _, rest = line.partition(":")
                 console.print(marked("[bold]{}[/]:{}", head, rest), highlight=False)
-        if report.saved_instead:
-            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:

@@ -15,6 +15,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
+from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -201,3 +202,5 @@ class MergeProblem:
             self.best = (recipe, outcome)
             self.kept.append(self.best)
             self.progress.best(outcome, len(recipe.names))
+            if len(recipe.names) == 1:
+                self.progress.status(f"best {shown(outcome.score)}, {recipe.names[0]}")

@@ -24,7 +24,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
-from merging.running.notes import RELEASE, layers, negative_variance
+from merging.running.notes import RELEASE, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
@@ -342,7 +342,9 @@ class _Run:
             _, meter, seconds = self.merges[name]
             self.merges[name], self.top = (single, meter, seconds), outcome
             if self.outcomes[name, HELD_OUT] is not outcome:
-                self.progress.say(f"  re-scored in fp32, the best single model is {self.top_name}")
+                self.progress.say(
+                    f"  re-scored in fp32, the best single model is {self.top_name}, {shown(outcome.score)} held-out"
+                )
         else:
             self.progress.stage("re-scored in fp32")
             outcome = self.evaluator.record(self.merges[name][0])
@@ -460,7 +462,7 @@ class _Run:
         if self.top_name is None:
             self.top, self.top_name = outcome, name
             where = f" ({self.rescoring.search})" if self.rescoring is not None and self.rescoring.due else ""
-            self.progress.say(f"  the best single model{where} is {name}")
+            self.progress.say(f"  the best single model{where} is {name}, {shown(outcome.score)} held-out")
 
     def _score_all(self) -> None:
         """Every merge on every test set."""

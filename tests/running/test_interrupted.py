@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from merging.errors import InterruptedRunError
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
+from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.run import Result
@@ -194,7 +195,7 @@ def test_card_report_recipe_and_model_name_one_merge(pool: ModelPool, tmp_path: 
         assert (report["saved"], report["strategy"]) == (result.report.saved, "manifoldmix")
         assert [i["name"] for i in recipe["ingredients"]] == report["ingredients"]
         assert report["content_hash"] in card
-        assert report["best_single"] in card
+        assert f"- best single model: {report['best_single']}\n" in card
         first = card.splitlines()[2]
         if report["saved"] == "manifoldmix":
             assert first.startswith("`model.safetensors` is a merge of")
@@ -222,6 +223,43 @@ def test_a_refused_merge_names_the_model_that_is_written(pool: ModelPool, tmp_pa
             assert f"is the best single model ({result.report.ingredients[0]})" in (folder / "README.md").read_text()
         saved.add(name)
     assert "best" in saved
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stands: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text.strip())
+
+    def status(self, text: str) -> None:
+        self.stands.append(text)
+
+
+@pytest.mark.parametrize("baselines", [True, False])
+def test_progress_and_report_name_the_best_single_model(baselines: bool, pool: ModelPool) -> None:
+    told = Told()
+    result = stopped(pool, MANIFOLD, 1 << 20, baselines=baselines, progress=told)
+    assert result is not None
+    singles = [merge_models(pool, MANIFOLD, task=tiny_task(), max_evaluations=5).report.best_single]
+    assert singles[0] is not None
+    name, score = singles[0].ingredients[0], f"{100 * singles[0].held_out:.2f} %"
+    assert told.lines.count(f"the best single model is {name}, {score} held-out") == 1
+    assert f"best {score}, {name}" in told.stands
+    assert result.report.best_single_name == result.report.to_json()["best_single"] == name
+    if result.report.best_single is not None:
+        assert result.report.best_single.named == f"best single model ({name})"
+
+
+def test_the_terminal_names_the_best_single_model_without_its_row(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--strategy", "greedy", "--no-baselines", "--output", "out")
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("out/report.json").read_text())
+    assert f"The best single model: {report['best_single']}, " in ran.out
+    assert f"the best single model is {report['best_single']}, " in ran.err
 
 
 @pytest.mark.slow
