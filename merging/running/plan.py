@@ -13,7 +13,7 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
@@ -133,6 +133,8 @@ def plan(
 
         check_threads(threads)
     check_needs(strategy, pool, task)
+    if task is not None:
+        check_labels(objective, task)
     stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
