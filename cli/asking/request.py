@@ -53,6 +53,7 @@ class DataTable(_Table):
     corrupt: float | None = None
     image: str | None = None
     label: str | None = None
+    group: str | None = None
     text: str | list[str] | None = None
 
 

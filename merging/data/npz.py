@@ -119,6 +119,22 @@ def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ..
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
 
 
+def groups_of(source: str, name: str, samples: int) -> list[str]:
+    """The groups of the samples of ``file.npz:KEY``, which the array ``KEY_name`` holds: one name or number each.
+
+    Raises:
+        TaskError: there is no such array, or it does not go with the samples that were loaded.
+    """
+    path, key = divided(source)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if f"{key}_{name}" not in arrays:
+            raise TaskError(str(unknown(f"array in {path}:", f"{key}_{name}", arrays.files)))
+        found = arrays[f"{key}_{name}"]
+    if found.shape != (samples,):
+        raise TaskError(f"{source}: '{key}_{name}' has shape {list(found.shape)}, for {samples} samples")
+    return [str(value) for value in found.tolist()]
+
+
 def _checked(images: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise TaskError(
