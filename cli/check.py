@@ -38,6 +38,7 @@ THUMBNAIL = 16
     "freeze",
     "device",
     "precision",
+    "threads",
     "plugin",
     "baselines",
     "tests",

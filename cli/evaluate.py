@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "plugin", "as_json")
+@shared("key", "device", "threads", "plugin", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
@@ -57,7 +57,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         for name, member in members.items():
             found[name] = evaluate(
                 member, task, splits=flags["splits"], objective=made["objective"],
-                models=flags["models"], device=request["device"], progress=progress,
+                models=flags["models"], device=request["device"], threads=request["threads"], progress=progress,
             )  # fmt: skip
     pairs = {}
     if other is not None:

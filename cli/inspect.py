@@ -40,7 +40,7 @@ MATRIX = 16
 @click.option("--steps", type=int, metavar="N", help="Parts of that line.  [default: 10]")
 @click.option("--tests", is_flag=True, help="Score the test sets along that line too.")
 @click.option("--plot", metavar="FILE", help="Write that line's curve as .png or .svg.")
-@shared("device", "plugin")
+@shared("device", "threads", "plugin")
 @click.option("--tensors", is_flag=True, help="List every component's tensors.")
 @shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
@@ -97,7 +97,8 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
             module, example = source.build(pool), source.example()
         return inspect_pool(
             pool, made["partitioner"], task=task, module=module, example=example, freeze=request["freeze"],
-            barriers=flags["barriers"], device=request["device"], progress=progress, should_stop=should_stop,
+            barriers=flags["barriers"], device=request["device"], threads=request["threads"], progress=progress,
+            should_stop=should_stop,
         )  # fmt: skip
 
 

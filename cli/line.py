@@ -75,7 +75,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         try:
             return interpolate(
                 ModelPool(ends), task, steps=10 if flags["steps"] is None else flags["steps"], tests=flags["tests"],
-                device=request["device"], progress=progress, should_stop=should_stop,
+                device=request["device"], threads=request["threads"], progress=progress, should_stop=should_stop,
             )  # fmt: skip
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None

@@ -26,7 +26,7 @@ class Accuracy(Objective):
         "frequent classes decide where the classes are unbalanced."
     )
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
-    needs_classes: ClassVar[bool] = True
+    takes: ClassVar[str] = "classes"
     counts_hits: ClassVar[bool] = True
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class NegativeLogLikelihood(Objective):
         "Unbounded below: a few confident mistakes outweigh many right answers, and mislabelled samples count much. "
         "Models of different calibration compare fairly only at a temperature that suits them."
     )
-    needs_classes: ClassVar[bool] = True
+    takes: ClassVar[str] = "classes"
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
 

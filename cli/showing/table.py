@@ -13,7 +13,7 @@ from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
-from merging.values.report import Report, models_of
+from merging.values.report import Report, models_of, number
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
 
 STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
@@ -25,13 +25,18 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     if report.rows:
         console.print(_table(report))
         console.print(f"Best of each line in bold. {showable(report.legend)}", style="dim", highlight=False)
+        if report.best_single is None and report.best_single_name is not None:
+            top = number(report.top_single, percent=report.percent) + " %" * report.percent
+            console.print(
+                marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
+            )
+        if report.saved_instead:
+            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
         for sets, verdict in sentences(report.verdicts):
             console.print(marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)),
                           highlight=False)  # fmt: skip
         for line in report.remarks():
             console.print(Text(showable(line)), highlight=False)
-        if report.saved_instead:
-            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:

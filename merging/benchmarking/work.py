@@ -18,6 +18,7 @@ from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
+from merging.running.rescoring import Rescoring
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
@@ -114,7 +115,7 @@ class Work:
         found = []
         for ingredient in pool.ingredients:
             recipe = Recipe.single(ingredient, made.partition)
-            sets = {name: evaluator.evaluate(recipe, name) for name in (HELD_OUT, *task.tests)}
+            sets = {name: evaluator.record(recipe, name) for name in (HELD_OUT, *task.tests)}
             found.append(Single.of(ingredient.name, sets, task.shifts))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
@@ -174,9 +175,15 @@ class Work:
         meter = dataclasses.replace(evaluator.meter)
         # Passes of this session are in the meter's seconds already, as are those that were only looked up.
         own = time.perf_counter() - began - (self.memory.seconds - before)
+        if not evaluator.of_record():
+            rescoring = Rescoring(evaluator, made.pool, made.partition, self.progress)
+            if entry.strategy.name == Best.name and rescoring.due:  # bf16 may rank the models otherwise
+                _, merged, outcome = rescoring.best_single()
+            else:
+                outcome = evaluator.record(merged)
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
         for name in task.tests:
-            outcomes[name] = evaluator.evaluate(merged, name)
+            outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
             facts, "finished", why, outcomes, evaluator.digest(merged), problem.seeded, names, meter.evaluations,

@@ -24,7 +24,7 @@ from merging.forward.fisher import squared_gradients
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Contents, Passes
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.storage.content import content_hash
@@ -72,6 +72,7 @@ class Evaluator:
         measure_again: bool = False,
         progress: Progress | None = None,
     ) -> None:
+        check_labels(objective, task)
         self.live = live
         self.task = task
         self.objective = objective
@@ -86,6 +87,7 @@ class Evaluator:
         self._logits: dict[str, Tensor] = {}
         self._exact_savings = exact_savings
         self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
+        self._passes.counts = isinstance(objective, Objective) and objective.takes == "numbers"
         self.calibration = Calibration(live, task, numerics, self._passes) if measure_again else None
         self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
         self._highest = -math.inf
@@ -146,8 +148,23 @@ class Evaluator:
 
     def of_record(self, split: str = HELD_OUT) -> bool:
         """Whether :meth:`evaluate` gives the outcome of record itself."""
-        exact = (self.numerics.dtype == "float32" or split == CERTIFY) and not self.numerics.compiled
+        exact = self.exact or (split == CERTIFY and not self.numerics.compiled)
         return exact and (isinstance(self.objective, WholeModelObjective) or self.objective.counts_hits)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the passes of a search are made as those of record are: in fp32, and not compiled."""
+        return self.numerics.dtype == "float32" and not self.numerics.compiled
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Lets the passes that follow come to their end, also where the run has been asked to stop."""
+        before = self.should_stop, self._passes.should_stop
+        self.should_stop = self._passes.should_stop = lambda: False
+        try:
+            yield
+        finally:
+            self.should_stop, self._passes.should_stop = before
 
     @contextlib.contextmanager
     def _for_record(self) -> Iterator[None]:
@@ -173,7 +190,7 @@ class Evaluator:
     def _plain_logits(self, recipe: Recipe, split: str) -> Tensor:
         """Logits of a whole split as they are for the record; those of a search in fp32 are the same."""
         plain = self._key(self._content(recipe), split)
-        if plain in self._logits and self.numerics.dtype == "float32" and not self.numerics.compiled:
+        if plain in self._logits and self.exact:
             return self._logits[plain].clone()
         self._load(recipe)
         whole = self.task.split(split)
@@ -338,6 +355,7 @@ class Evaluator:
             The loss, and float64 of shape ``(r, m)``.
         """
         self._check_limits(HELD_OUT)
+        self._check_classes()
         inputs, labels = batch
         module = self.open(recipe)
         loss = torch.nn.functional.cross_entropy(self.task.held_out.project(module(inputs)), labels)
@@ -357,8 +375,21 @@ class Evaluator:
         self._pay(3.0 * len(labels) / len(self.task.held_out))
         return float(loss.detach()), slopes
 
+    def _check_classes(self) -> None:
+        """Refuses a gradient of the cross-entropy where there are no classes.
+
+        Raises:
+            StrategyError: the labels are numbers.
+        """
+        if not self.task.held_out.categorical:
+            raise StrategyError(
+                "gradients are those of the cross-entropy, and the held-out labels are numbers, not classes; take a "
+                "strategy that scores or averages alone, such as greedy, manifoldmix or uniform"
+            )
+
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows that are mixed with coefficients to be learned; every gradient is counted."""
+        self._check_classes()
 
         def count(samples: int) -> None:
             self._check_limits(HELD_OUT)
@@ -387,6 +418,7 @@ class Evaluator:
         Returns:
             Name → float64 of the parameter's shape, on the CPU.
         """
+        self._check_classes()
         feed = self._passes.feed(split)
         chosen = generator.permutation(len(feed.labels))[:samples]
         order = on_device(torch.from_numpy(chosen), feed.labels.device)

@@ -37,6 +37,7 @@ class Passes:
 
     Attributes:
         share: what the last pass cost, as a share of a whole one; by operations where it began late.
+        counts: integer labels are numbers to be met, and no outputs of the model.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Passes:
     ) -> None:
         self.live, self.task, self.numerics, self.should_stop = live, task, numerics, should_stop
         self.share = 1.0
+        self.counts = False
         self.activations = Activations(0 if numerics.compiled else cache_memory)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -212,7 +214,7 @@ class Passes:
         return {k for k in (entries[-1], place) if k > first}
 
     def _check_labels(self, split: str) -> None:
-        if split == UNLABELLED or not self.task.split(split).categorical:
+        if split == UNLABELLED or self.counts or not self.task.split(split).categorical:
             return
         feed = self._feeds[split]
         with torch.inference_mode():

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from merging.errors import OptionError, TaskError
 from merging.plugins.options import Plugin
+from merging.plugins.task import CERTIFY, HELD_OUT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from merging.plugins.task import Task
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,15 @@ class Objective(Plugin):
     that a threshold test may stop early (None: unbounded).
 
     Attributes:
-        needs_classes: the labels must be classes, one integer a sample; a task with others is refused.
+        takes: what the labels must be: ``classes``, one integer a sample; ``numbers``, which the outputs are compared
+            with; or ``any``. A task with others is refused.
         counts_hits: the terms are whether a sample is right, so that ``Outcome.correct`` says as much.
         asks: what :meth:`reduce` is given besides the terms, by the names of its parameters: ``labels``, ``groups``.
     """
 
     decomposable: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float] | None] = None
-    needs_classes: ClassVar[bool] = False
+    takes: ClassVar[str] = "any"
     counts_hits: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
 
@@ -62,10 +66,7 @@ class Objective(Plugin):
             TaskError: it asks for groups, and there are none.
         """
         if "groups" in self.asks and groups is None:
-            raise TaskError(
-                f"objective '{self.name}' scores groups, and the data names none; give a table with a column for them, "
-                'such as { path = "test.csv", group = "background" }'
-            )
+            raise TaskError(f"objective '{self.name}' scores groups, and the data name none")
         there = {"labels": labels, "groups": groups}
         return self.reduce(terms, **{name: there[name] for name in self.asks})
 
@@ -90,6 +91,29 @@ def _asked(kind: type[Objective]) -> tuple[str, ...]:
                 "labels and groups, by these names"
             )
     return tuple(parameter.name for parameter in found if parameter.name in known)
+
+
+def check_labels(objective: Objective | WholeModelObjective, task: Task) -> None:
+    """Refuses an objective that cannot score a task's sets.
+
+    Raises:
+        TaskError: the labels of a set are numbers where it scores classes, or name no groups where it needs them.
+    """
+    if not isinstance(objective, Objective):
+        return
+    sets = {HELD_OUT: task.held_out, **task.tests} | ({CERTIFY: task.certify} if task.certify is not None else {})
+    for name, split in sets.items():
+        if objective.takes == "classes" and not split.categorical:
+            kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
+            raise TaskError(
+                f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
+                f"{shape}); take one for numbers, such as --objective mse"
+            )
+        if "groups" in objective.asks and split.groups is None:
+            raise TaskError(
+                f"objective '{objective.name}' scores groups, and {name} names none; give its table a column for them: "
+                f'{{ path = "{name}.csv", group = "COLUMN" }}'
+            )
 
 
 @dataclass(frozen=True)

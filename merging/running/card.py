@@ -51,6 +51,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         f"optimizer {plain(report.optimizer)}, "
         f"objective {plain(report.objective)}, seed {report.seed}. Status: {plain(report.status)}.",
         f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
+        *([f"- best single model: {plain(report.best_single_name)}"] if report.best_single_name is not None else []),
         f"- strategy options: {options}",
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
 from merging.evaluation.comparing import Comparer
-from merging.machine import peak_memory
+from merging.machine import at_most, peak_memory
 from merging.mixing.computed import check_merge
 from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
@@ -28,6 +28,7 @@ from merging.running.card import model_card
 from merging.running.notes import RELEASE, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
+from merging.running.rescoring import Rescoring
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
@@ -94,6 +95,7 @@ def merge(
     precision: str = "auto",
     tune: bool = False,
     compile: bool = False,
+    threads: int | None = None,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
@@ -129,10 +131,12 @@ def merge(
         freeze: regular expressions of components or tensors that keep the first ingredient's values.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 where the hardware multiplies it natively
-            and the model has a million parameters or more). Weights are mixed in fp32 and ``certify_split`` scores in
-            fp32 either way.
+            and the model has a million parameters or more). Weights are mixed in fp32, and every score of the report is
+            re-scored in fp32, either way.
         tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
         compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
+        threads: of passes and of reading and writing; default: a rule by the model's size, within what the process is
+            granted (``OMP_NUM_THREADS``, the cgroup's CPU limit).
         baselines: also run best, uniform and greedy, sharing every evaluation.
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
@@ -180,12 +184,13 @@ def merge(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
         tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
-        baselines=baselines, tests=tests, certify_split=certify_split,
+        threads=threads, baselines=baselines, tests=tests, certify_split=certify_split,
         recalibrate=recalibrate, as_stored=as_stored, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
     with (
+        at_most(threads),
         _nothing_half_done(folder if task is None and not resume else None),
         _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
     ):
@@ -295,6 +300,9 @@ class _Run:
         self.top_name: str | None = None
         self.decisions: list[dict[str, Any]] = []
         self.certificate: Certificate | None = None
+        self.kept: list[tuple[Recipe, Outcome]] = []
+        self.remarks: list[str] = []
+        self.rescoring = Rescoring(self.evaluator, made.pool, made.partition, progress) if self.evaluator else None
 
     def execute(self) -> tuple[Merge, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
@@ -306,9 +314,16 @@ class _Run:
         try:
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
                 self._mix(strategy)
+                self._rescore(strategy.name)
         except (Stopped, KeyboardInterrupt) as stop:
             status = str(stop) or "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
+        try:
+            self._settle(interrupted=status == "interrupted")
+        except (Stopped, KeyboardInterrupt):
+            status = "interrupted"
+            self.journal.write("stopped", why=status, time=time.time())
+            self._settle(interrupted=True)
         self._choose(status)
         merged = self.merges[self.saved][0]
         try:
@@ -319,6 +334,47 @@ class _Run:
             status = "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
         return merged, status
+
+    def _rescore(self, name: str) -> None:
+        """Replaces what a search in bf16 saw by the outcome of record; the best single model may be another one."""
+        if self.evaluator is None or self.rescoring is None or not self.rescoring.due or name not in self.merges:
+            return
+        if name == "best":
+            self.top_name, single, outcome = self.rescoring.best_single()
+            _, meter, seconds = self.merges[name]
+            self.merges[name], self.top = (single, meter, seconds), outcome
+            if self.outcomes[name, HELD_OUT] is not outcome:
+                self.progress.say(
+                    f"  re-scored in fp32, the best single model is {self.top_name}, {shown(outcome.score)} held-out"
+                )
+        else:
+            self.progress.stage("re-scored in fp32")
+            outcome = self.evaluator.record(self.merges[name][0])
+        self.outcomes[name, HELD_OUT] = outcome
+
+    def _settle(self, *, interrupted: bool) -> None:
+        """Outcomes of record on the held-out data, of every row and of the best single model.
+
+        Of an interrupted run only what decides which merge is saved: a score in fp32, of what has none yet.
+        """
+        if self.evaluator is None or self.rescoring is None or self.evaluator.of_record():
+            return
+        asked, due = self.plan.strategy.name, self.rescoring.due
+        if interrupted and not due:
+            return
+        with self.evaluator.unhurried() if interrupted else contextlib.nullcontext():
+            for name in [name for name in self.merges if (name, HELD_OUT) in self.outcomes]:
+                if due and not interrupted:
+                    self._rescore(name)
+                else:
+                    self.outcomes[name, HELD_OUT] = self.evaluator.record(self.merges[name][0])
+            if self.top_name is not None and due and (self.rescoring.ranked or not interrupted):
+                self.top_name, _, self.top = self.rescoring.best_single()
+            elif self.top_name is not None:
+                self.top = self.rescoring.single(self.top_name)
+            if due and not interrupted:
+                end = self.outcomes.get((asked, HELD_OUT)) if asked != "best" else None
+                self.remarks = self.rescoring.reversals(self.labels[asked], self.kept, end)
 
     def _choose(self, status: str) -> None:
         """Names the row that is saved: the strategy's, or, where it did not end, the best one so far, whosever it is.
@@ -351,8 +407,8 @@ class _Run:
         if candidate == "best" or not isinstance(single, Recipe):
             return merged
         self.progress.stage("certifying on held-out samples that selected nothing")
-        before = self.outcomes["best", CERTIFY] = self.evaluator.evaluate(single, CERTIFY)
-        after = self.outcomes[candidate, CERTIFY] = self.evaluator.evaluate(merged, CERTIFY)
+        before = self.outcomes["best", CERTIFY] = self.evaluator.record(single, CERTIFY)
+        after = self.outcomes[candidate, CERTIFY] = self.evaluator.record(merged, CERTIFY)
         self.certificate = Certificate(after.samples, before.score, after.score, after.score > before.score)
         self.journal.write("certificate", **asdict(self.certificate))
         if self.certificate.accepted:
@@ -373,7 +429,7 @@ class _Run:
         )  # fmt: skip
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
-            self.decisions = problem.decisions
+            self.decisions, self.kept = problem.decisions, problem.kept
         found: tuple[Merge, Outcome | None] | None = None
         try:
             with contained():
@@ -407,7 +463,8 @@ class _Run:
         """Says which model is the best single one, once."""
         if self.top_name is None:
             self.top, self.top_name = outcome, name
-            self.progress.say(f"  the best single model is {name}, {shown(outcome.score)} held-out")
+            where = f" ({self.rescoring.search})" if self.rescoring is not None and self.rescoring.due else ""
+            self.progress.say(f"  the best single model{where} is {name}, {shown(outcome.score)} held-out")
 
     def _score_all(self) -> None:
         """Every merge on every test set."""
@@ -417,7 +474,7 @@ class _Run:
         self.progress.stage("scoring the test sets", len(names) * len(self.merges))
         for strategy, (merged, _, _) in self.merges.items():
             for name in names:
-                self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
+                self.outcomes[strategy, name] = self.evaluator.record(merged, name)
                 self.progress.advance()
 
     def report(self, written: Written, status: str, started: float) -> Report:
@@ -491,7 +548,7 @@ class _Run:
     def _notes(self, ingredients: tuple[str, ...], negative: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
         notes = [negative_variance(negative)] if negative else []
-        notes += self._unscored()
+        notes += [*self._unscored(), *self.remarks]
         if self.cut is not None and self.cut in self.merges:
             notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")
         notes += [*made.partition.notes, *made.notes]

@@ -267,6 +267,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert data["objective"] == "nll"
     assert all({"held-out", "test", "test (accuracy)"} <= set(row["intervals"]) for row in data["rows"])
     assert all(_told(row, "best")["test"]["measure"] == "nll" for row in data["rows"][1:])
+    assert all(row["tests"]["test"] < 0 for row in data["rows"]), "the objective's score, as on the held-out data"
 
 
 def test_interrupted_it_goes_on_with_the_same_bits(pool: ModelPool, tmp_path: Path) -> None:
@@ -424,7 +425,7 @@ def test_paired_is_mcnemar_with_one_seed_and_set() -> None:
     draw = np.random.default_rng(0)
     old, new = draw.random(200) < 0.7, draw.random(200) < 0.8
     outcomes = [Outcome(bits.mean(), 200, np.packbits(bits)) for bits in (old, new)]
-    reference = compare(*outcomes)
+    reference = compare(outcomes[0], outcomes[1])
     found = paired([old.astype(float)], [new.astype(float)])
     assert (found.gained, found.lost, found.samples) == (reference.gained, reference.lost, 200)
     assert found.p_value == pytest.approx(reference.p_value, rel=1e-12)

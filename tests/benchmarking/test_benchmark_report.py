@@ -377,7 +377,8 @@ def test_combining_tells_what_differs(found: Benchmark) -> None:
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:
     samples = {name: found.samples[name] for name in ("held-out", "test")}
     rows = tuple(replace(row, shifted=None, tests={k: v for k, v in row.tests.items() if k == "test"},
-                         verdicts=tuple(v for v in row.verdicts if v.set in samples)) for row in found.rows)  # fmt: skip
+                         verdicts=tuple(v for v in row.verdicts if v.set in samples))
+                 for row in found.rows)  # fmt: skip
     plain = replace(found, shifts=(), samples=samples, rows=rows, singles=())
     render(plain, tmp_path / "plain")
     assert not (tmp_path / "plain/pictures/scatter.png").exists()

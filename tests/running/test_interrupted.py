@@ -195,7 +195,7 @@ def test_card_report_recipe_and_model_name_one_merge(pool: ModelPool, tmp_path: 
         assert (report["saved"], report["strategy"]) == (result.report.saved, "manifoldmix")
         assert [i["name"] for i in recipe["ingredients"]] == report["ingredients"]
         assert report["content_hash"] in card
-        assert report["best_single"] in card
+        assert f"- best single model: {report['best_single']}\n" in card
         first = card.splitlines()[2]
         if report["saved"] == "manifoldmix":
             assert first.startswith("`model.safetensors` is a merge of")
@@ -252,6 +252,14 @@ def test_progress_and_report_name_the_best_single_model(baselines: bool, pool: M
     assert result.report.best_single_name == result.report.to_json()["best_single"] == name
     if result.report.best_single is not None:
         assert result.report.best_single.named == f"best single model ({name})"
+
+
+def test_the_terminal_names_the_best_single_model_without_its_row(merge: Merge, tiny: list[str]) -> None:
+    ran = merge(*tiny, "--strategy", "greedy", "--no-baselines", "--output", "out")
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("out/report.json").read_text())
+    assert f"The best single model: {report['best_single']}, " in ran.out
+    assert f"the best single model is {report['best_single']}, " in ran.err
 
 
 @pytest.mark.slow
