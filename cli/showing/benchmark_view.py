@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.benchmarking.rendering.documents import remarks, title
+from merging.benchmarking.rendering.documents import remarks, title, what
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -54,6 +54,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     """Prints everything; standard output holds no colour and no control character in a pipe."""
     console.width = max(console.width, 30)  # in less, rich would cut numbers
     console.print(Text(showable(title(found))), style="bold", highlight=False)
+    console.print(Text(showable(what(found))), highlight=False)
     _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
     console.print(f"¹ best, ² second best. {showable(legend_of(found))}", style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)

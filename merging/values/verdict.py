@@ -317,15 +317,19 @@ def _caution(verdict: Verdict) -> str:
 
 def correction(verdicts: Iterable[Verdict]) -> str:
     """How intervals and p values were corrected: what stands above a table, or below the sentences."""
-    sizes: dict[Family, int] = {}
+    sizes: dict[tuple[Family, bool], int] = {}
     for verdict in verdicts:
         if verdict.tested and verdict.family in (Family.PRIMARY, Family.SECONDARY):
-            sizes[verdict.family] = max(sizes.get(verdict.family, 0), verdict.tests)
+            kind = (verdict.family, verdict.extra)
+            sizes[kind] = max(sizes.get(kind, 0), verdict.tests)
     if not sizes:
         return ""
-    what = {Family.PRIMARY: "of test sets and the average of shifts", Family.SECONDARY: "of single shifted sets"}
-    said = [f"{count} test{'s' if count > 1 else ''} {what[family]}" + " (secondary)" * (family == Family.SECONDARY)
-            for family, count in sizes.items()]  # fmt: skip
+    what = {
+        (Family.PRIMARY, False): "of test sets and the average of shifts",
+        (Family.SECONDARY, False): "of single shifted sets (secondary)",
+        (Family.SECONDARY, True): "of accuracies (secondary)",
+    }
+    said = [f"{count} test{'s' if count > 1 else ''} {what[kind]}" for kind, count in sizes.items()]
     if max(sizes.values()) == 1:
         return f"Intervals are at 95 %, nothing needs correcting: {' and '.join(said)}."
     return (

@@ -102,8 +102,8 @@ def test_holm_gives_the_level_that_decides_alike(p_values: list[float]) -> None:
         assert (p < alpha) == (adjusted < LEVEL)
         assert adjusted >= p
     assert [pair[0] for pair in holm_levels(p_values)] == holm(p_values)
-    adjusted = [holm(p_values)[i] for i in ordered]
-    assert adjusted == sorted(adjusted), "a larger p is not more significant"
+    rising = [holm(p_values)[i] for i in ordered]
+    assert rising == sorted(rising), "a larger p is not more significant"
 
 
 @settings(max_examples=40)
