@@ -108,5 +108,6 @@ from .values.recipe import Merge as Merge
 from .values.recipe import Recipe as Recipe
 from .values.recipe import Weights as Weights
 from .values.report import Report as Report
-from .values.statistics import Paired as Paired
+from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
+from .values.verdict import Verdict as Verdict

@@ -142,6 +142,7 @@ def benchmark(
             if should_stop():  # asked to stop, and pressed again: at once
                 raise
             status = "interrupted"
+        progress.stage("comparing the methods")
         found = gather(
             runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
             header=header, objective=first.objective, status=status, evaluations=memory.evaluations,

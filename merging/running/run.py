@@ -516,6 +516,7 @@ class _Run:
             before.setdefault(HELD_OUT, (self.top,))
         sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if self.plan.tests else ())]
         against = best_single(self.top_name)
+        self.progress.stage("comparing with the best single model")
         told = self.comparer.verdicts(sets, before, after, reference="best", against=against)
         return corrected([told])[0]
 

@@ -234,7 +234,7 @@ def mark(verdict: Verdict | None) -> str:
 
 def legend(against: str) -> str:
     """What the marks mean."""
-    return f"▲ better, ▼ worse than {against} (5 % level), ≈ no difference that can be told from luck, – not tested."
+    return f"▲ better or ▼ worse than {against} (5 % level), ≈ no difference that can be told from luck, – not tested."
 
 
 def difference(verdict: Verdict) -> str:
@@ -292,10 +292,26 @@ def sentence(verdict: Verdict) -> str:
             "neither": f"not distinguishable from {verdict.against}"}[word(verdict)]  # fmt: skip
     unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")
-    counts = ""
-    if verdict.gained is not None and verdict.lost is not None and verdict.role != Role.AVERAGE:
-        counts = f"; {verdict.gained:g} gained, {verdict.lost:g} lost of {verdict.samples:,}"
-    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{counts}{_caution(verdict)}"
+    said = [_how(verdict)] if verdict.test is not None else []
+    said += [CAUTIONS[verdict.family]] if verdict.family in CAUTIONS else []
+    beside = f" ({'; '.join(said)})" if said else ""
+    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{beside}"
+
+
+def _how(verdict: Verdict) -> str:
+    """The test, and what it counted."""
+    if verdict.test != PairedTest.MCNEMAR:
+        return f"{verdict.test}, {verdict.samples:,} samples"
+    counts = f"{verdict.gained:g} gained, {verdict.lost:g} lost of {verdict.samples:,}"
+    return f"McNemar: {counts}"
+
+
+CAUTIONS = {
+    Family.SELECTION: "optimistic, these samples chose the merge",
+    Family.CERTIFICATION: "these samples selected nothing",
+    Family.SECONDARY: "secondary",
+}
+"""What is to be said of a family's tests."""
 
 
 def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
@@ -305,14 +321,6 @@ def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
         key = ("", verdict.why) if not verdict.tested else (title(verdict), verdict.reference)
         found.setdefault(key, ([], verdict))[0].append(title(verdict))
     return [(", ".join(sets), verdict) for sets, verdict in found.values()]
-
-
-def _caution(verdict: Verdict) -> str:
-    if verdict.family == Family.SELECTION:
-        return " (optimistic: these samples chose the merge)"
-    if verdict.family == Family.CERTIFICATION:
-        return " (these samples selected nothing)"
-    return " (secondary)" if verdict.family == Family.SECONDARY else ""
 
 
 def correction(verdicts: Iterable[Verdict]) -> str:
