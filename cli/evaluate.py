@@ -151,18 +151,20 @@ def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, P
     table.add_column("samples", justify="right")
     for name in found:
         table.add_column(showable(name), justify="right", overflow="fold")
-    outcomes = list(found.values())
+    outcomes, shown = list(found.values()), False
     for split in outcomes[0]:
         cells = []
         for each in outcomes:
             outcome = each[split]
             cell = marked(percent(outcome.score))
             if outcome.correct is not None and outcome.score == outcome.accuracy:
+                shown = True
                 low, high = outcome.interval
                 cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
             cells.append(cell)
         table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)
-    console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
+    if shown:
+        console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
     for split, pair in pairs.items():
         console.print(marked("[bold]{}:[/] {}", split, pair.sentence(than)), highlight=False)
