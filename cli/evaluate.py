@@ -15,7 +15,7 @@ from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
-    from merging.values.statistics import Paired
+    from merging.values.statistics import Comparison
 
 
 @click.command("evaluate")
@@ -115,10 +115,8 @@ def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
 
 
 def _to_json(
-    task: str, objective: str, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired]
+    task: str, objective: str, found: dict[str, dict[str, Outcome]], pairs: dict[str, Comparison]
 ) -> dict[str, Any]:
-    from dataclasses import asdict
-
     def entry(outcome: Outcome) -> dict[str, Any]:
         data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
         if outcome.correct is not None:
@@ -133,14 +131,11 @@ def _to_json(
         for name, outcomes in found.items()
     ]
     if pairs:
-        data["paired"] = {
-            split: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
-            for split, pair in pairs.items()
-        }
+        data["paired"] = {split: pair.to_json() for split, pair in pairs.items()}
     return data
 
 
-def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired], than: str) -> None:
+def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Comparison], than: str) -> None:
     from rich.table import Table
 
     from merging.cli.showing.screen import marked

@@ -144,7 +144,7 @@ def benchmark(
             status = "interrupted"
         found = gather(
             runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
-            header=header, objective=first.objective.name, status=status, evaluations=memory.evaluations,
+            header=header, objective=first.objective, status=status, evaluations=memory.evaluations,
             wall_seconds=time.time() - began, notes=[*_notes(first), *work.remarks], command=command,
             references=tuple(dict.fromkeys((*REFERENCES, *against))),
         )  # fmt: skip

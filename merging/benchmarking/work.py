@@ -190,6 +190,7 @@ class Work:
             facts, "finished", why, outcomes, evaluator.digest(merged), problem.seeded, names, meter.evaluations,
             meter.cached, meter.forward_equivalents, max(own, 0.0) + meter.seconds,
             len(merged.members) if isinstance(merged, Ensemble) else 1, _coefficients(merged), tuple(evaluator.trace),
+            evaluator.identity(merged),
         )  # fmt: skip
 
     def _task(self, made: Plan) -> Task:

@@ -491,6 +491,10 @@ class Evaluator:
         tensors = {**merged.tensors, **found}
         return replace(merged, tensors=tensors, hash=content_hash(tensors), measured=frozenset(found))
 
+    def identity(self, merged: Merge) -> str:
+        """The same for merges that give the same logits, whatever the partition, the data and the numerics."""
+        return blake3(json.dumps(self._content(merged)).encode()).hexdigest()[:32]
+
     def _content(self, merged: Merge) -> list[Any]:
         """What decides a merged model's logits, as JSON-ready values."""
         if isinstance(merged, Ensemble):

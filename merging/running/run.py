@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
+from merging.evaluation.comparing import Comparer
 from merging.machine import at_most, peak_memory
 from merging.mixing.computed import check_merge
 from merging.mixing.writing import Writing, Written
@@ -34,8 +35,8 @@ from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
 from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
-from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
-from merging.values.statistics import compare
+from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single
+from merging.values.verdict import Verdict, corrected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -289,6 +290,7 @@ class _Run:
                 measure_again=made.recalibrate, progress=progress,
                 cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
             )  # fmt: skip
+        self.comparer = Comparer(made.objective, made.task) if made.task is not None and self.evaluator else None
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
@@ -485,12 +487,6 @@ class _Run:
         asked = made.strategy.name
         total = self.evaluator.total if self.evaluator else Meter()
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
-        paired = {}
-        for split in (HELD_OUT, CERTIFY, *(task.tests if task else ())):
-            before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
-            before = self.top if before is None and split == "held-out" else before
-            if asked != "best" and before and after and before.correct is not None and after.correct is not None:
-                paired[split] = compare(before, after)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Report(
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
@@ -502,10 +498,29 @@ class _Run:
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=written.hash, rows=rows, paired=paired, decisions=tuple(self.decisions),
+            content_hash=written.hash, rows=rows, verdicts=self._verdicts(), decisions=tuple(self.decisions),
             notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
             ensemble=isinstance(merged, Ensemble), saved=self.saved, best_single_name=self.top_name,
+            measure=self.comparer.measure if self.comparer else made.objective.name,
+            samples={split: outcome.samples for (_, split), outcome in self.outcomes.items()},
         )  # fmt: skip
+
+    def _seen(self, name: str) -> dict[str, tuple[Outcome, ...]]:
+        """A row's outcomes, by set."""
+        return {split: (outcome,) for (strategy, split), outcome in self.outcomes.items() if strategy == name}
+
+    def _verdicts(self) -> tuple[Verdict, ...]:
+        """The strategy that was asked for against the best single model, on every set."""
+        asked, task = self.plan.strategy.name, self.plan.task
+        if self.comparer is None or task is None or asked == "best" or asked not in self.merges:
+            return ()
+        before, after = self._seen("best"), self._seen(asked)
+        if self.top is not None:
+            before.setdefault(HELD_OUT, (self.top,))
+        sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if self.plan.tests else ())]
+        against = best_single(self.top_name)
+        told = self.comparer.verdicts(sets, before, after, reference="best", against=against)
+        return corrected([told])[0]
 
     def _row(self, name: str) -> Row:
         merged, meter, seconds = self.merges[name]
@@ -520,6 +535,8 @@ class _Run:
         return Row(
             name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
+            self.comparer.accuracies(self._seen(name)) if self.comparer else {},
+            self.evaluator.identity(merged) if self.evaluator else "",
         )  # fmt: skip
 
     def _unscored(self) -> list[str]:
