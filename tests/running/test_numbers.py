@@ -76,6 +76,8 @@ def counts():
 """
 NUMBERS: dict[str, Any] = {}
 exec(MODULE, NUMBERS)  # noqa: S102 (the same text is the user's file in the commands below)
+SPOKEN = re.compile(r"accurac|\bright\b|McNemar|top-1", re.IGNORECASE)
+NONE = '"accuracies": {}'  # the key is there, whatever the labels are
 WORDS = re.compile(r"accuracy|\bright\b|McNemar|gained|%", re.IGNORECASE)
 KINDS = [(1, torch.float32), (1, torch.float64), (3, torch.float32), (1, torch.int64), (2, torch.int64)]
 
@@ -228,13 +230,46 @@ def test_commands_say_nothing_of_accuracy(  # type: ignore[no-untyped-def]
     for command in (["check"], ["inspect"], ["inspect", "--interpolate", "m0", "m1", "--tests"]):
         ran = merge(*command, *given)
         assert ran.code == 0, ran.err
-        assert not re.search(r"accuracy|\bright\b", ran.out)
-    ran = merge("run", *given, "--strategy", "greedy", "--output", "run")
+        assert not SPOKEN.search(ran.out)
+    ran = merge("run", *given, "--strategy", "uniform", "--output", "run")
     assert ran.code == 0, ran.err
+    for text in (ran.out, *((tmp_path / "run" / name).read_text() for name in ("README.md", "report.json"))):
+        assert not SPOKEN.search(text.replace(NONE, ""))
+        assert "mse" in text
     ran = merge("evaluate", str(folder / "m0.safetensors"), str(folder / "m1.safetensors"), *given[2:], "--json")
     assert ran.code == 0, ran.err
-    assert not WORDS.search(ran.out)
-    assert {"score", "samples", "seconds"} == set(json.loads(ran.out)["models"][0]["sets"]["test"])
+    found = json.loads(ran.out)
+    assert {"score", "samples", "seconds", "score_interval"} == set(found["models"][0]["sets"]["test"])
+    low, high = found["models"][0]["sets"]["test"]["score_interval"]
+    assert low < found["models"][0]["sets"]["test"]["score"] < high
+    pair = found["paired"]["test"]
+    assert (pair["test"], pair["gained"], pair["lost"]) == ("bootstrap", None, None)
+    scores = [each["sets"]["test"]["score"] for each in found["models"]]
+    assert pair["difference"] == pytest.approx(scores[1] - scores[0])
     ran = merge("evaluate", str(folder / "m0.safetensors"), str(folder / "m1.safetensors"), *given[2:])
     assert ran.code == 0, ran.err
-    assert not WORDS.search(ran.out)
+    assert not WORDS.search(ran.out.replace("95 %", ""))
+    assert "distinguishable from" in ran.out
+
+
+@pytest.mark.slow
+def test_the_forms_of_a_benchmark_say_nothing_of_accuracy(
+    merge: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numbers_page.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = [
+        "--models",
+        str(models(tmp_path / "pool", 3)[0]),
+        "--task",
+        "python:numbers_page:vectors",
+        "--objective",
+        "mse",
+    ]
+    ran = merge("benchmark", *given, "--strategies", "best,uniform,greedy,ensemble", "--output", "bench")
+    assert ran.code == 0, ran.err
+    texts = {file.name: file.read_text() for file in (tmp_path / "bench").glob("benchmark.*")}
+    assert set(texts) == {f"benchmark.{form}" for form in ("html", "md", "csv", "tex", "json")}
+    texts["benchmark.html"] = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", texts["benchmark.html"], flags=re.DOTALL)
+    for name, text in {**texts, "terminal": ran.out}.items():
+        assert not SPOKEN.search(text.replace(NONE, "")), name
