@@ -21,12 +21,12 @@ class BalancedAccuracy(Objective):
     summary: ClassVar[str] = "mean of the classes' accuracies"
     paper: ClassVar[str] = "Brodersen et al. 2010, https://doi.org/10.1109/ICPR.2010.764"
     formula: ClassVar[str] = (
-        "score = mean over c of (1/N_c) · Σ_{s: y_s = c} [argmax z_s = c], for the classes c with samples"
+        "score = mean over c of (1/N_c) · Σ_{s: y_s = c} [argmax z_s = c], for the classes c that have samples"
     )
     limits: ClassVar[str] = (
-        "A class of few samples weighs as much as one of many: intervals are wide where a class is rare. Classes with no "
-        "sample have no part. What is wrongly predicted as a class does not lower that class's own accuracy; macro-f1 "
-        "takes it in."
+        "A class of few samples weighs as much as one of many: intervals are wide where a class is rare. Classes "
+        "without a sample have no part. What is wrongly predicted as a class does not lower that class's own accuracy; "
+        "macro-f1 takes it in."
     )
     takes: ClassVar[str] = "classes"
     decomposable: ClassVar[bool] = False

@@ -13,7 +13,7 @@ from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress
+from merging.plugins.progress import Progress, tell_precision
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
@@ -159,6 +159,8 @@ class Work:
             budget=entry.limits.get("budget"),
         )  # fmt: skip
         why = ""
+        search = Rescoring(evaluator, made.pool, made.partition, self.progress)
+        tell_precision(self.progress, search.search if search.due else "")
         try:
             with contained():
                 mixed = entry.strategy.mix(problem)
@@ -176,9 +178,8 @@ class Work:
         # Passes of this session are in the meter's seconds already, as are those that were only looked up.
         own = time.perf_counter() - began - (self.memory.seconds - before)
         if not evaluator.of_record():
-            rescoring = Rescoring(evaluator, made.pool, made.partition, self.progress)
-            if entry.strategy.name == Best.name and rescoring.due:  # bf16 may rank the models otherwise
-                _, merged, outcome = rescoring.best_single()
+            if entry.strategy.name == Best.name and search.due:  # bf16 may rank the models otherwise
+                _, merged, outcome = search.best_single()
             else:
                 outcome = evaluator.record(merged)
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}

@@ -220,6 +220,11 @@ class Passes:
         with torch.inference_mode():
             classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]
         low, high = int(feed.labels.min()), int(feed.labels.max())
+        if classes == 1 and high > 0:
+            raise TaskError(
+                f"split '{split}' has labels from {low} to {high}, and the model gives one number: where labels are "
+                "numbers, take an objective for them, such as --objective mse"
+            )
         if low < 0 or high >= classes:
             raise TaskError(
                 f"split '{split}' has labels from {low} to {high}, but the model has {classes} classes "

@@ -47,7 +47,8 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
         if need == "classes" and task is not None and not there[need]:
             raise RequirementError(
                 f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "
-                "take one that scores or averages alone, such as greedy, manifoldmix or uniform"
+                "take one that scores or averages alone, such as greedy, manifoldmix or uniform (an ensemble: "
+                "average=logits)"
             )
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")

@@ -19,7 +19,7 @@ from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.progress import Progress, Silent, tell_precision
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
@@ -359,6 +359,7 @@ class _Run:
         """
         if self.evaluator is None or self.rescoring is None or self.evaluator.of_record():
             return
+        tell_precision(self.progress, "")
         asked, due = self.plan.strategy.name, self.rescoring.due
         if interrupted and not due:
             return
@@ -422,6 +423,8 @@ class _Run:
         total = self.evaluator.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
+        search = self.rescoring.search if self.rescoring is not None and self.rescoring.due else ""
+        tell_precision(self.progress, search)
         made = self.plan
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,

@@ -90,6 +90,12 @@ def finetune(
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave --jobs out")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = task or make_task()
+    for name, split in (("train", task.train), ("held-out", task.held_out)):
+        if split is not None and not split.categorical:
+            raise RequirementError(
+                f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
+                "them with a program of your own, and merge them with --objective mse"
+            )
     start = Start.of(task, base, device, threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     steps = [steps_of(task, one) for one in drawn]

@@ -59,8 +59,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPool, Task]:
         for number in range(4):
             moved = {name: t + 0.003 * torch.randn(t.shape) for name, t in start.items()}
             save_file(moved, folder / f"m{number}.safetensors")
-    tests = {"test": data(300, 1), "shifted": data(300, 2)}
-    return ModelPool.open([folder]), Task("wide", lambda pool: Wide(), data(400, 3), tests, ("shifted",))
+    tests = {"test": data(120, 1), "shifted": data(100, 2)}
+    return ModelPool.open([folder]), Task("wide", lambda pool: Wide(), data(200, 3), tests, ("shifted",))
 
 
 @pytest.mark.slow
@@ -118,6 +118,7 @@ def test_the_scores_of_a_bf16_search_really_differ(wide: tuple[ModelPool, Task])
     assert ran.report.top_single not in journalled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_that_is_resumed_in_bf16_ends_the_same(
     wide: tuple[ModelPool, Task], tmp_path: Path, precision: str
@@ -180,3 +181,51 @@ def test_the_notes_of_a_reversal_reach_report_and_card(
     merge(pool, Greedy(), task=task, precision="bf16", output=tmp_path / "run")
     assert "fp32 says otherwise" in json.loads((tmp_path / "run" / "report.json").read_text())["notes"]
     assert "fp32 says otherwise" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_lines_of_a_bf16_search_say_so(wide: tuple[ModelPool, Task]) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from merging.cli.showing.terminal import TerminalProgress
+
+    pool, task = wide
+    said: dict[str, str] = {}
+    for precision in ("bf16", "fp32"):
+        console = Console(file=StringIO(), width=200)
+        with TerminalProgress(console) as progress:
+            merge(pool, Greedy(), task=task, precision=precision, progress=progress)
+        assert isinstance(console.file, StringIO)
+        said[precision] = console.file.getvalue()
+    lines = [line for line in said["bf16"].splitlines() if ": average" in line]
+    assert len(lines) == 3
+    assert all("% bf16, " in line for line in lines)
+    assert "the best single model (bf16) is" in said["bf16"]
+    assert "re-scored in fp32, the best single model is" in said["bf16"]
+    assert "bf16" not in said["fp32"]
+    assert "re-scored" not in said["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [3, 9, 14])
+def test_an_interrupted_bf16_run_saves_by_fp32_scores(wide: tuple[ModelPool, Task], tmp_path: Path, asked: int) -> None:
+    """Whatever is saved has the score that evaluate prints, and none of the rows that were scored is better."""
+    pool, task = wide
+    seen: list[int] = []
+
+    class Counting(Silent):
+        def advance(self, steps: int = 1) -> None:
+            seen.append(steps)
+
+    made = merge(
+        pool, Greedy(), task=task, objective=NegativeLogLikelihood(), precision="bf16", output=tmp_path / "run",
+        progress=Counting(), should_stop=lambda: len(seen) >= asked,
+    )  # fmt: skip
+    assert made.report.status == "interrupted"
+    saved = made.report.written
+    assert saved is not None
+    found = evaluate(tmp_path / "run", task, splits=("held-out",), objective=NegativeLogLikelihood())
+    assert saved.held_out == found["held-out"].score
+    assert saved.held_out == max(row.held_out for row in made.report.rows)
