@@ -8,13 +8,11 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import SETTINGS, check_trust, combine, output_folder, requested, restore
+from merging.cli.asking.request import SETTINGS, output_folder, requested
+from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
-from merging.errors import FolderError, MergingError, showable
+from merging.errors import showable
 from merging.plugins.user_code import contained
-
-COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
-"""What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
 
 
 @click.command(
@@ -64,29 +62,9 @@ def command(**flags: Any) -> None:
 
 def _request(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags over merge.toml, or over the request of the run to resume."""
-    return _resumed(flags) if flags["resume"] else requested(flags)
-
-
-def _resumed(flags: dict[str, Any]) -> dict[str, Any]:
-    from merging.storage.journal import FILE, read_header
-
-    folder = Path(flags["resume"])
-    kept = restore(read_header(folder / FILE).get("request"), folder)
-    check_trust(kept, str(folder), trusted=flags["trust_code"])
-    given = {k: v for k, v in flags.items() if v not in (None, (), False) and k not in ("resume", "trust_code")}
-    if "output" in given or "overwrite" in given:
-        raise MergingError("--resume names the folder; leave --output and --overwrite out")
-    again = combine(given, None)
-    costs = {name: flags[name] for name in COSTS if flags[name] is not None}
-    given = {name: value for name, value in given.items() if name not in COSTS}
-    changed = [
-        f"{name} was {kept.get(name)!r}, is {again[name]!r}"
-        for name in given
-        if name in again and again[name] != kept.get(name)
-    ]
-    if changed:
-        raise FolderError(f"{folder} cannot be resumed: {'; '.join(changed)}; start a new run for that")
-    return kept | costs | {"output": str(folder)}
+    if flags["resume"] is None:
+        return requested(flags)
+    return resumed(flags, click.get_current_context())
 
 
 def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, Any], Any, Any]:

@@ -24,6 +24,13 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         console.print(
             "Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim"
         )
+        if report.best_single is None and report.best_single_name is not None:
+            said = marked(
+                "The best single model: {}, {} held-out.", report.best_single_name, percent(report.top_single)
+            )
+            console.print(said, highlight=False)
+        if report.saved_instead:
+            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
         for line in report.verdict():
             if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
                 head, _, rest = line.partition(":")
@@ -36,7 +43,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
             f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
-            report.strategy, report.made_of, ", ".join(report.ingredients),
+            report.saved, report.made_of, ", ".join(report.ingredients),
         ), highlight=False,
     )  # fmt: skip
     if report.ensemble:
@@ -78,7 +85,7 @@ def _table(report: Report) -> Table:
     table.add_column("top-1 accuracy")
     rows = report.rows
     for row in rows:
-        table.add_column(Text(showable(row.label)), justify="right")
+        table.add_column(Text(showable(row.named)), justify="right")
     what = "held-out" if report.objective == "accuracy" else f"held-out ({report.objective})"
     _line(table, what, rows, lambda row: row.held_out)
     names = list(rows[-1].tests)

@@ -65,6 +65,7 @@ def _row(
     row: dict[str, Any], report: dict[str, Any], samples: Mapping[str, int], paired: Mapping[str, Any], folder: Path
 ) -> BenchmarkRow:
     asked = row["strategy"] == report["strategy"]
+    saved = row["strategy"] == report.get("saved", report["strategy"])  # what the recipe is of
     scores = {HELD_OUT: row["held_out"], **row["tests"]}
     counted = {name for name in scores if samples[name] and (name != HELD_OUT or report["objective"] == "accuracy")}
     counted = {name for name in counted if 0 <= scores[name] <= 1}
@@ -79,7 +80,7 @@ def _row(
         models=models_of(row["ingredients"], report["pool"]), evaluations=row["evaluations"], cached=row["cached"],
         forward_equivalents=row["forward_equivalents"], seconds=row["seconds"], inference_cost=row["inference_cost"],
         against={"best": {name: _comparison(found) for name, found in paired.items()}} if asked and paired else {},
-        coefficients=_coefficients(folder / RECIPE) if asked else None,
+        coefficients=_coefficients(folder / RECIPE) if saved else None,
     )  # fmt: skip
 
 

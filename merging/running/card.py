@@ -38,15 +38,20 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
     what = f"`{file}` is a merge of" if not report.ensemble else together
+    by = "by the strategy"
+    if report.saved_instead:
+        what = f"`{file}` is {plain(report.saved_instead)}. It is made of"
+        by = "in a run of the strategy"
     options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
         f"{what} {report.made_of} "
-        f"by the strategy **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
+        f"{by} **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
         f"(components: {report.components}, {report.active_components} of them active), "
         f"optimizer {plain(report.optimizer)}, "
         f"objective {plain(report.objective)}, seed {report.seed}. Status: {plain(report.status)}.",
         f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
+        *([f"- best single model: {plain(report.best_single_name)}"] if report.best_single_name is not None else []),
         f"- strategy options: {options}",
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
@@ -81,7 +86,7 @@ def _table(report: Report) -> str:
     head = ["", "held-out", *map(plain, sets), *(["shifted, mean"] if report.shifts else []), "evaluations", "seconds"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in report.rows:
-        cells = [plain(row.label), _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
+        cells = [plain(row.named), _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
         cells += [_percent(row.shifted)] if report.shifts else []
         lines.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
     return "\n".join(lines)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from merging.values.outcome import is_score
+
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
+
+
+def shown(score: float) -> str:
+    """A score in a line of progress: fractions as percent, others (log-likelihoods) as they are."""
+    if not is_score(score):
+        return "NaN"
+    return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
 
 
 def layers(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
+from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -42,6 +43,7 @@ class MergeProblem:
         progress: where news goes.
         seed: of this run; the strategy's and every search's generators follow from it.
         budget: evaluations per optimiser call, instead of what the strategy asks for.
+        on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
     """
 
     def __init__(
@@ -55,17 +57,20 @@ class MergeProblem:
         *,
         seed: int = 0,
         budget: int | None = None,
+        on_ranked: Callable[[str, Outcome], None] = lambda name, outcome: None,
     ) -> None:
         self.pool = pool
         self.partition = partition
         self.progress = progress
         self.best: tuple[Recipe, Outcome] | None = None
         self.top: Outcome | None = None  # of the best single model, once they are ranked
+        self.top_name: str | None = None
         self.decisions: list[dict[str, Any]] = []
         self._evaluator = evaluator
         self._optimizer = optimizer
         self._journal = journal
         self._budget = budget
+        self._on_ranked = on_ranked
         self._seeds = np.random.SeedSequence(seed)
         self.generator = np.random.default_rng(self._seeds.spawn(1)[0])
         self._singles: dict[int, Recipe] = {}
@@ -109,9 +114,11 @@ class MergeProblem:
             outcome = self.evaluate(self.single(index))
             outcomes.append((index, outcome))
             if self.top is None or outcome.score > self.top.score:
-                self.top = outcome
+                self.top, self.top_name = outcome, self.pool.names[index]
                 self.keep(self.single(index), outcome)
             self.progress.advance()
+        if self.top is not None and self.top_name is not None:
+            self._on_ranked(self.top_name, self.top)
         return sorted(outcomes, key=lambda pair: -pair[1].score)
 
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
@@ -193,3 +200,5 @@ class MergeProblem:
         if self.best is None or outcome.score >= self.best[1].score:
             self.best = (recipe, outcome)
             self.progress.best(outcome, len(recipe.names))
+            if len(recipe.names) == 1:
+                self.progress.status(f"best {shown(outcome.score)}, {recipe.names[0]}")

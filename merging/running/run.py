@@ -24,7 +24,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
-from merging.running.notes import RELEASE, layers, negative_variance
+from merging.running.notes import RELEASE, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
 from merging.storage import folder as folders
@@ -48,7 +48,8 @@ class Result:
     """What :func:`merge` returns.
 
     Attributes:
-        merge: the recipe (or weights) of the merged model, or the ensemble.
+        merge: what was saved: the recipe (or weights) of the merged model, or the ensemble. ``report.saved`` names the
+            row that it is of: the strategy's, or, where the run was interrupted or the merge refused, a baseline's.
         report: rows, comparison, cost.
         pool: where the ingredients are read from.
         folder: where it was written, or None.
@@ -155,7 +156,8 @@ def merge(
         started: ``time.time()`` of the start, where that was before this call.
 
     Returns:
-        The merge and its report. After an interruption ``report.status`` says so and the merge is the best so far.
+        The merge and its report. After an interruption ``report.status`` says so, the strategy's row is its own best so
+        far, and the merge is that one or a better baseline's (``report.saved``).
 
     Raises:
         MergingError: a user's mistake; nothing was written.
@@ -285,8 +287,10 @@ class _Run:
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
-        self.best: tuple[Recipe, Outcome] | None = None
+        self.saved = made.strategy.name  # the row whose merge is written
+        self.cut: str | None = None  # the strategy that was stopped; its row is its own best so far
         self.top: Outcome | None = None
+        self.top_name: str | None = None
         self.decisions: list[dict[str, Any]] = []
         self.certificate: Certificate | None = None
 
@@ -303,14 +307,8 @@ class _Run:
         except (Stopped, KeyboardInterrupt) as stop:
             status = str(stop) or "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
-        if asked.name in self.merges:
-            merged = self.merges[asked.name][0]
-        elif self.best is not None:
-            merged = self.best[0] if self.evaluator is None else self.evaluator.recalibrated(self.best[0])
-            self.merges[asked.name] = (merged, self._meter(), self._since())
-        else:
-            more = ", go on with --resume and a larger one" if status.startswith("--max") else ""
-            raise InterruptedRunError(f"{status} before the first result; there is nothing to save yet{more}")
+        self._choose(status)
+        merged = self.merges[self.saved][0]
         try:
             if status != "interrupted":
                 merged = self._certify(merged)
@@ -320,35 +318,61 @@ class _Run:
             self.journal.write("stopped", why=status, time=time.time())
         return merged, status
 
+    def _choose(self, status: str) -> None:
+        """Names the row that is saved: the strategy's, or, where it did not end, the best one so far, whosever it is.
+
+        Of rows with equal scores the latest is taken, so that a strategy's own merge goes before a baseline's.
+
+        Raises:
+            InterruptedRunError: nothing has a result yet.
+        """
+        asked = self.plan.strategy.name
+        if asked in self.merges and self.cut != asked:
+            return
+        if not self.merges:
+            more = ", go on with --resume and a larger one" if status.startswith("--max") else ""
+            raise InterruptedRunError(f"{status} before the first result; there is nothing to save yet{more}")
+        scores = {
+            name: self.outcomes[name, HELD_OUT].score for name in self.merges if (name, HELD_OUT) in self.outcomes
+        }
+        self.saved = max(reversed(scores), key=lambda name: scores[name]) if scores else next(reversed(self.merges))
+        merged, meter, seconds = self.merges[self.saved]
+        if self.evaluator is not None and self.saved == self.cut:  # the others have been measured when they ended
+            self.merges[self.saved] = (self.evaluator.recalibrated(merged), meter, seconds)
+
     def _certify(self, merged: Merge) -> Merge:
         """The merge where the samples that selected nothing accept it, else the best single model."""
-        task, asked = self.plan.task, self.plan.strategy.name
+        task, candidate = self.plan.task, self.saved
         if task is None or task.certify is None or self.evaluator is None or "best" not in self.merges:
             return merged
         single = self.merges["best"][0]
-        if asked == "best" or not isinstance(single, Recipe):
+        if candidate == "best" or not isinstance(single, Recipe):
             return merged
         self.progress.stage("certifying on held-out samples that selected nothing")
         before = self.outcomes["best", CERTIFY] = self.evaluator.evaluate(single, CERTIFY)
-        after = self.outcomes[asked, CERTIFY] = self.evaluator.evaluate(merged, CERTIFY)
+        after = self.outcomes[candidate, CERTIFY] = self.evaluator.evaluate(merged, CERTIFY)
         self.certificate = Certificate(after.samples, before.score, after.score, after.score > before.score)
         self.journal.write("certificate", **asdict(self.certificate))
-        return merged if self.certificate.accepted else single
+        if self.certificate.accepted:
+            return merged
+        self.saved = "best"
+        return single
 
     def _mix(self, strategy: MixStrategy) -> None:
-        """Runs one strategy with a meter of its own."""
-        self._began = time.perf_counter()
+        """Runs one strategy with a meter of its own; of one that is stopped, its own best so far is its merge."""
+        began = time.perf_counter()
         total = self.evaluator.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
         made = self.plan
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
-            seed=made.seed, budget=made.budget,
+            seed=made.seed, budget=made.budget, on_ranked=self._ranked,
         )  # fmt: skip
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
             self.decisions = problem.decisions
+        found: tuple[Merge, Outcome | None] | None = None
         try:
             with contained():
                 merged = strategy.mix(problem)
@@ -357,32 +381,37 @@ class _Run:
                     f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
                 )
             check_merge(merged, made.pool)
+            outcome = None
             if self.evaluator is not None:
                 merged = self.evaluator.recalibrated(merged)
                 outcome = self.evaluator.evaluate(merged)
-                self.outcomes[strategy.name, "held-out"] = outcome
                 if isinstance(merged, Recipe):
                     problem.keep(merged, outcome)
+            found = merged, outcome
+        except (Stopped, KeyboardInterrupt):
+            self.cut, found = strategy.name, problem.best
+            raise
         finally:
-            self.top = problem.top or self.top
-            if problem.best is not None and (self.best is None or problem.best[1].score >= self.best[1].score):
-                self.best = problem.best
-        own = time.perf_counter() - self._began - (self.evaluator.total.seconds - total if self.evaluator else 0.0)
-        self.merges[strategy.name] = (merged, meter, max(own, 0.0) + meter.seconds)
+            if problem.top is not None:
+                self.top, self.top_name = problem.top, problem.top_name
+            if found is not None:
+                paid = self.evaluator.total.seconds - total if self.evaluator else 0.0
+                own = max(time.perf_counter() - began - paid, 0.0) + meter.seconds
+                self.merges[strategy.name] = (found[0], meter, own)
+                if found[1] is not None:
+                    self.outcomes[strategy.name, HELD_OUT] = found[1]
 
-    def _meter(self) -> Meter:
-        return self.evaluator.meter if self.evaluator else Meter()
-
-    def _since(self) -> float:
-        return time.perf_counter() - self._began
+    def _ranked(self, name: str, outcome: Outcome) -> None:
+        """Says which model is the best single one, once."""
+        if self.top_name is None:
+            self.top, self.top_name = outcome, name
+            self.progress.say(f"  the best single model is {name}, {shown(outcome.score)} held-out")
 
     def _score_all(self) -> None:
         """Every merge on every test set."""
         if self.evaluator is None or self.plan.task is None:
             return
-        asked, names = self.plan.strategy.name, list(self.plan.task.tests) if self.plan.tests else []
-        if (asked, "held-out") not in self.outcomes and self.best is not None:
-            self.outcomes[asked, "held-out"] = self.best[1]
+        names = list(self.plan.task.tests) if self.plan.tests else []
         self.progress.stage("scoring the test sets", len(names) * len(self.merges))
         for strategy, (merged, _, _) in self.merges.items():
             for name in names:
@@ -394,8 +423,6 @@ class _Run:
         merged = written.merge
         made, task = self.plan, self.plan.task
         asked = made.strategy.name
-        if self.best is not None:
-            self.outcomes.setdefault((asked, "held-out"), self.best[1])
         total = self.evaluator.total if self.evaluator else Meter()
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
         paired = {}
@@ -417,7 +444,7 @@ class _Run:
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
             content_hash=written.hash, rows=rows, paired=paired, decisions=tuple(self.decisions),
             notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
-            ensemble=isinstance(merged, Ensemble),
+            ensemble=isinstance(merged, Ensemble), saved=self.saved, best_single_name=self.top_name,
         )  # fmt: skip
 
     def _row(self, name: str) -> Row:
@@ -448,6 +475,8 @@ class _Run:
         made = self.plan
         notes = [negative_variance(negative)] if negative else []
         notes += self._unscored()
+        if self.cut is not None and self.cut in self.merges:
+            notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")
         notes += [*made.partition.notes, *made.notes]
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
         notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]

@@ -42,6 +42,11 @@ class Row:
     seconds: float
     inference_cost: int = 1
 
+    @property
+    def named(self) -> str:
+        """The label, and of the best single model which one it is."""
+        return f"{self.label} ({', '.join(self.ingredients)})" if self.strategy == "best" else self.label
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -62,7 +67,13 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``."""
+    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
+
+    Attributes:
+        saved: strategy of the row whose merge was written, and which ``ingredients`` and ``content_hash`` are of: the
+            one that was asked for, unless a baseline was better when the run was interrupted, or certifying refused it.
+        best_single_name: the best single model on the held-out data, once the models were ranked.
+    """
 
     strategy: str
     options: Mapping[str, Any]
@@ -95,10 +106,40 @@ class Report:
     certificate: Certificate | None = None
     inference_cost: int = 1
     ensemble: bool = False
+    saved: str = ""
+    best_single_name: str | None = None
+
+    def __post_init__(self) -> None:
+        """What is saved is the strategy's merge unless another row is named."""
+        if not self.saved:
+            object.__setattr__(self, "saved", self.strategy)
+
+    @property
+    def written(self) -> Row | None:
+        """The row whose merge was written; None where nothing was scored."""
+        return next((row for row in self.rows if row.strategy == self.saved), None)
+
+    @property
+    def saved_instead(self) -> str:
+        """Which other merge than the strategy's was written, and why; empty where it is the strategy's own."""
+        if self.saved == self.strategy:
+            return ""
+        row = self.written
+        said = f"the {row.named}" if row is not None else self.saved
+        if self.certificate is not None and not self.certificate.accepted:
+            return f"{said}, because {self.strategy} was refused on samples that selected nothing"
+        if self.status == "finished":
+            return f"{said}, not the merge by {self.strategy}"
+        when = "the run was interrupted"
+        if self.status.endswith(" reached"):
+            when = f"{self.status.removesuffix(' reached')} was reached"
+        if self.merged is None:
+            return f"{said}: {self.strategy} had no result yet when {when}"
+        return f"{said}, which was better than {self.strategy} when {when}"
 
     @property
     def merged(self) -> Row | None:
-        """The row of the strategy that was asked for."""
+        """The row of the strategy that was asked for; None where it had no result yet."""
         return next((row for row in self.rows if row.strategy == self.strategy), None)
 
     @property
@@ -119,6 +160,7 @@ class Report:
             name: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
             for name, pair in self.paired.items()
         }
+        data["best_single"] = data.pop("best_single_name")
         merged, single = self.merged, self.best_single
         data["validation"] = {
             "best_single": single.held_out if single else self.top_single,

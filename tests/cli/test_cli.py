@@ -419,11 +419,13 @@ def test_overwrite_keeps_the_old_result_until_there_is_a_new_one(merge: Merge, t
     assert merge(*tiny, "--strategy", "greedy", "--no-tests", "--output", "out", "--overwrite").code == 0
 
 
-def test_best_so_far_is_the_best_of_all_strategies(merge: Merge, tiny: list[str]) -> None:
+def test_the_best_so_far_of_all_strategies_is_saved(merge: Merge, tiny: list[str]) -> None:
     ran = merge(*tiny, "--max-evaluations", "12", "--no-tests", "--output", "out")
     assert ran.code == 0, ran.err
     report = json.loads(Path("out/report.json").read_text())
-    assert report["validation"]["merged"] == max(row["held_out"] for row in report["rows"])
+    rows = {row["strategy"]: row["held_out"] for row in report["rows"]}
+    assert rows[report["saved"]] == max(rows.values()) > rows["manifoldmix"] == report["validation"]["merged"]
+    assert "saved: the greedy soup, which was better than manifoldmix" in ran.out
 
 
 def test_no_baselines_still_knows_the_best_single_model(merge: Merge, tiny: list[str]) -> None:

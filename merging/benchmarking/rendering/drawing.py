@@ -1,7 +1,8 @@
 """How pictures look, and how they are written: PNG, SVG, and SVG inside a page that follows light and dark.
 
-Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), told apart with every kind of colour vision; names stand
-beside the points and lines they belong to, in a column of their own, so that none covers another.
+Colours are after Okabe and Ito's (https://jfly.uni-koeln.de/color/), told apart with every kind of colour vision: those
+that are faint on white are darker, those that are faint on a dark page lighter (WCAG asks for a contrast of 3). Names
+stand beside the points and lines they belong to, in a column of their own, so that none covers another.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Literal
 
 import matplotlib as mpl
@@ -22,8 +24,16 @@ from matplotlib.text import Text
 from merging.errors import showable
 
 INK, MUTED, GRID, PAPER = "#1a1d21", "#68707a", "#d8dce2", "#fefefe"
-"""Text, secondary text, lines and ground; a page replaces them by its own, which follow light and dark."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Text, secondary text, lines and ground."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2709d", "#b97f00", "#2f95cf")
+SCHEMES = {
+    "ink": (INK, "#e6e8eb"), "muted": (MUTED, "#9aa3ad"), "grid": (GRID, "#343a42"), "paper": (PAPER, "#15181c"),
+    **{f"c{number}": pair for number, pair in enumerate(zip(
+        COLOURS, ("#3b8ed0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7cc8f2"), strict=True), 1)},
+}  # fmt: skip
+"""A page's names of these colours: what each is there in light (as in files) and in dark."""
+ON_CELLS = ("#020202", "#fdfdfd")
+"""Numbers in the cells of a heat map, whose colours are the same in light and dark."""
 MARKERS = "osDv^Pp*X"
 WIDE, NARROW = (7.4, 4.2), (3.7, 4.4)
 """Inches: for a desktop, and for a phone."""
@@ -62,9 +72,20 @@ def inline(svg: bytes) -> str:
     text = svg.decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in all pictures, and nothing refers to them
-    for colour, name in ((INK, "ink"), (MUTED, "muted"), (GRID, "grid"), (PAPER, "paper")):
-        text = text.replace(colour, f"var(--{name})")
-    return text
+    names = {light: name for name, (light, _) in SCHEMES.items()}
+
+    def follow(colour: re.Match[str]) -> str:
+        return f"var(--{names[colour[0]]})" if colour[0] in names else colour[0]
+
+    return re.sub(r'(?<= style=")[^"]*', lambda style: re.sub(r"#[0-9a-f]{6}\b", follow, style[0]), text)
+
+
+def on(cell: Iterable[float]) -> str:
+    """The colour of text that is read best on a cell of that colour (red, green, blue from 0 to 1); never below 4.5."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in islice(cell, 3)]
+    light = sum(c * share for c, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+    dark, bright = ON_CELLS
+    return dark if (light + 0.05) ** 2 > 1.05 * 0.05 else bright
 
 
 @contextmanager
@@ -75,6 +96,7 @@ def _style(salt: str) -> Iterator[None]:
         "text.parse_math": False,  # a name may hold a $
         "font.size": 9.0, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
         "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
         "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
         "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.titlesize": 9.5, "axes.titlelocation": "left",
     }  # fmt: skip
@@ -120,6 +142,6 @@ def name_points(axes: Axes, entries: Sequence[tuple[float, float, str, str]]) ->
         axes.annotate(
             name, (x, y), (1.03, height), xycoords="data", textcoords=rail, va="center", fontsize=8, color=INK,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "alpha": 0.75, "shrinkA": 1, "shrinkB": 3,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 3,
                         "relpos": (0.0, 0.5)},
         )  # fmt: skip

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from merging.benchmarking.rendering.documents import caption, remarks, title
-from merging.benchmarking.rendering.drawing import inline
+from merging.benchmarking.rendering.drawing import SCHEMES, inline
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -31,6 +31,8 @@ CAPTIONS = {
     "scatter": "In-distribution against shifted accuracy: every single model and every method (Figure 2 of the paper).",
     "search": "The best held-out score that each method had seen after so many forward-equivalents.",
 }
+COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items()) for k in (0, 1))
+"""CSS variables: light and dark."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
 
@@ -62,7 +64,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         cost_legend=COST_LEGEND, remarks=remarks(found, unfinished=False), comparisons=_comparisons(found),
         main=[picture for picture in pictures if picture["name"] in CAPTIONS],
         maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
-        evaluations=f"{found.evaluations:,}", command=found.command,
+        colours=COLOURS, evaluations=f"{found.evaluations:,}", command=found.command,
         conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
     )  # fmt: skip
 

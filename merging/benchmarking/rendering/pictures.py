@@ -11,7 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from merging.benchmarking.rendering.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, Drawing, name_points, with_rail
+from merging.benchmarking.rendering.drawing import (
+    COLOURS,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    Drawing,
+    name_points,
+    on,
+    with_rail,
+)
 from merging.benchmarking.rendering.tables import heading, home
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
@@ -23,6 +33,8 @@ if TYPE_CHECKING:
 
 ANNOTATED = 160
 """Heat maps of up to so many cells show the numbers."""
+_CLEAR = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
+"""Keeps the grid's lines out of a text."""
 
 
 def drawings(found: Benchmark) -> dict[str, Drawing]:
@@ -83,7 +95,7 @@ def scatter(figure: Figure, found: Benchmark) -> None:
         text = (
             "○ single models; hollow: ensembles" if any(row.inference_cost > 1 for row in rows) else "○ single models"
         )
-        axes.text(0.015, 0.985, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED)
+        axes.text(0.015, 0.985, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, bbox=_CLEAR)
 
 
 def _of(single: Any, column: str) -> float:
@@ -102,12 +114,12 @@ def _interval(axes: Axes, rows: Sequence[BenchmarkRow], column: str) -> None:
     wide, tall = 2 * halves[0] > 0.9 * (right - left), 2 * halves[1] > 0.9 * (high - low)
     if wide or tall:  # larger than the picture: say it instead
         text = f"95 % intervals: ±{halves[0]:.1f} across, ±{halves[1]:.1f} up"
-        axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7.5, color=MUTED)
+        axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7.5, color=MUTED, bbox=_CLEAR)
         return
     x = left + 0.03 * (right - left) + halves[0]
     y = low + 0.04 * (high - low) + halves[1]
     axes.errorbar([x], [y], xerr=halves[0], yerr=halves[1], color=MUTED, lw=0.9, capsize=2, zorder=1)
-    axes.annotate("95 %", (x, y), (3, 3), textcoords="offset points", fontsize=7.5, color=MUTED)
+    axes.annotate("95 %", (x, y), (3, 3), textcoords="offset points", fontsize=7.5, color=MUTED, bbox=_CLEAR)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
 
@@ -157,8 +169,8 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    for spine in axes.spines.values():  # a frame, because the darkest cells are as dark as a dark page
+        spine.set(visible=True, linewidth=0.6)
     longest = [max(map(len, texts)) for texts in (names, components)]
     left, bottom = min(0.15 + 0.065 * longest[0], 0.45 * width), min(0.12 + 0.06 * longest[1], 0.5 * height)
     top, right = 0.34, 0.72
@@ -170,9 +182,7 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     if values.size <= ANNOTATED and (width - left - right) / columns > 0.27:
         shades = mesh.to_rgba(values)
         for (i, j), value in np.ndenumerate(values):
-            dark = sum(shades[i, j, k] * share for k, share in enumerate((0.3, 0.59, 0.11))) < 0.5
-            axes.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
-                      color="#ffffff" if dark else "#000000")  # fmt: skip
+            axes.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=on(shades[i, j]))
     axes.set_title(f"{row.label}: coefficients", color=INK, fontsize=9)
     bar = figure.add_axes((1 - 0.6 / width, bottom / height, 0.1 / width, 1 - (bottom + top) / height))
     figure.colorbar(mesh, cax=bar)
@@ -189,7 +199,7 @@ def curve(figure: Figure, found: Interpolation) -> None:
     for number, (name, values) in enumerate(found.scores.items()):
         colour, heights = COLOURS[number % len(COLOURS)], [factor * value for value in values]
         axes.plot(found.shares, heights, color=colour, lw=1.5, marker="o", ms=3.5)
-        axes.plot((0, 1), (heights[0], heights[-1]), color=colour, lw=0.9, ls=(0, (4, 3)), alpha=0.8)
+        axes.plot((0, 1), (heights[0], heights[-1]), color=colour, lw=0.9, ls=(0, (4, 3)))
         entries.append((1.0, heights[-1], name, colour))
     axes.set_xlabel(f"share of {found.second} (the rest: {found.first})")
     what = "top-1 in %" if percent else found.objective

@@ -1,0 +1,147 @@
+"""A run that goes on is the same run: what is typed beside ``--resume`` must be what its journal holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from merging.cli.asking.request import check_trust, combine, read_toml, restore
+from merging.errors import FolderError, MergingError
+from merging.plugins.registry import KINDS
+
+COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
+"""What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
+UNSAID = {"accumulate": "float64"}
+"""Defaults that a request does not say."""
+FREE = ("resume", "trust_code", "dry_run", *COSTS)
+_TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def resumed(flags: Mapping[str, Any], context: click.Context) -> dict[str, Any]:
+    """The request of the run in the folder ``flags["resume"]``.
+
+    Args:
+        flags: of ``merge run``.
+        context: of the command: it knows what was typed, whatever the value is.
+
+    Raises:
+        FolderError: something else than then was typed, or there is no such run.
+        MergingError: a second folder, or code that nobody has allowed to run.
+    """
+    from merging.storage.journal import FILE, read_header
+
+    folder = Path(flags["resume"])
+    header = read_header(folder / FILE)
+    kept = restore(header.get("request"), folder)
+    check_trust(kept, str(folder), trusted=flags["trust_code"])
+    typed = {option.name: option for option in context.command.params if _was_typed(option, context)}
+    if "output" in typed or "overwrite" in typed:
+        raise MergingError("--resume names the folder; leave --output and --overwrite out")
+    given = {str(name): flags[str(name)] for name in typed}
+    changed = [
+        _said(typed[name], part, old, new) for name, part, old, new in _compared(given, kept, header) if old != new
+    ]
+    if changed:
+        what = "; ".join(dict.fromkeys(changed))
+        raise FolderError(f"{folder} cannot be resumed: {what}; leave that out to go on, or start a new run for it")
+    costs = {name: given[name] for name in COSTS if name in given}
+    return kept | costs | {"output": str(folder)}
+
+
+def _was_typed(option: click.Parameter, context: click.Context) -> bool:
+    return option.name is not None and context.get_parameter_source(option.name) in _TYPED
+
+
+def _compared(
+    given: Mapping[str, Any], kept: Mapping[str, Any], header: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Each thing that was typed: its flag, which of several it is, what it was then, what it is now."""
+    again = combine(given, None)
+    for name, value in given.items():
+        if name in FREE:
+            continue
+        if name == "options":
+            yield from _options(again["options"], kept, header)
+        elif name == "key":
+            yield from ((name, "", model[1], value or "") for model in map(_divided, _models(kept)))
+        elif name == "models":
+            yield name, "", _paths(kept["models"]), _paths(again["models"])
+        elif name == "base":
+            yield name, "", _paths([kept["base"]]), _paths([again["base"]])
+        elif name == "task" and value.endswith(".toml"):
+            path = Path(value)
+            yield name, "", kept["task"], combine({}, read_toml(path), path.parent)["task"]
+        elif name == "freeze":
+            yield name, "", kept["freeze"], list(value)
+        elif name == "plugin":  # merge.toml's come first
+            yield name, "", kept["plugin"][-len(value) :], again["plugin"]
+        else:
+            then = kept.get(name)
+            chosen = _of(header, name).get("name") if name in KINDS else UNSAID.get(name)
+            yield name, "", chosen if then is None and value == chosen else then, value
+
+
+def _options(
+    now: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], header: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Options of plug-ins, one by one; those left at their defaults are in the journal's header."""
+    for kind, options in now.items():
+        then = {**_of(header, kind).get("options", {}), **kept["options"].get(kind, {})}
+        for name, value in options.items():
+            old = then.get(name)
+            yield "options", f"{kind}.{name}", old, old if _alike(old, value) else value
+
+
+def _of(header: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    found = header.get(kind)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether text from the command line says the same as a value of merge.toml or a default does."""
+    if isinstance(old, list) or isinstance(new, list):
+        mine, other = (value if isinstance(value, list) else [value] for value in (old, new))
+        return len(mine) == len(other) and all(map(_alike, mine, other))
+    one, two = str(old).lower(), str(new).lower()
+    try:
+        return one == two or (not isinstance(old, bool) and float(one) == float(two))
+    except ValueError:
+        return False
+
+
+def _models(kept: Mapping[str, Any]) -> list[Any]:
+    return [*kept["models"], *([kept["base"]] if kept["base"] else [])]
+
+
+def _divided(model: str | Mapping[str, str]) -> tuple[str, str]:
+    return (model, "") if isinstance(model, str) else (model["path"], model.get("key", ""))
+
+
+def _paths(models: list[Any]) -> list[str]:
+    """Without the keys, which are a flag of their own."""
+    return [_divided(model)[0] for model in models if model]
+
+
+def _said(option: click.Parameter, part: str, old: Any, new: Any) -> str:
+    """``--seed was 0, is 4``."""
+    flag = next((text for text in option.opts if text.startswith("--")), option.opts[0])
+    if part:
+        return f"-o {part} was {_shown(old)}, is {_shown(new)}"
+    if isinstance(new, bool) and flag != f"--{option.name}":  # --no-baselines
+        return f"{flag}: {option.name} was {_shown(old)}, is {_shown(new)}"
+    return f"{flag} was {_shown(old)}, is {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    text = str(value)
+    return (text if len(text) <= 120 else text[:117] + "…") or "empty"
