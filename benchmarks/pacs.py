@@ -7,7 +7,6 @@ benchmarks. MERGING_TEST_DATA names the folder of pacs96.npz and of the pretrain
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import click
 
 from benchmarks.common import data_folder
+from merging.benchmarking.results import Benchmark
 
 SEEDS = (0, 100, 200)
 """Of the pools; run k of a pool trains with seed + k."""
@@ -65,7 +65,7 @@ def _merge(*words: str) -> None:
 
 def summary(folders: list[Path]) -> str:
     """Markdown: means over pools, then differences from each reference, pool by pool."""
-    found = [json.loads((folder / "benchmark.json").read_text("utf-8")) for folder in folders]
+    found = [Benchmark.read(folder / "benchmark.json").to_json() for folder in folders]
     by_label = [{row["label"]: row for row in data["rows"] if row["status"] == "finished"} for data in found]
     labels = [row["label"] for row in found[0]["rows"] if all(row["label"] in rows for rows in by_label)]
     lines = [
@@ -79,11 +79,11 @@ def summary(folders: list[Path]) -> str:
         work = [statistics.mean(row[key] for row in rows) for key in ("evaluations", "forward_equivalents")]
         cells += [f"{value:.0f}" for value in (*costs, *work)]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    tested = {name for rows in by_label for row in rows.values() for name in row["against"]}
+    tested = {verdict["reference"] for rows in by_label for row in rows.values() for verdict in row["verdicts"]}
     for reference in (name for name in ("best", "greedy", "manifoldmix") if name in tested):
         lines += [
             "",
-            f"Difference from `{reference}` in points, pool by pool; bold: significant (Holm, in its pool):",
+            f"Difference from `{reference}` in points, pool by pool; bold: significant (Holm, in its pool and family):",
             "",
         ]
         lines += ["| method | " + " | ".join(COLUMNS[1:]) + " |", "|---" * len(COLUMNS) + "|"]
@@ -108,9 +108,11 @@ def _mean(values: list[float]) -> str:
 def _differences(rows: list[dict[str, Any]], reference: str, column: str) -> str:
     cells = []
     for row in rows:
-        pair = row["against"].get(reference, {}).get("average of shifts" if column == "average" else column)
-        text = "–" if pair is None else f"{100 * pair['difference']:+.2f}"
-        cells.append(f"**{text}**" if pair is not None and pair["significant"] else text)
+        wanted = "average of shifts" if column == "average" else column
+        told = (v for v in row["verdicts"] if (v["reference"], v["set"], v["extra"]) == (reference, wanted, False))
+        found = next(told, {"difference": None, "verdict": "not tested"})
+        text = "–" if found["difference"] is None else f"{100 * found['difference']:+.2f}"
+        cells.append(f"**{text}**" if found["verdict"] in ("better", "worse") else text)
     return ", ".join(cells)
 
 

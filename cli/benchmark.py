@@ -20,6 +20,7 @@ from merging.plugins.user_code import contained
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 SETTINGS = (
     "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored",
+    "threads",
 )  # fmt: skip
 """What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
@@ -51,7 +52,7 @@ SHARED = ("optimizer", "objective")
 @shared("objective")
 @click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: each strategy's own]")
 @click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
-@shared("freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored")
+@shared("freeze", "device", "precision", "threads", "tune", "compile", "recalibrate", "as_stored")
 @click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
 @click.option(
     "--against",

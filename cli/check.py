@@ -38,6 +38,7 @@ THUMBNAIL = 16
     "freeze",
     "device",
     "precision",
+    "threads",
     "plugin",
     "baselines",
     "tests",
@@ -215,7 +216,13 @@ def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
         classes = str(len(present)) + (f" of {len(each.counts)}" if each.missing else "")
         stored = f"{each.dtype} {' × '.join(map(str, each.shape)) or 'scalar'}"
         sizes = (f"{min(present):,}", f"{max(present):,}") if present else ("", "")
-        table.add_row(showable(each.name), f"{each.samples:,}", classes if present else "no labels", *sizes, stored)
+        table.add_row(
+            showable(each.name),
+            f"{each.samples:,}",
+            classes if present else "numbers" if each.labels == "numbers" else "no labels",
+            *sizes,
+            stored,
+        )
     console.print(table)
     console.print()
 

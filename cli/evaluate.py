@@ -15,7 +15,9 @@ from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
-    from merging.values.statistics import Paired
+    from merging.values.statistics import Comparison
+
+    Intervals = dict[str, dict[str, tuple[float, float] | None]]
 
 
 @click.command("evaluate")
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "plugin", "as_json")
+@shared("key", "device", "threads", "plugin", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
@@ -48,7 +50,6 @@ def command(model: str, other: str | None, **flags: Any) -> None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
         from merging.looking.scoring import evaluate, same_classes
         from merging.values.outcome import unscored
-        from merging.values.statistics import compare
 
         found = {}
         members = {name: _member(name, task, request["pool"], flags["key"] or "") for name in (model, other) if name}
@@ -57,16 +58,21 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         for name, member in members.items():
             found[name] = evaluate(
                 member, task, splits=flags["splits"], objective=made["objective"],
-                models=flags["models"], device=request["device"], progress=progress,
+                models=flags["models"], device=request["device"], threads=request["threads"], progress=progress,
             )  # fmt: skip
-    pairs = {}
-    if other is not None:
-        both = {split: (found[model][split], found[other][split]) for split in found[model]}
-        pairs = {split: compare(*two) for split, two in both.items() if all(o.correct is not None for o in two)}
+        from merging.evaluation.comparing import Comparer
+
+        comparer = Comparer(made["objective"], task)
+        seen = {name: {split: [outcome] for split, outcome in own.items()} for name, own in found.items()}
+        intervals = {name: {split: comparer.interval((split,), own) for split in own} for name, own in seen.items()}
+        pairs: dict[str, Comparison | str] = {}
+        if other is not None:
+            progress.stage("comparing")
+            pairs = {split: comparer.compare((split,), seen[model], seen[other]) for split in seen[model]}
     if flags["as_json"]:
-        print_json(_to_json(task.name, request["objective"], found, pairs))
+        print_json(_to_json(task.name, request["objective"], found, intervals, pairs))
     else:
-        _show(Screen(), found, pairs, model)
+        _show(Screen(), found, intervals, pairs, model)
     console = news if flags["as_json"] else Screen()
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
@@ -115,12 +121,13 @@ def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
 
 
 def _to_json(
-    task: str, objective: str, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired]
-) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    def entry(outcome: Outcome) -> dict[str, Any]:
+    task: str, objective: str, found: dict[str, dict[str, Outcome]], intervals: Intervals,
+    pairs: dict[str, Comparison | str],
+) -> dict[str, Any]:  # fmt: skip
+    def entry(outcome: Outcome, interval: tuple[float, float] | None) -> dict[str, Any]:
         data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
+        if interval is not None:
+            data["score_interval"] = list(interval)
         if outcome.correct is not None:
             data |= {"accuracy": outcome.accuracy, "interval": list(outcome.interval)}
         if outcome.nan:
@@ -129,18 +136,18 @@ def _to_json(
 
     data: dict[str, Any] = {"task": task, "objective": objective}
     data["models"] = [
-        {"model": name, "sets": {split: entry(outcome) for split, outcome in outcomes.items()}}
+        {"model": name, "sets": {split: entry(outcome, intervals[name][split]) for split, outcome in outcomes.items()}}
         for name, outcomes in found.items()
     ]
     if pairs:
-        data["paired"] = {
-            split: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
-            for split, pair in pairs.items()
-        }
+        data["paired"] = {split: pair.to_json() for split, pair in pairs.items() if not isinstance(pair, str)}
     return data
 
 
-def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, Paired], than: str) -> None:
+def _show(
+    console: Any, found: dict[str, dict[str, Outcome]], intervals: Intervals, pairs: dict[str, Comparison | str],
+    than: str,
+) -> None:  # fmt: skip
     from rich.table import Table
 
     from merging.cli.showing.screen import marked
@@ -151,18 +158,26 @@ def _show(console: Any, found: dict[str, dict[str, Outcome]], pairs: dict[str, P
     table.add_column("samples", justify="right")
     for name in found:
         table.add_column(showable(name), justify="right", overflow="fold")
-    outcomes = list(found.values())
+    outcomes, shown, drawn = list(found.values()), False, False
     for split in outcomes[0]:
         cells = []
-        for each in outcomes:
-            outcome = each[split]
+        for name, each in found.items():
+            outcome, interval = each[split], intervals[name][split]
             cell = marked(percent(outcome.score))
             if outcome.correct is not None and outcome.score == outcome.accuracy:
+                shown = True
                 low, high = outcome.interval
                 cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
+            elif interval is not None:
+                drawn = True
+                cell += marked(" [dim]{} to {}[/]", *(percent(end) for end in interval))
             cells.append(cell)
         table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)
-    console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
+    if shown:
+        console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
+    if drawn:
+        console.print("Behind each score its 95 % interval (bootstrap over the samples).", style="dim")
     for split, pair in pairs.items():
-        console.print(marked("[bold]{}:[/] {}", split, pair.sentence(than)), highlight=False)
+        said = f"not compared: {pair}" if isinstance(pair, str) else pair.sentence(than)
+        console.print(marked("[bold]{}:[/] {}", split, said), highlight=False)

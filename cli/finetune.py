@@ -38,7 +38,7 @@ WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
     "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
 )
 @click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
-@shared("device")
+@shared("device", "threads")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
 @shared("plugin")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
@@ -91,6 +91,7 @@ def command(**flags: Any) -> None:
                 regime=regime,
                 seed=request["seed"],
                 device=request["device"],
+                threads=request["threads"],
                 jobs=flags["jobs"],
                 progress=progress,
                 should_stop=should_stop,

@@ -28,8 +28,9 @@ MATRIX = 16
 @click.option("--model", metavar="SPEC", help="An architecture without checkpoints: open_clip:NAME, timm:NAME, …")
 @click.option("--classes", type=int, metavar="N", help="Outputs of its head, where the architecture leaves that open.")
 @shared("models", "base", "key", "task", "partitioner")
-@click.option("-o", "--option", "options", multiple=True, metavar="partitioner.KEY=VALUE", help="Its options.")
+@click.option("-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="partitioner.… or objective.…")
 @shared("freeze")
+@click.option("--objective", metavar="NAME", help="What models and midpoints are scored by.  [default: accuracy]")
 @click.option(
     "--barriers", type=click.Choice(["none", "best", "all"]), default="best", show_default=True,
     help="Score midpoints: of the best model with each other, of all pairs, or none (needs a task).",
@@ -40,7 +41,7 @@ MATRIX = 16
 @click.option("--steps", type=int, metavar="N", help="Parts of that line.  [default: 10]")
 @click.option("--tests", is_flag=True, help="Score the test sets along that line too.")
 @click.option("--plot", metavar="FILE", help="Write that line's curve as .png or .svg.")
-@shared("device", "plugin")
+@shared("device", "threads", "plugin")
 @click.option("--tensors", is_flag=True, help="List every component's tensors.")
 @shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
@@ -97,7 +98,8 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
             module, example = source.build(pool), source.example()
         return inspect_pool(
             pool, made["partitioner"], task=task, module=module, example=example, freeze=request["freeze"],
-            barriers=flags["barriers"], device=request["device"], progress=progress, should_stop=should_stop,
+            barriers=flags["barriers"], objective=made["objective"], device=request["device"],
+            threads=request["threads"], progress=progress, should_stop=should_stop,
         )  # fmt: skip
 
 
@@ -188,7 +190,7 @@ def _show_pool(console: Console, found: Inspection) -> None:
         row = [percent(found.scores[i])] if found.scores else []
         if with_best:
             barrier = with_best.get(name)
-            row += [percent(barrier.midpoint), f"{100 * barrier.height:+.2f}"] if barrier else ["best", ""]
+            row += [percent(barrier.midpoint), _height(found, barrier.height)] if barrier else ["best", ""]
         if geometry is not None:
             row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []
             others = [geometry.distances[i, j] for j in range(len(names)) if j != i]
@@ -202,10 +204,24 @@ def _show_pool(console: Console, found: Inspection) -> None:
     if len(found.barriers) > len(names):
         worst = max(found.barriers, key=lambda b: b.height)
         console.print(
-            marked("highest barrier of {} pairs: {} points between {} and {}", len(found.barriers),
-                   f"{100 * worst.height:+.2f}", worst.first, worst.second), highlight=False,
+            marked("highest barrier of {} pairs: {}{} between {} and {}", len(found.barriers),
+                   _height(found, worst.height), " points" if _scale(found) == 100 else "", worst.first, worst.second),
+            highlight=False,
         )  # fmt: skip
     console.print()
+
+
+def _scale(found: Inspection) -> int:
+    """Fractions are shown in percent, other scores as they are."""
+    return 100 if all(0 <= score <= 1 for score in found.scores) else 1
+
+
+def _midpoint(found: Inspection, score: float) -> str:
+    return f"{100 * score:.1f}" if _scale(found) == 100 else f"{score:.3g}"
+
+
+def _height(found: Inspection, barrier: float) -> str:
+    return f"{100 * barrier:+.2f}" if _scale(found) == 100 else f"{barrier:+.3g}"
 
 
 def _best(found: Inspection) -> str:
@@ -222,7 +238,8 @@ def _show_matrix(console: Console, found: Inspection) -> None:
     assert geometry is not None  # noqa: S101 (for the type checker)
     midpoints = {frozenset((b.first, b.second)): b.midpoint for b in found.barriers}
     every = len(midpoints) == n * (n - 1) // 2 and n > 2
-    above = "midpoint's held-out score in %" if every else "cosine of the differences from the base"
+    in_percent = " in %" if _scale(found) == 100 else ""
+    above = f"midpoint's held-out score{in_percent}" if every else "cosine of the differences from the base"
     title = "below the diagonal: distance in % of the weights' length"
     table = Table(box=None, pad_edge=False, title_justify="left", header_style="bold", padding=(0, 1, 0, 0),
                   title=title + (f"; above: {above}" if every or geometry.cosines is not None else ""))  # fmt: skip
@@ -235,7 +252,7 @@ def _show_matrix(console: Console, found: Inspection) -> None:
             if j < i:
                 row.append(f"{100 * geometry.distances[i, j] / geometry.norm:.2f}")
             elif j > i and every:
-                row.append(f"{100 * midpoints[frozenset((found.pool[i], found.pool[j]))]:.1f}")
+                row.append(_midpoint(found, midpoints[frozenset((found.pool[i], found.pool[j]))]))
             elif j > i and geometry.cosines is not None:
                 row.append(marked("[cyan]{}[/]", f"{geometry.cosines[i, j]:.2f}"))
             else:

@@ -62,7 +62,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
     with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading models and data")
-        plugins(request)
+        made = plugins(request)
         from merging.looking.interpolation import interpolate
         from merging.storage.pool import ModelPool
 
@@ -75,7 +75,8 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         try:
             return interpolate(
                 ModelPool(ends), task, steps=10 if flags["steps"] is None else flags["steps"], tests=flags["tests"],
-                device=request["device"], progress=progress, should_stop=should_stop,
+                objective=made["objective"],
+                device=request["device"], threads=request["threads"], progress=progress, should_stop=should_stop,
             )  # fmt: skip
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None
@@ -120,7 +121,7 @@ def _show(console: Console, found: Interpolation) -> None:
     for line in scatter(points, width=min(console.width - 1, 72), height=10, across="share of B", up=what):
         console.print(line, highlight=False, markup=False, no_wrap=True, overflow="crop")
     for name in found.scores:
-        scale = 100 if accuracy or name != "held-out" else 1
+        scale = 100 if accuracy else 1
         barrier, (share, score) = found.barrier(name), found.best(name)
         height = f"barrier {scale * barrier:.2f}" if barrier > 1e-12 else "no barrier"
         console.print(f"{showable(name)}: {height}; highest at {share:.2f}, {percent(score)}", highlight=False)

@@ -23,7 +23,7 @@ from merging.plugins.user_code import contained
 @click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
 @shared("partitioner", "optimizer", "objective", "options", "budget", "max_evaluations")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@shared("freeze", "device", "precision", "tune", "compile")
+@shared("freeze", "device", "precision", "threads", "tune", "compile")
 @click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")

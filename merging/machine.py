@@ -3,14 +3,80 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path, PurePosixPath
+
+_limit: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it is bound to, unless fewer are granted.
+
+    Fewer: by the cgroup's CPU limit (a container's, a job's), by ``OMP_NUM_THREADS`` or ``OMP_THREAD_LIMIT``, or by
+    :func:`at_most`.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = [_whole(os.environ.get(name, "")) for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")]
+    return max(1, min(count for count in (bound, granted(), *asked, _limit.get()) if count is not None))
+
+
+@contextlib.contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Has :func:`cores` give no more than so many for a while; None: as many as ever."""
+    token = _limit.set(threads if threads is not None and threads > 0 else _limit.get())
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def granted(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Cores' worth of time that the process's cgroup and those around it grant, rounded up; None: no limit.
+
+    Args:
+        process: which groups it is in.
+        root: where they are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
+    """
+    try:
+        lines = [line.split(":", 2) for line in process.read_text("utf-8", "replace").splitlines()]
+    except OSError:  # not Linux
+        return None
+    shares = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if not controllers:
+            homes = [root, root / "unified"]
+        elif "cpu" in controllers.split(","):
+            homes = [root / controllers, root / "cpu"]
+        else:
+            continue
+        inner = PurePosixPath("/", path).relative_to("/")
+        for home in homes:
+            # Within a container the path may be the host's, and what is mounted its own group alone.
+            shares += [_share(home / group) for group in (inner, *inner.parents)]
+    found = [share for share in shares if share is not None]
+    return max(1, math.ceil(min(found))) if found else None
+
+
+def _share(group: Path) -> float | None:
+    """Cores' worth of time that one group grants."""
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, _, period = (group / "cpu.max").read_text("utf-8").strip().partition(" ")
+        return None if quota == "max" else float(quota) / float(period or 100_000)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota = (group / "cpu.cfs_quota_us").read_text("utf-8")
+        return float(quota) / float((group / "cpu.cfs_period_us").read_text("utf-8")) if float(quota) > 0 else None
+    return None
+
+
+def _whole(text: str) -> int | None:
+    """The first number of a variable such as OMP_NUM_THREADS (one for each level); None: there is none."""
+    first = text.partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def peak_memory() -> int:

@@ -26,6 +26,8 @@ class Accuracy(Objective):
         "frequent classes decide where the classes are unbalanced."
     )
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    takes: ClassVar[str] = "classes"
+    counts_hits: ClassVar[bool] = True
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """1 where the top class is the label, else 0."""

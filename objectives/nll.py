@@ -25,6 +25,7 @@ class NegativeLogLikelihood(Objective):
         "Unbounded below: a few confident mistakes outweigh many right answers, and mislabelled samples count much. "
         "Models of different calibration compare fairly only at a temperature that suits them."
     )
+    takes: ClassVar[str] = "classes"
 
     temperature: float = option(1.0, "logits are divided by it before the softmax", low=1e-6)
 

@@ -30,6 +30,10 @@ class OutputEnsemble(MixStrategy):
 
     average: str = option("logits", "what is averaged", choices=("logits", "probabilities"))
 
+    def requires(self) -> frozenset[str]:
+        """Probabilities are of classes."""
+        return super().requires() | ({"classes"} if self.average == "probabilities" else set())
+
     def mix(self, problem: Problem) -> Ensemble:
         """Every model, with weight 1."""
         members = tuple(problem.single(index) for index in range(len(problem.pool)))

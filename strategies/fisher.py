@@ -39,7 +39,7 @@ class Fisher(MixStrategy):
         "have similar ones. Where F is below the floor the coefficients alone decide. Costs 4 forward passes a sample "
         "and model; a coefficient search one evaluation a draw, and its gain is as lucky as any selection's."
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"model", "per_sample_gradients"})
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "per_sample_gradients", "classes"})
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
     ranks: ClassVar[bool] = False

@@ -44,6 +44,10 @@ class GreedyEnsemble(MixStrategy):
         if self.replacement and self.order == "sorted":
             raise OptionError("option 'replacement' of 'greedy-ensemble' goes with order=best, not with order=sorted")
 
+    def requires(self) -> frozenset[str]:
+        """Probabilities are of classes."""
+        return super().requires() | ({"classes"} if self.average == "probabilities" else set())
+
     def mix(self, problem: Problem) -> Ensemble:
         """Forward selection; ties go to the earlier model in the ranking."""
         problem.progress.stage("outputs of the models", len(problem.pool))

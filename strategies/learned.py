@@ -47,7 +47,7 @@ class Learned(MixStrategy):
         "models. Needs a model that autograd can run through. Fits models × components numbers to the held-out data: "
         "with fine partitions and few samples 'convex' is the safer choice."
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients"})
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients", "classes"})
     min_models: ClassVar[int] = 2
     ranks: ClassVar[bool] = False
 

@@ -87,6 +87,25 @@ class Margin(merging.Objective):
         return float(terms.double().mean())
 
 
+@objectives.register("typed-groups")
+@dataclass(frozen=True)
+class Groups(merging.Objective):
+    """Asks for labels and groups too, and has several terms a sample."""
+
+    summary: ClassVar[str] = "a mean over groups"
+    takes: ClassVar[str] = "classes"
+    decomposable: ClassVar[bool] = False
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A row a sample."""
+        del labels
+        return logits.softmax(1)
+
+    def reduce(self, terms: Tensor, labels: Tensor, groups: Tensor) -> float:
+        """By their names."""
+        return float(terms.gather(1, labels[:, None])[groups == 0].mean())
+
+
 @objectives.register("typed-count")
 @dataclass(frozen=True)
 class Count(merging.WholeModelObjective):

@@ -37,7 +37,12 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "device": click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]"),
     "precision": click.option(
-        "--precision", metavar="NAME", help="Of forward passes: fp32, bf16 or auto.  [default: auto, bf16 where native]"
+        "--precision",
+        metavar="NAME",
+        help="Of the search's passes: fp32, bf16 or auto.  [default: auto, bf16 on GPUs that have it]",
+    ),
+    "threads": click.option(
+        "--threads", type=int, metavar="N", help="Of the CPU.  [default: by the model's size, within what is granted]"
     ),
     "tune": click.option(
         "--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first."

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "device": "auto",
     "precision": "auto",
+    "threads": None,
     "tune": False,
     "compile": False,
     "format": "safetensors",
@@ -52,6 +53,7 @@ class DataTable(_Table):
     corrupt: float | None = None
     image: str | None = None
     label: str | None = None
+    group: str | None = None
     text: str | list[str] | None = None
 
 
@@ -117,6 +119,7 @@ class RunTable(_Table):
     precision: str | None = None
     tune: bool | None = None
     compile: bool | None = None
+    threads: int | None = None
     output: str | None = None
     format: str | None = None
     freeze: list[str] = []
@@ -154,6 +157,7 @@ class Request(_Table):
     precision: str = "auto"
     tune: bool = False
     compile: bool = False
+    threads: int | None = None
     format: Literal["safetensors", "pt"]
     baselines: bool
     tests: bool
@@ -420,7 +424,7 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 SETTINGS = (
     "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
-    "certify_split", "recalibrate", "as_stored",
+    "certify_split", "recalibrate", "as_stored", "threads",
 )  # fmt: skip
 """What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from merging.cli.asking.request import code_in
 from merging.errors import RequirementError
+from merging.machine import at_most
 from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS, strategies
 
@@ -76,4 +77,5 @@ def task_of(request: Mapping[str, Any], progress: Any = None) -> Any:
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 
-    return load_task(wanted, progress) if isinstance(wanted, str) else described_task(wanted, progress)
+    with at_most(request.get("threads")):  # pictures are decoded side by side
+        return load_task(wanted, progress) if isinstance(wanted, str) else described_task(wanted, progress)

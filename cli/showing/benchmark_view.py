@@ -11,31 +11,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.benchmarking.rendering.documents import remarks, title
+from merging.benchmarking.rendering.documents import remarks, title, what
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
-    LEGEND,
     Cell,
-    against,
     cells,
+    corrected_by,
     cost,
     findings,
     heading,
     home,
-    p_value,
+    legend_of,
+    main,
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
-from merging.values.statistics import Comparison
+from merging.values.verdict import Verdict, difference, mark, p_value, word
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
 
 MARKS = {0: "", 1: "¹", 2: "²"}
+STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
+"""Colour of a verdict; its mark says the same without one."""
 SHORT = {
     "models": "models",
     "inference_cost": "passes",
@@ -52,8 +54,9 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     """Prints everything; standard output holds no colour and no control character in a pipe."""
     console.width = max(console.width, 30)  # in less, rich would cut numbers
     console.print(Text(showable(title(found))), style="bold", highlight=False)
+    console.print(Text(showable(what(found))), highlight=False)
     _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
-    console.print(f"¹ best, ² second best. {LEGEND}", style="dim", highlight=False)
+    console.print(f"¹ best, ² second best. {showable(legend_of(found))}", style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
@@ -84,47 +87,51 @@ def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark) -> T
     if cell is None or not finished:
         return Text("–")
     text = {1: f"[bold]{cell.text}[/]", 2: f"[underline]{cell.text}[/]"}.get(cell.rank, cell.text)
-    main = column in (home(found), SHIFTED)
-    half = f" [dim]±{cell.half}[/]" if cell.half and main else ""
-    spread = f" [dim]sd {cell.spread}[/]" if cell.spread and main else ""
-    return marked(f"{text}{MARKS[cell.rank] or ' '}{'≈' if cell.alike else ' '}{half}{spread}")
+    wide = column in (home(found), SHIFTED)
+    half = f" [dim]±{cell.half}[/]" if cell.half and wide else ""
+    spread = f" [dim]sd {cell.spread}[/]" if cell.spread and wide else ""
+    return marked(f"{text}{MARKS[cell.rank] or ' '}[{STYLES[cell.word]}]{cell.mark or ' '}[/]{half}{spread}")
 
 
 def _show_comparisons(console: Console, found: Benchmark, reference: str) -> None:
-    """Differences of the two main columns; the files have all of them."""
-    rows = [row for row in found.rows if reference in row.against]
-    main = dict.fromkeys((home(found), *([SHIFTED] if found.shifts else [])))
-    columns: list[tuple[str, list[Text]]] = []
-    for column in main:
-        tests = [row.against[reference].get(column) for row in rows]
-        if any(tests):
-            columns.append((heading(found, column), [_difference(test) for test in tests]))
-            columns.append(("p (Holm)", [_verdict(test) for test in tests]))
+    """Differences of the main columns, each with its interval and p beside it; the files have all of them."""
+    rows = [row for row in found.rows if any(row.verdict(reference, column) for column in found.columns)]
+    columns = []
+    for column in main(found):
+        told = [row.verdict(reference, column) for row in rows]
+        if any(told):
+            label = min(max(len(showable(row.label)) for row in rows), max(console.width // 3, 10))
+            room = console.width - label - 2 - GAP
+            tall = any(_difference(verdict).cell_len > room for verdict in told)
+            columns.append((heading(found, column), [_difference(verdict, tall=tall) for verdict in told]))
     if columns:
-        console.print(marked("\nAgainst {}, in points \\[95 % interval], paired:", against(found, reference)),
-                      highlight=False)  # fmt: skip
+        head = marked("\n[bold]Against {}[/]: {}", found.against(reference), corrected_by(found, reference))
+        console.print(head, highlight=False)
         _print(console, [Text(showable(row.label)) for row in rows], columns)
 
 
-def _difference(test: Comparison | None) -> Text:
-    if test is None:
+def _difference(verdict: Verdict | None, *, tall: bool = False) -> Text:
+    """Mark, difference, interval and p; ``tall``: the interval on a line of its own, in a narrow terminal."""
+    if verdict is None:
         return Text()
-    low, high = test.interval
-    return marked(f"{100 * test.difference:+.2f} [dim]\\[{100 * low:+.2f}, {100 * high:+.2f}][/]")
-
-
-def _verdict(test: Comparison | None) -> Text:
-    if test is None:
-        return Text()
-    if not test.significant:
-        return marked("[dim]not significant[/]")
-    return marked(f"[{'green' if test.difference > 0 else 'red'}]{{}}[/]", p_value(test.adjusted))
+    style = STYLES[word(verdict)]
+    if not verdict.tested:
+        return marked(f"[{style}]{{}} not tested[/]", mark(verdict))
+    shown, _, interval = difference(verdict).partition(" ")
+    own, within = f"[{style}]{{}} {{}}[/]", "[dim]{}[/]"
+    p = p_value(verdict.corrected)
+    if tall:
+        return marked(f"{own} [{style}]{{}}[/]\n{within}", mark(verdict), shown, p, interval)
+    return marked(f"{own} {within} [{style}]{{}}[/]", mark(verdict), shown, interval, p)
 
 
 def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:
     """Prints columns beside the names, in parts that fit the width."""
     heads = [Text(showable(head)) for head, _ in columns]
-    widths = [max(text.cell_len for text in (head, *texts)) for head, (_, texts) in zip(heads, columns, strict=True)]
+    widths = [
+        max(line.cell_len for text in (head, *texts) for line in text.split() or [Text()])
+        for head, (_, texts) in zip(heads, columns, strict=True)
+    ]
     label = min(max((name.cell_len for name in names), default=0), max(console.width // 3, 10))
     for part in _parts(widths, console.width - label - 2):  # the rule below the head is longer by one on each side
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,31 +10,33 @@ from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.screen import marked
-from merging.cli.showing.terminal import percent
 from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
-from merging.values.report import Report, Row, models_of
+from merging.values.report import Report, models_of, number
+from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
+
+STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
+"""Colour of a verdict; its mark says the same without one."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     if report.rows:
         console.print(_table(report))
-        console.print(
-            "Best of each line in bold. Held-out data chose the merge, so its score is optimistic.", style="dim"
-        )
+        console.print(f"Best of each line in bold. {showable(report.legend)}", style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
-            said = marked(
-                "The best single model: {}, {} held-out.", report.best_single_name, percent(report.top_single)
+            top = number(report.top_single, percent=report.percent) + " %" * report.percent
+            console.print(
+                marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )
-            console.print(said, highlight=False)
         if report.saved_instead:
             console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
-        for line in report.verdict():
-            if line.startswith(("held-out", "certify", "test", "accepted", "refused")):
-                head, _, rest = line.partition(":")
-                console.print(marked("[bold]{}[/]:{}", head, rest), highlight=False)
+        for sets, verdict in sentences(report.verdicts):
+            console.print(marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)),
+                          highlight=False)  # fmt: skip
+        for line in report.remarks():
+            console.print(Text(showable(line)), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for note in report.notes:
@@ -80,21 +82,19 @@ def plural(count: int, word: str) -> str:
 
 
 def _table(report: Report) -> Table:
-    title = f"{showable(report.task)}: {len(report.pool)} models, {report.held_out_samples} held-out samples"
-    table = Table(title=Text(title))
-    table.add_column("top-1 accuracy")
-    rows = report.rows
-    for row in rows:
+    table = Table(
+        title=Text(f"{showable(report.task)}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
+    )
+    table.add_column(Text(showable(report.heading)))
+    for row in report.rows:
         table.add_column(Text(showable(row.named)), justify="right")
-    what = "held-out" if report.objective == "accuracy" else f"held-out ({report.objective})"
-    _line(table, what, rows, lambda row: row.held_out)
-    names = list(rows[-1].tests)
-    for name in names:
-        _line(table, name, rows, lambda row, name=name: row.tests.get(name))  # type: ignore[misc]
-    if report.shifts and names:
-        table.add_section()
-        _line(table, "mean of shifted sets", rows, lambda row: row.shifted)
+    averages = {name for name, _, _ in report.lines() if name.startswith(str(Role.AVERAGE))}
+    for name, numbers, verdicts in report.lines():
+        if name in averages:
+            table.add_section()
+        _line(table, name, numbers, verdicts)
     table.add_section()
+    rows = report.rows
     table.add_row("models in it", *(str(models_of(row.ingredients, report.pool)) for row in rows))
     if any(row.inference_cost > 1 for row in rows):
         table.add_row("passes a sample", *(str(row.inference_cost) for row in rows))
@@ -103,8 +103,10 @@ def _table(report: Report) -> Table:
     return table
 
 
-def _line(table: Table, name: str, rows: Sequence[Row], value: Callable[[Row], float | None]) -> None:
-    values = [value(row) for row in rows]
-    best = max((v for v in values if v is not None), default=None)
-    cells = (marked("[bold]{}[/]" if v is not None and v == best else "{}", percent(v)) for v in values)
+def _line(table: Table, name: str, numbers: Sequence[str], verdicts: Sequence[Verdict | None]) -> None:
+    best = max((float(text) for text in numbers if text not in ("–", "NaN")), default=None)
+    cells = []
+    for text, verdict in zip(numbers, verdicts, strict=True):
+        shown = "[bold]{}[/]" if text not in ("–", "NaN") and float(text) == best else "{}"
+        cells.append(marked(f"{shown} [{STYLES[word(verdict)]}]{{}}[/]", text, mark(verdict) or " "))
     table.add_row(Text(showable(name)), *cells)

@@ -39,6 +39,7 @@ class TerminalProgress:
         self._done = 0.0
         self._best = ""
         self._told: set[str] = set()
+        self._precision = ""
 
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
@@ -73,9 +74,13 @@ class TerminalProgress:
         detail = f"{self._of()} · {asked}/{budget}"
         self._update(completed=self._done + 0.98 * asked / budget, detail=detail)
 
+    def precision(self, text: str) -> None:
+        """Behind each score, where it is not fp32's."""
+        self._precision = f" {showable(text)}" if text else ""
+
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
-        self._best = f"best {percent(outcome.score)}, {models} model{'s' if models > 1 else ''}"
+        self._best = f"best {percent(outcome.score)}{self._precision}, {models} model{'s' if models > 1 else ''}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:
@@ -83,9 +88,9 @@ class TerminalProgress:
         if "candidate" not in facts:
             parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
             return self.say("  " + ", ".join(parts))
-        parts = [f"average {percent(facts['average'])}"] if "average" in facts else []
+        parts = [f"average {percent(facts['average'])}{self._precision}"] if "average" in facts else []
         if facts.get("searches"):
-            parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}"]
+            parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}{self._precision}"]
         if facts.get("accepted"):
             verdict = marked("[green]kept[/]")
         else:

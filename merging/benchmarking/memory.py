@@ -43,7 +43,7 @@ class Memory(Journal):
             self.__exit__(None, None, None)
             raise FolderError(f"{path} does not begin with a benchmark; choose another --output")
         self._known = {old["key"]: Outcome.from_json(old) for old in self._old if old["event"] == "evaluation"}
-        self._held_out = {old["key"] for old in self._old if old.get("split") == HELD_OUT}
+        self._held_out = {old["key"] for old in self._old if old.get("split") == HELD_OUT and not old.get("record")}
         self._old.clear()
         self._apart = False
         self.seconds = 0.0
@@ -65,7 +65,7 @@ class Memory(Journal):
         """Keeps evaluations that are new, and what was begun; decisions are kept with the method that made them."""
         if event == "evaluation":
             known = facts["key"] in self._known
-            if facts["split"] == HELD_OUT:
+            if facts["split"] == HELD_OUT and not facts.get("record"):
                 self._held_out.add(facts["key"])
                 self.seconds += facts["seconds"] if self._apart or not known else 0.0
             if known:

@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
-from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.folder import RECIPE, REPORT
-from merging.values.report import models_of
-from merging.values.statistics import Comparison, mean_interval, wilson
+from merging.values.report import UNTESTED, best_single, models_of
+from merging.values.statistics import mean_interval, wilson
+from merging.values.verdict import ACCURACY, Role, Verdict, corrected
+
+CLOSE = 0.01
+"""Scores of one model that differ by less are of the same data, in another precision."""
 
 
 def read_folder(folder: Path) -> Benchmark:
@@ -42,53 +47,80 @@ def read_folder(folder: Path) -> Benchmark:
 
 
 def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
-    """A run's rows. Its report has the numbers of samples of sets that were compared in pairs, and no others."""
-    paired = {name: found for name, found in report["paired"].items() if name != "certify"}
+    """A run's rows; the strategy that was asked for is compared, the others are not."""
+    verdicts = _verdicts(report)
     sets = dict.fromkeys(name for row in report["rows"] for name in row["tests"])
-    samples = {HELD_OUT: int(report["held_out_samples"])}
-    samples |= {name: int(paired[name]["samples"]) if name in paired else 0 for name in sets}
-    rows = tuple(_row(row, report, samples, paired, folder) for row in report["rows"])
+    samples = {HELD_OUT: int(report["held_out_samples"])} | dict.fromkeys(sets, 0)
+    samples |= {verdict.set: verdict.samples for verdict in verdicts if verdict.set in sets}
+    samples |= {name: count for name, count in report.get("samples", {}).items() if name in samples}
+    rows = tuple(_row(row, report, samples, verdicts, folder) for row in report["rows"])
     header = {key: report[key] for key in ("versions", "numerics", "optimizer", "partitioner", "seed")}
-    untested = [row["strategy"] for row in report["rows"] if row["strategy"] not in ("best", report["strategy"])]
-    notes = list(report["notes"])
-    if paired:
-        silent = [*untested, *([SHIFTED] if report["shifts"] else [])]
-        notes += [f"a run tests its own strategy, set by set; not tested: {', '.join(silent)}"] if silent else []
     return Benchmark(
         str(report["task"]), report["objective"], rows, (), samples, tuple(report["shifts"]), tuple(report["pool"]),
         (int(report["seed"]),), report["status"], int(report["evaluations"]), float(report["wall_seconds"]),
-        tuple(notes), "", header,
+        tuple(report["notes"]), "", header, report.get("measure", report["objective"]),
     )  # fmt: skip
 
 
+def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
+    """Those of the strategy that was asked for, but for what has certified it; also of an earlier report."""
+    if "verdicts" in report:
+        found = [Verdict.from_json(verdict) for verdict in report["verdicts"]]
+    else:
+        best = next((list(row["ingredients"]) for row in report["rows"] if row["strategy"] == "best"), [])
+        against = best_single(best[0] if len(best) == 1 else None)
+        found = [
+            verdict_of(name, pair, shifts=report["shifts"], reference="best", against=against,
+                       objective=report["objective"]) for name, pair in report["paired"].items()
+        ]  # fmt: skip
+    return corrected([[verdict for verdict in found if verdict.role != Role.CERTIFY]])[0]
+
+
 def _row(
-    row: dict[str, Any], report: dict[str, Any], samples: Mapping[str, int], paired: Mapping[str, Any], folder: Path
+    row: dict[str, Any], report: dict[str, Any], samples: Mapping[str, int], verdicts: Sequence[Verdict], folder: Path
 ) -> BenchmarkRow:
     asked = row["strategy"] == report["strategy"]
-    saved = row["strategy"] == report.get("saved", report["strategy"])  # what the recipe is of
+    shifts, counted = report["shifts"], report.get("measure", report["objective"]) == ACCURACY
     scores = {HELD_OUT: row["held_out"], **row["tests"]}
-    counted = {name for name in scores if samples[name] and (name != HELD_OUT or report["objective"] == "accuracy")}
-    counted = {name for name in counted if 0 <= scores[name] <= 1}
-    intervals = {name: wilson(scores[name], samples[name]) for name in scores if name in counted}
-    shifts = report["shifts"]
-    if shifts and counted.issuperset(shifts):
-        intervals[SHIFTED] = mean_interval([scores[name] for name in shifts], [samples[name] for name in shifts])
+    if not counted and "accuracies" not in row:  # of an earlier report: its tests were accuracies
+        known = {verdict.set for verdict in verdicts}
+        shares = {name: wilson(value, samples[name]) for name, value in row["tests"].items() if name in known}
+        shares |= {SHIFTED: (0.0, 1.0)} if shifts and known >= set(shifts) else {}
+        row = beside_objective(row | {"intervals": shares}, report["objective"])
+    accurate_scores = {accurate(name): value for name, value in row.get("accuracies", {}).items()}
+    shown = scores if counted else accurate_scores
+    sizes = {name if counted else accurate(name): count for name, count in samples.items()}
+    intervals = {name: wilson(shown[name], sizes[name]) for name in shown if sizes.get(name)}
+    parts = [name if counted else accurate(name) for name in shifts]
+    if parts and intervals.keys() >= set(parts):
+        mean = SHIFTED if counted else accurate(SHIFTED)
+        intervals[mean] = mean_interval([shown[name] for name in parts], [sizes[name] for name in parts])
     return BenchmarkRow(
         row["strategy"], row["strategy"], report["partitioner"] if asked else None, report["options"] if asked else {},
         held_out=row["held_out"], tests=row["tests"], shifted=row["shifted"], intervals=intervals,
         seeds=(int(report["seed"]),), ingredients=tuple(row["ingredients"]),
         models=models_of(row["ingredients"], report["pool"]), evaluations=row["evaluations"], cached=row["cached"],
         forward_equivalents=row["forward_equivalents"], seconds=row["seconds"], inference_cost=row["inference_cost"],
-        against={"best": {name: _comparison(found) for name, found in paired.items()}} if asked and paired else {},
-        coefficients=_coefficients(folder / RECIPE) if saved else None,
+        verdicts=_of_row(row["strategy"], report, verdicts), accuracies=row.get("accuracies", {}),
+        digest=row.get("digest", ""), coefficients=_coefficients(folder / RECIPE) if _written(row, report) else None,
     )  # fmt: skip
 
 
-def _comparison(found: Mapping[str, Any]) -> Comparison:
-    """A run's paired test: one method, so that there is nothing to correct for."""
-    low, high = found["interval"]
-    p = float(found["p_value"])
-    return Comparison(found["difference"], (low, high), found["gained"], found["lost"], found["samples"], p, p)
+def _written(row: dict[str, Any], report: dict[str, Any]) -> bool:
+    """Whether the folder's recipe is of this row."""
+    return bool(row["strategy"] == report.get("saved", report["strategy"]))
+
+
+def _of_row(strategy: str, report: dict[str, Any], verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts of the strategy that was asked for; of the others, that they were not tested."""
+    if strategy == "best":
+        return ()
+    if strategy == report["strategy"]:
+        return tuple(verdicts)
+    blank: dict[str, Any] = dict.fromkeys(
+        ("difference", "interval", "p", "corrected", "level", "test", "gained", "lost")
+    )
+    return tuple(replace(verdict, **blank, tests=0, why=UNTESTED) for verdict in verdicts)
 
 
 def _coefficients(path: Path) -> Coefficients | None:
@@ -103,9 +135,9 @@ def _coefficients(path: Path) -> Coefficients | None:
 
 
 def combine(found: Mapping[str, Benchmark]) -> Benchmark:
-    """Several folders' results as one: rows one below the other, the same ones once, told apart by their folders.
+    """Several folders' results as one: rows one below the other, a model once, told apart by their folders.
 
-    The paired tests stay those of each folder: only there have all methods seen the same samples for certain.
+    Of a model that several folders have, the tested verdicts are kept; then one correction goes over the whole table.
 
     Args:
         found: folder's name → what it holds; at least one.
@@ -117,12 +149,16 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
     twice: list[str] = []
     for name, part in found.items():
         for row in part.rows:
-            if any(_same(row, other) for _, other in rows):
-                twice.append(f"{row.label} [{name}]")
-            else:
+            index = next((i for i, (_, other) in enumerate(rows) if _same(other, row)), None)
+            if index is None:
                 rows.append((name, row))
+            else:
+                twice.append(f"{row.label} [{name}]")
+                rows[index] = (rows[index][0], _joined(rows[index][1], row))
     often = Counter(row.label for _, row in rows)
-    named = tuple(replace(row, label=f"{row.label} [{name}]") if often[row.label] > 1 else row for name, row in rows)
+    labelled = [replace(row, label=f"{row.label} [{name}]") if often[row.label] > 1 else row for name, row in rows]
+    told = corrected([row.verdicts for row in labelled])
+    named = tuple(replace(row, verdicts=verdicts) for row, verdicts in zip(labelled, told, strict=True))
     samples: dict[str, int] = {}
     for part in parts:
         samples |= {name: count for name, count in part.samples.items() if not samples.get(name)}
@@ -143,17 +179,42 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
 
 
 def _once(twice: Sequence[str]) -> Sequence[str]:
-    return [f"in a row above, with the same scores: {', '.join(twice)}"] if twice else []
+    return [f"in a row above, as the same model: {', '.join(twice)}"] if twice else []
 
 
 def _same(one: BenchmarkRow, other: BenchmarkRow) -> bool:
-    """Whether two folders hold the same method with the same scores (baselines, mostly, whose options are not kept)."""
+    """Whether two folders hold one model: by what it is, or, where that is not known, by strategy and scores.
+
+    The numbers must be the same but for what another precision changes: other data are another row.
+    """
+    if one.digest and other.digest:
+        if one.digest != other.digest or one.tests.keys() != other.tests.keys():
+            return False
+        pairs = [(one.held_out, other.held_out), *((one.tests[name], other.tests[name]) for name in one.tests)]
+        return all(a is not None and b is not None and abs(a - b) <= CLOSE * max(abs(a), 1) for a, b in pairs)
     for mine, theirs in ((one.options, other.options), (one.partitioner, other.partitioner)):
         if mine and theirs and mine != theirs:
             return False
-    return (one.strategy, one.held_out, dict(one.tests), one.ingredients, one.why) == (
-        other.strategy, other.held_out, dict(other.tests), other.ingredients, other.why,
+    return (one.strategy, one.held_out, dict(one.tests), one.ingredients, one.status) == (
+        other.strategy, other.held_out, dict(other.tests), other.ingredients, other.status,
     )  # fmt: skip
+
+
+def _joined(one: BenchmarkRow, other: BenchmarkRow) -> BenchmarkRow:
+    """One model that two folders have: the row that was tested more, with what only the other one knows."""
+    tested = [sum(verdict.tested for verdict in row.verdicts) for row in (one, other)]
+    first, second = (one, other) if tested[0] >= tested[1] else (other, one)
+    verdicts = {_key(verdict): verdict for verdict in second.verdicts}
+    verdicts |= {_key(v): v for v in first.verdicts if v.tested or not verdicts.get(_key(v), v).tested}
+    own = [verdicts.pop(_key(verdict)) for verdict in first.verdicts]
+    return replace(
+        first, label=one.label, verdicts=(*own, *verdicts.values()), coefficients=first.coefficients or
+        second.coefficients, trace=first.trace or second.trace, options=first.options or second.options,
+    )  # fmt: skip
+
+
+def _key(verdict: Verdict) -> tuple[str, str, str, str]:
+    return verdict.reference, verdict.against, verdict.set, verdict.measure
 
 
 def _differences(found: Mapping[str, Benchmark]) -> Sequence[str]:

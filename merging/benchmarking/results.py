@@ -9,25 +9,33 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.runs import Coefficients, MethodRun
 from merging.errors import FolderError
+from merging.evaluation.comparing import Comparer, Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome, unscored
-from merging.values.report import SMALL_SAMPLE, average, models_of
-from merging.values.statistics import Comparison, Correctness, holm, mean_interval, paired, wilson
+from merging.values.report import SMALL_SAMPLE, average, best_single, models_of
+from merging.values.statistics import Interval, mean_interval, wilson
+from merging.values.verdict import ACCURACY, Role, Verdict, corrected
 
 if TYPE_CHECKING:
+    from merging.plugins.objective import Objective, WholeModelObjective
     from merging.plugins.task import Task
     from merging.storage.pool import ModelPool
 
-FORMAT = "merging-benchmark/1"
-SHIFTED = "average of shifts"
+FORMAT = "merging-benchmark/2"
+EARLIER = "merging-benchmark/1"
+"""Had ``against`` instead of ``verdicts``, corrected column by column, and accuracies whatever the objective."""
+SHIFTED = str(Role.AVERAGE)
 """The column of the mean over the shifted sets; a test set may well be called "shifted" itself."""
 REFERENCES = ("best", "greedy")
 """Methods that every other one is compared with, where they are there; a user may name more."""
-Interval = tuple[float, float]
+
+
+def accurate(column: str) -> str:
+    """The column of the accuracies that stand beside another objective."""
+    return f"{column} ({ACCURACY})"
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Single:
     @classmethod
     def of(cls, name: str, sets: Mapping[str, Outcome], shifts: Sequence[str]) -> Single:
         """From its outcomes."""
-        tests = {key: _value(key, outcome) for key, outcome in sets.items() if key != HELD_OUT}
+        tests = {key: outcome.score for key, outcome in sets.items() if key != HELD_OUT}
         return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
@@ -58,15 +66,17 @@ class BenchmarkRow:
         status: ``finished``, ``cannot run``, ``failed``, or ``not run`` (interrupted before).
         why: a reason, or a remark.
         held_out: score on the data that selected (optimistic for what was selected).
-        tests: set → accuracy (or score, where the objective knows no samples).
+        tests: set → score by the objective.
         shifted: mean over the shifted sets.
-        intervals: column → 95 % interval (Wilson; normal for the mean over sets).
+        accuracies: column → accuracy, beside another objective and where the labels are classes.
+        intervals: column → 95 % interval (of accuracies Wilson's, normal for the mean over sets; else a bootstrap's).
         spread: column → standard deviation over the seeds, with more than one.
         seeds: those that were run.
         ingredients: models in it (of the first seed); ``models`` is their mean number.
         evaluations, cached, forward_equivalents, seconds: what it needs alone, means over the seeds.
         inference_cost: forward passes for each sample.
-        against: reference → column → the paired comparison.
+        verdicts: the paired tests, against each reference on each column; corrected over the whole table.
+        digest: of the merged model, the same for merges that give the same outputs (the first seed's).
         coefficients: of a linear merge (the first seed's).
         trace: how the best held-out score rose (the first seed's).
     """
@@ -90,7 +100,9 @@ class BenchmarkRow:
     forward_equivalents: float = 0.0
     seconds: float = 0.0
     inference_cost: int = 1
-    against: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    digest: str = ""
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
 
@@ -100,8 +112,14 @@ class BenchmarkRow:
         return self.held_out is not None
 
     def value(self, column: str) -> float | None:
-        """A column's score: held-out, a test set's, or the mean of the shifted sets."""
-        return {HELD_OUT: self.held_out, SHIFTED: self.shifted}.get(column, self.tests.get(column))
+        """A column's score: held-out, a test set's, or the mean of the shifted sets; or an accuracy beside one."""
+        beside = {accurate(name): value for name, value in self.accuracies.items()}
+        return {HELD_OUT: self.held_out, SHIFTED: self.shifted}.get(column, self.tests.get(column, beside.get(column)))
+
+    def verdict(self, reference: str, column: str) -> Verdict | None:
+        """What the test against a reference says of a column; None of what is not compared with it."""
+        named = (v for v in self.verdicts if v.reference == reference)
+        return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,7 @@ class Benchmark:
         evaluations: distinct held-out evaluations, by all methods and single models together.
         wall_seconds: what this session took.
         header: versions, hashes, numerics: what the scores were measured under.
+        measure: what the scores are: ``accuracy``, or the objective's name.
     """
 
     task: str
@@ -132,6 +151,7 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     command: str = ""
     header: Mapping[str, Any] = field(default_factory=dict)
+    measure: str = ACCURACY
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -140,19 +160,25 @@ class Benchmark:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Held-out, every test set, and the mean of the shifted ones where there are any."""
-        return (HELD_OUT, *self.sets, *([SHIFTED] if self.shifts else []))
+        """Held-out, every test set, and the mean of the shifted ones where there are any; accuracies beside them."""
+        own = (HELD_OUT, *self.sets, *([SHIFTED] if self.shifts else []))
+        return (*own, *(accurate(name) for name in own if any(name in row.accuracies for row in self.rows)))
 
     @property
     def references(self) -> tuple[str, ...]:
         """What the methods are compared with."""
-        found = dict.fromkeys(name for row in self.rows for name in row.against)
-        return tuple(sorted(found, key=lambda name: (*REFERENCES, name).index(name)))
+        found = dict.fromkeys(v.reference for row in self.rows for v in row.verdicts)
+        return tuple(sorted(found, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES)))
+
+    def against(self, reference: str) -> str:
+        """A reference in words; of several folders with other best single models, all of them."""
+        words = dict.fromkeys(v.against for row in self.rows for v in row.verdicts if v.reference == reference)
+        return " or ".join(words) or reference
 
     def percent(self, column: str) -> bool:
-        """Whether a column holds accuracies: of the objective, or counted where it tells samples apart."""
-        counted = column != HELD_OUT and any(column in row.intervals for row in self.rows)
-        return self.objective == "accuracy" or counted
+        """Whether a column holds accuracies, shown in percent."""
+        beside = {accurate(name) for row in self.rows for name in row.accuracies}
+        return self.measure == ACCURACY or column in beside
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: fractions, seconds, forward passes over the held-out data."""
@@ -167,8 +193,9 @@ class Benchmark:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Benchmark:
         """Reads :meth:`to_json` back."""
-        if data["format"] != FORMAT:
+        if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
+        data = _of_today(data) if data["format"] == EARLIER else data
         values = {key: value for key, value in data.items() if key != "format"}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
@@ -198,7 +225,7 @@ def gather(
     partitions: Sequence[str],
     seeds: tuple[int, ...],
     header: Mapping[str, Any],
-    objective: str,
+    objective: Objective | WholeModelObjective,
     status: str,
     evaluations: int,
     wall_seconds: float,
@@ -213,6 +240,8 @@ def gather(
     refused = _refused(grouped, methods, partitions)
     partitions = [label for label in partitions if label not in refused]
     notes = [*notes, *(f"no method was run under {label}: {why}" for label, why in refused.items())]
+    comparer = Comparer(objective, task)
+    table = [_seen(group) for group in grouped.values()]
     rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
     for method in methods:
         groups = {label: grouped.get((method, label), []) for label in partitions}
@@ -220,14 +249,15 @@ def gather(
         for label, group in list(groups.items())[: 1 if joined else None]:
             own = label if not joined or len(partitions) == 1 else None
             name = method if joined else f"{method} ({label})"
-            rows.append((_row(name, method, own, group, task, objective, pool.names), group))
+            rows.append((_row(name, method, own, group, comparer, table, pool.names), group))
     if len(task.held_out) < SMALL_SAMPLE:
         luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
         notes = [*notes, luck]
     return Benchmark(
-        task.name, objective, _compared(rows, task, objective, references), singles,
+        task.name, objective.name, _compared(rows, comparer, table, references), singles,
         {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}}, task.shifts,
         pool.names, seeds, status, evaluations, wall_seconds, tuple(notes), command, header,
+        comparer.measure,
     )  # fmt: skip
 
 
@@ -249,14 +279,15 @@ def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:
     return tuple((run.seed, run.status, run.digest or run.why) for run in group)
 
 
-def _value(name: str, outcome: Outcome) -> float:
-    """The held-out score is the objective's; a test set's is the accuracy, where samples are told apart."""
-    return outcome.score if name == HELD_OUT or outcome.correct is None else outcome.accuracy
+def _seen(group: Sequence[MethodRun]) -> Seen:
+    """Set → the outcomes of all finished seeds."""
+    good = [run for run in group if run.status == "finished"]
+    return {name: [run.outcomes[name] for run in good] for name in (good[0].outcomes if good else ())}
 
 
 def _row(
-    label: str, method: str, partition: str | None, group: Sequence[MethodRun], task: Task, objective: str,
-    pool: Sequence[str],
+    label: str, method: str, partition: str | None, group: Sequence[MethodRun], comparer: Comparer,
+    table: Sequence[Seen], pool: Sequence[str],
 ) -> BenchmarkRow:  # fmt: skip
     good = [run for run in group if run.status == "finished"]
     if not group:
@@ -267,17 +298,16 @@ def _row(
     )  # fmt: skip
     if not good:
         return plain
-    scores = {name: [_value(name, run.outcomes[name]) for run in good] for name in good[0].outcomes}
-    if task.shifts:
-        scores[SHIFTED] = [statistics.fmean(scores[name][i] for name in task.shifts) for i in range(len(good))]
+    task, objective, seen = comparer.task, comparer.objective.name, _seen(group)
+    scores = {name: [outcome.score for outcome in known] for name, known in seen.items()}
+    beside = comparer.accuracies(seen)
+    scores |= {accurate(name): [outcome.accuracy for outcome in seen[name]] for name in beside}
+    for mean, parts in ((SHIFTED, task.shifts), (accurate(SHIFTED), [accurate(name) for name in task.shifts])):
+        if parts and scores.keys() >= set(parts):
+            scores[mean] = [statistics.fmean(scores[name][i] for name in parts) for i in range(len(good))]
     means = {name: statistics.fmean(values) for name, values in scores.items()}
-    intervals = {}
-    counted = {n: o.samples for n, o in good[0].outcomes.items() if o.correct is not None}
-    for name, samples in counted.items():
-        if name != HELD_OUT or objective == "accuracy":
-            intervals[name] = wilson(means[name], samples)
-    if task.shifts and all(name in counted for name in task.shifts):
-        intervals[SHIFTED] = mean_interval([means[n] for n in task.shifts], [counted[n] for n in task.shifts])
+    accuracies = {name: means[accurate(name)] for name in (*seen, SHIFTED) if accurate(name) in means}
+    intervals = _intervals(means, {name: known[0].samples for name, known in seen.items()}, comparer, seen, table)
     fails = [run for run in group if run.status != "finished"]
     same = len({run.digest for run in good}) == 1
     idle = ["each seed gave the same merge"] if len(good) > 1 and same else []
@@ -292,8 +322,28 @@ def _row(
         evaluations=_mean(good, "evaluations"), cached=_mean(good, "cached"),
         forward_equivalents=_mean(good, "forward_equivalents"), seconds=_mean(good, "seconds"),
         inference_cost=max(run.inference_cost for run in good), coefficients=good[0].coefficients,
-        trace=good[0].trace,
+        trace=good[0].trace, accuracies=accuracies, digest=good[0].model,
     )  # fmt: skip
+
+
+def _intervals(
+    means: Mapping[str, float], samples: Mapping[str, int], comparer: Comparer, seen: Seen, table: Sequence[Seen]
+) -> dict[str, Interval]:
+    """Column → the 95 % interval of its score."""
+    shifts, found = comparer.task.shifts, dict[str, Interval]()
+    counted = comparer.measure == ACCURACY
+    for name in samples:
+        column = name if counted else accurate(name)
+        if column in means:
+            found[column] = wilson(means[column], samples[name])
+        if not counted and (own := comparer.interval([name], seen, table)) is not None:
+            found[name] = own
+    mean, parts = (SHIFTED, shifts) if counted else (accurate(SHIFTED), tuple(accurate(name) for name in shifts))
+    if mean in means:
+        found[mean] = mean_interval([means[name] for name in parts], [samples[name] for name in shifts])
+    if shifts and not counted and (own := comparer.interval(shifts, seen, table)) is not None:
+        found[SHIFTED] = own
+    return found
 
 
 def _mean(runs: Sequence[MethodRun], name: str) -> float:
@@ -302,46 +352,56 @@ def _mean(runs: Sequence[MethodRun], name: str) -> float:
 
 
 def _compared(
-    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]], task: Task, objective: str, references: Sequence[str]
-) -> tuple[BenchmarkRow, ...]:
-    """The rows with their paired tests; Holm's correction goes over the methods of one column and reference."""
-    own = {HELD_OUT: (HELD_OUT,)} if objective == "accuracy" else {}
-    columns = own | {name: (name,) for name in task.tests} | ({SHIFTED: task.shifts} if task.shifts else {})
-    against: list[dict[str, dict[str, Comparison]]] = [{} for _ in rows]
-    hits = [{name: _correctness(group, name) for name in (HELD_OUT, *task.tests)} for _, group in rows]
+    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]], comparer: Comparer, table: Sequence[Seen],
+    references: Sequence[str],
+) -> tuple[BenchmarkRow, ...]:  # fmt: skip
+    """The rows with their paired tests, against each reference, corrected over the whole table."""
+    sets = (HELD_OUT, *comparer.task.tests)
+    verdicts: list[list[Verdict]] = [[] for _ in rows]
     named = [{row.strategy, *(run.entry["method"] for run in group)} for row, group in rows]
     for reference in references:
         which = [i for i, (row, _) in enumerate(rows) if reference in named[i] and row.finished]
         home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
         if home is None:
             continue
-        for column, parts in columns.items():
-            tested: dict[int, Comparison] = {}
-            for i, (row, _) in enumerate(rows):
-                before, after = [hits[home][name] for name in parts], [hits[i][name] for name in parts]
-                if i != home and row.finished and not any(part is None for part in (*before, *after)):
-                    tested[i] = paired([p for p in before if p is not None], [p for p in after if p is not None])
-            corrected = holm([found.p_value for found in tested.values()])
-            for (i, found), adjusted in zip(tested.items(), corrected, strict=True):
-                against[i].setdefault(reference, {})[column] = replace(found, adjusted=adjusted)
-    return tuple(replace(row, against=found) for (row, _), found in zip(rows, against, strict=True))
+        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0])
+        for i, (row, group) in enumerate(rows):
+            if i != home and row.finished:
+                verdicts[i] += comparer.verdicts(
+                    sets, before, _seen(group), reference=reference, against=against, among=table
+                )
+    found = corrected(verdicts)
+    return tuple(replace(row, verdicts=told) for (row, _), told in zip(rows, found, strict=True))
 
 
-def _correctness(runs: Sequence[MethodRun], name: str) -> Correctness | None:
-    """Share of the seeds that have each sample right, or None where samples are not told apart."""
-    outcomes = [run.outcomes[name] for run in runs if run.status == "finished"]
-    if not outcomes or any(outcome.correct is None for outcome in outcomes):
-        return None
-    mean: Correctness = np.mean([outcome.hits for outcome in outcomes], axis=0, dtype=np.float64)
-    return mean
+def in_words(reference: str, row: BenchmarkRow) -> str:
+    """What a row is called where others are compared with it."""
+    if reference == "best":
+        return best_single(row.ingredients[0] if len(row.ingredients) == 1 else None)
+    return "the greedy soup" if reference == "greedy" else reference
+
+
+def _of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """A result of the earlier format, its tests corrected as they are now."""
+    objective, shifts = data["objective"], data["shifts"]
+    ingredients = {row["label"]: row["ingredients"] for row in data["rows"]}
+    rows, verdicts = [], []
+    for row in data["rows"]:
+        told = []
+        for reference, columns in row["against"].items():
+            home = BenchmarkRow(reference, reference, ingredients=tuple(ingredients.get(reference, ())))
+            told += [verdict_of(name, found, shifts=shifts, reference=reference, against=in_words(reference, home),
+                                objective=objective) for name, found in columns.items()]  # fmt: skip
+        verdicts.append(told)
+        rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
+    rows = [row | {"verdicts": [verdict.to_json() for verdict in told]}
+            for row, told in zip(rows, corrected(verdicts), strict=True)]  # fmt: skip
+    return data | {"rows": rows, "measure": objective}
 
 
 def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:
-    data = asdict(replace(row, coefficients=None, against={}))
-    data["against"] = {
-        reference: {name: asdict(found) | {"significant": found.significant} for name, found in columns.items()}
-        for reference, columns in row.against.items()
-    }
+    data = asdict(replace(row, coefficients=None, verdicts=()))
+    data["verdicts"] = [verdict.to_json() for verdict in row.verdicts]
     return data | {"coefficients": row.coefficients.to_json() if row.coefficients else None}
 
 
@@ -352,12 +412,5 @@ def _row_from_json(data: dict[str, Any]) -> BenchmarkRow:
     values["trace"] = tuple((float(a), int(b), float(c)) for a, b, c in values["trace"])
     values["intervals"] = {name: (low, high) for name, (low, high) in values["intervals"].items()}
     values["coefficients"] = Coefficients.from_json(data["coefficients"]) if data["coefficients"] else None
-    values["against"] = {
-        reference: {
-            name: Comparison(**{k: v for k, v in found.items() if k != "significant"} | {
-                "interval": tuple(found["interval"])})
-            for name, found in columns.items()
-        }
-        for reference, columns in data["against"].items()
-    }  # fmt: skip
+    values["verdicts"] = tuple(Verdict.from_json(found) for found in data["verdicts"])
     return BenchmarkRow(**values)

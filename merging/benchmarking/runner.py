@@ -14,6 +14,7 @@ from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
+from merging.machine import at_most
 from merging.partitioners.whole import Whole
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
@@ -49,6 +50,7 @@ def benchmark(
     precision: str = "auto",
     tune: bool = False,
     compile: bool = False,
+    threads: int | None = None,
     recalibrate: bool | None = None,
     as_stored: bool = False,
     cache_memory: int | None = None,
@@ -82,6 +84,7 @@ def benchmark(
         precision: of forward passes, ``fp32``, ``bf16`` or ``auto``.
         tune: measure the fastest batch and threads first.
         compile: run the model through ``torch.compile``.
+        threads: of passes; default: as for :func:`merging.merge`.
         recalibrate: measure BatchNorm statistics of averages again; None: where the task has training data.
         as_stored: average the parts of weight-normed and pruned weights as they are stored.
         cache_memory: MiB for activations of earlier passes (default: 1024; 0: none).
@@ -115,14 +118,14 @@ def benchmark(
         folder.check(overwrite=overwrite)
     settings = {
         "objective": objective, "task": task, "budget": budget, "freeze": freeze,
-        "device": device, "precision": precision, "compile": compile, "recalibrate": recalibrate,
+        "device": device, "precision": precision, "compile": compile, "threads": threads, "recalibrate": recalibrate,
         "as_stored": as_stored, "progress": progress,
     }  # fmt: skip
     kept = folder.numerics() if folder is not None and tune and not overwrite else None
     plans = Plans(pool, divided, settings, kept or tune)
     first = plans.first()
     header = plans.header(first)
-    with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics):
+    with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(threads):
         work = Work(plans, memory, progress, should_stop, cache_memory, exact_savings=exact_savings)
         limits = {"budget": budget, "max_evaluations": max_evaluations}
         entries = [_entries(method, divided_by, optimizer, seeds, limits)
@@ -139,9 +142,10 @@ def benchmark(
             if should_stop():  # asked to stop, and pressed again: at once
                 raise
             status = "interrupted"
+        progress.stage("comparing the methods")
         found = gather(
             runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
-            header=header, objective=first.objective.name, status=status, evaluations=memory.evaluations,
+            header=header, objective=first.objective, status=status, evaluations=memory.evaluations,
             wall_seconds=time.time() - began, notes=[*_notes(first), *work.remarks], command=command,
             references=tuple(dict.fromkeys((*REFERENCES, *against))),
         )  # fmt: skip

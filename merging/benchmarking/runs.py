@@ -96,6 +96,7 @@ class MethodRun:
         inference_cost: forward passes for each sample.
         coefficients: of a linear merge.
         trace: (forward-equivalents, evaluations, best held-out score so far), a line for each improvement.
+        model: the same for merges that give the same outputs, whatever they were scored with; a run's row has it too.
     """
 
     entry: Mapping[str, Any]
@@ -112,6 +113,7 @@ class MethodRun:
     inference_cost: int = 1
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
+    model: str = ""
 
     @property
     def seed(self) -> int:

@@ -41,6 +41,12 @@ class SharedEvaluator(Evaluator):
             self._note(outcome)
         return outcome
 
+    def record(self, merged: Merge, split: str = HELD_OUT) -> Outcome:
+        """The outcome of record; the memory knows it where a search has seen the same, whichever method's it was."""
+        if self.of_record(split):
+            return super().evaluate(merged, split)
+        return super().record(merged, split)
+
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix."""
         trial = super().between(incumbent, candidate, mixing)

@@ -13,11 +13,12 @@ from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress
+from merging.plugins.progress import Progress, tell_precision
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
+from merging.running.rescoring import Rescoring
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
@@ -114,7 +115,7 @@ class Work:
         found = []
         for ingredient in pool.ingredients:
             recipe = Recipe.single(ingredient, made.partition)
-            sets = {name: evaluator.evaluate(recipe, name) for name in (HELD_OUT, *task.tests)}
+            sets = {name: evaluator.record(recipe, name) for name in (HELD_OUT, *task.tests)}
             found.append(Single.of(ingredient.name, sets, task.shifts))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
@@ -158,6 +159,8 @@ class Work:
             budget=entry.limits.get("budget"),
         )  # fmt: skip
         why = ""
+        search = Rescoring(evaluator, made.pool, made.partition, self.progress)
+        tell_precision(self.progress, search.search if search.due else "")
         try:
             with contained():
                 mixed = entry.strategy.mix(problem)
@@ -174,14 +177,20 @@ class Work:
         meter = dataclasses.replace(evaluator.meter)
         # Passes of this session are in the meter's seconds already, as are those that were only looked up.
         own = time.perf_counter() - began - (self.memory.seconds - before)
+        if not evaluator.of_record():
+            if entry.strategy.name == Best.name and search.due:  # bf16 may rank the models otherwise
+                _, merged, outcome = search.best_single()
+            else:
+                outcome = evaluator.record(merged)
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
         for name in task.tests:
-            outcomes[name] = evaluator.evaluate(merged, name)
+            outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
             facts, "finished", why, outcomes, evaluator.digest(merged), problem.seeded, names, meter.evaluations,
             meter.cached, meter.forward_equivalents, max(own, 0.0) + meter.seconds,
             len(merged.members) if isinstance(merged, Ensemble) else 1, _coefficients(merged), tuple(evaluator.trace),
+            evaluator.identity(merged),
         )  # fmt: skip
 
     def _task(self, made: Plan) -> Task:

@@ -16,8 +16,9 @@ from merging.data import saved, tables, tars
 from merging.data.cache import content_of
 from merging.data.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
 from merging.data.folders import class_folders, images_under, listed, states
+from merging.data.groups import in_groups
 from merging.data.images import Preparation
-from merging.data.npz import load_npz, names_and_labels
+from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
 from merging.errors import TaskError
@@ -109,13 +110,15 @@ class Reader:
     def npz(self) -> Opened:
         """``file.npz:KEY``."""
         names, written = names_and_labels(self.path)
-        self._takes("classes", "map", "corrupt")
+        self._takes("classes", "map", "corrupt", "group")
         how = self.how
 
         def decode(found: Labelling | None) -> Split:
             split = load_npz(
                 self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress
             )  # fmt: skip
+            if "group" in self.options:
+                split = split.with_groups(groups_of(self.path, self.options["group"], len(split)))
             return self._relabelled(split, found)
 
         return self._opened(names, written, decode)
@@ -151,7 +154,9 @@ class Reader:
         except TaskError:
             row = next((number for number, image in enumerate(files, 1) if not image.exists()), 1)
             raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
-        return self._images(None, labels, lambda: paths(files, root), decided, len(files), spelled=True)
+        return self._images(
+            None, labels, lambda: paths(files, root), decided, len(files), spelled=True, groups=self._groups(file, rows)
+        )  # fmt: skip
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
@@ -167,9 +172,13 @@ class Reader:
         self._takes("classes", "map", "corrupt", "border", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
-            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
-        )
-        return self._images(data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None)
+            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled,
+            group=self.options.get("group"),
+        )  # fmt: skip
+        return self._images(
+            data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None,
+            groups=data.groups,
+        )  # fmt: skip
 
     def texts(self) -> Opened:
         """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
@@ -180,23 +189,27 @@ class Reader:
         wanted = text_columns(self.path, self.options.get("text"))
         labels: list[Written] = []
         declared: tuple[str, ...] | None = None
+        groups: list[Any] | None = None
         if file.suffix.lower() in tables.SUFFIXES:
             rows = tables.rows(file)
             columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
             if self.labelled:
                 labels = tables.labels(file, tables.column(file, rows, label or "label"))
+            groups = self._groups(file, rows)
         else:
-            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled)
-            columns, labels, declared = data.texts(), data.labels, data.names
+            group = self.options.get("group")
+            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled, group=group)
+            columns, labels, declared, groups = data.texts(), data.labels, data.names, data.groups
 
         def decode(found: Labelling | None) -> Split:
             if found is None:
                 return Split.of(tokenized(self.path, columns, source, self.progress), _unlabelled(len(columns[0])))
-            keep, kept = _kept(labels, found)
+            keep, kept = _kept(samples, found)
             chosen = [list(itertools.compress(column, keep)) for column in columns]
             return Split.of(tokenized(self.path, chosen, source, self.progress), torch.tensor(kept), found.groups)
 
-        return self._listed(declared, labels, decode, spelled=declared is None)
+        samples, load = in_groups(self.path, labels, groups, decode)
+        return self._listed(declared, labels, load, spelled=declared is None)
 
     def made(self) -> Opened:
         """What a user's function returns."""
@@ -209,19 +222,23 @@ class Reader:
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
                 found = (inputs, _unlabelled(len(inputs)))
-            split = (
-                found if isinstance(found, Split) else Split.of(_tensor(found[0]), _tensor(found[1]).to(torch.int64))
-            )
+            split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), _labels(_tensor(found[1])))
         except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
             reason = f"{type(error).__name__}: {error}"
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
         if is_images(split.inputs) and self.how.resize is not None and self.how.always:
-            split = Split.of(self.how.resize(split.inputs), split.labels, split.classes)
-        if split.classes is not None and self.labelled:
+            split = replace(split, inputs=self.how.resize(split.inputs))
+            split = split.part(torch.arange(len(split)))  # its fingerprint is that of the resized images
+        if (split.classes is not None or not split.categorical) and self.labelled:
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
+
+    def _groups(self, file: Path, rows: list[dict[str, Any]]) -> list[Any] | None:
+        """The column that names the groups, where the user says which it is."""
+        name = self.options.get("group")
+        return None if name is None else tables.column(file, rows, name)
 
     @property
     def _choice(self) -> Choice:
@@ -234,7 +251,8 @@ class Reader:
             TaskError: there is such a key.
         """
         for key in self.options:
-            if key not in ("path", *keys):
+            groups = ("group",) if {"image", "text"} & {*keys} else ()  # forms with columns
+            if key not in ("path", *keys, *groups):
                 raise TaskError(f"{self.path}: '{key}' means nothing to this kind of data; leave it out")
 
     def _opened(
@@ -251,6 +269,7 @@ class Reader:
         count: int,
         *,
         spelled: bool = False,
+        groups: list[Any] | None = None,
     ) -> Opened:
         """A set whose images are decoded one by one."""
 
@@ -258,7 +277,7 @@ class Reader:
             if found is None:
                 none = np.full(count, UNLABELLED, dtype=np.int64)
                 return load_pictures(self.path, pictures, none, decided, self.how, self.progress)
-            keep, numbers = _kept(labels, found)
+            keep, numbers = _kept(samples, found)
             kept = np.array(numbers, dtype=np.int64)
             if all(keep):
                 split = load_pictures(self.path, pictures, kept, decided, self.how, self.progress)
@@ -269,7 +288,8 @@ class Reader:
                 )
             return split.with_classes(found.groups)
 
-        return self._listed(names, labels, decode, spelled=spelled)
+        samples, loaded = in_groups(self.path, labels, groups, decode)
+        return self._listed(names, labels, loaded, spelled=spelled)
 
     def _listed(
         self, declared: tuple[str, ...] | None, labels: list[Written], decode: Callable[[Labelling | None], Split], *,
@@ -292,7 +312,8 @@ def _some(split: Split, found: Labelling) -> Split:
     """The samples whose labels are wanted."""
     keep = torch.tensor([label in found.labels for label in split.labels.tolist()])
     labels = torch.tensor([found.labels[label] for label in split.labels.tolist() if label in found.labels])
-    return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups)
+    named = None if split.groups is None else [split.group_names[number] for number in split.groups[keep]]
+    return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups, named)
 
 
 def _kept(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
@@ -307,6 +328,11 @@ def _unlabelled(count: int) -> Tensor:
 def is_images(inputs: Tensor) -> bool:
     """Whether samples are kept as images: uint8, ``(N, H, W, 3)``."""
     return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[-1] == 3
+
+
+def _labels(given: Tensor) -> Tensor:
+    """Labels of a user's function: classes, or numbers as they are."""
+    return given if given.is_floating_point() or given.ndim > 1 else given.to(torch.int64)
 
 
 def _tensor(value: Any) -> Tensor:

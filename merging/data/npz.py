@@ -7,7 +7,6 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 from __future__ import annotations
 
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from merging.data.cache import cached
 from merging.data.damage import CORRUPT, Damage, Tolerance
 from merging.errors import TaskError, unknown
+from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
@@ -119,6 +119,22 @@ def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ..
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
 
 
+def groups_of(source: str, name: str, samples: int) -> list[str]:
+    """The groups of the samples of ``file.npz:KEY``, which the array ``KEY_name`` holds: one name or number each.
+
+    Raises:
+        TaskError: there is no such array, or it does not go with the samples that were loaded.
+    """
+    path, key = divided(source)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if f"{key}_{name}" not in arrays:
+            raise TaskError(str(unknown(f"array in {path}:", f"{key}_{name}", arrays.files)))
+        found = arrays[f"{key}_{name}"]
+    if found.shape != (samples,):
+        raise TaskError(f"{source}: '{key}_{name}' has shape {list(found.shape)}, for {samples} samples")
+    return [str(value) for value in found.tolist()]
+
+
 def _checked(images: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise TaskError(
@@ -163,7 +179,7 @@ class _Jpegs:
 
         progress.stage(f"decoding {self.source}", count)
         damaged: list[Damage] = []
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
+        with ThreadPoolExecutor(cores()) as workers:
             for damage in workers.map(one, range(count)):
                 damaged += [damage] if damage is not None else []
                 progress.advance()

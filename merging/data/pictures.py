@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from merging.data.cache import Images, cached_images
 from merging.data.damage import Damage, Tolerance
 from merging.data.images import Resize
 from merging.errors import TaskError
+from merging.machine import cores
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
 
@@ -123,7 +123,7 @@ def decode(
 
     found: list[Damage] = []
     numbered = enumerate(pictures)
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
+    with ThreadPoolExecutor(cores()) as workers:
         while batch := list(itertools.islice(numbered, AT_ONCE)):
             for damage in workers.map(attempt, batch):
                 found += [damage] if damage is not None else []

@@ -31,18 +31,21 @@ class Saved:
         columns: that hold them, one, or two for pairs of texts; none: the one is found by its type.
         label: name of a column; None: found by its type.
         labelled: whether a label is needed.
+        group: name of the column of groups; None: there is none.
 
     Attributes:
         names: of the classes, where the data set says them.
         labels: of the samples, as they are written; empty where none is needed.
+        groups: of the samples, where a column was named.
 
     Raises:
         TaskError: ``datasets`` is not installed, no such split or column, or a damaged folder.
     """
 
     def __init__(
-        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool
-    ) -> None:
+        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool,
+        group: str | None = None,
+    ) -> None:  # fmt: skip
         self.where, self.kind = spec, kind
         self._folder = _folder(spec)
         try:
@@ -70,6 +73,7 @@ class Saved:
                     raise TaskError(
                         f"{spec}: row {number} has the label {value!r} in '{label}'; names or whole numbers"
                     )
+        self.groups = list(data[self._one(data, "group", group, ())]) if group is not None else None
         fits = _is_text if kind == "text" else lambda feature: isinstance(feature, datasets.Image)
         found = [name for name in _columns(data, kind, fits) if name not in {label, *found}]
         self._columns = [self._one(data, kind, name, found) for name in columns or (None,)]

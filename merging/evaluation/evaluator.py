@@ -24,9 +24,9 @@ from merging.forward.fisher import squared_gradients
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Contents, Passes
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import CERTIFY, HELD_OUT, Task
+from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.values.outcome import WORST, Decision, Meter, Outcome, top1
@@ -72,6 +72,7 @@ class Evaluator:
         measure_again: bool = False,
         progress: Progress | None = None,
     ) -> None:
+        check_labels(objective, task)
         self.live = live
         self.task = task
         self.objective = objective
@@ -86,11 +87,13 @@ class Evaluator:
         self._logits: dict[str, Tensor] = {}
         self._exact_savings = exact_savings
         self._passes = Passes(live, task, numerics, cache_memory if exact_savings else 0, should_stop)
+        self._passes.counts = isinstance(objective, Objective) and objective.takes == "numbers"
         self.calibration = Calibration(live, task, numerics, self._passes) if measure_again else None
         self._margins: Tensor | None = None  # of the best model so far, once a threshold test has asked for them
         self._highest = -math.inf
         self._measured_share = 0.0  # of a pass over the held-out data: what measuring statistics took last
         self._tests = False
+        self._recording = False
         self._progress = progress or Silent()
 
     def begin(self) -> Meter:
@@ -110,6 +113,88 @@ class Evaluator:
         return self._through(
             key, split, lambda: self._measure(split, lambda: self._load(merged), self._contents(merged))
         )
+
+    def record(self, merged: Merge, split: str = HELD_OUT) -> Outcome:
+        """The outcome of record, which tables and verdicts are made of: in fp32, never compiled, with the terms kept.
+
+        Journalled and cached, but no evaluation of a search: it counts towards no budget, and nothing is chosen by it
+        but among merges that are ready. Where a search has seen the same it is not made again.
+
+        Args:
+            merged: the model.
+            split: the set.
+
+        Raises:
+            Stopped: the run was interrupted.
+        """
+        what = self._content(merged)
+        if self.of_record(split):
+            if split != HELD_OUT:
+                return self.evaluate(merged, split)
+            known = self._cache.get(self._key(what, split))
+            if known is not None:
+                return known
+        key = self._key(what, split, record=True)
+        if key not in self._cache:
+            if self.should_stop():
+                raise Stopped("interrupted")
+            outcome = self.journal.replay(key, split)
+            if outcome is None:
+                with self._for_record():
+                    outcome = self._recorded(merged, split)
+            self.journal.write("evaluation", key=key, split=split, record=True, **outcome.to_json())
+            self._cache[key] = outcome
+        return self._cache[key]
+
+    def of_record(self, split: str = HELD_OUT) -> bool:
+        """Whether :meth:`evaluate` gives the outcome of record itself."""
+        exact = self.exact or (split == CERTIFY and not self.numerics.compiled)
+        return exact and (isinstance(self.objective, WholeModelObjective) or self.objective.counts_hits)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the passes of a search are made as those of record are: in fp32, and not compiled."""
+        return self.numerics.dtype == "float32" and not self.numerics.compiled
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Lets the passes that follow come to their end, also where the run has been asked to stop."""
+        before = self.should_stop, self._passes.should_stop
+        self.should_stop = self._passes.should_stop = lambda: False
+        try:
+            yield
+        finally:
+            self.should_stop, self._passes.should_stop = before
+
+    @contextlib.contextmanager
+    def _for_record(self) -> Iterator[None]:
+        self._recording = True
+        try:
+            with self.live.in_fp32(), self._passes.eagerly():
+                yield
+        finally:
+            self._recording = False
+
+    def _recorded(self, merged: Merge, split: str) -> Outcome:
+        """A whole pass; within :meth:`_for_record`."""
+        began = time.perf_counter()
+        if isinstance(merged, Ensemble):
+            mixed, passes = self._averaged(merged, lambda member: self._plain_logits(member, split))
+            return self._of_logits(mixed, split, float(passes), time.perf_counter() - began)
+        self._measured_share = 0.0
+        self._load(merged)
+        extra = self._measured_share
+        outcome = self._scored(split, None)
+        return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
+
+    def _plain_logits(self, recipe: Recipe, split: str) -> Tensor:
+        """Logits of a whole split as they are for the record; those of a search in fp32 are the same."""
+        plain = self._key(self._content(recipe), split)
+        if plain in self._logits and self.exact:
+            return self._logits[plain].clone()
+        self._load(recipe)
+        whole = self.task.split(split)
+        return torch.cat([whole.project(found).float().cpu() for found, _ in self._passes.plain(split)])
 
     def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
         """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
@@ -150,7 +235,7 @@ class Evaluator:
         objective = self.objective
         if known is not None or not isinstance(objective, Objective) or not objective.decomposable:
             return Decision((known or self.evaluate(recipe)).score > threshold, n)
-        if objective.bounds is None:
+        if objective.bounds is None or objective.asks:
             return Decision(self.evaluate(recipe).score > threshold, n)
         self._check_limits(HELD_OUT)
         self._measured_share = 0.0
@@ -208,33 +293,45 @@ class Evaluator:
     def _together(self, ensemble: Ensemble, split: str) -> Outcome:
         """The members' outputs, averaged; costs a pass for each member whose logits are not kept."""
         began, passes = time.perf_counter(), 0.0
-        total: Tensor | None = None
         if split == HELD_OUT:
             self._progress.stage("outputs of the members", len(ensemble.members))
-        for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
-            fresh = self._key(self._content(member), split) not in self._logits
-            passes += fresh
+
+        def outputs(member: Recipe) -> Tensor:
+            nonlocal passes
+            passes += self._key(self._content(member), split) not in self._logits
             before = replace(self.total), replace(self.meter)
             part = self.logits(member, split)
             self.total.forward_equivalents, self.meter.forward_equivalents = (m.forward_equivalents for m in before)
+            if split == HELD_OUT:
+                self._progress.advance()
+            return part
+
+        mixed, _ = self._averaged(ensemble, outputs)
+        return self._of_logits(mixed, split, passes, time.perf_counter() - began)
+
+    @staticmethod
+    def _averaged(ensemble: Ensemble, outputs: Callable[[Recipe], Tensor]) -> tuple[Tensor, int]:
+        """The weighted mean of the members' outputs, one member in memory at a time, and how many there are."""
+        total: Tensor | None = None
+        for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
+            part = outputs(member)
             part = part.softmax(1) if ensemble.average == "probabilities" else part
             part = part * (weight / sum(ensemble.weights))
             total = part if total is None else total.add_(part)
-            if split == HELD_OUT:
-                self._progress.advance()
         if total is None:
             raise StrategyError("an ensemble has no members")
-        mixed = total.log() if ensemble.average == "probabilities" else total
-        return self._of_logits(mixed, split, passes, time.perf_counter() - began)
+        return total.log() if ensemble.average == "probabilities" else total, len(ensemble.members)
 
     def _of_logits(self, logits: Tensor, split: str, passes: float, seconds: float) -> Outcome:
         """What logits of a whole split mean."""
         if isinstance(self.objective, WholeModelObjective):
             raise StrategyError(f"objective '{self.objective.name}' looks at whole models, not at logits")
-        labels = self.task.split(split).labels.cpu()
-        score = self._score(self.objective.reduce(self.objective.terms(logits, labels)))
-        correct = np.packbits(top1(logits, labels).numpy())
-        return Outcome(score, len(labels), correct, seconds, passes, int(_blank(logits).sum()))
+        whole = self.task.split(split)
+        labels = whole.labels.cpu()
+        terms = self.objective.terms(logits, labels)
+        correct = np.packbits(top1(logits, labels).numpy()) if _are_classes(whole, logits) else None
+        nan = int(_blank(logits).sum())
+        return Outcome(self._reduced(terms, split), len(labels), correct, seconds, passes, nan, self._kept(terms))
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
@@ -258,6 +355,7 @@ class Evaluator:
             The loss, and float64 of shape ``(r, m)``.
         """
         self._check_limits(HELD_OUT)
+        self._check_classes()
         inputs, labels = batch
         module = self.open(recipe)
         loss = torch.nn.functional.cross_entropy(self.task.held_out.project(module(inputs)), labels)
@@ -277,8 +375,21 @@ class Evaluator:
         self._pay(3.0 * len(labels) / len(self.task.held_out))
         return float(loss.detach()), slopes
 
+    def _check_classes(self) -> None:
+        """Refuses a gradient of the cross-entropy where there are no classes.
+
+        Raises:
+            StrategyError: the labels are numbers.
+        """
+        if not self.task.held_out.categorical:
+            raise StrategyError(
+                "gradients are those of the cross-entropy, and the held-out labels are numbers, not classes; take a "
+                "strategy that scores or averages alone, such as greedy, manifoldmix or uniform"
+            )
+
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows that are mixed with coefficients to be learned; every gradient is counted."""
+        self._check_classes()
 
         def count(samples: int) -> None:
             self._check_limits(HELD_OUT)
@@ -307,6 +418,7 @@ class Evaluator:
         Returns:
             Name → float64 of the parameter's shape, on the CPU.
         """
+        self._check_classes()
         feed = self._passes.feed(split)
         chosen = generator.permutation(len(feed.labels))[:samples]
         order = on_device(torch.from_numpy(chosen), feed.labels.device)
@@ -379,6 +491,10 @@ class Evaluator:
         tensors = {**merged.tensors, **found}
         return replace(merged, tensors=tensors, hash=content_hash(tensors), measured=frozenset(found))
 
+    def identity(self, merged: Merge) -> str:
+        """The same for merges that give the same logits, whatever the partition, the data and the numerics."""
+        return blake3(json.dumps(self._content(merged)).encode()).hexdigest()[:32]
+
     def _content(self, merged: Merge) -> list[Any]:
         """What decides a merged model's logits, as JSON-ready values."""
         if isinstance(merged, Ensemble):
@@ -390,9 +506,12 @@ class Evaluator:
         what = [merged.key(), merged.ingredients[0].hash if self.live.has_integers else None]
         return [*what, self._mark()] if self._averages(merged) else what
 
-    def _key(self, what: list[Any], split: str) -> str:
-        numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY else {})
-        rules = json.dumps([self.objective.name, self.objective.options(), numerics], sort_keys=True)
+    def _key(self, what: list[Any], split: str, *, record: bool = False) -> str:
+        numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY or record else {})
+        mark = ["of record"] if record else []
+        if record:
+            numerics["compiled"] = False
+        rules = json.dumps([self.objective.name, self.objective.options(), numerics, *mark], sort_keys=True)
         data = json.dumps([what, self.task.split(split).fingerprint, rules])
         return blake3(data.encode()).hexdigest()[:32]
 
@@ -454,7 +573,7 @@ class Evaluator:
     def _precision(self, split: str) -> contextlib.AbstractContextManager[None]:
         return self.live.in_fp32() if split == CERTIFY else contextlib.nullcontext()
 
-    def _scored(self, split: str, content: Contents) -> Outcome:
+    def _scored(self, split: str, content: Contents | None) -> Outcome:
         if isinstance(self.objective, WholeModelObjective):
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
             return Outcome(score, len(self.task.split(split)), None)
@@ -463,16 +582,34 @@ class Evaluator:
         for outputs, labels in self._passes.forward(split, content):
             logits = whole.project(outputs)
             terms.append(self.objective.terms(logits, labels).cpu())
-            hits.append(top1(logits, labels).cpu())
             blank.append(_blank(logits).sum())
-            if self._tests and split == HELD_OUT:
+            if not _are_classes(whole, logits):
+                continue
+            hits.append(top1(logits, labels).cpu())
+            if self._tests and split == HELD_OUT and not self._recording:
                 margins.append(margin(logits, labels))
-        score = self._score(self.objective.reduce(torch.cat(terms)))
+        joined = torch.cat(terms)
+        score = self._reduced(joined, split)
         if margins and score > self._highest:
             self._highest, self._margins = score, torch.cat(margins)
-        correct = np.packbits(torch.cat(hits).numpy())
+        correct = np.packbits(torch.cat(hits).numpy()) if hits else None
         nan = sum(int(count) for count in blank)  # read from the device once the pass has been made
-        return Outcome(score, len(self.task.split(split)), correct, passes=self._passes.share, nan=nan)
+        return Outcome(score, len(whole), correct, passes=self._passes.share, nan=nan, terms=self._kept(joined))
+
+    def _reduced(self, terms: Tensor, split: str) -> float:
+        """The score of a whole split's terms."""
+        whole, objective = self.task.split(split), self.objective
+        if isinstance(objective, WholeModelObjective):
+            raise StrategyError(f"objective '{objective.name}' looks at whole models, not at logits")
+        return self._score(objective.score(terms, whole.labels.cpu(), whole.groups))
+
+    def _kept(self, terms: Tensor) -> NDArray[Any] | None:
+        """Terms of an outcome of record that hits do not say already."""
+        if not self._recording or (isinstance(self.objective, Objective) and self.objective.counts_hits):
+            return None
+        terms = terms.detach().cpu()
+        found: NDArray[Any] = (terms.float() if terms.dtype in (torch.bfloat16, torch.float16) else terms).numpy()
+        return found
 
     def _score(self, value: Any) -> float:
         """An objective's score; NaN and infinity are the worst, so that a search walks away from them."""
@@ -502,7 +639,12 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _blank(logits: Tensor) -> Tensor:
     """Samples with a NaN among their logits, bool ``(N,)``."""
-    return logits.isnan().any(dim=1)
+    return logits.isnan().flatten(1).any(dim=1) if logits.ndim > 1 else logits.isnan()
+
+
+def _are_classes(split: Split, logits: Tensor) -> bool:
+    """Whether a sample can be right or wrong: its label is a class, and the model has an output for each."""
+    return split.categorical and logits.ndim == 2 and logits.shape[1] > 1
 
 
 def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:

@@ -111,6 +111,9 @@ class LiveModel:
     def in_fp32(self) -> Iterator[None]:
         """Runs the module in fp32 for a while."""
         before = self.dtype
+        if before == torch.float32:
+            yield
+            return
         self._bind(torch.float32)
         try:
             yield

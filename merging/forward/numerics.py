@@ -19,6 +19,7 @@ from merging.machine import cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+MOST_THREADS = 1024
 SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 
@@ -36,9 +37,12 @@ class Numerics:
 
     @classmethod
     def choose(
-        cls, device: str, module: nn.Module, sample: Tensor, precision: str = "auto", *, compile: bool = False
-    ) -> Numerics:
+        cls, device: str, module: nn.Module, sample: Tensor, precision: str = "auto", *, compile: bool = False,
+        threads: int | None = None,
+    ) -> Numerics:  # fmt: skip
         """The rule: one thread and large batches for small models, all cores and small batches for large ones.
+
+        All cores are those that the process is granted (:func:`merging.machine.cores`).
 
         Convolutional networks run channels-last (SqueezeNet at 96 pixels: less than half the time on a CPU), and on
         a CPU in batches whose input is 4 MB at the most, because larger intermediate results leave the caches. A
@@ -48,20 +52,22 @@ class Numerics:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             module: the model.
             sample: one of the data's inputs, as it is stored.
-            precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small where the hardware
-                multiplies it natively.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small on a CUDA device that
+                multiplies it natively; fp32 on every CPU.
             compile: whether the model is compiled (``torch.compile``; with CUDA graphs on such a device).
+            threads: of passes on the CPU, instead of the rule's.
 
         Raises:
-            OptionError: the device is not there, or there is no such precision.
+            OptionError: the device is not there, there is no such precision, or so many threads make no sense.
         """
+        check_threads(threads)
         if precision not in PRECISIONS:
             raise OptionError(str(unknown("precision", precision, PRECISIONS)))
         parameters = sum(parameter.numel() for parameter in module.parameters())
         convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
         place = _device(device)
         small = parameters < SMALL_MODEL
-        threads = 1 if small else cores()
+        threads = threads or (1 if small else cores())
         batch = 512 if place != "cpu" else 256 if small else 32
         while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
             batch //= 2
@@ -81,8 +87,8 @@ class Numerics:
         if self.dtype == "float32":
             return None
         return (
-            f"forward passes ran in {self.dtype}, which can move a score by a few samples; merge evaluate scores in "
-            "float32, and so does --precision fp32"
+            "the search ran in bf16, which can move a score by a few samples; the scores of this report are re-scored "
+            "in fp32"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -101,11 +107,18 @@ class Numerics:
 
 
 def native_bf16(device: str) -> bool:
-    """Whether a device multiplies bf16 faster than fp32: CUDA from Ampere on, CPUs with AVX-512 BF16 or AMX."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    """Whether a device is fast enough in bf16 to be used without being asked: CUDA from Ampere on."""
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuses a number of threads that makes no sense; None is the rule's.
+
+    Raises:
+        OptionError: below 1, or more than any machine has.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads is {threads}; it is a number from 1 to {MOST_THREADS}, or left out for the rule's")
 
 
 def _device(wanted: str) -> str:

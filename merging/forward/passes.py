@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ class Passes:
 
     Attributes:
         share: what the last pass cost, as a share of a whole one; by operations where it began late.
+        counts: integer labels are numbers to be met, and no outputs of the model.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Passes:
     ) -> None:
         self.live, self.task, self.numerics, self.should_stop = live, task, numerics, should_stop
         self.share = 1.0
+        self.counts = False
         self.activations = Activations(0 if numerics.compiled else cache_memory)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -51,6 +54,16 @@ class Passes:
         self._last: list[str] = []  # what decided the stages' inputs in the pass before
         self._feeds: dict[str, Feed] = {}
         self._independent: bool | None = None
+        self._eager = False
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Runs the module as it is for a while, compiled or not."""
+        before, self._eager = self._eager, True
+        try:
+            yield
+        finally:
+            self._eager = before
 
     def feed(self, split: str) -> Feed:
         """A split's samples; on the device from the first use on, where they fit."""
@@ -142,7 +155,7 @@ class Passes:
         return torch.cat([order, torch.arange(whole, len(feed), device=order.device)])
 
     def _run(self, x: Tensor) -> Tensor:
-        if not self.numerics.compiled:
+        if not self.numerics.compiled or self._eager:
             logits: Tensor = self.live.module(x)
             return logits
         if self._compiled is None:
@@ -204,12 +217,17 @@ class Passes:
         return {k for k in (entries[-1], place) if k > first}
 
     def _check_labels(self, split: str) -> None:
-        if split == UNLABELLED:
+        if split == UNLABELLED or self.counts or not self.task.split(split).categorical:
             return
         feed = self._feeds[split]
         with torch.inference_mode():
             classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]
         low, high = int(feed.labels.min()), int(feed.labels.max())
+        if classes == 1 and high > 0:
+            raise TaskError(
+                f"split '{split}' has labels from {low} to {high}, and the model gives one number: where labels are "
+                "numbers, take an objective for them, such as --objective mse"
+            )
         if low < 0 or high >= classes:
             raise TaskError(
                 f"split '{split}' has labels from {low} to {high}, but the model has {classes} classes "

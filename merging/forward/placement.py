@@ -32,6 +32,7 @@ def place(
     tune: bool | Numerics,
     compile: bool,
     progress: Progress,
+    threads: int | None = None,
 ) -> tuple[LiveModel, Numerics]:
     """The module on its device, its partition marked, and how passes are made (arguments as for :func:`merging.merge`).
 
@@ -40,7 +41,7 @@ def place(
         PoolError: model and checkpoints do not.
     """
     check_fits(module, pool)
-    numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile)
+    numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile, threads=threads)
     with numerics.applied():
         idle = probe(module, task, numerics)
     partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
@@ -56,6 +57,7 @@ def place(
             partial(batch_for, task, device=numerics.device, dtype=live.dtype),
             task.held_out.inputs,
             progress,
+            threads,
         )
     return live, numerics
 

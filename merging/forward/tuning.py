@@ -21,10 +21,16 @@ _SAMPLES = {"cpu": 512, "cuda": 4096}
 _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 2048)}
 
 
-def candidates(rule: Numerics, samples: int) -> Iterator[Numerics]:
-    """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores."""
+def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iterator[Numerics]:
+    """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores.
+
+    Args:
+        rule: what would be used without measuring.
+        samples: how many there are to measure with.
+        threads: the only number of threads, where the user has named one.
+    """
     yield rule
-    on_cpu = _kind(rule) == "cpu"
+    on_cpu = _kind(rule) == "cpu" and threads is None
     for threads in sorted({1, cores()}) if on_cpu else [rule.threads]:
         for batch in _BATCHES[_kind(rule)]:
             if batch <= max(samples, 16) and (batch, threads) != (rule.batch, rule.threads):
@@ -32,8 +38,9 @@ def candidates(rule: Numerics, samples: int) -> Iterator[Numerics]:
 
 
 def tuned(
-    rule: Numerics, module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, progress: Progress
-) -> Numerics:
+    rule: Numerics, module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, progress: Progress,
+    threads: int | None = None,
+) -> Numerics:  # fmt: skip
     """The fastest batch and threads for a model, by the median of three passes over some of its own data.
 
     The answer depends on what else the machine does. It is written to the report and the journal, and a resumed run
@@ -46,13 +53,14 @@ def tuned(
         inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
             the rule's are full.
         progress: told what happens.
+        threads: as for :func:`candidates`.
 
     Raises:
         OptionError: the device has no room for any of the batches.
     """
     inputs = on_device(inputs[: _SAMPLES[_kind(rule)]], rule.device)
     found: dict[Numerics, float] = {}
-    wanted = list(candidates(rule, len(inputs)))
+    wanted = list(candidates(rule, len(inputs), threads))
     progress.stage("tuning batch and threads", len(wanted))
     for numerics in wanted:
         with numerics.applied(), torch.inference_mode():

@@ -168,6 +168,7 @@ def inspect_pool(
     barriers: Literal["none", "best", "all"] = "best",
     objective: Objective | None = None,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Inspection:
@@ -183,6 +184,7 @@ def inspect_pool(
         barriers: of the best model with every other, of all pairs, or none; without a task there are none.
         objective: what barriers are measured in; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
         should_stop: asked between batches.
 
@@ -200,7 +202,7 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
+        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)

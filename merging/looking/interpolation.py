@@ -72,6 +72,7 @@ def interpolate(
     tests: bool = False,
     objective: Objective | None = None,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Interpolation:
@@ -86,6 +87,7 @@ def interpolate(
         tests: score the test sets too.
         objective: what the held-out score is; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
         should_stop: asked between batches.
 
@@ -100,7 +102,7 @@ def interpolate(
         raise OptionError(f"{steps} steps make no curve; at least 2 are needed")
     progress.stage("reading the models")
     made = plan(pool, Best(), partitioner=Whole(), objective=objective or Accuracy(), task=task, device=device,
-                precision="fp32", baselines=False, progress=progress)  # fmt: skip
+                precision="fp32", threads=threads, baselines=False, progress=progress)  # fmt: skip
     if made.live is None or made.numerics is None:
         raise TaskError("a curve needs a task")
     names = (HELD_OUT, *(task.tests if tests else ()))

@@ -109,6 +109,8 @@ def check_place(path: Path) -> None:
 
 def label(split: Split, index: int, names: Sequence[str] | None) -> str:
     """A sample's class; where a set has classes of its own, the model's outputs that it stands for."""
+    if not split.categorical:
+        return ", ".join(f"{value:.3g}" for value in split.labels[index].flatten().tolist())
     number = int(split.labels[index])
     if number < 0:
         return "–"

@@ -38,6 +38,7 @@ def evaluate(
     objective: Objective | WholeModelObjective | None = None,
     models: Sequence[Source] = (),
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Outcome]:
     """Scores a checkpoint, a recipe or a run's result; nothing is written.
@@ -49,6 +50,7 @@ def evaluate(
         objective: what the score is; default: top-1 accuracy.
         models: where a recipe's ingredients are; default: where they were.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
 
     Returns:
@@ -63,7 +65,7 @@ def evaluate(
     pool, merged = open_model(model, models)
     module = task.build(pool)
     check_fits(module, pool)
-    numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32")
+    numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
     with numerics.applied():
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
@@ -71,7 +73,7 @@ def evaluate(
         progress.stage("scoring", len(names))
         found = {}
         for name in names:
-            found[name] = evaluator.evaluate(merged, name)
+            found[name] = evaluator.record(merged, name)
             progress.advance()
     return found
 

@@ -29,9 +29,10 @@ class CheckedSet:
         samples: how many.
         shape: of one stored sample.
         dtype: in which it is stored.
-        counts: samples of each class, in the order of the set's classes; empty for unlabelled data.
+        counts: samples of each class, in the order of the set's classes; empty for unlabelled data and for numbers.
         missing: classes without a sample.
         twice: samples whose content occurs earlier in the same set.
+        labels: ``classes``, ``numbers``, or ``none``.
     """
 
     name: str
@@ -41,6 +42,7 @@ class CheckedSet:
     counts: tuple[int, ...]
     missing: tuple[int, ...]
     twice: int
+    labels: str = "classes"
 
 
 def look_at(
@@ -66,14 +68,15 @@ def look_at(
     Raises:
         Stopped: it said so.
     """
-    highest = max(int(split.labels.max()) for split in splits.values())
+    highest = max([int(split.labels.max()) for split in splits.values() if split.categorical], default=-1)
     progress.stage("looking at the data", len(splits))
     sets, contents = [], dict[str, dict[bytes, int]]()
     for name, split in splits.items():
         contents[name] = digests(split, padding)
         each = _set(name, split, outputs or highest + 1, len(split) - len(contents[name]))
         sets.append(each)
-        if split.classes is None and outputs is not None and int(split.labels.max()) >= outputs:
+        counts = split.categorical and outputs != 1  # a model of one output meets numbers
+        if counts and split.classes is None and outputs is not None and int(split.labels.max()) >= outputs:
             wrong.append(f"{name}: label {int(split.labels.max())}, but the model has {outputs} outputs, from 0")
         warnings += _about(each)
         progress.advance()
@@ -86,11 +89,14 @@ def look_at(
 
 def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
     classes = len(split.classes) if split.classes is not None else outputs
-    known = split.labels.cpu()[split.labels.cpu() >= 0]
-    counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
+    counts: list[int] = []
+    if split.categorical and outputs != 1:
+        known = split.labels.cpu()[split.labels.cpu() >= 0]
+        counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
     missing = tuple(number for number, count in enumerate(counts) if not count)
     shape, dtype = tuple(split.inputs.shape[1:]), str(split.inputs.dtype).removeprefix("torch.")
-    return CheckedSet(name, len(split), shape, dtype, tuple(counts), missing, twice)
+    labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
+    return CheckedSet(name, len(split), shape, dtype, tuple(counts), missing, twice, labels)
 
 
 def _about(each: CheckedSet) -> list[str]:

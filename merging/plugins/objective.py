@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from merging.errors import OptionError, TaskError
 from merging.plugins.options import Plugin
+from merging.plugins.task import CERTIFY, HELD_OUT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from merging.plugins.task import Task
+
+
+TAKES = ("any", "classes", "numbers")
+"""What an objective may say of the labels that it takes."""
 
 
 @dataclass(frozen=True)
@@ -19,18 +28,98 @@ class Objective(Plugin):
 
     ``decomposable``: the score of a split is the mean of per-sample terms; ``bounds`` then limit one term, so
     that a threshold test may stop early (None: unbounded).
+
+    Attributes:
+        takes: what the labels must be: ``classes``, one integer a sample; ``numbers``, which the outputs are compared
+            with; or ``any``. A task with others is refused.
+        counts_hits: the terms are whether a sample is right, so that ``Outcome.correct`` says as much.
+        asks: what :meth:`reduce` is given besides the terms, by the names of its parameters: ``labels``, ``groups``.
     """
 
     decomposable: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float] | None] = None
+    takes: ClassVar[str] = "any"
+    counts_hits: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if cls.takes not in TAKES:
+            raise OptionError(f"objective {cls.__name__} takes '{cls.takes}'; {', '.join(TAKES)} are possible")
+        cls.asks = _asked(cls)
 
     @abstractmethod
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Per-sample terms, shape ``(N,)``, of logits ``(N, classes)`` and labels ``(N,)`` int64."""
+        """Per-sample terms, shape ``(N,)`` or ``(N, k)``, of logits ``(N, classes)`` and labels ``(N,)`` int64."""
 
     @abstractmethod
-    def reduce(self, terms: Tensor) -> float:
-        """The score of all samples' terms (on the CPU, in the split's order)."""
+    def reduce(self, terms: Tensor, *more: Any, **named: Any) -> float:
+        """The score of all samples' terms (on the CPU, in the split's order).
+
+        A subclass declares what it takes: ``reduce(self, terms)``, ``reduce(self, terms, labels)``, or
+        ``reduce(self, terms, labels, groups)``, where ``groups`` is int64 of shape ``(N,)``.
+        """
+
+    def score(self, terms: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
+        """The score of terms: :meth:`reduce`, given what it asks for.
+
+        Args:
+            terms: of some samples, on the CPU.
+            labels: of the same samples, on the CPU.
+            groups: likewise, where the data names any.
+
+        Raises:
+            TaskError: it asks for groups, and there are none.
+        """
+        if "groups" in self.asks and groups is None:
+            raise TaskError(f"objective '{self.name}' scores groups, and the data name none")
+        there = {"labels": labels, "groups": groups}
+        return self.reduce(terms, **{name: there[name] for name in self.asks})
+
+
+def _asked(kind: type[Objective]) -> tuple[str, ...]:
+    """Which of labels and groups its ``reduce`` takes.
+
+    Raises:
+        OptionError: it takes something else.
+    """
+    known = ("labels", "groups")
+    found = [
+        parameter for parameter in list(inspect.signature(kind.reduce).parameters.values())[2:]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]  # fmt: skip
+    for parameter in found:
+        if parameter.kind == parameter.POSITIONAL_ONLY or (
+            parameter.name not in known and parameter.default is parameter.empty
+        ):
+            raise OptionError(
+                f"reduce of objective {kind.__name__} asks for '{parameter.name}'; it takes terms, and after them "
+                "labels and groups, by these names"
+            )
+    return tuple(parameter.name for parameter in found if parameter.name in known)
+
+
+def check_labels(objective: Objective | WholeModelObjective, task: Task) -> None:
+    """Refuses an objective that cannot score a task's sets.
+
+    Raises:
+        TaskError: the labels of a set are numbers where it scores classes, or name no groups where it needs them.
+    """
+    if not isinstance(objective, Objective):
+        return
+    sets = {HELD_OUT: task.held_out, **task.tests} | ({CERTIFY: task.certify} if task.certify is not None else {})
+    for name, split in sets.items():
+        if objective.takes == "classes" and not split.categorical:
+            kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
+            raise TaskError(
+                f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
+                f"{shape}); take one for numbers, such as --objective mse"
+            )
+        if "groups" in objective.asks and split.groups is None:
+            raise TaskError(
+                f"objective '{objective.name}' scores groups, and {name} names none; give its table a column for them: "
+                f'{{ path = "{name}.csv", group = "COLUMN" }}'
+            )
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,22 @@ class Progress(Protocol):
         """A line worth keeping."""
 
 
+def tell_precision(progress: Progress, text: str) -> None:
+    """Tells a progress that has a method ``precision`` what the scores that follow are computed in."""
+    tell = getattr(progress, "precision", None)
+    if tell is not None:
+        tell(text)
+
+
 class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
+
+    def precision(self, text: str) -> None:
+        """What the scores that follow are computed in where that is not fp32, such as bf16; empty: in fp32 again.
+
+        Asked for only where a progress has it: one may do without.
+        """
+        del text
 
     def stage(self, text: str, total: int | None = None) -> None:
         """A new piece of work begins."""

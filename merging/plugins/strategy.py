@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from merging.plugins.problem import Problem
 
 
-NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients"})
+NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes"})
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,26 @@ class Split:
 
     Attributes:
         inputs: first dimension N; for images uint8, decoded once.
-        labels: int64, shape ``(N,)``.
+        labels: int64, shape ``(N,)``, where they are classes; numbers to be met may be floating-point, and vectors.
         fingerprint: content hash; part of every cache key.
         classes: where the set's classes are not the model's: for each of them the model's outputs that stand for it. A
             test set may cover some of the classes, or a class of it may be several of the model's.
+        groups: where the data names any: the group of each sample, int64 ``(N,)``, counting ``group_names``.
+        group_names: sorted.
     """
 
     inputs: Tensor
     labels: Tensor
     fingerprint: str
     classes: tuple[tuple[int, ...], ...] | None = None
+    groups: Tensor | None = None
+    group_names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, inputs: Tensor, labels: Tensor, classes: Sequence[Sequence[int]] | None = None) -> Split:
+    def of(
+        cls, inputs: Tensor, labels: Tensor, classes: Sequence[Sequence[int]] | None = None,
+        groups: Sequence[object] | None = None,
+    ) -> Split:  # fmt: skip
         """Makes a split and its fingerprint.
 
         Raises:
@@ -55,7 +62,30 @@ class Split:
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
         for tensor in (inputs, labels):
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return cls(inputs, labels, digest.hexdigest()).with_classes(classes)
+        return cls(inputs, labels, digest.hexdigest()).with_classes(classes).with_groups(groups)
+
+    def with_groups(self, groups: Sequence[object] | None) -> Split:
+        """The same samples, each in a group: whatever names it, such as a background or a hospital.
+
+        Args:
+            groups: a name for each sample (text or a number); None: there are none.
+
+        Raises:
+            TaskError: not one for each sample.
+        """
+        if groups is None:
+            return self
+        import torch
+        from blake3 import blake3
+
+        named = [str(value) for value in (groups.tolist() if hasattr(groups, "tolist") else groups)]
+        if len(named) != len(self.labels):
+            raise TaskError(f"{len(self.labels)} samples but {len(named)} groups; each sample is in one")
+        names = tuple(sorted(set(named)))
+        place = {name: number for number, name in enumerate(names)}
+        numbers = torch.tensor([place[name] for name in named])
+        mark = blake3(f"{self.fingerprint}{names}{numbers.tolist()}".encode()).hexdigest()
+        return replace(self, groups=numbers, group_names=names, fingerprint=mark)
 
     def with_classes(self, classes: Sequence[Sequence[int]] | None) -> Split:
         """The same samples, their labels counting these classes.
@@ -74,6 +104,11 @@ class Split:
             raise TaskError(f"label {int(self.labels.max())} of a set is none of its {len(groups)} classes")
         return replace(self, classes=groups, fingerprint=blake3(f"{self.fingerprint}{groups}".encode()).hexdigest())
 
+    def part(self, index: Tensor) -> Split:
+        """Some of the samples, with all that is known of them."""
+        groups = None if self.groups is None else [self.group_names[number] for number in self.groups[index]]
+        return Split.of(self.inputs[index], self.labels[index], self.classes, groups)
+
     def project(self, logits: Tensor) -> Tensor:
         """Logits of the model ``(N, outputs)`` → of the set's classes: the largest of each class's outputs.
 
@@ -89,6 +124,12 @@ class Split:
         width = max(map(len, self.classes))
         table = [[*group, *[group[0]] * (width - len(group))] for group in self.classes]
         return logits[:, torch.tensor(table, device=logits.device)].amax(2)
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the labels are classes: one integer a sample. Others are numbers, and nothing is right or wrong."""
+        kind = self.labels.dtype
+        return self.labels.ndim == 1 and not (kind.is_floating_point or kind.is_complex) and str(kind) != "torch.bool"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -177,14 +218,11 @@ class Task:
 
         labels = self.held_out.labels.cpu().numpy()
         mixed = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
-        ordered = mixed[np.argsort(labels[mixed], kind="stable")]
+        ordered = mixed[np.argsort(labels[mixed], kind="stable")] if labels.ndim == 1 else mixed
         steps = np.floor(np.arange(len(labels) + 1) * share)
         accepts = np.sort(ordered[np.diff(steps) > 0])
         selects = np.setdiff1d(np.arange(len(labels)), accepts)
         if not (len(accepts) and len(selects)):
             raise TaskError(f"--certify-split {share:g} leaves one part of the {len(labels)} held-out samples empty")
-        parts = [
-            Split.of(self.held_out.inputs[index], self.held_out.labels[index], self.held_out.classes)
-            for index in (torch.from_numpy(selects), torch.from_numpy(accepts))
-        ]
+        parts = [self.held_out.part(index) for index in (torch.from_numpy(selects), torch.from_numpy(accepts))]
         return replace(self, held_out=parts[0], certify=parts[1])

@@ -8,8 +8,8 @@ from __future__ import annotations
 from merging.storage.folder import MODELS
 from merging.storage.shards import INDEX
 from merging.values.markdown import fenced, plain
-from merging.values.outcome import is_score
 from merging.values.report import Report
+from merging.values.verdict import mark
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
@@ -56,7 +56,8 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
     if report.rows:
-        sections += ["## Scores", _table(report), *(f"- {plain(line)}" for line in report.verdict())]
+        sections += ["## Scores", f"Scores: {plain(report.heading)}.", _table(report), plain(report.legend)]
+        sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
         sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
@@ -82,19 +83,11 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
 
 
 def _table(report: Report) -> str:
-    sets = list(report.rows[-1].tests)
-    head = ["", "held-out", *map(plain, sets), *(["shifted, mean"] if report.shifts else []), "evaluations", "seconds"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in report.rows:
-        cells = [plain(row.named), _percent(row.held_out), *(_percent(row.tests.get(name)) for name in sets)]
-        cells += [_percent(row.shifted)] if report.shifts else []
-        lines.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if not is_score(value):
-        return "NaN"
-    return f"{100 * value:.2f}" if 0 <= value <= 1 else f"{value:.4f}"
+    lines = report.lines()
+    head = ["", *(plain(name) for name, _, _ in lines), "evaluations", "seconds"]
+    table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for number, row in enumerate(report.rows):
+        cells = [plain(row.named)]
+        cells += [f"{numbers[number]} {mark(verdicts[number])}".strip() for _, numbers, verdicts in lines]
+        table.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
+    return "\n".join(table)

@@ -41,7 +41,14 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there = {"base": pool.base is not None, "unlabelled": task is not None and task.unlabelled is not None}
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None
+    there["classes"] = task is not None and task.held_out.categorical
     ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
     for need in sorted(strategy.requires()):
+        if need == "classes" and task is not None and not there[need]:
+            raise RequirementError(
+                f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "
+                "take one that scores or averages alone, such as greedy, manifoldmix or uniform (an ensemble: "
+                "average=logits)"
+            )
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")

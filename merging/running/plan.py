@@ -13,7 +13,7 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
@@ -107,6 +107,7 @@ def plan(
     precision: str = "auto",
     tune: bool | Numerics = False,
     compile: bool = False,
+    threads: int | None = None,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
@@ -127,7 +128,13 @@ def plan(
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
     ranks = (task is not None and (baselines or certify_split is not None)) or ranks_models(strategy)
     check_numbers(seed, budget, max_evaluations, len(pool), ranks)
+    if threads is not None:
+        from merging.forward.numerics import check_threads
+
+        check_threads(threads)
     check_needs(strategy, pool, task)
+    if task is not None:
+        check_labels(objective, task)
     stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
@@ -138,7 +145,7 @@ def plan(
 
         live, numerics = place(
             module, task, pool, partition, device=device, precision=precision, tune=tune, compile=compile,
-            progress=progress or Silent(),
+            progress=progress or Silent(), threads=threads,
         )  # fmt: skip
         partition = live.partition
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()

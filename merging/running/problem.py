@@ -65,6 +65,7 @@ class MergeProblem:
         self.best: tuple[Recipe, Outcome] | None = None
         self.top: Outcome | None = None  # of the best single model, once they are ranked
         self.top_name: str | None = None
+        self.kept: list[tuple[Recipe, Outcome]] = []  # what was the best so far, one after the other
         self.decisions: list[dict[str, Any]] = []
         self._evaluator = evaluator
         self._optimizer = optimizer
@@ -199,6 +200,7 @@ class MergeProblem:
         """Remembers the best merge so far."""
         if self.best is None or outcome.score >= self.best[1].score:
             self.best = (recipe, outcome)
+            self.kept.append(self.best)
             self.progress.best(outcome, len(recipe.names))
             if len(recipe.names) == 1:
                 self.progress.status(f"best {shown(outcome.score)}, {recipe.names[0]}")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
-from merging.machine import peak_memory
+from merging.evaluation.comparing import Comparer
+from merging.machine import at_most, peak_memory
 from merging.mixing.computed import check_merge
 from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.progress import Progress, Silent, tell_precision
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
@@ -27,14 +28,15 @@ from merging.running.card import model_card
 from merging.running.notes import RELEASE, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
+from merging.running.rescoring import Rescoring
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
 from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
-from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average
-from merging.values.statistics import compare
+from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single
+from merging.values.verdict import Verdict, corrected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +95,7 @@ def merge(
     precision: str = "auto",
     tune: bool = False,
     compile: bool = False,
+    threads: int | None = None,
     baselines: bool = True,
     tests: bool = True,
     certify_split: float | None = None,
@@ -128,10 +131,12 @@ def merge(
         freeze: regular expressions of components or tensors that keep the first ingredient's values.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 where the hardware multiplies it natively
-            and the model has a million parameters or more). Weights are mixed in fp32 and ``certify_split`` scores in
-            fp32 either way.
+            and the model has a million parameters or more). Weights are mixed in fp32, and every score of the report is
+            re-scored in fp32, either way.
         tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
         compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
+        threads: of passes and of reading and writing; default: a rule by the model's size, within what the process is
+            granted (``OMP_NUM_THREADS``, the cgroup's CPU limit).
         baselines: also run best, uniform and greedy, sharing every evaluation.
         tests: score the results on the task's test sets.
         certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
@@ -179,12 +184,13 @@ def merge(
         pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
         budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
         tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
-        baselines=baselines, tests=tests, certify_split=certify_split,
+        threads=threads, baselines=baselines, tests=tests, certify_split=certify_split,
         recalibrate=recalibrate, as_stored=as_stored, progress=progress,
     )  # fmt: skip
     header = made.header(request)
     folder = Path(output) if output is not None else None
     with (
+        at_most(threads),
         _nothing_half_done(folder if task is None and not resume else None),
         _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
     ):
@@ -284,6 +290,7 @@ class _Run:
                 measure_again=made.recalibrate, progress=progress,
                 cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
             )  # fmt: skip
+        self.comparer = Comparer(made.objective, made.task) if made.task is not None and self.evaluator else None
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
         self.outcomes: dict[tuple[str, str], Outcome] = {}
@@ -293,6 +300,9 @@ class _Run:
         self.top_name: str | None = None
         self.decisions: list[dict[str, Any]] = []
         self.certificate: Certificate | None = None
+        self.kept: list[tuple[Recipe, Outcome]] = []
+        self.remarks: list[str] = []
+        self.rescoring = Rescoring(self.evaluator, made.pool, made.partition, progress) if self.evaluator else None
 
     def execute(self) -> tuple[Merge, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
@@ -304,9 +314,16 @@ class _Run:
         try:
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
                 self._mix(strategy)
+                self._rescore(strategy.name)
         except (Stopped, KeyboardInterrupt) as stop:
             status = str(stop) or "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
+        try:
+            self._settle(interrupted=status == "interrupted")
+        except (Stopped, KeyboardInterrupt):
+            status = "interrupted"
+            self.journal.write("stopped", why=status, time=time.time())
+            self._settle(interrupted=True)
         self._choose(status)
         merged = self.merges[self.saved][0]
         try:
@@ -317,6 +334,48 @@ class _Run:
             status = "interrupted"
             self.journal.write("stopped", why=status, time=time.time())
         return merged, status
+
+    def _rescore(self, name: str) -> None:
+        """Replaces what a search in bf16 saw by the outcome of record; the best single model may be another one."""
+        if self.evaluator is None or self.rescoring is None or not self.rescoring.due or name not in self.merges:
+            return
+        if name == "best":
+            self.top_name, single, outcome = self.rescoring.best_single()
+            _, meter, seconds = self.merges[name]
+            self.merges[name], self.top = (single, meter, seconds), outcome
+            if self.outcomes[name, HELD_OUT] is not outcome:
+                self.progress.say(
+                    f"  re-scored in fp32, the best single model is {self.top_name}, {shown(outcome.score)} held-out"
+                )
+        else:
+            self.progress.stage("re-scored in fp32")
+            outcome = self.evaluator.record(self.merges[name][0])
+        self.outcomes[name, HELD_OUT] = outcome
+
+    def _settle(self, *, interrupted: bool) -> None:
+        """Outcomes of record on the held-out data, of every row and of the best single model.
+
+        Of an interrupted run only what decides which merge is saved: a score in fp32, of what has none yet.
+        """
+        if self.evaluator is None or self.rescoring is None or self.evaluator.of_record():
+            return
+        tell_precision(self.progress, "")
+        asked, due = self.plan.strategy.name, self.rescoring.due
+        if interrupted and not due:
+            return
+        with self.evaluator.unhurried() if interrupted else contextlib.nullcontext():
+            for name in [name for name in self.merges if (name, HELD_OUT) in self.outcomes]:
+                if due and not interrupted:
+                    self._rescore(name)
+                else:
+                    self.outcomes[name, HELD_OUT] = self.evaluator.record(self.merges[name][0])
+            if self.top_name is not None and due and (self.rescoring.ranked or not interrupted):
+                self.top_name, _, self.top = self.rescoring.best_single()
+            elif self.top_name is not None:
+                self.top = self.rescoring.single(self.top_name)
+            if due and not interrupted:
+                end = self.outcomes.get((asked, HELD_OUT)) if asked != "best" else None
+                self.remarks = self.rescoring.reversals(self.labels[asked], self.kept, end)
 
     def _choose(self, status: str) -> None:
         """Names the row that is saved: the strategy's, or, where it did not end, the best one so far, whosever it is.
@@ -349,8 +408,8 @@ class _Run:
         if candidate == "best" or not isinstance(single, Recipe):
             return merged
         self.progress.stage("certifying on held-out samples that selected nothing")
-        before = self.outcomes["best", CERTIFY] = self.evaluator.evaluate(single, CERTIFY)
-        after = self.outcomes[candidate, CERTIFY] = self.evaluator.evaluate(merged, CERTIFY)
+        before = self.outcomes["best", CERTIFY] = self.evaluator.record(single, CERTIFY)
+        after = self.outcomes[candidate, CERTIFY] = self.evaluator.record(merged, CERTIFY)
         self.certificate = Certificate(after.samples, before.score, after.score, after.score > before.score)
         self.journal.write("certificate", **asdict(self.certificate))
         if self.certificate.accepted:
@@ -364,6 +423,8 @@ class _Run:
         total = self.evaluator.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
+        search = self.rescoring.search if self.rescoring is not None and self.rescoring.due else ""
+        tell_precision(self.progress, search)
         made = self.plan
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
@@ -371,7 +432,7 @@ class _Run:
         )  # fmt: skip
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
-            self.decisions = problem.decisions
+            self.decisions, self.kept = problem.decisions, problem.kept
         found: tuple[Merge, Outcome | None] | None = None
         try:
             with contained():
@@ -405,7 +466,8 @@ class _Run:
         """Says which model is the best single one, once."""
         if self.top_name is None:
             self.top, self.top_name = outcome, name
-            self.progress.say(f"  the best single model is {name}, {shown(outcome.score)} held-out")
+            where = f" ({self.rescoring.search})" if self.rescoring is not None and self.rescoring.due else ""
+            self.progress.say(f"  the best single model{where} is {name}, {shown(outcome.score)} held-out")
 
     def _score_all(self) -> None:
         """Every merge on every test set."""
@@ -415,7 +477,7 @@ class _Run:
         self.progress.stage("scoring the test sets", len(names) * len(self.merges))
         for strategy, (merged, _, _) in self.merges.items():
             for name in names:
-                self.outcomes[strategy, name] = self.evaluator.evaluate(merged, name)
+                self.outcomes[strategy, name] = self.evaluator.record(merged, name)
                 self.progress.advance()
 
     def report(self, written: Written, status: str, started: float) -> Report:
@@ -425,12 +487,6 @@ class _Run:
         asked = made.strategy.name
         total = self.evaluator.total if self.evaluator else Meter()
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
-        paired = {}
-        for split in (HELD_OUT, CERTIFY, *(task.tests if task else ())):
-            before, after = self.outcomes.get(("best", split)), self.outcomes.get((asked, split))
-            before = self.top if before is None and split == "held-out" else before
-            if asked != "best" and before and after and before.correct is not None and after.correct is not None:
-                paired[split] = compare(before, after)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Report(
             strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
@@ -442,10 +498,30 @@ class _Run:
             wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
             held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
             numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=written.hash, rows=rows, paired=paired, decisions=tuple(self.decisions),
+            content_hash=written.hash, rows=rows, verdicts=self._verdicts(), decisions=tuple(self.decisions),
             notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
             ensemble=isinstance(merged, Ensemble), saved=self.saved, best_single_name=self.top_name,
+            measure=self.comparer.measure if self.comparer else made.objective.name,
+            samples={split: outcome.samples for (_, split), outcome in self.outcomes.items()},
         )  # fmt: skip
+
+    def _seen(self, name: str) -> dict[str, tuple[Outcome, ...]]:
+        """A row's outcomes, by set."""
+        return {split: (outcome,) for (strategy, split), outcome in self.outcomes.items() if strategy == name}
+
+    def _verdicts(self) -> tuple[Verdict, ...]:
+        """The strategy that was asked for against the best single model, on every set."""
+        asked, task = self.plan.strategy.name, self.plan.task
+        if self.comparer is None or task is None or asked == "best" or asked not in self.merges:
+            return ()
+        before, after = self._seen("best"), self._seen(asked)
+        if self.top is not None:
+            before.setdefault(HELD_OUT, (self.top,))
+        sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if self.plan.tests else ())]
+        against = best_single(self.top_name)
+        self.progress.stage("comparing with the best single model")
+        told = self.comparer.verdicts(sets, before, after, reference="best", against=against)
+        return corrected([told])[0]
 
     def _row(self, name: str) -> Row:
         merged, meter, seconds = self.merges[name]
@@ -454,12 +530,14 @@ class _Run:
         for split in task.tests if task else ():
             outcome = self.outcomes.get((name, split))
             if outcome is not None:
-                tests[split] = outcome.score if outcome.correct is None else outcome.accuracy
+                tests[split] = outcome.score
         shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Row(
             name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
             meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
+            self.comparer.accuracies(self._seen(name)) if self.comparer else {},
+            self.evaluator.identity(merged) if self.evaluator else "",
         )  # fmt: skip
 
     def _unscored(self) -> list[str]:
@@ -474,7 +552,7 @@ class _Run:
     def _notes(self, ingredients: tuple[str, ...], negative: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
         notes = [negative_variance(negative)] if negative else []
-        notes += self._unscored()
+        notes += [*self._unscored(), *self.remarks]
         if self.cut is not None and self.cut in self.merges:
             notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")
         notes += [*made.partition.notes, *made.notes]

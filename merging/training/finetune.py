@@ -35,6 +35,7 @@ def finetune(
     regime: Regime | None = None,
     seed: int = 0,
     device: str = "auto",
+    threads: int | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -56,6 +57,7 @@ def finetune(
         regime: how the models are trained; default: each on its own.
         seed: of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: of training and passes on the CPU, of each job; default: as for :func:`merging.merge`.
         jobs: models that are trained at once; default: one for each core where the model is small and the search is
             random. A regime that trains all of them together has one process.
         progress: told what happens.
@@ -88,7 +90,13 @@ def finetune(
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave --jobs out")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = task or make_task()
-    start = Start.of(task, base, device)
+    for name, split in (("train", task.train), ("held-out", task.held_out)):
+        if split is not None and not split.categorical:
+            raise RequirementError(
+                f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
+                "them with a program of your own, and merge them with --objective mse"
+            )
+    start = Start.of(task, base, device, threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     steps = [steps_of(task, one) for one in drawn]
     if search == "random":

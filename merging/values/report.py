@@ -1,13 +1,16 @@
-"""The report of a run: rows that every renderer reads, and the paired comparison with the best single model."""
+"""The report of a run: rows and verdicts that every renderer reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from merging.values.statistics import Paired
+from merging.values.outcome import is_score
+from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
 
+HELD_OUT = str(Role.HELD_OUT)
+UNTESTED = "a run tests the strategy that it was asked for"
 SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
@@ -20,7 +23,7 @@ class Row:
         strategy: its name.
         label: what the table calls it.
         held_out: score on the data that selected it (optimistic for what was selected).
-        tests: name → top-1 accuracy (or score, where the objective knows no samples), as fractions.
+        tests: name → score by the objective; accuracies are fractions.
         shifted: mean over the shifted sets, or None without any.
         ingredients: names of the models in it.
         evaluations: distinct held-out evaluations it would have needed alone.
@@ -28,6 +31,8 @@ class Row:
         forward_equivalents: held-out passes, backward counted as two.
         seconds: what these evaluations and its own work took.
         inference_cost: forward passes for each sample: 1, or the members of an ensemble.
+        accuracies: set → top-1 accuracy, a fraction, beside another objective and where the labels are classes.
+        digest: the same for merges that give the same outputs, in runs and benchmarks of any partition and numerics.
     """
 
     strategy: str
@@ -41,6 +46,8 @@ class Row:
     forward_equivalents: float
     seconds: float
     inference_cost: int = 1
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    digest: str = ""
 
     @property
     def named(self) -> str:
@@ -73,6 +80,10 @@ class Report:
         saved: strategy of the row whose merge was written, and which ``ingredients`` and ``content_hash`` are of: the
             one that was asked for, unless a baseline was better when the run was interrupted, or certifying refused it.
         best_single_name: the best single model on the held-out data, once the models were ranked.
+        verdicts: of the strategy that was asked for against the best single model: one for each set, and one for the
+            average of the shifted ones.
+        measure: what they compare: ``accuracy``, or the objective's name.
+        samples: set → number of samples.
     """
 
     strategy: str
@@ -100,7 +111,7 @@ class Report:
     content_hash: str
     top_single: float | None = None
     rows: tuple[Row, ...] = ()
-    paired: Mapping[str, Paired] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
     decisions: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     certificate: Certificate | None = None
@@ -108,6 +119,8 @@ class Report:
     ensemble: bool = False
     saved: str = ""
     best_single_name: str | None = None
+    measure: str = ACCURACY
+    samples: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""
@@ -155,11 +168,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; scores are fractions, seconds and bytes as named."""
-        data = asdict(self)
-        data["paired"] = {
-            name: asdict(pair) | {"difference": pair.difference, "distinguishable": pair.distinguishable}
-            for name, pair in self.paired.items()
-        }
+        data = asdict(replace(self, verdicts=()))
+        data["verdicts"] = [verdict.to_json() for verdict in self.verdicts]
         data["best_single"] = data.pop("best_single_name")
         merged, single = self.merged, self.best_single
         data["validation"] = {
@@ -174,19 +184,77 @@ class Report:
         }
         return data
 
-    def verdict(self) -> list[str]:
-        """A sentence a set: whether the gain over the best single model can be told from chance (paired)."""
-        lines = []
-        if self.rows and "held-out" not in self.paired and self.strategy != "best":
-            lines.append(
-                "held-out: not compared with the best single model, so nobody knows whether anything was gained "
-                "(it was not scored, or the objective tells no sample apart)"
+    @property
+    def percent(self) -> bool:
+        """Whether the scores are accuracies, shown in percent."""
+        return self.measure == ACCURACY
+
+    @property
+    def reference(self) -> str:
+        """What the strategy is compared with, in words."""
+        return best_single(self.best_single_name)
+
+    def told(self, row: Row, name: str, *, extra: bool = False) -> Verdict | None:
+        """A row's verdict on a set; one that says that it was not tested of rows that are not compared."""
+        if row.strategy == "best":
+            return None
+        found = (
+            [v for v in self.verdicts if v.set == name and v.extra == extra] if row.strategy == self.strategy else []
+        )
+        if found:
+            return found[0]
+        return Verdict(
+            set=name, role=Role.TEST, reference="best", against=self.reference, measure=self.measure,
+            family=Family.PRIMARY, extra=extra, why=UNTESTED,
+        )  # fmt: skip
+
+    @property
+    def heading(self) -> str:
+        """What the scores are."""
+        return "top-1 accuracy in %" if self.percent else self.objective
+
+    def lines(self) -> list[tuple[str, list[str], list[Verdict | None]]]:
+        """The table of scores, a set a line: heading, then for each row the number and its verdict."""
+        sets = list(self.rows[-1].tests) if self.rows else []
+        wanted: list[tuple[str, str, Callable[[Row], float | None], bool]]
+        wanted = [(HELD_OUT, HELD_OUT, lambda row: row.held_out, False)]
+        wanted += [(name, name, lambda row, name=name: row.tests.get(name), False) for name in sets]  # type: ignore[misc]
+        shifted = str(Role.AVERAGE)
+        if self.shifts and sets:
+            wanted += [(shifted, shifted, lambda row: row.shifted, False)]
+        for name in [name for name in (HELD_OUT, *sets, shifted) if any(name in row.accuracies for row in self.rows)]:
+            wanted += [(f"{name} ({ACCURACY})", name, lambda row, name=name: row.accuracies.get(name), True)]  # type: ignore[misc]
+        return [
+            (
+                head,
+                [number(value(row), percent=self.percent or extra) for row in self.rows],
+                [self.told(row, name, extra=extra) for row in self.rows],
             )
-        for name, pair in self.paired.items():
-            lines.append(f"{name}: {pair.sentence('the best single model')}")
-        if self.certificate is not None:
-            lines.append(self.certificate_line(self.certificate))
+            for head, name, value, extra in wanted
+        ]
+
+    def verdict(self) -> list[str]:
+        """A sentence a set: whether the difference from the best single model can be told from chance (paired)."""
+        return [*(f"{sets}: {sentence(verdict)}" for sets, verdict in sentences(self.verdicts)), *self.remarks()]
+
+    def remarks(self) -> list[str]:
+        """What else there is to say of the rows: whether the merge was accepted, and which ones were not compared."""
+        lines = [] if self.certificate is None else [self.certificate_line(self.certificate)]
+        if self.untested:
+            lines.append(
+                f"{', '.join(self.untested)}: {MARKS['not tested']} not tested; merge benchmark tests them all"
+            )
         return lines
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Rows that are compared with nothing: a run tests the strategy that it was asked for."""
+        return tuple(row.label for row in self.rows if row.strategy not in ("best", self.strategy))
+
+    @property
+    def legend(self) -> str:
+        """What the marks mean, and how the tests were corrected."""
+        return " ".join(filter(None, (legend(self.reference), correction(self.verdicts))))
 
     def certificate_line(self, found: Certificate) -> str:
         """Whether the samples that selected nothing accepted the merge."""
@@ -194,6 +262,20 @@ class Report:
         if found.accepted:
             return f"accepted: {scores}"
         return f"refused: {scores}; the model written is the best single model, {', '.join(self.ingredients)}"
+
+
+def number(value: float | None, *, percent: bool) -> str:
+    """An accuracy in percent with two decimals, other scores with four digits; NaN where there is none, – unscored."""
+    if value is None:
+        return "–"
+    if not is_score(value):
+        return "NaN"
+    return f"{100 * value:.2f}" if percent else f"{value:.4g}"
+
+
+def best_single(name: str | None) -> str:
+    """The best single model, and which one it is where that is known."""
+    return "the best single model" + (f" ({name})" if name else "")
 
 
 def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:

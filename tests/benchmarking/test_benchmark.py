@@ -66,6 +66,11 @@ def timeless(data: Any) -> Any:
     return [timeless(value) for value in data] if isinstance(data, list) else data
 
 
+def _told(row: dict[str, Any], reference: str) -> dict[str, dict[str, Any]]:
+    """A row's verdicts against a reference, by set."""
+    return {found["set"]: found for found in row["verdicts"] if found["reference"] == reference}
+
+
 def test_rows_are_what_each_method_gives_alone(pool: ModelPool) -> None:
     """Shared scores change nothing: not the result, and not what a method is said to need."""
     methods = [Best(), Uniform(), Greedy(), ManifoldMix(budget=12), Learned(epochs=2), WiseFt(), OutputEnsemble()]
@@ -154,7 +159,9 @@ def test_what_cannot_run_or_fails_says_why_and_the_rest_goes_on(pool_folder: Pat
     assert (rows["broken"].status, rows["broken"].why) == ("failed", "RuntimeError: cannot go on")
     assert (rows["no-merge"].status, "no merge" in rows["no-merge"].why) == ("failed", True)
     assert rows["best"].finished
-    assert rows["uniform"].against["best"]["test"].samples == 90
+    told = rows["uniform"].verdict("best", "test")
+    assert told is not None
+    assert told.samples == 90
     assert found.status == "finished"
 
 
@@ -189,7 +196,9 @@ def test_an_objective_without_samples_has_scores_and_no_tests(pool: ModelPool, t
     assert found.rows[1].held_out is not None
     assert found.rows[1].held_out > 100
     assert found.rows[1].tests["test"] > 100
-    assert found.rows[1].intervals == found.rows[1].against == {}
+    assert found.rows[1].intervals == {}
+    assert {verdict.why for verdict in found.rows[1].verdicts} == {"the objective tells no samples apart"}
+    assert not any(verdict.tested for verdict in found.rows[1].verdicts)
     assert not any(found.percent(column) for column in found.columns)
     render(found, tmp_path)
     assert not (tmp_path / "pictures/scatter.png").exists()
@@ -223,8 +232,8 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     for row in first["rows"]:
         low, high = row["intervals"]["test"]
         assert low < row["tests"]["test"] < high
-        assert row["strategy"] == "best" or {"test", SHIFTED, "held-out"} <= set(row["against"]["best"])
-    for text in ("best single model", "not significant", "average", "fwd-eq", "single models"):
+        assert row["strategy"] == "best" or {"test", SHIFTED, "held-out"} <= set(_told(row, "best"))
+    for text in ("best single model", "▲ better", "average", "fwd-eq", "single models"):
         assert text in ran.out
     memory = Path("out/evaluations.jsonl").read_bytes()
     again = merge(*command)
@@ -233,12 +242,12 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert timeless(json.loads(Path("out/benchmark.json").read_text())) == timeless(first)
     mixed = merge(*command, "--against", "manifoldmix")
     rows = json.loads(Path("out/benchmark.json").read_text())["rows"]
-    assert [list(row["against"]) for row in rows] == [
+    assert [list(dict.fromkeys(v["reference"] for v in row["verdicts"])) for row in rows] == [
         [name for name in ("best", "greedy", "manifoldmix") if name != row["strategy"]] for row in rows
     ]
-    there, back = (next(row["against"][other]["test"] for row in rows if row["strategy"] == one)
+    there, back = (next(_told(row, other)["test"] for row in rows if row["strategy"] == one)
                    for one, other in (("manifoldmix", "greedy"), ("greedy", "manifoldmix")))  # fmt: skip
-    assert (there["p_value"], there["difference"]) == (back["p_value"], -back["difference"])
+    assert (there["p"], there["difference"]) == (back["p"], -back["difference"])
     assert "Against manifoldmix" in mixed.out
     assert Path("out/evaluations.jsonl").read_bytes() == memory, "nothing was scored again"
     wrong = merge(*command, "--against", "manifold-mix")
@@ -256,7 +265,9 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert merge(*command, "--objective", "nll", "--overwrite").code == 0
     data = json.loads(Path("out/benchmark.json").read_text())
     assert data["objective"] == "nll"
-    assert all("held-out" not in row["intervals"] and "test" in row["intervals"] for row in data["rows"])
+    assert all({"held-out", "test", "test (accuracy)"} <= set(row["intervals"]) for row in data["rows"])
+    assert all(_told(row, "best")["test"]["measure"] == "nll" for row in data["rows"][1:])
+    assert all(row["tests"]["test"] < 0 for row in data["rows"]), "the objective's score, as on the held-out data"
 
 
 def test_interrupted_it_goes_on_with_the_same_bits(pool: ModelPool, tmp_path: Path) -> None:
@@ -414,7 +425,7 @@ def test_paired_is_mcnemar_with_one_seed_and_set() -> None:
     draw = np.random.default_rng(0)
     old, new = draw.random(200) < 0.7, draw.random(200) < 0.8
     outcomes = [Outcome(bits.mean(), 200, np.packbits(bits)) for bits in (old, new)]
-    reference = compare(*outcomes)
+    reference = compare(outcomes[0], outcomes[1])
     found = paired([old.astype(float)], [new.astype(float)])
     assert (found.gained, found.lost, found.samples) == (reference.gained, reference.lost, 200)
     assert found.p_value == pytest.approx(reference.p_value, rel=1e-12)

@@ -12,6 +12,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from merging import Best, Greedy, Layer, Learned, ManifoldMix, Uniform
 from merging.benchmarking.reading import combine, read_folder
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.rendering.forms import render
-from merging.benchmarking.rendering.tables import cells, difference, findings
+from merging.benchmarking.rendering.tables import cells, findings
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runner import benchmark
 from merging.cli.showing.benchmark_view import show_benchmark
@@ -37,6 +38,7 @@ from merging.strategies.wise_ft import WiseFt
 from merging.testing import TinyNet, tiny_task
 from merging.testing.fixtures import open_tiny_pool
 from merging.values.recipe import Recipe
+from merging.values.verdict import difference, mark, p_value
 from tests.conftest import TASK, Merge
 
 NASTY = "odd & <b>name</b>, 50 % $x$ | a_b"
@@ -85,17 +87,17 @@ def test_ranks_are_among_single_models(found: Benchmark) -> None:
 def test_what_is_not_significant_is_shown_as_such(found: Benchmark) -> None:
     for row, scores in zip(found.rows, cells(found), strict=True):
         for column, cell in scores.items():
-            test = row.against.get("best", {}).get(column)
-            assert cell.alike == (test is not None and test.adjusted >= 0.05)
-    text = to_markdown(found)
-    assert "not significant (p = " in text
-    assert any("differs significantly" in line or "not significantly" in line for line in findings(found))
-    better = found.rows[3].against["best"]["test"]
-    sure = replace(better, difference=0.2, p_value=1e-6, adjusted=1e-5)
-    row = replace(found.rows[3], against={"best": {"test": sure}})
+            assert cell.mark == mark(row.verdict("best", column))
+    assert any("not distinguishable" in line for line in findings(found))
+    told = found.rows[3].verdict("best", "test")
+    assert told is not None
+    sure = replace(told, difference=0.2, p=1e-6, corrected=1e-5)
+    row = replace(found.rows[3], verdicts=(sure,))
     changed = replace(found, rows=(*found.rows[:3], row, *found.rows[4:]))
-    assert findings(changed)[0].startswith("test, against the best single model: better: manifoldmix; 4 not")
-    assert not cells(changed)[3]["test"].alike
+    name = found.rows[0].ingredients[0]
+    said = f"test, against the best single model ({name}): ▲ better: manifoldmix +20.00; ≈ 4 of 5 not distinguishable"
+    assert findings(changed)[0] == said
+    assert cells(changed)[3]["test"].mark == "▲"
 
 
 def test_the_spread_over_seeds_is_shown(found: Benchmark) -> None:
@@ -114,7 +116,7 @@ def test_csv_is_read_back(found: Benchmark) -> None:
             value = row.value(column)
             assert (float(line[column]) if line[column] else None) == value
         assert line["status"] == row.status
-    assert float(lines[1]["test minus best"]) == found.rows[1].against["best"]["test"].difference
+    assert float(lines[1]["test minus best"]) == found.rows[1].verdict("best", "test").difference  # type: ignore[union-attr]
 
 
 def test_markdown_tables_are_whole(found: Benchmark) -> None:
@@ -274,8 +276,13 @@ def test_the_terminal_holds_every_number_at_every_width(found: Benchmark, width:
             assert column not in ("test", SHIFTED) or not cell.half or f"±{cell.half}" in text
     for row in found.rows:
         for column in ("test", SHIFTED):
-            test = row.against.get("best", {}).get(column)
-            assert test is None or difference(test) in text
+            told = row.verdict("best", column)
+            if told is not None and width >= 60:
+                assert f"{mark(told)} {difference(told)} {p_value(told.corrected)}" in text
+            elif told is not None:
+                step, _, interval = difference(told).partition(" ")
+                assert f"{mark(told)} {step} {p_value(told.corrected)}" in text, "p never stands alone"
+                assert interval in text
     for column in (*found.sets, "held-out", "average"):
         assert column in text
     assert "…" not in text, "nothing is cut"
@@ -310,6 +317,11 @@ def test_report_renders_a_benchmark_again(merge: Merge, found: Benchmark, folder
     assert merge("report", folder, "--json").out == found.dumps()
 
 
+def told(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """A verdict of a report, or of a benchmark's row, on a set."""
+    return next(verdict for verdict in data["verdicts"] if verdict["set"] == name)
+
+
 def test_report_compares_runs_and_benchmarks(merge: Merge, pool_folder: Path, folder: Path) -> None:
     models = ["--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--partitioner", "layer"]
     assert merge("run", *models, "--budget", "12", "--output", "mixed").code == 0
@@ -321,10 +333,11 @@ def test_report_compares_runs_and_benchmarks(merge: Merge, pool_folder: Path, fo
     report = json.loads(Path("mixed/report.json").read_text())
     mixed = data["rows"][3]
     assert mixed["held_out"] == report["validation"]["merged"]
-    assert mixed["against"]["best"]["test"]["p_value"] == report["paired"]["test"]["p_value"]
+    assert told(mixed, "test")["p"] == told(report, "test")["p"]
     assert "not tested: best" not in ran.out
-    assert "set by set; not tested: uniform, greedy, average of shifts" in " ".join(ran.out.split())
-    assert "in a row above, with the same scores: best [learnt], uniform [learnt], greedy [learnt]" in " ".join(
+    assert told(mixed, "test")["tests"] == 4, "two methods on test and the average of shifts: one family"
+    assert {v["verdict"] for row in data["rows"][1:3] for v in row["verdicts"]} == {"not tested"}
+    assert "in a row above, as the same model: best [learnt], uniform [learnt], greedy [learnt]" in " ".join(
         ran.out.split()
     )
     assert mixed["coefficients"]["components"] == ["fc1", "fc2"], "inert ones are left out"
@@ -364,8 +377,8 @@ def test_combining_tells_what_differs(found: Benchmark) -> None:
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:
     samples = {name: found.samples[name] for name in ("held-out", "test")}
     rows = tuple(replace(row, shifted=None, tests={k: v for k, v in row.tests.items() if k == "test"},
-                         against={r: {c: t for c, t in tests.items() if c in samples} for r, tests in
-                                  row.against.items()}) for row in found.rows)  # fmt: skip
+                         verdicts=tuple(v for v in row.verdicts if v.set in samples))
+                 for row in found.rows)  # fmt: skip
     plain = replace(found, shifts=(), samples=samples, rows=rows, singles=())
     render(plain, tmp_path / "plain")
     assert not (tmp_path / "plain/pictures/scatter.png").exists()

@@ -172,7 +172,7 @@ def test_tuning_measures_the_rule_and_others(pool: ModelPool) -> None:
     assert dataclasses.replace(made.numerics, batch=rule.batch, threads=rule.threads) == rule
     wanted = list(candidates(rule, 120))
     assert wanted[0] == rule
-    assert len(set(wanted)) == len(wanted) > 4
+    assert len(set(wanted)) == len(wanted) > 3
     assert made.numerics in wanted
 
 

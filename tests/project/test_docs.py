@@ -110,7 +110,7 @@ def test_strategy_example(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
-    kinds = {"Partitioner": "by_kind.ByKind", "Optimizer": "climb.Climb", "Objective": "brier.Brier"}
+    kinds = {"Partitioner": "by_kind.ByKind", "Optimizer": "climb.Climb", "Objective": "balanced_nll.BalancedNLL"}
     tests = ["import pytest, merging.testing"]
     for kind, example in kinds.items():
         tests += [

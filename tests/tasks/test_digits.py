@@ -130,7 +130,7 @@ def test_demo_says_what_a_person_needs(demo: tuple[str, dict[str, Any]]) -> None
     said, report = demo
     for text in (
         "best single model", "uniform soup", "greedy soup", "manifold mix", "held-out", "printed", "outlined",
-        "mean of shifted", "evaluations", "seconds", "distinguishable from the best single model", "built-in task",
+        "average of shifts", "evaluations", "seconds", "distinguishable from the best single model", "built-in task",
         "merge apply", "model.safetensors",
     ):  # fmt: skip
         assert text in said, text

@@ -9,19 +9,19 @@ import re
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
-    LEGEND,
     Cell,
-    against,
     cells,
+    correction_of,
     cost,
-    difference,
     findings,
     heading,
-    significance,
+    legend_of,
 )
 from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
+from merging.plugins.task import HELD_OUT
 from merging.values.markdown import plain
+from merging.values.verdict import compact, legend, word
 
 
 def to_csv(found: Benchmark) -> str:
@@ -32,7 +32,9 @@ def to_csv(found: Benchmark) -> str:
         names += [column, f"{column} low", f"{column} high", f"{column} sd"]
     for reference in found.references:
         for column in found.columns:
-            names += [f"{column} minus {reference}", f"{column} p against {reference}"]
+            minus, against = f"{column} minus {reference}", f"against {reference}"
+            names += [minus, f"{minus} low", f"{minus} high", f"{column} p {against}", f"{column} raw p {against}"]
+            names += [f"{column} verdict {against}"]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(_shown, [*names, "ingredients", *COSTS, "why"]))
     for row in found.rows:
@@ -42,8 +44,10 @@ def to_csv(found: Benchmark) -> str:
             line += [_blank(row.value(column)), low, high, row.spread.get(column, "")]
         for reference in found.references:
             for column in found.columns:
-                test = row.against.get(reference, {}).get(column)
-                line += [test.difference, test.adjusted] if test else ["", ""]
+                told = row.verdict(reference, column)
+                low, high = told.interval if told and told.interval else ("", "")
+                values = [told.difference, told.corrected, told.p] if told else [None] * 3
+                line += [_blank(values[0]), low, high, *map(_blank, values[1:]), word(told) if row.finished else ""]
         costs = [getattr(row, name) if row.finished else "" for name in COSTS]
         writer.writerow(map(_shown, [*line, " ".join(row.ingredients), *costs, row.why]))
     return out.getvalue()
@@ -64,21 +68,17 @@ def to_markdown(found: Benchmark) -> str:
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in found.columns]
         lines.append(_line([plain(row.label), *texts, *(cost(row, name) for name in COSTS)]))
-    lines += ["", f"**Best**, *second best*. {LEGEND}", "", COST_LEGEND, ""]
+    lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
-        lines += ["", f"## Against {plain(against(found, reference))}", ""]
-        lines += [
-            "Differences in points with 95 % intervals; McNemar's test on the same samples, p after Holm's correction.",
-            "",
-        ]
-        columns = [c for c in found.columns if any(c in row.against.get(reference, {}) for row in found.rows)]
+        lines += ["", f"## Against {plain(found.against(reference))}", "", plain(correction_of(found, reference)), ""]
+        told = {row.label: {c: row.verdict(reference, c) for c in found.columns} for row in found.rows}
+        columns = [c for c in found.columns if any(verdicts[c] for verdicts in told.values())]
         lines += _rows(["method", *(heading(found, c) for c in columns)])
-        for row in found.rows:
-            tests = row.against.get(reference, {})
-            if tests:
-                texts = [f"{difference(tests[c])}, {significance(tests[c])}" if c in tests else "" for c in columns]
-                lines.append(_line([plain(row.label), *texts]))
+        for label, verdicts in told.items():
+            if any(verdicts.values()):
+                texts = [compact(verdict) if (verdict := verdicts[c]) else "" for c in columns]
+                lines.append(_line([plain(label), *map(plain, texts)]))
     lines += ["", *(f"- {plain(text)}" for text in findings(found))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -86,7 +86,7 @@ def to_markdown(found: Benchmark) -> str:
 def _marked(cell: Cell) -> str:
     text = {1: f"**{cell.text}**", 2: f"*{cell.text}*"}.get(cell.rank, cell.text)
     spread = f" (sd {cell.spread})" if cell.spread else ""
-    return f"{text}{' ± ' + cell.half if cell.half else ''}{spread}{' ≈' if cell.alike else ''}"
+    return f"{text}{' ± ' + cell.half if cell.half else ''}{spread}{' ' * bool(cell.mark)}{cell.mark}"
 
 
 def _rows(headings: list[str]) -> list[str]:
@@ -110,7 +110,13 @@ def caption(found: Benchmark) -> str:
         if len(found.seeds) > 1
         else ""
     )
-    return f"Top-1 accuracy in %, ± half the 95 % interval. Samples: {samples}.{seeds}"
+    beside = " Columns (accuracy): top-1 in %." if any(row.accuracies for row in found.rows) else ""
+    return f"{what(found)}, ± half the 95 % interval.{beside} Samples: {samples}.{seeds}"
+
+
+def what(found: Benchmark) -> str:
+    """What the scores are."""
+    return "Top-1 accuracy in %" if found.percent(HELD_OUT) else f"Scores: {found.objective}"
 
 
 def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
@@ -126,14 +132,14 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
 
 
 def to_latex(found: Benchmark) -> str:
-    r"""A ``table`` environment for ``\usepackage{booktabs}``; best in bold, second best underlined."""
+    r"""A ``table`` environment for ``\usepackage{booktabs,amssymb}``; best in bold, second best underlined."""
     columns = found.columns
     lines = [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{booktabs,amssymb}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(title(found))}. {_tex(caption(found))} Best in bold, second best underlined; "
-        r"$\approx$: no significant difference from the best single model.}",
+        rf"\caption{{{_tex(title(found))}. {_tex(caption(found))} Best in bold, second best underlined. "
+        rf"{_tex(legend(found.against('best')))}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) + len(COSTS))}}}",
         r"\toprule",
         " & ".join(["method", *(_tex(heading(found, c)) for c in columns), *(_tex(h) for h in COSTS.values())])
@@ -155,12 +161,15 @@ def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
         text = text.replace("–", "--")
         text += f" (sd {cell.spread})" if cell.spread else ""
         texts.append(
-            text + (rf" {{\scriptsize$\pm${cell.half}}}" if cell.half else "") + (r" $\approx$" if cell.alike else "")
+            text
+            + (rf" {{\scriptsize$\pm${cell.half}}}" if cell.half else "")
+            + (f" {_tex(cell.mark)}" if cell.mark else "")
         )
     return [_tex(row.label), *texts, *(cost(row, name) for name in COSTS)]
 
 
 def _tex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-               "α": r"$\alpha$", "–": "--", "≈": r"$\approx$"}  # fmt: skip
-    return re.sub(r"[\\~^±α–≈&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))
+               "α": r"$\alpha$", "–": "--", "≈": r"$\approx$",
+               "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$"}  # fmt: skip
+    return re.sub(r"[\\~^±α–≈▲▼&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))

@@ -14,18 +14,16 @@ from merging.benchmarking.rendering.drawing import SCHEMES, inline
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
-    LEGEND,
-    against,
     cells,
+    correction_of,
     cost,
-    difference,
     findings,
     heading,
-    p_value,
+    legend_of,
 )
 from merging.benchmarking.results import Benchmark
 from merging.errors import showable
-from merging.values.statistics import Comparison
+from merging.values.verdict import MARKS, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
     "scatter": "In-distribution against shifted accuracy: every single model and every method (Figure 2 of the paper).",
@@ -60,8 +58,9 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
     ]
     return environment.get_template("page.html.j2").render(
         title=title(found), caption=caption(found), status=found.status, findings=findings(found), rows=_rows(found),
-        headings=[heading(found, column) for column in found.columns], costs=list(COSTS.values()), legend=LEGEND,
-        cost_legend=COST_LEGEND, remarks=remarks(found, unfinished=False), comparisons=_comparisons(found),
+        headings=[heading(found, column) for column in found.columns], costs=list(COSTS.values()),
+        legend=legend_of(found), cost_legend=COST_LEGEND, remarks=remarks(found, unfinished=False),
+        comparisons=_comparisons(found),
         main=[picture for picture in pictures if picture["name"] in CAPTIONS],
         maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
         colours=COLOURS, evaluations=f"{found.evaluations:,}", command=found.command,
@@ -91,26 +90,37 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
 def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
     tables = []
     for reference in found.references:
-        columns = [c for c in found.columns if any(c in row.against.get(reference, {}) for row in found.rows)]
+        told = {row.label: {c: row.verdict(reference, c) for c in found.columns} for row in found.rows}
+        columns = [c for c in found.columns if any(verdicts[c] for verdicts in told.values())]
         rows = [
-            {"label": row.label, "tests": [_test(row.against[reference].get(column)) for column in columns]}
-            for row in found.rows
-            if reference in row.against
+            {"label": label, "tests": [_test(verdicts[column]) for column in columns]}
+            for label, verdicts in told.items()
+            if any(verdicts.values())
         ]
         heads = [heading(found, column) for column in columns]
-        tables.append({"name": against(found, reference), "headings": heads, "rows": rows})
+        tables.append({"name": found.against(reference), "headings": heads, "rows": rows,
+                       "correction": correction_of(found, reference)})  # fmt: skip
     return tables
 
 
-def _test(test: Comparison | None) -> dict[str, str] | None:
-    if test is None:
+KINDS = {"better": "up", "worse": "down", "neither": "none", "not tested": "none"}
+"""A verdict in a word → the class that colours it."""
+
+
+def _test(verdict: Verdict | None) -> dict[str, str] | None:
+    if verdict is None:
         return None
-    kind = "none" if not test.significant else "up" if test.difference > 0 else "down"
-    points, _, interval = difference(test).partition(" ")
+    kind = KINDS[word(verdict)]
+    if not verdict.tested:
+        return {"kind": kind, "difference": MARKS["not tested"], "interval": "", "p": "not tested",
+                "details": verdict.why}  # fmt: skip
+    shown, _, interval = difference(verdict).partition(" ")
+    counts = "" if verdict.gained is None else f"{verdict.gained:g} gained, {verdict.lost:g} lost, "
+    details = f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}"
     return {
         "kind": kind,
-        "difference": points,
+        "difference": f"{mark(verdict)} {shown}",
         "interval": interval,
-        "verdict": p_value(test.adjusted) if test.significant else "not significant",
-        "details": f"{test.gained:g} samples gained, {test.lost:g} lost, of {test.samples:,}; {p_value(test.adjusted)}",
+        "p": p_value(verdict.corrected),
+        "details": details,
     }

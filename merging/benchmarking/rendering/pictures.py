@@ -145,7 +145,8 @@ def search(figure: Figure, found: Benchmark) -> None:
     axes.set_xlabel("forward-equivalents (log)")
     what = "top-1 in %" if factor == 100 else found.objective
     seed = f", seed {found.seeds[0]}" if len(found.seeds) > 1 else ""
-    axes.set_title(f"best held-out score so far, {what}{seed}", color=INK, fontsize=9)
+    brief = " (bf16)" if found.header.get("numerics", {}).get("dtype") == "bfloat16" else ""  # tables are fp32
+    axes.set_title(f"best held-out score so far{brief}, {what}{seed}", color=INK, fontsize=9)
     name_points(axes, entries)
 
 

@@ -1,13 +1,14 @@
-"""The cells of a benchmark's tables, as every renderer shows them: numbers, ranks, what is not significant."""
+"""The cells of a benchmark's tables, as every renderer shows them: numbers, ranks, marks of the verdicts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.plugins.task import HELD_OUT
-from merging.values.outcome import is_score
-from merging.values.statistics import Comparison
+from merging.values.report import number
+from merging.values.verdict import MARKS, Verdict, correction, difference, legend, mark, word
 
 COSTS = {
     "models": "models in it",
@@ -17,10 +18,9 @@ COSTS = {
     "seconds": "seconds",
 }
 """Field of a row → heading, after the scores."""
-LEGEND = (
+RANKS = (
     "Best and second best of each column among single models; ensembles, which cost several passes a sample, stand "
-    "apart. ≈: no significant difference from the best single model (paired test, Holm's correction over the methods "
-    "of the column, 5 % level). Held-out data chose the merges: that column is optimistic."
+    "apart."
 )
 COST_LEGEND = (
     "Evaluations, forward-equivalents (passes over the held-out data, with a backward pass 3) and seconds are what "
@@ -35,7 +35,8 @@ class Cell:
     Attributes:
         text: the number, or a dash.
         rank: 1 best, 2 second best of its column, 0 neither.
-        alike: not significantly different from the best single model.
+        mark: of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
+        word: the same as a word.
         interval: its 95 % interval as text, or nothing.
         half: half of that interval as text.
         spread: standard deviation over the seeds as text, or nothing where they agree.
@@ -43,7 +44,8 @@ class Cell:
 
     text: str
     rank: int = 0
-    alike: bool = False
+    mark: str = ""
+    word: str = "reference"
     interval: str = ""
     half: str = ""
     spread: str = ""
@@ -51,9 +53,9 @@ class Cell:
 
 def heading(found: Benchmark, column: str) -> str:
     """A column's name; the shortest one that is not a set's."""
-    if column == HELD_OUT and not found.percent(column):
-        return f"{HELD_OUT} ({found.objective})"
-    return "average" if column == SHIFTED and "average" not in found.samples else column
+    if "average" in found.samples:
+        return column
+    return column.replace(SHIFTED, "average", 1) if column in (SHIFTED, accurate(SHIFTED)) else column
 
 
 def cells(found: Benchmark) -> list[dict[str, Cell]]:
@@ -75,24 +77,19 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
         return Cell("–")
     percent = found.percent(column)
     rank = ranks.index(round(value, 6)) + 1 if row.inference_cost == 1 and round(value, 6) in ranks else 0
-    test = row.against.get("best", {}).get(column)
+    verdict = row.verdict("best", column)
+    scale = 100 if percent else 1
     interval = row.intervals.get(column)
     spread = row.spread.get(column)
     return Cell(
         number(value, percent=percent),
         rank,
-        test is not None and not test.significant,
-        f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}" if interval else "",
-        f"{50 * (interval[1] - interval[0]):.1f}" if interval else "",
+        mark(verdict),
+        word(verdict),
+        " to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
+        f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
         number(spread, percent=percent) if spread else "",
     )
-
-
-def number(value: float, *, percent: bool) -> str:
-    """A fraction in percent with two decimals; other scores with four digits; NaN where there is none."""
-    if not is_score(value):
-        return "NaN"
-    return f"{100 * value:.2f}" if percent else f"{value:.4g}"
 
 
 def cost(row: BenchmarkRow, name: str) -> str:
@@ -107,53 +104,74 @@ def cost(row: BenchmarkRow, name: str) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
-def difference(test: Comparison) -> str:
-    """A paired difference in points with its interval."""
-    low, high = test.interval
-    return f"{100 * test.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
-
-
-def significance(test: Comparison) -> str:
-    """The corrected p value, or that there is nothing."""
-    return p_value(test.adjusted) if test.significant else f"not significant ({p_value(test.adjusted)})"
-
-
-def p_value(p: float) -> str:
-    """Two digits, and no more zeros than help.
-
-    >>> p_value(0.0312), p_value(1e-7), p_value(1.0)
-    ('p = 0.031', 'p < 0.001', 'p = 1.0')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1.0"
-
-
 def home(found: Benchmark) -> str:
-    """The column of in-distribution accuracy: the first test set that is not shifted, else the held-out data."""
+    """The column of in-distribution scores: the first test set that is not shifted, else the held-out data."""
     return next((name for name in found.sets if name not in found.shifts), HELD_OUT)
 
 
-def against(found: Benchmark, reference: str) -> str:
-    """A reference in words."""
-    return {"best": "the best single model", "greedy": "the greedy soup"}.get(reference, reference)
+def main(found: Benchmark) -> list[str]:
+    """The columns that conclusions are drawn from: test sets that are not shifted, and the average of the others."""
+    tests = [name for name in found.sets if name not in found.shifts] or [HELD_OUT]
+    return [*tests, *([SHIFTED] if found.shifts else [])]
+
+
+def verdicts(found: Benchmark, reference: str, columns: Sequence[str] = ()) -> Iterator[tuple[BenchmarkRow, Verdict]]:
+    """All verdicts against a reference, row by row; of some columns only, where they are given."""
+    for row in found.rows:
+        for column in columns or found.columns:
+            verdict = row.verdict(reference, column)
+            if verdict is not None:
+                yield row, verdict
+
+
+def legend_of(found: Benchmark) -> str:
+    """What the marks beside the scores mean, and how the tests were corrected."""
+    told = [verdict for _, verdict in verdicts(found, "best")]
+    marks = [legend(found.against("best")), correction(told)] if told else []
+    return " ".join(filter(None, [RANKS, *marks, "Held-out data chose the merges: that column is optimistic."]))
+
+
+def unit(found: Benchmark) -> str:
+    """What differences are in."""
+    return "points" if found.percent(HELD_OUT) else found.objective
+
+
+def correction_of(found: Benchmark, reference: str) -> str:
+    """How the tests against a reference were corrected, and in which unit their differences are."""
+    told = [verdict for _, verdict in verdicts(found, reference)]
+    return f"Differences in {unit(found)} on the same samples, with intervals. {correction(told)}".strip()
+
+
+def corrected_by(found: Benchmark, reference: str) -> str:
+    """The same in few words, for the main columns."""
+    tests = max((verdict.tests for _, verdict in verdicts(found, reference, main(found))), default=0)
+    both = f", both corrected by Holm over {tests} tests" if tests > 1 else ""
+    return f"difference in {unit(found)}, its interval and p{both}"
 
 
 def findings(found: Benchmark) -> list[str]:
-    """What the tests say, a sentence for each reference and main column."""
+    """What the tests say: a sentence for each reference and main column, and one for single shifted sets."""
     lines = []
     for reference in found.references:
-        for column in dict.fromkeys((home(found), *([SHIFTED] if found.shifts else []))):
-            tests = {row.label: row.against[reference][column] for row in found.rows
-                     if column in row.against.get(reference, {})}  # fmt: skip
-            if not tests:
-                continue
-            better = [name for name, test in tests.items() if test.significant and test.difference > 0]
-            worse = [name for name, test in tests.items() if test.significant and test.difference < 0]
-            where = f"{column}, against {against(found, reference)}"
-            rest = len(tests) - len(better) - len(worse)
-            parts = [f"better: {', '.join(better)}"] * bool(better) + [f"worse: {', '.join(worse)}"] * bool(worse)
-            if not parts:
-                lines.append(f"{where}: none of {len(tests)} methods differs significantly")
-            else:
-                parts += [f"{rest} not significantly different"] * bool(rest)
-                lines.append(f"{where}: {'; '.join(parts)}")
+        for column in main(found):
+            told = [(row.label, verdict) for row, verdict in verdicts(found, reference, [column])]
+            if told:
+                lines.append(f"{column}, against {found.against(reference)}: {_summary(told)}")
+        told = [(f"{row.label} on {v.set}", v) for row, v in verdicts(found, reference, found.shifts)]
+        if told and reference == found.references[0]:  # the tables have the others
+            where = f"single shifted sets (secondary), against {found.against(reference)}"
+            lines.append(f"{where}: {_summary(told)}")
     return lines
+
+
+def _summary(told: Sequence[tuple[str, Verdict]]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for name, verdict in told:
+        shown = difference(verdict).partition(" ")[0]
+        kinds.setdefault(word(verdict), []).append(f"{name} {shown}" if verdict.significant else name)
+    parts = [f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in ("better", "worse") if kind in kinds]
+    if "neither" in kinds:
+        parts.append(f"{MARKS['neither']} {len(kinds['neither'])} of {len(told)} not distinguishable")
+    if "not tested" in kinds:
+        parts.append(f"{MARKS['not tested']} {len(kinds['not tested'])} not tested")
+    return "; ".join(parts)

@@ -1,0 +1,346 @@
+"""What a paired test says of a model on one set, and how the tests of a whole table are corrected.
+
+A verdict is a value: terminal, card, JSON, Markdown, CSV, LaTeX and page read the same ones, and none of them reads
+another's text. Its words and marks stand here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from merging.values.statistics import (
+    LEVEL,
+    Comparison,
+    Interval,
+    PairedTest,
+    agreeing,
+    holm_levels,
+    mcnemar,
+    normal_quantile,
+)
+
+ACCURACY = "accuracy"
+"""The measure whose differences are points: shown in percent, and counted in samples."""
+
+
+class Role(StrEnum):
+    """What a set is there for."""
+
+    HELD_OUT = "held-out"
+    CERTIFY = "certify"
+    TEST = "test"
+    SHIFT = "shift"
+    AVERAGE = "average of shifts"
+
+
+class Family(StrEnum):
+    """Which tests are corrected together: those that one conclusion could be picked from."""
+
+    PRIMARY = "primary"
+    """All methods on the plain test sets and on the average of the shifted ones."""
+    SECONDARY = "secondary"
+    """All methods on single shifted sets; and accuracies where another objective was asked for, among themselves."""
+    SELECTION = "selection"
+    """Held-out data chose the merge: optimistic, in no family, never corrected."""
+    CERTIFICATION = "certification"
+    """Samples that selected nothing, asked once."""
+
+    @classmethod
+    def of(cls, role: Role, *, extra: bool = False) -> Family:
+        """The family of a set's tests; ``extra``: of an accuracy beside another objective."""
+        fixed = {Role.HELD_OUT: cls.SELECTION, Role.CERTIFY: cls.CERTIFICATION, Role.SHIFT: cls.SECONDARY}
+        return fixed.get(role, cls.SECONDARY if extra else cls.PRIMARY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One model against a reference, on one set, by one measure.
+
+    Attributes:
+        set: the set's name.
+        role: what it is there for.
+        reference: the name of the row that it is compared with, such as ``best``.
+        against: that row in words, such as "the best single model (run4)".
+        measure: ``accuracy``, or the objective's name.
+        family: the tests that it was corrected with.
+        difference: of the scores, the model's less the reference's: a fraction for accuracies; None where the model has
+            no score to compare.
+        interval: of the difference, at ``level``; None where nothing was tested.
+        p: two-sided, of this test alone; None where nothing was tested.
+        corrected: the same after Holm's correction over the family.
+        level: of the interval, 0.95 and above: 1 − 0.05/k, where k is what the correction has multiplied p by.
+        tests: how many tests were corrected together.
+        test: how it was tested.
+        gained: samples that the reference has wrong and the model right (with seeds: the sum of the shares gained);
+            None where nothing is counted.
+        lost: the other way round.
+        samples: how many there are.
+        why: where nothing was tested, the reason.
+        extra: an accuracy that stands beside another objective, which is the one that counts.
+        comparison: what has been computed, while it is at hand; not kept in files.
+    """
+
+    set: str
+    role: Role
+    reference: str
+    against: str
+    measure: str
+    family: Family
+    difference: float | None = None
+    interval: Interval | None = None
+    p: float | None = None
+    corrected: float | None = None
+    level: float | None = None
+    tests: int = 0
+    test: PairedTest | None = None
+    gained: float | None = None
+    lost: float | None = None
+    samples: int = 0
+    why: str = ""
+    extra: bool = False
+    comparison: Comparison | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls, found: Comparison | str, *, set: str, role: Role, reference: str, against: str, measure: str,
+        extra: bool = False, samples: int = 0,
+    ) -> Verdict:  # fmt: skip
+        """A verdict of its own, not corrected for any other test.
+
+        Args:
+            found: what was computed, or why nothing was.
+            set: the set's name.
+            role: what it is there for.
+            reference: the name of the row that it is compared with.
+            against: that row in words.
+            measure: ``accuracy``, or the objective's name.
+            extra: an accuracy that stands beside another objective.
+            samples: how many there are, where nothing was computed.
+        """
+        named: dict[str, Any] = {"set": set, "role": role, "reference": reference, "against": against, "extra": extra}
+        named |= {"measure": measure, "family": Family.of(role, extra=extra)}
+        if isinstance(found, str):
+            return cls(**named, why=found, samples=samples)
+        return cls(
+            **named, difference=found.difference, interval=found.interval, p=found.p_value, corrected=found.p_value,
+            level=1 - LEVEL, tests=1, test=found.test, gained=found.gained, lost=found.lost, samples=found.samples,
+            comparison=found,
+        )  # fmt: skip
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is anything to say."""
+        return self.p is not None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant at the 5 % level, after the correction."""
+        return self.corrected is not None and self.corrected < LEVEL
+
+    @property
+    def better(self) -> bool:
+        """Whether the model is significantly better."""
+        return self.significant and self.difference is not None and self.difference > 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether the model is significantly worse."""
+        return self.significant and self.difference is not None and self.difference < 0
+
+    @property
+    def percent(self) -> bool:
+        """Whether the difference is in points."""
+        return self.measure == ACCURACY
+
+    def interval_at(self, alpha: float) -> Interval | None:
+        """The interval at level 1 − ``alpha``; of a bootstrap that was read from a file, by normal quantiles."""
+        if self.comparison is not None:
+            return self.comparison.interval_at(alpha)
+        if self.p is None or self.difference is None or self.interval is None or self.level is None:
+            return None
+        if self.test == PairedTest.MCNEMAR and self.gained is not None and self.lost is not None:
+            found = mcnemar(int(self.gained), int(self.lost), self.samples, alpha)[1]
+        else:
+            wider = normal_quantile(alpha) / normal_quantile(1 - self.level)
+            found = (
+                self.difference - wider * (self.difference - self.interval[0]),
+                self.difference + wider * (self.interval[1] - self.difference),
+            )
+        return agreeing(found, self.difference, significant=self.p < alpha)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; what follows from the others stands there too: ``verdict``, in a word."""
+        interval = None if self.interval is None else list(self.interval)
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "comparison"}
+        words = {name: str(kept[name]) for name in ("role", "family")} | {"test": self.test and str(self.test)}
+        return kept | words | {"interval": interval, "verdict": word(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """Reads :meth:`to_json` back."""
+        values = {name: data[name] for name in cls.__dataclass_fields__ if name != "comparison"}
+        values |= {"role": Role(data["role"]), "family": Family(data["family"])}
+        values["test"] = None if data["test"] is None else PairedTest(data["test"])
+        values["interval"] = None if data["interval"] is None else (data["interval"][0], data["interval"][1])
+        return cls(**values)
+
+
+def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
+    """The verdicts of a table's rows after Holm's correction: p and interval both, over all rows' tests of a family.
+
+    Tests against another reference, and of another measure, are other families. What chose the merge, and what has
+    certified it, is left as it is.
+
+    Args:
+        rows: of each method, its verdicts.
+    """
+    families: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    found = [list(row) for row in rows]
+    for i, row in enumerate(found):
+        for j, verdict in enumerate(row):
+            if verdict.tested and verdict.family in (Family.PRIMARY, Family.SECONDARY):
+                key = (verdict.family, verdict.reference, verdict.against, verdict.measure)
+                families.setdefault(key, []).append((i, j))
+    for places in families.values():
+        levels = holm_levels([found[i][j].p or 0.0 for i, j in places])
+        for (i, j), (p, alpha) in zip(places, levels, strict=True):
+            verdict = found[i][j]
+            found[i][j] = replace(
+                verdict, corrected=p, interval=verdict.interval_at(alpha), level=1 - alpha, tests=len(places)
+            )
+    return [tuple(row) for row in found]
+
+
+MARKS = {"better": "▲", "worse": "▼", "neither": "≈", "not tested": "–", "reference": ""}
+"""A verdict in a word → its mark."""
+
+
+def word(verdict: Verdict | None) -> str:
+    """``better``, ``worse``, ``neither`` or ``not tested``; ``reference`` where there is no verdict to be had."""
+    if verdict is None:
+        return "reference"
+    if not verdict.tested:
+        return "not tested"
+    return "better" if verdict.better else "worse" if verdict.worse else "neither"
+
+
+def mark(verdict: Verdict | None) -> str:
+    """The sign that a table shows beside a score."""
+    return MARKS[word(verdict)]
+
+
+def legend(against: str) -> str:
+    """What the marks mean."""
+    return f"▲ better or ▼ worse than {against} (5 % level), ≈ no difference that can be told from luck, – not tested."
+
+
+def difference(verdict: Verdict) -> str:
+    """The difference with its interval, in points or in the measure's own unit.
+
+    >>> from merging.values.verdict import Family, Role, Verdict
+    >>> told = {"set": "test", "role": Role.TEST, "reference": "best", "against": "x", "family": Family.PRIMARY}
+    >>> difference(Verdict(**told, measure="accuracy", difference=-0.017, interval=(-0.0314, -0.0027), p=0.02))
+    '-1.70 [-3.14, -0.27]'
+    """
+    if verdict.difference is None:
+        return MARKS["not tested"]
+    if verdict.percent:
+        shown = [f"{100 * value:+.2f}" for value in (verdict.difference, *(verdict.interval or ()))]
+    else:
+        shown = [f"{value:+.4g}" for value in (verdict.difference, *(verdict.interval or ()))]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if verdict.interval is not None else shown[0]
+
+
+def p_value(p: float | None) -> str:
+    """Two digits, and no more zeros than help.
+
+    >>> p_value(0.0312), p_value(1e-7), p_value(1.0), p_value(0.067)
+    ('p=.031', 'p<.001', 'p=1', 'p=.067')
+    """
+    if p is None:
+        return ""
+    if p < 0.001:
+        return "p<.001"
+    if p >= 0.995:
+        return "p=1"
+    return f"p={f'{p:.3f}' if p < 0.0995 else f'{p:.2f}'}".replace("=0.", "=.")
+
+
+def compact(verdict: Verdict) -> str:
+    """Mark, difference, interval and p in one cell; why there are none, where nothing was tested."""
+    if not verdict.tested:
+        return f"{MARKS['not tested']} not tested"
+    return f"{mark(verdict)} {difference(verdict)} {p_value(verdict.corrected)}"
+
+
+def title(verdict: Verdict) -> str:
+    """The set's name, with the measure where it is an accuracy beside another objective."""
+    return f"{verdict.set} ({ACCURACY})" if verdict.extra else verdict.set
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict in words, without the set's name.
+
+    The words "better", "worse", "not distinguishable" and "not tested" stand at the beginning.
+    """
+    if not verdict.tested:
+        return f"{MARKS['not tested']} not tested: {verdict.why}"
+    head = {"better": f"better than {verdict.against}", "worse": f"worse than {verdict.against}",
+            "neither": f"not distinguishable from {verdict.against}"}[word(verdict)]  # fmt: skip
+    unit = " points" if verdict.percent else f" {verdict.measure}"
+    shown, _, interval = difference(verdict).partition(" ")
+    said = [_how(verdict)] if verdict.test is not None else []
+    said += [CAUTIONS[verdict.family]] if verdict.family in CAUTIONS else []
+    beside = f" ({'; '.join(said)})" if said else ""
+    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{beside}"
+
+
+def _how(verdict: Verdict) -> str:
+    """The test, and what it counted."""
+    if verdict.test != PairedTest.MCNEMAR:
+        return f"{verdict.test}, {verdict.samples:,} samples"
+    counts = f"{verdict.gained:g} gained, {verdict.lost:g} lost of {verdict.samples:,}"
+    return f"McNemar: {counts}"
+
+
+CAUTIONS = {
+    Family.SELECTION: "optimistic, these samples chose the merge",
+    Family.CERTIFICATION: "these samples selected nothing",
+    Family.SECONDARY: "secondary",
+}
+"""What is to be said of a family's tests."""
+
+
+def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
+    """The verdicts, each with its sets: those that were not tested, for one reason, are said at once."""
+    found: dict[tuple[str, str], tuple[list[str], Verdict]] = {}
+    for verdict in verdicts:
+        key = ("", verdict.why) if not verdict.tested else (title(verdict), verdict.reference)
+        found.setdefault(key, ([], verdict))[0].append(title(verdict))
+    return [(", ".join(sets), verdict) for sets, verdict in found.values()]
+
+
+def correction(verdicts: Iterable[Verdict]) -> str:
+    """How intervals and p values were corrected: what stands above a table, or below the sentences."""
+    sizes: dict[tuple[Family, bool], int] = {}
+    for verdict in verdicts:
+        if verdict.tested and verdict.family in (Family.PRIMARY, Family.SECONDARY):
+            kind = (verdict.family, verdict.extra)
+            sizes[kind] = max(sizes.get(kind, 0), verdict.tests)
+    if not sizes:
+        return ""
+    what = {
+        (Family.PRIMARY, False): "of test sets and the average of shifts",
+        (Family.SECONDARY, False): "of single shifted sets (secondary)",
+        (Family.SECONDARY, True): "of accuracies (secondary)",
+    }
+    said = [f"{count} test{'s' if count > 1 else ''} {what[kind]}" for kind, count in sizes.items()]
+    if max(sizes.values()) == 1:
+        return f"Intervals are at 95 %, nothing needs correcting: {' and '.join(said)}."
+    return (
+        f"Intervals and p are both corrected by Holm over {' and, apart, over '.join(said)}; held-out data, which "
+        "chose the merge, are not."
+    )
