@@ -56,7 +56,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     console.print(Text(showable(title(found))), style="bold", highlight=False)
     console.print(Text(showable(what(found))), highlight=False)
     _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
-    console.print(f"¹ best, ² second best. {showable(legend_of(found))}", style="dim", highlight=False)
+    console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
