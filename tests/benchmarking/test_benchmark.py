@@ -68,7 +68,7 @@ def timeless(data: Any) -> Any:
 
 def _told(row: dict[str, Any], reference: str) -> dict[str, dict[str, Any]]:
     """A row's verdicts against a reference, by set."""
-    return {found["set"]: found for found in row["verdicts"] if found["reference"] == reference}
+    return {found["set"]: found for found in row["verdicts"] if found["reference"] == reference and not found["extra"]}
 
 
 def test_rows_are_what_each_method_gives_alone(pool: ModelPool) -> None:
