@@ -27,7 +27,7 @@ def augmentation(name: str) -> Callable[[Tensor], Tensor] | None:
         uint8 ``(N, H, W)`` or ``(N, H, W, 3)`` → the same shape.
 
     Raises:
-        OptionError: no such augmentation.
+        OptionError: no such augmentation, or one that cannot change such images.
     """
     if name == "none":
         return None
@@ -36,7 +36,11 @@ def augmentation(name: str) -> Callable[[Tensor], Tensor] | None:
     def apply(images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim not in (3, 4):
             raise OptionError(f"augmentation '{name}' is for stored images (uint8), not {images.dtype}; use none")
-        return torch.stack([torch.from_numpy(np.array(change(Image.fromarray(x.numpy())))) for x in images.cpu()])
+        try:
+            return torch.stack([torch.from_numpy(np.array(change(Image.fromarray(x.numpy())))) for x in images.cpu()])
+        except ValueError as error:  # augmix of timm before 1.0.31 mixes up the sides of what is not square
+            height, width = images.shape[1:3]
+            raise OptionError(f"augmentation '{name}' fails on images of {width} × {height} pixels: {error}") from None
 
     return apply
 
