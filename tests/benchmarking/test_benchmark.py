@@ -201,7 +201,7 @@ def test_an_objective_without_samples_has_scores_and_no_tests(pool: ModelPool, t
     assert not any(verdict.tested for verdict in found.rows[1].verdicts)
     assert not any(found.percent(column) for column in found.columns)
     render(found, tmp_path)
-    assert not (tmp_path / "pictures/scatter.png").exists()
+    assert (tmp_path / "pictures/scatter.png").exists()
     assert f"{found.rows[1].tests['test']:.4g}" in (tmp_path / "benchmark.md").read_text()
 
 
