@@ -31,7 +31,13 @@ from .models.catalogue import model_source as model_source
 from .models.source import ModelSource as ModelSource
 from .models.source import Preprocessing as Preprocessing
 from .objectives.accuracy import Accuracy as Accuracy
+from .objectives.balanced_accuracy import BalancedAccuracy as BalancedAccuracy
+from .objectives.brier import BrierScore as BrierScore
+from .objectives.ece import CalibrationError as CalibrationError
+from .objectives.macro_f1 import MacroF1 as MacroF1
+from .objectives.mse import MeanSquaredError as MeanSquaredError
 from .objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
+from .objectives.worst_group import WorstGroup as WorstGroup
 from .optimizers.coordinate import Coordinate as Coordinate
 from .optimizers.nevergrad import Nevergrad as Nevergrad
 from .optimizers.nevergrad import NevergradCobyla as NevergradCobyla

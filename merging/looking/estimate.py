@@ -15,6 +15,7 @@ from merging.forward.device import batch_for
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES
+from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.running.baselines import BASELINES
@@ -80,6 +81,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     tested = sum(len(split) for split in task.tests.values()) * merges if made.tests else 0
     if task.certify is not None:
         tested += 2 * len(task.certify)
+    tested += _rescored(made, numerics, merges) * len(task.held_out)
     passes = meter.forward_equivalents
     measured = task.calibrates
     if made.recalibrate and measured is not None:  # of every average first; all but the single models are averages
@@ -89,6 +91,13 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     return Cost(
         meter.evaluations, passes, complete, 1 / sample, one, mix, seconds / 60, numerics.batch, numerics.device
     )
+
+
+def _rescored(made: Plan, numerics: Numerics, merges: int) -> int:
+    """Held-out passes that are made for the record alone: see :meth:`merging.evaluation.evaluator.Evaluator.record`."""
+    if numerics.dtype != "float32" or numerics.compiled:
+        return len(made.pool) + merges
+    return merges if isinstance(made.objective, Objective) and not made.objective.counts_hits else 0
 
 
 def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor) -> int:

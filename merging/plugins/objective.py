@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
+TAKES = ("any", "classes", "numbers")
+"""What an objective may say of the labels that it takes."""
+
+
 @dataclass(frozen=True)
 class Objective(Plugin):
     """Scores logits against labels; larger is better. No loop, no device: the evaluator has those.
@@ -40,6 +44,8 @@ class Objective(Plugin):
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
+        if cls.takes not in TAKES:
+            raise OptionError(f"objective {cls.__name__} takes '{cls.takes}'; {', '.join(TAKES)} are possible")
         cls.asks = _asked(cls)
 
     @abstractmethod

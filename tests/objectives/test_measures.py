@@ -242,3 +242,16 @@ def test_what_reduce_takes_is_read_from_its_parameters() -> None:
 
             def reduce(self, terms: Tensor, weights: Tensor) -> float:
                 return float(terms.sum() + weights.sum())
+
+
+def test_an_objective_says_what_it_takes() -> None:
+    with pytest.raises(OptionError, match="objective Wrong takes 'class'; any, classes, numbers are possible"):
+
+        class Wrong(Objective):
+            takes: ClassVar[str] = "class"
+
+            def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+                return logits[:, 0]
+
+            def reduce(self, terms: Tensor) -> float:
+                return float(terms.sum())
