@@ -24,12 +24,13 @@ from merging.benchmarking.rendering.tables import (
     home,
     legend_of,
     main,
+    placed,
+    single_scores,
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked
 from merging.errors import showable
-from merging.plugins.task import HELD_OUT
 from merging.values.verdict import Verdict, difference, mark, p_value, word
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     console.print(Text(showable(title(found))), style="bold", highlight=False)
     console.print(Text(showable(what(found))), highlight=False)
     _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
-    console.print(f"¹ best, ² second best. {showable(legend_of(found))}", style="dim", highlight=False)
+    console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
@@ -157,21 +158,18 @@ def _parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def _show_scatter(console: Console, found: Benchmark) -> None:
-    """In-distribution against shifted accuracy, with characters."""
-    column = home(found)
-    rows = [row for row in found.rows if row.finished and row.shifted is not None]
-    if not rows or not found.percent(SHIFTED):
+    """In-distribution against shifted scores, with characters."""
+    column, rows = home(found), placed(found)
+    if not rows:
         return
+    factor, unit = (100, "in %") if found.percent(SHIFTED) else (1, f"({found.objective})")
     letters = dict(zip((row.label for row in rows), LETTERS * (1 + len(rows) // len(LETTERS)), strict=False))
-    points = [
-        (100 * (single.held_out if column == HELD_OUT else single.tests[column]), 100 * (single.shifted or 0), SINGLE)
-        for single in found.singles
-    ]
-    points += [(100 * (row.value(column) or 0), 100 * (row.shifted or 0), letters[row.label]) for row in rows]
+    points = [(factor * x, factor * y, SINGLE) for x, y in single_scores(found)]
+    points += [(factor * (row.value(column) or 0), factor * (row.shifted or 0), letters[row.label]) for row in rows]
     width = min(console.width - 1, 88)
     console.print()
-    for line in scatter(points, width=width, height=min(16, 6 + width // 6), across=f"{heading(found, column)} in %",
-                        up="average of the shifted sets in %"):  # fmt: skip
+    for line in scatter(points, width=width, height=min(16, 6 + width // 6), across=f"{heading(found, column)} {unit}",
+                        up=f"average of the shifted sets {unit}"):  # fmt: skip
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
     key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]

@@ -24,7 +24,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     if report.rows:
         console.print(_table(report))
-        console.print(f"Best of each line in bold. {showable(report.legend)}", style="dim", highlight=False)
+        console.print(marked("Best of each line in bold. {}", report.legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
             top = number(report.top_single, percent=report.percent) + " %" * report.percent
             console.print(

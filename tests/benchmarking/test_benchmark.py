@@ -68,7 +68,7 @@ def timeless(data: Any) -> Any:
 
 def _told(row: dict[str, Any], reference: str) -> dict[str, dict[str, Any]]:
     """A row's verdicts against a reference, by set."""
-    return {found["set"]: found for found in row["verdicts"] if found["reference"] == reference}
+    return {found["set"]: found for found in row["verdicts"] if found["reference"] == reference and not found["extra"]}
 
 
 def test_rows_are_what_each_method_gives_alone(pool: ModelPool) -> None:
@@ -201,7 +201,7 @@ def test_an_objective_without_samples_has_scores_and_no_tests(pool: ModelPool, t
     assert not any(verdict.tested for verdict in found.rows[1].verdicts)
     assert not any(found.percent(column) for column in found.columns)
     render(found, tmp_path)
-    assert not (tmp_path / "pictures/scatter.png").exists()
+    assert (tmp_path / "pictures/scatter.png").exists()
     assert f"{found.rows[1].tests['test']:.4g}" in (tmp_path / "benchmark.md").read_text()
 
 

@@ -7,6 +7,7 @@ import html.parser
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from merging.benchmarking.rendering.tables import cells, heading
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.table import show_report
+from merging.errors import showable
 from merging.running.card import model_card
 from merging.values.report import Report, Row
 from merging.values.statistics import PairedTest
@@ -225,3 +227,26 @@ def test_every_form_of_a_run_says_the_same(seed: int, tmp_path: Path) -> None:
         assert ("op-1 accuracy in %" in text) == (found.measure == "accuracy")
         assert found.measure != "neg-mse" or "accuracy" not in text
         assert "the best single model (m1)" in text
+
+
+def test_names_of_sets_and_models_are_text_everywhere(tmp_path: Path) -> None:
+    """What stands in a verdict is said as it is, and does nothing."""
+    hostile = "[red]x[/] <b>&\x1b[31m|$_{}"
+    found = benchmark(0)
+    rows = tuple(
+        replace(row, verdicts=tuple(replace(v, against=f"the best single model ({hostile})") for v in row.verdicts))
+        for row in found.rows
+    )
+    found = replace(found, rows=rows)
+    shown = showable(hostile)
+    assert shown in on_screen(400, show_benchmark, found)
+    assert "<b>&" not in to_html(found, {})
+    assert "<b>&" not in to_markdown(found)
+    assert r"\_" in to_latex(found)
+    run = replace(report(0), best_single_name=hostile)
+    run = replace(run, verdicts=tuple(replace(v, against=f"the best single model ({hostile})") for v in run.verdicts))
+    assert shown in on_screen(400, show_report, run, tmp_path, "safetensors", built_in=False)
+    assert "<b>&" not in model_card(run, "", "safetensors")
+    for text in (on_screen(400, show_benchmark, found), to_html(found, {}), to_markdown(found), to_latex(found),
+                 to_csv(found), model_card(run, "", "safetensors")):  # fmt: skip
+        assert "\x1b" not in text

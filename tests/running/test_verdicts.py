@@ -34,6 +34,7 @@ from merging.storage.pool import ModelPool
 from merging.testing import tiny_task
 from merging.testing.fixtures import blobs, open_tiny_pool
 from merging.values.outcome import Outcome
+from merging.values.statistics import mcnemar
 from merging.values.verdict import Family, Role, Verdict
 from tests.conftest import TASK, Merge
 
@@ -152,6 +153,55 @@ def test_what_was_not_tested_is_not_taken_for_a_gain(merge: Merge, pool_folder: 
     line = next(line for line in shown.splitlines() if line.startswith(" uniform"))
     assert line.count("–") >= 4
     assert not set("▲▼≈") & set(line)
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "nll"])
+def test_a_run_of_an_earlier_version_is_read(pool: ModelPool, tmp_path: Path, objective: str) -> None:
+    """Its tests were of accuracies, whatever the objective; they stand beside it now."""
+    merging.merge(pool, Last(), task=tiny_task(), partitioner=Layer(), output=tmp_path)
+    today = read_folder(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    verdicts = [v for v in report.pop("verdicts") if v["role"] not in ("average of shifts", "certify")]
+    report["paired"] = {
+        v["set"]: {"difference": v["difference"], "p_value": v["p"], "samples": v["samples"], "gained": v["gained"],
+                   "lost": v["lost"], "interval": compare_95(v)} for v in verdicts
+    }  # fmt: skip
+    for key in ("measure", "samples", "saved", "best_single"):
+        report.pop(key)
+    for row in report["rows"]:
+        row.pop("accuracies")
+        row.pop("digest")
+        if objective != "accuracy":
+            row["held_out"] = -0.5
+    (tmp_path / "report.json").write_text(json.dumps(report | {"objective": objective}))
+    found = read_folder(tmp_path)
+    row, before = (next(row for row in each.rows if row.strategy == "last") for each in (found, today))
+    told = {verdict.set: verdict for verdict in row.verdicts}
+    assert {name: v.p for name, v in told.items()} == {v["set"]: v["p"] for v in verdicts}
+    if objective == "accuracy":
+        assert (row.tests, row.intervals) == (before.tests, before.intervals)
+        assert told["test"].family == Family.PRIMARY
+    else:
+        assert (row.tests, row.accuracies["test"]) == ({}, before.tests["test"])
+        assert row.intervals["test (accuracy)"] == before.intervals["test"]
+        assert told["test"].extra
+        assert not found.percent("test")
+        assert found.percent("test (accuracy)")
+    render(found, tmp_path / "again")
+
+
+def compare_95(found: dict[str, Any]) -> tuple[float, float]:
+    return mcnemar(int(found["gained"]), int(found["lost"]), found["samples"])[1]
+
+
+def test_without_baselines_only_the_ranking_is_compared_with(pool: ModelPool) -> None:
+    for task, objective in ((tiny_task(), None), (regression(), MeanSquaredError())):
+        found = merging.merge(pool, Last(), task=task, partitioner=Layer(), objective=objective, baselines=False)
+        told_of = told(found.report.verdicts)
+        assert told_of["held-out"].tested
+        name = found.report.best_single_name
+        assert told_of["test"].why == f"the best single model ({name}) was not scored there"
+        assert not any(v.tested for name, v in told_of.items() if name != "held-out")
 
 
 @pytest.mark.parametrize("objective", [MeanSquaredError(), MacroF1(), Accuracy()], ids=lambda o: o.name)

@@ -26,7 +26,7 @@ from merging.errors import showable
 from merging.values.verdict import MARKS, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
-    "scatter": "In-distribution against shifted accuracy: every single model and every method (Figure 2 of the paper).",
+    "scatter": "In-distribution against shifted scores: every single model and every method (Figure 2 of the paper).",
     "search": "The best held-out score that each method had seen after so many forward-equivalents.",
 }
 COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items()) for k in (0, 1))

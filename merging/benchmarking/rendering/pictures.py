@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ from merging.benchmarking.rendering.drawing import (
     on,
     with_rail,
 )
-from merging.benchmarking.rendering.tables import heading, home
+from merging.benchmarking.rendering.tables import heading, home, placed, single_scores
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runs import Coefficients
 from merging.errors import showable
@@ -40,7 +40,7 @@ _CLEAR = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
 def drawings(found: Benchmark) -> dict[str, Drawing]:
     """The pictures that there is something to draw for: name → what draws it on a figure."""
     made: dict[str, Drawing] = {}
-    if found.shifts and found.percent(SHIFTED) and any(row.finished for row in found.rows):
+    if placed(found):
         made["scatter"] = lambda figure: scatter(figure, found)
     if any(len(row.trace) > 1 for row in found.rows):
         made["search"] = lambda figure: search(figure, found)
@@ -69,11 +69,12 @@ def _looks(rows: Sequence[BenchmarkRow]) -> dict[str, tuple[str, str]]:
 
 
 def scatter(figure: Figure, found: Benchmark) -> None:
-    """In-distribution against shifted accuracy: every single model, every method (Fassold 2023, Figure 2)."""
-    column = home(found)
-    rows = [row for row in found.rows if row.finished and row.shifted is not None]
+    """In-distribution against shifted scores: every single model, every method (Fassold 2023, Figure 2)."""
+    column, rows = home(found), placed(found)
+    factor = 100 if found.percent(SHIFTED) else 1
+    what = "top-1 in %" if factor == 100 else found.objective
     axes = with_rail(figure, [row.label for row in rows])
-    singles = [(_of(single, column), 100 * (single.shifted or 0.0)) for single in found.singles]
+    singles = [(factor * x, factor * y) for x, y in single_scores(found)]
     if singles:
         x, y = zip(*singles, strict=True)
         axes.scatter(x, y, s=22, facecolors=PAPER, edgecolors=MUTED, linewidths=0.9, zorder=2)
@@ -81,16 +82,16 @@ def scatter(figure: Figure, found: Benchmark) -> None:
     looks = _looks(found.rows)
     for row in rows:
         colour, marker = looks[row.label]
-        at = 100 * (row.value(column) or 0.0), 100 * (row.shifted or 0.0)
+        at = factor * (row.value(column) or 0.0), factor * (row.shifted or 0.0)
         hollow = row.inference_cost > 1
         axes.scatter(*at, s=52, marker=marker, facecolors=PAPER if hollow else colour, edgecolors=colour if hollow
                      else PAPER, linewidths=1.4 if hollow else 0.8, zorder=3)  # fmt: skip
         entries.append((*at, row.label, colour))
     axes.margins(0.08)
-    axes.set_xlabel(f"{heading(found, column)}, top-1 in %")
-    axes.set_title("average of the shifted sets, top-1 in %", color=INK, fontsize=9)
+    axes.set_xlabel(f"{heading(found, column)}, {what}")
+    axes.set_title(f"average of the shifted sets, {what}", color=INK, fontsize=9)
     name_points(axes, entries)
-    _interval(axes, rows, column)
+    _interval(axes, rows, column, factor)
     if singles:
         text = (
             "○ single models; hollow: ensembles" if any(row.inference_cost > 1 for row in rows) else "○ single models"
@@ -98,22 +99,20 @@ def scatter(figure: Figure, found: Benchmark) -> None:
         axes.text(0.015, 0.985, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, bbox=_CLEAR)
 
 
-def _of(single: Any, column: str) -> float:
-    return 100 * float(single.held_out if column == HELD_OUT else single.tests[column])
-
-
-def _interval(axes: Axes, rows: Sequence[BenchmarkRow], column: str) -> None:
+def _interval(axes: Axes, rows: Sequence[BenchmarkRow], column: str, factor: float) -> None:
     """How large the 95 % intervals are: one cross, because all are nearly alike."""
     halves = []
     for name in (column, SHIFTED):
-        found = [50 * (row.intervals[name][1] - row.intervals[name][0]) for row in rows if name in row.intervals]
+        found = [
+            factor * (row.intervals[name][1] - row.intervals[name][0]) / 2 for row in rows if name in row.intervals
+        ]
         if not found:
             return
         halves.append(statistics.median(found))
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     wide, tall = 2 * halves[0] > 0.9 * (right - left), 2 * halves[1] > 0.9 * (high - low)
     if wide or tall:  # larger than the picture: say it instead
-        text = f"95 % intervals: ±{halves[0]:.1f} across, ±{halves[1]:.1f} up"
+        text = f"95 % intervals: ±{halves[0]:.2g} across, ±{halves[1]:.2g} up"
         axes.text(0.985, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7.5, color=MUTED, bbox=_CLEAR)
         return
     x = left + 0.03 * (right - left) + halves[0]

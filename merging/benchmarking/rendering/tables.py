@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.plugins.task import HELD_OUT
+from merging.values.outcome import is_score
 from merging.values.report import number
 from merging.values.verdict import MARKS, Verdict, correction, difference, legend, mark, word
 
@@ -107,6 +108,23 @@ def cost(row: BenchmarkRow, name: str) -> str:
 def home(found: Benchmark) -> str:
     """The column of in-distribution scores: the first test set that is not shifted, else the held-out data."""
     return next((name for name in found.sets if name not in found.shifts), HELD_OUT)
+
+
+def placed(found: Benchmark) -> list[BenchmarkRow]:
+    """The rows that the scatter shows: those with scores at home and under shift."""
+    column = home(found)
+    return [row for row in found.rows if row.finished and _scored(row.value(column), row.shifted)]
+
+
+def single_scores(found: Benchmark) -> list[tuple[float, float]]:
+    """Of every single model, its scores at home and under shift."""
+    column = home(found)
+    pairs = [(s.held_out if column == HELD_OUT else s.tests[column], s.shifted) for s in found.singles]
+    return [(x, y) for x, y in pairs if y is not None and _scored(x, y)]
+
+
+def _scored(*values: float | None) -> bool:
+    return all(value is not None and is_score(value) for value in values)
 
 
 def main(found: Benchmark) -> list[str]:
