@@ -50,6 +50,7 @@ class DataTable(_Table):
     map: dict[str, str | list[str]] = {}
     border: int | None = None
     corrupt: float | None = None
+    upright: bool | None = None
     image: str | None = None
     label: str | None = None
     text: str | list[str] | None = None

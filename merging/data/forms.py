@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.data import saved, tables, tars
 from merging.data.cache import content_of
-from merging.data.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
-from merging.data.folders import class_folders, images_under, listed, states
+from merging.data.classes import ALL, Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
+from merging.data.folders import left_out, states, tree, walked
 from merging.data.images import Preparation
 from merging.data.npz import load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
@@ -109,12 +111,13 @@ class Reader:
     def npz(self) -> Opened:
         """``file.npz:KEY``."""
         names, written = names_and_labels(self.path)
-        self._takes("classes", "map", "corrupt")
-        how = self.how
+        self._takes("classes", "map", "corrupt", "upright")
+        how, turned = self.how, self._upright(False)
 
         def decode(found: Labelling | None) -> Split:
             split = load_npz(
-                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress
+                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress,
+                upright=turned,
             )  # fmt: skip
             return self._relabelled(split, found)
 
@@ -122,24 +125,30 @@ class Reader:
 
     def folder(self, folder: Path) -> Opened:
         """A folder of class folders; without labels, of images."""
-        self._takes("classes", "map", "corrupt", "border")
+        self._takes("classes", "map", "corrupt", "border", "upright")
         if not self.labelled:
-            files = images_under(folder)
+            others, loops = Counter[str](), list[Path]()
+            files = walked(folder, others, loops)
             if not files:
                 raise TaskError(f"{folder} holds no images")
+            self._say(left_out(str(folder), others, loops))
             return self._images(None, [], lambda: paths(files, folder), states(files), len(files))
-        names = class_folders(folder)
-        if not names:
-            there = "only images" if images_under(folder) else "nothing"
+        found = tree(folder)
+        if not found.classes:
+            there = "only images" if found.beside else "nothing"
             raise TaskError(f"{folder} holds {there}, and no class folders with images; make a folder for each class")
-        images = listed(folder)
-        files = [file for file, _ in images]
-        labels: list[Written] = [names[label] for _, label in images]
-        return self._images(tuple(names), labels, lambda: paths(files, folder), states(files), len(files))
+        self._say(found.remarks())
+        if not found.images:
+            raise TaskError(f"{folder} holds no images in folders of known classes")
+        if self.options.get("classes") in (None, ALL):
+            found.check_empty()
+        files = [file for file, _ in found.images]
+        labels: list[Written] = [found.classes[label] for _, label in found.images]
+        return self._images(found.classes, labels, lambda: paths(files, folder), states(files), len(files))
 
     def table(self, file: Path) -> Opened:
         """A table of image paths and labels."""
-        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         rows = tables.rows(file)
         root = file.parent
         files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
@@ -155,7 +164,7 @@ class Reader:
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
-        self._takes("classes", "map", "corrupt", "border", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "label")
         files = tars.shards(str(Path(self.path).expanduser()))
         self.progress.stage(f"listing {self.path}")
         labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
@@ -164,12 +173,14 @@ class Reader:
 
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
-        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
             str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
         )
-        return self._images(data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None)
+        return self._images(
+            data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None, upright=True
+        )
 
     def texts(self) -> Opened:
         """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
@@ -223,9 +234,18 @@ class Reader:
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
 
+    def _say(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.progress.say(line)
+
     @property
     def _choice(self) -> Choice:
         return Choice(self.options.get("classes"), self.options.get("map") or {})
+
+    def _upright(self, usual: bool) -> bool:
+        """Whether images are turned as their EXIF orientation says: as the user, or else the form's library, has it."""
+        wanted = self.options.get("upright")
+        return usual if wanted is None else bool(wanted)
 
     def _takes(self, *keys: str) -> None:
         """Refuses what means nothing to a form.
@@ -251,22 +271,24 @@ class Reader:
         count: int,
         *,
         spelled: bool = False,
+        upright: bool = False,
     ) -> Opened:
-        """A set whose images are decoded one by one."""
+        """A set whose images are decoded one by one; ``upright``: what holds where the user says nothing."""
+        turned = self._upright(upright)
+
+        def load(pictures: Callable[[], Iterable[Picture]], labels: NDArray[np.int64], decided: Any) -> Split:
+            return load_pictures(self.path, pictures, labels, decided, self.how, self.progress, upright=turned)
 
         def decode(found: Labelling | None) -> Split:
             if found is None:
-                none = np.full(count, UNLABELLED, dtype=np.int64)
-                return load_pictures(self.path, pictures, none, decided, self.how, self.progress)
+                return load(pictures, np.full(count, UNLABELLED, dtype=np.int64), decided)
             keep, numbers = _kept(labels, found)
             kept = np.array(numbers, dtype=np.int64)
             if all(keep):
-                split = load_pictures(self.path, pictures, kept, decided, self.how, self.progress)
+                split = load(pictures, kept, decided)
             else:
                 chosen = [decided, np.flatnonzero(keep).tolist()]
-                split = load_pictures(
-                    self.path, lambda: itertools.compress(pictures(), keep), kept, chosen, self.how, self.progress
-                )
+                split = load(lambda: itertools.compress(pictures(), keep), kept, chosen)
             return split.with_classes(found.groups)
 
         return self._listed(names, labels, decode, spelled=spelled)
