@@ -16,9 +16,10 @@ from torch import Tensor
 
 from merging.data import saved, tables, tars
 from merging.data.cache import content_of
-from merging.data.classes import ALL, Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
+from merging.data.classes import ALL, Choice, Labelling, counted_from_one, distinct_names, labelling, spelled
 from merging.data.folders import left_out, states, tree, walked
 from merging.data.images import Preparation
+from merging.data.labels import Written, indices, is_fraction, is_number, no_classes, whole
 from merging.data.npz import load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
@@ -44,6 +45,8 @@ class Opened:
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
         spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
+        place: where a label stands first, for messages.
+        counts: whether somebody wrote its numbers, who may have begun at 1; a library that declares classes has not.
     """
 
     where: str
@@ -53,6 +56,8 @@ class Opened:
     decode: Callable[[Labelling | None], Split]
     final: bool = False
     spelled: bool = False
+    place: Callable[[Written], str] | None = None
+    counts: bool = True
 
     def load(self, classes: Sequence[str] | None, *, restrict: bool, progress: Progress | None = None) -> Split:
         """Decodes it, its labels counting the model's outputs, or the set's own classes.
@@ -67,23 +72,40 @@ class Opened:
         """
         if self.final or not self.written:
             return self.decode(None)
-        found = self._labelling(classes, restrict, progress or Silent())
+        means = self._means(classes)
+        found = self._labelling(means, classes, restrict, progress or Silent())
+        names = self.choice.classes if isinstance(self.choice.classes, list) else self.names or classes
+        question = counted_from_one(self.where, list(means.values()), None if names is None else len(names))
+        if question is not None and progress is not None and self.counts:
+            progress.say(question)
         if found.groups is not None and classes is not None and progress is not None:
             covered = len({output for group in found.groups for output in group})
             if covered < len(classes):
                 progress.say(f"{self.where}: scored on its {covered} of the model's {len(classes)} classes")
         return self.decode(found)
 
-    def _labelling(self, classes: Sequence[str] | None, restrict: bool, progress: Progress) -> Labelling:
+    def _means(self, classes: Sequence[str] | None) -> dict[Written, Written]:
+        """What each label means: a name, or a number that counts.
+
+        Raises:
+            TaskError: a number that is no whole one, and no name of a class.
+        """
+        known = {*(classes or ()), *(self.choice.classes or ()), *self.choice.map}
+        for label in self.written:
+            if is_fraction(label) and label not in known:
+                raise no_classes(self.where if self.place is None else self.place(label), label)
         if not self.spelled:
-            return labelling(self.where, self.written, self.names, classes, self.choice, restrict=restrict)
-        means = spelled(self.where, self.written, classes, self.choice)
+            return {label: label for label in self.written}
+        return spelled(self.where, self.written, classes, self.choice)
+
+    def _labelling(
+        self, means: Mapping[Written, Written], classes: Sequence[str] | None, restrict: bool, progress: Progress
+    ) -> Labelling:
         meant = tuple(dict.fromkeys(means.values()))
         found = labelling(self.where, meant, self.names, classes, self.choice, restrict=restrict)
         labels = {label: found.labels[meaning] for label, meaning in means.items() if meaning in found.labels}
-        if found.groups is None and any(
-            str(label) != str(output) for label, output in labels.items() if is_number(label)
-        ):
+        named = {label for label, meaning in means.items() if isinstance(meaning, str) and is_number(label)}
+        if self.spelled and found.groups is None and any(whole(label) != labels.get(label) for label in named):
             progress.say(f"{self.where}: labels are taken as the names of the classes, which are numbers")
         return Labelling(labels, found.groups)
 
@@ -151,10 +173,11 @@ class Reader:
         self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         rows = tables.rows(file)
         root = file.parent
-        files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
+        files = [_file(root, str(entry)) for entry in tables.column(file, rows, self.options.get("image", "path"))]
         labels: list[Written] = []
         if self.labelled:
-            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
+            column = tables.column(file, rows, self.options.get("label", "label"))
+            labels = tables.labels(file, column, self.progress.say)
         try:
             decided = states(files)
         except TaskError:
@@ -167,17 +190,19 @@ class Reader:
         self._takes("classes", "map", "corrupt", "border", "upright", "label")
         files = tars.shards(str(Path(self.path).expanduser()))
         self.progress.stage(f"listing {self.path}")
-        labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
+        found = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
+        self._say(found.remarks(self.path))
         decided = [content_of(file) for file in files]
-        return self._images(None, labels, lambda: tars.pictures(files), decided, len(names))
+        return self._images(None, found.labels, lambda: tars.pictures(files), decided, len(found.names))
 
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
         self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
-            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled
-        )
+            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled,
+            say=self.progress.say,
+        )  # fmt: skip
         return self._images(
             data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None, upright=True
         )
@@ -195,9 +220,9 @@ class Reader:
             rows = tables.rows(file)
             columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
             if self.labelled:
-                labels = tables.labels(file, tables.column(file, rows, label or "label"))
+                labels = tables.labels(file, tables.column(file, rows, label or "label"), self.progress.say)
         else:
-            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled)
+            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled, say=self.progress.say)
             columns, labels, declared = data.texts(), data.labels, data.names
 
         def decode(found: Labelling | None) -> Split:
@@ -220,9 +245,7 @@ class Reader:
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
                 found = (inputs, _unlabelled(len(inputs)))
-            split = (
-                found if isinstance(found, Split) else Split.of(_tensor(found[0]), _tensor(found[1]).to(torch.int64))
-            )
+            split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), self._indices(found[1]))
         except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
@@ -230,9 +253,13 @@ class Reader:
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
         if is_images(split.inputs) and self.how.resize is not None and self.how.always:
             split = Split.of(self.how.resize(split.inputs), split.labels, split.classes)
-        if split.classes is not None and self.labelled:
+        if (split.classes is not None or split.labels.is_floating_point()) and self.labelled:  # targets of a regression
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
+
+    def _indices(self, labels: Any) -> Tensor:
+        """Labels that a user's function returns beside the inputs; of a :class:`Split` they are taken as they are."""
+        return torch.from_numpy(indices(_tensor(labels).cpu().numpy(), self.path, self.progress.say))
 
     def _say(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -299,7 +326,12 @@ class Reader:
     ) -> Opened:  # fmt: skip
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
-        return replace(self._opened(names, tuple(sorted(set(labels), key=str)), decode), spelled=spelled)
+        opened = self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+        first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
+        return replace(
+            opened, spelled=spelled, counts=declared is None,
+            place=lambda label: f"{self.path}: row {labels.index(label) + first}",
+        )  # fmt: skip
 
     def _relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""
@@ -308,6 +340,12 @@ class Reader:
         if found is None or (found.groups is None and all(new == old for old, new in found.labels.items())):
             return split if found is None or len(found.labels) == len(split.labels.unique()) else _some(split, found)
         return _some(split, found)
+
+
+def _file(root: Path, entry: str) -> Path:
+    """The file that a row of a table names; with Windows' separators, where it was written there."""
+    file = root / entry
+    return root / entry.replace("\\", "/") if "\\" in entry and not file.exists() else file
 
 
 def _some(split: Split, found: Labelling) -> Split:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from merging.data.cache import cached
 from merging.data.damage import CORRUPT, Damage, Losses, Tolerance
 from merging.data.decoding import VERSION, UnfitPicture, counted, rgb, size_of
+from merging.data.labels import indices
 from merging.errors import TaskError, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
@@ -57,13 +58,7 @@ def load_npz(
             keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
             if key not in keys:
                 raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
-            labels = arrays[f"{key}_labels"]
-            if labels.ndim != 1 or labels.dtype.kind not in "iu":
-                raise TaskError(
-                    f"{source}: labels are {labels.dtype} of shape {list(labels.shape)}; "
-                    "they must be class indices, integers of shape (N,)"
-                )
-            labels = labels.astype(np.int64)
+            labels = indices(arrays[f"{key}_labels"], source, (progress or Silent()).say)
             wanted = resize if always else None
             if f"{key}_images" in arrays and wanted is None:
                 return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
@@ -112,10 +107,11 @@ def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ..
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
-            occurring = np.unique(arrays[f"{key}_labels"]) if f"{key}_labels" in arrays else np.zeros(0)
-            if occurring.dtype.kind not in "iu":
+            if f"{key}_labels" not in arrays:
                 return names, ()  # loading says what is wrong
-            return names, tuple(occurring.tolist())
+            return names, tuple(np.unique(indices(arrays[f"{key}_labels"], source)).tolist())
+    except TaskError:
+        raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
         reason = f"{type(error).__name__}: {error}"
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from merging.data.cache import content_of
-from merging.data.classes import Written
+from merging.data.labels import Written, read
 from merging.data.pictures import Picture
 from merging.errors import TaskError, unknown
 from merging.models.offline import offline
@@ -31,6 +31,7 @@ class Saved:
         columns: that hold them, one, or two for pairs of texts; none: the one is found by its type.
         label: name of a column; None: found by its type.
         labelled: whether a label is needed.
+        say: told what is to be known of the labels.
 
     Attributes:
         names: of the classes, where the data set says them.
@@ -41,8 +42,9 @@ class Saved:
     """
 
     def __init__(
-        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool
-    ) -> None:
+        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.where, self.kind = spec, kind
         self._folder = _folder(spec)
         try:
@@ -64,12 +66,11 @@ class Saved:
             feature = data.features[label]
             if isinstance(feature, datasets.ClassLabel):
                 self.names = tuple(feature.names)
-            self.labels = list(data[label])
-            for number, value in enumerate(self.labels):
-                if not isinstance(value, int | str) or isinstance(value, bool):
-                    raise TaskError(
-                        f"{spec}: row {number} has the label {value!r} in '{label}'; names or whole numbers"
-                    )
+            self.labels = read(
+                list(data[label]),
+                lambda number: f"{spec}: row {number} of '{label}'",
+                lambda text: say(f"{spec}: {text}"),
+            )
         fits = _is_text if kind == "text" else lambda feature: isinstance(feature, datasets.Image)
         found = [name for name in _columns(data, kind, fits) if name not in {label, *found}]
         self._columns = [self._one(data, kind, name, found) for name in columns or (None,)]
