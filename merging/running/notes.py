@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from merging.plugins.progress import Progress
+
+if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
 
 from merging.values.outcome import is_score
 
@@ -15,6 +21,18 @@ def shown(score: float) -> str:
     if not is_score(score):
         return "NaN"
     return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
+
+
+def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | None:
+    """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
+    if evaluator is None:
+        return None
+    from merging.evaluation.chance import against_chance  # loads torch
+
+    found = against_chance(evaluator, seed, progress)
+    if found is not None:
+        progress.say(f"warning: {found}")
+    return found
 
 
 def layers(names: Sequence[str]) -> str:

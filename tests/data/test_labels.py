@@ -202,9 +202,8 @@ def test_counted_from_one_is_asked_where_the_last_class_is_absent(
     of = ", and there are 12 classes (0 to 11)" if classes else ""
     assert news.said == [f"warning: {spec}: the labels go from 1 to 5{of}; are they counted from 1?"]
     news = News()
-    load_data(
-        form(tmp_path / "b", [0, 2, 5]) if (tmp_path / "b").mkdir() is None else "", classes=classes, progress=news
-    )
+    (tmp_path / "b").mkdir()
+    load_data(form(tmp_path / "b", [0, 2, 5]), classes=classes, progress=news)
     assert news.said == []
 
 
