@@ -80,8 +80,8 @@ def rgb(content: Content, *, upright: bool = False) -> tuple[Image.Image, frozen
         if image.mode.startswith("I"):
             changes.add(DEEP)
             return _scaled(image, 4095 if ";12" in stored else 65535).convert("RGB"), frozenset(changes)
-        if ";16" in stored:  # of several channels Pillow keeps the upper eight bits
-            changes.add(DEEP)
+        if ";16" in stored or (file.format == "PPM" and "65535" in stored):
+            changes.add(DEEP)  # of several channels Pillow keeps the upper eight bits
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
             changes.add(TRANSPARENT)
         if image.mode == "CMYK":

@@ -133,9 +133,12 @@ def walked(folder: Path, others: Counter[str] | None = None, loops: list[Path] |
         folder: where to begin.
         others: counts the files of other kinds by their suffix; filled.
         loops: links that lead back to a folder above them; filled.
+
+    Raises:
+        TaskError: a folder that cannot be read.
     """
     places: list[tuple[str, list[str]]] = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         for name in [name for name in folders if _leads_back(place, name)]:
             folders.remove(name)
             if loops is not None:
@@ -170,6 +173,11 @@ def left_out(where: str, others: Mapping[str, int], loops: Sequence[Path] = ()) 
 def some(names: Sequence[str]) -> str:
     """The first names of many."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _refuse(error: OSError) -> None:
+    """Ends the walk at a folder that cannot be read, which would be left out without a word."""
+    raise TaskError(f"{error.filename}: {error.strerror}")
 
 
 def _leads_back(place: str, name: str) -> bool:

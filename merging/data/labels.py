@@ -18,6 +18,8 @@ Written: TypeAlias = str | int
 """A label as it stands in the data: text, or a whole number."""
 NO_LABEL = ("", "nan", "na", "n/a", "none", "null", "<na>")
 """What tables write where there is none, in lower case."""
+LARGE = 1 << 63
+"""Labels beyond are none: they are kept as 64-bit integers."""
 TRUTH = "labels are true and false: taken as 1 and 0"
 _WAY = "write a name, or whole numbers throughout (a python: set may return a Split with other targets)"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
@@ -31,12 +33,12 @@ def whole(label: object) -> int | None:
     """
     if isinstance(label, str):
         value = _decimal(label)
-        return int(value) if value is not None and value == value.to_integral_value() else None
-    if isinstance(label, int | np.integer):
-        return int(label)
-    if isinstance(label, float | np.floating) and float(label).is_integer():
-        return int(label)
-    return None
+        found = int(value) if value is not None and value == value.to_integral_value() else None
+    elif isinstance(label, int | np.integer) or (isinstance(label, float | np.floating) and float(label).is_integer()):
+        found = int(label)
+    else:
+        found = None
+    return found if found is not None and abs(found) < LARGE else None
 
 
 def is_number(label: object) -> bool:

@@ -74,6 +74,10 @@ class Saved:
         fits = _is_text if kind == "text" else lambda feature: isinstance(feature, datasets.Image)
         found = [name for name in _columns(data, kind, fits) if name not in {label, *found}]
         self._columns = [self._one(data, kind, name, found) for name in columns or (None,)]
+        for name in self._columns if kind == "image" else ():
+            mode = getattr(data.features[name], "mode", None)
+            if mode not in (None, "RGB"):
+                say(f"{spec}: the images are declared as {mode}; they are read in RGB, as they are stored")
         data = data.select_columns(self._columns)
         self._data = data if kind == "text" else data.cast_column(self._columns[0], datasets.Image(decode=False))
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
+from merging.values.outcome import is_score
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
-
-from merging.values.outcome import is_score
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""

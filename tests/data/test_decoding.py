@@ -157,6 +157,17 @@ def test_nothing_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
+def test_deep_pictures_of_other_makers() -> None:
+    """Big-endian, and portable pixmaps."""
+    values = np.array([[0, 257, 65535]], np.uint16)
+    big = encoded(Image.frombytes("I;16B", (3, 1), values.astype(">u2").tobytes()), "TIFF")
+    pixmap = b"P6 1 1 65535\n" + np.array([0, 257, 65535], ">u2").tobytes()
+    for content, row in ((big, [[0] * 3, [1] * 3, [255] * 3]), (pixmap, [[0, 1, 255]])):
+        image, changes = rgb(content)
+        assert np.asarray(image)[0].tolist() == row
+        assert changes == {DEEP}
+
+
 @given(st.integers(1, 8), st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF"]), st.booleans())
 def test_orientation(orientation: int, kind: str, upright: bool) -> None:
     content = turned_photo(orientation, kind)

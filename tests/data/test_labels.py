@@ -158,6 +158,8 @@ def test_true_and_false_are_one_and_zero_and_it_is_said(form: Any, tmp_path: Pat
         (as_csv, ["0.5", "1.5"], "row 1 has the label '0.5'"),
         (as_csv, ["0", "nan"], "row 2 has the label 'nan', others are whole numbers"),
         (as_csv, ["None", "3.0"], "row 1 has the label 'None', others are whole numbers"),
+        (as_csv, ["0", "1e300"], "row 2 has the label '1e300'"),
+        (as_jsonl, [0, 1 << 64], "row 2 has the label 18446744073709551616"),
         (as_jsonl, [0, 0.5], "row 2 has the label 0.5"),
         (as_jsonl, [0, "cat"], "row 2 has the label 'cat', others are whole numbers"),
         (as_jsonl, [0, True], "row 2 has the label True"),
