@@ -8,6 +8,7 @@ outputs; but where the classes' names are numbers themselves, such as stars from
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from merging.data.labels import Written, is_fraction, is_number, whole
 from merging.errors import TaskError, unknown
 
 OWN, ALL = "own", "all"
+_ONE_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
 
 
 @dataclass(frozen=True)
@@ -89,27 +91,37 @@ def nfc(name: str) -> str:
 
 
 def in_order_of_text(where: str, names: Sequence[str]) -> str | None:
-    """What is said where the names of classes are numbers, and their order is that of text; None where it is not.
+    """What is said where the names of classes are numbered, and their order is that of text; None where it is not.
 
     >>> in_order_of_text("photos", ["0", "1", "10", "2"])
-    "photos: the names of the classes are numbers in the order of text: label 2 is class '10'; \
+    "photos: the names of the classes are numbered, and in the order of text: label 2 is class '10'; \
 [task] classes = […] gives another order"
 
     Args:
         where: what has these names.
         names: in the order that labels count.
     """
-    values = [whole(name) for name in names]
-    if None in values or len(set(values)) < len(values):
+    values = _numbered(names)
+    if len(set(values)) < len(names):
         return None
-    ordered = sorted(range(len(names)), key=lambda index: values[index] or 0)
+    ordered = sorted(range(len(names)), key=values.__getitem__)
     first = next((index for index, place in enumerate(ordered) if index != place), None)
     if first is None:
         return None
     return (
-        f"{where}: the names of the classes are numbers in the order of text: label {first} is class "
+        f"{where}: the names of the classes are numbered, and in the order of text: label {first} is class "
         f"'{names[first]}'; [task] classes = […] gives another order"
     )
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    """The numbers in names that differ in nothing else, such as "class 7"; none where one has none."""
+    values = [value for name in names if (value := whole(name)) is not None]
+    if len(values) == len(names):
+        return values
+    found = [_ONE_NUMBER.fullmatch(name) for name in names]
+    parts = {(match[1], match[3]) if match else None for match in found}
+    return [int(match[2]) for match in found if match] if len(parts) == 1 and None not in parts else []
 
 
 def counted_from_one(where: str, labels: Sequence[Written], count: int | None) -> str | None:

@@ -57,7 +57,8 @@ class Tree:
         if self.empty:
             raise TaskError(
                 f"{self.folder}: no images of {some(self.empty)} ({', '.join(SUFFIXES)}), which ImageFolder refuses; "
-                "remove the empty folders, or say in the set's table which classes count: classes = 'own', or a list"
+                "convert their files, remove the folders, or say in the set's table which classes count: classes = "
+                "'own', or a list"
             )
 
     def remarks(self) -> list[str]:

@@ -129,8 +129,13 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)
-    single = split.classes is None
-    return found.warning(task.classes if single and len(task.classes) == classes else ()) if found.suspicious else None
+    if not found.suspicious:
+        return None
+    if split.classes is not None or not task.classes:
+        return found.warning()
+    if len(task.classes) == classes:
+        return found.warning(task.classes)
+    return f"{found.warning()} {len(task.classes)} classes are named, and the model has {classes} outputs"
 
 
 def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:

@@ -141,7 +141,9 @@ def test_classes_without_an_image_are_refused(tmp_path: Path) -> None:
     write(place / "d/x.gif", b"x")
     with pytest.raises(FileNotFoundError, match="classes c, d"):
         ImageFolder(str(place))
-    with pytest.raises(TaskError, match=r"no images of c, d .*remove the empty folders, or say in the set's table"):
+    with pytest.raises(
+        TaskError, match=r"no images of c, d .*convert their files, remove the folders, or say in the set's table"
+    ):
         load_data(str(place))
     for choice in ("own", ["a", "b"]):
         assert said_of({"path": str(place), "classes": choice}, classes=["a", "b"])[1].bincount().tolist() == [3, 3]

@@ -223,16 +223,32 @@ def test_counted_from_one_up_to_the_last_class_is_an_error(tmp_path: Path) -> No
         load_data(as_csv(tmp_path, [1, 12]), classes=NAMES)
 
 
-@given(st.sets(st.integers(0, 130), min_size=2, max_size=30))
-def test_numbers_in_the_order_of_text_are_said(numbers: set[int]) -> None:
-    names = sorted(map(str, numbers))
+@given(
+    st.sets(st.integers(0, 130), min_size=2, max_size=30), st.sampled_from(["{}", "class {}", "c_{}", "{}.0", "a{}b"])
+)
+def test_numbers_in_the_order_of_text_are_said(numbers: set[int], how: str) -> None:
+    names = sorted(how.format(number) for number in numbers)
     said = in_order_of_text("x", names)
-    ordered = sorted(names, key=int)
+    ordered = [how.format(number) for number in sorted(numbers)]
     if names == ordered:
         assert said is None
     else:
         first = next(index for index, name in enumerate(names) if name != ordered[index])
         assert f"label {first} is class '{names[first]}'" in (said or "")
+
+
+def test_names_that_are_no_numbers_have_no_other_order() -> None:
+    for names in (
+        ["b", "a"],
+        ["a1", "b0"],
+        ["1a", "0b"],
+        ["class 1", "class"],
+        ["v1.2", "v1.1"],
+        [],
+        ["x"],
+        ["01", "1"],
+    ):
+        assert in_order_of_text("x", names) is None
 
 
 def test_folders_that_are_numbers(tmp_path: Path) -> None:

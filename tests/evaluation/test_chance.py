@@ -151,6 +151,9 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     for word in ("no better than a guess", "order of the model's outputs", "normalisation", "QuickGELU"):
         assert word in guess
     assert "\n" not in guess
+    short = looked_at(replace(task, held_out=noise, classes=("a", "b")), pool)
+    assert short is not None
+    assert short.endswith("2 classes are named, and the model has 3 outputs")
     # own classes of a set: two of the three outputs, and here the wrong way round
     of_two = task.held_out.labels < 2
     two = Split.of(task.held_out.inputs[of_two], 1 - task.held_out.labels[of_two], ((0,), (1,)))
