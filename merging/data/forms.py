@@ -19,7 +19,7 @@ from merging.data.cache import content_of
 from merging.data.classes import ALL, Choice, Labelling, counted_from_one, distinct_names, labelling, spelled
 from merging.data.folders import left_out, states, tree, walked
 from merging.data.images import Preparation
-from merging.data.labels import Written, indices, is_fraction, is_number, no_classes, whole
+from merging.data.labels import Written, is_fraction, is_number, no_classes, whole
 from merging.data.npz import load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
@@ -245,7 +245,7 @@ class Reader:
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
                 found = (inputs, _unlabelled(len(inputs)))
-            split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), self._indices(found[1]))
+            split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), _labels(_tensor(found[1])))
         except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
@@ -253,13 +253,10 @@ class Reader:
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
         if is_images(split.inputs) and self.how.resize is not None and self.how.always:
             split = Split.of(self.how.resize(split.inputs), split.labels, split.classes)
-        if (split.classes is not None or split.labels.is_floating_point()) and self.labelled:  # targets of a regression
+        numbers = split.labels.is_floating_point() or split.labels.ndim > 1  # targets of a regression
+        if (split.classes is not None or numbers) and self.labelled:
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
-
-    def _indices(self, labels: Any) -> Tensor:
-        """Labels that a user's function returns beside the inputs; of a :class:`Split` they are taken as they are."""
-        return torch.from_numpy(indices(_tensor(labels).cpu().numpy(), self.path, self.progress.say))
 
     def _say(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -367,6 +364,11 @@ def _unlabelled(count: int) -> Tensor:
 def is_images(inputs: Tensor) -> bool:
     """Whether samples are kept as images: uint8, ``(N, H, W, 3)``."""
     return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[-1] == 3
+
+
+def _labels(given: Tensor) -> Tensor:
+    """Labels of a user's function: classes, or numbers as they are."""
+    return given if given.is_floating_point() or given.ndim > 1 else given.to(torch.int64)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -21,7 +21,7 @@ NO_LABEL = ("", "nan", "na", "n/a", "none", "null", "<na>")
 LARGE = 1 << 63
 """Labels beyond are none: they are kept as 64-bit integers."""
 TRUTH = "labels are true and false: taken as 1 and 0"
-_WAY = "write a name, or whole numbers throughout (a python: set may return a Split with other targets)"
+_WAY = "write a name, or whole numbers throughout (a python: set may return other targets)"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 

@@ -20,7 +20,6 @@ from merging.data.classes import Choice, in_order_of_text, labelling
 from merging.data.labels import indices, read, whole
 from merging.data.opening import load_data
 from merging.errors import TaskError
-from merging.plugins.task import Split
 from merging.tasks.described import described_task
 from tests.data.test_data import write, write_tar
 from tests.data.test_decoding import News, encoded
@@ -317,23 +316,21 @@ import numpy as np
 import torch
 from merging import Split
 X = torch.zeros(3, 2)
-def floats(): return X, torch.tensor([2.0, 0.0, 1.0])
-def rows(): return X, np.eye(3)[[2, 0, 1]]
-def column(): return X, np.array([[2], [0], [1]])
-def targets(): return X, torch.tensor([0.5, 0.25, 1.0])
-def regression(): return Split.of(X, torch.tensor([0.5, 0.25, 1.0]))
+def numbers(): return X, torch.tensor([0.5, 0.25, 1.0])
+def vectors(): return X, np.eye(3)[[2, 0, 1]]
+def split(): return Split.of(X, torch.tensor([0.5, 0.25, 1.0]))
+def classes(): return X, np.array([2, 0, 1], np.uint8)
 """
 
 
-def test_what_a_function_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_function_returns_may_be_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets of a regression stay what they are, and are not cut to whole numbers."""
     (tmp_path / "label_functions.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("floats", "rows", "column"):
-        assert load_data(f"python:label_functions:{name}").labels.tolist() == [2, 0, 1]
-    with pytest.raises(TaskError, match=r"number 0 is 0\.5; they must be class indices"):
-        load_data("python:label_functions:targets")
-    split: Split = load_data("python:label_functions:regression")
-    assert split.labels.equal(torch.tensor([0.5, 0.25, 1.0]))
+    for name in ("numbers", "split"):
+        assert load_data(f"python:label_functions:{name}").labels.equal(torch.tensor([0.5, 0.25, 1.0]))
+    assert load_data("python:label_functions:vectors").labels.equal(torch.eye(3, dtype=torch.float64)[[2, 0, 1]])
+    assert load_data("python:label_functions:classes").labels.tolist() == [2, 0, 1]
 
 
 def test_places_are_asked_only_for_errors() -> None:
