@@ -51,6 +51,7 @@ class DataTable(_Table):
     map: dict[str, str | list[str]] = {}
     border: int | None = None
     corrupt: float | None = None
+    upright: bool | None = None
     image: str | None = None
     label: str | None = None
     group: str | None = None

@@ -107,7 +107,10 @@ class TerminalProgress:
     def say(self, text: str | Text) -> None:
         """A line that stays."""
         self._told.add(str(text))
-        self.console.print(text if isinstance(text, Text) else Text(showable(text)), highlight=False, soft_wrap=True)
+        line = text if isinstance(text, Text) else Text(showable(text))
+        if line.plain.startswith("warning:"):
+            line.stylize("bold yellow", 0, len("warning:"))
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _of(self) -> str:
         total = self._bar.tasks[-1].total if self._bar.tasks else None

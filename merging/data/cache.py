@@ -21,7 +21,7 @@ import torch
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.data.damage import Damage, Tolerance
+from merging.data.damage import Damage, Losses, Tolerance
 from merging.errors import TaskError
 from merging.machine import available_memory
 from merging.plugins.task import Split
@@ -225,7 +225,8 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
         images = np.load(place / "images.npy", mmap_mode="c")  # shared pages; torch wants a writable array
         labels = np.load(place / "labels.npy")
         facts = json.loads((place / "split.json").read_text("utf-8"))
-        fingerprint, damaged = facts["fingerprint"], [Damage(*entry) for entry in facts.get("damaged", ())]
+        fingerprint = facts["fingerprint"]
+        damaged = Losses((Damage(*entry) for entry in facts.get("damaged", ())), facts.get("changed"))
         split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
             return None
@@ -247,7 +248,9 @@ def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: st
     """Completes a folder that holds the images, and renames it into place: a folder that is there is whole."""
     _save(aside / "labels.npy", labels)
     left_out = [[damage.number, damage.name, damage.why] for damage in damaged]
-    atomic.put(aside / "split.json", json.dumps({"fingerprint": fingerprint, "damaged": left_out}))
+    changed = damaged.changed if isinstance(damaged, Losses) else {}
+    facts = {"fingerprint": fingerprint, "damaged": left_out, "changed": changed}
+    atomic.put(aside / "split.json", json.dumps(facts))
     atomic.sync_tree(aside)
     atomic.remove(place)
     atomic.take_place(aside, place)

@@ -8,15 +8,16 @@ outputs; but where the classes' names are numbers themselves, such as stars from
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from merging.data.labels import Written, is_fraction, is_number, whole
 from merging.errors import TaskError, unknown
 
-Written: TypeAlias = str | int
-"""A label as it stands in the data."""
 OWN, ALL = "own", "all"
+_ONE_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Labelling:
 
 def distinct_names(labels: Sequence[Written]) -> tuple[str, ...] | None:
     """The names that occur in a column of labels, sorted; None where they are numbers."""
-    found = {label for label in labels if isinstance(label, str)}
-    return tuple(sorted(found)) if found and not all(map(is_number, found)) else None
+    found = {nfc(label) for label in labels if isinstance(label, str)}
+    return tuple(sorted(found)) if not all(is_number(label) or is_fraction(label) for label in found) else None
 
 
 def spelled(
@@ -66,24 +67,76 @@ def spelled(
     Raises:
         TaskError: the model's names are numbers, and a label is none of them.
     """
-    if not all(map(is_number, written)):
+    counted = {label: number for label in written if (number := whole(label)) is not None}
+    if len(counted) < len(written):
         return {label: label for label in written}
     listed = choice.classes is not None and not isinstance(choice.classes, str)
     if model is None or listed or not all(map(is_number, model)):
-        return {label: int(label) for label in written}
+        return dict(counted)
     known, listing = set(model) | set(choice.map), ", ".join(f'"{name}"' for name in model[:2])
+    means: dict[Written, Written] = {}
     for label in written:
-        if str(label) not in known:
+        means[label] = str(label) if str(label) in known else str(counted[label])
+        if means[label] not in known:
             raise TaskError(
                 f"{where}: label {label} is none of the classes, whose names are numbers ({model[0]} to {model[-1]}); "
                 f"where labels count from 0 instead, list the names in its table: classes = [{listing}, …]"
             )
-    return {label: str(label) for label in written}
+    return means
 
 
-def is_number(label: Written) -> bool:
-    """Whether a label is a whole number, or text that is one."""
-    return isinstance(label, int) or label.removeprefix("-").isdecimal()
+def nfc(name: str) -> str:
+    """A name in Unicode's composed form, in which names are compared: file systems and editors differ in it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_order_of_text(where: str, names: Sequence[str]) -> str | None:
+    """What is said where the names of classes are numbered, and their order is that of text; None where it is not.
+
+    >>> in_order_of_text("photos", ["0", "1", "10", "2"])
+    "photos: the names of the classes are numbered, and in the order of text: label 2 is class '10'; \
+[task] classes = […] gives another order"
+
+    Args:
+        where: what has these names.
+        names: in the order that labels count.
+    """
+    values = _numbered(names)
+    if len(set(values)) < len(names):
+        return None
+    ordered = sorted(range(len(names)), key=values.__getitem__)
+    first = next((index for index, place in enumerate(ordered) if index != place), None)
+    if first is None:
+        return None
+    return (
+        f"{where}: the names of the classes are numbered, and in the order of text: label {first} is class "
+        f"'{names[first]}'; [task] classes = […] gives another order"
+    )
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    """The numbers in names that differ in nothing else, such as "class 7"; none where one has none."""
+    values = [value for name in names if (value := whole(name)) is not None]
+    if len(values) == len(names):
+        return values
+    found = [_ONE_NUMBER.fullmatch(name) for name in names]
+    parts = {(match[1], match[3]) if match else None for match in found}
+    return [int(match[2]) for match in found if match] if len(parts) == 1 and None not in parts else []
+
+
+def counted_from_one(where: str, labels: Sequence[Written], count: int | None) -> str | None:
+    """A question, where labels that are numbers begin at 1; None where they do not.
+
+    Args:
+        where: the set.
+        labels: the distinct ones.
+        count: of the classes, where known.
+    """
+    found = [label for label in labels if isinstance(label, int)]
+    if not found or len(found) < len(labels) or min(found) != 1:
+        return None
+    of = f", and there are {count} classes (0 to {count - 1})" if count else ""
+    return f"warning: {where}: the labels go from 1 to {max(found)}{of}; are they counted from 1?"
 
 
 def labelling(
@@ -109,15 +162,17 @@ def labelling(
     Raises:
         TaskError: a class that the model does not have (the nearest is named), or a number out of range.
     """
+    model = None if model is None else [nfc(name) for name in model]
+    choice = _composed(choice)
     listed = list(choice.classes) if choice.classes is not None and not isinstance(choice.classes, str) else None
     if isinstance(choice.classes, str) and choice.classes not in (OWN, ALL):
         raise TaskError(f"{where}: classes is '{choice.classes}'; write 'own', 'all' or a list of names")
-    names = listed or (list(declared) if declared is not None else None)
+    names = listed or ([nfc(name) for name in declared] if declared is not None else None)
     found = {label: _outputs(where, label, names, listed, model, choice.map) for label in written}
     found = {label: outputs for label, outputs in found.items() if outputs}
     if not found:
         raise TaskError(f"{where} holds no samples of the classes asked for")
-    _check_map(where, choice.map, [*(names or ()), *(label for label in written if isinstance(label, str))])
+    _check_map(where, choice.map, [*(names or ()), *(nfc(label) for label in written if isinstance(label, str))])
     groups = sorted(set(found.values()))
     if listed or (choice.classes is None and restrict and names is not None):
         every = [_outputs(where, name, names, listed, model, choice.map) for name in names or ()]
@@ -152,8 +207,10 @@ def _outputs(
         if names is None or model is None:
             return (label,)
         label = names[label]
-    elif listed is not None and label not in listed and label not in renamed:
-        return ()
+    else:
+        label = nfc(label)
+        if listed is not None and label not in listed and label not in renamed:
+            return ()
     if model is None:
         raise TaskError(
             f"{where} names classes such as '{label}', but nobody says which outputs of the model these are: give "
@@ -171,6 +228,15 @@ def _outputs(
             raise TaskError(f"{where}: {unknown('class', name, model, way)}")
         found.append(model.index(name))
     return tuple(sorted(set(found)))
+
+
+def _composed(choice: Choice) -> Choice:
+    """The same choice, its names in the composed form."""
+    classes = choice.classes if isinstance(choice.classes, str | None) else [nfc(name) for name in choice.classes]
+    renamed = {
+        nfc(name): nfc(to) if isinstance(to, str) else [nfc(each) for each in to] for name, to in choice.map.items()
+    }
+    return Choice(classes, renamed)
 
 
 def _check_map(where: str, renamed: Mapping[str, object], known: Sequence[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from merging.data.decoding import sentences
 from merging.errors import TaskError
 from merging.plugins.progress import Progress, Silent
 
@@ -29,6 +30,19 @@ class Damage:
     why: str
 
 
+class Losses(list[Damage]):
+    """The images of a set that could not be decoded, in their order.
+
+    Args:
+        damaged: these.
+        changed: kind of change (:data:`merging.data.decoding.SAID`) → how many of the others were changed so.
+    """
+
+    def __init__(self, damaged: Iterable[Damage] = (), changed: Mapping[str, int] | None = None) -> None:
+        super().__init__(damaged)
+        self.changed = dict(changed or {})
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How much of a set may be damaged.
@@ -48,7 +62,7 @@ class Tolerance:
             raise TaskError(f"corrupt is {self.share:g}; it is the share of images that may be damaged, 0 to below 1")
 
     def accept(self, total: int, damaged: Sequence[Damage]) -> None:
-        """Says which images of a set are left out.
+        """Says which images of a set are left out, and how many were changed where :class:`Losses` know it.
 
         Args:
             total: images in the set, damaged ones included.
@@ -57,6 +71,8 @@ class Tolerance:
         Raises:
             TaskError: they are more than the share.
         """
+        for line in sentences(self.where, total, damaged.changed if isinstance(damaged, Losses) else {}):
+            self.progress.say(line)
         if not damaged:
             return
         names = ", ".join(damage.name for damage in damaged[:NAMED])

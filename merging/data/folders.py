@@ -1,64 +1,193 @@
-"""Image folders: a folder for each class, decoded once on all cores and kept on disk."""
+"""Image folders: a folder for each class, as torchvision's ``ImageFolder`` reads them; decoded once, kept on disk."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from merging.data.cache import Images, cached_images
-from merging.data.damage import CORRUPT, Damage, Tolerance
+from merging.data.damage import CORRUPT, Losses, Tolerance
+from merging.data.decoding import VERSION
 from merging.data.images import Resize
-from merging.data.pictures import Content, cut, decode, opened, paths
+from merging.data.pictures import cut, decode, paths
 from merging.errors import TaskError
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of images: torchvision's ``IMG_EXTENSIONS``."""
+NAMED = 5
+"""Suffixes and classes that a message names."""
 
 
-def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[Path, int]]:
-    """The images of a folder of class folders, sorted by class and name, as torchvision's ``ImageFolder`` sorts them.
+@dataclass(frozen=True)
+class Tree:
+    """What lies in a folder of class folders.
+
+    Attributes:
+        folder: that one.
+        classes: names of the folders in it, sorted: hidden ones too.
+        images: (file, label) pairs, sorted by class, folder and name.
+        empty: classes without an image.
+        others: files in the class folders that are no images by their suffix → how many.
+        beside: images that are in no class folder.
+        loops: links that lead back to a folder above them, and are not followed.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    images: tuple[tuple[Path, int], ...]
+    empty: tuple[str, ...]
+    others: Mapping[str, int]
+    beside: int
+    loops: tuple[Path, ...]
+
+    def check_empty(self) -> None:
+        """Refuses classes without an image, as ``ImageFolder`` does.
+
+        Raises:
+            TaskError: there are some.
+        """
+        if self.empty:
+            raise TaskError(
+                f"{self.folder}: no images of {some(self.empty)} ({', '.join(SUFFIXES)}), which ImageFolder refuses; "
+                "convert their files, remove the folders, or say in the set's table which classes count: classes = "
+                "'own', or a list"
+            )
+
+    def remarks(self) -> list[str]:
+        """A line for each thing that is left out, or is a class and may not be meant as one."""
+        said = left_out(str(self.folder), self.others, self.loops)
+        if self.beside:
+            images = "1 image that lies" if self.beside == 1 else f"{self.beside:,} images that lie"
+            said.append(f"{self.folder}: {images} in no class folder left out")
+        odd = [name for name in self.classes if name.startswith(".") or name == "__MACOSX"]
+        if odd:
+            count = "counts as a class" if len(odd) == 1 else "count as classes"
+            said.append(
+                f"warning: {self.folder}: {some(odd)} {count}, as ImageFolder has it, which moves the labels after "
+                "it; remove it where that is not meant"
+            )
+        return said
+
+
+def tree(folder: Path, labels: Mapping[str, int] | None = None) -> Tree:
+    """Lists a folder of class folders as torchvision's ``ImageFolder`` does: links are followed, suffixes decide.
 
     Args:
         folder: holds a folder for each class.
         labels: class folder → label; others are left out. None: their rank by name.
 
     Raises:
-        TaskError: no such folder, or no images in it.
+        TaskError: no such folder.
     """
     classes = class_folders(folder)
     known = labels if labels is not None else {name: rank for rank, name in enumerate(classes)}
-    found: list[tuple[Path, int]] = []
+    images: list[tuple[Path, int]] = []
+    empty: list[str] = []
+    others, loops = Counter[str](), list[Path]()
     for name in classes:
         if name in known:
-            found += [(file, known[name]) for file in images_under(folder / name)]
-    if not found:
-        wanted = f", such as {next(iter(known))}" if labels else ""
+            own = walked(folder / name, others, loops)
+            images += [(file, known[name]) for file in own]
+            empty += [] if own else [name]
+    beside = sum(entry.is_file() and entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(folder))
+    return Tree(folder, tuple(classes), tuple(images), tuple(empty), others, beside, tuple(loops))
+
+
+def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[Path, int]]:
+    """The images of a folder of class folders, sorted by class and name (arguments as for :func:`tree`).
+
+    Raises:
+        TaskError: no such folder, or no images in it; without ``labels`` also a class without an image.
+    """
+    found = tree(folder, labels)
+    if not found.images:
+        wanted = f", such as {next(iter(labels))}" if labels else ""
         raise TaskError(f"{folder} holds no images in folders of known classes{wanted}")
-    return found
+    if labels is None:
+        found.check_empty()
+    return list(found.images)
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted; hidden ones are none.
+    """Names of the class folders, sorted; hidden ones too, as ``ImageFolder`` has it.
 
     Raises:
         TaskError: no such folder.
     """
     if not folder.is_dir():
         raise TaskError(f"no such folder of images: {folder}")
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def images_under(folder: Path) -> list[Path]:
-    """Every image file in a folder and the folders in it, sorted."""
+def walked(folder: Path, others: Counter[str] | None = None, loops: list[Path] | None = None) -> list[Path]:
+    """Every image file in a folder and the folders in it, sorted by folder, then by name; links are followed.
+
+    Args:
+        folder: where to begin.
+        others: counts the files of other kinds by their suffix; filled.
+        loops: links that lead back to a folder above them; filled.
+
+    Raises:
+        TaskError: a folder that cannot be read.
+    """
+    places: list[tuple[str, list[str]]] = []
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        for name in [name for name in folders if _leads_back(place, name)]:
+            folders.remove(name)
+            if loops is not None:
+                loops.append(Path(place, name))
+        places.append((place, files))
     found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        found += [Path(place, file) for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+    for place, files in sorted(places):
+        for file in sorted(files):
+            if file.lower().endswith(SUFFIXES):
+                found.append(Path(place, file))
+            elif others is not None:
+                others[Path(file).suffix.lower() or (file if file.startswith(".") else "no suffix")] += 1
     return found
+
+
+def left_out(where: str, others: Mapping[str, int], loops: Sequence[Path] = ()) -> list[str]:
+    """What is said of files that are no images by their suffix, and of links that are not followed.
+
+    >>> left_out("photos", {".jfif": 250})
+    ['photos: 250 files of other kinds (.jfif) left out']
+    """
+    said = []
+    if others:
+        total, common = sum(others.values()), sorted(others.items(), key=lambda each: (-each[1], each[0]))
+        kinds = [suffix if len(common) == 1 else f"{count:,} {suffix}" for suffix, count in common[:NAMED]]
+        kinds += ["…"] if len(common) > NAMED else []
+        files = "1 file of another kind" if total == 1 else f"{total:,} files of other kinds"
+        said.append(f"{where}: {files} ({', '.join(kinds)}) left out")
+    return said + [f"{where}: the link {link} leads back to a folder above it and is not followed" for link in loops]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of many."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _refuse(error: OSError) -> None:
+    """Ends the walk at a folder that cannot be read, which would be left out without a word."""
+    raise TaskError(f"{error.filename}: {error.strerror}")
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(place, name)
+    if not os.path.islink(path):
+        return False
+    target, own = os.path.realpath(path), os.path.realpath(place)
+    return own == target or own.startswith(target.rstrip(os.sep) + os.sep)
 
 
 def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -103,20 +232,18 @@ def load_images(
     files, root = [path for path, _ in images], images[0][0].parent.parent
     labels = np.array([label for _, label in images], dtype=np.int64)
 
-    def fill(array: Images) -> list[Damage]:
+    def fill(array: Images) -> Losses:
         progress.stage(f"decoding {root}", len(images))
-        return decode(paths(files, root), lambda content: _decoded(content, resize, border), array, progress)
+        return decode(str(root), paths(files, root), lambda image: _brought(image, resize, border), array, progress)
 
-    decided = [states(files), labels.tolist(), resize.size, resize.resize, resize.interpolation, border]
+    decided = [VERSION, states(files), labels.tolist(), resize.size, resize.resize, resize.interpolation, border]
     tolerance = Tolerance(str(root), corrupt, progress)
     return cached_images(decided, labels, lambda: (side, side), fill, tolerance).with_classes(classes)
 
 
-def _decoded(content: Content, resize: Resize, border: int) -> Images:
+def _brought(image: Image.Image, resize: Resize, border: int) -> Images:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
-    with opened(content) as file:
-        image = cut(file.convert("RGB"), border)
-    image = transforms.resize(image, [resize.resize], InterpolationMode(resize.interpolation))
+    image = transforms.resize(cut(image, border), [resize.resize], InterpolationMode(resize.interpolation))
     return np.asarray(transforms.center_crop(image, [resize.size, resize.size]))

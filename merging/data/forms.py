@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.data import saved, tables, tars
 from merging.data.cache import content_of
-from merging.data.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
-from merging.data.folders import class_folders, images_under, listed, states
+from merging.data.classes import ALL, Choice, Labelling, counted_from_one, distinct_names, labelling, spelled
+from merging.data.folders import left_out, states, tree, walked
 from merging.data.groups import in_groups
 from merging.data.images import Preparation
+from merging.data.labels import Written, is_fraction, is_number, no_classes, whole
 from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
@@ -43,6 +46,8 @@ class Opened:
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
         spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
+        place: where a label stands first, for messages.
+        counts: whether somebody wrote its numbers, who may have begun at 1; a library that declares classes has not.
     """
 
     where: str
@@ -52,6 +57,8 @@ class Opened:
     decode: Callable[[Labelling | None], Split]
     final: bool = False
     spelled: bool = False
+    place: Callable[[Written], str] | None = None
+    counts: bool = True
 
     def load(self, classes: Sequence[str] | None, *, restrict: bool, progress: Progress | None = None) -> Split:
         """Decodes it, its labels counting the model's outputs, or the set's own classes.
@@ -66,23 +73,40 @@ class Opened:
         """
         if self.final or not self.written:
             return self.decode(None)
-        found = self._labelling(classes, restrict, progress or Silent())
+        means = self._means(classes)
+        found = self._labelling(means, classes, restrict, progress or Silent())
+        names = self.choice.classes if isinstance(self.choice.classes, list) else self.names or classes
+        question = counted_from_one(self.where, list(means.values()), None if names is None else len(names))
+        if question is not None and progress is not None and self.counts:
+            progress.say(question)
         if found.groups is not None and classes is not None and progress is not None:
             covered = len({output for group in found.groups for output in group})
             if covered < len(classes):
                 progress.say(f"{self.where}: scored on its {covered} of the model's {len(classes)} classes")
         return self.decode(found)
 
-    def _labelling(self, classes: Sequence[str] | None, restrict: bool, progress: Progress) -> Labelling:
+    def _means(self, classes: Sequence[str] | None) -> dict[Written, Written]:
+        """What each label means: a name, or a number that counts.
+
+        Raises:
+            TaskError: a number that is no whole one, and no name of a class.
+        """
+        known = {*(classes or ()), *(self.choice.classes or ()), *self.choice.map}
+        for label in self.written:
+            if is_fraction(label) and label not in known:
+                raise no_classes(self.where if self.place is None else self.place(label), label)
         if not self.spelled:
-            return labelling(self.where, self.written, self.names, classes, self.choice, restrict=restrict)
-        means = spelled(self.where, self.written, classes, self.choice)
+            return {label: label for label in self.written}
+        return spelled(self.where, self.written, classes, self.choice)
+
+    def _labelling(
+        self, means: Mapping[Written, Written], classes: Sequence[str] | None, restrict: bool, progress: Progress
+    ) -> Labelling:
         meant = tuple(dict.fromkeys(means.values()))
         found = labelling(self.where, meant, self.names, classes, self.choice, restrict=restrict)
         labels = {label: found.labels[meaning] for label, meaning in means.items() if meaning in found.labels}
-        if found.groups is None and any(
-            str(label) != str(output) for label, output in labels.items() if is_number(label)
-        ):
+        named = {label for label, meaning in means.items() if isinstance(meaning, str) and is_number(label)}
+        if self.spelled and found.groups is None and any(whole(label) != labels.get(label) for label in named):
             progress.say(f"{self.where}: labels are taken as the names of the classes, which are numbers")
         return Labelling(labels, found.groups)
 
@@ -110,12 +134,13 @@ class Reader:
     def npz(self) -> Opened:
         """``file.npz:KEY``."""
         names, written = names_and_labels(self.path)
-        self._takes("classes", "map", "corrupt", "group")
-        how = self.how
+        self._takes("classes", "map", "corrupt", "upright", "group")
+        how, turned = self.how, self._upright(False)
 
         def decode(found: Labelling | None) -> Split:
             split = load_npz(
-                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress
+                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress,
+                upright=turned,
             )  # fmt: skip
             if "group" in self.options:
                 split = split.with_groups(groups_of(self.path, self.options["group"], len(split)))
@@ -125,30 +150,37 @@ class Reader:
 
     def folder(self, folder: Path) -> Opened:
         """A folder of class folders; without labels, of images."""
-        self._takes("classes", "map", "corrupt", "border")
+        self._takes("classes", "map", "corrupt", "border", "upright")
         if not self.labelled:
-            files = images_under(folder)
+            others, loops = Counter[str](), list[Path]()
+            files = walked(folder, others, loops)
             if not files:
                 raise TaskError(f"{folder} holds no images")
+            self._say(left_out(str(folder), others, loops))
             return self._images(None, [], lambda: paths(files, folder), states(files), len(files))
-        names = class_folders(folder)
-        if not names:
-            there = "only images" if images_under(folder) else "nothing"
+        found = tree(folder)
+        if not found.classes:
+            there = "only images" if found.beside else "nothing"
             raise TaskError(f"{folder} holds {there}, and no class folders with images; make a folder for each class")
-        images = listed(folder)
-        files = [file for file, _ in images]
-        labels: list[Written] = [names[label] for _, label in images]
-        return self._images(tuple(names), labels, lambda: paths(files, folder), states(files), len(files))
+        self._say(found.remarks())
+        if not found.images:
+            raise TaskError(f"{folder} holds no images in folders of known classes")
+        if self.options.get("classes") in (None, ALL):
+            found.check_empty()
+        files = [file for file, _ in found.images]
+        labels: list[Written] = [found.classes[label] for _, label in found.images]
+        return self._images(found.classes, labels, lambda: paths(files, folder), states(files), len(files))
 
     def table(self, file: Path) -> Opened:
         """A table of image paths and labels."""
-        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         rows = tables.rows(file)
         root = file.parent
-        files = [root / str(entry) for entry in tables.column(file, rows, self.options.get("image", "path"))]
+        files = [_file(root, str(entry)) for entry in tables.column(file, rows, self.options.get("image", "path"))]
         labels: list[Written] = []
         if self.labelled:
-            labels = tables.labels(file, tables.column(file, rows, self.options.get("label", "label")))
+            column = tables.column(file, rows, self.options.get("label", "label"))
+            labels = tables.labels(file, column, self.progress.say)
         try:
             decided = states(files)
         except TaskError:
@@ -160,23 +192,24 @@ class Reader:
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
-        self._takes("classes", "map", "corrupt", "border", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "label")
         files = tars.shards(str(Path(self.path).expanduser()))
         self.progress.stage(f"listing {self.path}")
-        labels, names = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
+        found = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
+        self._say(found.remarks(self.path))
         decided = [content_of(file) for file in files]
-        return self._images(None, labels, lambda: tars.pictures(files), decided, len(names))
+        return self._images(None, found.labels, lambda: tars.pictures(files), decided, len(found.names))
 
     def saved(self) -> Opened:
         """A folder written by ``save_to_disk``."""
-        self._takes("classes", "map", "corrupt", "border", "image", "label")
+        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
             str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled,
-            group=self.options.get("group"),
+            group=self.options.get("group"), say=self.progress.say,
         )  # fmt: skip
         return self._images(
-            data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None,
+            data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None, upright=True,
             groups=data.groups,
         )  # fmt: skip
 
@@ -194,11 +227,13 @@ class Reader:
             rows = tables.rows(file)
             columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
             if self.labelled:
-                labels = tables.labels(file, tables.column(file, rows, label or "label"))
+                labels = tables.labels(file, tables.column(file, rows, label or "label"), self.progress.say)
             groups = self._groups(file, rows)
         else:
-            group = self.options.get("group")
-            data = saved.Saved(str(file), "text", wanted, label, labelled=self.labelled, group=group)
+            data = saved.Saved(
+                str(file), "text", wanted, label, labelled=self.labelled, group=self.options.get("group"),
+                say=self.progress.say,
+            )  # fmt: skip
             columns, labels, declared, groups = data.texts(), data.labels, data.names, data.groups
 
         def decode(found: Labelling | None) -> Split:
@@ -240,9 +275,18 @@ class Reader:
         name = self.options.get("group")
         return None if name is None else tables.column(file, rows, name)
 
+    def _say(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.progress.say(line)
+
     @property
     def _choice(self) -> Choice:
         return Choice(self.options.get("classes"), self.options.get("map") or {})
+
+    def _upright(self, usual: bool) -> bool:
+        """Whether images are turned as their EXIF orientation says: as the user, or else the form's library, has it."""
+        wanted = self.options.get("upright")
+        return usual if wanted is None else bool(wanted)
 
     def _takes(self, *keys: str) -> None:
         """Refuses what means nothing to a form.
@@ -270,22 +314,24 @@ class Reader:
         *,
         spelled: bool = False,
         groups: list[Any] | None = None,
+        upright: bool = False,
     ) -> Opened:
-        """A set whose images are decoded one by one."""
+        """A set whose images are decoded one by one; ``upright``: what holds where the user says nothing."""
+        turned = self._upright(upright)
+
+        def load(pictures: Callable[[], Iterable[Picture]], labels: NDArray[np.int64], decided: Any) -> Split:
+            return load_pictures(self.path, pictures, labels, decided, self.how, self.progress, upright=turned)
 
         def decode(found: Labelling | None) -> Split:
             if found is None:
-                none = np.full(count, UNLABELLED, dtype=np.int64)
-                return load_pictures(self.path, pictures, none, decided, self.how, self.progress)
+                return load(pictures, np.full(count, UNLABELLED, dtype=np.int64), decided)
             keep, numbers = _kept(samples, found)
             kept = np.array(numbers, dtype=np.int64)
             if all(keep):
-                split = load_pictures(self.path, pictures, kept, decided, self.how, self.progress)
+                split = load(pictures, kept, decided)
             else:
                 chosen = [decided, np.flatnonzero(keep).tolist()]
-                split = load_pictures(
-                    self.path, lambda: itertools.compress(pictures(), keep), kept, chosen, self.how, self.progress
-                )
+                split = load(lambda: itertools.compress(pictures(), keep), kept, chosen)
             return split.with_classes(found.groups)
 
         samples, loaded = in_groups(self.path, labels, groups, decode)
@@ -297,7 +343,12 @@ class Reader:
     ) -> Opened:  # fmt: skip
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
-        return replace(self._opened(names, tuple(sorted(set(labels), key=str)), decode), spelled=spelled)
+        opened = self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+        first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
+        return replace(
+            opened, spelled=spelled, counts=declared is None,
+            place=lambda label: f"{self.path}: row {labels.index(label) + first}",
+        )  # fmt: skip
 
     def _relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""
@@ -306,6 +357,12 @@ class Reader:
         if found is None or (found.groups is None and all(new == old for old, new in found.labels.items())):
             return split if found is None or len(found.labels) == len(split.labels.unique()) else _some(split, found)
         return _some(split, found)
+
+
+def _file(root: Path, entry: str) -> Path:
+    """The file that a row of a table names; with Windows' separators, where it was written there."""
+    file = root / entry
+    return root / entry.replace("\\", "/") if "\\" in entry and not file.exists() else file
 
 
 def _some(split: Split, found: Labelling) -> Split:

@@ -6,7 +6,6 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 
 from __future__ import annotations
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from merging.data.cache import cached
-from merging.data.damage import CORRUPT, Damage, Tolerance
+from merging.data.damage import CORRUPT, Damage, Losses, Tolerance
+from merging.data.decoding import VERSION, UnfitPicture, counted, rgb, size_of
+from merging.data.labels import indices
 from merging.errors import TaskError, unknown
 from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
@@ -35,6 +35,7 @@ def load_npz(
     always: bool = True,
     corrupt: float = CORRUPT,
     progress: Progress | None = None,
+    upright: bool = False,
 ) -> Split:
     """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
 
@@ -45,7 +46,8 @@ def load_npz(
         resize: brings images to one size.
         always: or only those that differ in size.
         corrupt: share of the images that may be damaged; they are named by their numbers and left out.
-        progress: told how far decoding is.
+        progress: told how far decoding is, and what was left out or changed.
+        upright: encoded images are turned as their EXIF orientation says.
 
     Raises:
         TaskError: no such file or key, images of different sizes and no ``resize``, or too many damaged images.
@@ -56,29 +58,24 @@ def load_npz(
             keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
             if key not in keys:
                 raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
-            labels = arrays[f"{key}_labels"]
-            if labels.ndim != 1 or labels.dtype.kind not in "iu":
-                raise TaskError(
-                    f"{source}: labels are {labels.dtype} of shape {list(labels.shape)}; "
-                    "they must be class indices, integers of shape (N,)"
-                )
-            labels = labels.astype(np.int64)
+            labels = indices(arrays[f"{key}_labels"], source, (progress or Silent()).say)
             wanted = resize if always else None
             if f"{key}_images" in arrays and wanted is None:
                 return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
 
-            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64], list[Damage]]:
+            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64], Losses]:
                 if f"{key}_images" in arrays:
                     pixels = torch.from_numpy(_checked(arrays[f"{key}_images"], source))
-                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels, []
+                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels, Losses()
                 jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-                images, damaged = jpegs.decode(resize, always=always, progress=progress or Silent())
+                images, damaged = jpegs.decode(resize, always=always, progress=progress or Silent(), upright=upright)
                 rest = np.setdiff1d(np.arange(len(images)), [damage.number for damage in damaged])
                 if damaged and len(images) == len(labels):
                     return images[rest], labels[rest], damaged
                 return images, labels, damaged
 
             how = {"key": key, "resize": None if resize is None else asdict(resize), "always": always}
+            how |= {"decoding": f"{VERSION}", "upright": upright}
             return cached(path, how, make, Tolerance(source, corrupt, progress or Silent()))
     except TaskError:
         raise
@@ -110,10 +107,11 @@ def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ..
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
-            occurring = np.unique(arrays[f"{key}_labels"]) if f"{key}_labels" in arrays else np.zeros(0)
-            if occurring.dtype.kind not in "iu":
+            if f"{key}_labels" not in arrays:
                 return names, ()  # loading says what is wrong
-            return names, tuple(occurring.tolist())
+            return names, tuple(np.unique(indices(arrays[f"{key}_labels"], source)).tolist())
+    except TaskError:
+        raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
         reason = f"{type(error).__name__}: {error}"
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
@@ -152,45 +150,48 @@ class _Jpegs:
     source: str
 
     def decode(
-        self, resize: Resize | None, *, always: bool, progress: Progress
-    ) -> tuple[NDArray[np.uint8], list[Damage]]:
+        self, resize: Resize | None, *, always: bool, progress: Progress, upright: bool
+    ) -> tuple[NDArray[np.uint8], Losses]:
         """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run.
 
         Also those that are damaged, whose rows hold anything.
         """
         count = len(self.offsets) - 1
         if count < 1:
-            return np.zeros((0, 1, 1, 3), np.uint8), []
-        sizes = {size for number in range(count) if (size := self._size(number))}  # headers only
+            return np.zeros((0, 1, 1, 3), np.uint8), Losses()
+        sizes = {size for number in range(count) if (size := self._size(number, upright))}  # headers only
         if len(sizes) > 1 and resize is None:
             raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
         prepare = resize if always or len(sizes) > 1 else None
         width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes), (1, 1))
         images = np.empty((count, height, width, 3), np.uint8)
 
-        def one(number: int) -> Damage | None:
+        def one(number: int) -> Damage | frozenset[str]:
             try:
-                with self._open(number) as opened:
-                    pixels = np.array(opened.convert("RGB"))
+                image, changes = rgb(self._bytes(number), upright=upright)
+                pixels = np.array(image)
                 images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
+            except UnfitPicture as error:
+                raise TaskError(f"{self.source}: image {number}: {error}") from None
             except (OSError, ValueError, SyntaxError) as error:
                 return Damage(number, f"image {number}", " ".join(str(error).split()).partition(" <_io")[0])
-            return None
+            return changes
 
         progress.stage(f"decoding {self.source}", count)
-        damaged: list[Damage] = []
+        found: list[Damage | frozenset[str]] = []
         with ThreadPoolExecutor(cores()) as workers:
-            for damage in workers.map(one, range(count)):
-                damaged += [damage] if damage is not None else []
+            for each in workers.map(one, range(count)):
+                found.append(each)
                 progress.advance()
-        return images, damaged
+        changes = counted(each for each in found if not isinstance(each, Damage))
+        return images, Losses((each for each in found if isinstance(each, Damage)), changes)
 
-    def _size(self, number: int) -> tuple[int, int] | None:
+    def _size(self, number: int, upright: bool) -> tuple[int, int] | None:
         try:
-            return self._open(number).size
+            return size_of(self._bytes(number), upright=upright)
         except (OSError, ValueError, SyntaxError):
             return None  # decoding counts and names it
 
-    def _open(self, number: int) -> Image.Image:
+    def _bytes(self, number: int) -> bytes:
         begin, end = self.offsets[number : number + 2]
-        return Image.open(io.BytesIO(self.data[begin:end].tobytes()))
+        return self.data[begin:end].tobytes()

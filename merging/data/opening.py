@@ -22,7 +22,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
 Spec: TypeAlias = str | Mapping[str, Any]
-KEYS = ("path", "classes", "map", "border", "corrupt", "image", "label", "text", "group")
+KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
 """What a table may hold."""
 
 
@@ -41,8 +41,8 @@ def load_data(
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
             :class:`merging.data.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
-            images that may be damaged), ``image``, ``label``, ``text``, ``group`` (names of columns; two of ``text``
-            are pairs).
+            images that may be damaged), ``upright`` (whether images are turned as their EXIF orientation says),
+            ``image``, ``label``, ``text``, ``group`` (names of columns; two of ``text`` are pairs).
         source: the model; says the size of images, and tokenizes texts.
         how: how images are brought to size; default: as the model's configuration says.
         classes: names of the model's outputs, in order; default: the set's own, where it names some.

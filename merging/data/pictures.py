@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from merging.data.cache import Images, cached_images
-from merging.data.damage import Damage, Tolerance
+from merging.data.damage import Damage, Losses, Tolerance
+from merging.data.decoding import VERSION, Content, UnfitPicture, counted, rgb, size_of
 from merging.data.images import Resize
 from merging.errors import TaskError
 from merging.machine import cores
@@ -27,8 +27,6 @@ from merging.plugins.task import Split
 if TYPE_CHECKING:
     from merging.data.images import Preparation
 
-Content: TypeAlias = Path | bytes
-"""An image file, or its bytes."""
 AT_ONCE = 256
 """Images that are read ahead: what bounds the memory when they come out of a stream."""
 
@@ -53,6 +51,8 @@ def load_pictures(
     decided: Any,
     how: Preparation,
     progress: Progress,
+    *,
+    upright: bool = False,
 ) -> Split:
     """Decodes images with Pillow: uint8 ``(N, H, W, 3)``; from disk where that was done before.
 
@@ -62,17 +62,19 @@ def load_pictures(
         labels: ``(N,)``.
         decided: what decides the images' content, JSON-ready.
         how: size, border, and how many may be damaged.
-        progress: told how far decoding is.
+        progress: told how far decoding is, and what was left out or changed.
+        upright: images are turned as their EXIF orientation says.
 
     Raises:
-        TaskError: images of different sizes and no ``how.resize``, or too many that are damaged.
+        TaskError: images of different sizes and no ``how.resize``, too many that are damaged, or one whose numbers have
+            no fixed range.
     """
     prepare: Resize | None = how.resize if how.always else None
 
     def shape() -> tuple[int, int]:
         nonlocal prepare
         if prepare is None:
-            sizes = _sizes(pictures(), how.border)
+            sizes = _sizes(pictures(), how.border, upright)
             if len(sizes) > 1 and how.resize is None:
                 raise TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size")
             if len(sizes) == 1:
@@ -81,59 +83,67 @@ def load_pictures(
             prepare = how.resize or Resize(1, 1)  # no image at all can be opened: decoding says why
         return prepare.size, prepare.size
 
-    def one(content: Content) -> Images:
-        with opened(content) as file:
-            image = cut(file.convert("RGB"), how.border)
-        pixels = np.array(image)
+    def one(image: Image.Image) -> Images:
+        pixels = np.array(cut(image, how.border))
         return pixels if prepare is None else prepare(torch.from_numpy(pixels)[None])[0].numpy()
 
-    def fill(array: Images) -> list[Damage]:
+    def fill(array: Images) -> Losses:
         progress.stage(f"decoding {where}", len(array))
-        return decode(pictures(), one, array, progress)
+        return decode(where, pictures(), one, array, progress, upright=upright)
 
     resize = None if how.resize is None else asdict(how.resize)
-    key = ["pictures", decided, labels.tolist(), resize, how.always, how.border]
+    key = ["pictures", VERSION, upright, decided, labels.tolist(), resize, how.always, how.border]
     return cached_images(key, labels, shape, fill, Tolerance(where, how.corrupt, progress))
 
 
 def decode(
-    pictures: Iterable[Picture], one: Callable[[Content], Images], array: Images, progress: Progress
-) -> list[Damage]:
+    where: str,
+    pictures: Iterable[Picture],
+    one: Callable[[Image.Image], Images],
+    array: Images,
+    progress: Progress,
+    *,
+    upright: bool = False,
+) -> Losses:
     """Puts images into an array, several at a time, as Pillow and torch let other threads run.
 
     Args:
+        where: the set, for messages.
         pictures: as many as the array has rows, in order.
-        one: image file → pixels.
+        one: RGB picture → pixels.
         array: ``(N, H, W, 3)``, filled.
         progress: advanced.
+        upright: pictures are turned as their EXIF orientation says.
 
     Returns:
-        The images that could not be decoded; their rows hold anything.
+        The images that could not be decoded, whose rows hold anything; and how many of the others were changed.
+
+    Raises:
+        TaskError: a picture whose numbers have no fixed range.
     """
 
-    def attempt(numbered: tuple[int, Picture]) -> Damage | None:
+    def attempt(numbered: tuple[int, Picture]) -> Damage | frozenset[str]:
         number, picture = numbered
         try:
-            array[number] = one(picture.content)
+            image, changes = rgb(picture.content, upright=upright)
+            array[number] = one(image)
+        except UnfitPicture as error:
+            raise TaskError(f"{where}: {picture.name}: {error}") from None
         except (TaskError, MemoryError):
             raise
         except Exception as error:  # decoders raise whatever the bytes provoke: OSError, SyntaxError, struct.error, …
             return Damage(number, picture.name, _reason(error, picture.content))
-        return None
+        return changes
 
-    found: list[Damage] = []
+    found: list[Damage | frozenset[str]] = []
     numbered = enumerate(pictures)
     with ThreadPoolExecutor(cores()) as workers:
         while batch := list(itertools.islice(numbered, AT_ONCE)):
-            for damage in workers.map(attempt, batch):
-                found += [damage] if damage is not None else []
+            for one_found in workers.map(attempt, batch):
+                found.append(one_found)
                 progress.advance()
-    return found
-
-
-def opened(content: Content) -> Image.Image:
-    """The image, its header read."""
-    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+    changes = counted(each for each in found if not isinstance(each, Damage))
+    return Losses((each for each in found if isinstance(each, Damage)), changes)
 
 
 def cut(image: Image.Image, border: int) -> Image.Image:
@@ -149,13 +159,13 @@ def cut(image: Image.Image, border: int) -> Image.Image:
     return image.crop((border, border, image.width - border, image.height - border))
 
 
-def _sizes(pictures: Iterable[Picture], border: int) -> set[tuple[int, int]]:
+def _sizes(pictures: Iterable[Picture], border: int, upright: bool) -> set[tuple[int, int]]:
     """Widths and heights that occur; two at the most, as more say nothing new."""
     found: set[tuple[int, int]] = set()
     for picture in pictures:
         try:
-            with opened(picture.content) as image:
-                found.add((image.width - 2 * border, image.height - 2 * border))
+            width, height = size_of(picture.content, upright=upright)
+            found.add((width - 2 * border, height - 2 * border))
         except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
             continue  # decoding counts and names it
         if len(found) > 1:

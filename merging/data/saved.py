@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from merging.data.cache import content_of
-from merging.data.classes import Written
+from merging.data.labels import Written, read
 from merging.data.pictures import Picture
 from merging.errors import TaskError, unknown
 from merging.models.offline import offline
@@ -32,6 +32,7 @@ class Saved:
         label: name of a column; None: found by its type.
         labelled: whether a label is needed.
         group: name of the column of groups; None: there is none.
+        say: told what is to be known of the labels.
 
     Attributes:
         names: of the classes, where the data set says them.
@@ -45,6 +46,7 @@ class Saved:
     def __init__(
         self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool,
         group: str | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.where, self.kind = spec, kind
         self._folder = _folder(spec)
@@ -67,16 +69,19 @@ class Saved:
             feature = data.features[label]
             if isinstance(feature, datasets.ClassLabel):
                 self.names = tuple(feature.names)
-            self.labels = list(data[label])
-            for number, value in enumerate(self.labels):
-                if not isinstance(value, int | str) or isinstance(value, bool):
-                    raise TaskError(
-                        f"{spec}: row {number} has the label {value!r} in '{label}'; names or whole numbers"
-                    )
+            self.labels = read(
+                list(data[label]),
+                lambda number: f"{spec}: row {number} of '{label}'",
+                lambda text: say(f"{spec}: {text}"),
+            )
         self.groups = list(data[self._one(data, "group", group, ())]) if group is not None else None
         fits = _is_text if kind == "text" else lambda feature: isinstance(feature, datasets.Image)
         found = [name for name in _columns(data, kind, fits) if name not in {label, *found}]
         self._columns = [self._one(data, kind, name, found) for name in columns or (None,)]
+        for name in self._columns if kind == "image" else ():
+            mode = getattr(data.features[name], "mode", None)
+            if mode not in (None, "RGB"):
+                say(f"{spec}: the images are declared as {mode}; they are read in RGB, as they are stored")
         data = data.select_columns(self._columns)
         self._data = data if kind == "text" else data.cast_column(self._columns[0], datasets.Image(decode=False))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from merging.data.classes import Written
+from merging.data.labels import Written, read
 from merging.errors import TaskError, unknown
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -22,12 +24,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
         TaskError: no such file, no header, a row of another width, or a line that is no JSON object (with its number).
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise TaskError(f"{path}: {error.strerror}") from None
+    try:
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError:
         raise TaskError(f"{path} is not UTF-8 text") from None
     separator = SEPARATORS.get(path.suffix.lower())
+    if separator == "," and "," not in (header := text.lstrip("\r\n").partition("\n")[0]) and ";" in header:
+        separator = ";"  # what spreadsheets write where the comma is for decimals
     found = _json_lines(path, text) if separator is None else _separated(path, text, separator)
     if not found:
         raise TaskError(f"{path} has no rows")
@@ -61,18 +67,9 @@ def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
     return found
 
 
-def labels(path: Path, values: list[Any]) -> list[Written]:
-    """A column of labels, as they are written: text without the spaces around it, or whole numbers throughout.
-
-    Raises:
-        TaskError: a value that is neither, or both in one column.
-    """
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        return values
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, str):
-            raise TaskError(f"{path}: row {number} has the label {value!r}; write a name, or whole numbers throughout")
-    return [value.strip() for value in values]
+def labels(path: Path, values: list[Any], say: Callable[[str], None]) -> list[Written]:
+    """A column of labels, as :func:`merging.data.labels.read` takes them."""
+    return read(values, lambda number: f"{path}: row {number + 1}", lambda text: say(f"{path}: {text}"))
 
 
 def _separated(path: Path, text: str, separator: str) -> list[dict[str, Any]]:
@@ -81,6 +78,7 @@ def _separated(path: Path, text: str, separator: str) -> list[dict[str, Any]]:
     try:
         if not reader.fieldnames:
             raise TaskError(f"{path} is empty; its first line names the columns")
+        reader.fieldnames = [name.strip() for name in reader.fieldnames]
         for row in reader:
             if None in row or None in row.values():
                 raise TaskError(

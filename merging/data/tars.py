@@ -1,7 +1,7 @@
 """Tar files in webdataset's layout: the files of a sample share a name, ``0001.jpg`` and ``0001.cls``.
 
 A label stands in ``.cls`` (a number or a name), or in ``.json`` under ``label``. The images stay in the tar files and
-are read in their order.
+are read in their order. What belongs to no sample is counted.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ import gzip
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from merging.data.cache import content_of, remembered
-from merging.data.classes import Written
+from merging.data.decoding import VERSION
+from merging.data.folders import left_out
+from merging.data.labels import Written, is_number, read, whole
 from merging.data.pictures import Picture
 from merging.errors import TaskError
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = (
+    "jpg", "jpeg", "png", "webp", "jfif", "jpe", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "apng", "jp2",
+)  # fmt: skip
+"""Suffixes of images, of those that webdataset decodes; where a sample has several, the first of these is taken."""
 
 
 def shards(pattern: str) -> list[Path]:
@@ -41,8 +48,37 @@ def shards(pattern: str) -> list[Path]:
     return files
 
 
-def listing(files: list[Path], *, labelled: bool, column: str) -> tuple[list[Written], list[str]]:
-    """Labels (none where they are not asked for) and names of the samples; remembered by the files' content.
+@dataclass(frozen=True)
+class Listing:
+    """What stands in tar files.
+
+    Attributes:
+        labels: of the samples, as they are written; none where they were not asked for.
+        names: of the samples.
+        others: files that belong to no sample with an image, by their suffix → how many.
+        several: samples with more than one image.
+        said: of the labels.
+    """
+
+    labels: list[Written]
+    names: list[str]
+    others: dict[str, int]
+    several: int
+    said: list[str]
+
+    def remarks(self, where: str) -> list[str]:
+        """A line for what is left out."""
+        said = [*(f"{where}: {text}" for text in self.said), *left_out(where, self.others)]
+        if self.several:
+            said.append(
+                f"{where}: {self.several:,} of {len(self.names):,} samples have several images: the first of "
+                f"{', '.join(f'.{suffix}' for suffix in IMAGES[:4])}, … is taken"
+            )
+        return said
+
+
+def listing(files: list[Path], *, labelled: bool, column: str) -> Listing:
+    """Labels and names of the samples; remembered by the files' content.
 
     Args:
         files: tar files, in order.
@@ -54,19 +90,29 @@ def listing(files: list[Path], *, labelled: bool, column: str) -> tuple[list[Wri
     """
 
     def make() -> list[Any]:
-        labels, names = [], []
+        labels, names, places = list[Any](), list[str](), list[str]()
+        others, several, said = Counter[str](), 0, list[str]()
         for file in files:
             _check_whole(file)
-        for file, sample in _samples(files):
+        for file, sample in _samples(files, others):
             names.append(sample["__key__"])
+            places.append(_place(file, sample["__key__"]))
+            several += sum(kind in sample for kind in IMAGES) > 1
             if labelled:
                 labels.append(_label(file, sample, column))
         if not names:
-            raise TaskError(f"{files[0]} holds no samples: images ({', '.join(IMAGES)}) with labels (.cls or .json)")
-        return [labels, names]
+            dotted = any(suffix.rpartition(".")[2] in IMAGES for suffix in others)
+            why = "; to webdataset all behind a name's first dot is the suffix: rename what has dots before it"
+            raise TaskError(
+                f"{files[0]} holds no samples: images ({', '.join(IMAGES[:4])}, …) with labels (.cls or .json)"
+                f"{why if dotted else ''}"
+            )
+        found = read(labels, lambda number: places[number], said.append)
+        if all(map(is_number, found)):
+            found = [whole(label) for label in found]  # type: ignore[misc]
+        return [found, names, dict(others), several, said]
 
-    labels, names = remembered(["tar", [content_of(file) for file in files], labelled, column], make)
-    return labels, names
+    return Listing(*remembered([VERSION, "tar", [content_of(file) for file in files], labelled, column], make))
 
 
 def pictures(files: list[Path]) -> Iterator[Picture]:
@@ -75,21 +121,34 @@ def pictures(files: list[Path]) -> Iterator[Picture]:
         yield Picture(f"{file.name}/{sample['__key__']}", next(sample[kind] for kind in IMAGES if kind in sample))
 
 
-def _samples(files: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Samples with an image. Files are opened here: what webdataset would open by name may be a shell command."""
+def _samples(files: list[Path], others: Counter[str] | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Samples with an image; in ``others`` files that belong to none are counted by their suffix.
+
+    Files are opened here: what webdataset would open by name may be a shell command.
+    """
     tariterators = _webdataset()
     for file in files:
         try:
             with file.open("rb") as stream:
-                members = tariterators.tar_file_expander([{"url": str(file), "stream": stream}])
+                members = _named(tariterators.tar_file_expander([{"url": str(file), "stream": stream}]), others)
                 for sample in tariterators.group_by_keys(members):
                     if any(kind in sample for kind in IMAGES):
                         yield file, sample
+                    elif others is not None:
+                        others.update(f".{suffix}" for suffix in sample if not suffix.startswith("__"))
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             if isinstance(error, TaskError):
                 raise
             reason = str(error.args[0] if error.args else error).partition(" @ <")[0]
             raise TaskError(f"{file} cannot be read as a tar file ({reason})") from None
+
+
+def _named(members: Iterable[dict[str, Any]], others: Counter[str] | None) -> Iterator[dict[str, Any]]:
+    """Members of a tar file; those without a suffix, which webdataset drops, are counted."""
+    for member in members:
+        if others is not None and "fname" in member and _webdataset().base_plus_ext(member["fname"])[0] is None:
+            others[Path(member["fname"]).suffix.lower() or "no suffix"] += 1
+        yield member
 
 
 def _check_whole(file: Path) -> None:
@@ -114,20 +173,22 @@ def _check_whole(file: Path) -> None:
         raise TaskError(f"{file} cannot be read as a tar file (its end is missing: was it cut off?)")
 
 
-def _label(file: Path, sample: dict[str, Any], column: str) -> Written:
-    where, text = f"{file}: sample '{sample['__key__']}'", None
+def _label(file: Path, sample: dict[str, Any], column: str) -> Any:
+    where, label = _place(file, sample["__key__"]), None
     if "cls" in sample:
-        text = sample["cls"].decode(errors="replace").strip()
+        label = sample["cls"].decode(errors="replace").strip()
     elif "json" in sample:
         try:
-            text = json.loads(sample["json"])[column]
+            label = json.loads(sample["json"])[column]
         except (ValueError, KeyError, TypeError):
             raise TaskError(f"{where}: its .json has no '{column}'") from None
-    if isinstance(text, str) and text:
-        return int(text) if text.removeprefix("-").isdecimal() else text
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    raise TaskError(f"{where} has no label; give it a .cls file (a number or a name), or a .json with '{column}'")
+    if label in (None, ""):
+        raise TaskError(f"{where} has no label; give it a .cls file (a number or a name), or a .json with '{column}'")
+    return label
+
+
+def _place(file: Path, key: str) -> str:
+    return f"{file}: sample '{key}'"
 
 
 def _webdataset() -> Any:

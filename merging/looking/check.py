@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import MergingError, Stopped
+from merging.evaluation.chance import against_chance
+from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
@@ -22,6 +24,7 @@ from merging.running.plan import Plan, plan
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
+from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.storage.sources import Source, divided, identity, natural_key, selected, short_names
 
@@ -104,7 +107,7 @@ def check(
     should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> Checked:
-    """Opens every checkpoint and every split, and estimates the run.
+    """Opens every checkpoint and every split, scores a few samples of one model, and estimates the run.
 
     Args:
         models: files, folders and patterns; empty: the task's own pool.
@@ -147,6 +150,8 @@ def check(
         padding = getattr(module, "padding", None)
         sets, shared = look_at(sets_of(task), outputs, padding, wrong, warnings, progress, should_stop)
     cost = None
+    if ready is not None and not wrong:
+        warnings += _doubts(ready, progress, should_stop)
     if ready is not None and ready.task is not None and not wrong:
         cost = estimate(ready, progress, should_stop)
         if should_stop():
@@ -307,6 +312,18 @@ def _look_for_strangers(pool: ModelPool, warnings: list[str]) -> None:
                 f"{name} has nothing in common with the other models (cosine of the weights at most {closest:.2f}): "
                 "from another pretrained model? mixes with it will be worthless"
             )
+
+
+def _doubts(ready: Plan, progress: Progress, should_stop: Callable[[], bool]) -> list[str]:
+    """Whether a model is no better than a guess, on a few samples."""
+    if ready.live is None or ready.task is None or ready.numerics is None:
+        return []
+    evaluator = Evaluator(
+        ready.live, ready.task, ready.objective, ready.numerics, Journal(None), should_stop=should_stop
+    )
+    with ready.numerics.applied():
+        found = against_chance(evaluator, ready.seed, progress)
+    return [] if found is None else [found]
 
 
 def _outputs(ready: Plan | None) -> int | None:

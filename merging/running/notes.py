@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from merging.plugins.progress import Progress
 from merging.values.outcome import is_score
+
+if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
@@ -15,6 +20,18 @@ def shown(score: float) -> str:
     if not is_score(score):
         return "NaN"
     return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
+
+
+def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | None:
+    """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
+    if evaluator is None:
+        return None
+    from merging.evaluation.chance import against_chance  # loads torch
+
+    found = against_chance(evaluator, seed, progress)
+    if found is not None:
+        progress.say(f"warning: {found}")
+    return found
 
 
 def layers(names: Sequence[str]) -> str:

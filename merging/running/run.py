@@ -25,7 +25,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.card import model_card
-from merging.running.notes import RELEASE, layers, negative_variance, shown
+from merging.running.notes import RELEASE, doubt, layers, negative_variance, shown
 from merging.running.plan import Plan, plan, versions
 from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
@@ -303,6 +303,7 @@ class _Run:
         self.kept: list[tuple[Recipe, Outcome]] = []
         self.remarks: list[str] = []
         self.rescoring = Rescoring(self.evaluator, made.pool, made.partition, progress) if self.evaluator else None
+        self.doubt: str | None = None
 
     def execute(self) -> tuple[Merge, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
@@ -312,6 +313,7 @@ class _Run:
         baselines = [b for b in wanted if b.name != asked.name]
         status = "finished"
         try:
+            self.doubt = doubt(self.evaluator, self.plan.seed, self.progress)
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
                 self._mix(strategy)
                 self._rescore(strategy.name)
@@ -551,7 +553,8 @@ class _Run:
 
     def _notes(self, ingredients: tuple[str, ...], negative: tuple[str, ...]) -> tuple[str, ...]:
         made = self.plan
-        notes = [negative_variance(negative)] if negative else []
+        notes = [self.doubt] if self.doubt is not None else []
+        notes += [negative_variance(negative)] if negative else []
         notes += [*self._unscored(), *self.remarks]
         if self.cut is not None and self.cut in self.merges:
             notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
 from merging.data.forms import Opened, is_images
 from merging.data.images import Normalise, preparation
@@ -49,6 +50,8 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     opened = {name: open_data(data, source, how, progress=news) for name, data in wanted.items() if data is not None}
     classes = tuple(own) if own else _named(opened)
     _check_names(classes)
+    if not own and classes and (said := in_order_of_text(table["model"], classes)) is not None:
+        news.say(said)
     if classes or table.get("templates"):
         source = source.named(classes or (), tuple(table.get("templates") or ()))
     splits = {
@@ -90,8 +93,9 @@ def _named(opened: Mapping[str, Opened]) -> tuple[str, ...] | None:
 
 
 def _check_names(classes: tuple[str, ...] | None) -> None:
-    for name in classes or ():
-        if (classes or ()).count(name) > 1:
+    composed = [nfc(name) for name in classes or ()]
+    for name in composed:
+        if composed.count(name) > 1:
             raise TaskError(f"[task] classes names '{name}' twice; each output has a name of its own")
 
 

@@ -31,7 +31,7 @@ def test_raw_images_and_normalisation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x_images": IMAGES, "x_labels": np.array([[1], [0]])}, "integers of shape"),
+        ({"x_images": IMAGES, "x_labels": np.array([[1, 1], [0, 1]])}, "integers of shape"),
         ({"x_images": IMAGES, "x_labels": np.array([0.5, 1.0])}, "integers of shape"),
         ({"x_images": IMAGES, "x_labels": np.array(1)}, "integers of shape"),
         ({"x_images": IMAGES / 255.0, "x_labels": np.array([1, 0])}, "uint8"),

@@ -174,7 +174,7 @@ def test_folders_of_datasets(tmp_path: Path) -> None:
         ('{"text": "a", "label": 2}\n', "label 2 is out of range; there are 2 classes (0 to 1)"),
         ('{"text": "a", "label": -1}\n', "label -1 is out of range"),
         ('{"text": "a", "label": 0.5}\n', "row 1 has the label 0.5"),
-        ('{"text": "a", "label": true}\n', "row 1 has the label True"),
+        ('{"text": "a", "label": true}\n{"text": "b", "label": 0}\n', "row 1 has the label True"),
         ("", "has no rows"),
     ],
 )

@@ -160,7 +160,7 @@ def test_what_is_missing_is_named(data: Path, tmp_path: Path) -> None:
 def test_folders_are_decoded_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = listed(data / "imagenet/val")
     first = load_images(images, Resize(16, 20))
-    monkeypatch.setattr("merging.data.folders._decoded", lambda *given: pytest.fail("decoded again"))
+    monkeypatch.setattr("merging.data.folders._brought", lambda *given: pytest.fail("decoded again"))
     second = load_images(images, Resize(16, 20))
     assert first.fingerprint == second.fingerprint
     assert torch.equal(first.inputs, second.inputs)

@@ -1,0 +1,213 @@
+"""Whether a model is better than a guess on a few held-out samples: what a wrong setting makes of it is said at once.
+
+Classes in another order, another normalisation, another activation raise no error; they make of every model a guesser.
+So one model is scored on a few samples before anything else, and a warning names these where it is no better than the
+best guess that looks at no picture. Where another order of the classes would make it much better, that order is said.
+
+The samples are drawn by seed, as many of each class as of the next, as far as there are. So the best guess (always the
+same class: the largest share in the draw, which no answer that ignores the input exceeds in the mean) is about one over
+the classes, also where the data are uneven: a model that is right about rare classes passes, one that answers the
+commonest class alone does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from merging.errors import Stopped, showable
+from merging.evaluation.evaluator import Evaluator
+from merging.forward.device import batch_for
+from merging.plugins.objective import WholeModelObjective
+from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Split
+from merging.values.recipe import Recipe
+
+SAMPLES = 256
+"""Held-out samples that are scored."""
+FEWEST = 20
+"""Below so many nothing can be said."""
+LEVEL = 0.05
+"""p from which on chance is not rejected."""
+GAIN = 0.3
+"""What another order of the classes has to gain before it is proposed."""
+NAMED = 30
+"""Classes that a proposed order lists at most."""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """A model against guessing.
+
+    Attributes:
+        model: its name.
+        samples: that were scored.
+        right: of them.
+        guess: share of the commonest class among them: the best that a guess reaches.
+        p: one-sided, of so many right answers or more by guessing (exact binomial).
+        permuted: share that would be right were the outputs' classes in another order, as far as that holds on samples
+            which did not choose it; None: that is not much more.
+        order: this other order: for each output the class whose place it has; None: not every class was seen.
+    """
+
+    model: str
+    samples: int
+    right: int
+    guess: float
+    p: float
+    permuted: float | None = None
+    order: tuple[int, ...] | None = None
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether there is anything to be said."""
+        return self.p >= LEVEL or self.permuted is not None
+
+    def warning(self, names: Sequence[str] = ()) -> str:
+        """What is said of it, in one line.
+
+        Args:
+            names: of the classes; none: their numbers.
+        """
+        score = f"{self.model} is right on {self.right} of {self.samples} held-out samples"
+        line = f"{score} ({self.right / self.samples:.0%})"
+        if self.p >= LEVEL:
+            line += f", no better than a guess ({self.guess:.0%}, p = {self.p:.2g})"
+        if self.permuted is not None:
+            order = "in another order"
+            if self.order is not None and len(self.order) <= NAMED:
+                order = "in the order " + ", ".join(showable(names[k]) if names else str(k) for k in self.order)
+            return f"{line}; with the classes {order} it would be right on {self.permuted:.0%}: see [task] classes"
+        return (
+            f"{line}: are the labels in the order of the model's outputs, is the normalisation (mean, std) the "
+            "model's, and its activation (QuickGELU for OpenAI's CLIP)?"
+        )
+
+
+def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = None) -> str | None:
+    """Scores the pool's first model on a few held-out samples; counts nowhere and leaves no random number changed.
+
+    Args:
+        evaluator: with model, data, objective and numerics; it is not asked, and the model's weights are overwritten.
+        seed: of the draw.
+        progress: told how far this is.
+
+    Returns:
+        A warning; None where the model is better than a guess, and where its outputs and the labels are no classes (or
+        the objective looks at models as a whole).
+
+    Raises:
+        Stopped: the run was interrupted.
+    """
+    live, task, numerics = evaluator.live, evaluator.task, evaluator.numerics
+    split = task.held_out
+    if isinstance(evaluator.objective, WholeModelObjective) or not _are_classes(split) or len(split) < FEWEST:
+        return None
+    progress = progress or Silent()
+    chosen = drawn(split.labels.cpu().numpy(), SAMPLES, seed)
+    labels = split.labels.cpu()[torch.from_numpy(chosen)].numpy()
+    name = live.pool.names[0]
+    progress.stage(f"looking whether {name} is better than a guess", len(chosen))
+    live.load(Recipe.single(live.pool.ingredients[0], live.partition))
+    answers = list[NDArray[np.int64]]()
+    for start in range(0, len(chosen), numerics.batch):
+        if evaluator.should_stop():
+            raise Stopped("interrupted")
+        rows = split.inputs[torch.from_numpy(chosen[start : start + numerics.batch])]
+        with torch.inference_mode():
+            outputs = live.module(batch_for(task, rows, numerics.device, live.dtype))
+            if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
+                return None
+            logits = split.project(outputs).float().cpu()
+        if split.classes is None and int(split.labels.max()) >= logits.shape[1]:
+            return None  # the evaluator says so
+        answers.append(torch.where(logits.isnan().any(1), -1, logits.argmax(1)).numpy())
+        classes = logits.shape[1]
+        progress.advance(len(rows))
+    found = compared(name, np.concatenate(answers), labels, classes)
+    if not found.suspicious:
+        return None
+    if split.classes is not None or not task.classes:
+        return found.warning()
+    if len(task.classes) == classes:
+        return found.warning(task.classes)
+    return f"{found.warning()} {len(task.classes)} classes are named, and the model has {classes} outputs"
+
+
+def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:
+    """What answers are worth.
+
+    Args:
+        model: its name.
+        answers: the class of the largest logit, ``(N,)``; −1: none.
+        labels: ``(N,)``.
+        classes: how many there are.
+    """
+    from scipy.stats import binomtest
+
+    right, samples = int((answers == labels).sum()), len(labels)
+    guess = float(np.bincount(labels).max() / samples)
+    p = float(binomtest(right, samples, guess, alternative="greater").pvalue)
+    permuted = _permuted(answers, labels, classes)
+    if permuted is None or permuted - right / samples <= GAIN:
+        return Chance(model, samples, right, guess, p)
+    meant = _meant(answers, labels, classes)
+    order = np.empty(classes, np.int64)
+    order[meant] = np.arange(classes)
+    seen = len(np.unique(labels)) == classes
+    return Chance(model, samples, right, guess, p, permuted, tuple(order.tolist()) if seen else None)
+
+
+def drawn(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Places of ``count`` samples at most, drawn by seed: as many of each class as there are, up to the same number.
+
+    >>> labels = np.array([0] * 90 + [1] * 10)
+    >>> np.bincount(labels[drawn(labels, 20, seed=0)]).tolist()
+    [10, 10]
+    """
+    mixed = np.random.default_rng([seed, len(labels), count]).permutation(len(labels))
+    ordered = mixed[np.argsort(labels[mixed], kind="stable")]
+    turn = np.arange(len(ordered)) - np.searchsorted(labels[ordered], labels[ordered])  # of its class before it
+    place = np.empty(len(labels), np.int64)
+    place[mixed] = np.arange(len(labels))
+    return np.sort(ordered[np.lexsort((place[ordered], turn))[:count]])
+
+
+def _are_classes(split: Split) -> bool:
+    labels = split.labels
+    return labels.ndim == 1 and not labels.is_floating_point() and int(labels.min()) >= 0
+
+
+def _meant(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """For each class the output that answers it best, each output once; where nothing speaks against it, its own."""
+    from scipy.optimize import linear_sum_assignment
+
+    matrix = np.zeros((classes, classes))
+    known = answers >= 0
+    np.add.at(matrix, (labels[known], answers[known]), 1)
+    matrix[np.diag_indices(classes)] += 1e-3
+    _, meant = linear_sum_assignment(matrix, maximize=True)
+    return np.asarray(meant, dtype=np.int64)
+
+
+def _permuted(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float | None:
+    """Share that is right in the best order of the classes, each half judged by the order that the other half chooses.
+
+    With few samples a class some order always fits what was seen: it must hold where it was not chosen. Classes with
+    one sample are in one half alone, and say nothing for an order. None: no class has two.
+    """
+    if classes > len(labels):  # at most a few of them are seen twice; and the assignment would take long
+        return None
+    rank = np.empty(len(labels), np.int64)
+    ordered = np.argsort(labels, kind="stable")
+    rank[ordered] = np.arange(len(labels)) - np.searchsorted(labels[ordered], labels[ordered])
+    halves = rank % 2 == 0
+    right = 0
+    for chooses in (halves, ~halves):
+        meant = _meant(answers[chooses], labels[chooses], classes)
+        right += int((answers[~chooses] == meant[labels[~chooses]]).sum())
+    return right / len(labels)
