@@ -16,7 +16,7 @@ from merging.data import saved, tables, tars
 from merging.data.cache import content_of
 from merging.data.classes import Choice, Labelling, Written, distinct_names, is_number, labelling, spelled
 from merging.data.folders import class_folders, images_under, listed, states
-from merging.data.images import Preparation
+from merging.data.images import Preparation, prepared
 from merging.data.npz import load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
@@ -113,10 +113,7 @@ class Reader:
         how = self.how
 
         def decode(found: Labelling | None) -> Split:
-            split = load_npz(
-                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress
-            )  # fmt: skip
-            return self._relabelled(split, found)
+            return self._relabelled(load_npz(self.path, how, progress=self.progress), found)
 
         return self._opened(names, written, decode)
 
@@ -217,8 +214,11 @@ class Reader:
         except Exception as error:  # the user's function may raise or return anything
             reason = f"{type(error).__name__}: {error}"
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
-        if is_images(split.inputs) and self.how.resize is not None and self.how.always:
-            split = Split.of(self.how.resize(split.inputs), split.labels, split.classes)
+        if is_images(split.inputs):
+            transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
+            if transform is not None:
+                images = prepared(split.inputs.numpy(), transform, self.path, self.progress)
+                split = Split.of(torch.from_numpy(images), split.labels, split.classes)
         if split.classes is not None and self.labelled:
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))

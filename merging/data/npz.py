@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +19,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from merging.data.cache import cached
-from merging.data.damage import CORRUPT, Damage, Tolerance
+from merging.data.damage import Damage, Tolerance
+from merging.data.images import Preparation, prepared, say_size
 from merging.errors import TaskError, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
-if TYPE_CHECKING:
-    from merging.data.images import Resize
 
+def load_npz(source: str, how: Preparation | None = None, *, progress: Progress | None = None) -> Split:
+    """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)`` (or floats, as the model takes them), int64 labels.
 
-def load_npz(
-    source: str,
-    resize: Resize | None = None,
-    *,
-    always: bool = True,
-    corrupt: float = CORRUPT,
-    progress: Progress | None = None,
-) -> Split:
-    """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
-
-    JPEGs are decoded, and images resized, on all cores and once: the result stays on disk (:mod:`merging.data.cache`).
+    JPEGs are decoded, and images prepared, on all cores and once: the result stays on disk (:mod:`merging.data.cache`).
 
     Args:
         source: file and key.
-        resize: brings images to one size.
-        always: or only those that differ in size.
-        corrupt: share of the images that may be damaged; they are named by their numbers and left out.
+        how: images are prepared; those of one size stay as they are unless ``how.arrays``. Damaged ones are named by
+            their numbers and left out. Default: as they are stored.
         progress: told how far decoding is.
 
     Raises:
-        TaskError: no such file or key, images of different sizes and no ``resize``, or too many damaged images.
+        TaskError: no such file or key, images of different sizes and no transform that gives one, or too many damaged
+            images.
     """
+    how, progress = how or Preparation(), progress or Silent()
     path, key = divided(source)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -63,23 +55,25 @@ def load_npz(
                     "they must be class indices, integers of shape (N,)"
                 )
             labels = labels.astype(np.int64)
-            wanted = resize if always else None
-            if f"{key}_images" in arrays and wanted is None:
-                return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
+            pixels: NDArray[np.uint8] | None = None
+            if f"{key}_images" in arrays:
+                pixels = _checked(arrays[f"{key}_images"], source)
+                transform = how.of_arrays((pixels.shape[1], pixels.shape[2]))
+                if transform is None:
+                    return Split.of(torch.from_numpy(pixels), torch.from_numpy(labels))
 
-            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64], list[Damage]]:
-                if f"{key}_images" in arrays:
-                    pixels = torch.from_numpy(_checked(arrays[f"{key}_images"], source))
-                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels, []
+            def make() -> tuple[NDArray[Any], NDArray[np.int64], list[Damage]]:
+                if pixels is not None and transform is not None:
+                    return prepared(pixels, transform, source, progress), labels, []
                 jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-                images, damaged = jpegs.decode(resize, always=always, progress=progress or Silent())
+                images, damaged = jpegs.decode(how, progress)
                 rest = np.setdiff1d(np.arange(len(images)), [damage.number for damage in damaged])
                 if damaged and len(images) == len(labels):
                     return images[rest], labels[rest], damaged
                 return images, labels, damaged
 
-            how = {"key": key, "resize": None if resize is None else asdict(resize), "always": always}
-            return cached(path, how, make, Tolerance(source, corrupt, progress or Silent()))
+            decided = {"key": key, "transform": how.transform.key, "arrays": how.arrays}
+            return cached(path, decided, make, Tolerance(source, how.corrupt, progress))
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
@@ -135,10 +129,8 @@ class _Jpegs:
     offsets: NDArray[np.int64]
     source: str
 
-    def decode(
-        self, resize: Resize | None, *, always: bool, progress: Progress
-    ) -> tuple[NDArray[np.uint8], list[Damage]]:
-        """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run.
+    def decode(self, how: Preparation, progress: Progress) -> tuple[NDArray[Any], list[Damage]]:
+        """All images, prepared; several at a time, as Pillow and torch let other threads run.
 
         Also those that are damaged, whose rows hold anything.
         """
@@ -146,19 +138,22 @@ class _Jpegs:
         if count < 1:
             return np.zeros((0, 1, 1, 3), np.uint8), []
         sizes = {size for number in range(count) if (size := self._size(number))}  # headers only
-        if len(sizes) > 1 and resize is None:
+        width, height = next(iter(sizes), (8, 8))
+        transform = how.transform if len(sizes) > 1 else how.of_arrays((height, width))
+        if len(sizes) > 1 and how.transform.sides is None:
             raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
-        prepare = resize if always or len(sizes) > 1 else None
-        width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes), (1, 1))
-        images = np.empty((count, height, width, 3), np.uint8)
+        example = Image.new("RGB", (width, height))
+        first = np.array(example) if transform is None else transform(example)
+        say_size(self.source, count, first.shape, how.transform, progress)
+        images = np.empty((count, *first.shape), first.dtype)
 
         def one(number: int) -> Damage | None:
             try:
                 with self._open(number) as opened:
-                    pixels = np.array(opened.convert("RGB"))
-                images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
+                    image = opened.convert("RGB")
             except (OSError, ValueError, SyntaxError) as error:
                 return Damage(number, f"image {number}", " ".join(str(error).split()).partition(" <_io")[0])
+            images[number] = np.array(image) if transform is None else transform(image)
             return None
 
         progress.stage(f"decoding {self.source}", count)
