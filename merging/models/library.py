@@ -154,7 +154,8 @@ class Torchvision(ModelSource):
         if self._wanted is not None:
             return self._entries[str(self._wanted).rpartition(".")[2]]
         default = self._entries.DEFAULT
-        if len({tuple(entry.transforms().crop_size) for entry in self._entries}) == 1 and not self.arguments:
+        crop = tuple(default.transforms().crop_size)
+        if tuple(default.meta.get("min_size", crop)) != (crop[0], crop[-1]):  # takes images of any size
             return default
         built = self._built_for
         fits = [entry for entry in (default, *self._entries) if built in (None, entry.transforms().crop_size[0])]
