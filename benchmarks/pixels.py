@@ -192,16 +192,17 @@ def difference(case: Case, files: Sequence[Path]) -> float:
 def timm_cases() -> Iterator[Case]:
     """Every distinct configuration of timm's models with published weights."""
     import timm
-    from timm.data import create_transform, resolve_data_config
+    from timm import data
 
+    library: Any = data
     found: dict[str, list[str]] = {}
     for name in timm.list_models():
-        config = timm.get_pretrained_cfg(name)
+        config: Any = timm.get_pretrained_cfg(name)
         if config is not None and config.input_size:
-            settings = resolve_data_config({}, pretrained_cfg=config.to_dict())
+            settings = library.resolve_data_config({}, pretrained_cfg=config.to_dict())
             found.setdefault(json.dumps(settings), []).append(name)
     for text, names in found.items():
-        yield Case("timm", f"timm:{names[0]}", create_transform(**json.loads(text)), len(names))
+        yield Case("timm", f"timm:{names[0]}", library.create_transform(**json.loads(text)), len(names))
 
 
 def torchvision_cases() -> Iterator[Case]:
@@ -252,7 +253,8 @@ def processor_case(place: Path, family: str, settings: dict[str, Any]) -> Case:
     config.architectures = [f"{family}ForImageClassification"]
     config.save_pretrained(place)
     (place / "preprocessor_config.json").write_text(json.dumps(settings), "utf-8")
-    processor = transformers.AutoImageProcessor.from_pretrained(place)
+    library: Any = transformers
+    processor = library.AutoImageProcessor.from_pretrained(place)
 
     def whole(image: Image.Image) -> Tensor:
         found: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]

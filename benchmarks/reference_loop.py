@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.common import data_folder, evaluator, noisy, pairs, show, trials
-from merging.data.images import Normalise, Resize
+from merging.data.images import Preparation, normalise
 from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
 from merging.partitioners.block import Block
@@ -71,16 +71,14 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
     """One row."""
     files, labels, size = (pacs if kind == "pacs 96 px" else large)(images)
     source = model_source("torchvision:squeezenet1_1")
-    own = source.preprocessing
+    own = source.transform(size)
     module = source.module(7)
     module.load_state_dict(load_file(data_folder() / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
     pool = noisy(module, folder / "pool", 2)
     offsets = np.cumsum([0, *map(len, files)])
     np.savez(folder / "data.npz", a_jpeg=np.frombuffer(b"".join(files), np.uint8), a_offsets=offsets, a_labels=labels)
-    held_out: Split = load_npz(f"{folder / 'data.npz'}:a", Resize(size, size, "bilinear"))
-    made = evaluator(
-        pool, Task("loop", source.build, held_out, prepare=Normalise(own.mean, own.std)), Block(), cache_memory=0
-    )
+    held_out: Split = load_npz(f"{folder / 'data.npz'}:a", Preparation(own, arrays=True))
+    made = evaluator(pool, Task("loop", source.build, held_out, prepare=normalise(own)), Block(), cache_memory=0)
 
     layout = torch.channels_last if same_layout else torch.contiguous_format
     opponent = source.module(7).eval().to(memory_format=layout)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from timm import get_pretrained_cfg
-from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 import merging
@@ -135,7 +135,9 @@ def test_a_model_of_one_size_gets_its_size(tmp_path: Path) -> None:
     data = images(tmp_path, 40, samples=3)
     task = described_task({"model": f"timm:{name}", "held_out": data})
     assert task.held_out.inputs.shape == (3, 224, 224, 3)
-    whole = create_transform(**resolve_data_config({}, pretrained_cfg=get_pretrained_cfg(name).to_dict()))
+    library: Any = timm
+    settings = library.data.resolve_data_config({}, pretrained_cfg=library.get_pretrained_cfg(name).to_dict())
+    whole = library.data.create_transform(**settings)
     expected = torch.stack([whole(Image.fromarray(image)) for image in load_npz(data).inputs.numpy()])
     assert torch.equal(task.prepare(task.held_out.inputs), expected)
 
