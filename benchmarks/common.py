@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from merging.data.images import Normalise
+from merging.data.images import normalise
 from merging.data.npz import load_npz
 from merging.evaluation.evaluator import Evaluator
 from merging.models.catalogue import model_source
@@ -148,8 +148,7 @@ def part(split: Split, start: int, stop: int, step: int = 1) -> Split:
 
 
 def _task(source: ModelSource, held_out: Split) -> Task:
-    own = source.preprocessing
-    return Task(source.spec, source.build, held_out, prepare=Normalise(own.mean, own.std))
+    return Task(source.spec, source.build, held_out, prepare=normalise(source.transform()))
 
 
 def noisy(module: nn.Module, folder: Path, models: int) -> ModelPool:

@@ -50,17 +50,16 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
 
     import merging
     from benchmarks.common import evaluator, trials
-    from merging.data.images import Normalise
+    from merging.data.images import normalise
     from merging.models.catalogue import model_source
     from merging.models.clip import ClipClassifier
     from merging.plugins.task import Split, Task
 
     del ClipClassifier
     source = model_source("open_clip:ViT-B-32-quickgelu")
-    own = source.preprocessing
     baseline = status("RssAnon", "RssShmem")
     pixels = torch.zeros((images, 224, 224, 3), dtype=torch.uint8)
-    task = Task("memory", source.build, Split.of(pixels, torch.arange(images)), prepare=Normalise(own.mean, own.std))
+    task = Task("memory", source.build, Split.of(pixels, torch.arange(images)), prepare=normalise(source.transform()))
     if not search:
         module = source.module(1000).eval()
         batch = task.prepare(pixels[:32])

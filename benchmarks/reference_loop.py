@@ -26,9 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.common import data_folder, evaluator, noisy, pairs, show, trials
-from merging.data.images import Normalise, Resize
+from merging.data.images import Preparation, normalise
 from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
+from merging.models.source import preset
+from merging.models.transform import IMAGENET, Normalisation
 from merging.partitioners.block import Block
 from merging.plugins.task import Split, Task
 
@@ -71,23 +73,21 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
     """One row."""
     files, labels, size = (pacs if kind == "pacs 96 px" else large)(images)
     source = model_source("torchvision:squeezenet1_1")
-    own = source.preprocessing
+    own = preset(source.spec, {"crop_size": size, "resize_size": size}, Normalisation())
     module = source.module(7)
     module.load_state_dict(load_file(data_folder() / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
     pool = noisy(module, folder / "pool", 2)
     offsets = np.cumsum([0, *map(len, files)])
     np.savez(folder / "data.npz", a_jpeg=np.frombuffer(b"".join(files), np.uint8), a_offsets=offsets, a_labels=labels)
-    held_out: Split = load_npz(f"{folder / 'data.npz'}:a", Resize(size, size, "bilinear"))
-    made = evaluator(
-        pool, Task("loop", source.build, held_out, prepare=Normalise(own.mean, own.std)), Block(), cache_memory=0
-    )
+    held_out: Split = load_npz(f"{folder / 'data.npz'}:a", Preparation(own, arrays=True))
+    made = evaluator(pool, Task("loop", source.build, held_out, prepare=normalise(own)), Block(), cache_memory=0)
 
     layout = torch.channels_last if same_layout else torch.contiguous_format
     opponent = source.module(7).eval().to(memory_format=layout)
     ends = [load_file(checkpoint.path) for checkpoint in pool.checkpoints]
     transform = v2.Compose([
         v2.ToImage(), v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size),
-        v2.ToDtype(torch.float32, scale=True), v2.Normalize(own.mean, own.std),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(*IMAGENET),
     ])  # fmt: skip
     loader = DataLoader(Jpegs(files, labels, transform), batch_size=made.numerics.batch, num_workers=2)
     generator = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import merging
 from benchmarks.common import data_folder, part, show
-from merging.data.images import Normalise
+from merging.data.images import normalise
 from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
 from merging.plugins.optimizer import Optimizer
@@ -44,8 +44,7 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
     Its models are far apart, and the strategy would search nowhere: τ is lowered, so that there is a search to time.
     """
     source = model_source("torchvision:squeezenet1_1")
-    own = source.preprocessing
-    prepare = Normalise(own.mean, own.std)
+    prepare = normalise(source.transform())
     domains = [load_npz(f"{data_folder() / 'pacs96.npz'}:{name}") for name in ("photo", "art_painting", "cartoon")]
     held_out = _joined([part(split, 0, len(split), 10) for split in domains])
     inputs, labels = (torch.cat([getattr(split, name) for split in domains]) for name in ("inputs", "labels"))

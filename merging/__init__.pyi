@@ -29,7 +29,8 @@ from .looking.interpolation import interpolate as interpolate
 from .looking.scoring import evaluate as evaluate
 from .models.catalogue import model_source as model_source
 from .models.source import ModelSource as ModelSource
-from .models.source import Preprocessing as Preprocessing
+from .models.transform import Normalisation as Normalisation
+from .models.transform import Transform as Transform
 from .objectives.accuracy import Accuracy as Accuracy
 from .objectives.balanced_accuracy import BalancedAccuracy as BalancedAccuracy
 from .objectives.brier import BrierScore as BrierScore

@@ -154,7 +154,7 @@ NAMES = {
         "plugins.registry": "tasks",
     },
     "tasks.npz": {
-        "data.images": "Normalise Resize",
+        "data.images": "Normalise",
     },
     "tasks.pictures": {
         "data.images": "Preparation preparation",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import pydantic
 
 from merging.errors import FolderError, MergingError, OptionError, showable, unknown
+from merging.models.spelling import spelled
 from merging.plugins.registry import KINDS
 
 TOML = "merge.toml"
@@ -70,7 +71,7 @@ class TaskTable(_Table):
     """[task]: a registered name, or a model with its data."""
 
     name: str | None = None
-    model: str | None = None
+    model: str | dict[str, Any] | None = None
     held_out: Data | None = None
     test: Data | None = None
     shifts: dict[str, Data] = {}
@@ -82,7 +83,7 @@ class TaskTable(_Table):
     corrupt: float | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
-    size: int | None = None
+    size: int | str | None = None
 
 
 class ModelTable(_Table):
@@ -417,6 +418,8 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
             table[key] = moved(table[key])
     if "shifts" in table:
         table["shifts"] = {name: moved(data) for name, data in table["shifts"].items()}
+    if table.get("model"):
+        table["model"] = spelled(table["model"])
     source, _, place = table.get("model", "").partition(":")
     if source == "transformers" and place:
         table["model"] = f"{source}:{_absolute(place, folder)}"

@@ -28,8 +28,9 @@ from merging.plugins.task import Split
 from merging.storage import atomic
 from merging.storage.lock import Lock
 
-Images = NDArray[np.uint8]
-VERSION = 1
+Images = NDArray[Any]
+"""Of pictures: uint8 ``(…, H, W, 3)``, or float32 ``(…, 3, H, W)`` where a transform is kept whole."""
+VERSION = 2
 """Of what is stored; another number leaves older files alone."""
 
 
@@ -49,7 +50,7 @@ def cached(
     Args:
         file: its content decides, not its name.
         how: everything else that decides the pixels, JSON-ready.
-        make: decodes: images ``(N, H, W, 3)``, labels ``(N,)``, and which images were left out.
+        make: decodes: images, labels ``(N,)``, and which images were left out.
         tolerance: how many may be; asked at every run, so that the same ones are named again.
 
     Raises:
@@ -80,18 +81,21 @@ def cached(
 def cached_images(
     decided: Any,
     labels: NDArray[np.int64],
-    shape: Callable[[], tuple[int, int]],
+    shape: Callable[[], tuple[int, ...]],
     fill: Callable[[Images], list[Damage]],
     tolerance: Tolerance,
+    *,
+    dtype: np.dtype[Any] = np.dtype(np.uint8),  # noqa: B008
 ) -> Split:
     """A split of many images, decoded straight into the file that is kept, so that it need not fit into memory.
 
     Args:
         decided: all that decides the pixels, JSON-ready.
         labels: ``(N,)``.
-        shape: finds height and width of the decoded images; asked only where they are not on disk.
-        fill: writes the images into the array ``(N, H, W, 3)`` that it is given; returns those it could not decode.
+        shape: finds the shape of all decoded images, N first; asked only where they are not on disk.
+        fill: writes the images into the array that it is given; returns those it could not decode.
         tolerance: how many may be; asked at every run, so that the same ones are named again.
+        dtype: of the decoded images.
 
     Raises:
         TaskError: whatever ``fill`` finds wrong, or too many damaged images; nothing is kept then.
@@ -100,7 +104,7 @@ def cached_images(
     found = _read(place, tolerance)
     if found is not None:
         return found
-    whole = (len(labels), *shape(), 3)
+    whole = shape()
 
     def decode(images: Images, aside: Path | None) -> tuple[Split, NDArray[np.int64], list[Damage]]:
         damaged = fill(images)
@@ -119,9 +123,9 @@ def cached_images(
             found = _read(place, tolerance)  # another process may have made them while this one waited for it
             if found is not None:
                 return found
-            images = _mapped(aside / "images.npy", whole)
+            images = _mapped(aside / "images.npy", whole, dtype)
         except OSError as error:  # nowhere to keep them: in memory, for this run
-            return decode(_in_memory(whole, error), None)[0]
+            return decode(_in_memory(whole, dtype, error), None)[0]
         split, kept, damaged = decode(images, aside)
         with contextlib.suppress(OSError):  # what is there belongs to somebody else: used, and not kept
             _settle(aside, place, kept, split.fingerprint, damaged)
@@ -145,13 +149,13 @@ def _folder_for(place: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
     """A file for images, with room for all of them.
 
     Raises:
         OSError: the disk has less room.
     """
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # a disk that is found full later ends the process
         handle = os.open(path, os.O_RDWR)
         try:
@@ -161,20 +165,20 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return images
 
 
-def _in_memory(shape: tuple[int, ...], why: OSError) -> Images:
+def _in_memory(shape: tuple[int, ...], dtype: np.dtype[Any], why: OSError) -> Images:
     """Room for images that cannot be kept.
 
     Raises:
         TaskError: there is too little memory, too.
     """
-    needed, free = int(np.prod(shape, dtype=np.int64)), available_memory()
+    needed, free = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, available_memory()
     if needed > free:
         raise TaskError(
             f"{shape[0]:,} decoded images need {needed / 1e9:.1f} GB; {cache_folder()} cannot keep them "
             f"({why.strerror or why}), and {free / 1e9:.1f} GB of memory are free; name another folder with "
             "MERGING_CACHE"
         )
-    return np.zeros(shape, np.uint8)
+    return np.zeros(shape, dtype)
 
 
 def remembered(decided: Any, make: Callable[[], Any]) -> Any:
@@ -267,7 +271,7 @@ def _undamaged(count: int, damaged: list[Damage]) -> NDArray[np.int64]:
 
 def _without(images: Images, rest: NDArray[np.int64], folder: Path) -> Images:
     """The same file without the rows of damaged images."""
-    whole = _mapped(folder / "rest.npy", (len(rest), *images.shape[1:]))
+    whole = _mapped(folder / "rest.npy", (len(rest), *images.shape[1:]), images.dtype)
     for start in range(0, len(rest), 1024):
         whole[start : start + 1024] = images[rest[start : start + 1024]]
     atomic.take_place(folder / "rest.npy", folder / "images.npy")

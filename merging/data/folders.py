@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from merging.data.cache import Images, cached_images
-from merging.data.damage import CORRUPT, Losses, Tolerance
-from merging.data.decoding import VERSION
-from merging.data.images import Resize
-from merging.data.pictures import cut, decode, paths
+from merging.data.damage import CORRUPT
+from merging.data.images import Preparation
+from merging.data.pictures import load_pictures, paths
 from merging.errors import TaskError
+from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
@@ -204,20 +202,18 @@ def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 def load_images(
     images: Sequence[tuple[Path, int]],
-    resize: Resize,
+    transform: Transform,
     *,
     border: int = 0,
     classes: Sequence[Sequence[int]] | None = None,
     corrupt: float = CORRUPT,
     progress: Progress | None = None,
 ) -> Split:
-    """Decodes images with Pillow's own filters, as the published evaluations do; see :mod:`merging.data.pictures`.
-
-    The shorter side is brought to ``resize.resize``, the centre ``resize.size`` square cut out; uint8.
+    """Decodes images and prepares them as a model's library does, see :func:`merging.data.pictures.load_pictures`.
 
     Args:
         images: (file, label) pairs.
-        resize: size and interpolation.
+        transform: of each image.
         border: pixels that are cut off on each side first.
         classes: of the split, see :class:`merging.plugins.task.Split`.
         corrupt: share of the images that may be damaged; they are named and left out.
@@ -228,22 +224,8 @@ def load_images(
     """
     if not images:
         raise TaskError("a set of images is empty")
-    progress, side = progress or Silent(), resize.size
     files, root = [path for path, _ in images], images[0][0].parent.parent
     labels = np.array([label for _, label in images], dtype=np.int64)
-
-    def fill(array: Images) -> Losses:
-        progress.stage(f"decoding {root}", len(images))
-        return decode(str(root), paths(files, root), lambda image: _brought(image, resize, border), array, progress)
-
-    decided = [VERSION, states(files), labels.tolist(), resize.size, resize.resize, resize.interpolation, border]
-    tolerance = Tolerance(str(root), corrupt, progress)
-    return cached_images(decided, labels, lambda: (side, side), fill, tolerance).with_classes(classes)
-
-
-def _brought(image: Image.Image, resize: Resize, border: int) -> Images:
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as transforms
-
-    image = transforms.resize(cut(image, border), [resize.resize], InterpolationMode(resize.interpolation))
-    return np.asarray(transforms.center_crop(image, [resize.size, resize.size]))
+    how = Preparation(transform, corrupt=corrupt, border=border)
+    split = load_pictures(str(root), lambda: paths(files, root), labels, states(files), how, progress or Silent())
+    return split.with_classes(classes)

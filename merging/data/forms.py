@@ -19,7 +19,7 @@ from merging.data.cache import content_of
 from merging.data.classes import ALL, Choice, Labelling, counted_from_one, distinct_names, labelling, spelled
 from merging.data.folders import left_out, states, tree, walked
 from merging.data.groups import in_groups
-from merging.data.images import Preparation
+from merging.data.images import Preparation, prepared
 from merging.data.labels import Written, is_fraction, is_number, no_classes, whole
 from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
@@ -138,10 +138,7 @@ class Reader:
         how, turned = self.how, self._upright(False)
 
         def decode(found: Labelling | None) -> Split:
-            split = load_npz(
-                self.path, how.resize, always=how.always, corrupt=how.corrupt, progress=self.progress,
-                upright=turned,
-            )  # fmt: skip
+            split = load_npz(self.path, how, progress=self.progress, upright=turned)
             if "group" in self.options:
                 split = split.with_groups(groups_of(self.path, self.options["group"], len(split)))
             return self._relabelled(split, found)
@@ -263,9 +260,12 @@ class Reader:
         except Exception as error:  # the user's function may raise or return anything
             reason = f"{type(error).__name__}: {error}"
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
-        if is_images(split.inputs) and self.how.resize is not None and self.how.always:
-            split = replace(split, inputs=self.how.resize(split.inputs))
-            split = split.part(torch.arange(len(split)))  # its fingerprint is that of the resized images
+        if is_images(split.inputs):
+            transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
+            if transform is not None:
+                images = prepared(split.inputs.numpy(), transform, self.path, self.progress)
+                split = replace(split, inputs=torch.from_numpy(images))
+                split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
             return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))

@@ -1,49 +1,38 @@
-"""How images are brought to size and normalised."""
+"""How images become a model's inputs: by its library's transform, the last step of which the device does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from merging.data.damage import CORRUPT
 from merging.errors import TaskError
+from merging.machine import cores
 from merging.models.source import ModelSource
+from merging.models.transform import Normalisation, Transform, as_stored
+from merging.plugins.progress import Progress
 
-
-@dataclass(frozen=True)
-class Resize:
-    """The usual preparation for evaluation: shorter side to ``resize``, then a crop of ``size`` from the centre.
-
-    Done once, when images are loaded, on uint8 with antialiasing, as Pillow does it. Images that already have the
-    side ``size`` are left as they are: they have been prepared before.
-    """
-
-    size: int
-    resize: int
-    interpolation: str = "bicubic"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """``(N, H, W, 3)`` uint8 → ``(N, size, size, 3)`` uint8."""
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as transforms
-
-        if tuple(images.shape[1:3]) == (self.size, self.size):
-            return images
-        mode = InterpolationMode(self.interpolation)
-        parts = []
-        for part in images.permute(0, 3, 1, 2).split(256):  # bounds the memory of the float copies inside
-            resized = transforms.resize(part.contiguous(), [self.resize], interpolation=mode, antialias=True)
-            parts.append(transforms.center_crop(resized, [self.size, self.size]))
-        return torch.cat(parts).permute(0, 2, 3, 1).contiguous()
+STORED = "stored"
+"""The size that leaves pictures as they are."""
 
 
 class Normalise:
-    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device."""
+    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device.
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+    Args:
+        mean, std: per channel as the model takes them.
+        flipped: whether the model takes BGR.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], flipped: bool = False) -> None:
+        self.mean, self.std, self.flipped = torch.tensor(mean), torch.tensor(std), flipped
         self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -53,44 +42,132 @@ class Normalise:
         if place not in self._rows:  # whole rows, so that the inner loops are long
             self._rows[place] = tuple(t.repeat(width).to(images.device) for t in (self.mean, self.std))  # type: ignore[assignment]
         mean, std = self._rows[place]
+        images = images.flip(-1) if self.flipped else images
         rows = images.reshape(n * height, width * 3).to(torch.float32)
         return rows.div_(255).sub_(mean).div_(std).view(n, height, width, 3).permute(0, 3, 1, 2)
 
 
+def normalise(transform: Transform) -> Normalise:
+    """What the device does to the pictures that a transform's geometry has made.
+
+    Raises:
+        TaskError: the transform is not divided.
+    """
+    found = transform.normalisation
+    if found is None:
+        raise TaskError(
+            f"{transform.name}: its preprocessing does not come apart into geometry and normalisation, which pictures "
+            "kept as they are stored need; give mean and std"
+        )
+    return Normalise(found.mean, found.std, found.flipped)
+
+
+def _plain() -> Transform:
+    return as_stored("pictures", Normalisation())
+
+
 @dataclass(frozen=True)
 class Preparation:
-    """How the images of a task become arrays of one size.
+    """How the pictures of a task become arrays of one size.
 
     Attributes:
-        resize: brings them to the model's size.
-        always: or only where they differ in size.
+        transform: what is done to each picture that a file or stream holds.
+        arrays: whether it is also done to arrays of pictures of one size, which somebody has decoded before.
         corrupt: share of a set's images that may be damaged.
         border: pixels that are cut off on each side first.
     """
 
-    resize: Resize | None = None
-    always: bool = True
+    transform: Transform = field(default_factory=_plain)
+    arrays: bool = False
     corrupt: float = CORRUPT
     border: int = 0
 
+    def of_arrays(self, sides: tuple[int, int]) -> Transform | None:
+        """What is done to decoded pictures of one size; None: nothing.
 
-def preparation(source: ModelSource, size: int | None, corrupt: float = CORRUPT) -> Preparation:
-    """How images are brought to size for a model.
+        Those that have the sides which the transform gives were prepared before.
 
-    A model that takes one size only gets it. Others take the images as they are stored (a convolutional network at
-    96 pixels costs a fifth of what it does at 224), unless they differ in size, or ``size`` says otherwise.
+        Args:
+            sides: height and width.
+        """
+        if not self.transform.divided:
+            return self.transform
+        return self.transform if self.arrays and sides != self.transform.sides else None
+
+
+def preparation(
+    source: ModelSource,
+    size: int | Literal["stored"] | None = None,
+    corrupt: float = CORRUPT,
+    mean: Any = None,
+    std: Any = None,
+) -> Preparation:
+    """How pictures are prepared for a model: as its library does it.
+
+    Arrays of one size, as ``.npz`` files hold them, stay as they are where the model takes images of any size (a
+    convolutional network at 96 pixels costs a fifth of what it does at 224), unless ``size`` says otherwise.
+
+    Args:
+        source: the model.
+        size: side in pixels in place of the library's own; ``stored``: pictures stay in the size they have.
+        corrupt: share of a set's images that may be damaged.
+        mean: per channel, in place of the library's own.
+        std: likewise.
 
     Raises:
         TaskError: a size that the model does not take.
     """
-    own = source.preprocessing
     if size is None:
-        if own.size is None or own.resize is None:
-            return Preparation(None, always=False, corrupt=corrupt)
-        return Preparation(Resize(own.size, own.resize, own.interpolation), source.fixed_size, corrupt)
-    if size < 1:
-        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more")
-    if own.size is not None and size != own.size and source.fixed_size:
-        raise TaskError(f"size is {size}, but {source.spec} takes images of {own.size} pixels only; leave size out")
-    margin = (own.resize or 1) / (own.size or 1) if own.size else 1.0
-    return Preparation(Resize(size, round(size * margin), own.interpolation), True, corrupt)
+        return Preparation(source.transform(None, mean, std), source.fixed_size, corrupt)
+    if size == STORED:
+        if mean is not None and std is not None:
+            return Preparation(as_stored(source.spec, Normalisation(tuple(mean), tuple(std))), corrupt=corrupt)
+        own = normalise(source.transform(None, mean, std))
+        kept = Normalisation(tuple(own.mean.tolist()), tuple(own.std.tolist()), own.flipped)
+        return Preparation(as_stored(source.spec, kept), corrupt=corrupt)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise TaskError(f"size is {size}; it is the images' side in pixels, 1 or more, or '{STORED}'")
+    if source.sides is not None and (size, size) != source.sides and source.fixed_size:
+        height, width = source.sides
+        takes = f"{height}" if height == width else f"{height} × {width}"
+        raise TaskError(
+            f"size is {size}, but {source.spec} takes images of {takes} pixels only; leave size out, or build the "
+            "model for that size (model = { timm = 'NAME', img_size = N })"
+        )
+    return Preparation(source.transform(size, mean, std), True, corrupt)
+
+
+def prepared(images: NDArray[np.uint8], transform: Transform, where: str, progress: Progress) -> NDArray[Any]:
+    """Decoded pictures ``(N, H, W, 3)`` through a transform, several at a time.
+
+    Args:
+        images: uint8, RGB.
+        transform: of each.
+        where: the set, for messages.
+        progress: told how far this is.
+    """
+    if not len(images):
+        return images
+    progress.stage(f"preparing {where}", len(images))
+
+    def one(pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        return transform(Image.fromarray(pixels))
+
+    first = one(images[0])
+    say_size(where, len(images), first.shape, transform, progress)
+    made = np.empty((len(images), *first.shape), first.dtype)
+    with ThreadPoolExecutor(cores()) as workers:
+        for number, pixels in enumerate(workers.map(one, images)):
+            made[number] = pixels
+            progress.advance()
+    return made
+
+
+def say_size(where: str, count: int, shape: tuple[int, ...], transform: Transform, progress: Progress) -> None:
+    """Says how much memory pictures take that are kept as float32, before they are made."""
+    if not transform.divided:
+        needed = count * int(np.prod(shape)) * transform.dtype.itemsize
+        progress.say(
+            f"{where}: the preprocessing of {transform.name} does not come apart into geometry and normalisation; "
+            f"its results are kept as float32, {needed / 1e9:.2g} GB for {count:,} pictures"
+        )

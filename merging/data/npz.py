@@ -7,76 +7,72 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from merging.data.cache import cached
-from merging.data.damage import CORRUPT, Damage, Losses, Tolerance
+from merging.data.damage import Damage, Losses, Tolerance
 from merging.data.decoding import VERSION, UnfitPicture, counted, rgb, size_of
+from merging.data.images import Preparation, prepared, say_size
 from merging.data.labels import indices
 from merging.errors import TaskError, unknown
 from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
-if TYPE_CHECKING:
-    from merging.data.images import Resize
-
 
 def load_npz(
-    source: str,
-    resize: Resize | None = None,
-    *,
-    always: bool = True,
-    corrupt: float = CORRUPT,
-    progress: Progress | None = None,
-    upright: bool = False,
+    source: str, how: Preparation | None = None, *, progress: Progress | None = None, upright: bool = False
 ) -> Split:
-    """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)``, int64 labels.
+    """A split from ``file.npz:KEY``: uint8 images ``(N, H, W, 3)`` (or floats, as the model takes them), int64 labels.
 
-    JPEGs are decoded, and images resized, on all cores and once: the result stays on disk (:mod:`merging.data.cache`).
+    JPEGs are decoded, and images prepared, on all cores and once: the result stays on disk (:mod:`merging.data.cache`).
 
     Args:
         source: file and key.
-        resize: brings images to one size.
-        always: or only those that differ in size.
-        corrupt: share of the images that may be damaged; they are named by their numbers and left out.
+        how: images are prepared; those of one size stay as they are unless ``how.arrays``. Damaged ones are named by
+            their numbers and left out. Default: as they are stored.
         progress: told how far decoding is, and what was left out or changed.
         upright: encoded images are turned as their EXIF orientation says.
 
     Raises:
-        TaskError: no such file or key, images of different sizes and no ``resize``, or too many damaged images.
+        TaskError: no such file or key, images of different sizes and no transform that gives one, or too many damaged
+            images.
     """
+    how, progress = how or Preparation(), progress or Silent()
     path, key = divided(source)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
             if key not in keys:
                 raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
-            labels = indices(arrays[f"{key}_labels"], source, (progress or Silent()).say)
-            wanted = resize if always else None
-            if f"{key}_images" in arrays and wanted is None:
-                return Split.of(torch.from_numpy(_checked(arrays[f"{key}_images"], source)), torch.from_numpy(labels))
+            labels = indices(arrays[f"{key}_labels"], source, progress.say)
+            pixels: NDArray[np.uint8] | None = None
+            if f"{key}_images" in arrays:
+                pixels = _checked(arrays[f"{key}_images"], source)
+                transform = how.of_arrays((pixels.shape[1], pixels.shape[2]))
+                if transform is None:
+                    return Split.of(torch.from_numpy(pixels), torch.from_numpy(labels))
 
-            def make() -> tuple[NDArray[np.uint8], NDArray[np.int64], Losses]:
-                if f"{key}_images" in arrays:
-                    pixels = torch.from_numpy(_checked(arrays[f"{key}_images"], source))
-                    return (wanted(pixels) if wanted and len(pixels) else pixels).numpy(), labels, Losses()
+            def make() -> tuple[NDArray[Any], NDArray[np.int64], Losses]:
+                if pixels is not None and transform is not None:
+                    return prepared(pixels, transform, source, progress), labels, Losses()
                 jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-                images, damaged = jpegs.decode(resize, always=always, progress=progress or Silent(), upright=upright)
+                images, damaged = jpegs.decode(how, progress, upright=upright)
                 rest = np.setdiff1d(np.arange(len(images)), [damage.number for damage in damaged])
                 if damaged and len(images) == len(labels):
                     return images[rest], labels[rest], damaged
                 return images, labels, damaged
 
-            how = {"key": key, "resize": None if resize is None else asdict(resize), "always": always}
-            how |= {"decoding": f"{VERSION}", "upright": upright}
-            return cached(path, how, make, Tolerance(source, corrupt, progress or Silent()))
+            decided = {"key": key, "transform": how.transform.key, "arrays": how.arrays}
+            decided |= {"decoding": VERSION, "upright": upright}
+            return cached(path, decided, make, Tolerance(source, how.corrupt, progress))
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
@@ -149,10 +145,8 @@ class _Jpegs:
     offsets: NDArray[np.int64]
     source: str
 
-    def decode(
-        self, resize: Resize | None, *, always: bool, progress: Progress, upright: bool
-    ) -> tuple[NDArray[np.uint8], Losses]:
-        """All images, ``(N, H, W, 3)``; several at a time, as Pillow and torch let other threads run.
+    def decode(self, how: Preparation, progress: Progress, *, upright: bool) -> tuple[NDArray[Any], Losses]:
+        """All images, prepared; several at a time, as Pillow and torch let other threads run.
 
         Also those that are damaged, whose rows hold anything.
         """
@@ -160,21 +154,23 @@ class _Jpegs:
         if count < 1:
             return np.zeros((0, 1, 1, 3), np.uint8), Losses()
         sizes = {size for number in range(count) if (size := self._size(number, upright))}  # headers only
-        if len(sizes) > 1 and resize is None:
+        width, height = next(iter(sizes), (8, 8))
+        transform = how.transform if len(sizes) > 1 else how.of_arrays((height, width))
+        if len(sizes) > 1 and how.transform.sides is None:
             raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
-        prepare = resize if always or len(sizes) > 1 else None
-        width, height = (prepare.size, prepare.size) if prepare else next(iter(sizes), (1, 1))
-        images = np.empty((count, height, width, 3), np.uint8)
+        example = Image.new("RGB", (width, height))
+        first = np.array(example) if transform is None else transform(example)
+        say_size(self.source, count, first.shape, how.transform, progress)
+        images = np.empty((count, *first.shape), first.dtype)
 
         def one(number: int) -> Damage | frozenset[str]:
             try:
                 image, changes = rgb(self._bytes(number), upright=upright)
-                pixels = np.array(image)
-                images[number] = prepare(torch.from_numpy(pixels)[None])[0].numpy() if prepare else pixels
             except UnfitPicture as error:
                 raise TaskError(f"{self.source}: image {number}: {error}") from None
             except (OSError, ValueError, SyntaxError) as error:
                 return Damage(number, f"image {number}", " ".join(str(error).split()).partition(" <_io")[0])
+            images[number] = np.array(image) if transform is None else transform(image)
             return changes
 
         progress.stage(f"decoding {self.source}", count)

@@ -53,7 +53,7 @@ def load_data(
     Raises:
         TaskError: no such data, an unknown class, too many damaged images, or a package that is not installed.
     """
-    how = how or (preparation(source, None) if source is not None else Preparation(None, always=False))
+    how = how or (preparation(source) if source is not None else Preparation())
     opened = open_data(spec, source, how, labelled=labelled, progress=progress)
     return opened.load(classes if classes is not None else opened.names, restrict=restrict, progress=progress)
 

@@ -1,4 +1,4 @@
-"""Images from any container: opened one by one, decoded on all cores, brought to one size, kept on disk."""
+"""Images from any container: opened one by one, decoded on all cores, prepared as the model's library does, kept."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from merging.data.cache import Images, cached_images
 from merging.data.damage import Damage, Losses, Tolerance
 from merging.data.decoding import VERSION, Content, UnfitPicture, counted, rgb, size_of
-from merging.data.images import Resize
+from merging.data.images import Preparation, say_size
 from merging.errors import TaskError
 from merging.machine import cores
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
-
-if TYPE_CHECKING:
-    from merging.data.images import Preparation
 
 AT_ONCE = 256
 """Images that are read ahead: what bounds the memory when they come out of a stream."""
@@ -54,46 +50,56 @@ def load_pictures(
     *,
     upright: bool = False,
 ) -> Split:
-    """Decodes images with Pillow: uint8 ``(N, H, W, 3)``; from disk where that was done before.
+    """Decodes images with Pillow and prepares each; from disk where that was done before.
+
+    What is kept is uint8 ``(N, H, W, 3)``, or float32 ``(N, 3, H, W)`` where the transform is not divided.
 
     Args:
         where: the set, for messages.
         pictures: begins to hand out the N images, in order; called once to find their sizes, once to decode them.
         labels: ``(N,)``.
         decided: what decides the images' content, JSON-ready.
-        how: size, border, and how many may be damaged.
+        how: transform, border, and how many may be damaged.
         progress: told how far decoding is, and what was left out or changed.
         upright: images are turned as their EXIF orientation says.
 
     Raises:
-        TaskError: images of different sizes and no ``how.resize``, too many that are damaged, or one whose numbers have
-            no fixed range.
+        TaskError: images that come out in different sizes, too many that are damaged, or one whose numbers have no
+            fixed range.
     """
-    prepare: Resize | None = how.resize if how.always else None
+    transform = how.transform
+    expected: tuple[int, ...] = ()
 
-    def shape() -> tuple[int, int]:
-        nonlocal prepare
-        if prepare is None:
+    def shape() -> tuple[int, ...]:
+        nonlocal expected
+        if transform.sides is not None:
+            expected = transform.kept(*transform.sides)
+        else:
             sizes = _sizes(pictures(), how.border, upright)
-            if len(sizes) > 1 and how.resize is None:
-                raise TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size")
-            if len(sizes) == 1:
-                width, height = next(iter(sizes))
-                return height, width
-            prepare = how.resize or Resize(1, 1)  # no image at all can be opened: decoding says why
-        return prepare.size, prepare.size
+            if len(sizes) > 1:
+                raise _differ(where)
+            size = next(iter(sizes), (8, 8))  # no image at all can be opened: decoding says why
+            expected = transform(Image.new("RGB", size)).shape
+        say_size(where, len(labels), expected, transform, progress)
+        return (len(labels), *expected)
 
     def one(image: Image.Image) -> Images:
-        pixels = np.array(cut(image, how.border))
-        return pixels if prepare is None else prepare(torch.from_numpy(pixels)[None])[0].numpy()
+        made = transform(cut(image, how.border))
+        if made.shape != expected:  # it would be stretched, or taken for a damaged one
+            raise _differ(where)
+        return made
 
     def fill(array: Images) -> Losses:
         progress.stage(f"decoding {where}", len(array))
         return decode(where, pictures(), one, array, progress, upright=upright)
 
-    resize = None if how.resize is None else asdict(how.resize)
-    key = ["pictures", VERSION, upright, decided, labels.tolist(), resize, how.always, how.border]
-    return cached_images(key, labels, shape, fill, Tolerance(where, how.corrupt, progress))
+    key = ["pictures", VERSION, upright, decided, labels.tolist(), transform.key, how.border]
+    tolerance = Tolerance(where, how.corrupt, progress)
+    return cached_images(key, labels, shape, fill, tolerance, dtype=transform.dtype)
+
+
+def _differ(where: str) -> TaskError:
+    return TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size in pixels")
 
 
 def decode(
@@ -111,7 +117,7 @@ def decode(
         where: the set, for messages.
         pictures: as many as the array has rows, in order.
         one: RGB picture → pixels.
-        array: ``(N, H, W, 3)``, filled.
+        array: N rows, filled.
         progress: advanced.
         upright: pictures are turned as their EXIF orientation says.
 

@@ -31,8 +31,16 @@ def chosen(split: Split, count: int) -> list[int]:
 
 
 def pixels(split: Split, index: int) -> NDArray[np.uint8] | None:
-    """A sample as RGB ``(H, W, 3)``; None where inputs are no stored images."""
+    """A sample as RGB ``(H, W, 3)``; None where inputs are no images.
+
+    One that is kept as the model takes it, float ``(3, H, W)``, is shown from its darkest value to its brightest.
+    """
     inputs = split.inputs
+    if inputs.is_floating_point() and inputs.ndim == 4 and inputs.shape[1] == 3:
+        planes = inputs[index].cpu().float().nan_to_num()
+        low, high = planes.min(), planes.max()
+        shown = (planes - low) / (high - low).clamp(min=1e-12) * 255
+        return shown.round().to(torch.uint8).permute(1, 2, 0).numpy()
     if inputs.dtype != torch.uint8 or inputs.ndim not in (3, 4) or (inputs.ndim == 4 and inputs.shape[-1] != 3):
         return None
     image = inputs[index].cpu().numpy()

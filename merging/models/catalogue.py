@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import TaskError, unknown
-from merging.models.source import ModelSource, Preprocessing
+from merging.models.source import ModelSource
+from merging.models.spelling import SOURCES, divided, spelled, with_arguments
 from merging.plugins.user_code import ExitedError, contained, import_object
 
 if TYPE_CHECKING:
@@ -15,40 +17,41 @@ if TYPE_CHECKING:
     from merging.storage.pool import ModelPool
     from merging.values.partition import TensorInfo
 
-SOURCES = ("open_clip", "timm", "torchvision", "transformers", "python")
 
-
-def model_source(spec: str) -> ModelSource:
+def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     """The source behind a model's name.
 
     Args:
         spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``,
-            ``transformers:FOLDER`` (image or text classifier), or ``python:module:factory`` (a function without
-            arguments that returns an ``nn.Module``).
+            ``transformers:FOLDER`` (image or text classifier), or ``python:module:factory`` (a function that returns an
+            ``nn.Module``). Arguments for the library's constructor follow in parentheses,
+            ``timm:vit_tiny_patch16_224(img_size=64)``, or stand in a table,
+            ``{"timm": "vit_tiny_patch16_224", "img_size": 64}``.
 
     Raises:
-        TaskError: no such source, model or function.
+        TaskError: no such source, model, argument or function.
     """
-    source, _, name = spec.partition(":")
+    text, arguments = divided(spelled(spec))
+    source, _, name = text.partition(":")
     if source == "open_clip" and name:
         from merging.models.clip import OpenClip
 
-        return OpenClip(name)
+        return OpenClip(name, arguments=arguments)
     if source in ("timm", "torchvision") and name:
         from merging.models.library import Timm, Torchvision
 
-        return Timm(name) if source == "timm" else Torchvision(name)
+        return Timm(name, arguments) if source == "timm" else Torchvision(name, arguments)
     if source == "transformers" and name:
         from merging.models.transformers import transformers_source
 
-        return transformers_source(name)
+        return transformers_source(name, arguments)
     if source == "python" and name:
-        return Python(spec)
+        return Python(text, arguments)
     way_out = "write open_clip:NAME, timm:NAME, torchvision:NAME, transformers:FOLDER or python:module:factory"
-    raise TaskError(str(unknown("model source", source if name else spec, SOURCES, way_out)))
+    raise TaskError(str(unknown("model source", source if name else text, SOURCES, way_out)))
 
 
-def model_builder(spec: str) -> Callable[[ModelPool], nn.Module]:
+def model_builder(spec: str | Mapping[str, Any]) -> Callable[[ModelPool], nn.Module]:
     """The function that builds a model for a pool (see :func:`model_source`)."""
     return model_source(spec).build
 
@@ -56,9 +59,10 @@ def model_builder(spec: str) -> Callable[[ModelPool], nn.Module]:
 class Python(ModelSource):
     """``python:module:factory``: a user's own architecture, whatever its tensors are called."""
 
-    def __init__(self, spec: str) -> None:
-        super().__init__(spec)
-        self._factory = import_object(spec)
+    def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
+        super().__init__(with_arguments(spec, arguments or {}))
+        factory = import_object(spec)
+        self._factory = functools.partial(factory, **arguments) if arguments else factory
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Calls the factory; it alone knows the number of classes."""
@@ -66,11 +70,6 @@ class Python(ModelSource):
         if classes is not None:
             raise TaskError(f"{self.spec} decides itself how many classes it has; leave --classes out")
         return _called(self._factory, self.spec)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """ImageNet's mean and standard deviation; any size."""
-        return Preprocessing()
 
     def build(self, pool: ModelPool) -> nn.Module:
         """Calls the factory."""

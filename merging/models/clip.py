@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import open_clip
 import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import PoolError, TaskError, unknown
 from merging.models.offline import check_built_in
-from merging.models.source import ModelSource, Preprocessing
+from merging.models.source import ModelSource
+from merging.models.spelling import allowed, with_arguments
+from merging.models.transform import Normalisation, Transform, from_unit
 from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, local, zero_shot_clip
 from merging.values.partition import TensorInfo
 
@@ -121,22 +125,36 @@ class OpenClip(ModelSource):
         name: of open_clip's model.
         classes: their names, for the head of whole CLIPs.
         templates: of the prompts; default: "a photo of a {}.".
+        arguments: ``pretrained``, the tag of published weights whose preprocessing is meant (default: the first), and
+            ``force_image_size``, ``force_quick_gelu``, ``force_patch_dropout``, as ``open_clip.create_model`` has them.
 
     Raises:
-        TaskError: open_clip has no such model.
+        TaskError: open_clip has no such model, tag or argument.
     """
 
     HEAD = "classification_head.weight"
 
-    def __init__(self, name: str, classes: Sequence[str] = (), templates: Sequence[str] = ()) -> None:
-        super().__init__(f"open_clip:{name}")
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str] = (),
+        templates: Sequence[str] = (),
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.arguments = dict(arguments or {})
+        super().__init__(with_arguments(f"open_clip:{name}", self.arguments))
         self.name = name
         self.class_names, self.templates = tuple(classes), tuple(templates)
         check_built_in("open_clip", name)
         config = open_clip.get_model_config(name)
         if config is None:
             raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
-        self.config: dict[str, Any] = config
+        allowed(f"open_clip:{name}", self.arguments, ARGUMENTS)
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        self._tag = self.arguments.get("pretrained", tags[0] if tags else None)
+        if "pretrained" in self.arguments and self._tag not in tags:
+            raise TaskError(str(unknown(f"tag of open_clip:{name}:", str(self._tag), tags)))
+        self.config: dict[str, Any] = _configured(config, self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:
         """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
@@ -151,7 +169,7 @@ class OpenClip(ModelSource):
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> OpenClip:
         """With class names, whole CLIPs need no head: the text tower makes it."""
-        return OpenClip(self.name, classes, templates)
+        return OpenClip(self.name, classes, templates, self.arguments)
 
     def build(self, pool: Any) -> nn.Module:
         """Builds it for checkpoints in the layout of model-soups, or for whole CLIPs, whose head is zero-shot.
@@ -173,13 +191,37 @@ class OpenClip(ModelSource):
             )
         return super().build(pool)
 
-    @functools.cached_property
-    def preprocessing(self) -> Preprocessing:
-        """CLIP's own mean and deviation, or those of the architecture's first published weights (SigLIP: 0.5)."""
-        tags = open_clip.list_pretrained_tags_by_model(self.name)
-        published = open_clip.get_pretrained_cfg(self.name, tags[0]) if tags else {}
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Of the image tower."""
         size = self.config["vision_cfg"]["image_size"]
-        size = int(size if isinstance(size, int) else size[0])
-        mean = tuple(published.get("mean") or open_clip.OPENAI_DATASET_MEAN)
-        std = tuple(published.get("std") or open_clip.OPENAI_DATASET_STD)
-        return Preprocessing(mean, std, size, size, published.get("interpolation") or "bicubic")
+        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+
+    def transform(
+        self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Transform:
+        """open_clip's ``image_transform_v2`` for evaluation, with what the published weights say (SigLIP squashes)."""
+        published = open_clip.get_pretrained_cfg(self.name, self._tag) if self._tag else {}
+        wanted = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), published), {"mean": mean, "std": std})
+        wanted["size"] = size or (self.sides[0] if self.sides[0] == self.sides[1] else self.sides)
+        config = PreprocessCfg(**wanted)
+        mean, std = ((value,) * 3 if isinstance(value, int | float) else value for value in (config.mean, config.std))
+        whole = image_transform_v2(config, is_train=False)
+        plain = image_transform_v2(replace(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), is_train=False)
+        key = {"open_clip": open_clip.__version__, "settings": wanted}
+        normalisation = Normalisation(tuple(mean), tuple(std))
+        return Transform(self.spec, whole, key, lambda image: from_unit(plain(image)), normalisation)
+
+
+ARGUMENTS = ("pretrained", "force_image_size", "force_quick_gelu", "force_patch_dropout")
+
+
+def _configured(config: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture's configuration with what ``open_clip.create_model`` would force upon it."""
+    tower = dict(config["vision_cfg"])
+    if "force_image_size" in arguments:
+        tower["image_size"] = arguments["force_image_size"]
+    if "force_patch_dropout" in arguments:
+        tower["patch_dropout"] = arguments["force_patch_dropout"]
+    quick = {"quick_gelu": True} if arguments.get("force_quick_gelu") else {}
+    return {**config, "vision_cfg": tower, **quick}

@@ -1,71 +1,134 @@
-"""Image classifiers of timm and torchvision, with the preprocessing that these libraries give them."""
+"""Image classifiers of timm and torchvision, with the transforms that these libraries give them."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from merging.errors import TaskError, unknown
 from merging.models.offline import check_built_in, offline
-from merging.models.source import ModelSource, Preprocessing, reproducible
+from merging.models.source import ModelSource, preset, reproducible
+from merging.models.spelling import with_arguments
+from merging.models.transform import Normalisation, Transform, whole_numbers
 from merging.values.partition import TensorInfo
+
+RESERVED = {
+    "num_classes": "the number of classes is read off the checkpoints",
+    "pretrained": "nothing is downloaded, and a pool's weights go in",
+    "pretrained_cfg": "a tag chooses it, such as timm:vit_base_patch16_224.augreg_in21k",
+    "pretrained_cfg_overlay": "mean, std and size stand in [task]",
+    "checkpoint_path": "a pool's weights go in",
+    "cache_dir": "nothing is downloaded",
+    "progress": "nothing is downloaded",
+}
+"""Arguments of constructors that have another place here."""
 
 
 class Timm(ModelSource):
     """``timm:NAME``: any of timm's classifiers (Wightman 2019, https://github.com/huggingface/pytorch-image-models).
 
+    Args:
+        name: of timm's model, perhaps with the tag of published weights, whose preprocessing is then meant.
+        arguments: of ``timm.create_model``.
+
     Raises:
         TaskError: timm has no such model.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         import timm
 
-        super().__init__(f"timm:{name}")
+        self.arguments = dict(arguments or {})
+        super().__init__(with_arguments(f"timm:{name}", self.arguments))
         self.name = name
         check_built_in("timm", name)
         if not timm.is_model(name):
             raise TaskError(str(unknown("timm model", name, timm.list_models())))
+        _check_arguments(f"timm:{name}", self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it; ``classes`` None: as many as its published weights have."""
         import timm
 
         del tensors
-        settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+        settings: dict[str, Any] = self.arguments if classes is None else {"num_classes": classes, **self.arguments}
         return _built(functools.partial(timm.create_model, self.name, pretrained=False, **settings), self.spec)
 
     @functools.cached_property
-    def preprocessing(self) -> Preprocessing:
-        """Timm's own configuration for evaluation."""
+    def _published(self) -> dict[str, Any]:
+        """The configuration of its published weights; empty where there are none."""
         import timm
 
-        found = timm.get_pretrained_cfg(self.name)
-        if found is None:
-            return Preprocessing()
-        size = int(found.input_size[-1])
-        method = "bilinear" if found.interpolation == "bilinear" else "bicubic"
-        return Preprocessing(tuple(found.mean), tuple(found.std), size, round(size / found.crop_pct), method)
+        found: Any = timm.get_pretrained_cfg(self.name)
+        return {} if found is None else dict(found.to_dict())
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Of its own configuration, or the argument ``img_size``."""
+        own = self.arguments.get("img_size")
+        if own is None:
+            own = (self._published.get("input_size") or (None,))[1:]
+        if not own:
+            return None
+        return (int(own), int(own)) if isinstance(own, int) else (int(own[-2]), int(own[-1]))
+
+    def transform(
+        self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Transform:
+        """Timm's ``create_transform`` for evaluation, with what ``resolve_data_config`` makes of its configuration."""
+        import timm
+        from timm import data as timm_data
+
+        channels = self.arguments.get("in_chans", (self._published.get("input_size") or (3,))[0])
+        if channels != 3:
+            raise TaskError(f"{self.spec} takes images of {channels} channels; pictures have three (RGB)")
+        sides = (size, size) if size is not None else self.sides or (224, 224)
+        prepared: Any = timm_data
+        wanted = {"input_size": (3, *sides), "mean": mean, "std": std}
+        settings: dict[str, Any] = prepared.resolve_data_config(wanted, pretrained_cfg=self._published)
+        try:
+            whole = prepared.create_transform(**settings)
+            plain = prepared.create_transform(**settings, use_prefetcher=True)  # all but ToTensor and Normalize
+        except Exception as error:  # settings that timm does not know
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TaskError(f"{self.spec}: timm has no transform for {settings} ({said})") from None
+        key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
+        normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
+        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation)
 
 
 class Torchvision(ModelSource):
     """``torchvision:NAME``: any of torchvision's image classifiers (https://docs.pytorch.org/vision/stable/models.html).
 
+    Args:
+        name: of torchvision's model.
+        arguments: of its builder; ``weights``, such as ``IMAGENET1K_V1``, chooses whose transform is meant.
+
     Raises:
-        TaskError: torchvision has no such classifier.
+        TaskError: torchvision has no such classifier, or it no such weights.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         from torchvision import models
 
-        super().__init__(f"torchvision:{name}")
+        given = dict(arguments or {})
+        super().__init__(with_arguments(f"torchvision:{name}", given))
         self.name = name
         known = models.list_models(module=models)
         if name not in known:
             raise TaskError(str(unknown("torchvision classifier", name, known)))
+        self._entries: Any = models.get_model_weights(name)
+        self._wanted = given.pop("weights", None)
+        if self._wanted is not None and str(self._wanted).rpartition(".")[2] not in self._entries.__members__:
+            raise TaskError(
+                str(unknown(f"weights of torchvision:{name}:", str(self._wanted), self._entries.__members__))
+            )
+        self.arguments = given
+        _check_arguments(f"torchvision:{name}", given)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it; ``classes`` None: 1000.
@@ -78,18 +141,58 @@ class Torchvision(ModelSource):
         if self.name in ("googlenet", "inception_v3"):
             auxiliary = tensors is None or any(name.lower().startswith("aux") for name in tensors)
             settings |= {"aux_logits": auxiliary, "init_weights": False}
+        settings |= self.arguments
         return _built(functools.partial(models.get_model, self.name, weights=None, **settings), self.spec)
 
     @functools.cached_property
-    def preprocessing(self) -> Preprocessing:
-        """The transforms of torchvision's default weights."""
-        from torchvision.models import get_model_weights
+    def weights(self) -> Any:
+        """The entry whose transform is meant.
 
-        found = get_model_weights(self.name).DEFAULT.transforms()
-        return Preprocessing(
-            tuple(found.mean), tuple(found.std), int(found.crop_size[0]), int(found.resize_size[0]),
-            found.interpolation.value,
-        )  # fmt: skip
+        The one that is asked for; else the default, unless its images are not those that the model takes as it is
+        built (``vit_h_14`` takes 224 pixels, its default weights 518): then the first entry that fits.
+        """
+        if self._wanted is not None:
+            return self._entries[str(self._wanted).rpartition(".")[2]]
+        default = self._entries.DEFAULT
+        crop = tuple(default.transforms().crop_size)
+        if tuple(default.meta.get("min_size", crop)) != (crop[0], crop[-1]):  # takes images of any size
+            return default
+        built = self._built_for
+        fits = [entry for entry in (default, *self._entries) if built in (None, entry.transforms().crop_size[0])]
+        return fits[0] if fits else default
+
+    @functools.cached_property
+    def _built_for(self) -> int | None:
+        """The one size that the architecture takes, as it says of itself."""
+        said = getattr(self._sketch(2), "image_size", None)
+        return int(said) if isinstance(said, int) else None
+
+    @functools.cached_property
+    def sides(self) -> tuple[int, int]:
+        """What the weights' transform cuts out, or the argument ``image_size``."""
+        if isinstance(self.arguments.get("image_size"), int):
+            return (self.arguments["image_size"],) * 2
+        crop = self.weights.transforms().crop_size
+        return int(crop[0]), int(crop[-1])
+
+    def transform(
+        self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Transform:
+        """``weights.transforms()``; another size keeps its proportion of the shorter side to the crop."""
+        own = self.weights.transforms()
+        crop, resize = int(own.crop_size[0]), int(own.resize_size[0])
+        side = size or self.sides[0]
+        settings: dict[str, Any] = {}
+        if side != crop:
+            settings = {"crop_size": side, "resize_size": round(side * resize / crop)}
+        normalisation = Normalisation(tuple(mean or own.mean), tuple(std or own.std))
+        return preset(self.spec, settings, normalisation, self.weights.transforms)
+
+
+def _check_arguments(spec: str, arguments: Mapping[str, Any]) -> None:
+    for key in arguments:
+        if key in RESERVED:
+            raise TaskError(f"{spec}: leave the argument '{key}' out; {RESERVED[key]}")
 
 
 def _built(constructor: functools.partial[Any], spec: str) -> nn.Module:
@@ -97,5 +200,8 @@ def _built(constructor: functools.partial[Any], spec: str) -> nn.Module:
         with offline():
             module = reproducible(constructor)
     except Exception as error:  # constructors raise whatever their arguments provoke
-        raise TaskError(f"{spec} cannot be built: {type(error).__name__}: {error}") from error
+        if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
+            raise TaskError(f"{spec} has no argument '{found[1]}' ({error})") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskError(f"{spec} cannot be built: {said}") from error
     return module

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from merging.errors import PoolError, TaskError
+from merging.models.transform import IMAGENET, Normalisation, Transform, as_stored, from_unit
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from merging.storage.pool import ModelPool
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's channels, images between 0 and 1."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images become a model's inputs: resized, cropped in the centre, normalised.
-
-    Attributes:
-        mean, std: per channel, of images between 0 and 1.
-        size: side of the images the architecture was made for, in pixels; None: any.
-        resize: length to which the shorter side is brought before the crop to ``size``.
-        interpolation: ``bilinear`` or ``bicubic``.
-    """
-
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-    size: int | None = None
-    resize: int | None = None
-    interpolation: str = "bicubic"
 
 
 class ModelSource(ABC):
     """An architecture by its name; nothing is ever downloaded, a pool's weights go in.
 
     Args:
-        spec: the name, with its source: ``timm:resnet18``.
+        spec: the name, with its source: ``timm:resnet18``; perhaps with arguments:
+            ``timm:vit_tiny_patch16_224(img_size=64)``.
     """
 
     def __init__(self, spec: str) -> None:
@@ -62,9 +42,27 @@ class ModelSource(ABC):
         """
 
     @property
-    @abstractmethod
-    def preprocessing(self) -> Preprocessing:
-        """How its images are prepared, by its own configuration."""
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width, in pixels, of the images that the architecture is made for; None: any."""
+        return None
+
+    def transform(
+        self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Transform:
+        """How its library prepares an image for evaluation; here: not at all, but for ImageNet's normalisation.
+
+        Args:
+            size: side of square images, in pixels, in place of the library's own.
+            mean: per channel, of images between 0 and 1, likewise.
+            std: likewise.
+
+        Raises:
+            TaskError: the library has no such preprocessing.
+        """
+        normalisation = Normalisation(tuple(mean or IMAGENET[0]), tuple(std or IMAGENET[1]))
+        if size is None:
+            return as_stored(self.spec, normalisation)
+        return preset(self.spec, {"crop_size": size, "resize_size": size}, normalisation)
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
         """The same source, told what the classes are called: only a text tower asks for that.
@@ -118,13 +116,13 @@ class ModelSource(ABC):
     @functools.cached_property
     def fixed_size(self) -> bool:
         """Whether it takes images of one size only: it is tried, with shapes alone."""
-        size = self.preprocessing.size
-        if size is None:
+        if self.sides is None:
             return False
+        height, width = self.sides
         module = self._sketch(2).to("meta").eval()
         with torch.device("meta"):
             try:
-                module(torch.zeros(2, 3, size + 32, size + 32))
+                module(torch.zeros(2, 3, height + 32, width + 32))
             except NotImplementedError:  # it looks at values, which meta tensors do not have
                 return False
             except Exception:  # assertions, shape errors: each library has its own way to refuse
@@ -132,9 +130,35 @@ class ModelSource(ABC):
         return False
 
     def example(self, batch: int = 2) -> Tensor:
-        """A batch of random images as the model takes them: float32, shape ``(batch, 3, size, size)``."""
-        side = self.preprocessing.size or 224
-        return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+        """A batch of random images as the model takes them: float32, shape ``(batch, 3, height, width)``."""
+        return torch.randn(batch, 3, *(self.sides or (224, 224)), generator=torch.Generator().manual_seed(0))
+
+
+def preset(
+    name: str,
+    settings: Mapping[str, Any],
+    normalisation: Normalisation,
+    make: Callable[..., Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Transform:
+    """The transform of a torchvision preset, ``ImageClassification`` where ``make`` says nothing else.
+
+    Args:
+        name: of the model, for messages.
+        settings: of the preset, besides mean and deviation.
+        normalisation: mean and deviation.
+        make: builds the preset.
+        notes: for the user.
+    """
+    import torchvision
+    from torchvision.transforms._presets import ImageClassification
+
+    make = make or ImageClassification
+    whole = make(**settings, mean=normalisation.mean, std=normalisation.std)
+    plain = make(**settings, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    said = " ".join(f"{whole!r}".split())
+    key = {"torchvision": torchvision.__version__, "preset": said}
+    return Transform(name, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
 
 
 def reproducible(build: functools.partial[nn.Module]) -> nn.Module:

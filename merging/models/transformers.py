@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,19 +19,24 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.models.offline import offline, reason
-from merging.models.source import ModelSource, Preprocessing, reproducible
+from merging.models.processor import transform_of
+from merging.models.source import ModelSource, reproducible
+from merging.models.spelling import allowed, with_arguments
 from merging.models.stored_names import StoredNames
+from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.values.partition import TensorInfo
 
 CONFIG = "config.json"
 SEQUENCE, IMAGE = "ForSequenceClassification", "ForImageClassification"
-RESAMPLE = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers in a ``preprocessor_config.json``; the others are not used by published classifiers."""
 
 
-def transformers_source(folder: str) -> Transformers:
+def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None) -> Transformers:
     """The source of a folder: :class:`TransformersText` or :class:`TransformersImage`, by its ``config.json``.
+
+    Args:
+        folder: with ``config.json``.
+        arguments: in place of the configuration's own, such as ``image_size``.
 
     Raises:
         TaskError: transformers is not installed, no such folder, or no classifier of text or images.
@@ -44,13 +48,16 @@ def transformers_source(folder: str) -> Transformers:
     try:
         with offline():
             config = library.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            config = _overridden(config, arguments or {}, f"transformers:{folder}")
+    except TaskError:
+        raise
     except Exception as error:  # damaged files and unknown architectures raise whatever they provoke
         raise TaskError(f"{path / CONFIG}: {reason(error)}") from None
     said = " ".join(config.architectures or ())
     if SEQUENCE in said or (IMAGE not in said and type(config) in library.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING):
-        return TransformersText(folder, config)
+        return TransformersText(folder, config, arguments)
     if IMAGE in said or type(config) in library.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        return TransformersImage(folder, config)
+        return TransformersImage(folder, config, arguments)
     raise TaskError(
         f"{path / CONFIG}: '{config.model_type}' classifies neither images nor texts; a model of your own goes in as "
         "python:module:function"
@@ -63,13 +70,14 @@ class Transformers(ModelSource):
     Args:
         folder: with ``config.json``.
         config: read from it.
+        arguments: that the configuration has already taken.
     """
 
     auto: str
     """Name of the class in transformers that makes the model."""
 
-    def __init__(self, folder: str, config: Any) -> None:
-        super().__init__(f"transformers:{folder}")
+    def __init__(self, folder: str, config: Any, arguments: Mapping[str, Any] | None = None) -> None:
+        super().__init__(with_arguments(f"transformers:{folder}", arguments or {}))
         self.folder = Path(folder).expanduser()
         self.config = config
 
@@ -107,39 +115,24 @@ class TransformersImage(Transformers):
         return ImageClassifier(model, tensors)
 
     @functools.cached_property
-    def preprocessing(self) -> Preprocessing:
-        """Mean, deviation and size of ``preprocessor_config.json``, else ImageNet's and the configuration's size.
-
-        A ``size`` with height and width is reached by the shorter side and a crop, where transformers would squeeze
-        the image.
-
-        Raises:
-            TaskError: the file is damaged, or asks for images that are not square.
-        """
-        path = self.folder / "preprocessor_config.json"
+    def sides(self) -> tuple[int, int] | None:
+        """Of the configuration, else what the folder's image processor gives."""
         own = getattr(self.config, "image_size", None)
-        own = max(own) if isinstance(own, list | tuple) else own
-        if not path.is_file():
-            return Preprocessing(size=own, resize=own)
-        try:
-            said = json.loads(path.read_bytes())
-            sides = said.get("size") if said.get("do_resize", True) else None
-            cut = said.get("crop_size") if said.get("do_center_crop", "crop_size" in said) else None
-            resize = _side(sides)
-            size = _side(cut) or resize or own
-            mean, std = (tuple(said.get(key) or default) for key, default in _DEFAULTS.items())
-            if said.get("do_normalize") is False:
-                mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-            return Preprocessing(mean, std, size, resize or size, RESAMPLE.get(said.get("resample"), "bicubic"))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise TaskError(f"{path}: {reason(error)}") from None
+        if isinstance(own, int):
+            return own, own
+        return (int(own[0]), int(own[-1])) if isinstance(own, list | tuple) else self.transform().sides
+
+    def transform(
+        self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Transform:
+        """What ``AutoImageProcessor`` makes of the folder; where it has none, the one of the model's type."""
+        return transform_of(_library(self.spec), self.spec, self.folder, self.config, size, mean, std)
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
                "sentencepiece.bpe.model")  # fmt: skip
 _OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "roberta-prelayernorm", "xmod")
 """Their positions are counted from the padding's id + 1."""
-_DEFAULTS = {"image_mean": Preprocessing.mean, "image_std": Preprocessing.std}
 
 
 class TransformersText(Transformers):
@@ -153,11 +146,6 @@ class TransformersText(Transformers):
         if model.config.pad_token_id is None:  # decoders ask for it to find a text's last token
             model.config.pad_token_id = pad
         return TextClassifier(model, tensors, pad)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """Of images: there are none."""
-        return Preprocessing()
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -286,11 +274,11 @@ def _library(spec: str) -> Any:
     return transformers
 
 
-def _side(size: Any) -> int | None:
-    """The side of square images: a number, or one of the ways in which transformers writes it."""
-    if isinstance(size, Mapping):
-        sides = {size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
-        if len(sides) != 1:
-            raise ValueError(f"images of size {dict(size)} are not square")
-        return int(sides.pop())
-    return None if size is None else int(size)
+def _overridden(config: Any, arguments: Mapping[str, Any], spec: str) -> Any:
+    """A configuration with other values.
+
+    Raises:
+        TaskError: it has no such entry, or none with such a value.
+    """
+    allowed(spec, arguments, tuple(key for key in config.to_dict() if not key.startswith("_")))
+    return type(config).from_dict({**config.to_dict(), **arguments}) if arguments else config

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from merging.data.damage import CORRUPT
-from merging.data.images import Normalise, preparation
+from merging.data.images import normalise, preparation
 from merging.data.npz import names_and_labels
 from merging.data.opening import load_data
 from merging.data.parts import drawn
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
-from merging.plugins.task import Split, Task
+from merging.plugins.task import Split, Task, identity
 
 SHIFTS = ("tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict")
 """Images of the same classes from Tiny-ImageNet, and of Geirhos et al. (2019), https://arxiv.org/abs/1811.12231."""
@@ -79,7 +79,7 @@ def cifar10_shifts(
         held_out=part(parts["held-out"]),
         tests={"test": load(FILES[0], "test", "all"), **{name: load(FILES[1], name, "own") for name in SHIFTS}},
         shifts=SHIFTS,
-        prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
+        prepare=normalise(how.transform) if how.transform.divided else identity,
         train=part(parts["train"]),
         classes=names or (),
     )

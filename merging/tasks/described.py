@@ -8,7 +8,7 @@ from typing import Any
 from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
 from merging.data.forms import Opened, is_images
-from merging.data.images import Normalise, preparation
+from merging.data.images import Preparation, normalise, preparation
 from merging.data.opening import open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
@@ -25,8 +25,8 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
             ``shifts`` (name → data), ``train``, ``unlabelled``, as :func:`merging.data.opening.load_data` reads them;
             ``classes``: names of the model's outputs, in order (default: those of the model's folder, else of the
             training or held-out data); ``templates``: prompts for the zero-shot head of a whole CLIP; ``corrupt``:
-            share of a set's images that may be damaged; ``mean`` and ``std`` per channel and ``size`` in pixels
-            (default: the model's own, see :func:`merging.data.images.preparation`).
+            share of a set's images that may be damaged; ``mean`` and ``std`` per channel and ``size`` in pixels, or
+            ``"stored"`` (default: the model's own, see :func:`merging.data.images.preparation`).
         progress: told how far decoding is.
 
     Raises:
@@ -40,12 +40,13 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     for name in shifts:
         if name in (HELD_OUT, "train", UNLABELLED) or (name == "test" and table.get("test")):
             raise TaskError(f"a shifted set is called '{name}', as another part of the task is; give it another name")
-    usual = source.preprocessing
-    mean, std = table.get("mean") or usual.mean, table.get("std") or usual.std
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    mean, std = table.get("mean"), table.get("std")
+    if len(mean or (0,) * 3) != 3 or len(std or (1,) * 3) != 3 or min(std or (1,)) <= 0:
         raise TaskError("mean and std need three numbers each, std above 0")
     wanted = {HELD_OUT: table["held_out"], "train": table.get("train"), "test": table.get("test"), **shifts}
-    how = preparation(source, table.get("size"), table.get("corrupt", CORRUPT))
+    how = preparation(source, table.get("size"), table.get("corrupt", CORRUPT), mean or None, std or None)
+    for note in how.transform.notes:
+        news.say(note)
     own = table.get("classes") or getattr(source, "classes", None)
     opened = {name: open_data(data, source, how, progress=news) for name, data in wanted.items() if data is not None}
     classes = tuple(own) if own else _named(opened)
@@ -64,13 +65,13 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     if "train" in splits and splits["train"].classes is not None:
         raise TaskError("train: a sample to learn from has one class; leave out maps to several, and lists of some")
     return Task(
-        name=table["model"],
+        name=source.spec,
         build=source.build,
         fresh=source.module,
         held_out=splits[HELD_OUT],
         tests={name: splits[name] for name in ("test", *shifts) if name in splits},
         shifts=tuple(shifts),
-        prepare=Normalise(tuple(mean), tuple(std)) if _are_images(table, splits) else identity,
+        prepare=normalise(how.transform) if _are_images(table, splits, how) else identity,
         train=splits.get("train"),
         unlabelled=splits.get(UNLABELLED),
         classes=classes or (),
@@ -99,7 +100,7 @@ def _check_names(classes: tuple[str, ...] | None) -> None:
             raise TaskError(f"[task] classes names '{name}' twice; each output has a name of its own")
 
 
-def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split]) -> bool:
+def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split], how: Preparation) -> bool:
     """Whether the samples are images, which are normalised; everything else goes into the model as it is.
 
     Raises:
@@ -115,6 +116,6 @@ def _are_images(table: Mapping[str, Any], splits: Mapping[str, Split]) -> bool:
             )
     images = is_images(splits[HELD_OUT].inputs)
     for key in ("mean", "std", "size"):
-        if not images and table.get(key) is not None:
+        if not images and table.get(key) is not None and (splits[HELD_OUT].inputs.ndim != 4 or how.transform.divided):
             raise TaskError(f"[task] {key} is for images (uint8, N × H × W × 3); leave it out")
     return images

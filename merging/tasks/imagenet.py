@@ -15,12 +15,11 @@ import numpy as np
 
 from merging.data.damage import CORRUPT
 from merging.data.folders import listed, load_images
-from merging.data.images import Normalise, Resize
+from merging.data.images import normalise
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
-from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
-from merging.plugins.task import Split, Task
+from merging.plugins.task import Split, Task, identity
 
 PER_CLASS = 26
 """Held-out images of each class: 2 % of the training set."""
@@ -63,11 +62,11 @@ def imagenet_shifts(
             "the task 'imagenet-shifts' needs [task] data: the folder that holds imagenet/train and the rest"
         )
     root, source = Path(data), model_source(model)
-    resize = _resize(source)
+    transform = source.transform()
     ids = {name: rank for rank, name in enumerate(_wordnet_ids("imagenet"))}
     chosen = _held_out(listed(root / "imagenet" / "train", ids), held_out)
     share = CORRUPT if corrupt is None else corrupt
-    load = functools.partial(load_images, resize=resize, corrupt=share, progress=progress)
+    load = functools.partial(load_images, transform=transform, corrupt=share, progress=progress)
     tests = {"test": load(listed(_first(root, "imagenet/val_in_folder", "imagenet/val"), ids))}
     for name, places in SETS.items():
         folder = next((root / place for place in places if (root / place).is_dir()), None)
@@ -80,7 +79,7 @@ def imagenet_shifts(
         held_out=load(chosen),
         tests=tests,
         shifts=tuple(name for name in tests if name != "test"),
-        prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
+        prepare=normalise(transform) if transform.divided else identity,
     )
 
 
@@ -145,8 +144,3 @@ def _wordnet_ids(subset: str) -> list[str]:
 
 def _first(root: Path, *places: str) -> Path:
     return next((root / place for place in places if (root / place).is_dir()), root / places[-1])
-
-
-def _resize(source: ModelSource) -> Resize:
-    own = source.preprocessing
-    return Resize(own.size or 224, own.resize or own.size or 224, own.interpolation)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from merging.data.damage import CORRUPT
-from merging.data.images import Normalise
+from merging.data.images import Preparation, normalise
 from merging.data.npz import load_npz
 from merging.data.parts import drawn
 from merging.errors import TaskError
@@ -45,7 +45,8 @@ def pacs(
         raise TaskError("the task 'pacs' needs [task] data: the file with the four domains, such as pacs96.npz")
     source = model_source(model)
     share = CORRUPT if corrupt is None else corrupt
-    domains = {name: load_npz(f"{data}:{name}", corrupt=share, progress=progress) for name in (*SOURCE, *SHIFTS)}
+    stored = Preparation(corrupt=share)
+    domains = {name: load_npz(f"{data}:{name}", stored, progress=progress) for name in (*SOURCE, *SHIFTS)}
     bounds = {"held-out": (0.0, SHARE), "test": (SHARE, 2 * SHARE), "train": (2 * SHARE, 1.0)}
     parts = {name: drawn(domains[name].labels.numpy(), bounds, seed) for seed, name in enumerate(SOURCE)}
 
@@ -61,6 +62,6 @@ def pacs(
         held_out=together("held-out"),
         tests={"test": together("test"), **{name: domains[name] for name in SHIFTS}},
         shifts=SHIFTS,
-        prepare=Normalise(source.preprocessing.mean, source.preprocessing.std),
+        prepare=normalise(source.transform()),
         train=together("train"),
     )

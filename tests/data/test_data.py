@@ -24,7 +24,6 @@ from torch import Tensor, nn
 import merging
 from merging.cli.asking.request import combine, read_toml, restore
 from merging.data.classes import Choice, labelling
-from merging.data.images import Preparation, Resize
 from merging.data.opening import load_data
 from merging.errors import MergingError, TaskError
 from merging.forward.recalibration import recalibrate
@@ -38,6 +37,7 @@ from merging.tasks.described import described_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
 from tests.project.test_docs import blocks, page
+from tests.sized import sized
 
 CLASSES = ("bird", "cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
@@ -169,9 +169,9 @@ def test_the_same_samples_in_every_form(forms: Path, spec: Any, names: tuple[str
 
 @pytest.mark.parametrize("spec", FORMS, ids=str)
 def test_resized_the_same_in_every_form(forms: Path, spec: Any) -> None:
-    resize = Resize(4, 5)
-    split = load_data(placed(spec, forms), how=Preparation(resize))
-    assert split.inputs.equal(resize(torch.from_numpy(PIXELS)))
+    how = sized(4, 5)
+    split = load_data(placed(spec, forms), how=how)
+    assert np.array_equal(split.inputs.numpy(), np.stack([how.transform(Image.fromarray(image)) for image in PIXELS]))
 
 
 @pytest.mark.parametrize("spec", FORMS, ids=str)
@@ -186,7 +186,7 @@ def test_images_of_several_sizes_and_borders(tmp_path: Path) -> None:
         write(tmp_path / f"set/a/{number}.png", encoded(np.full(shape, 50 + number, np.uint8)))
     with pytest.raises(TaskError, match="differ in size"):
         load_data(str(tmp_path / "set"))
-    split = load_data(str(tmp_path / "set"), how=Preparation(Resize(6, 7), always=False))
+    split = load_data(str(tmp_path / "set"), how=sized(6, 7))
     assert split.inputs.shape == (2, 6, 6, 3)
     framed = np.zeros((8, 8, 3), np.uint8)
     framed[2:-2, 2:-2] = 9

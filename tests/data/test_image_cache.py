@@ -23,10 +23,10 @@ from merging.data import npz
 from merging.data.cache import Images, cache_folder, cached_images
 from merging.data.damage import Damage, Tolerance
 from merging.data.folders import load_images
-from merging.data.images import Resize
 from merging.data.npz import load_npz
 from merging.errors import TaskError
 from merging.plugins.task import Split
+from tests.sized import sized
 
 
 @pytest.fixture(autouse=True)
@@ -74,20 +74,21 @@ def test_decodes_as_pillow_does_and_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_content_and_transform_decide_not_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, calls = write(tmp_path / "data.npz", [(20, 16), (12, 30)]), count_decodes(monkeypatch)
-    small = load_npz(source, Resize(8, 10))
+    small = load_npz(source, sized(8, 10))
     moved = (tmp_path / "data.npz").rename(tmp_path / "other.npz")
-    assert load_npz(f"{moved}:a", Resize(8, 10)).fingerprint == small.fingerprint
+    assert load_npz(f"{moved}:a", sized(8, 10)).fingerprint == small.fingerprint
     assert len(calls) == 1
-    assert load_npz(f"{moved}:a", Resize(8, 12)).fingerprint != small.fingerprint
+    assert load_npz(f"{moved}:a", sized(8, 12)).fingerprint != small.fingerprint
     write(moved, [(20, 16), (12, 30)], seed=1)
-    assert load_npz(f"{moved}:a", Resize(8, 10)).fingerprint != small.fingerprint
+    assert load_npz(f"{moved}:a", sized(8, 10)).fingerprint != small.fingerprint
     assert len(calls) == 3
 
 
 def test_resized_one_by_one_as_all_together(tmp_path: Path) -> None:
     source = write(tmp_path / "data.npz", [(40, 32)] * 3)
-    resize = Resize(16, 18)
-    assert load_npz(source, resize).inputs.equal(resize(load_npz(source).inputs))
+    how = sized(16, 18)
+    expected = [how.transform(Image.fromarray(image)) for image in load_npz(source).inputs.numpy()]
+    assert np.array_equal(load_npz(source, how).inputs.numpy(), np.stack(expected))
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +223,9 @@ def test_a_cache_of_another_user_is_used_or_done_without(
 
 
 def open_images(place: Path) -> Split:
-    return load_images([(file, int(file.parent.name[-1])) for file in sorted(place.rglob("*.png"))], Resize(16, 18))
+    return load_images(
+        [(file, int(file.parent.name[-1])) for file in sorted(place.rglob("*.png"))], sized(16, 18).transform
+    )
 
 
 def test_a_full_disk_is_no_error(tmp_path: Path, folder: Path) -> None:
@@ -256,7 +259,7 @@ def test_two_that_need_the_same_images_decode_them_once(tmp_path: Path, folder: 
 
     def load() -> Split:
         labels = np.zeros(3, np.int64)
-        return cached_images(["same", str(place)], labels, lambda: (4, 4), fill, Tolerance("x"))
+        return cached_images(["same", str(place)], labels, lambda: (len(labels), 4, 4, 3), fill, Tolerance("x"))
 
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda _: load(), range(3)))

@@ -48,7 +48,7 @@ def load(
     **table: Any,
 ) -> Split:  # fmt: skip
     source: Any = Letters()
-    how = Preparation(None, always=False)
+    how = Preparation()
     return load_data(
         {"path": str(path), **table}, source, how=how, classes=outputs, labelled=labelled, progress=progress
     )

@@ -109,10 +109,10 @@ def test_the_draw_takes_of_each_class_alike(given_: list[int], count: int, seed:
 
 
 def looked_at(task: Task, pool: ModelPool, objective: object = None, seed: int = 0) -> str | None:
-    problem = tiny_problem(pool, task=task)
+    problem = tiny_problem(pool)
     evaluator = problem._evaluator  # what a plug-in has no door to
     assert isinstance(evaluator, Evaluator)
-    evaluator.objective = objective or evaluator.objective  # type: ignore[assignment]
+    evaluator.task, evaluator.objective = task, objective or evaluator.objective  # type: ignore[assignment]
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     found = against_chance(evaluator, seed)
     assert evaluator.total.evaluations == 0

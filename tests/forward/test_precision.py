@@ -62,7 +62,7 @@ def test_bf16_mixes_in_fp32_and_rounds_once(pool: ModelPool) -> None:
 @pytest.mark.parametrize("spec", ["open_clip:ViT-S-32-alt", "torchvision:resnet18", "timm:vit_tiny_patch16_224"])
 def test_real_architectures_run_in_bf16(tmp_path: Path, spec: str) -> None:
     source = model_source(spec)
-    side = source.preprocessing.size
+    side, _ = source.sides
     for number in range(2):
         state = source.module(5).state_dict()
         save_file(

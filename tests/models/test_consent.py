@@ -83,7 +83,7 @@ def test_a_folder_with_code_never_runs_it(
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 20))
     for step in (
         lambda source: source.module(3),
-        lambda source: source.preprocessing,
+        lambda source: source.transform().divided,
         lambda source: getattr(source, "tokenizer", None),
     ):
         with contextlib.suppress(TaskError):

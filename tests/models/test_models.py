@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision.transforms.v2 import functional as transforms
 
 import merging
-from merging.data.images import Normalise, Resize
+from merging.data.images import normalise, preparation, prepared
 from merging.data.npz import load_npz
 from merging.errors import PoolError, TaskError
 from merging.models.source import ModelSource
+from merging.plugins.progress import Silent
 from merging.tasks.described import described_task
 from tests.conftest import Merge
 
@@ -41,21 +44,25 @@ def test_the_head_is_found_by_building_twice(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "size", "resize", "mean", "fixed"),
+    ("spec", "size", "mean", "fixed"),
     [
-        ("timm:resnet18", 224, 236, 0.485, False),
-        ("timm:vit_tiny_patch16_224", 224, 249, 0.5, True),
-        ("torchvision:resnet18", 224, 256, 0.485, False),
-        ("torchvision:vit_b_16", 224, 256, 0.485, True),
-        ("torchvision:inception_v3", 299, 342, 0.485, False),
-        ("open_clip:ViT-B-32", 224, 224, 0.48145466, True),
-        ("open_clip:ViT-B-16-SigLIP", 224, 224, 0.5, True),
+        ("timm:resnet18", 224, 0.485, False),
+        ("timm:vit_tiny_patch16_224", 224, 0.5, True),
+        ("timm:vit_tiny_patch16_224(img_size=64)", 64, 0.5, True),
+        ("torchvision:resnet18", 224, 0.485, False),
+        ("torchvision:vit_b_16", 224, 0.485, True),
+        ("torchvision:vit_h_14", 224, 0.485, True),
+        ("torchvision:inception_v3", 299, 0.485, False),
+        ("open_clip:ViT-B-32", 224, 0.48145466, True),
+        ("open_clip:ViT-B-16-SigLIP", 224, 0.5, True),
     ],
 )
-def test_preprocessing_is_the_librarys_own(spec: str, size: int, resize: int, mean: float, fixed: bool) -> None:
+def test_sizes_and_normalisation_are_the_librarys_own(spec: str, size: int, mean: float, fixed: bool) -> None:
     source = merging.model_source(spec)
-    own = source.preprocessing
-    assert (own.size, own.resize, own.mean[0], source.fixed_size) == (size, resize, mean, fixed)
+    own = source.transform()
+    assert own.normalisation is not None
+    assert (own.sides, source.sides, own.normalisation.mean[0]) == ((size, size), (size, size), mean)
+    assert source.fixed_size == fixed
     assert source.example().shape == (2, 3, size, size)
 
 
@@ -123,14 +130,16 @@ def images(folder: Path, side: int, samples: int = 24) -> str:
 
 
 def test_a_model_of_one_size_gets_its_size(tmp_path: Path) -> None:
-    """What merging prepares is what timm's own recipe gives: shorter side 249, crop of 224, its mean and deviation."""
+    """What merging prepares is what timm's own recipe gives: shorter side 248, crop of 224, its mean and deviation."""
+    name = "vit_tiny_patch16_224"
     data = images(tmp_path, 40, samples=3)
-    task = described_task({"model": "timm:vit_tiny_patch16_224", "held_out": data})
+    task = described_task({"model": f"timm:{name}", "held_out": data})
     assert task.held_out.inputs.shape == (3, 224, 224, 3)
-    raw = load_npz(data).inputs.permute(0, 3, 1, 2)
-    bicubic = transforms.InterpolationMode.BICUBIC
-    expected = transforms.center_crop(transforms.resize(raw, [249], interpolation=bicubic, antialias=True), [224, 224])
-    assert torch.equal(task.prepare(task.held_out.inputs), (expected / 255 - 0.5) / 0.5)
+    library: Any = timm
+    settings = library.data.resolve_data_config({}, pretrained_cfg=library.get_pretrained_cfg(name).to_dict())
+    whole = library.data.create_transform(**settings)
+    expected = torch.stack([whole(Image.fromarray(image)) for image in load_npz(data).inputs.numpy()])
+    assert torch.equal(task.prepare(task.held_out.inputs), expected)
 
 
 def test_other_models_take_images_as_they_are_unless_told(tmp_path: Path) -> None:
@@ -153,9 +162,10 @@ def test_sizes_that_cannot_be(tmp_path: Path, extra: dict[str, object], said: st
 
 
 def test_images_that_are_ready_are_left_alone() -> None:
-    ready = torch.randint(256, (2, 8, 8, 3), dtype=torch.uint8)
-    assert Resize(8, 10)(ready) is ready
-    assert Resize(8, 10)(torch.zeros(2, 20, 30, 3, dtype=torch.uint8)).shape == (2, 8, 8, 3)
+    how = preparation(merging.model_source("timm:vit_tiny_patch16_224"))
+    assert how.of_arrays((224, 224)) is None
+    assert how.of_arrays((40, 40)) is how.transform
+    assert prepared(np.zeros((2, 20, 30, 3), np.uint8), how.transform, "x", Silent()).shape == (2, 224, 224, 3)
 
 
 @pytest.mark.slow
@@ -182,9 +192,9 @@ def test_pacs_squeezenet_needs_no_code(merge: Merge, tmp_path: Path) -> None:
     model.load_state_dict(load_file(DATA / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
     split = load_npz(f"{DATA / 'pacs96.npz'}:photo")
     chosen = slice(0, None, 8)
-    own = source.preprocessing
+    prepare = normalise(source.transform())
     with torch.inference_mode():
-        features = model.features(Normalise(own.mean, own.std)(split.inputs[chosen])).mean((2, 3))  # type: ignore[operator]
+        features = model.features(prepare(split.inputs[chosen])).mean((2, 3))  # type: ignore[operator]
     (tmp_path / "pool").mkdir()
     for seed in range(2):
         torch.manual_seed(seed)

@@ -233,27 +233,14 @@ def test_buffers_of_older_files(tmp_path: Path) -> None:
         assert torch.equal(module(x), model(input_ids=x, attention_mask=(x != 0).long()).logits)
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (
-            {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5] * 3, "size": {"height": 32, "width": 32}, "resample": 2},
-            ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5), 32, 32, "bilinear"),
-        ),
-        (
-            {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
-            ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 32, 40, "bicubic"),
-        ),
-        ({"size": 48, "do_normalize": False}, ((0.0,) * 3, (1.0,) * 3, 48, 48, "bicubic")),
-        (None, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 32, 32, "bicubic")),
-    ],
-)
-def test_preprocessing(content: dict[str, Any] | None, expected: tuple[Any, ...], tmp_path: Path) -> None:
+def test_a_folder_without_processor_says_which_one_is_taken(tmp_path: Path) -> None:
     saved("vit", tmp_path)
-    if content is not None:
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
-    found = merging.model_source(f"transformers:{tmp_path}").preprocessing
-    assert (found.mean, found.std, found.size, found.resize, found.interpolation) == expected
+    found = merging.model_source(f"transformers:{tmp_path}").transform()
+    assert found.sides == (32, 32), "the configuration's"
+    assert found.normalisation is not None
+    assert found.normalisation.mean == (0.5, 0.5, 0.5), "the type's own"
+    assert "no preprocessor_config.json" in found.notes[0]
+    assert "ViTImageProcessor" in found.notes[0]
 
 
 def test_sizes(tmp_path: Path) -> None:
@@ -277,9 +264,11 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
     assert "nothing-known" in said(tmp_path)
     saved("vit", tmp_path / "vit")
-    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"size": {"height": 1, "width": 2}}')
-    with pytest.raises(TaskError, match="not square"):
-        _ = merging.model_source(f"transformers:{tmp_path / 'vit'}").preprocessing
+    for content in ('{"size": ', "[]", '{"image_processor_type": "Nobodys"}', '{"size": "large"}'):
+        (tmp_path / "vit" / "preprocessor_config.json").write_text(content)
+        with pytest.raises(TaskError) as caught:
+            _ = merging.model_source(f"transformers:{tmp_path / 'vit'}").transform().divided
+        assert len(str(caught.value).splitlines()) == 1, content
     saved("bert", tmp_path / "bert")
     source = merging.model_source(f"transformers:{tmp_path / 'bert'}")
     assert isinstance(source, TransformersText)

@@ -13,13 +13,13 @@ from torchvision.transforms import functional as transforms
 
 import merging
 from merging.data.folders import listed, load_images
-from merging.data.images import Resize
 from merging.errors import TaskError
 from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.tasks.imagenet import SETS, imagenet_shifts, objectnet_folders
 from tests.conftest import Merge
+from tests.sized import sized
 
 CLASSES = {"n01440764": 0, "n01443537": 1, "n01484850": 2, "n01498041": 6, "n01531178": 11}
 """WordNet id → ImageNet class; 6 and 11 are in ImageNet-A, 1, 2, 6 and 11 in ImageNet-R."""
@@ -153,22 +153,22 @@ def test_what_is_missing_is_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "bad/x").mkdir(parents=True)
     (tmp_path / "bad/x/1.jpg").write_bytes(b"no jpeg")
     with pytest.raises(TaskError, match=r"1\.jpg is damaged"):
-        load_images(listed(tmp_path / "bad"), Resize(8, 8))
+        load_images(listed(tmp_path / "bad"), sized(8, 8).transform)
     assert not list((tmp_path / "cache/images").glob("*")), "nothing half-made is kept"
 
 
 def test_folders_are_decoded_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = listed(data / "imagenet/val")
-    first = load_images(images, Resize(16, 20))
-    monkeypatch.setattr("merging.data.folders._brought", lambda *given: pytest.fail("decoded again"))
-    second = load_images(images, Resize(16, 20))
+    first = load_images(images, sized(16, 20).transform)
+    monkeypatch.setattr("merging.data.pictures.decode", lambda *given: pytest.fail("decoded again"))
+    second = load_images(images, sized(16, 20).transform)
     assert first.fingerprint == second.fingerprint
     assert torch.equal(first.inputs, second.inputs)
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MERGING_CACHE", "/proc/none")
-    assert len(load_images(listed(data / "imagenet/val"), Resize(16, 20))) == 15
+    assert len(load_images(listed(data / "imagenet/val"), sized(16, 20).transform)) == 15
 
 
 def test_classes_are_checked() -> None:

@@ -1,0 +1,409 @@
+"""A model gets the pixels that its library's own transform makes: of files, through the cache, on the device.
+
+``benchmarks.pixels`` compares every setting of every library; some of them are replayed here, and others are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import merging
+from benchmarks.pixels import (
+    FIGURES,
+    HALF,
+    PUBLISHED,
+    Case,
+    difference,
+    open_clip_cases,
+    photographs,
+    processor_case,
+    timm_cases,
+    torchvision_cases,
+)
+from merging.data.folders import load_images
+from merging.data.images import normalise, preparation
+from merging.data.opening import load_data
+from merging.errors import TaskError
+from merging.forward.numerics import Numerics
+from merging.looking.samples import pixels
+from merging.models.library import Timm
+from merging.models.transform import Normalisation, Transform, as_stored, whole_numbers
+from merging.plugins.progress import Silent
+from merging.tasks.described import described_task
+from merging.training.augment import augmentation
+from merging.training.hyperparameters import HyperParameters
+from merging.training.trainer import Run
+from tests.conftest import Merge
+
+SAME, NEAR = 0.0, 1e-4
+"""Largest differences in 255ths: where the arithmetic is torchvision's, and where float32 runs in another order."""
+PADDED = {
+    "image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 24, "longest_edge": 32}, "do_pad": True,
+    "pad_size": {"height": 32, "width": 32}, **HALF,
+}  # fmt: skip
+"""Normalises, then pads with zeros, which are no grey value: the one does not come apart from the other."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return photographs(tmp_path_factory.mktemp("photographs"))
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def some(cases: Callable[[], Iterator[Case]], every: int) -> list[Case]:
+    """Some of the cases, the unusual ones before others."""
+    found = list(cases())
+    rare = [case for case in found if case.models == 1]
+    usual = [case for case in found if case.models > 1]
+    return rare[::every] + usual[::every]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cases", "every"), [(timm_cases, 2), (torchvision_cases, 1), (open_clip_cases, 1)])
+def test_pixels_are_the_librarys(cases: Callable[[], Iterator[Case]], every: int, files: list[Path]) -> None:
+    for case in some(cases, every):
+        assert difference(case, files) == SAME, case.spec
+
+
+@pytest.mark.slow
+def test_published_processors(tmp_path: Path, files: list[Path]) -> None:
+    for number, (family, said) in enumerate(PUBLISHED.values()):
+        case = processor_case(tmp_path / f"{number}", family, said)
+        assert merging.model_source(case.spec).transform().divided, family
+        assert difference(case, files) <= NEAR, family
+
+
+def test_the_figures_are_those_of_every_model() -> None:
+    rows = {row["library"]: row for row in json.loads(FIGURES.read_text("utf-8"))}
+    assert set(rows) == {"timm", "torchvision", "open_clip", "transformers"}
+    assert rows["timm"]["models"] > 1000
+    assert all(row["different"] == 0 and row["largest"] <= NEAR for row in rows.values())
+
+
+CONFIGURATIONS = st.fixed_dictionaries(
+    {
+        "input_size": st.sampled_from([(3, 32, 32), (3, 57, 57), (3, 40, 64), (3, 90, 48)]),
+        "crop_pct": st.floats(0.4, 1.0),
+        "crop_mode": st.sampled_from(["center", "squash", "border"]),
+        "interpolation": st.sampled_from(["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]),
+        "mean": st.tuples(*[st.floats(0, 1)] * 3),
+        "std": st.tuples(*[st.floats(0.05, 1)] * 3),
+    }
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(configuration=CONFIGURATIONS)
+def test_any_configuration_of_timm(configuration: dict[str, Any], files: list[Path]) -> None:
+    from timm import data
+
+    timm_data: Any = data
+    source = Timm("resnet18")
+    source.__dict__["_published"] = configuration
+    whole = timm_data.create_transform(**timm_data.resolve_data_config({}, pretrained_cfg=configuration))
+    transform = source.transform()
+    split = load_images([(file, 0) for file in files], transform)
+    expected = torch.stack([whole(Image.open(file).convert("RGB")) for file in files])
+    assert split.inputs.dtype == torch.uint8
+    assert torch.equal(normalise(transform)(split.inputs), expected)
+
+
+SIDE = st.integers(16, 60)
+PROCESSORS = st.fixed_dictionaries(
+    {
+        "size": st.one_of(SIDE, st.builds(lambda x: {"shortest_edge": x}, SIDE), st.builds(
+            lambda x, y: {"height": x, "width": y}, SIDE, SIDE)),
+        "resample": st.sampled_from([0, 2, 3, 4, 5]),
+        "do_normalize": st.booleans(),
+        "do_rescale": st.just(True),
+        "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 1 / 128]),
+        "image_mean": st.lists(st.floats(0, 1), min_size=3, max_size=3),
+        "image_std": st.lists(st.floats(0.1, 1), min_size=3, max_size=3),
+    },
+    optional={"crop_pct": st.floats(0.5, 1.0), "do_flip_channel_order": st.booleans()},
+)  # fmt: skip
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    said=PROCESSORS,
+    crop=SIDE,
+    family=st.sampled_from(["ViT", "ConvNext", "MobileViT", "CLIP", "PoolFormer", "Levit", "Siglip"]),
+)
+def test_any_processor(
+    said: dict[str, Any], crop: int, family: str, tmp_path_factory: pytest.TempPathFactory, files: list[Path]
+) -> None:
+    """Whatever its settings: to float32's accuracy what transformers makes, divided or not; or one line."""
+    said = {"image_processor_type": f"{family}ImageProcessor", "crop_size": crop, "do_center_crop": True, **said}
+    try:
+        case = processor_case(tmp_path_factory.mktemp("folder"), family, said)
+        for file in files:
+            case.whole(Image.open(file).convert("RGB"))
+    except Exception:  # settings that transformers itself refuses
+        return
+    refused = ""
+    try:
+        largest = difference(case, files)
+    except TaskError as error:
+        refused, largest = str(error), 0.0
+    assert largest <= NEAR
+    assert not refused or "differ in size" in refused or "does not work" in refused
+    assert "\n" not in refused
+
+
+# transforms that do not come apart
+
+
+def padded(folder: Path) -> Case:
+    from transformers import ViTConfig
+
+    config = ViTConfig(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        architectures=["ViTForImageClassification"],
+    )  # fmt: skip
+    case = processor_case(folder, "ViT", PADDED)
+    config.save_pretrained(folder)
+    return case
+
+
+def test_a_transform_that_is_not_divided_is_kept_whole(tmp_path: Path, files: list[Path]) -> None:
+    case, said = padded(tmp_path / "model"), Said()
+    for _ in range(2):  # made, and from disk
+        task = described_task({"model": case.spec, "held_out": str(files[0].parent.parent)}, said)
+        assert task.held_out.inputs.dtype == torch.float32
+        expected = torch.stack([case.whole(Image.open(file).convert("RGB")) for file in files])
+        assert torch.equal(task.prepare(task.held_out.inputs), expected)
+    assert [line for line in said.lines if "kept as float32" in line and "GB for 3 pictures" in line] != []
+    shown = pixels(task.held_out, 0)
+    assert shown is not None
+    assert (shown.shape, str(shown.dtype)) == ((32, 32, 3), "uint8")
+    with pytest.raises(merging.MergingError, match="is for stored images"):
+        augmentation("flip")(task.held_out.inputs)  # type: ignore[misc]
+
+
+def test_arrays_go_the_same_way(tmp_path: Path) -> None:
+    case = padded(tmp_path / "model")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x_images=images, x_labels=np.arange(2))
+    split = load_data(f"{tmp_path}/a.npz:x", merging.model_source(case.spec))
+    assert torch.equal(split.inputs, torch.stack([case.whole(Image.fromarray(image)) for image in images]))
+
+
+def test_models_learn_and_merge_on_what_is_kept_whole(tmp_path: Path, files: list[Path]) -> None:
+    case = padded(tmp_path / "model")
+    data = str(files[0].parent.parent)
+    task = described_task({"model": case.spec, "held_out": data, "train": data})
+    for seed in range(2):
+        torch.manual_seed(seed)
+        module = merging.model_source(case.spec).module(2)
+        numerics = Numerics.choose("cpu", module, task.held_out.inputs[0], "fp32")
+        given = HyperParameters(epochs=1, batch_size=3, learning_rate=1e-3)
+        trainer = Run(module, task, given, numerics=numerics)
+        trainer.step()
+        assert trainer.finished
+        torch.save(module.state_dict(), tmp_path / f"m{seed}.pt")
+        with pytest.raises(merging.MergingError, match="is for stored images"):
+            Run(module, task, replace(given, augmentation="flip"), numerics=numerics).step()
+    result = merging.merge(merging.ModelPool.open([tmp_path / "m*.pt"]), merging.Uniform(), task=task, baselines=False)
+    assert len(result.state_dict()) == len(module.state_dict())
+
+
+def test_a_cut_is_never_trusted() -> None:
+    """A geometry that is off by one pixel, or one value, is not used."""
+    plain = as_stored("x", Normalisation())
+    for wrong in (
+        lambda image: np.roll(np.array(image), 1, axis=1),
+        lambda image: np.array(image) // 2 * 2,
+        lambda image: np.array(image)[:-1],
+        lambda image: np.array(image).astype(np.float32) + 0.5,
+    ):
+        assert not Transform("x", plain.whole, {}, wrong).divided
+    swapped = Transform(
+        "x", plain.whole, {}, lambda image: np.array(image)[..., ::-1].copy(), Normalisation((0.5,) * 3, (0.5,) * 3)
+    )
+    assert swapped.normalisation is not None
+    assert swapped.normalisation.flipped, "found by the probes"
+
+
+def test_whole_numbers() -> None:
+    assert whole_numbers(torch.full((3, 1, 2), 255.0)).tolist() == [[[255] * 3] * 2]
+    for wrong in (torch.full((3, 1, 2), 0.5), torch.full((3, 1, 2), 256.0), torch.full((1, 1, 2), 1.0)):
+        with pytest.raises(ValueError, match="no "):
+            whole_numbers(wrong)
+
+
+# colours
+
+
+def test_pictures_are_kept_in_their_colours(tmp_path: Path, files: list[Path]) -> None:
+    """MobileViT takes BGR: kept and shown as RGB, flipped on the device."""
+    case = processor_case(tmp_path / "m", *PUBLISHED["apple/mobilevit-small"])
+    Image.new("RGB", (300, 300), (250, 20, 10)).save(tmp_path / "red.png")
+    transform = merging.model_source(case.spec).transform()
+    split = load_images([(tmp_path / "red.png", 0)], transform)
+    shown = pixels(split, 0)
+    assert shown is not None
+    assert shown[128, 128].tolist() == [250, 20, 10]
+    assert (normalise(transform)(split.inputs)[0, :, 0, 0] * 255).round().tolist() == [10, 20, 250]
+
+
+# sizes and arguments
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        ({"timm": "vit_tiny_patch16_224", "img_size": 64}, 64),
+        ("timm:vit_tiny_patch16_224(img_size=64)", 64),
+        ({"torchvision": "vit_b_16", "image_size": 64}, 64),
+        ({"open_clip": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "force_image_size": 64}, 64),
+    ],
+)
+def test_models_built_with_arguments(model: Any, side: int, tmp_path: Path, files: list[Path]) -> None:
+    source = merging.model_source(model)
+    assert source.sides == (side, side) == source.transform().sides
+    assert source.example().shape == (2, 3, side, side)
+    assert merging.model_source(source.spec).spec == source.spec, "the text is as good as the table"
+    with torch.device("meta"):
+        assert source.module(3).eval()(source.example().to("meta")).shape == (2, 3)
+    task = described_task({"model": model, "held_out": str(files[0].parent.parent)})
+    assert task.held_out.inputs.shape == (3, side, side, 3)
+    assert task.name == source.spec
+
+
+def test_arguments_of_transformers(tmp_path: Path) -> None:
+    processor_case(tmp_path, "ViT", PUBLISHED["google/vit-base-patch16-224"][1])
+    source = merging.model_source({"transformers": str(tmp_path), "image_size": 64, "num_hidden_layers": 1})
+    assert (source.sides, source.config.num_hidden_layers) == ((64, 64), 1)  # type: ignore[attr-defined]
+    with pytest.raises(TaskError, match="did you mean 'image_size'"):
+        merging.model_source({"transformers": str(tmp_path), "image_sizes": 64})
+
+
+def test_weights_choose_the_transform() -> None:
+    one, two = (
+        merging.model_source(f"torchvision:resnet50(weights='IMAGENET1K_V{number}')").transform() for number in (1, 2)
+    )
+    assert "resize_size=[256]" in str(one.settings)
+    assert "resize_size=[232]" in str(two.settings)
+    first = merging.model_source({"open_clip": "ViT-B-32", "pretrained": "datacomp_xl_s13b_b90k"}).transform()
+    assert first.divided
+    assert merging.model_source("timm:vit_base_patch16_224.augreg_in21k").transform().normalisation == Normalisation(
+        (0.5,) * 3, (0.5,) * 3
+    )
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_default_weights_fit_the_model(name: str) -> None:
+    source = merging.model_source(f"torchvision:{name}")
+    entries: Any = torchvision.models.get_model_weights(name)
+    expected = entries.IMAGENET1K_SWAG_LINEAR_V1 if name == "vit_h_14" else entries.DEFAULT
+    assert source.weights is expected  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"timm": "vit_tiny_patch16_224", "imgsize": 64}, "has no argument 'imgsize'"),
+        ({"timm": "vit_tiny_patch16_224", "num_classes": 4}, "read off the checkpoints"),
+        ({"timm": "resnet18", "pretrained": True}, "nothing is downloaded"),
+        ({"timm": "resnet18", "in_chans": 1}, "takes images of 1 channels"),
+        ({"torchvision": "resnet18", "weights": "IMAGENET1K_V3"}, "did you mean 'IMAGENET1K_V1'"),
+        ({"torchvision": "resnet18", "widht": 3}, "has no argument 'widht'"),
+        ({"open_clip": "ViT-B-32", "pretrained": "openal"}, "did you mean 'openai'"),
+        ({"open_clip": "ViT-B-32", "force_image_sizes": 64}, "did you mean 'force_image_size'"),
+        ({"timn": "resnet18"}, "names no source and model"),
+        ({"timm": "resnet18", "torchvision": "resnet18"}, "several sources"),
+        ({"timm": 18}, "names no source and model"),
+        (18, "a model is a name"),
+        ("timm:resnet18(img_size=)", "write arguments as"),
+        ("timm:resnet18(img_size=__import__('os'))", "write arguments as"),
+    ],
+)
+def test_arguments_that_cannot_be(model: Any, said: str) -> None:
+    def use() -> None:
+        source = merging.model_source(model)
+        _ = source.module(3), source.transform()
+
+    with pytest.raises(TaskError, match=said) as caught:
+        use()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_functions_take_arguments_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_with_arguments.py").write_text(
+        "from torch import nn\n\ndef build(width):\n    return nn.Linear(width, 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module: Any = merging.model_source({"python": "mine_with_arguments:build", "width": 5}).module()
+    assert module.in_features == 5
+
+
+@pytest.mark.slow
+def test_a_table_through_the_command_line(merge: Merge, tmp_path: Path, files: list[Path]) -> None:
+    """The table stands in the journal as text, and the run goes on from there."""
+    from safetensors.torch import save_file
+
+    source = merging.model_source("timm:vit_tiny_patch16_224(img_size=32, depth=1)")
+    (tmp_path / "pool").mkdir()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        state = {n: t + 0.01 * torch.randn(t.shape) for n, t in source.module(1).state_dict().items()}
+        save_file(state, tmp_path / f"pool/{seed}.safetensors")
+    (tmp_path / "merge.toml").write_text(
+        '[task]\nmodel = { timm = "vit_tiny_patch16_224", img_size = 32, depth = 1 }\n'
+        f'held_out = "{files[0].parent.parent}"\n[pool]\nmodels = ["pool"]\n'
+        '[run]\nstrategy = "uniform"\noutput = "out"\n'
+    )
+    ran = merge("run")
+    assert ran.code == 0, ran.err
+    assert "timm:vit_tiny_patch16_224(img_size=32, depth=1)" in (tmp_path / "out/report.json").read_text()
+    assert merge("evaluate", "out").code == 0
+    assert merge("run", "--resume", "out").code == 0
+
+
+def test_code_in_a_table_needs_trust(merge: Merge, tmp_path: Path) -> None:
+    (tmp_path / "merge.toml").write_text(
+        '[task]\nmodel = { python = "mine:build", width = 3 }\nheld_out = "x.npz:a"\n[pool]\nmodels = ["pool"]\n'
+    )
+    refused = merge("check")
+    assert refused.code != 0
+    assert "wants to run code" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [(None, (224, 224)), (96, (96, 96)), ("stored", (24, 40))], ids=["own", "given", "stored"]
+)
+def test_sizes(size: Any, shape: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (40, 24), (number, 2, 3)).save(tmp_path / "set" / "a" / f"{number}.png")
+    task = described_task({"model": "timm:resnet18", "held_out": str(tmp_path / "set"), "size": size})
+    assert tuple(task.held_out.inputs.shape[1:3]) == shape
+    with pytest.raises(TaskError, match="'stored'"):
+        preparation(merging.model_source("timm:resnet18"), "as they are")  # type: ignore[arg-type]
