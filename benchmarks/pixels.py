@@ -1,7 +1,8 @@
 """Pictures from files, as they reach a model, against each library's own transform called apart.
 
 For each library: every distinct setting among all its models (timm: all with a published configuration; torchvision and
-open_clip: all weights of all classifiers; transformers: processors as they are published on the Hub). Photographs are
+open_clip: all weights of all classifiers; transformers: processors with settings like those on the Hub, typed in here),
+on one model that has it. Photographs are
 written to disk, go through the kept pictures and the device's normalisation, and are compared with what the library's
 transform, called straight, makes of the same files. ``python -m benchmarks.pixels`` writes ``docs/pixels.json``.
 """
@@ -133,7 +134,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }  # fmt: skip
-"""Settings of the Hub, and the family of transformers that reads them."""
+"""Settings like those of the Hub, typed in and not fetched from there; and the family that reads them."""
 Whole = Callable[[Image.Image], Tensor]
 
 
@@ -145,13 +146,13 @@ class Case:
         library: its name.
         spec: of the model, as merge.toml has it.
         whole: from the library, without our help.
-        models: that have this setting.
+        models: names of all that have this setting; one of them is compared.
     """
 
     library: str
     spec: str
     whole: Whole
-    models: int = 1
+    models: frozenset[str]
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -202,7 +203,7 @@ def timm_cases() -> Iterator[Case]:
             settings = library.resolve_data_config({}, pretrained_cfg=config.to_dict())
             found.setdefault(json.dumps(settings), []).append(name)
     for text, names in found.items():
-        yield Case("timm", f"timm:{names[0]}", library.create_transform(**json.loads(text)), len(names))
+        yield Case("timm", f"timm:{names[0]}", library.create_transform(**json.loads(text)), frozenset(names))
 
 
 def torchvision_cases() -> Iterator[Case]:
@@ -216,7 +217,7 @@ def torchvision_cases() -> Iterator[Case]:
             found.setdefault(repr(entry.transforms()), []).append((name, entry))
     for each in found.values():
         name, entry = each[0]
-        models_with = len({other for other, _ in each})
+        models_with = frozenset(other for other, _ in each)
         yield Case("torchvision", f"torchvision:{name}(weights='{entry.name}')", entry.transforms(), models_with)
 
 
@@ -236,11 +237,11 @@ def open_clip_cases() -> Iterator[Case]:
         name, tag = each[0]
         chosen = f"(pretrained='{tag}')" if tag else ""
         whole = image_transform_v2(PreprocessCfg(**json.loads(text)), is_train=False)
-        yield Case("open_clip", f"open_clip:{name}{chosen}", whole, len({other for other, _ in each}))
+        yield Case("open_clip", f"open_clip:{name}{chosen}", whole, frozenset(other for other, _ in each))
 
 
 def transformers_cases(folder: Path) -> Iterator[Case]:
-    """Image processors as they are published."""
+    """Image processors of :data:`PUBLISHED`."""
     for number, (family, settings) in enumerate(PUBLISHED.values()):
         yield processor_case(folder / f"{number}", family, settings)
 
@@ -260,7 +261,7 @@ def processor_case(place: Path, family: str, settings: dict[str, Any]) -> Case:
         found: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
         return found
 
-    return Case("transformers", f"transformers:{place}", whole)
+    return Case("transformers", f"transformers:{place}", whole, frozenset({str(place)}))
 
 
 def main() -> None:
@@ -279,7 +280,7 @@ def main() -> None:
             found = [difference(case, files) for case in cases]
             row = {
                 "library": cases[0].library,
-                "models": sum(case.models for case in cases),
+                "models": len(frozenset[str]().union(*(case.models for case in cases))),
                 "settings": len(cases),
                 "pictures": len(files) * len(cases),
                 "different": sum(value > 0.01 for value in found),

@@ -79,8 +79,8 @@ class Said(Silent):
 def some(cases: Callable[[], Iterator[Case]], every: int) -> list[Case]:
     """Some of the cases, the unusual ones before others."""
     found = list(cases())
-    rare = [case for case in found if case.models == 1]
-    usual = [case for case in found if case.models > 1]
+    rare = [case for case in found if len(case.models) == 1]
+    usual = [case for case in found if len(case.models) > 1]
     return rare[::every] + usual[::every]
 
 
