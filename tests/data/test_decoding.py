@@ -285,9 +285,7 @@ def test_what_a_mac_keeps_beside_a_picture_is_named(tmp_path: Path) -> None:
 
 def test_one_is_said_of_one(tmp_path: Path) -> None:
     news = News()
-    load_data(
-        as_folders(tmp_path, [MODES["RGBA"][0], MODES["RGB"][0]]), how=Preparation(), progress=news
-    )
+    load_data(as_folders(tmp_path, [MODES["RGBA"][0], MODES["RGB"][0]]), how=Preparation(), progress=news)
     assert news.said == [f"{tmp_path / 'set'}: 1 of 2 pictures {SAID[TRANSPARENT][0]}"]
 
 
