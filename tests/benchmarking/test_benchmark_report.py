@@ -374,6 +374,25 @@ def test_combining_tells_what_differs(found: Benchmark) -> None:
     assert len(combine({"a": found, "b": found}).rows) == len(found.rows), "the same rows once"
 
 
+def test_methods_that_gave_one_model_stay_rows_of_their_own(found: Benchmark) -> None:
+    """Only one method's model is shown once: the best single model is not compared with itself."""
+    same = tuple(replace(row, digest="one", held_out=0.8, tests=found.rows[0].tests, spread={}) if row.finished else row
+                 for row in found.rows)  # fmt: skip
+    untested = replace(found, rows=tuple(replace(row, tests={}, verdicts=row.verdicts[:1]) for row in same))
+    for parts in ({"a": replace(found, rows=same), "b": untested}, {"b": untested, "a": replace(found, rows=same)}):
+        both = combine(parts)
+        assert [row.label for row in both.rows] == [row.label for row in found.rows]
+        assert not any(v.reference == "best" for v in both.rows[0].verdicts)
+        assert [{v.tests for v in row.verdicts} for row in both.rows] == [
+            {v.tests for v in row.verdicts} for row in found.rows
+        ]
+        assert [row.tests for row in both.rows] == [row.tests for row in same], "a run may leave test sets out"
+    mean = replace(found, seeds=(0,), rows=tuple(replace(r, seeds=(0,)) if r.spread else r for r in found.rows))
+    again = combine({"a": found, "b": mean})
+    moved = sum(bool(row.spread) and any(row.spread.values()) for row in found.rows)
+    assert len(again.rows) == len(found.rows) + moved, "a mean over seeds is no single model"
+
+
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:
     samples = {name: found.samples[name] for name in ("held-out", "test")}
     rows = tuple(replace(row, shifted=None, tests={k: v for k, v in row.tests.items() if k == "test"},
