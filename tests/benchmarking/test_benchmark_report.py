@@ -393,6 +393,18 @@ def test_methods_that_gave_one_model_stay_rows_of_their_own(found: Benchmark) ->
     assert len(again.rows) == len(found.rows) + moved, "a mean over seeds is no single model"
 
 
+def test_a_score_without_a_test_is_marked_so(found: Benchmark) -> None:
+    """Runs of earlier versions did not test the average of the shifted sets: that is no missing sign."""
+    rows = tuple(replace(r, verdicts=tuple(v for v in r.verdicts if v.set != SHIFTED)) for r in found.rows)
+    old = replace(found, rows=rows)
+    for row, cell in zip(old.rows, cells(old), strict=True):
+        if row.finished:
+            reference = row.strategy == "best"
+            assert (cell[SHIFTED].mark, cell[SHIFTED].word) == (("", "reference") if reference else ("–", "not tested"))
+    for line in csv.DictReader(io.StringIO(to_csv(replace(old, rows=rows[1:2])))):
+        assert line[f"{SHIFTED} verdict against best"] == "not tested"
+
+
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:
     samples = {name: found.samples[name] for name in ("held-out", "test")}
     rows = tuple(replace(row, shifted=None, tests={k: v for k, v in row.tests.items() if k == "test"},
