@@ -308,6 +308,14 @@ def test_a_scatter_keeps_every_point() -> None:
     assert all(any(letter in line for line in crowded) for letter in "ABCD")
 
 
+def test_a_mark_that_stands_alone_is_the_number_itself() -> None:
+    for value in (-0.1435, 0.857, 53.61):
+        lines = scatter([(0, value, "A"), (1, value + abs(value) / 1000, "B")], width=60, height=4, across="x", up="y")
+        labels = [line.partition("┤")[0].strip() for line in lines if "┤" in line]
+        assert labels
+        assert all(abs(float(label) - value) <= abs(value) / 500 for label in labels)
+
+
 def test_report_renders_a_benchmark_again(merge: Merge, found: Benchmark, folder: Path, tmp_path: Path) -> None:
     ran = merge("report", folder, "--output", tmp_path / "again")
     assert ran.code == 0, ran.err
