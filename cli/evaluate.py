@@ -72,7 +72,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     if flags["as_json"]:
         print_json(_to_json(task.name, request["objective"], found, intervals, pairs))
     else:
-        _show(Screen(), found, intervals, pairs, model)
+        _show(Screen(), found, intervals, pairs, model, request["objective"])
     console = news if flags["as_json"] else Screen()
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
@@ -146,15 +146,16 @@ def _to_json(
 
 def _show(
     console: Any, found: dict[str, dict[str, Outcome]], intervals: Intervals, pairs: dict[str, Comparison | str],
-    than: str,
+    than: str, objective: str,
 ) -> None:  # fmt: skip
     from rich.table import Table
 
     from merging.cli.showing.screen import marked
     from merging.cli.showing.terminal import percent
+    from merging.values.verdict import ACCURACY
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("" if objective == ACCURACY else showable(objective))
     table.add_column("samples", justify="right")
     for name in found:
         table.add_column(showable(name), justify="right", overflow="fold")
@@ -163,14 +164,14 @@ def _show(
         cells = []
         for name, each in found.items():
             outcome, interval = each[split], intervals[name][split]
-            cell = marked(percent(outcome.score))
-            if outcome.correct is not None and outcome.score == outcome.accuracy:
+            cell = marked(percent(outcome.score, objective))
+            if objective == ACCURACY and outcome.correct is not None:
                 shown = True
                 low, high = outcome.interval
                 cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
             elif interval is not None:
                 drawn = True
-                cell += marked(" [dim]{} to {}[/]", *(percent(end) for end in interval))
+                cell += marked(" [dim]{} to {}[/]", *(percent(end, objective) for end in interval))
             cells.append(cell)
         table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)

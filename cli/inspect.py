@@ -180,17 +180,21 @@ def _show_pool(console: Console, found: Inspection) -> None:
     table.add_column("model")
     with_best = {b.second if b.first == _best(found) else b.first: b for b in found.barriers if _best(found) in
                  (b.first, b.second)}  # fmt: skip
-    heads = ["held-out"] if found.scores else []
+    heads = ["held-out" if _scale(found) == 100 else f"held-out ({found.objective})"] if found.scores else []
     heads += ["midpoint with best", "barrier"] if with_best else []
     heads += ["from base"] if geometry and geometry.from_base is not None else []
     heads += ["nearest", "farthest"] if geometry else []
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(showable(head), justify="right")
     for i, name in enumerate(names):
-        row = [percent(found.scores[i])] if found.scores else []
+        row = [percent(found.scores[i], found.objective)] if found.scores else []
         if with_best:
             barrier = with_best.get(name)
-            row += [percent(barrier.midpoint), _height(found, barrier.height)] if barrier else ["best", ""]
+            row += (
+                [percent(barrier.midpoint, found.objective), _height(found, barrier.height)]
+                if barrier
+                else ["best", ""]
+            )
         if geometry is not None:
             row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []
             others = [geometry.distances[i, j] for j in range(len(names)) if j != i]
@@ -212,8 +216,8 @@ def _show_pool(console: Console, found: Inspection) -> None:
 
 
 def _scale(found: Inspection) -> int:
-    """Fractions are shown in percent, other scores as they are."""
-    return 100 if all(0 <= score <= 1 for score in found.scores) else 1
+    """Accuracies are shown in percent, other scores as they are."""
+    return 100 if found.objective == "accuracy" else 1
 
 
 def _midpoint(found: Inspection, score: float) -> str:

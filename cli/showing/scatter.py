@@ -93,6 +93,8 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _number(value: float, marks: Sequence[float]) -> str:
-    """As many decimals as the steps need."""
+    """As many decimals as the steps need; of a mark that stands alone, those that it has itself."""
+    if len(marks) < 2:
+        return f"{value:.4g}"
     step = min((b - a for a, b in pairwise(marks)), default=1.0)
     return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

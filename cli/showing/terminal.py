@@ -13,6 +13,7 @@ from rich.text import Text
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.values.outcome import Outcome, is_score
+from merging.values.verdict import ACCURACY
 
 
 class TerminalProgress:
@@ -40,6 +41,7 @@ class TerminalProgress:
         self._best = ""
         self._told: set[str] = set()
         self._precision = ""
+        self._objective = ACCURACY
 
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
@@ -78,9 +80,16 @@ class TerminalProgress:
         """Behind each score, where it is not fp32's."""
         self._precision = f" {showable(text)}" if text else ""
 
+    def measure(self, objective: str) -> None:
+        """What the scores that follow are."""
+        self._objective = objective
+
+    def _score(self, score: float | None) -> str:
+        return percent(score, self._objective)
+
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
-        self._best = f"best {percent(outcome.score)}{self._precision}, {models} model{'s' if models > 1 else ''}"
+        self._best = f"best {self._score(outcome.score)}{self._precision}, {models} model{'s' if models > 1 else ''}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:
@@ -88,13 +97,13 @@ class TerminalProgress:
         if "candidate" not in facts:
             parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
             return self.say("  " + ", ".join(parts))
-        parts = [f"average {percent(facts['average'])}{self._precision}"] if "average" in facts else []
+        parts = [f"average {self._score(facts['average'])}{self._precision}"] if "average" in facts else []
         if facts.get("searches"):
-            parts += [f"searched {', '.join(percent(score) for score in facts['searches'])}{self._precision}"]
+            parts += [f"searched {', '.join(self._score(score) for score in facts['searches'])}{self._precision}"]
         if facts.get("accepted"):
             verdict = marked("[green]kept[/]")
         else:
-            why = facts.get("why") or "no better than " + percent(facts.get("incumbent"))
+            why = facts.get("why") or "no better than " + self._score(facts.get("incumbent"))
             verdict = marked("[dim]left out[/] ({})", why)
         said = "".join(f"{part}, " for part in parts)
         return self.say(marked("  {}: {}{}", facts["candidate"], said, verdict))
@@ -121,13 +130,13 @@ class TerminalProgress:
             self._bar.update(self._task, **changes)
 
 
-def percent(score: float | None) -> str:
-    """A fraction as percent; other scores (log-likelihoods) as they are; NaN where there is none."""
+def percent(score: float | None, objective: str = ACCURACY) -> str:
+    """An accuracy in percent; scores by another objective as they are; NaN where there is none."""
     if score is None:
         return "–"
     if not is_score(score):
         return "NaN"
-    return f"{100 * score:.2f} %" if 0 <= score <= 1 else f"{score:.4g}"
+    return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
 def shown(value: Any) -> str:

@@ -138,6 +138,7 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
     """Several folders' results as one: rows one below the other, a model once, told apart by their folders.
 
     Of a model that several folders have, the tested verdicts are kept; then one correction goes over the whole table.
+    Methods of one folder stay rows of their own, also where they gave the same model.
 
     Args:
         found: folder's name → what it holds; at least one.
@@ -148,8 +149,9 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
     rows: list[tuple[str, BenchmarkRow]] = []
     twice: list[str] = []
     for name, part in found.items():
+        earlier = len(rows)
         for row in part.rows:
-            index = next((i for i, (_, other) in enumerate(rows) if _same(other, row)), None)
+            index = next((i for i, (_, other) in enumerate(rows[:earlier]) if _same(other, row)), None)
             if index is None:
                 rows.append((name, row))
             else:
@@ -183,14 +185,20 @@ def _once(twice: Sequence[str]) -> Sequence[str]:
 
 
 def _same(one: BenchmarkRow, other: BenchmarkRow) -> bool:
-    """Whether two folders hold one model: by what it is, or, where that is not known, by strategy and scores.
+    """Whether two folders hold one method's model: by what it is, or, where that is not known, by its scores.
 
-    The numbers must be the same but for what another precision changes: other data are another row.
+    The numbers must be the same but for what another precision changes: other data are another row. A run may have
+    left test sets out; a mean over several models is none of them.
     """
+    if one.strategy != other.strategy or (
+        one.seeds != other.seeds and any({*one.spread.values(), *other.spread.values()})
+    ):
+        return False
     if one.digest and other.digest:
-        if one.digest != other.digest or one.tests.keys() != other.tests.keys():
+        both = one.tests.keys() & other.tests.keys()
+        if one.digest != other.digest or both not in (one.tests.keys(), other.tests.keys()):
             return False
-        pairs = [(one.held_out, other.held_out), *((one.tests[name], other.tests[name]) for name in one.tests)]
+        pairs = [(one.held_out, other.held_out), *((one.tests[name], other.tests[name]) for name in both)]
         return all(a is not None and b is not None and abs(a - b) <= CLOSE * max(abs(a), 1) for a, b in pairs)
     for mine, theirs in ((one.options, other.options), (one.partitioner, other.partitioner)):
         if mine and theirs and mine != theirs:
@@ -201,8 +209,8 @@ def _same(one: BenchmarkRow, other: BenchmarkRow) -> bool:
 
 
 def _joined(one: BenchmarkRow, other: BenchmarkRow) -> BenchmarkRow:
-    """One model that two folders have: the row that was tested more, with what only the other one knows."""
-    tested = [sum(verdict.tested for verdict in row.verdicts) for row in (one, other)]
+    """One model that two folders have: the row that was scored and tested more, with what only the other one knows."""
+    tested = [(len(row.tests), sum(verdict.tested for verdict in row.verdicts)) for row in (one, other)]
     first, second = (one, other) if tested[0] >= tested[1] else (other, one)
     verdicts = {_key(verdict): verdict for verdict in second.verdicts}
     verdicts |= {_key(v): v for v in first.verdicts if v.tested or not verdicts.get(_key(v), v).tested}

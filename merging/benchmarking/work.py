@@ -13,7 +13,7 @@ from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, tell_precision
+from merging.plugins.progress import Progress, tell_measure, tell_precision
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
@@ -161,6 +161,7 @@ class Work:
         why = ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")
+        tell_measure(self.progress, evaluator.objective.name)
         try:
             with contained():
                 mixed = entry.strategy.mix(problem)

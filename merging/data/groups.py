@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from merging.data.classes import Labelling
+from merging.data.classes import Labelling, nfc
 from merging.errors import TaskError
 from merging.plugins.task import Split
 
+WHOLE = re.compile(r"[+-]?[0-9]+\.0+")
+"""A whole number as tables with gaps write it: 1.0 is the group 1."""
 Decode = Callable[[Labelling | None], Split]
 
 
@@ -53,6 +56,7 @@ def in_groups(where: str, labels: list[Any], groups: Sequence[Any] | None, decod
 
 
 def _name(where: str, number: int, value: Any) -> str:
-    if isinstance(value, str | int | float) and str(value).strip():
-        return str(value).strip()
+    text = nfc(str(value)).strip() if isinstance(value, str | int | float) and value == value else ""
+    if text:
+        return text.partition(".")[0] if WHOLE.fullmatch(text) else text
     raise TaskError(f"{where}: row {number} has the group {value!r}; write a name or a number")

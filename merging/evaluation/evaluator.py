@@ -649,4 +649,4 @@ def _are_classes(split: Split, logits: Tensor) -> bool:
 
 def _padded(parts: list[Tensor], rest: int, value: float) -> Tensor:
     known = torch.cat(parts)
-    return torch.cat([known.double(), torch.full((rest,), value, dtype=torch.float64)])
+    return torch.cat([known.double(), torch.full((rest, *known.shape[1:]), value, dtype=torch.float64)])

@@ -29,6 +29,7 @@ from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
 from merging.values.recipe import Recipe
+from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +73,7 @@ class Inspection:
         scores: held-out score of each checkpoint, where a task is there.
         barriers: of the pairs that were asked for.
         notes: what the partition, the files and what lies beside them say.
+        objective: what the scores are.
     """
 
     partition: Partition
@@ -84,6 +86,7 @@ class Inspection:
     scores: tuple[float, ...] = ()
     barriers: tuple[Barrier, ...] = ()
     notes: tuple[str, ...] = ()
+    objective: str = ACCURACY
 
     def parameters(self, component: Component) -> int:
         """Number of elements of a component's tensors."""
@@ -124,6 +127,7 @@ class Inspection:
                 cosines = [[None if np.isnan(v) else float(v) for v in row] for row in geometry.cosines]
                 found |= {"from_base": geometry.from_base.tolist(), "cosines": cosines}
         if self.scores:
+            found["objective"] = self.objective
             found["scores"] = dict(zip(self.pool, self.scores, strict=True))
         if self.barriers:
             found["barriers"] = [
@@ -222,7 +226,7 @@ def inspect_pool(
     files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
     return Inspection(
         partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
-        scores, found, (*partition.notes, *files, *pool.beside),
+        scores, found, (*partition.notes, *files, *pool.beside), (objective or Accuracy()).name,
     )  # fmt: skip
 
 

@@ -40,6 +40,13 @@ def tell_precision(progress: Progress, text: str) -> None:
         tell(text)
 
 
+def tell_measure(progress: Progress, objective: str) -> None:
+    """Tells a progress that has a method ``measure`` what the scores that follow are."""
+    tell = getattr(progress, "measure", None)
+    if tell is not None:
+        tell(objective)
+
+
 class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
 
@@ -49,6 +56,10 @@ class Silent:
         Asked for only where a progress has it: one may do without.
         """
         del text
+
+    def measure(self, objective: str) -> None:
+        """What the scores that follow are: accuracy, or an objective's name; asked for where a progress has it."""
+        del objective
 
     def stage(self, text: str, total: int | None = None) -> None:
         """A new piece of work begins."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import TaskError
+from merging.values import verdict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -177,6 +178,8 @@ class Task:
         for name in self.tests:
             if name in (HELD_OUT, "train", UNLABELLED, CERTIFY):
                 raise TaskError(f"a test set cannot be called '{name}': that is the name of another part")
+            if name == verdict.Role.AVERAGE or name.endswith(f"({verdict.ACCURACY})"):
+                raise TaskError(f"a test set cannot be called '{name}': tables have a column of that name already")
         for name in self.shifts:
             if name not in self.tests:
                 raise TaskError(f"shifted set '{name}' is not among the tests: {', '.join(self.tests)}")

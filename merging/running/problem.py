@@ -203,4 +203,4 @@ class MergeProblem:
             self.kept.append(self.best)
             self.progress.best(outcome, len(recipe.names))
             if len(recipe.names) == 1:
-                self.progress.status(f"best {shown(outcome.score)}, {recipe.names[0]}")
+                self.progress.status(f"best {shown(outcome.score, self.evaluator.objective.name)}, {recipe.names[0]}")

@@ -19,7 +19,7 @@ from merging.mixing.writing import Writing, Written
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, Silent, tell_precision
+from merging.plugins.progress import Progress, Silent, tell_measure, tell_precision
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.user_code import contained
@@ -347,7 +347,7 @@ class _Run:
             self.merges[name], self.top = (single, meter, seconds), outcome
             if self.outcomes[name, HELD_OUT] is not outcome:
                 self.progress.say(
-                    f"  re-scored in fp32, the best single model is {self.top_name}, {shown(outcome.score)} held-out"
+                    f"  re-scored in fp32, the best single model is {self.top_name}, {self._shown(outcome)} held-out"
                 )
         else:
             self.progress.stage("re-scored in fp32")
@@ -428,6 +428,7 @@ class _Run:
         search = self.rescoring.search if self.rescoring is not None and self.rescoring.due else ""
         tell_precision(self.progress, search)
         made = self.plan
+        tell_measure(self.progress, made.objective.name)
         problem = MergeProblem(
             made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
             seed=made.seed, budget=made.budget, on_ranked=self._ranked,
@@ -469,7 +470,10 @@ class _Run:
         if self.top_name is None:
             self.top, self.top_name = outcome, name
             where = f" ({self.rescoring.search})" if self.rescoring is not None and self.rescoring.due else ""
-            self.progress.say(f"  the best single model{where} is {name}, {shown(outcome.score)} held-out")
+            self.progress.say(f"  the best single model{where} is {name}, {self._shown(outcome)} held-out")
+
+    def _shown(self, outcome: Outcome) -> str:
+        return shown(outcome.score, self.plan.objective.name)
 
     def _score_all(self) -> None:
         """Every merge on every test set."""

@@ -308,6 +308,14 @@ def test_a_scatter_keeps_every_point() -> None:
     assert all(any(letter in line for line in crowded) for letter in "ABCD")
 
 
+def test_a_mark_that_stands_alone_is_the_number_itself() -> None:
+    for value in (-0.1435, 0.857, 53.61):
+        lines = scatter([(0, value, "A"), (1, value + abs(value) / 1000, "B")], width=60, height=4, across="x", up="y")
+        labels = [line.partition("┤")[0].strip() for line in lines if "┤" in line]
+        assert labels
+        assert all(abs(float(label) - value) <= abs(value) / 500 for label in labels)
+
+
 def test_report_renders_a_benchmark_again(merge: Merge, found: Benchmark, folder: Path, tmp_path: Path) -> None:
     ran = merge("report", folder, "--output", tmp_path / "again")
     assert ran.code == 0, ran.err
@@ -372,6 +380,37 @@ def test_combining_tells_what_differs(found: Benchmark) -> None:
     assert any("differ in task" in note for note in both.notes)
     assert any("differ in pool" in note for note in both.notes)
     assert len(combine({"a": found, "b": found}).rows) == len(found.rows), "the same rows once"
+
+
+def test_methods_that_gave_one_model_stay_rows_of_their_own(found: Benchmark) -> None:
+    """Only one method's model is shown once: the best single model is not compared with itself."""
+    same = tuple(replace(row, digest="one", held_out=0.8, tests=found.rows[0].tests, spread={}) if row.finished else row
+                 for row in found.rows)  # fmt: skip
+    untested = replace(found, rows=tuple(replace(row, tests={}, verdicts=row.verdicts[:1]) for row in same))
+    for parts in ({"a": replace(found, rows=same), "b": untested}, {"b": untested, "a": replace(found, rows=same)}):
+        both = combine(parts)
+        assert [row.label for row in both.rows] == [row.label for row in found.rows]
+        assert not any(v.reference == "best" for v in both.rows[0].verdicts)
+        assert [{v.tests for v in row.verdicts} for row in both.rows] == [
+            {v.tests for v in row.verdicts} for row in found.rows
+        ]
+        assert [row.tests for row in both.rows] == [row.tests for row in same], "a run may leave test sets out"
+    mean = replace(found, seeds=(0,), rows=tuple(replace(r, seeds=(0,)) if r.spread else r for r in found.rows))
+    again = combine({"a": found, "b": mean})
+    moved = sum(bool(row.spread) and any(row.spread.values()) for row in found.rows)
+    assert len(again.rows) == len(found.rows) + moved, "a mean over seeds is no single model"
+
+
+def test_a_score_without_a_test_is_marked_so(found: Benchmark) -> None:
+    """Runs of earlier versions did not test the average of the shifted sets: that is no missing sign."""
+    rows = tuple(replace(r, verdicts=tuple(v for v in r.verdicts if v.set != SHIFTED)) for r in found.rows)
+    old = replace(found, rows=rows)
+    for row, cell in zip(old.rows, cells(old), strict=True):
+        if row.finished:
+            reference = row.strategy == "best"
+            assert (cell[SHIFTED].mark, cell[SHIFTED].word) == (("", "reference") if reference else ("–", "not tested"))
+    for line in csv.DictReader(io.StringIO(to_csv(replace(old, rows=rows[1:2])))):
+        assert line[f"{SHIFTED} verdict against best"] == "not tested"
 
 
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,19 @@ def test_a_runs_python_task_needs_trust(merge: Merge, run: Path) -> None:
     ran = merge("evaluate", run)
     assert ran.code == 2
     assert "--trust-code" in ran.err
+
+
+def test_other_objectives_are_named_and_not_in_percent(merge: Merge, pool_folder: Path) -> None:
+    """Evaluate, inspect and the line between two models say what their numbers are."""
+    pool = ["--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--objective", "balanced-accuracy"]
+    one, two = (str(pool_folder / f"model_{number}.safetensors") for number in (0, 1))
+    line = ("inspect", "--interpolate", one, two, "--steps", "2", *pool)
+    for arguments in (("evaluate", one, *pool), ("inspect", *pool), line):
+        ran = merge(*arguments)
+        assert ran.code == 0, ran.err
+        scores = [row for row in ran.out.splitlines() if re.match(r"held-out +120|0 +model_0| *0\.00 ", row)]
+        assert scores, ran.out
+        assert all(re.search(r" 0\.\d{3}", row) for row in scores)
+        assert "balanced-accuracy" in ran.out
+        if "inspect" not in arguments or "--interpolate" in arguments:  # distances are in percent
+            assert "%" not in ran.out.replace("95 %", "")

@@ -489,8 +489,9 @@ def test_strategies_may_ask_for_unlabelled_data(forms: Path, tmp_path: Path) -> 
     assert NeedsUnlabelled.seen == [-1] * 12
     with pytest.raises(MergingError, match="needs unlabelled; give a task with unlabelled data"):
         merging.merge(pool, NeedsUnlabelled(), task=replace(task, unlabelled=None), baselines=False)
-    with pytest.raises(TaskError, match="cannot be called 'unlabelled'"):
-        replace(task, tests={"unlabelled": read.held_out})
+    for name in ("unlabelled", "average of shifts", "test (accuracy)"):  # what tables have columns of
+        with pytest.raises(TaskError, match=f"cannot be called '{re.escape(name)}'"):
+            replace(task, tests={name: read.held_out})
 
 
 # other kinds of samples

@@ -134,3 +134,20 @@ def test_a_part_keeps_its_groups() -> None:
     assert part.labels.tolist() == [1, 1, 0]
     with pytest.raises(TaskError, match="6 samples but 2 groups"):
         split.with_groups(["a", "b"])
+
+
+def test_numbers_are_groups_however_they_are_written() -> None:
+    """A column with gaps makes floats of numbers; a gap itself is no group."""
+
+    def decode(found: Labelling | None) -> Split:
+        assert found is not None
+        return Split.of(torch.zeros(4, 1), torch.tensor([found.labels[pair] for pair in pairs]))
+
+    pairs, load = in_groups("set", [0, 1, 0, 1], [1, 1.0, "1.0", "1.50"], decode)
+    split = load(Labelling({0: 0, 1: 1}, None))
+    assert split.group_names == ("1", "1.50")
+    pairs, load = in_groups("set", [0, 1, 0, 1], ["caf\u00e9", "cafe\u0301", "b", "b"], decode)
+    assert load(Labelling({0: 0, 1: 1}, None)).group_names == ("b", "caf\u00e9")
+    for gap in (float("nan"), None, " "):
+        with pytest.raises(TaskError, match="row 2 has the group"):
+            in_groups("set", [0, 1], ["a", gap], decode)

@@ -148,7 +148,22 @@ def test_the_limit_stops_the_run_but_not_the_cache(pool: ModelPool) -> None:
         evaluator.evaluate(recipes[1])
 
 
-@pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood()], ids=lambda o: o.name)
+@dataclasses.dataclass(frozen=True)
+class Columns(Objective):
+    """The mean of two numbers a sample."""
+
+    name = "columns"
+    bounds = (0.0, 1.0)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        own = logits.softmax(1).gather(1, labels[:, None])
+        return torch.cat([own, own.square()], dim=1)
+
+    def reduce(self, terms: Tensor) -> float:
+        return float(terms.double().mean())
+
+
+@pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood(), Columns()], ids=lambda o: o.name)
 @settings(max_examples=12)
 @given(threshold=st.floats(0.0, 1.0), batch=st.sampled_from([1, 7, 16, 256]))
 def test_exceeds_equals_the_full_evaluation(

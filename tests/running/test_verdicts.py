@@ -21,6 +21,7 @@ from merging.benchmarking.reading import combine, read_folder
 from merging.benchmarking.rendering.forms import render
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.table import show_report
+from merging.cli.showing.terminal import TerminalProgress
 from merging.evaluation.comparing import Comparer
 from merging.objectives.accuracy import Accuracy
 from merging.objectives.macro_f1 import MacroF1
@@ -269,6 +270,30 @@ class Fragile(Median):
         if len(terms.unique()) < len(terms):
             raise ValueError("ties")
         return float(terms.median())
+
+
+@dataclass(frozen=True)
+class Within(Objective):
+    """A score of numbers that lies between 0 and 1, as shares of explained variance do."""
+
+    name: ClassVar[str] = "within"
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return (-(logits - labels).square().mean(dim=1)).exp()
+
+    def reduce(self, terms: Tensor) -> float:
+        return float(terms.double().mean())
+
+
+def test_only_accuracies_are_in_percent(pool: ModelPool) -> None:
+    """Also where another score happens to lie between 0 and 1."""
+    for task, objective, percent in ((regression(), Within(), False), (tiny_task(), Accuracy(), True)):
+        out = io.StringIO()
+        with TerminalProgress(Console(file=out, width=200)) as progress:
+            merging.merge(pool, Greedy(), task=task, partitioner=Layer(), objective=objective, progress=progress)
+        said = [line for line in out.getvalue().splitlines() if "held-out" in line or "average" in line]
+        assert len(said) >= 3
+        assert all((" %" in line) == percent for line in said)
 
 
 def outcomes(objective: Any, split: Split, shift: float, seed: int) -> dict[str, tuple[Outcome]]:

@@ -128,3 +128,15 @@ def test_terms_survive_json(terms: np.ndarray) -> None:
     back = Outcome.from_json(json.loads(json.dumps(Outcome(0.5, 3, terms=terms).to_json()))).terms
     assert back is not None
     assert (back.dtype, back.tolist()) == (terms.dtype, terms.tolist())
+
+
+def test_what_is_no_mean_is_not_taken_for_one() -> None:
+    """A median's terms, or several numbers a sample, say nothing by their mean."""
+    terms = np.random.default_rng(0).exponential(size=50)
+    mean, median = (Outcome(float(score), 50, terms=terms) for score in (terms.mean(), np.median(terms)))
+    assert compare(mean, mean).p_value == 1
+    for other in (median, Outcome(float(terms.mean()), 50, terms=np.stack([terms, terms], axis=1))):
+        with pytest.raises(ValueError, match="give reduce"):
+            compare(other, other)
+    found = compare(median, median, lambda values, index: float(np.median(values[index])))
+    assert found.p_value == 1

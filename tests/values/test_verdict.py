@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from merging.values.statistics import (
     LEVEL,
@@ -227,6 +228,31 @@ def test_resampling_against_a_plain_loop() -> None:
     assert spread.shape == (3, RESAMPLES)
     assert np.array_equal(resample(scores, terms, seed=5), fast), "the same draws every time"
     assert not np.array_equal(resample(scores, terms, seed=6), fast)
+
+
+@pytest.mark.parametrize("tests", [2, 126, 180, 5000])
+def test_a_large_difference_is_told_among_many_tests(tests: int) -> None:
+    """Draws are too few to be corrected over many tests: beyond all of them the normal tail counts."""
+    steps = np.random.default_rng(1).normal(-1.0, 1.0, 200)
+    one, two = resample([0.0, float(steps.mean())], [np.zeros(200), steps])
+    found = bootstrapped(float(steps.mean()), two - one, 200)
+    assert found.p_value == pytest.approx(2 * norm.sf(abs(steps.mean()) / (steps.std(ddof=1) / 200**0.5)), rel=10)
+    told = corrected([[verdict(found)], *[[verdict(bootstrapped(0.0, np.zeros(9), 200))] for _ in range(tests - 1)]])
+    assert told[0][0].worse
+    assert told[0][0].tests == tests
+    low, high = told[0][0].interval or (0.0, 0.0)
+    assert low < -1.0 < high < 0
+    for alpha in np.geomspace(1e-30, 0.9, 60):
+        low, high = found.interval_at(float(alpha))
+        assert low <= found.difference <= high
+        assert (high < 0) == (found.p_value < alpha)
+
+
+def test_few_samples_that_agree_are_no_certainty() -> None:
+    """Ten differences with one sign have p = 2/1024 by their signs alone, however alike they are."""
+    found = bootstrapped(0.5, np.full(RESAMPLES, 0.5), 20)
+    assert found.p_value == pytest.approx(2.0**-19)
+    assert bootstrapped(0.5, np.full(RESAMPLES, 0.5), 10).p_value == pytest.approx(2 / (RESAMPLES + 1))
 
 
 def test_models_alike_do_not_differ() -> None:

@@ -16,12 +16,13 @@ from merging.benchmarking.rendering.tables import (
     findings,
     heading,
     legend_of,
+    outcome,
 )
 from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.markdown import plain
-from merging.values.verdict import compact, legend, word
+from merging.values.verdict import compact, legend
 
 
 def to_csv(found: Benchmark) -> str:
@@ -47,7 +48,8 @@ def to_csv(found: Benchmark) -> str:
                 told = row.verdict(reference, column)
                 low, high = told.interval if told and told.interval else ("", "")
                 values = [told.difference, told.corrected, told.p] if told else [None] * 3
-                line += [_blank(values[0]), low, high, *map(_blank, values[1:]), word(told) if row.finished else ""]
+                line += [_blank(values[0]), low, high, *map(_blank, values[1:])]
+                line += [outcome(row, reference, column) if row.finished else ""]
         costs = [getattr(row, name) if row.finished else "" for name in COSTS]
         writer.writerow(map(_shown, [*line, " ".join(row.ingredients), *costs, row.why]))
     return out.getvalue()

@@ -9,7 +9,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
-from merging.values.verdict import MARKS, Verdict, correction, difference, legend, mark, word
+from merging.values.verdict import MARKS, Verdict, correction, difference, legend, word
 
 COSTS = {
     "models": "models in it",
@@ -78,19 +78,27 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
         return Cell("–")
     percent = found.percent(column)
     rank = ranks.index(round(value, 6)) + 1 if row.inference_cost == 1 and round(value, 6) in ranks else 0
-    verdict = row.verdict("best", column)
+    told = outcome(row, "best", column)
     scale = 100 if percent else 1
     interval = row.intervals.get(column)
     spread = row.spread.get(column)
     return Cell(
         number(value, percent=percent),
         rank,
-        mark(verdict),
-        word(verdict),
+        MARKS[told],
+        told,
         " to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
         f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
         number(spread, percent=percent) if spread else "",
     )
+
+
+def outcome(row: BenchmarkRow, reference: str, column: str) -> str:
+    """What the test of a score says, in a word; of a row that is compared elsewhere only, that it was not tested."""
+    verdict = row.verdict(reference, column)
+    if verdict is None and any(v.reference == reference for v in row.verdicts):
+        return "not tested"
+    return word(verdict)
 
 
 def cost(row: BenchmarkRow, name: str) -> str:
