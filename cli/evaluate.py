@@ -14,8 +14,9 @@ from merging.errors import RequirementError, showable
 from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
+    from merging.evaluation.comparing import Comparer
     from merging.values.outcome import Outcome
-    from merging.values.statistics import Comparison
+    from merging.values.verdict import Verdict
 
     Intervals = dict[str, dict[str, tuple[float, float] | None]]
 
@@ -65,14 +66,14 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         comparer = Comparer(made["objective"], task)
         seen = {name: {split: [outcome] for split, outcome in own.items()} for name, own in found.items()}
         intervals = {name: {split: comparer.interval((split,), own) for split in own} for name, own in seen.items()}
-        pairs: dict[str, Comparison | str] = {}
+        verdicts: tuple[Verdict, ...] = ()
         if other is not None:
             progress.stage("comparing")
-            pairs = {split: comparer.compare((split,), seen[model], seen[other]) for split in seen[model]}
+            verdicts = _verdicts(comparer, seen[model], seen[other], model)
     if flags["as_json"]:
-        print_json(_to_json(task.name, request["objective"], found, intervals, pairs))
+        print_json(_to_json(task.name, request["objective"], found, intervals, verdicts))
     else:
-        _show(Screen(), found, intervals, pairs, model, request["objective"])
+        _show(Screen(), found, intervals, verdicts, request["objective"])
     console = news if flags["as_json"] else Screen()
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
@@ -120,9 +121,27 @@ def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
     return by_name.get(name, name)
 
 
+def _verdicts(
+    comparer: Comparer, before: dict[str, list[Outcome]], after: dict[str, list[Outcome]], model: str
+) -> tuple[Verdict, ...]:
+    """One model against the other on every set; what was held out is a set like the others: it need not have chosen."""
+    from dataclasses import replace
+
+    from merging.values.verdict import Family, Role, corrected
+
+    found = comparer.verdicts(tuple(after), before, after, reference=model, against=model)
+    plain = [
+        replace(verdict, role=Role.TEST, family=Family.of(Role.TEST, extra=verdict.extra))
+        if verdict.role in (Role.HELD_OUT, Role.CERTIFY)
+        else verdict
+        for verdict in found
+    ]
+    return corrected([plain])[0]
+
+
 def _to_json(
     task: str, objective: str, found: dict[str, dict[str, Outcome]], intervals: Intervals,
-    pairs: dict[str, Comparison | str],
+    verdicts: tuple[Verdict, ...],
 ) -> dict[str, Any]:  # fmt: skip
     def entry(outcome: Outcome, interval: tuple[float, float] | None) -> dict[str, Any]:
         data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
@@ -139,20 +158,22 @@ def _to_json(
         {"model": name, "sets": {split: entry(outcome, intervals[name][split]) for split, outcome in outcomes.items()}}
         for name, outcomes in found.items()
     ]
-    if pairs:
-        data["paired"] = {split: pair.to_json() for split, pair in pairs.items() if not isinstance(pair, str)}
+    if verdicts:
+        data["verdicts"] = [verdict.to_json() for verdict in verdicts]
+        pairs = {v.set: v.comparison for v in verdicts if v.comparison is not None and not v.extra}
+        data["paired"] = {split: pair.to_json() for split, pair in pairs.items()}
     return data
 
 
 def _show(
-    console: Any, found: dict[str, dict[str, Outcome]], intervals: Intervals, pairs: dict[str, Comparison | str],
-    than: str, objective: str,
+    console: Any, found: dict[str, dict[str, Outcome]], intervals: Intervals, verdicts: tuple[Verdict, ...],
+    objective: str,
 ) -> None:  # fmt: skip
     from rich.table import Table
 
     from merging.cli.showing.screen import marked
     from merging.cli.showing.terminal import percent
-    from merging.values.verdict import ACCURACY
+    from merging.values.verdict import ACCURACY, correction, sentence, sentences
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("" if objective == ACCURACY else showable(objective))
@@ -179,6 +200,7 @@ def _show(
         console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
     if drawn:
         console.print("Behind each score its 95 % interval (bootstrap over the samples).", style="dim")
-    for split, pair in pairs.items():
-        said = f"not compared: {pair}" if isinstance(pair, str) else pair.sentence(than)
-        console.print(marked("[bold]{}:[/] {}", split, said), highlight=False)
+    for sets, verdict in sentences(verdicts):
+        console.print(marked("[bold]{}:[/] {}", sets, sentence(verdict)), highlight=False)
+    if said := correction(verdicts):
+        console.print(said, style="dim")

@@ -72,7 +72,6 @@ class Evaluator:
         measure_again: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        check_labels(objective, task)
         self.live = live
         self.task = task
         self.objective = objective
@@ -95,6 +94,19 @@ class Evaluator:
         self._tests = False
         self._recording = False
         self._progress = progress or Silent()
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses labels that are none of the model's outputs, before anything is scored.
+
+        Args:
+            names: of the sets.
+
+        Raises:
+            TaskError: a set has such labels.
+        """
+        self._passes.feed(HELD_OUT)
+        for name in names:
+            self._passes.check_labels(name)
 
     def begin(self) -> Meter:
         """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
@@ -326,6 +338,7 @@ class Evaluator:
         """What logits of a whole split mean."""
         if isinstance(self.objective, WholeModelObjective):
             raise StrategyError(f"objective '{self.objective.name}' looks at whole models, not at logits")
+        check_labels(self.objective, self.task, (split,))
         whole = self.task.split(split)
         labels = whole.labels.cpu()
         terms = self.objective.terms(logits, labels)
@@ -577,6 +590,7 @@ class Evaluator:
         if isinstance(self.objective, WholeModelObjective):
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
             return Outcome(score, len(self.task.split(split)), None)
+        check_labels(self.objective, self.task, (split,))
         terms, hits, margins, blank = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         whole = self.task.split(split)
         for outputs, labels in self._passes.forward(split, content):

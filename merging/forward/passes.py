@@ -47,6 +47,7 @@ class Passes:
         self.live, self.task, self.numerics, self.should_stop = live, task, numerics, should_stop
         self.share = 1.0
         self.counts = False
+        self._classes: int | None = None
         self.activations = Activations(0 if numerics.compiled else cache_memory)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._stages: tuple[Stage, ...] = ()
@@ -69,7 +70,7 @@ class Passes:
         """A split's samples; on the device from the first use on, where they fit."""
         if split not in self._feeds:
             self._feeds[split] = Feed(self.task.split(split), self.live.weights.device)
-            self._check_labels(split)
+            self.check_labels(split)
         return self._feeds[split]
 
     def prepare(self, inputs: Tensor) -> Tensor:
@@ -216,13 +217,20 @@ class Passes:
         place = max((k for k in entries if k < same), default=0) if self._last else 0
         return {k for k in (entries[-1], place) if k > first}
 
-    def _check_labels(self, split: str) -> None:
-        if split == UNLABELLED or self.counts or not self.task.split(split).categorical:
+    def check_labels(self, split: str) -> None:
+        """Refuses labels that are none of the model's outputs; a split need not be on the device for that.
+
+        Raises:
+            TaskError: there are such labels.
+        """
+        whole = self.task.split(split)
+        if split == UNLABELLED or self.counts or not whole.categorical:
             return
-        feed = self._feeds[split]
-        with torch.inference_mode():
-            classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]
-        low, high = int(feed.labels.min()), int(feed.labels.max())
+        feed = next(iter(self._feeds.values())) if self._feeds else Feed(whole, self.live.weights.device)
+        if self._classes is None:
+            with torch.inference_mode():
+                self._classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]
+        classes, low, high = self._classes, int(whole.labels.min()), int(whole.labels.max())
         if classes == 1 and high > 0:
             raise TaskError(
                 f"split '{split}' has labels from {low} to {high}, and the model gives one number: where labels are "

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from merging.errors import OptionError, TaskError
 from merging.plugins.options import Plugin
-from merging.plugins.task import CERTIFY, HELD_OUT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,16 +98,21 @@ def _asked(kind: type[Objective]) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in found if parameter.name in known)
 
 
-def check_labels(objective: Objective | WholeModelObjective, task: Task) -> None:
+def check_labels(objective: Objective | WholeModelObjective, task: Task, names: Iterable[str]) -> None:
     """Refuses an objective that cannot score a task's sets.
+
+    Args:
+        objective: of the run.
+        task: the data.
+        names: of the sets that it is to score.
 
     Raises:
         TaskError: the labels of a set are numbers where it scores classes, or name no groups where it needs them.
     """
     if not isinstance(objective, Objective):
         return
-    sets = {HELD_OUT: task.held_out, **task.tests} | ({CERTIFY: task.certify} if task.certify is not None else {})
-    for name, split in sets.items():
+    for name in names:
+        split = task.split(name)
         if objective.takes == "classes" and not split.categorical:
             kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
             raise TaskError(

@@ -312,6 +312,8 @@ class _Run:
         wanted = BASELINES if self.plan.baselines else BASELINES[:1] if certifying else ()
         baselines = [b for b in wanted if b.name != asked.name]
         status = "finished"
+        if self.evaluator is not None and self.plan.task is not None and self.plan.tests:
+            self.evaluator.check_labels(tuple(self.plan.task.tests))
         try:
             self.doubt = doubt(self.evaluator, self.plan.seed, self.progress)
             for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):

@@ -326,6 +326,7 @@ def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
 def correction(verdicts: Iterable[Verdict]) -> str:
     """How intervals and p values were corrected: what stands above a table, or below the sentences."""
     sizes: dict[tuple[Family, bool], int] = {}
+    verdicts = tuple(verdicts)
     for verdict in verdicts:
         if verdict.tested and verdict.family in (Family.PRIMARY, Family.SECONDARY):
             kind = (verdict.family, verdict.extra)
@@ -340,7 +341,6 @@ def correction(verdicts: Iterable[Verdict]) -> str:
     said = [f"{count} test{'s' if count > 1 else ''} {what[kind]}" for kind, count in sizes.items()]
     if max(sizes.values()) == 1:
         return f"Intervals are at 95 %, nothing needs correcting: {' and '.join(said)}."
-    return (
-        f"Intervals and p are both corrected by Holm over {' and, apart, over '.join(said)}; held-out data, which "
-        "chose the merge, are not."
-    )
+    chose = any(verdict.family == Family.SELECTION for verdict in verdicts)
+    rest = "; held-out data, which chose the merge, are not" if chose else ""
+    return f"Intervals and p are both corrected by Holm over {' and, apart, over '.join(said)}{rest}."
