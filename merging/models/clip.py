@@ -160,7 +160,10 @@ class OpenClip(ModelSource):
         """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
         if classes is None:
             raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (--classes N)")
-        return clip_classifier(self.config, classes, tensors=tensors)
+        try:
+            return clip_classifier(self.config, classes, tensors=tensors)
+        except (TypeError, ValueError, ZeroDivisionError) as error:  # of arguments that nobody has checked
+            raise TaskError(f"{self.spec} cannot be built: {type(error).__name__}: {error}") from error
 
     def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
         """The linear head."""
@@ -195,7 +198,10 @@ class OpenClip(ModelSource):
     def sides(self) -> tuple[int, int]:
         """Of the image tower."""
         size = self.config["vision_cfg"]["image_size"]
-        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+        try:
+            return (int(size[0]), int(size[-1])) if isinstance(size, list | tuple) else (int(size), int(size))
+        except (TypeError, ValueError, IndexError):
+            raise TaskError(f"{self.spec}: its image size is {size!r}; it is one number, or height and width") from None
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None

@@ -13,7 +13,7 @@ from merging.errors import TaskError, unknown
 from merging.models.offline import check_built_in, offline
 from merging.models.source import ModelSource, preset, reproducible
 from merging.models.spelling import with_arguments
-from merging.models.transform import Normalisation, Transform, whole_numbers
+from merging.models.transform import Normalisation, Transform, refused, whole_numbers
 from merging.values.partition import TensorInfo
 
 RESERVED = {
@@ -74,7 +74,12 @@ class Timm(ModelSource):
             own = (self._published.get("input_size") or (None,))[1:]
         if not own:
             return None
-        return (int(own), int(own)) if isinstance(own, int) else (int(own[-2]), int(own[-1]))
+        try:
+            return (int(own[-2]), int(own[-1])) if isinstance(own, list | tuple) else (int(own), int(own))
+        except (TypeError, ValueError, IndexError):
+            raise TaskError(
+                f"{self.spec}: img_size is {own!r}; it is one number of pixels, or height and width"
+            ) from None
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -85,7 +90,7 @@ class Timm(ModelSource):
 
         channels = self.arguments.get("in_chans", (self._published.get("input_size") or (3,))[0])
         if channels != 3:
-            raise TaskError(f"{self.spec} takes images of {channels} channels; pictures have three (RGB)")
+            return refused(self.spec, f"{self.spec} takes images of {channels} channels; pictures have three (RGB)")
         sides = (size, size) if size is not None else self.sides or (224, 224)
         prepared: Any = timm_data
         wanted = {"input_size": (3, *sides), "mean": mean, "std": std}
