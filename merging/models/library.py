@@ -26,6 +26,8 @@ RESERVED = {
     "progress": "nothing is downloaded",
 }
 """Arguments of constructors that have another place here."""
+RESCALING = ("googlenet", "inception_v3")
+"""Models of torchvision that rescale their inputs where they are built with published weights."""
 
 
 class Timm(ModelSource):
@@ -138,14 +140,15 @@ class Torchvision(ModelSource):
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it; ``classes`` None: 1000.
 
-        Auxiliary heads (GoogLeNet, Inception) are left out where the checkpoints have none.
+        GoogLeNet and Inception rescale their inputs first, as torchvision builds them with published weights (an
+        argument, ``transform_input``, says otherwise), and have no auxiliary heads where the checkpoints have none.
         """
         from torchvision import models
 
         settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-        if self.name in ("googlenet", "inception_v3"):
+        if self.name in RESCALING:
             auxiliary = tensors is None or any(name.lower().startswith("aux") for name in tensors)
-            settings |= {"aux_logits": auxiliary, "init_weights": False}
+            settings |= {"aux_logits": auxiliary, "init_weights": False, "transform_input": True}
         settings |= self.arguments
         return _built(functools.partial(models.get_model, self.name, weights=None, **settings), self.spec)
 
@@ -191,7 +194,13 @@ class Torchvision(ModelSource):
         if side != crop:
             settings = {"crop_size": side, "resize_size": round(side * resize / crop)}
         normalisation = Normalisation(tuple(mean or own.mean), tuple(std or own.std))
-        return preset(self.spec, settings, normalisation, self.weights.transforms)
+        notes: tuple[str, ...] = ()
+        if self.name in RESCALING and "transform_input" not in self.arguments:
+            notes = (
+                f"{self.spec} rescales its inputs, as torchvision builds it with published weights; were yours built "
+                f"without any, write model = {{ torchvision = '{self.name}', transform_input = false }}",
+            )
+        return preset(self.spec, settings, normalisation, self.weights.transforms, notes)
 
 
 def _check_arguments(spec: str, arguments: Mapping[str, Any]) -> None:

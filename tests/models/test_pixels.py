@@ -323,6 +323,18 @@ def test_a_folder_keeps_its_parentheses(tmp_path: Path) -> None:
         assert merging.model_source(built.spec).spec == built.spec
 
 
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_models_that_rescale_their_inputs(name: str) -> None:
+    """As torchvision builds them with published weights."""
+    source = merging.model_source(f"torchvision:{name}")
+    with torch.device("meta"):
+        model: Any = source.module(3)
+        other: Any = merging.model_source({"torchvision": name, "transform_input": False}).module(3)
+    assert (model.transform_input, other.transform_input) == (True, False)
+    assert "transform_input = false" in source.transform().notes[0]
+    assert not merging.model_source({"torchvision": name, "transform_input": False}).transform().notes
+
+
 def test_mean_and_std_hold_for_every_processor(tmp_path: Path, files: list[Path]) -> None:
     """MobileViT's takes none, EfficientNet's divides twice, and one scales to −1 … 1."""
     wanted = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
