@@ -11,7 +11,7 @@ from torch import nn
 
 from merging.errors import TaskError, unknown
 from merging.models.offline import check_built_in, offline
-from merging.models.source import ModelSource, preset, reproducible
+from merging.models.source import ModelSource, chosen_for_you, preset, reproducible
 from merging.models.spelling import with_arguments
 from merging.models.transform import Normalisation, Transform, refused, whole_numbers
 from merging.values.partition import TensorInfo
@@ -105,7 +105,19 @@ class Timm(ModelSource):
             raise TaskError(f"{self.spec}: timm has no transform for {settings} ({said})") from None
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
-        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation)
+        notes = () if mean is not None or std is not None or "." in self.name else self._notes(normalisation)
+        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation, notes)
+
+    def _notes(self, own: Normalisation) -> tuple[str, ...]:
+        """Whether other tags of the name would mean another normalisation."""
+        import timm
+
+        found: dict[str, Normalisation] = {}
+        for name in timm.list_pretrained(f"{self.name}.*"):
+            config: Any = timm.get_pretrained_cfg(name)
+            found[name.partition(".")[2]] = Normalisation(tuple(config.mean), tuple(config.std))
+        said = chosen_for_you(self.spec, own, found, f"timm:{self.name}.{{}}")
+        return () if said is None else (said,)
 
 
 class Torchvision(ModelSource):

@@ -335,6 +335,26 @@ def test_models_that_rescale_their_inputs(name: str) -> None:
     assert not merging.model_source({"torchvision": name, "transform_input": False}).transform().notes
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("timm:vit_base_patch16_224", "dino, mae? write timm:vit_base_patch16_224.bamboo"),
+        ("timm:vit_base_patch16_224.dino", None),
+        ("timm:resnet18", None),
+        ("open_clip:ViT-L-14", "write model = { open_clip = 'ViT-L-14', pretrained = 'laion2b_s32b_b82k' }"),
+        ({"open_clip": "ViT-L-14", "pretrained": "openai"}, None),
+        ("open_clip:ViT-B-32", None),
+    ],
+)
+def test_published_weights_that_differ_are_said(model: Any, said: str | None) -> None:
+    """Where nobody chooses among them."""
+    source = merging.model_source(model)
+    notes = source.transform().notes
+    assert (said is None) == (not notes)
+    assert said is None or said in notes[0]
+    assert not source.transform(None, (0.5,) * 3, (0.5,) * 3).notes
+
+
 def test_mean_and_std_hold_for_every_processor(tmp_path: Path, files: list[Path]) -> None:
     """MobileViT's takes none, EfficientNet's divides twice, and one scales to −1 … 1."""
     wanted = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
