@@ -79,7 +79,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "apple/mobilevit-small, of 2022": (
         "MobileViT",
         {
-            "crop_size": 256, "do_center_crop": True, "do_flip_channel_order": True, "do_resize": True, "resample": 2,
+            "crop_size": 256, "do_center_crop": True, "do_flip_channels": True, "do_resize": True, "resample": 2,
             "size": 288, "feature_extractor_type": "MobileViTFeatureExtractor",
         },
     ),
@@ -111,10 +111,9 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "sail/poolformer_s12": (
         "PoolFormer",
-        USUAL
-        | IMAGENET
+        IMAGENET
         | {
-            "crop_pct": 0.9, "do_resize_crop_pct": True, "size": 224, "resample": 3,
+            "crop_pct": 0.9, "do_normalize": True, "do_resize_and_center_crop": True, "size": 224, "resample": 3,
             "feature_extractor_type": "PoolFormerFeatureExtractor",
         },
     ),

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from merging.errors import PoolError, TaskError, unknown
 from merging.models.offline import check_built_in
-from merging.models.source import ModelSource
+from merging.models.source import ModelSource, chosen_for_you
 from merging.models.spelling import allowed, with_arguments
 from merging.models.transform import Normalisation, Transform, from_unit
 from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, local, zero_shot_clip
@@ -160,7 +160,10 @@ class OpenClip(ModelSource):
         """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
         if classes is None:
             raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (--classes N)")
-        return clip_classifier(self.config, classes, tensors=tensors)
+        try:
+            return clip_classifier(self.config, classes, tensors=tensors)
+        except (TypeError, ValueError, ZeroDivisionError) as error:  # of arguments that nobody has checked
+            raise TaskError(f"{self.spec} cannot be built: {type(error).__name__}: {error}") from error
 
     def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
         """The linear head."""
@@ -195,12 +198,16 @@ class OpenClip(ModelSource):
     def sides(self) -> tuple[int, int]:
         """Of the image tower."""
         size = self.config["vision_cfg"]["image_size"]
-        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+        try:
+            return (int(size[0]), int(size[-1])) if isinstance(size, list | tuple) else (int(size), int(size))
+        except (TypeError, ValueError, IndexError):
+            raise TaskError(f"{self.spec}: its image size is {size!r}; it is one number, or height and width") from None
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
         """open_clip's ``image_transform_v2`` for evaluation, with what the published weights say (SigLIP squashes)."""
+        overridden = mean is not None or std is not None
         published = open_clip.get_pretrained_cfg(self.name, self._tag) if self._tag else {}
         wanted = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), published), {"mean": mean, "std": std})
         wanted["size"] = size or (self.sides[0] if self.sides[0] == self.sides[1] else self.sides)
@@ -210,7 +217,20 @@ class OpenClip(ModelSource):
         plain = image_transform_v2(replace(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), is_train=False)
         key = {"open_clip": open_clip.__version__, "settings": wanted}
         normalisation = Normalisation(tuple(mean), tuple(std))
-        return Transform(self.spec, whole, key, lambda image: from_unit(plain(image)), normalisation)
+        notes = () if overridden or "pretrained" in self.arguments else self._notes(normalisation)
+        return Transform(self.spec, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
+
+    def _notes(self, own: Normalisation) -> tuple[str, ...]:
+        """Whether other tags of the name would mean another normalisation."""
+        found: dict[str, Normalisation] = {}
+        for tag in open_clip.list_pretrained_tags_by_model(self.name):
+            config = PreprocessCfg(
+                **merge_preprocess_dict(PreprocessCfg(), open_clip.get_pretrained_cfg(self.name, tag))
+            )
+            found[tag] = Normalisation(tuple(config.mean), tuple(config.std))
+        write = f"model = {{{{ open_clip = '{self.name}', pretrained = '{{}}' }}}}"
+        said = chosen_for_you(self.spec, own, found, write)
+        return () if said is None else (said,)
 
 
 ARGUMENTS = ("pretrained", "force_image_size", "force_quick_gelu", "force_patch_dropout")

@@ -11,9 +11,9 @@ from torch import nn
 
 from merging.errors import TaskError, unknown
 from merging.models.offline import check_built_in, offline
-from merging.models.source import ModelSource, preset, reproducible
+from merging.models.source import ModelSource, chosen_for_you, preset, reproducible
 from merging.models.spelling import with_arguments
-from merging.models.transform import Normalisation, Transform, whole_numbers
+from merging.models.transform import Normalisation, Transform, refused, whole_numbers
 from merging.values.partition import TensorInfo
 
 RESERVED = {
@@ -26,6 +26,8 @@ RESERVED = {
     "progress": "nothing is downloaded",
 }
 """Arguments of constructors that have another place here."""
+RESCALING = ("googlenet", "inception_v3")
+"""Models of torchvision that rescale their inputs where they are built with published weights."""
 
 
 class Timm(ModelSource):
@@ -74,7 +76,12 @@ class Timm(ModelSource):
             own = (self._published.get("input_size") or (None,))[1:]
         if not own:
             return None
-        return (int(own), int(own)) if isinstance(own, int) else (int(own[-2]), int(own[-1]))
+        try:
+            return (int(own[-2]), int(own[-1])) if isinstance(own, list | tuple) else (int(own), int(own))
+        except (TypeError, ValueError, IndexError):
+            raise TaskError(
+                f"{self.spec}: img_size is {own!r}; it is one number of pixels, or height and width"
+            ) from None
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -85,7 +92,7 @@ class Timm(ModelSource):
 
         channels = self.arguments.get("in_chans", (self._published.get("input_size") or (3,))[0])
         if channels != 3:
-            raise TaskError(f"{self.spec} takes images of {channels} channels; pictures have three (RGB)")
+            return refused(self.spec, f"{self.spec} takes images of {channels} channels; pictures have three (RGB)")
         sides = (size, size) if size is not None else self.sides or (224, 224)
         prepared: Any = timm_data
         wanted = {"input_size": (3, *sides), "mean": mean, "std": std}
@@ -98,7 +105,19 @@ class Timm(ModelSource):
             raise TaskError(f"{self.spec}: timm has no transform for {settings} ({said})") from None
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
-        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation)
+        notes = () if mean is not None or std is not None or "." in self.name else self._notes(normalisation)
+        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation, notes)
+
+    def _notes(self, own: Normalisation) -> tuple[str, ...]:
+        """Whether other tags of the name would mean another normalisation."""
+        import timm
+
+        found: dict[str, Normalisation] = {}
+        for name in timm.list_pretrained(f"{self.name}.*"):
+            config: Any = timm.get_pretrained_cfg(name)
+            found[name.partition(".")[2]] = Normalisation(tuple(config.mean), tuple(config.std))
+        said = chosen_for_you(self.spec, own, found, f"timm:{self.name}.{{}}")
+        return () if said is None else (said,)
 
 
 class Torchvision(ModelSource):
@@ -133,14 +152,15 @@ class Torchvision(ModelSource):
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
         """Builds it; ``classes`` None: 1000.
 
-        Auxiliary heads (GoogLeNet, Inception) are left out where the checkpoints have none.
+        GoogLeNet and Inception rescale their inputs first, as torchvision builds them with published weights (an
+        argument, ``transform_input``, says otherwise), and have no auxiliary heads where the checkpoints have none.
         """
         from torchvision import models
 
         settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-        if self.name in ("googlenet", "inception_v3"):
+        if self.name in RESCALING:
             auxiliary = tensors is None or any(name.lower().startswith("aux") for name in tensors)
-            settings |= {"aux_logits": auxiliary, "init_weights": False}
+            settings |= {"aux_logits": auxiliary, "init_weights": False, "transform_input": True}
         settings |= self.arguments
         return _built(functools.partial(models.get_model, self.name, weights=None, **settings), self.spec)
 
@@ -186,7 +206,13 @@ class Torchvision(ModelSource):
         if side != crop:
             settings = {"crop_size": side, "resize_size": round(side * resize / crop)}
         normalisation = Normalisation(tuple(mean or own.mean), tuple(std or own.std))
-        return preset(self.spec, settings, normalisation, self.weights.transforms)
+        notes: tuple[str, ...] = ()
+        if self.name in RESCALING and "transform_input" not in self.arguments:
+            notes = (
+                f"{self.spec} rescales its inputs, as torchvision builds it with published weights; were yours built "
+                f"without any, write model = {{ torchvision = '{self.name}', transform_input = false }}",
+            )
+        return preset(self.spec, settings, normalisation, self.weights.transforms, notes)
 
 
 def _check_arguments(spec: str, arguments: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from merging.errors import TaskError
 from merging.models.offline import offline, reason
-from merging.models.transform import Normalisation, Pixels, Transform, whole_numbers
+from merging.models.transform import Normalisation, Pixels, Transform, refused, whole_numbers
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where transformers looks for the settings of an image processor."""
@@ -41,25 +42,51 @@ def transform_of(
         std: likewise.
 
     Raises:
-        TaskError: the file is damaged, or the model's type has no image processor.
+        TaskError: the file is damaged, or makes no such pictures.
     """
     processor, notes = _processor(library, spec, folder, config)
+    if processor is None:
+        why = f"{spec} has no {FILES[0]}, and transformers no image processor for '{config.model_type}'; save one"
+        return refused(spec, why)
     overrides: dict[str, Any] = {}
     if size is None and notes:
         own = getattr(config, "image_size", None)
-        size = int(own) if isinstance(own, int) else None
+        if isinstance(own, list | tuple) and len({*own}) > 1:
+            raise TaskError(f"{spec} takes images of {own} pixels and has no {FILES[0]}, which would say how; save one")
+        size = _sides(own if isinstance(own, int) else (dict(enumerate(own)) if own else None))
     if size is not None:
         overrides = _sized(processor, size, spec)
-    if mean is not None or std is not None:
-        overrides |= {"do_normalize": True}
-        overrides |= {
-            key: list(value) for key, value in (("image_mean", mean), ("image_std", std)) if value is not None
-        }
     if overrides:
-        try:
-            processor = type(processor).from_dict({**processor.to_dict(), **overrides})
-        except Exception as error:  # values of a file that nobody has checked
-            raise TaskError(f"{folder}: its image processor: {reason(error)}") from None
+        processor = _changed(processor, overrides, folder)
+    found = _transform(library, spec, processor, notes)
+    if size is not None and found.sides not in (None, (size, size)):
+        raise TaskError(f"{spec}: its image processor makes no pictures of {size} pixels; leave size out")
+    if mean is None and std is None:
+        return found
+    own, geometry = found.normalisation, found.geometry
+    if own is None or geometry is None:  # the processor's own, where it has one
+        if not getattr(processor, "do_normalize", False):
+            raise TaskError(f"{spec}: its image processor takes neither mean nor std; leave them out")
+        said = {key: list(value) for key, value in (("image_mean", mean), ("image_std", std)) if value is not None}
+        return _transform(library, spec, _changed(processor, said, folder), notes)
+    wanted = Normalisation(tuple(mean or own.mean), tuple(std or own.std), own.flipped)
+
+    def whole(image: Image.Image) -> Tensor:
+        """Not the processor's, as MobileViT's takes no mean, and EfficientNet's divides twice."""
+        return wanted.rows(torch.from_numpy(geometry(image)))
+
+    return replace(found, whole=whole, proposed=wanted)
+
+
+def _changed(processor: Any, said: Mapping[str, Any], folder: Path) -> Any:
+    """The same processor with other settings."""
+    try:
+        return type(processor).from_dict({**processor.to_dict(), **said})
+    except Exception as error:  # values of a file that nobody has checked
+        raise TaskError(f"{folder}: its image processor: {reason(error)}") from None
+
+
+def _transform(library: Any, spec: str, processor: Any, notes: tuple[str, ...]) -> Transform:
     apart = {key: False for key in _APART if hasattr(processor, key)}
 
     def whole(image: Image.Image, **settings: Any) -> Tensor:
@@ -75,7 +102,7 @@ def transform_of(
 
 
 def _processor(library: Any, spec: str, folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
-    """The processor, and what the user should know of it."""
+    """The processor, None where there is none for this type, and what the user should know of it."""
     present = [folder / name for name in FILES if (folder / name).is_file()]
     try:
         with offline():
@@ -97,9 +124,7 @@ def _processor(library: Any, spec: str, folder: Path, config: Any) -> tuple[Any,
                 return kinds(), (note,)
     except Exception as error:  # damaged files raise whatever they provoke
         raise TaskError(f"{present[0] if present else folder}: {reason(error)}") from None
-    raise TaskError(
-        f"{spec} has no {FILES[0]}, and transformers no image processor for '{config.model_type}'; save one"
-    )
+    return None, ()
 
 
 def _sized(processor: Any, size: int, spec: str) -> dict[str, Any]:

@@ -134,6 +134,25 @@ class ModelSource(ABC):
         return torch.randn(batch, 3, *(self.sides or (224, 224)), generator=torch.Generator().manual_seed(0))
 
 
+def chosen_for_you(spec: str, own: Normalisation, published: Mapping[str, Normalisation], write: str) -> str | None:
+    """What is said where nobody chose among published weights that differ in mean or deviation; None: they agree.
+
+    Args:
+        spec: of the model.
+        own: that is taken.
+        published: tag → its normalisation.
+        write: how a tag is chosen, with ``{}`` for it.
+    """
+    others = [tag for tag, said in published.items() if said != own]
+    if not others:
+        return None
+    named = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+    return (
+        f"{spec}: published weights differ in mean and std; taken are {own.mean} and {own.std}. Began your models at "
+        f"{named}? write {write.format(others[0])}"
+    )
+
+
 def preset(
     name: str,
     settings: Mapping[str, Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from merging.errors import TaskError, unknown
@@ -50,7 +51,7 @@ def divided(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         TaskError: what stands in the parentheses are no arguments.
     """
-    name, opening, rest = spec.partition("(")
+    name, opening, rest = _apart(spec)
     if not opening or not rest.endswith(")") or (rest.endswith("()") and "=" not in rest) or "=" not in rest:
         return spec, {}  # a folder may be called so
     try:
@@ -62,6 +63,17 @@ def divided(spec: str) -> tuple[str, dict[str, Any]]:
         raise TaskError(
             f"{spec}: write arguments as {name}(name=value, …); values are numbers, 'texts' or lists"
         ) from None
+
+
+def _apart(spec: str) -> tuple[str, str, str]:
+    """Before the arguments' parenthesis, it, and what follows; a folder that is there keeps its own parentheses."""
+    source, _, place = spec.partition(":")
+    if source == "transformers":
+        ends = [len(place), *(number for number, letter in enumerate(place) if letter == "(")]
+        for end in sorted(ends, reverse=True):
+            if Path(place[:end]).expanduser().is_dir():
+                return f"{source}:{place[:end]}", place[end : end + 1], place[end + 1 :]
+    return spec.partition("(")
 
 
 def allowed(spec: str, arguments: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -164,6 +164,15 @@ def as_stored(name: str, normalisation: Normalisation) -> Transform:
     return Transform(name, whole, {"stored": True}, geometry, normalisation)
 
 
+def refused(name: str, why: str) -> Transform:
+    """The transform of a model that takes no pictures: data of another kind may do, so only its use is an error."""
+
+    def whole(image: Image.Image) -> Tensor:
+        raise TaskError(why)
+
+    return Transform(name, whole, {"refused": why})
+
+
 def whole_numbers(found: Any) -> Pixels:
     """A picture ``(3, H, W)`` with whole numbers of 0 to 255, of any type, as uint8 ``(H, W, 3)``.
 

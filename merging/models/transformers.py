@@ -80,6 +80,7 @@ class Transformers(ModelSource):
         super().__init__(with_arguments(f"transformers:{folder}", arguments or {}))
         self.folder = Path(folder).expanduser()
         self.config = config
+        self.arguments = dict(arguments or {})
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -120,12 +121,22 @@ class TransformersImage(Transformers):
         own = getattr(self.config, "image_size", None)
         if isinstance(own, int):
             return own, own
-        return (int(own[0]), int(own[-1])) if isinstance(own, list | tuple) else self.transform().sides
+        if isinstance(own, list | tuple):
+            return int(own[0]), int(own[-1])
+        try:
+            return self.transform().sides
+        except TaskError:  # said where pictures are made
+            return None
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """What ``AutoImageProcessor`` makes of the folder; where it has none, the one of the model's type."""
+        """What ``AutoImageProcessor`` makes of the folder; where it has none, the one of the model's type.
+
+        A model built for another ``image_size`` gets pictures of that size.
+        """
+        built = self.arguments.get("image_size")
+        size = built if size is None and isinstance(built, int) else size
         return transform_of(_library(self.spec), self.spec, self.folder, self.config, size, mean, std)
 
 

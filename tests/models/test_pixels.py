@@ -305,6 +305,107 @@ def test_arguments_of_transformers(tmp_path: Path) -> None:
         merging.model_source({"transformers": str(tmp_path), "image_sizes": 64})
 
 
+def test_pictures_have_the_size_that_a_model_of_transformers_is_built_for(tmp_path: Path, files: list[Path]) -> None:
+    processor_case(tmp_path, "ViT", PUBLISHED["google/vit-base-patch16-224"][1])
+    task = described_task(
+        {"model": {"transformers": str(tmp_path), "image_size": 64}, "held_out": str(files[0].parent.parent)}
+    )
+    assert task.held_out.inputs.shape == (3, 64, 64, 3)
+
+
+def test_a_folder_keeps_its_parentheses(tmp_path: Path) -> None:
+    for name in ("run (lr=0.1)", "run(num_hidden_layers=3)"):
+        processor_case(tmp_path / name, "ViT", PUBLISHED["google/vit-base-patch16-224"][1])
+        plain = merging.model_source({"transformers": str(tmp_path / name)})
+        assert plain.config.num_hidden_layers == 12  # type: ignore[attr-defined]
+        built = merging.model_source({"transformers": str(tmp_path / name), "num_hidden_layers": 1})
+        assert built.config.num_hidden_layers == 1  # type: ignore[attr-defined]
+        assert merging.model_source(built.spec).spec == built.spec
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_models_that_rescale_their_inputs(name: str) -> None:
+    """As torchvision builds them with published weights."""
+    source = merging.model_source(f"torchvision:{name}")
+    with torch.device("meta"):
+        model: Any = source.module(3)
+        other: Any = merging.model_source({"torchvision": name, "transform_input": False}).module(3)
+    assert (model.transform_input, other.transform_input) == (True, False)
+    assert "transform_input = false" in source.transform().notes[0]
+    assert not merging.model_source({"torchvision": name, "transform_input": False}).transform().notes
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("timm:vit_base_patch16_224", "dino, mae? write timm:vit_base_patch16_224.bamboo"),
+        ("timm:vit_base_patch16_224.dino", None),
+        ("timm:resnet18", None),
+        ("open_clip:ViT-L-14", "write model = { open_clip = 'ViT-L-14', pretrained = 'laion2b_s32b_b82k' }"),
+        ({"open_clip": "ViT-L-14", "pretrained": "openai"}, None),
+        ("open_clip:ViT-B-32", None),
+    ],
+)
+def test_published_weights_that_differ_are_said(model: Any, said: str | None) -> None:
+    """Where nobody chooses among them."""
+    source = merging.model_source(model)
+    notes = source.transform().notes
+    assert (said is None) == (not notes)
+    assert said is None or said in notes[0]
+    assert not source.transform(None, (0.5,) * 3, (0.5,) * 3).notes
+
+
+def test_mean_and_std_hold_for_every_processor(tmp_path: Path, files: list[Path]) -> None:
+    """MobileViT's takes none, EfficientNet's divides twice, and one scales to −1 … 1."""
+    wanted = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for number, (family, said) in enumerate(PUBLISHED.values()):
+        source = merging.model_source(processor_case(tmp_path / f"{number}", family, said).spec)
+        own, found = source.transform(), source.transform(None, wanted.mean, wanted.std)
+        assert found.normalisation == replace(wanted, flipped=own.normalisation.flipped), family  # type: ignore[union-attr]
+        image = Image.open(files[0]).convert("RGB")
+        assert np.array_equal(found(image), own(image))
+
+
+def test_mean_and_std_where_a_transform_is_not_divided(tmp_path: Path, files: list[Path]) -> None:
+    source, image = merging.model_source(padded(tmp_path / "m").spec), Image.open(files[0]).convert("RGB")
+    assert not np.array_equal(source.transform(None, (0.1,) * 3)(image), source.transform()(image))
+
+
+def test_a_size_that_a_processor_does_not_make(tmp_path: Path) -> None:
+    from transformers import PerceiverImageProcessor, ViTConfig
+
+    ViTConfig(architectures=["ViTForImageClassification"]).save_pretrained(tmp_path)
+    PerceiverImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(TaskError, match="makes no pictures of 64 pixels; leave size out"):
+        merging.model_source(f"transformers:{tmp_path}").transform(64)
+
+
+def test_data_of_another_kind_needs_no_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of one channel, and one whose type has no image processor, on a function's floats."""
+    from transformers import Dinov2WithRegistersConfig
+
+    Dinov2WithRegistersConfig(
+        architectures=["Dinov2WithRegistersForImageClassification"], image_size=28, hidden_size=32,
+        num_hidden_layers=1, num_attention_heads=2,
+    ).save_pretrained(tmp_path / "m")  # fmt: skip
+    (tmp_path / "floats_of_channels.py").write_text(
+        "import torch\n\n"
+        "def one():\n    return torch.zeros(4, 1, 28, 28), torch.arange(4)\n\n"
+        "def three():\n    return torch.zeros(4, 3, 28, 28), torch.arange(4)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    Image.new("RGB", (28, 28)).save(tmp_path / "set" / "a" / "0.png")
+    for model, function, said in (
+        ({"timm": "resnet18", "in_chans": 1}, "one", "takes images of 1 channels"),
+        (f"transformers:{tmp_path}/m", "three", "no image processor for"),
+    ):
+        task = described_task({"model": model, "held_out": f"python:floats_of_channels:{function}"})
+        assert task.held_out.inputs.dtype == torch.float32
+        with pytest.raises(TaskError, match=said):
+            described_task({"model": model, "held_out": str(tmp_path / "set")})
+
+
 def test_weights_choose_the_transform() -> None:
     one, two = (
         merging.model_source(f"torchvision:resnet50(weights='IMAGENET1K_V{number}')").transform() for number in (1, 2)
@@ -333,6 +434,9 @@ def test_default_weights_fit_the_model(name: str) -> None:
         ({"timm": "vit_tiny_patch16_224", "num_classes": 4}, "read off the checkpoints"),
         ({"timm": "resnet18", "pretrained": True}, "nothing is downloaded"),
         ({"timm": "resnet18", "in_chans": 1}, "takes images of 1 channels"),
+        ({"timm": "vit_tiny_patch16_224", "img_size": 64.5}, "cannot be built"),
+        ({"timm": "vit_tiny_patch16_224", "img_size": {"a": 1}}, "cannot be built"),
+        ({"open_clip": "ViT-B-32", "force_image_size": "64"}, "cannot be built"),
         ({"torchvision": "resnet18", "weights": "IMAGENET1K_V3"}, "did you mean 'IMAGENET1K_V1'"),
         ({"torchvision": "resnet18", "widht": 3}, "has no argument 'widht'"),
         ({"open_clip": "ViT-B-32", "pretrained": "openal"}, "did you mean 'openai'"),
@@ -348,7 +452,7 @@ def test_default_weights_fit_the_model(name: str) -> None:
 def test_arguments_that_cannot_be(model: Any, said: str) -> None:
     def use() -> None:
         source = merging.model_source(model)
-        _ = source.module(3), source.transform()
+        _ = source.module(3), source.transform().divided, source.transform().sides
 
     with pytest.raises(TaskError, match=said) as caught:
         use()
