@@ -80,8 +80,33 @@ def test_two_classes_that_are_swapped() -> None:
     assert (found.right, found.order, found.permuted) == (0, (1, 0), 1.0)
     assert found.warning(["cat", "dog"]) == (
         "m is right on 0 of 40 held-out samples (0%), no better than a guess (50%, p = 1); with the classes in the "
-        "order dog, cat it would be right on 100%: see [task] classes"
+        "order dog, cat it would be right on 100%: see [task] classes (where labels are numbers, list "
+        "the present order as classes in the sets' tables)"
     )
+
+
+@pytest.mark.parametrize("counts", [(490, 10), (900, 40), (1000, 5, 5), (1000, 3, 3, 3, 3, 3, 3)])
+def test_a_model_that_finds_rare_classes_is_not_spoken_of(counts: tuple[int, ...]) -> None:
+    """It is right less often than one that always answers the commonest class, which is spoken of."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    spoken = 0
+    for seed in range(20):
+        chosen = drawn(labels, SAMPLES, seed)
+        answers = answered(labels, len(counts), 0.85, seed)
+        spoken += compared("m", answers[chosen], labels[chosen], len(counts)).suspicious
+        assert compared("m", np.zeros(len(chosen), np.int64), labels[chosen], len(counts)).suspicious
+    assert spoken <= 1
+
+
+def test_of_one_class_alone_a_right_model_is_not_spoken_of() -> None:
+    assert not compared("m", np.array([3] * 39 + [1]), np.full(40, 3), 10).suspicious
+    assert compared("m", np.arange(40) % 10, np.full(40, 3), 10).suspicious
+
+
+def test_few_right_answers_of_many_classes_have_a_digit() -> None:
+    labels = labels_of(1000)
+    said = compared("m", np.where(labels < 1, labels, 999 - labels), labels, 1000).warning()
+    assert "right on 1 of 256 held-out samples (0.4%), no better than a guess (0" in said
 
 
 def test_a_class_that_was_not_seen_is_not_placed() -> None:
@@ -268,7 +293,8 @@ def test_classes_in_reverse_order_are_said_by_check_and_run(bright: Path, merge:
     for text in says(merge):
         assert (
             "warning: m0 is right on 6 of 42 held-out samples (14%), no better than a guess (14%, p = 0.57); with the "
-            f"classes in the order {order} it would be right on 100%: see [task] classes"
+            f"classes in the order {order} it would be right on 100%: see [task] classes (where labels are "
+            "numbers, list the present order as classes in the sets' tables)"
         ) in text
 
 
