@@ -199,6 +199,8 @@ def _outputs(
     """The model's outputs for one label; none where its samples are left out."""
     if isinstance(label, int):
         count = len(names) if names is not None else len(model) if model is not None else None
+        if label < 0 and count is None:
+            raise TaskError(f"{where}: label {label} is out of range; labels count from 0, leave such samples out")
         if count is not None and not 0 <= label < count:  # else the model's outputs say so, once it is built
             hint = "; are they counted from 1?" if label == count else ""
             raise TaskError(
