@@ -24,7 +24,7 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.device import batch_for
 from merging.plugins.objective import WholeModelObjective
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import Split
+from merging.plugins.task import Split, Task
 from merging.values.recipe import Recipe
 
 SAMPLES = 256
@@ -100,8 +100,8 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         progress: told how far this is.
 
     Returns:
-        A warning; None where the model is better than a guess, and where its outputs and the labels are no classes (or
-        the objective looks at models as a whole).
+        A warning, also where classes are not named as the model has outputs; None where the model is better than a
+            guess, and where its outputs and the labels are no classes (or the objective looks at models as a whole).
 
     Raises:
         Stopped: the run was interrupted.
@@ -132,13 +132,27 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)
+    uneven = unnamed(task, classes)
     if not found.suspicious:
+        return uneven
+    if uneven is not None:
+        return f"{uneven}; {found.warning()}"
+    return found.warning(task.classes if split.classes is None else ())
+
+
+def unnamed(task: Task, outputs: int) -> str | None:
+    """What is said where not as many classes are named as a model has outputs; None where they are.
+
+    Names that come from the data lack a class without a sample, and those after it move up: their labels are wrong.
+    """
+    count = len(task.classes)
+    if not count or count == outputs or task.held_out.classes is not None:
         return None
-    if split.classes is not None or not task.classes:
-        return found.warning()
-    if len(task.classes) == classes:
-        return found.warning(task.classes)
-    return f"{found.warning()} {len(task.classes)} classes are named, and the model has {classes} outputs"
+    why = ": where one has no samples, the labels of those after it are wrong" if count < outputs else ""
+    return (
+        f"{count} classes are named, and the model has {outputs} outputs{why}; list all of them, in the order of the "
+        "outputs, as [task] classes"
+    )
 
 
 def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:

@@ -178,7 +178,7 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     assert "\n" not in guess
     short = looked_at(replace(task, held_out=noise, classes=("a", "b")), pool)
     assert short is not None
-    assert short.endswith("2 classes are named, and the model has 3 outputs")
+    assert short.startswith("2 classes are named, and the model has 3 outputs: ")
     # own classes of a set: two of the three outputs, and here the wrong way round
     of_two = task.held_out.labels < 2
     two = Split.of(task.held_out.inputs[of_two], 1 - task.held_out.labels[of_two], ((0,), (1,)))
@@ -295,6 +295,19 @@ def test_classes_in_reverse_order_are_said_by_check_and_run(bright: Path, merge:
             "warning: m0 is right on 6 of 42 held-out samples (14%), no better than a guess (14%, p = 0.57); with the "
             f"classes in the order {order} it would be right on 100%: see [task] classes (where labels are "
             "numbers, list the present order as classes in the sets' tables)"
+        ) in text
+
+
+def test_a_class_without_a_folder_is_said_by_check_run_and_evaluate(bright: Path, merge: Merge) -> None:
+    """Names come from the folders: without "light", "pale" and "white" are one output off, and most are still right."""
+    shutil.rmtree(bright / "photos/light")
+    written(bright, ())
+    ran = merge("evaluate", "m0.pt", "--trust-code")
+    assert "66.67 %" in ran.out
+    for text in (*says(merge), " ".join(ran.err.split())):
+        assert (
+            "warning: 6 classes are named, and the model has 7 outputs: where one has no samples, the labels of those "
+            "after it are wrong; list all of them, in the order of the outputs, as [task] classes"
         ) in text
 
 
