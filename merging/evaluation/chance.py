@@ -13,7 +13,7 @@ samples only, a model that finds them passes, one that answers the commonest cla
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -137,7 +137,12 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         return uneven
     if uneven is not None:
         return f"{uneven}; {found.warning()}"
-    return found.warning(task.classes if split.classes is None else ())
+    if split.classes is None:
+        return found.warning(task.classes)
+    own = [task.classes[outputs[0]] for outputs in split.classes if len(outputs) == 1 and task.classes]
+    if len(own) < classes:  # places among a set's own classes are none among the model's
+        found = replace(found, order=None)
+    return found.warning(own)
 
 
 def unnamed(task: Task, outputs: int) -> str | None:

@@ -184,7 +184,10 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     two = Split.of(task.held_out.inputs[of_two], 1 - task.held_out.labels[of_two], ((0,), (1,)))
     swapped = looked_at(replace(task, held_out=two, classes=("a", "b", "c")), pool)
     assert swapped is not None
-    assert "with the classes in the order 1, 0 it would" in swapped
+    assert "with the classes in the order b, a it would" in swapped
+    unnamed = looked_at(replace(task, held_out=two), pool)
+    assert unnamed is not None
+    assert "with the classes in another order it would" in unnamed
     # nothing is known of these
     assert looked_at(wrong, pool, Whole()) is None
     targets = Split.of(task.held_out.inputs, task.held_out.labels.double())
