@@ -180,7 +180,10 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
     for warning in found.warnings:
         console.print(marked("[yellow]warning:[/] {}", warning), highlight=False, soft_wrap=True)
     if not found.errors:
-        console.print("Everything fits.")
+        count = len(found.warnings)
+        console.print(
+            f"Everything fits; {count} warning{'s' if count > 1 else ''} above." if count else "Everything fits."
+        )
 
 
 def _table() -> Any:

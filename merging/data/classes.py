@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from merging.errors import TaskError, unknown
 
 OWN, ALL = "own", "all"
 _ONE_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")
+_BEGINS = re.compile(r"(\D*)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,11 @@ def in_order_of_text(where: str, names: Sequence[str]) -> str | None:
         names: in the order that labels count.
     """
     values = _numbered(names)
-    if len(set(values)) < len(names):
-        return None
-    ordered = sorted(range(len(names)), key=values.__getitem__)
-    first = next((index for index, place in enumerate(ordered) if index != place), None)
+    places: Sequence[int] = range(len(names)) if len(set(values)) == len(names) else ()
+    if not places:
+        places, values = _mostly_numbered(names)
+    ordered = sorted(places, key=values.__getitem__)
+    first = next((index for index, place in zip(places, ordered, strict=True) if index != place), None)
     if first is None:
         return None
     return (
@@ -122,6 +125,20 @@ def _numbered(names: Sequence[str]) -> list[int]:
     found = [_ONE_NUMBER.fullmatch(name) for name in names]
     parts = {(match[1], match[3]) if match else None for match in found}
     return [int(match[2]) for match in found if match] if len(parts) == 1 and None not in parts else []
+
+
+def _mostly_numbered(names: Sequence[str]) -> tuple[Sequence[int], list[int]]:
+    """Places of sorted names that begin alike and go on with a number, where half of them do, and all names' numbers.
+
+    Such as age groups ("3-9", "10-19", "more than 70"), or classes and a background.
+    """
+    found = [_BEGINS.match(name) for name in names]
+    begins = Counter(match[1] for match in found if match)
+    common, count = begins.most_common(1)[0] if begins else ("", 0)
+    if count < max(2, len(names) / 2) or list(names) != sorted(names):
+        return (), []
+    places = [place for place, match in enumerate(found) if match and match[1] == common]
+    return places, [int(match[2]) if match else 0 for match in found]
 
 
 def counted_from_one(where: str, labels: Sequence[Written], count: int | None) -> str | None:
@@ -199,6 +216,8 @@ def _outputs(
     """The model's outputs for one label; none where its samples are left out."""
     if isinstance(label, int):
         count = len(names) if names is not None else len(model) if model is not None else None
+        if label < 0 and count is None:
+            raise TaskError(f"{where}: label {label} is out of range; labels count from 0, leave such samples out")
         if count is not None and not 0 <= label < count:  # else the model's outputs say so, once it is built
             hint = "; are they counted from 1?" if label == count else ""
             raise TaskError(

@@ -20,7 +20,7 @@ from merging.errors import TaskError
 
 Content: TypeAlias = Path | bytes
 """An image file, or its bytes."""
-VERSION = 2
+VERSION = 3
 """Of what is decoded; part of the key under which decoded images are kept."""
 
 DEEP, TRANSPARENT, CMYK, FRAMES = "deep", "transparent", "cmyk", "frames"
@@ -79,7 +79,10 @@ def rgb(content: Content, *, upright: bool = False) -> tuple[Image.Image, frozen
             )
         if image.mode.startswith("I"):
             changes.add(DEEP)
-            return _scaled(image, 4095 if ";12" in stored else 65535).convert("RGB"), frozenset(changes)
+            scaled = _scaled(image, 4095 if ";12" in stored else 65535)
+            if _white_is_zero(file):
+                scaled = ImageOps.invert(scaled)
+            return scaled.convert("RGB"), frozenset(changes)
         if ";16" in stored or (file.format == "PPM" and "65535" in stored):
             changes.add(DEEP)  # of several channels Pillow keeps the upper eight bits
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]
@@ -152,6 +155,12 @@ def _is_animated(image: Image.Image) -> bool:
 def _is_deep(image: Image.Image, stored: str) -> bool:
     """Whether what Pillow holds as 32-bit numbers are 16 bits, from 0 to 65535: portable graymaps and PNG."""
     return image.format in ("PPM", "PNG") and "32" not in stored
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF file says that zero is white, which Pillow heeds up to 8 bits alone."""
+    tags = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and tags.get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
 def _scaled(image: Image.Image, highest: int) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +137,17 @@ def walked(folder: Path, others: Counter[str] | None = None, loops: list[Path] |
         TaskError: a folder that cannot be read.
     """
     places: list[tuple[str, list[str]]] = []
+    above = {os.fspath(folder): frozenset[str]()}  # folder → what it lies in, whichever links led there
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        for name in [name for name in folders if _leads_back(place, name)]:
-            folders.remove(name)
-            if loops is not None:
-                loops.append(Path(place, name))
+        here = above.pop(place) | {os.path.realpath(place)}
+        for name in sorted(folders):
+            path = os.path.join(place, name)
+            if _leads_back(path, here):
+                folders.remove(name)
+                if loops is not None:
+                    loops.append(Path(path))
+            else:
+                above[path] = here
         places.append((place, files))
     found: list[Path] = []
     for place, files in sorted(places):
@@ -179,13 +185,12 @@ def _refuse(error: OSError) -> None:
     raise TaskError(f"{error.filename}: {error.strerror}")
 
 
-def _leads_back(place: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in."""
-    path = os.path.join(place, name)
+def _leads_back(path: str, above: Set[str]) -> bool:
+    """Whether a folder is a link to one that was passed on the way to it, or that holds such a one."""
     if not os.path.islink(path):
         return False
-    target, own = os.path.realpath(path), os.path.realpath(place)
-    return own == target or own.startswith(target.rstrip(os.sep) + os.sep)
+    target = os.path.realpath(path)
+    return any(each == target or each.startswith(target.rstrip(os.sep) + os.sep) for each in above)
 
 
 def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:

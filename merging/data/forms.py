@@ -106,7 +106,13 @@ class Opened:
         found = labelling(self.where, meant, self.names, classes, self.choice, restrict=restrict)
         labels = {label: found.labels[meaning] for label, meaning in means.items() if meaning in found.labels}
         named = {label for label, meaning in means.items() if isinstance(meaning, str) and is_number(label)}
-        if self.spelled and found.groups is None and any(whole(label) != labels.get(label) for label in named):
+        numbers = all(map(is_number, classes or ()))
+        if (
+            self.spelled
+            and numbers
+            and found.groups is None
+            and any(whole(label) != labels.get(label) for label in named)
+        ):
             progress.say(f"{self.where}: labels are taken as the names of the classes, which are numbers")
         return Labelling(labels, found.groups)
 

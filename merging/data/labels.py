@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import numbers
 import re
 from collections.abc import Callable, Sequence
@@ -16,13 +17,17 @@ from merging.errors import TaskError
 
 Written: TypeAlias = str | int
 """A label as it stands in the data: text, or a whole number."""
-NO_LABEL = ("", "nan", "na", "n/a", "none", "null", "<na>")
+NO_LABEL = (
+    "", "nan", "-nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind",
+    "1.#qnan", "-1.#qnan", "inf", "-inf", "+inf", "infinity", "-infinity",
+)  # fmt: skip
 """What tables write where there is none, in lower case."""
 LARGE = 1 << 63
 """Labels beyond are none: they are kept as 64-bit integers."""
 TRUTH = "labels are true and false: taken as 1 and 0"
 _WAY = "write a name, or whole numbers throughout (a python: set may return other targets)"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def whole(label: object) -> int | None:
@@ -47,8 +52,10 @@ def is_number(label: object) -> bool:
 
 
 def is_fraction(label: object) -> bool:
-    """Whether text is a number, and no whole one."""
-    return isinstance(label, str) and whole(label) is None and _decimal(label) is not None
+    """Whether text is a number, and no whole one; or one with a comma, which may be for decimals or for thousands."""
+    if not isinstance(label, str) or whole(label) is not None:
+        return False
+    return _decimal(label) is not None or _COMMA.fullmatch(label.strip()) is not None
 
 
 def read(values: Sequence[Any], place: Callable[[int], str], say: Callable[[str], None]) -> list[Written]:
@@ -65,7 +72,7 @@ def read(values: Sequence[Any], place: Callable[[int], str], say: Callable[[str]
     Raises:
         TaskError: a value that is none of these, or names and numbers in one column (with its place).
     """
-    values = _unpacked(list(values), place)
+    values = _unpacked(_parsed(list(values)), place)
     if values and all(isinstance(value, bool | np.bool_) for value in values):
         say(TRUTH)
         return [int(value) for value in values]
@@ -85,6 +92,9 @@ def read(values: Sequence[Any], place: Callable[[int], str], say: Callable[[str]
     for number, label in enumerate(found):
         if isinstance(label, str) and not is_number(label) and (len(texts) < len(found) or label.lower() in NO_LABEL):
             raise TaskError(f"{place(number)} has the label {_shown(label)}, others are whole numbers; {_WAY}")
+    if not all(is_fraction(name) for name in names):
+        odd = next(name for name in names if not is_fraction(name))
+        say(f"labels are numbers and names ('{odd}'): all are taken as names, in the order of text")
     return found
 
 
@@ -130,6 +140,17 @@ def no_classes(place: str, label: object) -> TaskError:
 def _decimal(text: str) -> Decimal | None:
     text = text.strip()
     return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def _parsed(values: list[Any]) -> list[Any]:
+    """Lists that a table holds as text, as these."""
+    if not values or not all(isinstance(value, str) and value.strip()[:1] == "[" for value in values):
+        return values
+    try:
+        found = [json.loads(value) for value in values]
+    except ValueError:
+        return values
+    return found
 
 
 def _unpacked(values: list[Any], place: Callable[[int], str]) -> list[Any]:

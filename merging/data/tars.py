@@ -176,7 +176,7 @@ def _check_whole(file: Path) -> None:
 def _label(file: Path, sample: dict[str, Any], column: str) -> Any:
     where, label = _place(file, sample["__key__"]), None
     if "cls" in sample:
-        label = sample["cls"].decode(errors="replace").strip()
+        label = sample["cls"].decode("utf-8-sig", errors="replace").strip()
     elif "json" in sample:
         try:
             label = json.loads(sample["json"])[column]

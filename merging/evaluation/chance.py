@@ -2,18 +2,18 @@
 
 Classes in another order, another normalisation, another activation raise no error; they make of every model a guesser.
 So one model is scored on a few samples before anything else, and a warning names these where it is no better than the
-best guess that looks at no picture. Where another order of the classes would make it much better, that order is said.
+guess that looks at no picture. Where another order of the classes would make it much better, that order is said.
 
-The samples are drawn by seed, as many of each class as of the next, as far as there are. So the best guess (always the
-same class: the largest share in the draw, which no answer that ignores the input exceeds in the mean) is about one over
-the classes, also where the data are uneven: a model that is right about rare classes passes, one that answers the
-commonest class alone does not.
+The samples are drawn by seed, as many of each class as of the next, as far as there are. The guess gives the model's
+own answers, each as often as the model does, whatever is shown: it is right on the sum over the classes of (share of
+the answers) × (share of the samples). That is one over the classes where the draw is even. Where a class has a few
+samples only, a model that finds them passes, one that answers the commonest class alone does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.device import batch_for
 from merging.plugins.objective import WholeModelObjective
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import Split
+from merging.plugins.task import Split, Task
 from merging.values.recipe import Recipe
 
 SAMPLES = 256
@@ -47,7 +47,7 @@ class Chance:
         model: its name.
         samples: that were scored.
         right: of them.
-        guess: share of the commonest class among them: the best that a guess reaches.
+        guess: share that would be right were the same answers given whatever is shown.
         p: one-sided, of so many right answers or more by guessing (exact binomial).
         permuted: share that would be right were the outputs' classes in another order, as far as that holds on samples
             which did not choose it; None: that is not much more.
@@ -74,14 +74,17 @@ class Chance:
             names: of the classes; none: their numbers.
         """
         score = f"{self.model} is right on {self.right} of {self.samples} held-out samples"
-        line = f"{score} ({self.right / self.samples:.0%})"
+        line = f"{score} ({_percent(self.right / self.samples)})"
         if self.p >= LEVEL:
-            line += f", no better than a guess ({self.guess:.0%}, p = {self.p:.2g})"
+            line += f", no better than a guess ({_percent(self.guess)}, p = {self.p:.2g})"
         if self.permuted is not None:
             order = "in another order"
             if self.order is not None and len(self.order) <= NAMED:
                 order = "in the order " + ", ".join(showable(names[k]) if names else str(k) for k in self.order)
-            return f"{line}; with the classes {order} it would be right on {self.permuted:.0%}: see [task] classes"
+            return (
+                f"{line}; with the classes {order} it would be right on {_percent(self.permuted)}: see [task] classes "
+                "(where labels are numbers, list the present order as classes in the sets' tables)"
+            )
         return (
             f"{line}: are the labels in the order of the model's outputs, is the normalisation (mean, std) the "
             "model's, and its activation (QuickGELU for OpenAI's CLIP)?"
@@ -97,8 +100,8 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         progress: told how far this is.
 
     Returns:
-        A warning; None where the model is better than a guess, and where its outputs and the labels are no classes (or
-        the objective looks at models as a whole).
+        A warning, also where classes are not named as the model has outputs; None where the model is better than a
+            guess, and where its outputs and the labels are no classes (or the objective looks at models as a whole).
 
     Raises:
         Stopped: the run was interrupted.
@@ -129,13 +132,32 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)
+    uneven = unnamed(task, classes)
     if not found.suspicious:
-        return None
-    if split.classes is not None or not task.classes:
-        return found.warning()
-    if len(task.classes) == classes:
+        return uneven
+    if uneven is not None:
+        return f"{uneven}; {found.warning()}"
+    if split.classes is None:
         return found.warning(task.classes)
-    return f"{found.warning()} {len(task.classes)} classes are named, and the model has {classes} outputs"
+    own = [task.classes[outputs[0]] for outputs in split.classes if len(outputs) == 1 and task.classes]
+    if len(own) < classes:  # places among a set's own classes are none among the model's
+        found = replace(found, order=None)
+    return found.warning(own)
+
+
+def unnamed(task: Task, outputs: int) -> str | None:
+    """What is said where not as many classes are named as a model has outputs; None where they are.
+
+    Names that come from the data lack a class without a sample, and those after it move up: their labels are wrong.
+    """
+    count = len(task.classes)
+    if not count or count == outputs or task.held_out.classes is not None:
+        return None
+    why = ": where one has no samples, the labels of those after it are wrong" if count < outputs else ""
+    return (
+        f"{count} classes are named, and the model has {outputs} outputs{why}; list all of them, in the order of the "
+        "outputs, as [task] classes"
+    )
 
 
 def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:
@@ -150,7 +172,7 @@ def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], 
     from scipy.stats import binomtest
 
     right, samples = int((answers == labels).sum()), len(labels)
-    guess = float(np.bincount(labels).max() / samples)
+    guess = _guessed(answers, labels, classes)
     p = float(binomtest(right, samples, guess, alternative="greater").pvalue)
     permuted = _permuted(answers, labels, classes)
     if permuted is None or permuted - right / samples <= GAIN:
@@ -175,6 +197,21 @@ def drawn(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]
     place = np.empty(len(labels), np.int64)
     place[mixed] = np.arange(len(labels))
     return np.sort(ordered[np.lexsort((place[ordered], turn))[:count]])
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with a digit more where it is small: of many classes a guess is right on less than 1 %."""
+    return f"{share:.1%}" if 0 < share < 0.02 else f"{share:.0%}"
+
+
+def _guessed(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
+    """Share that would be right were the answers dealt to the samples at random, and at least one over the classes.
+
+    Of one class alone every answer of it is right: there it is one over the classes.
+    """
+    shown = np.bincount(labels, minlength=classes) / len(labels)
+    given = np.bincount(answers[answers >= 0], minlength=classes) / len(labels)
+    return max(1 / classes, float(shown @ given) if shown.max() < 1 else 0.0)
 
 
 def _are_classes(split: Split) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from merging.errors import unknown
+from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
+from merging.looking.estimate import forward
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
@@ -70,6 +72,8 @@ def evaluate(
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
         evaluator = Evaluator(live, task, objective or Accuracy(), numerics, Journal(None))
+        if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
+            progress.say(f"warning: {said}")
         progress.stage("scoring", len(names))
         found = {}
         for name in names:

@@ -293,3 +293,13 @@ def test_pictures_of_tars_are_what_the_library_decodes() -> None:
     from webdataset.autodecode import IMAGE_EXTENSIONS
 
     assert set(IMAGES) <= set(IMAGE_EXTENSIONS)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_zero_is_white_where_the_file_says_so(bits: int) -> None:
+    """Pillow turns such TIFF files round up to 8 bits a channel; the others would be negatives."""
+    grey = pixels()[..., 0]
+    stored = Image.fromarray(grey if bits == 8 else grey.astype(np.uint16) * 257)
+    given = encoded(stored, "TIFF", tiffinfo={262: 0})
+    expected = np.asarray(Image.open(io.BytesIO(given)).convert("L")) if bits == 8 else 255 - grey
+    assert np.array_equal(np.asarray(rgb(given)[0])[..., 0], expected)

@@ -108,6 +108,22 @@ def test_a_link_that_leads_back_is_not_followed_and_said(tmp_path: Path) -> None
     assert [line.partition(" leads back")[0].rpartition("/")[2] for line in said] == ["again", "up"]
 
 
+def test_links_to_each_other_end(tmp_path: Path) -> None:
+    """Each class holds a link to the next: a few of them would be listed until the system's limit, in every order."""
+    place = spread(tmp_path)
+    (place / "a/next").symlink_to(place / "b")
+    (place / "b/next").symlink_to(place / "a")
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "store/1.png", PICTURE)
+    (tmp_path / "store/whole").symlink_to(place)
+    (place / "b/store").symlink_to(tmp_path / "store")
+    said, labels = said_of(str(place))
+    assert labels.bincount().tolist() == [7, 7]
+    assert sorted(line.partition(" leads back")[0].rpartition("set/")[2] for line in said) == [
+        "a/next/next", "a/next/store/whole", "b/next/next", "b/store/whole",
+    ]  # fmt: skip
+
+
 def test_other_kinds_of_files_are_counted(tmp_path: Path) -> None:
     place = spread(tmp_path)
     for number in range(4):

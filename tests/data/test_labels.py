@@ -250,6 +250,25 @@ def test_names_that_are_no_numbers_have_no_other_order() -> None:
         assert in_order_of_text("x", names) is None
 
 
+@pytest.mark.parametrize(
+    ("names", "first", "odd"),
+    [
+        (["0-2", "3-9", "10-19", "20-29", "more than 70"], 1, "10-19"),
+        ([*map(str, range(12)), "unknown"], 2, "10"),
+        ([f"class {number}" for number in range(11)] + ["background"], 3, "class 10"),
+        (["1,5", "2,5", "10,5"], 1, "10,5"),
+    ],
+)
+def test_numbers_among_other_names_in_the_order_of_text_are_said(names: list[str], first: int, odd: str) -> None:
+    assert f"label {first} is class '{odd}'" in (in_order_of_text("x", sorted(names)) or "")
+    assert in_order_of_text("x", names) is None
+
+
+def test_names_of_which_few_are_numbered_are_not_spoken_of() -> None:
+    assert in_order_of_text("x", ["A10", "A9", "DC-10", "DC-3", "Fokker", "Spitfire", "Yak"]) is None
+    assert in_order_of_text("x", ["v1.10", "v1.2", "v1.9"]) is None
+
+
 def test_folders_that_are_numbers(tmp_path: Path) -> None:
     for number in range(CLASSES):
         write(tmp_path / "set" / str(number) / "x.png", PICTURE)
@@ -335,3 +354,45 @@ def test_what_a_function_returns_may_be_no_classes(tmp_path: Path, monkeypatch: 
 
 def test_places_are_asked_only_for_errors() -> None:
     assert read(["a", " b"], lambda _: pytest.fail("asked"), pytest.fail) == ["a", "b"]
+
+
+@pytest.mark.parametrize("form", [as_csv, as_jsonl, as_tar, as_npz])
+def test_labels_below_zero_are_refused(tmp_path: Path, form: Callable[[Path, Sequence[Any]], str]) -> None:
+    """Also where nobody names the classes: -1 is what tools write for "no label"."""
+    with pytest.raises(TaskError, match="label -1 is out of range; labels count from 0"):
+        load_data(form(tmp_path, [-1, 0, 1]))
+
+
+@pytest.mark.parametrize("odd", ["cat", "1_0", "²", "class 3"])
+@pytest.mark.parametrize("form", [as_csv, as_tar])
+def test_numbers_among_names_are_said(tmp_path: Path, odd: str, form: Callable[[Path, Sequence[Any]], str]) -> None:
+    news = News()
+    task = described_task(
+        {"model": "timm:test_resnet", "size": "stored", "held_out": form(tmp_path, ["0", "10", odd, "2"])}, news
+    )
+    assert task.classes == tuple(sorted(["0", "10", "2", odd]))
+    lines = [line.partition(": ")[2] for line in news.said if "names" in line]
+    assert lines[0] == f"labels are numbers and names ('{odd}'): all are taken as names, in the order of text"
+    assert not any("which are numbers" in line for line in lines)
+
+
+@pytest.mark.parametrize("odd", ["inf", "-Infinity", "#N/A", "NaT", "1.#QNAN", "2,5", "3,0", "1,000"])
+def test_what_is_no_class_among_numbers_is_refused(tmp_path: Path, odd: str) -> None:
+    with pytest.raises(TaskError, match=r"row 2 has the label '.*'.*; write a name, or whole numbers throughout"):
+        load_data(as_jsonl(tmp_path, ["0", odd, "1"]))
+
+
+def test_decimal_commas_are_names_where_these_are_the_classes(tmp_path: Path) -> None:
+    split = load_data(as_jsonl(tmp_path, ["0,5", "1,5"]), classes=["1,5", "0,5"])
+    assert split.labels.tolist() == [1, 0]
+
+
+def test_lists_written_as_text_are_lists(tmp_path: Path) -> None:
+    rows = [json.dumps(one_hot(number)) for number in (3, 0, 11)]
+    assert load_data(as_jsonl(tmp_path, rows)).labels.tolist() == [3, 0, 11]
+    with pytest.raises(TaskError, match="a list is a row of zeros with a single one"):
+        load_data(as_jsonl(tmp_path, ["[1, 1, 0]", "[0, 0, 1]"]))
+
+
+def test_a_label_file_with_a_mark_of_byte_order(tmp_path: Path) -> None:
+    assert load_data(as_tar(tmp_path, ["\ufeff1", "\ufeff0"])).labels.tolist() == [1, 0]

@@ -80,8 +80,33 @@ def test_two_classes_that_are_swapped() -> None:
     assert (found.right, found.order, found.permuted) == (0, (1, 0), 1.0)
     assert found.warning(["cat", "dog"]) == (
         "m is right on 0 of 40 held-out samples (0%), no better than a guess (50%, p = 1); with the classes in the "
-        "order dog, cat it would be right on 100%: see [task] classes"
+        "order dog, cat it would be right on 100%: see [task] classes (where labels are numbers, list "
+        "the present order as classes in the sets' tables)"
     )
+
+
+@pytest.mark.parametrize("counts", [(490, 10), (900, 40), (1000, 5, 5), (1000, 3, 3, 3, 3, 3, 3)])
+def test_a_model_that_finds_rare_classes_is_not_spoken_of(counts: tuple[int, ...]) -> None:
+    """It is right less often than one that always answers the commonest class, which is spoken of."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    spoken = 0
+    for seed in range(20):
+        chosen = drawn(labels, SAMPLES, seed)
+        answers = answered(labels, len(counts), 0.85, seed)
+        spoken += compared("m", answers[chosen], labels[chosen], len(counts)).suspicious
+        assert compared("m", np.zeros(len(chosen), np.int64), labels[chosen], len(counts)).suspicious
+    assert spoken <= 1
+
+
+def test_of_one_class_alone_a_right_model_is_not_spoken_of() -> None:
+    assert not compared("m", np.array([3] * 39 + [1]), np.full(40, 3), 10).suspicious
+    assert compared("m", np.arange(40) % 10, np.full(40, 3), 10).suspicious
+
+
+def test_few_right_answers_of_many_classes_have_a_digit() -> None:
+    labels = labels_of(1000)
+    said = compared("m", np.where(labels < 1, labels, 999 - labels), labels, 1000).warning()
+    assert "right on 1 of 256 held-out samples (0.4%), no better than a guess (0" in said
 
 
 def test_a_class_that_was_not_seen_is_not_placed() -> None:
@@ -153,13 +178,16 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     assert "\n" not in guess
     short = looked_at(replace(task, held_out=noise, classes=("a", "b")), pool)
     assert short is not None
-    assert short.endswith("2 classes are named, and the model has 3 outputs")
+    assert short.startswith("2 classes are named, and the model has 3 outputs: ")
     # own classes of a set: two of the three outputs, and here the wrong way round
     of_two = task.held_out.labels < 2
     two = Split.of(task.held_out.inputs[of_two], 1 - task.held_out.labels[of_two], ((0,), (1,)))
     swapped = looked_at(replace(task, held_out=two, classes=("a", "b", "c")), pool)
     assert swapped is not None
-    assert "with the classes in the order 1, 0 it would" in swapped
+    assert "with the classes in the order b, a it would" in swapped
+    unnamed = looked_at(replace(task, held_out=two), pool)
+    assert unnamed is not None
+    assert "with the classes in another order it would" in unnamed
     # nothing is known of these
     assert looked_at(wrong, pool, Whole()) is None
     targets = Split.of(task.held_out.inputs, task.held_out.labels.double())
@@ -268,7 +296,21 @@ def test_classes_in_reverse_order_are_said_by_check_and_run(bright: Path, merge:
     for text in says(merge):
         assert (
             "warning: m0 is right on 6 of 42 held-out samples (14%), no better than a guess (14%, p = 0.57); with the "
-            f"classes in the order {order} it would be right on 100%: see [task] classes"
+            f"classes in the order {order} it would be right on 100%: see [task] classes (where labels are "
+            "numbers, list the present order as classes in the sets' tables)"
+        ) in text
+
+
+def test_a_class_without_a_folder_is_said_by_check_run_and_evaluate(bright: Path, merge: Merge) -> None:
+    """Names come from the folders: without "light", "pale" and "white" are one output off, and most are still right."""
+    shutil.rmtree(bright / "photos/light")
+    written(bright, ())
+    ran = merge("evaluate", "m0.pt", "--trust-code")
+    assert "66.67 %" in ran.out
+    for text in (*says(merge), " ".join(ran.err.split())):
+        assert (
+            "warning: 6 classes are named, and the model has 7 outputs: where one has no samples, the labels of those "
+            "after it are wrong; list all of them, in the order of the outputs, as [task] classes"
         ) in text
 
 
