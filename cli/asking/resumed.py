@@ -18,6 +18,8 @@ COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
 UNSAID = {"accumulate": "float64"}
 """Defaults that a request does not say."""
 FREE = ("resume", "trust_code", "dry_run", *COSTS)
+KEPT = (*COSTS, "threads")
+"""What is taken from the command line; of threads the number that the run had, where the rule gives another now."""
 _TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
@@ -48,8 +50,7 @@ def resumed(flags: Mapping[str, Any], context: click.Context) -> dict[str, Any]:
     if changed:
         what = "; ".join(dict.fromkeys(changed))
         raise FolderError(f"{folder} cannot be resumed: {what}; leave that out to go on, or start a new run for it")
-    costs = {name: given[name] for name in COSTS if name in given}
-    return kept | costs | {"output": str(folder)}
+    return kept | {name: given[name] for name in KEPT if name in given} | {"output": str(folder)}
 
 
 def _was_typed(option: click.Parameter, context: click.Context) -> bool:
@@ -82,6 +83,8 @@ def _compared(
         else:
             then = kept.get(name)
             chosen = _of(header, name).get("name") if name in KINDS else UNSAID.get(name)
+            if name == "threads":  # by rule; OMP_NUM_THREADS or a container may grant another number now
+                chosen = _of(header, "numerics").get("threads")
             yield name, "", chosen if then is None and value == chosen else then, value
 
 

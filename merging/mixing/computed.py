@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError, RecipeError, Stopped, StrategyError
+from merging.machine import cores
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating
 from merging.storage.pool import ModelPool
@@ -55,7 +56,9 @@ class Computed(Mapping[str, "Tensor"]):
         # Copies, whatever the dtype: the function may write to them.
         wide = {c: given[c].to(torch.float64, copy=True) for c in self.checkpoints}
         base = wide[self._base] if self._base else None
+        threads = torch.get_num_threads()
         try:
+            torch.set_num_threads(min(threads, cores()))
             found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
         except (MergingError, Stopped, MemoryError):
             raise
@@ -65,6 +68,8 @@ class Computed(Mapping[str, "Tensor"]):
             raise StrategyError(
                 f"strategy '{self._strategy}' failed on tensor '{name}': {reason} (at {place.filename}:{place.lineno})"
             ) from error
+        finally:
+            torch.set_num_threads(threads)
         return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
 
     def __getitem__(self, name: str) -> Tensor:

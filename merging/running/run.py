@@ -225,8 +225,19 @@ def _journal(
     changed = [key for key, value in header.items() if key != "request" and old.get(key) != value]
     different = [f"{key} was {_shown(old.get(key))}, is {_shown(header[key])}" for key in changed]
     if different:
-        raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; start a new run for that")
+        way = "start a new run for that"
+        if changed == ["numerics"] and (threads := _other_threads(old["numerics"], header["numerics"])):
+            way = f"go on with as many threads as then: --threads {threads}"
+        raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; {way}")
     return Journal(folder / FILE, resume=True)
+
+
+def _other_threads(old: Any, new: Any) -> int | None:
+    """The number of threads that a run had, where nothing else of its numerics is another now."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return None
+    then = old.get("threads")
+    return then if isinstance(then, int) and {**new, "threads": then} == old else None
 
 
 @contextlib.contextmanager
@@ -562,6 +573,12 @@ class _Run:
         notes = [self.doubt] if self.doubt is not None else []
         notes += [negative_variance(negative)] if negative else []
         notes += [*self._unscored(), *self.remarks]
+        again = self.rescoring
+        if again is not None and again.due and not again.ranked and self.top_name is not None:
+            notes.append(
+                f"{self.top_name} is the best single model by {again.search} scores: the run was interrupted before "
+                "all models were re-scored in fp32"
+            )
         if self.cut is not None and self.cut in self.merges:
             notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")
         notes += [*made.partition.notes, *made.notes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,27 @@ def test_what_costs_may_change(flags: tuple[str, ...], made: Path, merge: Merge)
     assert {"cache_memory", "exact_savings", "dtype", "max_evaluations"} == set(COSTS)
     ran = merge("run", "--resume", made, "--trust-code", *flags, "--dry-run")
     assert ran.code == 0, ran.err
+
+
+def test_the_number_of_threads_that_the_run_had_may_be_said(made: Path, merge: Merge) -> None:
+    """By rule it depends on what is granted, which may be another number now."""
+    had = json.loads((made / "report.json").read_text())["numerics"]["threads"]
+    assert merge("run", "--resume", made, "--trust-code", "--threads", str(had), "--dry-run").code == 0
+    ran = merge("run", "--resume", made, "--trust-code", "--threads", str(had + 1), "--dry-run")
+    assert ran.code == 2
+    assert f"--threads was not given, is {had + 1}" in ran.err
+
+
+def test_another_number_of_threads_by_rule_names_the_flag(made: Path, merge: Merge, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "other")
+    journal = tmp_path / "other" / "events.jsonl"
+    first, rest = journal.read_text().split("\n", 1)
+    header = json.loads(first)
+    header["numerics"]["threads"] += 1
+    journal.write_text(f"{json.dumps(header)}\n{rest}")
+    ran = merge("run", "--resume", tmp_path / "other", "--trust-code")
+    assert ran.code == 2
+    assert f"go on with as many threads as then: --threads {header['numerics']['threads']}" in ran.err
 
 
 def test_what_merge_toml_said_is_what_counts(merge: Merge, pool_folder: Path) -> None:

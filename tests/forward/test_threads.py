@@ -10,12 +10,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from merging.errors import OptionError
 from merging.forward.numerics import Numerics, native_bf16
 from merging.forward.tuning import candidates
 from merging.machine import at_most, cores, granted
+from merging.mixing.computed import Computed
+from merging.partitioners.whole import Whole
+from merging.storage.pool import ModelPool
+from merging.values.partition import Partition
 
 
 class Large(nn.Module):
@@ -162,3 +167,32 @@ def test_commands_refuse_senseless_threads_in_a_line(merge, tiny: list[str], tmp
     assert ran.code == 2
     assert "threads is 0; it is a number from 1 to" in ran.err
     assert not (tmp_path / "x").exists()
+
+
+def test_weights_that_are_computed_without_a_task_keep_to_what_is_granted(
+    free: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No model runs there, so that no numerics say how many."""
+    seen: list[int] = []
+
+    def mean(name: str, models: list[torch.Tensor], base: torch.Tensor | None) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.stack(models).mean(0)
+
+    for number in range(2):
+        save_file({"a": torch.full((3,), float(number))}, tmp_path / f"{number}.safetensors")
+    pool = ModelPool.open([tmp_path])
+    partition = Whole().split(pool.tensors)
+    assert isinstance(partition, Partition)
+    computed = Computed(pool, partition, mean)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with at_most(3):
+            assert computed["a"].tolist() == [0.5] * 3
+        free.setattr("merging.machine.granted", lambda: 2)
+        assert computed["a"].tolist() == [0.5] * 3
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3, 2]

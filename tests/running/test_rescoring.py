@@ -234,3 +234,22 @@ def test_an_interrupted_bf16_run_saves_by_fp32_scores(wide: tuple[ModelPool, Tas
     found = evaluate(tmp_path / "run", task, splits=("held-out",), objective=NegativeLogLikelihood())
     assert saved.held_out == found["held-out"].score
     assert saved.held_out == max(row.held_out for row in made.report.rows)
+
+
+def test_a_best_single_model_that_bf16_alone_has_ranked_is_said(wide: tuple[ModelPool, Task], tmp_path: Path) -> None:
+    pool, task = wide
+
+    class Leaving(Silent):
+        stop = False
+
+        def stage(self, name: str, total: int | None = None) -> None:
+            self.stop = self.stop or name.startswith("single models, re-scored")
+
+    leaving = Leaving()
+    settings: dict[str, Any] = {"task": task, "precision": "bf16", "output": tmp_path / "run"}
+    cut = merge(pool, Greedy(), **settings, progress=leaving, should_stop=lambda: leaving.stop).report
+    assert cut.status == "interrupted"
+    (note,) = [note for note in cut.notes if "by bf16 scores" in note]
+    assert note.startswith(f"{cut.best_single_name} is the best single model")
+    whole = merge(pool, Greedy(), **settings, resume=True).report
+    assert not [note for note in whole.notes if "by bf16 scores" in note]
