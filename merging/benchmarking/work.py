@@ -183,6 +183,8 @@ class Work:
                 _, merged, outcome = search.best_single()
             else:
                 outcome = evaluator.record(merged)
+                if search.due:
+                    why = "; ".join([*([why] if why else []), *search.reversals(entry.method, problem.kept, outcome)])
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
         for name in task.tests:
             outcomes[name] = evaluator.record(merged, name)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from merging.errors import Stopped, showable
 from merging.evaluation.evaluator import Evaluator
 from merging.forward.device import batch_for
-from merging.plugins.objective import WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split, Task
 from merging.values.recipe import Recipe
@@ -101,14 +101,19 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
 
     Returns:
         A warning, also where classes are not named as the model has outputs; None where the model is better than a
-            guess, and where its outputs and the labels are no classes (or the objective looks at models as a whole).
+            guess, where the objective is another than accuracy, and where outputs and labels are no classes.
 
     Raises:
         Stopped: the run was interrupted.
     """
     live, task, numerics = evaluator.live, evaluator.task, evaluator.numerics
     split = task.held_out
-    if isinstance(evaluator.objective, WholeModelObjective) or not _are_classes(split) or len(split) < FEWEST:
+    objective = evaluator.objective
+    if (
+        not isinstance(objective, Objective) or not objective.counts_hits
+    ):  # of other scores nobody knows what a guess is
+        return None
+    if not _are_classes(split) or len(split) < FEWEST:
         return None
     progress = progress or Silent()
     chosen = drawn(split.labels.cpu().numpy(), SAMPLES, seed)

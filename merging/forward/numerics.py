@@ -96,14 +96,21 @@ class Numerics:
         return asdict(self)
 
     @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Sets torch's threads for the duration of a run."""
-        before = torch.get_num_threads()
+    def applied(self, *, tf32: bool = False) -> Iterator[None]:
+        """Sets torch's threads for the duration of a run, and what fp32 means.
+
+        Args:
+            tf32: whether convolutions on CUDA may round their inputs to 10 bits, as torch lets them. Scores may not:
+                fp32 would be three digits less exact there, and another score than a CPU's.
+        """
+        before, convolutions = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.allow_tf32 = tf32 and convolutions
         try:
             yield
         finally:
             torch.set_num_threads(before)
+            torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def native_bf16(device: str) -> bool:

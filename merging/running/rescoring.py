@@ -80,7 +80,7 @@ class Rescoring:
         said = []
         for number in range(1, len(steps)):
             before, after = steps[number - 1][1].score, steps[number][1].score
-            if after > before and exact[number] < exact[number - 1]:
+            if after > before and exact[number] <= exact[number - 1]:  # a tie is not accepted either
                 models = len(steps[number][0].names)
                 said.append(
                     f"{_change(before, after)} ({self.search}), {_change(exact[number - 1], exact[number])} in fp32 "

@@ -108,7 +108,7 @@ class Start:
             if self.left_out:
                 progress.say(f"beside the base, left out of the pool: {self.left_out}")
             save(kept, self.module)
-        with self.numerics.applied():
+        with self.numerics.applied(tf32=True):
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
         progress.say(f"base: {100 * score:.2f} % held-out")
         return content_hash(load_file(kept))
@@ -118,7 +118,7 @@ class Start:
         head = self.lost or head_of(self.module)
         settings = HyperParameters(learning_rate=3e-3, weight_decay=0.0, epochs=epochs, seed=seed)
         progress.stage(f"linear probe ({', '.join(sorted(head))})", steps_of(self.task, settings))
-        with self.numerics.applied():
+        with self.numerics.applied(tf32=True):
             run = Run(self.module, self.task, settings, numerics=self.numerics, only=head, advance=progress.advance)
             while not run.finished:
                 run.step()

@@ -52,7 +52,7 @@ class Turn:
         began = time.perf_counter()
         self.progress.stage(f"{name}: {settings.shown()}", steps_of(self.task, settings))
         epochs, diverged = list[Epoch](), ""
-        with self.numerics.applied():
+        with self.numerics.applied(tf32=True):
             run = self._run(settings, module)
             try:
                 for _ in self.regime.train([run]):
@@ -85,7 +85,7 @@ class Turn:
             )
         began = time.perf_counter()
         self.progress.stage(f"{len(asked)} models together", sum(steps_of(self.task, one) for one in asked))
-        with self.numerics.applied():
+        with self.numerics.applied(tf32=True):
             runs = [self._run(settings, copy.deepcopy(module)) for settings in asked]
             epochs, spent = self._restored(runs)
             for _ in self._side_by_side(runs):

@@ -18,6 +18,7 @@ from torch import nn
 import merging
 from merging.evaluation.chance import FEWEST, SAMPLES, Chance, against_chance, compared, drawn
 from merging.evaluation.evaluator import Evaluator
+from merging.objectives.nll import NegativeLogLikelihood
 from merging.plugins.objective import WholeModelObjective
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
@@ -190,6 +191,7 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     assert "with the classes in another order it would" in unnamed
     # nothing is known of these
     assert looked_at(wrong, pool, Whole()) is None
+    assert looked_at(wrong, pool, NegativeLogLikelihood()) is None
     targets = Split.of(task.held_out.inputs, task.held_out.labels.double())
     assert looked_at(replace(task, held_out=targets), pool) is None
     few = Split.of(wrong.held_out.inputs[: FEWEST - 1], wrong.held_out.labels[: FEWEST - 1])

@@ -26,6 +26,7 @@ from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
 from merging.testing import tiny_pool, tiny_task
+from merging.testing.fixtures import tiny_numerics
 from merging.values.recipe import Recipe
 
 pytestmark = pytest.mark.gpu
@@ -229,3 +230,22 @@ def test_numerics_of_the_rule_are_those_of_before() -> None:
     rule = Numerics.choose("cpu", nn.Linear(3, 2), torch.zeros(3))
     assert (rule.batch, rule.threads, rule.dtype, rule.compiled) == (256, 1, "float32", False)
     assert Numerics.choose("cpu", nn.Linear(3, 2), torch.zeros(3), "bf16").dtype == "bfloat16"
+
+
+def test_fp32_is_no_tf32_where_scores_are_made() -> None:
+    numerics, before = tiny_numerics(), torch.backends.cudnn.allow_tf32
+    with numerics.applied():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+    with numerics.applied(tf32=True):
+        assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device (make test-gpu)")
+def test_convolutions_in_fp32_are_as_exact_as_on_a_cpu() -> None:
+    draw = torch.Generator().manual_seed(0)
+    images, weight = (torch.randn(shape, generator=draw) for shape in ((8, 32, 24, 24), (48, 32, 3, 3)))
+    right = torch.nn.functional.conv2d(images.double(), weight.double()).float()
+    with tiny_numerics().applied():
+        found = torch.nn.functional.conv2d(images.cuda(), weight.cuda()).cpu()
+    assert float((found - right).abs().max() / right.std()) < 1e-5

@@ -167,6 +167,9 @@ def test_steps_that_fp32_reverses_are_told(wide: tuple[ModelPool, Task]) -> None
         note
         == "greedy soup: fp32 reverses 1 of 3 accepted steps: 0.51 to 0.52 (bf16), 0.51 to 0.505 in fp32 (3 models)"
     )
+    tied = {recipe.names: 0.5 for recipe in recipes}
+    (note,) = Rescoring(Scored(tied | singles), pool, partition, Silent()).reversals("x", kept, None)  # type: ignore[arg-type]
+    assert note.startswith("x: fp32 reverses 3 of 3 accepted steps: "), "what is no better would not be accepted"
     made.best_single()
     assert made.reversals("x", kept[:2], Outcome(0.51, 10)) == []
     (note,) = made.reversals("x", kept[:2], Outcome(0.4, 10))
@@ -180,6 +183,8 @@ def test_the_notes_of_a_reversal_reach_report_and_card(
     monkeypatch.setattr(Rescoring, "reversals", lambda *given: ["fp32 says otherwise"])
     merge(pool, Greedy(), task=task, precision="bf16", output=tmp_path / "run")
     assert "fp32 says otherwise" in json.loads((tmp_path / "run" / "report.json").read_text())["notes"]
+    found = merging.benchmark(pool, [Greedy()], task=task, precision="bf16")
+    assert found.rows[0].why == "fp32 says otherwise"
     assert "fp32 says otherwise" in (tmp_path / "run" / "README.md").read_text()
 
 
