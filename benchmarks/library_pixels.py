@@ -1,0 +1,486 @@
+"""Are a model's inputs the pixels that its library would give it? Every model and processor, against the library.
+
+``python -m benchmarks.library_pixels`` writes a few photographs to disk, has a task prepare them for a model, and
+compares what would go into the model with what the model's library makes of the same files. Once per *distinct*
+setting: over all of timm's models (and its other published weights), torchvision's classifiers, open_clip's models,
+and the processors of transformers in ``processors.json``, as they are published on the Hub. ``--every`` takes every
+model by itself.
+
+Nothing here knows how a task prepares images. What is right comes from the libraries alone: timm's
+``create_transform``, torchvision's ``weights.transforms()``, open_clip's ``image_transform_v2``, transformers'
+``AutoImageProcessor``, each on a picture that Pillow has opened and made RGB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from PIL import Image
+from torch import Tensor
+
+from merging.errors import MergingError
+from merging.tasks.described import described_task
+
+LIBRARIES = ("timm", "timm, other weights", "torchvision", "open_clip", "transformers")
+PROCESSORS = Path(__file__).with_name("processors.json")
+"""Name of a published model → ``config.json`` of a tiny one of its kind, and its ``preprocessor_config.json``."""
+Transform = Callable[[Image.Image], Tensor]
+"""A library's own: RGB picture → float32 ``(3, H, W)``."""
+EQUAL = 1e-6
+"""Two floats that stand for the same pixel differ by less, beyond 1 relatively: the order of their arithmetic."""
+CHEAP = ("test_", "atto", "femto", "pico", "nano", "tiny", "zepto", "small", "mini", "18", "_s", "b0", "xs")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Models with one and the same setting.
+
+    Attributes:
+        library: one of :data:`LIBRARIES`.
+        names: of all of them.
+        model: what a task is given: the name of one, or a table with its arguments.
+        transform: builds the library's own transform.
+        classifier: whether the library's model is one; if not, a task may refuse it.
+    """
+
+    library: str
+    names: tuple[str, ...]
+    model: Any
+    transform: Callable[[], Transform]
+    classifier: bool = True
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came of one subject.
+
+    Attributes:
+        library, model: as in the subject.
+        models: how many share the setting.
+        largest, mean: absolute difference of the pixels, in grey levels (1/255 of the range).
+        standardised: the largest difference as the model meets it; relative where an input is beyond ±1.
+        wrong: why there is no difference to tell: another shape, or an error.
+        refused: both the library and the task say no, or the task does and the model is no classifier.
+    """
+
+    library: str
+    model: str
+    models: int
+    largest: float = 0.0
+    mean: float = 0.0
+    standardised: float = 0.0
+    wrong: str | None = None
+    refused: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether the pixels are the library's."""
+        return self.wrong is None and self.refused is None and self.standardised <= EQUAL
+
+
+@dataclass
+class Row:
+    """One library of the table; counts are of settings, those in brackets of models."""
+
+    library: str
+    compared: list[Compared] = field(default_factory=list)
+
+    def cells(self) -> list[str]:
+        """Texts of the columns of :data:`HEADINGS`."""
+        met = [c for c in self.compared if c.wrong is None and c.refused is None]
+        differ = [c for c in met if not c.same]
+        wrong = [c for c in self.compared if c.wrong is not None]
+        refused = [c for c in self.compared if c.refused is not None]
+        total = sum(c.models for c in self.compared)
+        largest, mean = max((c.largest for c in met), default=0.0), max((c.mean for c in met), default=0.0)
+        return [self.library, str(total), str(len(self.compared)), _counted([c for c in met if c.same]),
+                _counted(differ), _counted(wrong), _counted(refused), _levels(largest), _levels(mean)]  # fmt: skip
+
+
+HEADINGS = ("library", "models", "settings", "equal", "differ", "wrong", "refused", "largest", "mean")
+
+
+def _counted(compared: Sequence[Compared]) -> str:
+    return f"{len(compared)} ({sum(c.models for c in compared)})" if compared else "0"
+
+
+def _levels(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}" if value < 0.01 else f"{value:.2f}"
+
+
+def photographs(folder: Path, exact: tuple[int, int]) -> Path:
+    """Writes pictures cut from two photographs: JPEG and PNG, large and small, upright, lying and square, 1:5 and 5:1.
+
+    Args:
+        folder: for two class folders.
+        exact: height and width of one picture more.
+    """
+    parts: dict[str, tuple[int, int, int, int]] = {  # left, top, width, height
+        "a/landscape.jpg": (101, 37, 411, 293), "a/portrait.png": (60, 11, 211, 397),
+        "a/square.jpg": (200, 90, 301, 301), "a/whole.jpg": (0, 0, 640, 427), "b/small.png": (300, 200, 61, 47),
+        "b/tall.jpg": (410, 20, 79, 395), "b/wide.png": (33, 222, 505, 101),
+    }  # fmt: skip
+    china, flower = _china_and_flower()
+    for number, (name, (left, top, width, height)) in enumerate(parts.items()):
+        picture = (china, flower)[number % 2].crop((left, top, left + width, top + height))
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(place, quality=90)
+    flower.resize((exact[1], exact[0]), Image.Resampling.BICUBIC).save(folder / "b/exact.png")
+    return folder
+
+
+@functools.cache
+def _china_and_flower() -> tuple[Image.Image, Image.Image]:
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    china, flower = (Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg"))
+    return china, flower
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder, in which decoded images are kept too."""
+    with tempfile.TemporaryDirectory(prefix="pixels-") as name:
+        before = os.environ.get("MERGING_CACHE")
+        os.environ["MERGING_CACHE"] = str(Path(name) / "cache")
+        try:
+            yield Path(name)
+        finally:
+            os.environ.pop("MERGING_CACHE")
+            if before is not None:
+                os.environ["MERGING_CACHE"] = before
+
+
+def of_library(transform: Transform, folder: Path) -> list[Tensor]:
+    """What the library makes of the files, in the order of torchvision's ``ImageFolder``."""
+    from torchvision.datasets import ImageFolder
+
+    return [transform(Image.open(path).convert("RGB")) for path, _ in ImageFolder(folder).samples]
+
+
+def of_task(model: Any, folder: Path, **more: Any) -> Tensor:
+    """What a task puts into the model: float, ``(N, 3, H, W)``.
+
+    Args:
+        model: ``[task] model``.
+        folder: of class folders.
+        more: other keys of ``[task]``.
+
+    Raises:
+        MergingError: the task is refused.
+    """
+    task = described_task({"model": model, "held_out": str(folder), **more})
+    inputs: Tensor = task.prepare(task.held_out.inputs)
+    return inputs
+
+
+def grey_level(transform: Transform, like: tuple[int, int] = (224, 224)) -> Tensor:
+    """How far one grey level moves the model's input, per channel: ``(3, 1, 1)``, tried with two grey pictures."""
+    made = [transform(Image.new("RGB", (like[1], like[0]), (grey,) * 3)) for grey in (60, 180)]
+    height, width = made[0].shape[1:]
+    one, other = (picture[:, height // 2, width // 2].double() for picture in made)
+    return ((other - one) / 120).abs()[:, None, None]
+
+
+def compare(subject: Subject, folder: Path) -> Compared:
+    """Both ways of one subject.
+
+    Args:
+        subject: the models.
+        folder: where photographs are written, a folder for each size that a model may have and each process.
+    """
+    made = functools.partial(Compared, subject.library, str(subject.model), len(subject.names))
+    try:
+        transform = subject.transform()
+        height, width = transform(Image.new("RGB", (300, 200))).shape[1:]
+        files = folder / f"{os.getpid()}/{height}x{width}"
+        right = of_library(transform, files if files.is_dir() else photographs(files, (height, width)))
+        unit = grey_level(transform)
+    except Exception as refusal:  # each library has its own way to refuse
+        files, right, unit = folder / f"{os.getpid()}/any", [], torch.ones(3, 1, 1)
+        own = f"{type(refusal).__name__}: {refusal}"
+        if not files.is_dir():
+            photographs(files, (224, 224))
+    try:
+        found = of_task(subject.model, files)
+    except MergingError as refusal:
+        said = f"{type(refusal).__name__}: {refusal}"
+        if right and subject.classifier:
+            return made(wrong=said)
+        return made(refused=said)
+    except Exception as error:  # a fault of the product; the others are compared all the same
+        return made(wrong=f"raises {type(error).__name__}: {error}")
+    if not right:
+        return made(wrong=f"gives {tuple(found.shape[1:])} where the library refuses ({own})"[:200])
+    if len(found) != len(right):
+        return made(wrong=f"{len(found)} pictures, the library {len(right)}")
+    largest, total, standardised, count = 0.0, 0.0, 0.0, 0
+    for ours, own_pixels in zip(found, right, strict=True):
+        if ours.shape != own_pixels.shape:
+            return made(wrong=f"{tuple(ours.shape)}, the library {tuple(own_pixels.shape)}")
+        difference = (ours - own_pixels).abs()
+        levels = difference / unit
+        standardised = max(standardised, float((difference / own_pixels.abs().clamp(min=1)).max()))
+        largest, total, count = max(largest, float(levels.max())), total + float(levels.sum()), count + levels.numel()
+    return made(largest=largest, mean=total / count, standardised=standardised)
+
+
+def subjects(library: str, folder: Path, *, every: bool = False) -> list[Subject]:
+    """All of a library's models by their settings.
+
+    Args:
+        library: one of :data:`LIBRARIES`.
+        folder: for the folders of transformers.
+        every: each model by itself.
+    """
+    find: dict[str, Callable[[], Iterator[Subject]]] = {
+        "timm": timm_models, "timm, other weights": timm_weights, "torchvision": torchvision_models,
+        "open_clip": open_clip_models, "transformers": functools.partial(transformers_folders, folder),
+    }  # fmt: skip
+    found = list(find[library]())
+    if not every or library == "transformers":
+        return found
+    source = library.partition(",")[0]
+    return [Subject(library, (name,), f"{source}:{name}", s.transform, s.classifier) for s in found for name in s.names]
+
+
+def _grouped(names: Iterable[str], setting: Callable[[str], Any]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Setting by setting: the cheapest model to build by its name, all models, and the setting."""
+    groups: dict[str, list[str]] = {}
+    settings: dict[str, Any] = {}
+    for name in names:
+        found = setting(name)
+        key = json.dumps(found, sort_keys=True, default=str)
+        groups.setdefault(key, []).append(name)
+        settings[key] = found
+    for key, members in groups.items():
+        cheapest = min(members, key=lambda name: (not any(word in name for word in CHEAP), len(name), name))
+        yield cheapest, tuple(members), settings[key]
+
+
+def timm_setting(name: str) -> dict[str, Any]:
+    """Timm's settings for evaluation."""
+    import timm
+    from timm.data.config import resolve_data_config
+
+    own = timm.get_pretrained_cfg(name)
+    assert own is not None, name  # noqa: S101 (all have one)
+    found: dict[str, Any] = resolve_data_config({}, pretrained_cfg=own.to_dict(), verbose=False)
+    return found
+
+
+def timm_transform(setting: Mapping[str, Any]) -> Transform:
+    """Timm's transform for evaluation."""
+    from timm.data.transforms_factory import create_transform
+
+    made: Transform = create_transform(**setting)
+    return made
+
+
+def _timm(library: str, names: Sequence[str]) -> Iterator[Subject]:
+    for one, members, setting in _grouped(names, timm_setting):
+        yield Subject(library, members, f"timm:{one}", functools.partial(timm_transform, setting))
+
+
+def timm_models() -> Iterator[Subject]:
+    """All architectures, as their default weights want it."""
+    import timm
+
+    return _timm("timm", [n for n in timm.list_models() if timm.get_pretrained_cfg(n) is not None])
+
+
+def timm_weights() -> Iterator[Subject]:
+    """All published weights, ``timm:NAME.TAG``, with settings that no architecture's default weights have."""
+    import timm
+
+    met = {json.dumps(timm_setting(name), sort_keys=True) for name in timm.list_models()}
+    others = [n for n in timm.list_pretrained() if json.dumps(timm_setting(n), sort_keys=True) not in met]
+    return _timm("timm, other weights", others)
+
+
+def torchvision_weights(name: str) -> Any:
+    """The default weights of a classifier, or those whose crop the network takes that ``get_model(name)`` builds."""
+    from torchvision import models
+
+    known = models.get_model_weights(name)
+    if not name.startswith("vit_"):  # all others take any size
+        return known.DEFAULT
+    with torch.device("meta"):
+        side = models.get_model(name, weights=None).image_size
+    fitting = [w for w in (known.DEFAULT, *known) if list(w.transforms().crop_size) == [side]]
+    return fitting[0]
+
+
+def torchvision_transform(name: str) -> Transform:
+    """Torchvision's transform of a classifier."""
+    made: Transform = torchvision_weights(name).transforms()
+    return made
+
+
+def torchvision_models() -> Iterator[Subject]:
+    """All image classifiers."""
+    from torchvision import models
+
+    def setting(name: str) -> Any:
+        made = torchvision_weights(name).transforms()
+        keys = ("crop_size", "resize_size", "mean", "std", "interpolation", "antialias")
+        return [type(made).__name__, *(str(getattr(made, key)) for key in keys)]
+
+    for one, members, _ in _grouped(models.list_models(module=models), setting):
+        yield Subject("torchvision", members, f"torchvision:{one}", functools.partial(torchvision_transform, one))
+
+
+def open_clip_setting(name: str, tag: str | None = None) -> dict[str, Any]:
+    """Settings of open_clip's ``create_model_and_transforms(name, tag)``; the tag's default is the first published."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(name)[:1]
+    published = open_clip.get_pretrained_cfg(name, tags[0]) if tags else {}
+    setting: dict[str, Any] = merge_preprocess_dict(asdict(PreprocessCfg()), published)
+    return {**setting, "size": open_clip.get_model_config(name)["vision_cfg"]["image_size"]}
+
+
+def open_clip_transform(setting: Mapping[str, Any]) -> Transform:
+    """open_clip's transform for evaluation."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    made: Transform = image_transform_v2(PreprocessCfg(**setting), is_train=False)
+    return made
+
+
+def open_clip_models() -> Iterator[Subject]:
+    """All built-in models; those of CoCa have no image tower that is a classifier's backbone."""
+    import open_clip
+
+    def setting(name: str) -> Any:
+        return {"coca": "multimodal_cfg" in open_clip.get_model_config(name), "own": open_clip_setting(name)}
+
+    for one, members, found in _grouped(open_clip.list_models(), setting):
+        transform = functools.partial(open_clip_transform, found["own"])
+        yield Subject("open_clip", members, f"open_clip:{one}", transform, not found["coca"])
+
+
+def transformers_transform(folder: Path) -> Transform:
+    """What transformers hands out for a folder by default."""
+    import transformers
+
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+
+    def transform(image: Image.Image) -> Tensor:
+        made: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
+        return made
+
+    return transform
+
+
+def transformers_folder(folder: Path, model: Mapping[str, Any], processor: Mapping[str, Any] | None) -> Path:
+    """Writes a folder as the Hub has it, without weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(model), "utf-8")
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    return folder
+
+
+def transformers_folders(folder: Path) -> Iterator[Subject]:
+    """The processors of :data:`PROCESSORS`."""
+    for number, (name, files) in enumerate(json.loads(PROCESSORS.read_text("utf-8")).items()):
+        made = transformers_folder(folder / f"hub/{number:02}", files["model"], files["processor"])
+        yield Subject("transformers", (name,), f"transformers:{made}", functools.partial(transformers_transform, made))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of the libraries about their own old files."""
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a table of Markdown."""
+    lines = [list(HEADINGS), *(row.cells() for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(HEADINGS))]
+    padded = [[cell.ljust(w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    padded.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+
+
+@click.command()
+@click.option("--library", "only", type=click.Choice(LIBRARIES), multiple=True, help="Default: all of them.")
+@click.option("--every", is_flag=True, help="Every model by itself; takes an hour.")
+@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count(), help="Processes. Default: one a core.")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Keeps the figures in this file.")
+@click.option("--list/--no-list", "listed", default=True, help="Names what differs.")
+def main(only: Sequence[str], every: bool, jobs: int, output: Path | None, listed: bool) -> None:
+    """Compares a task's inputs with what each model's library makes of the same files.
+
+    The code is 1 where one differs.
+    """
+    rows, began = [], time.perf_counter()
+    torch.set_num_threads(1)
+    with workplace() as folder:
+        for library in only or LIBRARIES:
+            row = Row(library)
+            with quiet(), ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as workers:
+                found = subjects(library, folder, every=every)
+                for subject, result in zip(
+                    found, workers.map(compare, found, itertools.repeat(folder), chunksize=2), strict=True
+                ):
+                    name = subject.names[0] if library == "transformers" else result.model
+                    row.compared.append(Compared(**{**asdict(result), "model": name}))
+            rows.append(row)
+            click.echo(f"{library}: {time.perf_counter() - began:.0f} s", err=True)
+    click.echo(table(rows))
+    click.echo("\nSettings (models). Differences in grey levels, 1/255: the largest of a pixel, the largest mean.")
+    if listed:
+        for row in rows:
+            for c in row.compared:
+                if not c.same:
+                    said = c.wrong or (f"refused: {c.refused}" if c.refused else f"{c.largest:.4g}, mean {c.mean:.3g}")
+                    click.echo(f"  {row.library}: {c.model} ({c.models}): {said}")
+    if output is not None:
+        output.write_text(json.dumps(figures(rows), indent=1) + "\n", "utf-8")
+    sys.exit(any(c.wrong or not (c.same or c.refused) for row in rows for c in row.compared))
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """All that was found, JSON-ready: versions, a summary of each library, and what is not equal by its name."""
+    packages = ("timm", "torchvision", "open_clip_torch", "transformers", "pillow", "torch")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "libraries": [dict(zip(HEADINGS, row.cells(), strict=True)) for row in rows],
+        "not equal": [asdict(c) for row in rows for c in row.compared if not c.same],
+    }
+
+
+if __name__ == "__main__":
+    main()
