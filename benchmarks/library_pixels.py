@@ -338,13 +338,14 @@ def torchvision_transform(name: str) -> Transform:
 
 
 def torchvision_models() -> Iterator[Subject]:
-    """All image classifiers."""
+    """All image classifiers; one whose default weights do not fit it stands by itself."""
     from torchvision import models
 
     def setting(name: str) -> Any:
         made = torchvision_weights(name).transforms()
         keys = ("crop_size", "resize_size", "mean", "std", "interpolation", "antialias")
-        return [type(made).__name__, *(str(getattr(made, key)) for key in keys)]
+        alone = name if torchvision_weights(name) is not models.get_model_weights(name).DEFAULT else ""
+        return [alone, type(made).__name__, *(str(getattr(made, key)) for key in keys)]
 
     for one, members, _ in _grouped(models.list_models(module=models), setting):
         yield Subject("torchvision", members, f"torchvision:{one}", functools.partial(torchvision_transform, one))

@@ -87,16 +87,18 @@ def test_timm(models: Callable[[], Iterator[Subject]], tmp_path: Path) -> None:
     drawn = random.Random(models.__name__).sample(every, len(every))  # noqa: S311 (the same ones every time)
     kinds = {kind(timm_setting(s.names[0])): s for s in drawn}
     assert len(kinds) >= 2
-    for subject in {*kinds.values(), *drawn[:6]}:
+    for subject in {*kinds.values(), *drawn[:3]}:
         assert_same(subject, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("models", [torchvision_models, open_clip_models])
 def test_other_libraries_of_models(models: Callable[[], Iterator[Subject]], tmp_path: Path) -> None:
-    for subject in models():
-        if subject.classifier:
-            assert compare(subject, tmp_path).same, subject.model
+    """Some of them, and those that are one of their kind: ``vit_h_14`` does not take its default weights' images."""
+    every = [subject for subject in models() if subject.classifier]
+    drawn = random.Random(models.__name__).sample(every, 5)  # noqa: S311 (the same ones every time)
+    for subject in {*drawn, *(s for s in every if {"vit_h_14", "ViT-B-16-SigLIP", "PE-Core-B-16"} & {*s.names})}:
+        assert compare(subject, tmp_path).same, subject.model
 
 
 REFUSED = pytest.mark.xfail(reason="BEiT's layers have parameters of their own beside modules", strict=True)
@@ -237,7 +239,7 @@ def test_a_model_that_is_built_for_another_size(photos: Path) -> None:
     right = of_library(timm_transform({**own, "input_size": (3, 64, 64)}), photos)
     found = of_task(model, photos)
     assert_close(found, right)
-    module = merging.model_source(model).module(3)  # type: ignore[arg-type]
+    module = merging.model_source(model).module(3)
     assert module.eval()(found[:1]).shape == (1, 3)
 
 
