@@ -216,12 +216,13 @@ def test_an_interrupted_bf16_run_saves_by_fp32_scores(wide: tuple[ModelPool, Tas
     seen: list[int] = []
 
     class Counting(Silent):
+        ranking = False  # whether a model is better than a guess has been looked at
+
         def stage(self, text: str, total: int | None = None) -> None:
-            if text == "scoring the single models":  # whether one is better than a guess has been looked at
-                seen.clear()
+            self.ranking = self.ranking or text == "scoring the single models"
 
         def advance(self, steps: int = 1) -> None:
-            seen.append(steps)
+            seen.extend([steps] if self.ranking else [])
 
     made = merge(
         pool, Greedy(), task=task, objective=NegativeLogLikelihood(), precision="bf16", output=tmp_path / "run",
