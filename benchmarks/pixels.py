@@ -1,293 +1,551 @@
-"""Pictures from files, as they reach a model, against each library's own transform called apart.
+"""Are a model's inputs the pixels that its library would give it? Every model and processor, against the library.
 
-For each library: every distinct setting among all its models (timm: all with a published configuration; torchvision and
-open_clip: all weights of all classifiers; transformers: processors with settings like those on the Hub, typed in here),
-on one model that has it. Photographs are
-written to disk, go through the kept pictures and the device's normalisation, and are compared with what the library's
-transform, called straight, makes of the same files. ``python -m benchmarks.pixels`` writes ``docs/pixels.json``.
+``python -m benchmarks.pixels`` writes a few photographs to disk, has a task prepare them for a model, and compares what
+would go into the model with what the model's library makes of the same files. Once per *distinct* setting: over all of
+timm's models (and its other published weights), torchvision's classifiers, open_clip's models, and the processors of
+transformers in ``processors.json``. Those are written down from knowledge of what the Hub has; only DINOv2's and BEiT's
+were held against published files. ``--every`` takes every model by itself. ``--json docs/pixels.json`` keeps the
+figures that the documentation quotes.
+
+Nothing here knows how a task prepares images. What is right comes from the libraries alone: timm's
+``create_transform``, torchvision's ``weights.transforms()``, open_clip's ``image_transform_v2``, transformers'
+``AutoImageProcessor``, each on a picture that Pillow has opened and made RGB.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import functools
+import importlib.metadata
+import io
+import itertools
 import json
+import multiprocessing
 import os
+import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from PIL import Image
 from torch import Tensor
 
-from merging.data.folders import load_images
-from merging.data.images import normalise
-from merging.models.catalogue import model_source
+from merging.errors import MergingError
+from merging.tasks.described import described_task
 
-FIGURES = Path(__file__).parents[1] / "docs" / "pixels.json"
-SIZES = ((227, 160), (111, 173), (48, 31))
-"""Widths and heights of the photographs: landscape, portrait, small."""
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-CLIP = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-TOP = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.47853944, 0.4732864, 0.47434163]}
-USUAL = {"do_resize": True, "do_normalize": True}
-SCALED = USUAL | {"do_rescale": True, "rescale_factor": 1 / 255}
-PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
-    "google/vit-base-patch16-224": (
-        "ViT",
-        SCALED
-        | HALF
-        | {"size": {"height": 224, "width": 224}, "resample": 2, "image_processor_type": "ViTImageProcessor"},
-    ),
-    "google/vit-base-patch16-224-in21k": (
-        "ViT",
-        USUAL | HALF | {"size": 224, "resample": 2, "feature_extractor_type": "ViTFeatureExtractor"},
-    ),
-    "microsoft/resnet-50": (
-        "ResNet",
-        USUAL
-        | IMAGENET
-        | {"crop_pct": 0.875, "size": 224, "resample": 3, "feature_extractor_type": "ConvNextFeatureExtractor"},
-    ),
-    "facebook/convnext-tiny-224": (
-        "ConvNext",
-        USUAL
-        | IMAGENET
-        | {"crop_pct": 0.875, "size": 224, "resample": 3, "feature_extractor_type": "ConvNextFeatureExtractor"},
-    ),
-    "facebook/convnext-base-384": (
-        "ConvNext",
-        SCALED
-        | IMAGENET
-        | {"size": {"shortest_edge": 384}, "resample": 3, "image_processor_type": "ConvNextImageProcessor"},
-    ),
-    "apple/mobilevit-small": (
-        "MobileViT",
-        {
-            "crop_size": {"height": 256, "width": 256}, "do_center_crop": True, "do_flip_channel_order": True,
-            "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": 2,
-            "size": {"shortest_edge": 288}, "image_processor_type": "MobileViTImageProcessor",
-        },
-    ),
-    "apple/mobilevit-small, of 2022": (
-        "MobileViT",
-        {
-            "crop_size": 256, "do_center_crop": True, "do_flip_channels": True, "do_resize": True, "resample": 2,
-            "size": 288, "feature_extractor_type": "MobileViTFeatureExtractor",
-        },
-    ),
-    "facebook/levit-128S": (
-        "Levit",
-        USUAL
-        | IMAGENET
-        | {"do_center_crop": True, "size": 224, "resample": 3, "feature_extractor_type": "LevitFeatureExtractor"},
-    ),
-    "google/efficientnet-b0": (
-        "EfficientNet",
-        SCALED
-        | TOP
-        | {
-            "crop_size": {"height": 289, "width": 289}, "do_center_crop": False, "include_top": True, "resample": 0,
-            "rescale_offset": False, "size": {"height": 224, "width": 224},
-            "image_processor_type": "EfficientNetImageProcessor",
-        },
-    ),
-    "google/efficientnet-b0, scaled to −1…1": (
-        "EfficientNet",
-        USUAL
-        | TOP
-        | {
-            "do_rescale": True, "rescale_factor": 1 / 127.5, "rescale_offset": True, "do_center_crop": False,
-            "include_top": True, "resample": 0, "size": {"height": 224, "width": 224},
-            "image_processor_type": "EfficientNetImageProcessor",
-        },
-    ),
-    "sail/poolformer_s12": (
-        "PoolFormer",
-        IMAGENET
-        | {
-            "crop_pct": 0.9, "do_normalize": True, "do_resize_and_center_crop": True, "size": 224, "resample": 3,
-            "feature_extractor_type": "PoolFormerFeatureExtractor",
-        },
-    ),
-    "google/siglip-base-patch16-224": (
-        "Siglip",
-        SCALED
-        | HALF
-        | {"size": {"height": 224, "width": 224}, "resample": 3, "image_processor_type": "SiglipImageProcessor"},
-    ),
-    "openai/clip-vit-base-patch32": (
-        "CLIP",
-        USUAL
-        | CLIP
-        | {
-            "crop_size": 224, "do_center_crop": True, "size": 224, "resample": 3,
-            "feature_extractor_type": "CLIPFeatureExtractor",
-        },
-    ),
-}  # fmt: skip
-"""Settings like those of the Hub, typed in and not fetched from there; and the family that reads them."""
-Whole = Callable[[Image.Image], Tensor]
+LIBRARIES = (
+    "timm", "timm, other weights", "torchvision", "torchvision, other weights", "open_clip", "open_clip, other weights",
+    "transformers",
+)  # fmt: skip
+PROCESSORS = Path(__file__).with_name("processors.json")
+"""Name of a published model → ``config.json`` of a tiny one of its kind, ``preprocessor_config.json`` like its own."""
+Transform = Callable[[Image.Image], Tensor]
+"""A library's own: RGB picture → float32 ``(3, H, W)``."""
+EQUAL = 1e-6
+"""Two floats that stand for the same pixel differ by less, beyond 1 relatively: the order of their arithmetic."""
+CHEAP = ("test_", "atto", "femto", "pico", "nano", "tiny", "zepto", "small", "mini", "18", "_s", "b0", "xs")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A distinct setting: a model that has it, and the library's own transform.
+class Subject:
+    """Models with one and the same setting.
 
     Attributes:
-        library: its name.
-        spec: of the model, as merge.toml has it.
-        whole: from the library, without our help.
-        models: names of all that have this setting; one of them is compared.
+        library: one of :data:`LIBRARIES`.
+        names: of all of them.
+        model: what a task is given: the name of one, or a table with its arguments.
+        transform: builds the library's own transform.
+        classifier: whether the library's model is one; if not, a task may refuse it.
     """
 
     library: str
-    spec: str
-    whole: Whole
-    models: frozenset[str]
+    names: tuple[str, ...]
+    model: Any
+    transform: Callable[[], Transform]
+    classifier: bool = True
 
 
-def photographs(folder: Path) -> list[Path]:
-    """scikit-learn's two photographs, cut and scaled, as JPEG and PNG."""
+@dataclass(frozen=True)
+class Compared:
+    """What came of one subject.
+
+    Attributes:
+        library, model: as in the subject.
+        models: how many share the setting.
+        pictures: how many were compared.
+        largest, mean: absolute difference of the pixels, in grey levels (1/255 of the range).
+        standardised: the largest difference as the model meets it; relative where an input is beyond ±1.
+        wrong: why there is no difference to tell: another shape, no line of refusal, or none where the library refuses.
+        refused: what the task says if it does not take the model.
+        alone: the task refuses a classifier that the library takes.
+    """
+
+    library: str
+    model: str
+    models: int
+    pictures: int = 0
+    largest: float = 0.0
+    mean: float = 0.0
+    standardised: float = 0.0
+    wrong: str | None = None
+    refused: str | None = None
+    alone: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether the pixels are the library's."""
+        return self.wrong is None and self.refused is None and self.standardised <= EQUAL
+
+
+@dataclass
+class Row:
+    """One library of the table; counts are of settings, those in brackets of models."""
+
+    library: str
+    compared: list[Compared] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Counts of settings, and how many models and pictures these are; differences in grey levels."""
+        met = [c for c in self.compared if c.wrong is None and c.refused is None]
+        return {
+            "library": self.library,
+            "models": sum(c.models for c in self.compared),
+            "settings": len(self.compared),
+            "pictures": sum(c.pictures for c in self.compared),
+            "equal": sum(c.same for c in met),
+            "differ": sum(not c.same for c in met),
+            "wrong": sum(c.wrong is not None for c in self.compared),
+            "refused": sum(c.refused is not None for c in self.compared),
+            "alone": sum(c.alone for c in self.compared),
+            "largest": float(f"{max((c.largest for c in met), default=0.0):.2g}"),
+            "mean": float(f"{max((c.mean for c in met), default=0.0):.2g}"),
+        }
+
+    def cells(self) -> list[str]:
+        """Texts of the columns of :data:`HEADINGS`; in brackets how many models that are."""
+        met = [c for c in self.compared if c.wrong is None and c.refused is None]
+        parts = {
+            "equal": [c for c in met if c.same],
+            "differ": [c for c in met if not c.same],
+            "wrong": [c for c in self.compared if c.wrong is not None],
+            "refused": [c for c in self.compared if c.refused is not None],
+            "alone": [c for c in self.compared if c.alone],
+        }
+        found = self.figures() | {key: _counted(each) for key, each in parts.items()}
+        return [str(found[heading]) for heading in HEADINGS]
+
+
+HEADINGS = (
+    "library", "models", "settings", "pictures", "equal", "differ", "wrong", "refused", "alone", "largest", "mean"
+)  # fmt: skip
+SAID = 160
+"""Characters of a refusal that are kept; transformers names all the processors that it has."""
+
+
+def _counted(compared: Sequence[Compared]) -> str:
+    return f"{len(compared)} ({sum(c.models for c in compared)})" if compared else "0"
+
+
+def photographs(folder: Path, exact: tuple[int, int]) -> Path:
+    """Writes pictures cut from two photographs: JPEG and PNG, large and small, upright, lying and square, 1:5 and 5:1.
+
+    Args:
+        folder: for two class folders.
+        exact: height and width of one picture more.
+    """
+    parts: dict[str, tuple[int, int, int, int]] = {  # left, top, width, height
+        "a/landscape.jpg": (101, 37, 411, 293), "a/portrait.png": (60, 11, 211, 397),
+        "a/square.jpg": (200, 90, 301, 301), "a/whole.jpg": (0, 0, 640, 427), "b/small.png": (300, 200, 61, 47),
+        "b/tall.jpg": (410, 20, 79, 395), "b/wide.png": (33, 222, 505, 101),
+    }  # fmt: skip
+    china, flower = _china_and_flower()
+    for number, (name, (left, top, width, height)) in enumerate(parts.items()):
+        picture = (china, flower)[number % 2].crop((left, top, left + width, top + height))
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(place, quality=90)
+    flower.resize((exact[1], exact[0]), Image.Resampling.BICUBIC).save(folder / "b/exact.png")
+    return folder
+
+
+@functools.cache
+def _china_and_flower() -> tuple[Image.Image, Image.Image]:
     import sklearn.datasets
 
-    place = Path(sklearn.datasets.__file__).parent / "images"
-    (folder / "photo").mkdir(parents=True, exist_ok=True)
-    files = []
-    for number, (width, height) in enumerate(SIZES):
-        image = Image.open(place / ("china.jpg", "flower.jpg")[number % 2])
-        file = folder / "photo" / f"{number}.{('jpg', 'png')[number % 2]}"
-        image.crop((10, 10, 10 + 2 * width, 10 + 2 * height)).resize((width, height)).save(file)
-        files.append(file)
-    return files
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    china, flower = (Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg"))
+    return china, flower
 
 
-def difference(case: Case, files: Sequence[Path]) -> float:
-    """Largest difference of what a model gets, in 255ths of the pixels' range.
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder, in which decoded images are kept too."""
+    with tempfile.TemporaryDirectory(prefix="pixels-") as name:
+        before = os.environ.get("MERGING_CACHE")
+        os.environ["MERGING_CACHE"] = str(Path(name) / "cache")
+        try:
+            yield Path(name)
+        finally:
+            os.environ.pop("MERGING_CACHE")
+            if before is not None:
+                os.environ["MERGING_CACHE"] = before
+
+
+def of_library(transform: Transform, folder: Path) -> list[Tensor]:
+    """What the library makes of the files, in the order of torchvision's ``ImageFolder``."""
+    from torchvision.datasets import ImageFolder
+
+    return [transform(Image.open(path).convert("RGB")) for path, _ in ImageFolder(folder).samples]
+
+
+def of_task(model: Any, folder: Path, **more: Any) -> Tensor:
+    """What a task puts into the model: float, ``(N, 3, H, W)``.
+
+    Args:
+        model: ``[task] model``.
+        folder: of class folders.
+        more: other keys of ``[task]``.
 
     Raises:
-        ValueError: the shapes differ.
+        MergingError: the task is refused.
     """
-    transform = model_source(case.spec).transform()
-    split = load_images([(file, 0) for file in files], transform)
-    ours = normalise(transform)(split.inputs) if transform.divided else split.inputs
-    largest = 0.0
-    std = torch.tensor(transform.normalisation.std if transform.normalisation else (1.0,) * 3)[:, None, None]
-    for file, found in zip(files, ours, strict=True):
-        with Image.open(file) as image:
-            expected = case.whole(image.convert("RGB"))
-        if found.shape != expected.shape:
-            raise ValueError(f"{case.spec}: {list(found.shape)} is not {list(expected.shape)}")
-        largest = max(largest, float(((found - expected) * std * 255).abs().max()))
-    return largest
+    task = described_task({"model": model, "held_out": str(folder), **more})
+    inputs: Tensor = task.prepare(task.held_out.inputs)
+    return inputs
 
 
-def timm_cases() -> Iterator[Case]:
-    """Every distinct configuration of timm's models with published weights."""
+def grey_level(transform: Transform, like: tuple[int, int] = (224, 224)) -> Tensor:
+    """How far one grey level moves the model's input, per channel: ``(3, 1, 1)``, tried with two grey pictures."""
+    made = [transform(Image.new("RGB", (like[1], like[0]), (grey,) * 3)) for grey in (60, 180)]
+    height, width = made[0].shape[1:]
+    one, other = (picture[:, height // 2, width // 2].double() for picture in made)
+    return ((other - one) / 120).abs()[:, None, None]
+
+
+def compare(subject: Subject, folder: Path) -> Compared:
+    """Both ways of one subject.
+
+    Args:
+        subject: the models.
+        folder: where photographs are written, a folder for each size that a model may have and each process.
+    """
+    made = functools.partial(Compared, subject.library, str(subject.model), len(subject.names))
+    try:
+        transform = subject.transform()
+        height, width = transform(Image.new("RGB", (300, 200))).shape[1:]
+        files = folder / f"{os.getpid()}/{height}x{width}"
+        right = of_library(transform, files if files.is_dir() else photographs(files, (height, width)))
+        unit = grey_level(transform)
+    except Exception as refusal:  # each library has its own way to refuse
+        files, right, unit = folder / f"{os.getpid()}/any", [], torch.ones(3, 1, 1)
+        own = f"{type(refusal).__name__}: {refusal}"
+        if not files.is_dir():
+            photographs(files, (224, 224))
+    try:
+        found = of_task(subject.model, files)
+    except MergingError as refusal:
+        alone = bool(right) and subject.classifier
+        return made(refused=f"{type(refusal).__name__}: {refusal}", alone=alone)
+    except Exception as error:  # a fault of the product; the others are compared all the same
+        return made(wrong=f"raises {type(error).__name__}: {error}")
+    if not right:
+        return made(wrong=f"gives {tuple(found.shape[1:])} where the library refuses ({own})"[:200])
+    if len(found) != len(right):
+        return made(wrong=f"{len(found)} pictures, the library {len(right)}")
+    largest, total, standardised, count = 0.0, 0.0, 0.0, 0
+    for ours, own_pixels in zip(found, right, strict=True):
+        if ours.shape != own_pixels.shape:
+            return made(wrong=f"{tuple(ours.shape)}, the library {tuple(own_pixels.shape)}")
+        difference = (ours - own_pixels).abs()
+        levels = difference / unit
+        standardised = max(standardised, float((difference / own_pixels.abs().clamp(min=1)).max()))
+        largest, total, count = max(largest, float(levels.max())), total + float(levels.sum()), count + levels.numel()
+    return made(pictures=len(right), largest=largest, mean=total / count, standardised=standardised)
+
+
+def subjects(library: str, folder: Path, *, every: bool = False) -> list[Subject]:
+    """All of a library's models by their settings.
+
+    Args:
+        library: one of :data:`LIBRARIES`.
+        folder: for the folders of transformers.
+        every: each model by itself.
+    """
+    find: dict[str, Callable[[], Iterator[Subject]]] = {
+        "timm": timm_models, "timm, other weights": timm_weights, "torchvision": torchvision_models,
+        "torchvision, other weights": torchvision_others, "open_clip": open_clip_models,
+        "open_clip, other weights": open_clip_others, "transformers": functools.partial(transformers_folders, folder),
+    }  # fmt: skip
+    found = list(find[library]())
+    if not every or library == "transformers":
+        return found
+    source = library.partition(",")[0]
+    return [Subject(library, (name,), f"{source}:{name}", s.transform, s.classifier) for s in found for name in s.names]
+
+
+def _grouped(names: Iterable[str], setting: Callable[[str], Any]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Setting by setting: the cheapest model to build by its name, all models, and the setting."""
+    groups: dict[str, list[str]] = {}
+    settings: dict[str, Any] = {}
+    for name in names:
+        found = setting(name)
+        key = json.dumps(found, sort_keys=True, default=str)
+        groups.setdefault(key, []).append(name)
+        settings[key] = found
+    for key, members in groups.items():
+        cheapest = min(members, key=lambda name: (not any(word in name for word in CHEAP), len(name), name))
+        yield cheapest, tuple(members), settings[key]
+
+
+def timm_setting(name: str) -> dict[str, Any]:
+    """Timm's settings for evaluation."""
     import timm
-    from timm import data
+    from timm.data import config
 
-    library: Any = data
-    found: dict[str, list[str]] = {}
-    for name in timm.list_models():
-        config: Any = timm.get_pretrained_cfg(name)
-        if config is not None and config.input_size:
-            settings = library.resolve_data_config({}, pretrained_cfg=config.to_dict())
-            found.setdefault(json.dumps(settings), []).append(name)
-    for text, names in found.items():
-        yield Case("timm", f"timm:{names[0]}", library.create_transform(**json.loads(text)), frozenset(names))
+    library: Any = config
+    own: Any = timm.get_pretrained_cfg(name)
+    found: dict[str, Any] = library.resolve_data_config({}, pretrained_cfg=own.to_dict(), verbose=False)
+    return found
 
 
-def torchvision_cases() -> Iterator[Case]:
-    """Every distinct transform of all weights, and what each model gets where nobody chooses weights."""
+def timm_transform(setting: Mapping[str, Any]) -> Transform:
+    """Timm's transform for evaluation."""
+    from timm.data.transforms_factory import create_transform
+
+    made: Transform = create_transform(**setting)
+    return made
+
+
+def _timm(library: str, names: Sequence[str]) -> Iterator[Subject]:
+    for one, members, setting in _grouped(names, timm_setting):
+        yield Subject(library, members, f"timm:{one}", functools.partial(timm_transform, setting))
+
+
+def timm_models() -> Iterator[Subject]:
+    """All architectures, as their default weights want it."""
+    import timm
+
+    return _timm("timm", [n for n in timm.list_models() if timm.get_pretrained_cfg(n) is not None])
+
+
+def timm_weights() -> Iterator[Subject]:
+    """All published weights, ``timm:NAME.TAG``, with settings that no architecture's default weights have."""
+    import timm
+
+    met = {json.dumps(timm_setting(name), sort_keys=True) for name in timm.list_models()}
+    others = [n for n in timm.list_pretrained() if json.dumps(timm_setting(n), sort_keys=True) not in met]
+    return _timm("timm, other weights", others)
+
+
+def torchvision_weights(name: str) -> Any:
+    """The default weights of a classifier, or those whose crop the network takes that ``get_model(name)`` builds."""
     from torchvision import models
 
-    names = models.list_models(module=models)
-    found: dict[str, list[tuple[str, Any]]] = {}
-    for name in names:
-        for entry in models.get_model_weights(name):
-            found.setdefault(repr(entry.transforms()), []).append((name, entry))
-    for each in found.values():
-        name, entry = each[0]
-        models_with = frozenset(other for other, _ in each)
-        yield Case("torchvision", f"torchvision:{name}(weights='{entry.name}')", entry.transforms(), models_with)
+    known = models.get_model_weights(name)
+    if not name.startswith("vit_"):  # all others take any size
+        return known.DEFAULT
+    with torch.device("meta"):
+        side = models.get_model(name, weights=None).image_size
+    fitting = [w for w in (known.DEFAULT, *known) if list(w.transforms().crop_size) == [side]]
+    return fitting[0]
 
 
-def open_clip_cases() -> Iterator[Case]:
-    """Every distinct preprocessing of all published weights, and of architectures without any."""
+def torchvision_transform(name: str) -> Transform:
+    """Torchvision's transform of a classifier."""
+    made: Transform = torchvision_weights(name).transforms()
+    return made
+
+
+def torchvision_models() -> Iterator[Subject]:
+    """All image classifiers; one whose default weights do not fit it stands by itself."""
+    from torchvision import models
+
+    def setting(name: str) -> Any:
+        alone = name if torchvision_weights(name) is not models.get_model_weights(name).DEFAULT else ""
+        return [alone, repr(torchvision_weights(name).transforms())]
+
+    for one, members, _ in _grouped(models.list_models(module=models), setting):
+        yield Subject("torchvision", members, f"torchvision:{one}", functools.partial(torchvision_transform, one))
+
+
+def torchvision_others() -> Iterator[Subject]:
+    """Their weights that are not the default."""
+    from torchvision import models
+
+    every = models.list_models(module=models)
+    others = {f"{n}(weights='{w.name}')": w for n in every for w in models.get_model_weights(n)
+              if w is not torchvision_weights(n)}  # fmt: skip
+    for one, members, _ in _grouped(others, lambda name: repr(others[name].transforms())):
+        yield Subject("torchvision, other weights", members, f"torchvision:{one}", others[one].transforms)
+
+
+def open_clip_setting(name: str, tag: str | None = None) -> dict[str, Any]:
+    """Settings of open_clip's ``create_model_and_transforms(name, tag)``; the tag's default is the first published."""
     import open_clip
-    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    found: dict[str, list[tuple[str, str | None]]] = {}
-    for name in open_clip.list_models():
-        for tag in open_clip.list_pretrained_tags_by_model(name) or [None]:
-            published = open_clip.get_pretrained_cfg(name, tag) if tag else {}
-            settings = merge_preprocess_dict(PreprocessCfg(), published)
-            settings["size"] = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
-            found.setdefault(json.dumps(settings), []).append((name, tag))
-    for text, each in found.items():
-        name, tag = each[0]
-        chosen = f"(pretrained='{tag}')" if tag else ""
-        whole = image_transform_v2(PreprocessCfg(**json.loads(text)), is_train=False)
-        yield Case("open_clip", f"open_clip:{name}{chosen}", whole, frozenset(other for other, _ in each))
+    tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(name)[:1]
+    published = open_clip.get_pretrained_cfg(name, tags[0]) if tags else {}
+    setting: dict[str, Any] = merge_preprocess_dict(asdict(PreprocessCfg()), published)
+    return {**setting, "size": open_clip.get_model_config(name)["vision_cfg"]["image_size"]}
 
 
-def transformers_cases(folder: Path) -> Iterator[Case]:
-    """Image processors of :data:`PUBLISHED`."""
-    for number, (family, settings) in enumerate(PUBLISHED.values()):
-        yield processor_case(folder / f"{number}", family, settings)
+def open_clip_transform(setting: Mapping[str, Any]) -> Transform:
+    """open_clip's transform for evaluation."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    made: Transform = image_transform_v2(PreprocessCfg(**setting), is_train=False)
+    return made
 
 
-def processor_case(place: Path, family: str, settings: dict[str, Any]) -> Case:
-    """A folder of transformers with these settings."""
+def open_clip_models() -> Iterator[Subject]:
+    """All built-in models; those of CoCa have no image tower that is a classifier's backbone."""
+    import open_clip
+
+    def setting(name: str) -> Any:
+        return {"coca": "multimodal_cfg" in open_clip.get_model_config(name), "own": open_clip_setting(name)}
+
+    for one, members, found in _grouped(open_clip.list_models(), setting):
+        transform = functools.partial(open_clip_transform, found["own"])
+        yield Subject("open_clip", members, f"open_clip:{one}", transform, not found["coca"])
+
+
+def open_clip_others() -> Iterator[Subject]:
+    """Their weights beside the first published."""
+    import open_clip
+
+    others = {f"{name}(pretrained='{tag}')": (name, tag) for name in open_clip.list_models()
+              for tag in open_clip.list_pretrained_tags_by_model(name)[1:]}  # fmt: skip
+
+    def setting(name: str) -> Any:
+        coca = "multimodal_cfg" in open_clip.get_model_config(others[name][0])
+        return {"coca": coca, "own": open_clip_setting(*others[name])}
+
+    for one, members, found in _grouped(others, setting):
+        transform = functools.partial(open_clip_transform, found["own"])
+        yield Subject("open_clip, other weights", members, f"open_clip:{one}", transform, not found["coca"])
+
+
+def transformers_transform(folder: Path) -> Transform:
+    """What transformers hands out for a folder by default."""
     import transformers
 
-    config = getattr(transformers, f"{family}Config")()
-    config.architectures = [f"{family}ForImageClassification"]
-    config.save_pretrained(place)
-    (place / "preprocessor_config.json").write_text(json.dumps(settings), "utf-8")
     library: Any = transformers
-    processor = library.AutoImageProcessor.from_pretrained(place)
+    processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
-    def whole(image: Image.Image) -> Tensor:
-        found: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
-        return found
+    def transform(image: Image.Image) -> Tensor:
+        made: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
+        return made
 
-    return Case("transformers", f"transformers:{place}", whole, frozenset({str(place)}))
+    return transform
 
 
-def main() -> None:
-    """Compares everything and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=FIGURES)
-    output = parser.parse_args().output
-    rows = []
-    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.environ["MERGING_CACHE"] = f"{name}/cache"
-        files = photographs(Path(name))
-        groups = (timm_cases(), torchvision_cases(), open_clip_cases(), transformers_cases(Path(name) / "folders"))
-        for group in groups:
-            cases = list(group)
-            found = [difference(case, files) for case in cases]
-            row = {
-                "library": cases[0].library,
-                "models": len(frozenset[str]().union(*(case.models for case in cases))),
-                "settings": len(cases),
-                "pictures": len(files) * len(cases),
-                "different": sum(value > 0.01 for value in found),
-                "largest": float(f"{max(found):.2g}"),
-            }
+def transformers_folder(folder: Path, model: Mapping[str, Any], processor: Mapping[str, Any] | None) -> Path:
+    """Writes a folder as the Hub has it, without weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(model), "utf-8")
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    return folder
+
+
+def transformers_folders(folder: Path) -> Iterator[Subject]:
+    """The processors of :data:`PROCESSORS`."""
+    for number, (name, files) in enumerate(json.loads(PROCESSORS.read_text("utf-8")).items()):
+        made = transformers_folder(folder / f"hub/{number:02}", files["model"], files["processor"])
+        yield Subject("transformers", (name,), f"transformers:{made}", functools.partial(transformers_transform, made))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of the libraries about their own old files."""
+    import transformers
+
+    library: Any = transformers
+    level = library.logging.get_verbosity()
+    library.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.logging.set_verbosity(level)
+
+
+def _named(result: Compared, subject: Subject) -> Compared:
+    """Under the processor's name, not that of a temporary folder."""
+    (name,), place = subject.names, str(subject.model).partition(":")[2]
+    wrong, refused = (text and text.replace(place, name) for text in (result.wrong, result.refused))
+    return replace(result, model=name, wrong=wrong, refused=refused)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a table of Markdown."""
+    lines = [list(HEADINGS), *(row.cells() for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(HEADINGS))]
+    padded = [[cell.ljust(w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    padded.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in padded)
+
+
+@click.command()
+@click.option("--library", "only", type=click.Choice(LIBRARIES), multiple=True, help="Default: all of them.")
+@click.option("--every", is_flag=True, help="Every model by itself; takes an hour.")
+@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count(), help="Processes. Default: one a core.")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Keeps the figures in this file.")
+@click.option("--list/--no-list", "listed", default=True, help="Names what differs.")
+def main(only: Sequence[str], every: bool, jobs: int, output: Path | None, listed: bool) -> None:
+    """Compares a task's inputs with what each model's library makes of the same files.
+
+    The code is 1 where one differs, or is refused although its library takes it.
+    """
+    rows, began = [], time.perf_counter()
+    torch.set_num_threads(1)
+    with workplace() as folder:
+        for library in only or LIBRARIES:
+            row = Row(library)
+            with quiet(), ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as workers:
+                found = subjects(library, folder, every=every)
+                for subject, result in zip(
+                    found, workers.map(compare, found, itertools.repeat(folder), chunksize=2), strict=True
+                ):
+                    if library == "transformers":
+                        result = _named(result, subject)
+                    row.compared.append(replace(result, refused=result.refused and result.refused[:SAID]))
             rows.append(row)
-            print(row, flush=True)
-    output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+            click.echo(f"{library}: {time.perf_counter() - began:.0f} s", err=True)
+    click.echo(table(rows))
+    click.echo("\nSettings (models). Differences in grey levels, 1/255: the largest of a pixel, the largest mean.")
+    if listed:
+        for row in rows:
+            for c in row.compared:
+                if not c.same:
+                    said = c.wrong or (
+                        f"refused{' alone' * c.alone}: {c.refused}"
+                        if c.refused
+                        else f"{c.largest:.4g}, mean {c.mean:.3g}"
+                    )
+                    click.echo(f"  {row.library}: {c.model} ({c.models}): {said}")
+    if output is not None:
+        output.write_text(json.dumps(figures(rows), indent=1) + "\n", "utf-8")
+    sys.exit(any(c.alone or not (c.same or c.refused) for row in rows for c in row.compared))
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """All that was found, JSON-ready: versions, a summary of each library, and what is not equal by its name."""
+    packages = ("timm", "torchvision", "open_clip_torch", "transformers", "pillow", "torch")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "libraries": [row.figures() for row in rows],
+        "not equal": [{k: v for k, v in asdict(c).items() if v} for row in rows for c in row.compared if not c.same],
+    }
 
 
 if __name__ == "__main__":
