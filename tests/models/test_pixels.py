@@ -198,7 +198,7 @@ def test_arguments_of_transformers(tmp_path: Path) -> None:
 def test_pictures_have_the_size_that_a_model_of_transformers_is_built_for(tmp_path: Path, photos: Path) -> None:
     folder = vit(tmp_path / "m")
     task = described_task({"model": {"transformers": str(folder), "image_size": 64}, "held_out": str(photos)})
-    assert task.held_out.inputs.shape == (3, 64, 64, 3)
+    assert task.held_out.inputs.shape[1:] == (64, 64, 3)
 
 
 def test_a_folder_keeps_its_parentheses(tmp_path: Path) -> None:
