@@ -226,7 +226,7 @@ def test_models_that_rescale_their_inputs(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("timm:vit_base_patch16_224", "dino, mae? write timm:vit_base_patch16_224.bamboo"),
+        ("timm:vit_base_patch16_224", "dino, mae? write timm:vit_base_patch16_224."),
         ("timm:vit_base_patch16_224.dino", None),
         ("timm:resnet18", None),
         ("open_clip:ViT-L-14", "write model = { open_clip = 'ViT-L-14', pretrained = 'laion2b_s32b_b82k' }"),
