@@ -54,6 +54,8 @@ from benchmarks.pixels import (
 )
 from merging.errors import TaskError
 
+pytestmark = pytest.mark.slow
+
 NUMBER = itertools.count()
 FIGURES = Path(__file__).parents[2] / "docs" / "pixels.json"
 

@@ -39,6 +39,8 @@ from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
 from tests.conftest import Merge
 
+pytestmark = pytest.mark.slow
+
 PADDED = {
     "image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 24, "longest_edge": 32}, "do_pad": True,
     "pad_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,

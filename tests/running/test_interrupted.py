@@ -32,6 +32,8 @@ from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge, spawn
 
+pytestmark = pytest.mark.slow
+
 MARK = b'"event":"strategy","name":"manifoldmix"'
 MANIFOLD = ManifoldMix(budget=12, tau=0.9)
 
