@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError
+from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError, TaskError
 from merging.evaluation.comparing import Comparer
 from merging.machine import at_most, peak_memory
 from merging.mixing.computed import check_merge
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
     from merging.evaluation.evaluator import Evaluator
     from merging.forward.numerics import Numerics
+
+
+EVALUATED = b'"event":"evaluation"'
+"""What stands in a journal that somebody has paid for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +134,8 @@ def merge(
         max_evaluations: distinct held-out evaluations after which the run ends with the best so far.
         freeze: regular expressions of components or tensors that keep the first ingredient's values.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 where the hardware multiplies it natively
-            and the model has a million parameters or more). Weights are mixed in fp32, and every score of the report is
+        precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 on GPUs that multiply it natively, for models
+            of a million parameters or more). Weights are mixed in fp32, and every score of the report is
             re-scored in fp32, either way.
         tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
         compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
@@ -191,7 +195,7 @@ def merge(
     folder = Path(output) if output is not None else None
     with (
         at_most(threads),
-        _nothing_half_done(folder if task is None and not resume else None),
+        _nothing_half_done(folder if not resume else None, scored=task is not None),
         _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
     ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
@@ -241,14 +245,23 @@ def _other_threads(old: Any, new: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _nothing_half_done(folder: Path | None) -> Iterator[None]:
-    """Takes back a folder in which a merge without a task failed or was stopped: there is nothing to go on with."""
+def _nothing_half_done(folder: Path | None, *, scored: bool) -> Iterator[None]:
+    """Takes back a folder in which there is nothing to go on with.
+
+    That is one in which a merge without a task failed or was stopped, or data that do not fit ended a run before its
+    first evaluation.
+    """
     try:
         yield
     except Stopped:
         raise InterruptedRunError("interrupted while merging; nothing was written") from None
+    except TaskError:
+        scored = (
+            scored and folder is not None and (folder / FILE).is_file() and EVALUATED in (folder / FILE).read_bytes()
+        )
+        raise
     finally:
-        if folder is not None and folder.is_dir() and [file.name for file in folder.iterdir()] == [FILE]:
+        if not scored and folder is not None and folder.is_dir() and [file.name for file in folder.iterdir()] == [FILE]:
             (folder / FILE).unlink()
             folder.rmdir()
 

@@ -169,6 +169,7 @@ def test_held_out_data_that_cannot_score(merge: Merge, tmp_path: Path, labels: l
     np.savez("data.npz", x_images=images, x_labels=np.array(labels, dtype=np.int64))
     Path("merge.toml").write_text(DATA)
     one_line(merge("run", "--trust-code", "--strategy", "greedy", "--output", "out"), said)
+    assert not Path("out").exists(), "there is nothing to go on with"
     assert not list(Path("out").glob("model*"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 import merging
 from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random, Recipe, Weights
-from merging.errors import FolderError, InterruptedRunError, RequirementError
+from merging.errors import FolderError, InterruptedRunError, RequirementError, TaskError
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.layer import Layer
 from merging.plugins.objective import SplitView, WholeModelObjective
+from merging.plugins.progress import Silent
 from merging.plugins.registry import objectives, strategies
+from merging.plugins.task import Split
 from merging.storage.content import content_hash
 from merging.testing import tiny_pool, tiny_task
 
@@ -156,3 +158,18 @@ def test_output_that_cannot_be_written_is_said_before_any_work(pool: ModelPool, 
     with pytest.raises(FolderError, match="is a file"):
         merging.merge(pool, Greedy(), task=tiny_task(), output=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_labels_of_a_test_set_end_a_run_before_its_search(tmp_path: Path) -> None:
+    task, said = tiny_task(), list[str]()
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    wrong = Split.of(task.held_out.inputs, task.held_out.labels + 2)
+    task = replace(task, tests={"test": wrong}, shifts=())
+    with pytest.raises(TaskError, match="split 'test' has labels from 2 to 4"):
+        merging.merge(tiny_pool(tmp_path, 2), Greedy(), task=task, output=tmp_path / "run", progress=Heard())
+    assert not said, "no strategy has begun"
+    assert not (tmp_path / "run").exists()
