@@ -72,11 +72,19 @@ def main(images: int, only: str | None, count: int, as_json: bool) -> None:
                 took = statistics.median(seconds(trial) for _ in range(count))
                 top = ceiling(device)
             speed = counter.get_total_flops() * images / took
-            rows.append({
-                "variant": name, "device": str(device), "images": images, "seconds": took,
-                "evaluations_per_second": 1 / took, "operations_per_second": speed, "bf16_ceiling": top,
-                "share_of_ceiling": speed / top, "projected_hours": PUBLISHED * took / 3600,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "variant": name,
+                    "device": str(device),
+                    "images": images,
+                    "seconds": took,
+                    "evaluations_per_second": 1 / took,
+                    "operations_per_second": speed,
+                    "bf16_ceiling": top,
+                    "share_of_ceiling": speed / top,
+                    "projected_hours": PUBLISHED * took / 3600,
+                }
+            )
     show("device", rows, as_json=as_json)
 
 

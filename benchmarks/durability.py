@@ -84,8 +84,21 @@ class Case:
         if self.name == "apply":
             return ["apply", "source", "--output", "model.safetensors", "--overwrite"]
         if self.name == "finetune":
-            return ["finetune", "--task", TASK, "--base", base, "--models", "3", "--jobs", "1", "--set", "epochs=3",
-                    "--output", "out"]  # fmt: skip
+            return [
+                "finetune",
+                "--task",
+                TASK,
+                "--base",
+                base,
+                "--models",
+                "3",
+                "--jobs",
+                "1",
+                "--set",
+                "epochs=3",
+                "--output",
+                "out",
+            ]
         return ["benchmark", *self._models(), *SEARCH, "--strategies", "best,uniform,manifoldmix", "--output", "out"]
 
     def go_on(self, folder: Path) -> list[str]:
@@ -317,8 +330,10 @@ def campaign(
                 except (Lost, MergingError, OSError) as error:
                     tried.lost.append(f"{type(error).__name__}: {error}")
         found[case.name] = {"times": tried.times, "interrupted": tried.interrupted, "lost": tried.lost}
-        click.echo(f"{name:8} {case.name:10} {tried.times:4} times, {tried.interrupted:4} {WORDS[name]}, "
-                   f"{len(tried.lost)} lost {tried.lost[:1] or ''}")  # fmt: skip
+        click.echo(
+            f"{name:8} {case.name:10} {tried.times:4} times, {tried.interrupted:4} {WORDS[name]}, "
+            f"{len(tried.lost)} lost {tried.lost[:1] or ''}"
+        )
     return found
 
 

@@ -48,9 +48,12 @@ def measure(name: str, folder: Path, images: int | None, count: int, precision: 
 
     found = pairs(trials(made), bare, count)
     return {
-        "subject": name, "dtype": made.numerics.dtype, "images": len(task.held_out), "ratio": found.pop("quotient"),
+        "subject": name,
+        "dtype": made.numerics.dtype,
+        "images": len(task.held_out),
+        "ratio": found.pop("quotient"),
         **found,
-    }  # fmt: skip
+    }
 
 
 @click.command()

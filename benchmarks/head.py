@@ -45,9 +45,13 @@ def measure(
     equal = all(a.score == b.score for a, b in ((one(), other()) for _ in range(3)))  # type: ignore[attr-defined]
     found = pairs(one, trials(whole), count)
     return {
-        "images": images, "moved": len(moved(list(kept.live.partition.names))), "components": len(kept.live.partition),
-        "same_bits_as_whole_passes": equal, "ratio": found.pop("quotient"), **found,
-    }  # fmt: skip
+        "images": images,
+        "moved": len(moved(list(kept.live.partition.names))),
+        "components": len(kept.live.partition),
+        "same_bits_as_whole_passes": equal,
+        "ratio": found.pop("quotient"),
+        **found,
+    }
 
 
 @click.command()

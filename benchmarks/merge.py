@@ -177,13 +177,20 @@ def main(mergekit: Path | None, models: int, count: int, most: int, sync: bool, 
         for bar, below in (("mergekit", "mergekit"), ("floor", "floor")):
             if below in times:
                 quotients = ratios("ours", below)
-                rows.append({
-                    "bar": bar, "models": models, "ratio": statistics.median(quotients),
-                    "range": [quotients[0], quotients[-1]],
-                    "seconds": median["ours"], "compared_seconds": median[below],
-                    "import_torch_seconds": median["import torch"], "float32_seconds": median["float32 sums"],
-                    "fsync_share": 1 - median["ours, unsynced"] / median["ours"], "same_sync": sync,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "bar": bar,
+                        "models": models,
+                        "ratio": statistics.median(quotients),
+                        "range": [quotients[0], quotients[-1]],
+                        "seconds": median["ours"],
+                        "compared_seconds": median[below],
+                        "import_torch_seconds": median["import torch"],
+                        "float32_seconds": median["float32 sums"],
+                        "fsync_share": 1 - median["ours, unsynced"] / median["ours"],
+                        "same_sync": sync,
+                    }
+                )
         quotients = [a / b for a, b in zip(times["ours"], times["floor"], strict=True)]
         rows[-1]["ratio_of_whole_process"] = statistics.median(quotients)
         if "mergekit" in times:
@@ -202,11 +209,18 @@ def main(mergekit: Path | None, models: int, count: int, most: int, sync: bool, 
             warm(links)
             found = peak(ours(links, folder / "out"))
             took = statistics.median(seconds(lambda links=links: run(ours(links, folder / "out"))) for _ in range(3))
-            rows.append({
-                "bar": "memory", "models": number, "ratio": (found - base) / size,
-                "ratio_of_whole_process": found / size, "peak_mib": found / 1024, "import_torch_mib": base / 1024,
-                "model_mib": size / 1024, "seconds": took,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "bar": "memory",
+                    "models": number,
+                    "ratio": (found - base) / size,
+                    "ratio_of_whole_process": found / size,
+                    "peak_mib": found / 1024,
+                    "import_torch_mib": base / 1024,
+                    "model_mib": size / 1024,
+                    "seconds": took,
+                }
+            )
     show("merge", rows, as_json=as_json)
 
 

@@ -63,9 +63,13 @@ def measure(label: str, seed: int) -> dict[str, Any]:
     assert task.pool is not None  # noqa: S101 (for the type checker)
     began = time.perf_counter()
     result = merging.merge(
-        task.pool(), build(strategies[name], options, nested), partitioner=partitioners[partitioner](), task=task,
-        baselines=False, seed=seed,
-    )  # fmt: skip
+        task.pool(),
+        build(strategies[name], options, nested),
+        partitioner=partitioners[partitioner](),
+        task=task,
+        baselines=False,
+        seed=seed,
+    )
     row = result.report.merged
     assert row is not None  # noqa: S101 (for the type checker)
     return {

@@ -41,9 +41,14 @@ from merging.errors import MergingError
 from merging.tasks.described import described_task
 
 LIBRARIES = (
-    "timm", "timm, other weights", "torchvision", "torchvision, other weights", "open_clip", "open_clip, other weights",
+    "timm",
+    "timm, other weights",
+    "torchvision",
+    "torchvision, other weights",
+    "open_clip",
+    "open_clip, other weights",
     "transformers",
-)  # fmt: skip
+)
 PROCESSORS = Path(__file__).with_name("processors.json")
 """Name of a published model → ``config.json`` of a tiny one of its kind, ``preprocessor_config.json`` like its own."""
 Transform = Callable[[Image.Image], Tensor]
@@ -143,8 +148,18 @@ class Row:
 
 
 HEADINGS = (
-    "library", "models", "settings", "pictures", "equal", "differ", "wrong", "refused", "alone", "largest", "mean"
-)  # fmt: skip
+    "library",
+    "models",
+    "settings",
+    "pictures",
+    "equal",
+    "differ",
+    "wrong",
+    "refused",
+    "alone",
+    "largest",
+    "mean",
+)
 SAID = 160
 """Characters of a refusal that are kept; transformers names all the processors that it has."""
 
@@ -161,10 +176,14 @@ def photographs(folder: Path, exact: tuple[int, int]) -> Path:
         exact: height and width of one picture more.
     """
     parts: dict[str, tuple[int, int, int, int]] = {  # left, top, width, height
-        "a/landscape.jpg": (101, 37, 411, 293), "a/portrait.png": (60, 11, 211, 397),
-        "a/square.jpg": (200, 90, 301, 301), "a/whole.jpg": (0, 0, 640, 427), "b/small.png": (300, 200, 61, 47),
-        "b/tall.jpg": (410, 20, 79, 395), "b/wide.png": (33, 222, 505, 101),
-    }  # fmt: skip
+        "a/landscape.jpg": (101, 37, 411, 293),
+        "a/portrait.png": (60, 11, 211, 397),
+        "a/square.jpg": (200, 90, 301, 301),
+        "a/whole.jpg": (0, 0, 640, 427),
+        "b/small.png": (300, 200, 61, 47),
+        "b/tall.jpg": (410, 20, 79, 395),
+        "b/wide.png": (33, 222, 505, 101),
+    }
     china, flower = _china_and_flower()
     for number, (name, (left, top, width, height)) in enumerate(parts.items()):
         picture = (china, flower)[number % 2].crop((left, top, left + width, top + height))
@@ -279,10 +298,14 @@ def subjects(library: str, folder: Path, *, every: bool = False) -> list[Subject
         every: each model by itself.
     """
     find: dict[str, Callable[[], Iterator[Subject]]] = {
-        "timm": timm_models, "timm, other weights": timm_weights, "torchvision": torchvision_models,
-        "torchvision, other weights": torchvision_others, "open_clip": open_clip_models,
-        "open_clip, other weights": open_clip_others, "transformers": functools.partial(transformers_folders, folder),
-    }  # fmt: skip
+        "timm": timm_models,
+        "timm, other weights": timm_weights,
+        "torchvision": torchvision_models,
+        "torchvision, other weights": torchvision_others,
+        "open_clip": open_clip_models,
+        "open_clip, other weights": open_clip_others,
+        "transformers": functools.partial(transformers_folders, folder),
+    }
     found = list(find[library]())
     if not every or library == "transformers":
         return found
@@ -380,8 +403,12 @@ def torchvision_others() -> Iterator[Subject]:
     from torchvision import models
 
     every = models.list_models(module=models)
-    others = {f"{n}(weights='{w.name}')": w for n in every for w in models.get_model_weights(n)
-              if w is not torchvision_weights(n)}  # fmt: skip
+    others = {
+        f"{n}(weights='{w.name}')": w
+        for n in every
+        for w in models.get_model_weights(n)
+        if w is not torchvision_weights(n)
+    }
     for one, members, _ in _grouped(others, lambda name: repr(others[name].transforms())):
         yield Subject("torchvision, other weights", members, f"torchvision:{one}", others[one].transforms)
 
@@ -421,8 +448,11 @@ def open_clip_others() -> Iterator[Subject]:
     """Their weights beside the first published."""
     import open_clip
 
-    others = {f"{name}(pretrained='{tag}')": (name, tag) for name in open_clip.list_models()
-              for tag in open_clip.list_pretrained_tags_by_model(name)[1:]}  # fmt: skip
+    others = {
+        f"{name}(pretrained='{tag}')": (name, tag)
+        for name in open_clip.list_models()
+        for tag in open_clip.list_pretrained_tags_by_model(name)[1:]
+    }
 
     def setting(name: str) -> Any:
         coca = "multimodal_cfg" in open_clip.get_model_config(others[name][0])

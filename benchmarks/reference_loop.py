@@ -85,10 +85,15 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
     layout = torch.channels_last if same_layout else torch.contiguous_format
     opponent = source.module(7).eval().to(memory_format=layout)
     ends = [load_file(checkpoint.path) for checkpoint in pool.checkpoints]
-    transform = v2.Compose([
-        v2.ToImage(), v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop(size),
-        v2.ToDtype(torch.float32, scale=True), v2.Normalize(*IMAGENET),
-    ])  # fmt: skip
+    transform = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True),
+            v2.CenterCrop(size),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(*IMAGENET),
+        ]
+    )
     loader = DataLoader(Jpegs(files, labels, transform), batch_size=made.numerics.batch, num_workers=2)
     generator = np.random.default_rng(0)
 
@@ -105,9 +110,12 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
 
     found = pairs(published, trials(made), count)
     return {
-        "images": kind, "layout": "same" if same_layout else "as published", "samples": images,
-        "ratio": found.pop("quotient"), **found,
-    }  # fmt: skip
+        "images": kind,
+        "layout": "same" if same_layout else "as published",
+        "samples": images,
+        "ratio": found.pop("quotient"),
+        **found,
+    }
 
 
 @click.command()

@@ -86,9 +86,16 @@ def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) 
     for exact in (True, False):
         where = folder / f"{optimizer.name}-{exact}"
         result = merging.merge(
-            pool, strategy, partitioner=partitioner, optimizer=optimizer, task=task, tests=False,
-            budget=budget, output=where, exact_savings=exact,
-        )  # fmt: skip
+            pool,
+            strategy,
+            partitioner=partitioner,
+            optimizer=optimizer,
+            task=task,
+            tests=False,
+            budget=budget,
+            output=where,
+            exact_savings=exact,
+        )
         events = [json.loads(line) for line in (where / "events.jsonl").read_text("utf-8").splitlines()]
         points = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]
         told.append((result.merge.to_json(), result.report.decisions, points))  # type: ignore[union-attr]

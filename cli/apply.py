@@ -12,16 +12,27 @@ from merging.errors import FolderError, reason_of, showable
 @click.command("apply")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--models", multiple=True, metavar="PATH", help="Where the ingredients are; default: where they were.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("model.safetensors"), show_default=True,
-              metavar="PATH", help="What to write: a .safetensors or .pt file, or a folder.")  # fmt: skip
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("model.safetensors"),
+    show_default=True,
+    metavar="PATH",
+    help="What to write: a .safetensors or .pt file, or a folder.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
 @click.option("--dtype", metavar="NAME", help="Of the tensors, such as bfloat16.  [default: the inputs']")
 @click.option("--accumulate", metavar="NAME", default="float64", show_default=True, help="Precision of sums.")
 @click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB, to a folder.")
 def command(
-    recipe: Path, models: tuple[str, ...], output: Path, overwrite: bool, dtype: str | None, accumulate: str,
+    recipe: Path,
+    models: tuple[str, ...],
+    output: Path,
+    overwrite: bool,
+    dtype: str | None,
+    accumulate: str,
     max_shard_size: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Rebuild a merged model from RECIPE (a recipe.json or a run's folder), bit for bit.
 
     Ingredients are recognised by their content, not by their names: a changed file is refused.

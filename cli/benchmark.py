@@ -19,9 +19,17 @@ from merging.plugins.user_code import contained
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 SETTINGS = (
-    "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "recalibrate", "as_stored",
+    "budget",
+    "max_evaluations",
+    "freeze",
+    "device",
+    "precision",
+    "tune",
+    "compile",
+    "recalibrate",
+    "as_stored",
     "threads",
-)  # fmt: skip
+)
 """What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """What a benchmark's folder holds."""
@@ -34,19 +42,28 @@ SHARED = ("optimizer", "objective")
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
 @click.option(
-    "--strategies", multiple=True, metavar="A,B,…",
+    "--strategies",
+    multiple=True,
+    metavar="A,B,…",
     help=f"Methods: strategies, or NAME=STRATEGY to have one with several options.  [default: {METHODS}]",
-)  # fmt: skip
+)
 @click.option(
-    "--partitioner", "partitioners", multiple=True, metavar="A,B,…",
+    "--partitioner",
+    "partitioners",
+    multiple=True,
+    metavar="A,B,…",
     help="Groups of tensors: each method under each.  [default: whole; clip-c8 for the built-in task]",
-)  # fmt: skip
+)
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="So many, from --seed on.")
 @click.option("--seed", type=int, metavar="N", help="The first one.  [default: 0]")
 @click.option(
-    "-o", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE",
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
     help="Of a method, a partitioner, or the optimizer or objective (optimizer.KEY=…); repeatable.",
-)  # fmt: skip
+)
 @shared("models", "base", "key", "task")
 @click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: each strategy's own]")
 @shared("objective")
@@ -82,9 +99,14 @@ def command(**flags: Any) -> None:
 
 
 def _into(
-    folder: Path, request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
-    partitions: dict[str, dict[str, Any]], news: Any, console: Any,
-) -> None:  # fmt: skip
+    folder: Path,
+    request: dict[str, Any],
+    flags: Mapping[str, Any],
+    methods: dict[str, tuple[str, dict[str, Any]]],
+    partitions: dict[str, dict[str, Any]],
+    news: Any,
+    console: Any,
+) -> None:
     from merging.cli.showing.screen import marked, say_json
 
     place = folder.absolute()  # a plug-in may go to another folder
@@ -109,9 +131,13 @@ def _into(
 
 
 def _run(
-    request: dict[str, Any], flags: Mapping[str, Any], methods: dict[str, tuple[str, dict[str, Any]]],
-    partitions: dict[str, dict[str, Any]], folder: Path, news: Any,
-) -> Any:  # fmt: skip
+    request: dict[str, Any],
+    flags: Mapping[str, Any],
+    methods: dict[str, tuple[str, dict[str, Any]]],
+    partitions: dict[str, dict[str, Any]],
+    folder: Path,
+    news: Any,
+) -> Any:
     from merging.cli.showing.terminal import TerminalProgress
 
     with (
@@ -155,8 +181,9 @@ def _run(
     return found
 
 
-def _asked(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[str, dict[str, Any]]],
-                                             dict[str, dict[str, Any]]]:  # fmt: skip
+def _asked(
+    flags: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, tuple[str, dict[str, Any]]], dict[str, dict[str, Any]]]:
     """The request, methods (name → strategy and options) and partitioners (name → options), as far as text tells."""
     if flags["seeds"] < 1:
         raise OptionError(f"--seeds {flags['seeds']}: at least 1 is needed")
@@ -176,8 +203,10 @@ def _asked(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, tuple[st
         if name in methods:
             raise OptionError(f"--strategies names '{name}' twice; give one of them a name: other-name={strategy}")
         methods[name] = (strategy, dict(own.get("strategy", {})) if strategy == request["strategy"] else {})
-    partitions = {name: dict(own.get("partitioner", {})) if name == request["partitioner"] else {}
-                  for name in _listed(flags["partitioners"]) or [request["partitioner"]]}  # fmt: skip
+    partitions = {
+        name: dict(own.get("partitioner", {})) if name == request["partitioner"] else {}
+        for name in _listed(flags["partitioners"]) or [request["partitioner"]]
+    }
     shared = {kind: dict(own.get(kind, {})) for kind in SHARED}
     places: dict[str, dict[str, Any]] = {
         **shared,
@@ -211,9 +240,10 @@ def _listed(given: Sequence[str]) -> list[str]:
 
 
 def _plugins(
-    request: Mapping[str, Any], methods: Mapping[str, tuple[str, dict[str, Any]]],
+    request: Mapping[str, Any],
+    methods: Mapping[str, tuple[str, dict[str, Any]]],
     partitions: Mapping[str, dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Every plug-in, made before any work: a wrong name or option ends the command here.
 
     Raises:

@@ -102,10 +102,18 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
         settings = {key: request[key] for key in SETTINGS}
         try:
             found = check(
-                request["models"], made["strategy"], base=request["base"], task=task, errors=wrong,
-                partitioner=made["partitioner"], objective=made["objective"], optimizer=made["optimizer"],
-                progress=progress, should_stop=should_stop, **settings,
-            )  # fmt: skip
+                request["models"],
+                made["strategy"],
+                base=request["base"],
+                task=task,
+                errors=wrong,
+                partitioner=made["partitioner"],
+                objective=made["objective"],
+                optimizer=made["optimizer"],
+                progress=progress,
+                should_stop=should_stop,
+                **settings,
+            )
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None
     return found, request

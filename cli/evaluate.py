@@ -58,9 +58,15 @@ def command(model: str, other: str | None, **flags: Any) -> None:
             progress.say(note)
         for name, member in members.items():
             found[name] = evaluate(
-                member, task, splits=flags["splits"], objective=made["objective"],
-                models=flags["models"], device=request["device"], threads=request["threads"], progress=progress,
-            )  # fmt: skip
+                member,
+                task,
+                splits=flags["splits"],
+                objective=made["objective"],
+                models=flags["models"],
+                device=request["device"],
+                threads=request["threads"],
+                progress=progress,
+            )
         from merging.evaluation.comparing import Comparer
 
         comparer = Comparer(made["objective"], task)
@@ -140,9 +146,12 @@ def _verdicts(
 
 
 def _to_json(
-    task: str, objective: str, found: dict[str, dict[str, Outcome]], intervals: Intervals,
+    task: str,
+    objective: str,
+    found: dict[str, dict[str, Outcome]],
+    intervals: Intervals,
     verdicts: tuple[Verdict, ...],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     def entry(outcome: Outcome, interval: tuple[float, float] | None) -> dict[str, Any]:
         data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
         if interval is not None:
@@ -166,9 +175,12 @@ def _to_json(
 
 
 def _show(
-    console: Any, found: dict[str, dict[str, Outcome]], intervals: Intervals, verdicts: tuple[Verdict, ...],
+    console: Any,
+    found: dict[str, dict[str, Outcome]],
+    intervals: Intervals,
+    verdicts: tuple[Verdict, ...],
     objective: str,
-) -> None:  # fmt: skip
+) -> None:
     from rich.table import Table
 
     from merging.cli.showing.screen import marked

@@ -32,9 +32,12 @@ MATRIX = 16
 @shared("freeze")
 @click.option("--objective", metavar="NAME", help="What models and midpoints are scored by.  [default: accuracy]")
 @click.option(
-    "--barriers", type=click.Choice(["none", "best", "all"]), default="best", show_default=True,
+    "--barriers",
+    type=click.Choice(["none", "best", "all"]),
+    default="best",
+    show_default=True,
     help="Score midpoints: of the best model with each other, of all pairs, or none (needs a task).",
-)  # fmt: skip
+)
 @click.option(
     "--interpolate", nargs=2, metavar="A B", help="Score the line between two models of the pool, or two files."
 )
@@ -97,10 +100,19 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
             source = model_source(flags["model"])
             module, example = source.build(pool), source.example()
         return inspect_pool(
-            pool, made["partitioner"], task=task, module=module, example=example, freeze=request["freeze"],
-            barriers=flags["barriers"], objective=made["objective"], device=request["device"],
-            threads=request["threads"], progress=progress, should_stop=should_stop,
-        )  # fmt: skip
+            pool,
+            made["partitioner"],
+            task=task,
+            module=module,
+            example=example,
+            freeze=request["freeze"],
+            barriers=flags["barriers"],
+            objective=made["objective"],
+            device=request["device"],
+            threads=request["threads"],
+            progress=progress,
+            should_stop=should_stop,
+        )
 
 
 def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
@@ -178,8 +190,11 @@ def _show_pool(console: Console, found: Inspection) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("model")
-    with_best = {b.second if b.first == _best(found) else b.first: b for b in found.barriers if _best(found) in
-                 (b.first, b.second)}  # fmt: skip
+    with_best = {
+        b.second if b.first == _best(found) else b.first: b
+        for b in found.barriers
+        if _best(found) in (b.first, b.second)
+    }
     heads = ["held-out" if _scale(found) == 100 else f"held-out ({found.objective})"] if found.scores else []
     heads += ["midpoint with best", "barrier"] if with_best else []
     heads += ["from base"] if geometry and geometry.from_base is not None else []
@@ -208,10 +223,16 @@ def _show_pool(console: Console, found: Inspection) -> None:
     if len(found.barriers) > len(names):
         worst = max(found.barriers, key=lambda b: b.height)
         console.print(
-            marked("highest barrier of {} pairs: {}{} between {} and {}", len(found.barriers),
-                   _height(found, worst.height), " points" if _scale(found) == 100 else "", worst.first, worst.second),
+            marked(
+                "highest barrier of {} pairs: {}{} between {} and {}",
+                len(found.barriers),
+                _height(found, worst.height),
+                " points" if _scale(found) == 100 else "",
+                worst.first,
+                worst.second,
+            ),
             highlight=False,
-        )  # fmt: skip
+        )
     console.print()
 
 
@@ -245,8 +266,14 @@ def _show_matrix(console: Console, found: Inspection) -> None:
     in_percent = " in %" if _scale(found) == 100 else ""
     above = f"midpoint's held-out score{in_percent}" if every else "cosine of the differences from the base"
     title = "below the diagonal: distance in % of the weights' length"
-    table = Table(box=None, pad_edge=False, title_justify="left", header_style="bold", padding=(0, 1, 0, 0),
-                  title=title + (f"; above: {above}" if every or geometry.cosines is not None else ""))  # fmt: skip
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title_justify="left",
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        title=title + (f"; above: {above}" if every or geometry.cosines is not None else ""),
+    )
     table.add_column("")
     for j in range(n):
         table.add_column(str(j), justify="right")

@@ -74,10 +74,16 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
             raise RequirementError(f"{names[0]} and {names[1]} are the same model: there is no line between them")
         try:
             return interpolate(
-                ModelPool(ends), task, steps=10 if flags["steps"] is None else flags["steps"], tests=flags["tests"],
+                ModelPool(ends),
+                task,
+                steps=10 if flags["steps"] is None else flags["steps"],
+                tests=flags["tests"],
                 objective=made["objective"],
-                device=request["device"], threads=request["threads"], progress=progress, should_stop=should_stop,
-            )  # fmt: skip
+                device=request["device"],
+                threads=request["threads"],
+                progress=progress,
+                should_stop=should_stop,
+            )
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None
 

@@ -132,9 +132,14 @@ def _dry_run(request: dict[str, Any]) -> None:
 
     made, task, pool = _objects(request)
     ready = plan(
-        pool, made["strategy"], partitioner=made["partitioner"], objective=made["objective"],
-        optimizer=made["optimizer"], task=task, **{key: request[key] for key in SETTINGS},
-    )  # fmt: skip
+        pool,
+        made["strategy"],
+        partitioner=made["partitioner"],
+        objective=made["objective"],
+        optimizer=made["optimizer"],
+        task=task,
+        **{key: request[key] for key in SETTINGS},
+    )
     console = Screen()
     table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
     for column in ("component", "tensors", "parameters", ""):

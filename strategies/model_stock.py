@@ -42,9 +42,10 @@ class ModelStock(MixStrategy):
         """A recipe with a component for each tensor and the base as its last row."""
         pool, count = problem.pool, len(problem.pool)
         parts = [
-            replace(component, name=name, tensors=(name,)) for component in problem.partition.components
+            replace(component, name=name, tensors=(name,))
+            for component in problem.partition.components
             for name in component.tensors
-        ]  # fmt: skip
+        ]
         partition = Partition(tuple(parts)).with_ties(pool.ties)
         problem.progress.stage("measuring angles", len(partition))
         table = np.zeros((count + 1, len(partition)))

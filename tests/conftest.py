@@ -23,9 +23,12 @@ from merging.testing.second_device import second_device
 
 torch.set_num_threads(1)
 settings.register_profile(
-    "suite", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    "suite",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=bool(os.environ.get("CI")),
-)  # fmt: skip
+)
 settings.load_profile("suite")
 
 TASK = "python:merging.testing.fixtures:tiny_task"

@@ -90,10 +90,11 @@ def main(output: Path) -> None:
     save(output / BASE, run.module)
     score = run.held_out()
     record = {
-        "command": "python -m benchmarks.digits_pool.pretraining --output DIR", "settings": SETTINGS.options(),
+        "command": "python -m benchmarks.digits_pool.pretraining --output DIR",
+        "settings": SETTINGS.options(),
         "held_out": score,
         "versions": versions("open_clip_torch", "scikit-learn", "matplotlib", "pillow"),
-    }  # fmt: skip
+    }
     (output / "base.json").write_text(json.dumps(record, indent=1) + "\n")
     click.echo(f"{output / BASE}: {100 * score:.2f} % held-out before any fine-tuning")
 

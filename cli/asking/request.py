@@ -257,9 +257,7 @@ def parse_options(given: tuple[str, ...], kinds: Collection[str] = tuple(KINDS))
     return found
 
 
-def _put(
-    found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)
-) -> None:  # fmt: skip
+def _put(found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)) -> None:
     kind, dot, name = key.partition(".")
     if not dot:
         raise OptionError(f"option '{key}' says no kind; write kind.option, such as {next(iter(kinds))}.{key}")
@@ -427,9 +425,21 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 SETTINGS = (
-    "seed", "budget", "max_evaluations", "freeze", "device", "precision", "tune", "compile", "baselines", "tests",
-    "certify_split", "recalibrate", "as_stored", "threads",
-)  # fmt: skip
+    "seed",
+    "budget",
+    "max_evaluations",
+    "freeze",
+    "device",
+    "precision",
+    "tune",
+    "compile",
+    "baselines",
+    "tests",
+    "certify_split",
+    "recalibrate",
+    "as_stored",
+    "threads",
+)
 """What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
 
 

@@ -77,8 +77,13 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
 def _show_scores(console: Console, found: Benchmark) -> None:
     """Scores, then costs, in as many tables as the width needs."""
     scores = cells(found)
-    columns = [(heading(found, c), [_text(row.get(c), row_.finished, c, found) for row, row_ in
-                zip(scores, found.rows, strict=True)]) for c in found.columns]  # fmt: skip
+    columns = [
+        (
+            heading(found, c),
+            [_text(row.get(c), row_.finished, c, found) for row, row_ in zip(scores, found.rows, strict=True)],
+        )
+        for c in found.columns
+    ]
     columns += [(short, [Text(cost(row, name)) for row in found.rows]) for name, short in SHORT.items()]
     names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
     _print(console, names, columns)
@@ -168,8 +173,13 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
     points += [(factor * (row.value(column) or 0), factor * (row.shifted or 0), letters[row.label]) for row in rows]
     width = min(console.width - 1, 88)
     console.print()
-    for line in scatter(points, width=width, height=min(16, 6 + width // 6), across=f"{heading(found, column)} {unit}",
-                        up=f"average of the shifted sets {unit}"):  # fmt: skip
+    for line in scatter(
+        points,
+        width=width,
+        height=min(16, 6 + width // 6),
+        across=f"{heading(found, column)} {unit}",
+        up=f"average of the shifted sets {unit}",
+    ):
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
     key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]

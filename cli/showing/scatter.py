@@ -60,8 +60,10 @@ def scatter(points: Sequence[tuple[float, float, str]], *, width: int, height: i
 
 def _free(grid: list[list[str]], row: int, column: int, mark: str) -> tuple[int, int]:
     """The nearest place that is free; dots give way to letters."""
-    near = sorted(((r, c) for r in range(len(grid)) for c in range(1, len(grid[0]) - 1)),
-                  key=lambda at: (abs(at[0] - row) * 2 + abs(at[1] - column), at))  # fmt: skip
+    near = sorted(
+        ((r, c) for r in range(len(grid)) for c in range(1, len(grid[0]) - 1)),
+        key=lambda at: (abs(at[0] - row) * 2 + abs(at[1] - column), at),
+    )
     return next((at for at in near if grid[at[0]][at[1]] in (" ", SINGLE if mark != SINGLE else " ")), (row, column))
 
 

@@ -76,6 +76,9 @@ def _forgiving(stream: TextIO) -> TextIO:
         stream.flush()
     buffer = io.BufferedWriter(_Forgiving(raw.fileno(), "w", closefd=False))
     return io.TextIOWrapper(
-        buffer, encoding=stream.encoding, errors="replace", line_buffering=stream.line_buffering or stream.isatty(),
+        buffer,
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.line_buffering or stream.isatty(),
         write_through=stream.write_through,
-    )  # fmt: skip
+    )

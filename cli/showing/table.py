@@ -33,8 +33,9 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         if report.saved_instead:
             console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
         for sets, verdict in sentences(report.verdicts):
-            console.print(marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)),
-                          highlight=False)  # fmt: skip
+            console.print(
+                marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)), highlight=False
+            )
         for line in report.remarks():
             console.print(Text(showable(line)), highlight=False)
     else:
@@ -45,9 +46,12 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
             f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
-            report.saved, report.made_of, ", ".join(report.ingredients),
-        ), highlight=False,
-    )  # fmt: skip
+            report.saved,
+            report.made_of,
+            ", ".join(report.ingredients),
+        ),
+        highlight=False,
+    )
     if report.ensemble:
         console.print(
             marked(

@@ -37,11 +37,24 @@ def verdict_of(
     exact = exact and math.isclose((counts[0] - counts[1]) / found["samples"], found["difference"], abs_tol=1e-12)
     exact = exact and math.isclose(mcnemar(int(counts[0]), int(counts[1]), int(found["samples"]))[0], p, rel_tol=1e-6)
     return Verdict(
-        set=name, role=role, reference=reference, against=against, measure=ACCURACY,
-        family=Family.of(role, extra=extra), difference=float(found["difference"]), interval=(low, high), p=p,
-        corrected=p, level=1 - LEVEL, tests=1, test=PairedTest.MCNEMAR if exact else PairedTest.NORMAL,
-        gained=counts[0], lost=counts[1], samples=int(found["samples"]), extra=extra,
-    )  # fmt: skip
+        set=name,
+        role=role,
+        reference=reference,
+        against=against,
+        measure=ACCURACY,
+        family=Family.of(role, extra=extra),
+        difference=float(found["difference"]),
+        interval=(low, high),
+        p=p,
+        corrected=p,
+        level=1 - LEVEL,
+        tests=1,
+        test=PairedTest.MCNEMAR if exact else PairedTest.NORMAL,
+        gained=counts[0],
+        lost=counts[1],
+        samples=int(found["samples"]),
+        extra=extra,
+    )
 
 
 def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
@@ -62,7 +75,8 @@ def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
     return data | {
         "tests": {name: value for name, value in data["tests"].items() if name not in accuracies},
         "shifted": None if str(Role.AVERAGE) in accuracies else data["shifted"],
-        "intervals": {(f"{name} ({ACCURACY})" if name in counted else name): ends
-                      for name, ends in data["intervals"].items()},
+        "intervals": {
+            (f"{name} ({ACCURACY})" if name in counted else name): ends for name, ends in data["intervals"].items()
+        },
         "accuracies": accuracies,
-    }  # fmt: skip
+    }

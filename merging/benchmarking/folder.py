@@ -95,8 +95,11 @@ class Folder:
         if found.header is None:
             found.write(BEGIN, **header)
             return found
-        different = [_change(key, found.header.get(key), value) for key, value in header.items()
-                     if found.header.get(key) != value]  # fmt: skip
+        different = [
+            _change(key, found.header.get(key), value)
+            for key, value in header.items()
+            if found.header.get(key) != value
+        ]
         if different:
             found.__exit__(None, None, None)
             raise FolderError(

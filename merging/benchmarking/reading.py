@@ -56,10 +56,22 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
     rows = tuple(_row(row, report, samples, verdicts, folder) for row in report["rows"])
     header = {key: report[key] for key in ("versions", "numerics", "optimizer", "partitioner", "seed")}
     return Benchmark(
-        str(report["task"]), report["objective"], rows, (), samples, tuple(report["shifts"]), tuple(report["pool"]),
-        (int(report["seed"]),), report["status"], int(report["evaluations"]), float(report["wall_seconds"]),
-        tuple(report["notes"]), "", header, report.get("measure", report["objective"]),
-    )  # fmt: skip
+        str(report["task"]),
+        report["objective"],
+        rows,
+        (),
+        samples,
+        tuple(report["shifts"]),
+        tuple(report["pool"]),
+        (int(report["seed"]),),
+        report["status"],
+        int(report["evaluations"]),
+        float(report["wall_seconds"]),
+        tuple(report["notes"]),
+        "",
+        header,
+        report.get("measure", report["objective"]),
+    )
 
 
 def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
@@ -70,9 +82,11 @@ def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
         best = next((list(row["ingredients"]) for row in report["rows"] if row["strategy"] == "best"), [])
         against = best_single(best[0] if len(best) == 1 else None)
         found = [
-            verdict_of(name, pair, shifts=report["shifts"], reference="best", against=against,
-                       objective=report["objective"]) for name, pair in report["paired"].items()
-        ]  # fmt: skip
+            verdict_of(
+                name, pair, shifts=report["shifts"], reference="best", against=against, objective=report["objective"]
+            )
+            for name, pair in report["paired"].items()
+        ]
     return corrected([[verdict for verdict in found if verdict.role != Role.CERTIFY]])[0]
 
 
@@ -96,14 +110,27 @@ def _row(
         mean = SHIFTED if counted else accurate(SHIFTED)
         intervals[mean] = mean_interval([shown[name] for name in parts], [sizes[name] for name in parts])
     return BenchmarkRow(
-        row["strategy"], row["strategy"], report["partitioner"] if asked else None, report["options"] if asked else {},
-        held_out=row["held_out"], tests=row["tests"], shifted=row["shifted"], intervals=intervals,
-        seeds=(int(report["seed"]),), ingredients=tuple(row["ingredients"]),
-        models=models_of(row["ingredients"], report["pool"]), evaluations=row["evaluations"], cached=row["cached"],
-        forward_equivalents=row["forward_equivalents"], seconds=row["seconds"], inference_cost=row["inference_cost"],
-        verdicts=_of_row(row["strategy"], report, verdicts), accuracies=row.get("accuracies", {}),
-        digest=row.get("digest", ""), coefficients=_coefficients(folder / RECIPE) if _written(row, report) else None,
-    )  # fmt: skip
+        row["strategy"],
+        row["strategy"],
+        report["partitioner"] if asked else None,
+        report["options"] if asked else {},
+        held_out=row["held_out"],
+        tests=row["tests"],
+        shifted=row["shifted"],
+        intervals=intervals,
+        seeds=(int(report["seed"]),),
+        ingredients=tuple(row["ingredients"]),
+        models=models_of(row["ingredients"], report["pool"]),
+        evaluations=row["evaluations"],
+        cached=row["cached"],
+        forward_equivalents=row["forward_equivalents"],
+        seconds=row["seconds"],
+        inference_cost=row["inference_cost"],
+        verdicts=_of_row(row["strategy"], report, verdicts),
+        accuracies=row.get("accuracies", {}),
+        digest=row.get("digest", ""),
+        coefficients=_coefficients(folder / RECIPE) if _written(row, report) else None,
+    )
 
 
 def _written(row: dict[str, Any], report: dict[str, Any]) -> bool:
@@ -167,17 +194,21 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
     singles = {single.name: single for part in parts for single in part.singles}
     first = parts[0]
     return replace(
-        first, task=", ".join(dict.fromkeys(part.task for part in parts)), rows=named,
+        first,
+        task=", ".join(dict.fromkeys(part.task for part in parts)),
+        rows=named,
         singles=tuple(single for single in singles.values() if set(single.tests) == set(samples) - {HELD_OUT}),
-        samples=samples, shifts=tuple(dict.fromkeys(name for part in parts for name in part.shifts)),
+        samples=samples,
+        shifts=tuple(dict.fromkeys(name for part in parts for name in part.shifts)),
         pool=tuple(dict.fromkeys(name for part in parts for name in part.pool)),
         seeds=tuple(dict.fromkeys(seed for part in parts for seed in part.seeds)),
         status=next((part.status for part in parts if part.status != "finished"), "finished"),
-        evaluations=sum(part.evaluations for part in parts), wall_seconds=sum(part.wall_seconds for part in parts),
+        evaluations=sum(part.evaluations for part in parts),
+        wall_seconds=sum(part.wall_seconds for part in parts),
         notes=(*_differences(found), *_once(twice), *dict.fromkeys(note for part in parts for note in part.notes)),
         command="",
         header={name: dict(part.header) for name, part in found.items()},
-    )  # fmt: skip
+    )
 
 
 def _once(twice: Sequence[str]) -> Sequence[str]:
@@ -204,8 +235,12 @@ def _same(one: BenchmarkRow, other: BenchmarkRow) -> bool:
         if mine and theirs and mine != theirs:
             return False
     return (one.strategy, one.held_out, dict(one.tests), one.ingredients, one.status) == (
-        other.strategy, other.held_out, dict(other.tests), other.ingredients, other.status,
-    )  # fmt: skip
+        other.strategy,
+        other.held_out,
+        dict(other.tests),
+        other.ingredients,
+        other.status,
+    )
 
 
 def _joined(one: BenchmarkRow, other: BenchmarkRow) -> BenchmarkRow:
@@ -216,9 +251,13 @@ def _joined(one: BenchmarkRow, other: BenchmarkRow) -> BenchmarkRow:
     verdicts |= {_key(v): v for v in first.verdicts if v.tested or not verdicts.get(_key(v), v).tested}
     own = [verdicts.pop(_key(verdict)) for verdict in first.verdicts]
     return replace(
-        first, label=one.label, verdicts=(*own, *verdicts.values()), coefficients=first.coefficients or
-        second.coefficients, trace=first.trace or second.trace, options=first.options or second.options,
-    )  # fmt: skip
+        first,
+        label=one.label,
+        verdicts=(*own, *verdicts.values()),
+        coefficients=first.coefficients or second.coefficients,
+        trace=first.trace or second.trace,
+        options=first.options or second.options,
+    )
 
 
 def _key(verdict: Verdict) -> tuple[str, str, str, str]:

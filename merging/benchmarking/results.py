@@ -254,11 +254,22 @@ def gather(
         luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
         notes = [*notes, luck]
     return Benchmark(
-        task.name, objective.name, _compared(rows, comparer, table, references), singles,
-        {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}}, task.shifts,
-        pool.names, seeds, status, evaluations, wall_seconds, tuple(notes), command, header,
+        task.name,
+        objective.name,
+        _compared(rows, comparer, table, references),
+        singles,
+        {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
+        task.shifts,
+        pool.names,
+        seeds,
+        status,
+        evaluations,
+        wall_seconds,
+        tuple(notes),
+        command,
+        header,
         comparer.measure,
-    )  # fmt: skip
+    )
 
 
 def _refused(
@@ -286,16 +297,25 @@ def _seen(group: Sequence[MethodRun]) -> Seen:
 
 
 def _row(
-    label: str, method: str, partition: str | None, group: Sequence[MethodRun], comparer: Comparer,
-    table: Sequence[Seen], pool: Sequence[str],
-) -> BenchmarkRow:  # fmt: skip
+    label: str,
+    method: str,
+    partition: str | None,
+    group: Sequence[MethodRun],
+    comparer: Comparer,
+    table: Sequence[Seen],
+    pool: Sequence[str],
+) -> BenchmarkRow:
     good = [run for run in group if run.status == "finished"]
     if not group:
         return BenchmarkRow(method, label, partition, status="not run", why="interrupted before")
     plain = BenchmarkRow(
-        group[0].entry["strategy"]["name"], label, partition, group[0].entry["strategy"]["options"],
-        status=group[0].status, why=group[0].why,
-    )  # fmt: skip
+        group[0].entry["strategy"]["name"],
+        label,
+        partition,
+        group[0].entry["strategy"]["options"],
+        status=group[0].status,
+        why=group[0].why,
+    )
     if not good:
         return plain
     task, objective, seen = comparer.task, comparer.objective.name, _seen(group)
@@ -314,16 +334,27 @@ def _row(
     blank = [said for run in good if (said := unscored(run.outcomes, objective))]
     remarks = [*plain.why.splitlines(), *blank, *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
     return replace(
-        plain, status="finished", why="; ".join(dict.fromkeys(remarks)), held_out=means[HELD_OUT],
-        tests={name: means[name] for name in task.tests}, shifted=means.get(SHIFTED), intervals=intervals,
+        plain,
+        status="finished",
+        why="; ".join(dict.fromkeys(remarks)),
+        held_out=means[HELD_OUT],
+        tests={name: means[name] for name in task.tests},
+        shifted=means.get(SHIFTED),
+        intervals=intervals,
         spread={n: statistics.stdev(values) for n, values in scores.items()} if len(good) > 1 else {},
-        seeds=tuple(run.seed for run in good), ingredients=good[0].ingredients,
+        seeds=tuple(run.seed for run in good),
+        ingredients=good[0].ingredients,
         models=statistics.fmean(models_of(run.ingredients, pool) for run in good),
-        evaluations=_mean(good, "evaluations"), cached=_mean(good, "cached"),
-        forward_equivalents=_mean(good, "forward_equivalents"), seconds=_mean(good, "seconds"),
-        inference_cost=max(run.inference_cost for run in good), coefficients=good[0].coefficients,
-        trace=good[0].trace, accuracies=accuracies, digest=good[0].model,
-    )  # fmt: skip
+        evaluations=_mean(good, "evaluations"),
+        cached=_mean(good, "cached"),
+        forward_equivalents=_mean(good, "forward_equivalents"),
+        seconds=_mean(good, "seconds"),
+        inference_cost=max(run.inference_cost for run in good),
+        coefficients=good[0].coefficients,
+        trace=good[0].trace,
+        accuracies=accuracies,
+        digest=good[0].model,
+    )
 
 
 def _intervals(
@@ -352,9 +383,11 @@ def _mean(runs: Sequence[MethodRun], name: str) -> float:
 
 
 def _compared(
-    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]], comparer: Comparer, table: Sequence[Seen],
+    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]],
+    comparer: Comparer,
+    table: Sequence[Seen],
     references: Sequence[str],
-) -> tuple[BenchmarkRow, ...]:  # fmt: skip
+) -> tuple[BenchmarkRow, ...]:
     """The rows with their paired tests, against each reference, corrected over the whole table."""
     sets = (HELD_OUT, *comparer.task.tests)
     verdicts: list[list[Verdict]] = [[] for _ in rows]
@@ -390,12 +423,23 @@ def _of_today(data: dict[str, Any]) -> dict[str, Any]:
         told = []
         for reference, columns in row["against"].items():
             home = BenchmarkRow(reference, reference, ingredients=tuple(ingredients.get(reference, ())))
-            told += [verdict_of(name, found, shifts=shifts, reference=reference, against=in_words(reference, home),
-                                objective=objective) for name, found in columns.items()]  # fmt: skip
+            told += [
+                verdict_of(
+                    name,
+                    found,
+                    shifts=shifts,
+                    reference=reference,
+                    against=in_words(reference, home),
+                    objective=objective,
+                )
+                for name, found in columns.items()
+            ]
         verdicts.append(told)
         rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
-    rows = [row | {"verdicts": [verdict.to_json() for verdict in told]}
-            for row, told in zip(rows, corrected(verdicts), strict=True)]  # fmt: skip
+    rows = [
+        row | {"verdicts": [verdict.to_json() for verdict in told]}
+        for row, told in zip(rows, corrected(verdicts), strict=True)
+    ]
     return data | {"rows": rows, "measure": objective}
 
 

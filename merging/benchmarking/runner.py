@@ -117,10 +117,18 @@ def benchmark(
     if folder is not None:
         folder.check(overwrite=overwrite)
     settings = {
-        "objective": objective, "task": task, "budget": budget, "freeze": freeze,
-        "device": device, "precision": precision, "compile": compile, "threads": threads, "recalibrate": recalibrate,
-        "as_stored": as_stored, "progress": progress,
-    }  # fmt: skip
+        "objective": objective,
+        "task": task,
+        "budget": budget,
+        "freeze": freeze,
+        "device": device,
+        "precision": precision,
+        "compile": compile,
+        "threads": threads,
+        "recalibrate": recalibrate,
+        "as_stored": as_stored,
+        "progress": progress,
+    }
     kept = folder.numerics() if folder is not None and tune and not overwrite else None
     plans = Plans(pool, divided, settings, kept or tune)
     first = plans.first()
@@ -128,8 +136,11 @@ def benchmark(
     with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(threads):
         work = Work(plans, memory, progress, should_stop, cache_memory, exact_savings=exact_savings)
         limits = {"budget": budget, "max_evaluations": max_evaluations}
-        entries = [_entries(method, divided_by, optimizer, seeds, limits)
-                   for divided_by in divided.items() for method in named.items()]  # fmt: skip
+        entries = [
+            _entries(method, divided_by, optimizer, seeds, limits)
+            for divided_by in divided.items()
+            for method in named.items()
+        ]
         runs, alone, status = list[MethodRun](), tuple[Single, ...](), "finished"
         try:
             alone = work.singles() if singles else ()
@@ -144,11 +155,22 @@ def benchmark(
             status = "interrupted"
         progress.stage("comparing the methods")
         found = gather(
-            runs, alone, task=task, pool=pool, methods=tuple(named), partitions=tuple(divided), seeds=tuple(seeds),
-            header=header, objective=first.objective, status=status, evaluations=memory.evaluations,
-            wall_seconds=time.time() - began, notes=[*_notes(first), *work.remarks], command=command,
+            runs,
+            alone,
+            task=task,
+            pool=pool,
+            methods=tuple(named),
+            partitions=tuple(divided),
+            seeds=tuple(seeds),
+            header=header,
+            objective=first.objective,
+            status=status,
+            evaluations=memory.evaluations,
+            wall_seconds=time.time() - began,
+            notes=[*_notes(first), *work.remarks],
+            command=command,
             references=tuple(dict.fromkeys((*REFERENCES, *against))),
-        )  # fmt: skip
+        )
     if folder is not None:
         folder.write(found)
     return found

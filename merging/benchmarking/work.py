@@ -64,8 +64,14 @@ class Plans:
                 self._tune, self._made = self._made[1].numerics, None
             try:
                 # Best, because it needs the least: what the methods need is checked one by one.
-                made = plan(self.pool, Best(), partitioner=self.partitioners[label], tune=self._tune,
-                            baselines=False, **self._settings)  # fmt: skip
+                made = plan(
+                    self.pool,
+                    Best(),
+                    partitioner=self.partitioners[label],
+                    tune=self._tune,
+                    baselines=False,
+                    **self._settings,
+                )
             except PartitionError as error:
                 self._refused[label] = error
                 raise
@@ -86,9 +92,15 @@ class Work:
     """
 
     def __init__(
-        self, plans: Plans, memory: Memory, progress: Progress, should_stop: Callable[[], bool],
-        cache_memory: int | None, *, exact_savings: bool,
-    ) -> None:  # fmt: skip
+        self,
+        plans: Plans,
+        memory: Memory,
+        progress: Progress,
+        should_stop: Callable[[], bool],
+        cache_memory: int | None,
+        *,
+        exact_savings: bool,
+    ) -> None:
         self.plans, self.memory, self.progress, self.should_stop = plans, memory, progress, should_stop
         self.remarks: list[str] = []
         self._cache_memory, self._exact_savings = cache_memory, exact_savings
@@ -100,10 +112,18 @@ class Work:
 
         memory = CACHE_MEMORY if self._cache_memory is None else self._cache_memory << 20
         found = SharedEvaluator(
-            made.live, made.task, made.objective, made.numerics, self.memory, limit=limit,
-            should_stop=self.should_stop, exact_savings=self._exact_savings, measure_again=made.recalibrate,
-            progress=self.progress, cache_memory=memory,
-        )  # fmt: skip
+            made.live,
+            made.task,
+            made.objective,
+            made.numerics,
+            self.memory,
+            limit=limit,
+            should_stop=self.should_stop,
+            exact_savings=self._exact_savings,
+            measure_again=made.recalibrate,
+            progress=self.progress,
+            cache_memory=memory,
+        )
         found.begin()
         return found
 
@@ -155,9 +175,15 @@ class Work:
         task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
         evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
         problem = WatchedProblem(
-            made.pool, made.partition, evaluator, entry.optimizer, self.memory, self.progress, seed=entry.seed,
+            made.pool,
+            made.partition,
+            evaluator,
+            entry.optimizer,
+            self.memory,
+            self.progress,
+            seed=entry.seed,
             budget=entry.limits.get("budget"),
-        )  # fmt: skip
+        )
         why = ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")
@@ -190,11 +216,22 @@ class Work:
             outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
-            facts, "finished", why, outcomes, evaluator.digest(merged), problem.seeded, names, meter.evaluations,
-            meter.cached, meter.forward_equivalents, max(own, 0.0) + meter.seconds,
-            len(merged.members) if isinstance(merged, Ensemble) else 1, _coefficients(merged), tuple(evaluator.trace),
+            facts,
+            "finished",
+            why,
+            outcomes,
+            evaluator.digest(merged),
+            problem.seeded,
+            names,
+            meter.evaluations,
+            meter.cached,
+            meter.forward_equivalents,
+            max(own, 0.0) + meter.seconds,
+            len(merged.members) if isinstance(merged, Ensemble) else 1,
+            _coefficients(merged),
+            tuple(evaluator.trace),
             evaluator.identity(merged),
-        )  # fmt: skip
+        )
 
     def _task(self, made: Plan) -> Task:
         if made.task is None:

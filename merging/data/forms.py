@@ -191,7 +191,7 @@ class Reader:
             raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
         return self._images(
             None, labels, lambda: paths(files, root), decided, len(files), spelled=True, groups=self._groups(file, rows)
-        )  # fmt: skip
+        )
 
     def tar(self) -> Opened:
         """Tar files in webdataset's layout."""
@@ -208,13 +208,24 @@ class Reader:
         self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
-            str(Path(self.path).expanduser()), "image", image, self.options.get("label"), labelled=self.labelled,
-            group=self.options.get("group"), say=self.progress.say,
-        )  # fmt: skip
+            str(Path(self.path).expanduser()),
+            "image",
+            image,
+            self.options.get("label"),
+            labelled=self.labelled,
+            group=self.options.get("group"),
+            say=self.progress.say,
+        )
         return self._images(
-            data.names, data.labels, data.pictures, data.decided, len(data), spelled=data.names is None, upright=True,
+            data.names,
+            data.labels,
+            data.pictures,
+            data.decided,
+            len(data),
+            spelled=data.names is None,
+            upright=True,
             groups=data.groups,
-        )  # fmt: skip
+        )
 
     def texts(self) -> Opened:
         """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
@@ -234,9 +245,14 @@ class Reader:
             groups = self._groups(file, rows)
         else:
             data = saved.Saved(
-                str(file), "text", wanted, label, labelled=self.labelled, group=self.options.get("group"),
+                str(file),
+                "text",
+                wanted,
+                label,
+                labelled=self.labelled,
+                group=self.options.get("group"),
                 say=self.progress.say,
-            )  # fmt: skip
+            )
             columns, labels, declared, groups = data.texts(), data.labels, data.names, data.groups
 
         def decode(found: Labelling | None) -> Split:
@@ -344,17 +360,23 @@ class Reader:
         return self._listed(names, labels, loaded, spelled=spelled)
 
     def _listed(
-        self, declared: tuple[str, ...] | None, labels: list[Written], decode: Callable[[Labelling | None], Split], *,
+        self,
+        declared: tuple[str, ...] | None,
+        labels: list[Written],
+        decode: Callable[[Labelling | None], Split],
+        *,
         spelled: bool,
-    ) -> Opened:  # fmt: skip
+    ) -> Opened:
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
         opened = self._opened(names, tuple(sorted(set(labels), key=str)), decode)
         first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
         return replace(
-            opened, spelled=spelled, counts=declared is None,
+            opened,
+            spelled=spelled,
+            counts=declared is None,
             place=lambda label: f"{self.path}: row {labels.index(label) + first}",
-        )  # fmt: skip
+        )
 
     def _relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""

@@ -18,9 +18,28 @@ from merging.errors import TaskError
 Written: TypeAlias = str | int
 """A label as it stands in the data: text, or a whole number."""
 NO_LABEL = (
-    "", "nan", "-nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind",
-    "1.#qnan", "-1.#qnan", "inf", "-inf", "+inf", "infinity", "-infinity",
-)  # fmt: skip
+    "",
+    "nan",
+    "-nan",
+    "na",
+    "n/a",
+    "none",
+    "null",
+    "<na>",
+    "nat",
+    "#n/a",
+    "#n/a n/a",
+    "#na",
+    "1.#ind",
+    "-1.#ind",
+    "1.#qnan",
+    "-1.#qnan",
+    "inf",
+    "-inf",
+    "+inf",
+    "infinity",
+    "-infinity",
+)
 """What tables write where there is none, in lower case."""
 LARGE = 1 << 63
 """Labels beyond are none: they are kept as 64-bit integers."""

@@ -44,10 +44,16 @@ class Saved:
     """
 
     def __init__(
-        self, spec: str, kind: Literal["image", "text"], columns: Sequence[str], label: str | None, *, labelled: bool,
+        self,
+        spec: str,
+        kind: Literal["image", "text"],
+        columns: Sequence[str],
+        label: str | None,
+        *,
+        labelled: bool,
         group: str | None = None,
         say: Callable[[str], None] = lambda _: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.where, self.kind = spec, kind
         self._folder = _folder(spec)
         try:

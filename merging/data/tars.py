@@ -24,8 +24,23 @@ from merging.data.pictures import Picture
 from merging.errors import TaskError
 
 IMAGES = (
-    "jpg", "jpeg", "png", "webp", "jfif", "jpe", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "apng", "jp2",
-)  # fmt: skip
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "jfif",
+    "jpe",
+    "bmp",
+    "gif",
+    "tif",
+    "tiff",
+    "ppm",
+    "pgm",
+    "pbm",
+    "pnm",
+    "apng",
+    "jp2",
+)
 """Suffixes of images, of those that webdataset decodes; where a sample has several, the first of these is taken."""
 
 

@@ -82,8 +82,18 @@ class Comparer:
                 if not lacking:
                     told = self.compare(parts, before, after, measure=measure, among=among)
                 if not extra or not isinstance(told, str):
-                    found.append(Verdict.of(told, set=column, role=role, reference=reference, against=against,
-                                            measure=measure, extra=extra, samples=samples))  # fmt: skip
+                    found.append(
+                        Verdict.of(
+                            told,
+                            set=column,
+                            role=role,
+                            reference=reference,
+                            against=against,
+                            measure=measure,
+                            extra=extra,
+                            samples=samples,
+                        )
+                    )
         return tuple(found)
 
     def compare(
@@ -153,9 +163,10 @@ class Comparer:
         if not wanted.keys() <= self._drawn.keys():
             there = [outcome for models in among for outcome in models.get(name, ())]
             missing = {
-                _key(name, outcome): outcome for outcome in (*wanted.values(), *there)
+                _key(name, outcome): outcome
+                for outcome in (*wanted.values(), *there)
                 if outcome.terms is not None and is_score(outcome.score) and outcome.samples == seen[name][0].samples
-            }  # fmt: skip
+            }
             self._draw(name, {key: outcome for key, outcome in missing.items() if key not in self._drawn})
         found = [self._drawn[key] for key in (_key(name, outcome) for outcome in seen[name])]
         drawn: list[NDArray[np.float64]] = []

@@ -47,9 +47,14 @@ class LiveModel:
     """
 
     def __init__(
-        self, module: nn.Module, pool: ModelPool, partition: Partition, device: str, layout: str = "contiguous",
+        self,
+        module: nn.Module,
+        pool: ModelPool,
+        partition: Partition,
+        device: str,
+        layout: str = "contiguous",
         dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.module = on_device(module.eval(), device).float()
         self.pool = pool
         self.dtype = torch.float32

@@ -37,9 +37,15 @@ class Numerics:
 
     @classmethod
     def choose(
-        cls, device: str, module: nn.Module, sample: Tensor, precision: str = "auto", *, compile: bool = False,
+        cls,
+        device: str,
+        module: nn.Module,
+        sample: Tensor,
+        precision: str = "auto",
+        *,
+        compile: bool = False,
         threads: int | None = None,
-    ) -> Numerics:  # fmt: skip
+    ) -> Numerics:
         """The rule: one thread and large batches for small models, all cores and small batches for large ones.
 
         All cores are those that the process is granted (:func:`merging.machine.cores`).

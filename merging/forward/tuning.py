@@ -38,9 +38,13 @@ def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iter
 
 
 def tuned(
-    rule: Numerics, module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, progress: Progress,
+    rule: Numerics,
+    module: nn.Module,
+    prepare: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    progress: Progress,
     threads: int | None = None,
-) -> Numerics:  # fmt: skip
+) -> Numerics:
     """The fastest batch and threads for a model, by the median of three passes over some of its own data.
 
     The answer depends on what else the machine does. It is written to the report and the journal, and a resumed run

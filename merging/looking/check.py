@@ -160,9 +160,13 @@ def check(
 
 
 def _open(
-    models: Sequence[Source], base: Source | None, task: Task | None, wrong: list[str], progress: Progress,
+    models: Sequence[Source],
+    base: Source | None,
+    task: Task | None,
+    wrong: list[str],
+    progress: Progress,
     should_stop: Callable[[], bool],
-) -> tuple[list[CheckedModel], CheckedModel | None, dict[str, Checkpoint]]:  # fmt: skip
+) -> tuple[list[CheckedModel], CheckedModel | None, dict[str, Checkpoint]]:
     """Every file, read to its end: names, shapes, NaN and infinite values."""
     own: ModelPool | None = None
     first = None if base is None else (Path(divided(base)[0]).expanduser(), divided(base)[1])
@@ -220,9 +224,12 @@ def _read(name: str, path: Path, key: str, opened: dict[str, Checkpoint], wrong:
 
 
 def _fit(
-    opened: Mapping[str, Checkpoint], found: list[CheckedModel], start: CheckedModel | None, task: Task | None,
+    opened: Mapping[str, Checkpoint],
+    found: list[CheckedModel],
+    start: CheckedModel | None,
+    task: Task | None,
     wrong: list[str],
-) -> tuple[nn.Module | None, ModelPool | None]:  # fmt: skip
+) -> tuple[nn.Module | None, ModelPool | None]:
     """The task's model for them, and those that agree with most of the others as a pool."""
     whole = [opened[model.path] for model in found if model.path in opened]
     if not whole:

@@ -225,9 +225,18 @@ def inspect_pool(
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
     files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
     return Inspection(
-        partition, dict(pool.tensors), module is not None, pool.names, pool.duplicates, pool.ties, geometry,
-        scores, found, (*partition.notes, *files, *pool.beside), (objective or Accuracy()).name,
-    )  # fmt: skip
+        partition,
+        dict(pool.tensors),
+        module is not None,
+        pool.names,
+        pool.duplicates,
+        pool.ties,
+        geometry,
+        scores,
+        found,
+        (*partition.notes, *files, *pool.beside),
+        (objective or Accuracy()).name,
+    )
 
 
 def _barriers(

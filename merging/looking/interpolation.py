@@ -58,10 +58,14 @@ class Interpolation:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {
-            "first": self.first, "second": self.second, "objective": self.objective, "shares": list(self.shares),
-            "scores": {name: list(values) for name, values in self.scores.items()}, "samples": self.samples,
+            "first": self.first,
+            "second": self.second,
+            "objective": self.objective,
+            "shares": list(self.shares),
+            "scores": {name: list(values) for name, values in self.scores.items()},
+            "samples": self.samples,
             "barriers": {name: self.barrier(name) for name in self.scores},
-        }  # fmt: skip
+        }
 
 
 def interpolate(
@@ -101,8 +105,18 @@ def interpolate(
     if steps < 2:
         raise OptionError(f"{steps} steps make no curve; at least 2 are needed")
     progress.stage("reading the models")
-    made = plan(pool, Best(), partitioner=Whole(), objective=objective or Accuracy(), task=task, device=device,
-                precision="fp32", threads=threads, baselines=False, progress=progress)  # fmt: skip
+    made = plan(
+        pool,
+        Best(),
+        partitioner=Whole(),
+        objective=objective or Accuracy(),
+        task=task,
+        device=device,
+        precision="fp32",
+        threads=threads,
+        baselines=False,
+        progress=progress,
+    )
     if made.live is None or made.numerics is None:
         raise TaskError("a curve needs a task")
     names = (HELD_OUT, *(task.tests if tests else ()))
@@ -110,9 +124,15 @@ def interpolate(
     scores: dict[str, list[float]] = {name: [] for name in names}
     with made.numerics.applied():
         evaluator = Evaluator(
-            made.live, task, made.objective, made.numerics, Journal(None), should_stop=should_stop,
-            measure_again=made.recalibrate, progress=progress,
-        )  # fmt: skip
+            made.live,
+            task,
+            made.objective,
+            made.numerics,
+            Journal(None),
+            should_stop=should_stop,
+            measure_again=made.recalibrate,
+            progress=progress,
+        )
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
         progress.stage("along the line", len(shares))
         for share in shares:

@@ -76,9 +76,13 @@ class Writing:
         }
 
     def model(
-        self, merged: Recipe | Weights, pool: ModelPool, aside: Path | None, progress: Progress,
+        self,
+        merged: Recipe | Weights,
+        pool: ModelPool,
+        aside: Path | None,
+        progress: Progress,
         should_stop: Callable[[], bool],
-    ) -> Written:  # fmt: skip
+    ) -> Written:
         """Writes the model into a folder. Without one, only its hash is found.
 
         Raises what :func:`merging.mixing.streaming.stream` raises.
@@ -101,9 +105,13 @@ class Writing:
         return Written(known, found.hash, found.negative)
 
     def _stream(
-        self, merged: Recipe | Weights, pool: ModelPool, writer: Writer, progress: Progress,
+        self,
+        merged: Recipe | Weights,
+        pool: ModelPool,
+        writer: Writer,
+        progress: Progress,
         should_stop: Callable[[], bool],
-    ) -> Settled:  # fmt: skip
+    ) -> Settled:
         return stream(merged, pool, writer, progress, accumulate=self.accumulate, should_stop=should_stop)
 
     def ensemble(
@@ -120,10 +128,15 @@ class Writing:
                 (aside / place).mkdir(parents=True)
             found = self.model(member, pool, aside / place if aside is not None else None, progress, should_stop)
             negative |= dict.fromkeys(found.negative)
-            entries.append({
-                "folder": place, "name": "+".join(member.names), "weight": weight, "hash": found.hash,
-                "recipe": member.to_json(),
-            })  # fmt: skip
+            entries.append(
+                {
+                    "folder": place,
+                    "name": "+".join(member.names),
+                    "weight": weight,
+                    "hash": found.hash,
+                    "recipe": member.to_json(),
+                }
+            )
         if aside is not None:
             write_ensemble(aside, merged.average, entries)
         facts = [merged.average, [[entry["hash"], float(entry["weight"]).hex()] for entry in entries]]

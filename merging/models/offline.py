@@ -19,8 +19,10 @@ CODE = "it brings code of its own (auto_map), which is never run; a model of you
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
     """Keeps Hugging Face's libraries to what is on this disk, and from asking whether code may run."""
-    wanted = (("huggingface_hub.constants", "HF_HUB_OFFLINE", True),
-              ("transformers.dynamic_module_utils", "TIME_OUT_REMOTE_CODE", 0))  # fmt: skip
+    wanted = (
+        ("huggingface_hub.constants", "HF_HUB_OFFLINE", True),
+        ("transformers.dynamic_module_utils", "TIME_OUT_REMOTE_CODE", 0),
+    )
     with contextlib.suppress(ImportError):
         importlib.import_module("huggingface_hub.constants")
         if "transformers" in sys.modules:  # which takes seconds, and is loaded where it is used

@@ -140,8 +140,15 @@ class TransformersImage(Transformers):
         return transform_of(_library(self.spec), self.spec, self.folder, self.config, size, mean, std)
 
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
-               "sentencepiece.bpe.model")  # fmt: skip
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 _OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "roberta-prelayernorm", "xmod")
 """Their positions are counted from the padding's id + 1."""
 
@@ -218,9 +225,12 @@ class TransformersText(Transformers):
         for start in range(0, len(texts), 1000):
             part = slice(start, start + 1000)
             read = tokenizer(
-                list(texts[part]), None if second is None else list(second[part]), truncation=True,
-                max_length=self.longest, return_attention_mask=False,
-            )  # fmt: skip
+                list(texts[part]),
+                None if second is None else list(second[part]),
+                truncation=True,
+                max_length=self.longest,
+                return_attention_mask=False,
+            )
             for key, values in read.items():
                 rows.setdefault(key, []).extend(values)
             progress.advance(len(texts[part]))

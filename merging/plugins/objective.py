@@ -84,9 +84,10 @@ def _asked(kind: type[Objective]) -> tuple[str, ...]:
     """
     known = ("labels", "groups")
     found = [
-        parameter for parameter in list(inspect.signature(kind.reduce).parameters.values())[2:]
+        parameter
+        for parameter in list(inspect.signature(kind.reduce).parameters.values())[2:]
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]  # fmt: skip
+    ]
     for parameter in found:
         if parameter.kind == parameter.POSITIONAL_ONLY or (
             parameter.name not in known and parameter.default is parameter.empty

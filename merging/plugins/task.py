@@ -45,9 +45,12 @@ class Split:
 
     @classmethod
     def of(
-        cls, inputs: Tensor, labels: Tensor, classes: Sequence[Sequence[int]] | None = None,
+        cls,
+        inputs: Tensor,
+        labels: Tensor,
+        classes: Sequence[Sequence[int]] | None = None,
         groups: Sequence[object] | None = None,
-    ) -> Split:  # fmt: skip
+    ) -> Split:
         """Makes a split and its fingerprint.
 
         Raises:

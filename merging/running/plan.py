@@ -144,17 +144,40 @@ def plan(
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
         live, numerics = place(
-            module, task, pool, partition, device=device, precision=precision, tune=tune, compile=compile,
-            progress=progress or Silent(), threads=threads,
-        )  # fmt: skip
+            module,
+            task,
+            pool,
+            partition,
+            device=device,
+            precision=precision,
+            tune=tune,
+            compile=compile,
+            progress=progress or Silent(),
+            threads=threads,
+        )
         partition = live.partition
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
     measured, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
-        pool, strategy, partitioner, objective, optimizer, task, partition, numerics, live, seed,
-        budget, max_evaluations, tuple(freeze), baselines and task is not None, tests, certify_split,
-        measured, (*pool.beside, *stored, *notes),
-    )  # fmt: skip
+        pool,
+        strategy,
+        partitioner,
+        objective,
+        optimizer,
+        task,
+        partition,
+        numerics,
+        live,
+        seed,
+        budget,
+        max_evaluations,
+        tuple(freeze),
+        baselines and task is not None,
+        tests,
+        certify_split,
+        measured,
+        (*pool.beside, *stored, *notes),
+    )
 
 
 def divide(

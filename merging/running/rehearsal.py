@@ -45,9 +45,14 @@ def rehearse(
         raise ValueError("without a task nothing is evaluated")
     end = time.perf_counter() + seconds
     evaluator = _Imagined(
-        made.live, made.task, made.objective, made.numerics, Journal(None), limit=made.max_evaluations,
+        made.live,
+        made.task,
+        made.objective,
+        made.numerics,
+        Journal(None),
+        limit=made.max_evaluations,
         should_stop=lambda: time.perf_counter() > end or should_stop(),
-    )  # fmt: skip
+    )
     evaluator.outputs = outputs
     wanted = BASELINES if made.baselines else BASELINES[:1] if made.task.certify is not None else ()
     baselines = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
@@ -55,9 +60,15 @@ def rehearse(
         for strategy in (*baselines, made.strategy):
             evaluator.begin()
             problem = MergeProblem(
-                made.pool, made.partition, evaluator, made.optimizer, Journal(None), Silent(), seed=made.seed,
+                made.pool,
+                made.partition,
+                evaluator,
+                made.optimizer,
+                Journal(None),
+                Silent(),
+                seed=made.seed,
                 budget=made.budget,
-            )  # fmt: skip
+            )
             evaluator.evaluate(strategy.mix(problem))  # as a run does, for its table
     except Stopped as stop:
         return evaluator.total, str(stop).startswith("--max")

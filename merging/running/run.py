@@ -185,12 +185,28 @@ def merge(
     if task is None and output is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
     made = plan(
-        pool, strategy, partitioner=partitioner, objective=objective, optimizer=optimizer, task=task, seed=seed,
-        budget=budget, max_evaluations=max_evaluations, freeze=freeze, device=device, precision=precision,
-        tune=_measured(output) if tune and resume and output is not None else tune, compile=compile,
-        threads=threads, baselines=baselines, tests=tests, certify_split=certify_split,
-        recalibrate=recalibrate, as_stored=as_stored, progress=progress,
-    )  # fmt: skip
+        pool,
+        strategy,
+        partitioner=partitioner,
+        objective=objective,
+        optimizer=optimizer,
+        task=task,
+        seed=seed,
+        budget=budget,
+        max_evaluations=max_evaluations,
+        freeze=freeze,
+        device=device,
+        precision=precision,
+        tune=_measured(output) if tune and resume and output is not None else tune,
+        compile=compile,
+        threads=threads,
+        baselines=baselines,
+        tests=tests,
+        certify_split=certify_split,
+        recalibrate=recalibrate,
+        as_stored=as_stored,
+        progress=progress,
+    )
     header = made.header(request)
     folder = Path(output) if output is not None else None
     with (
@@ -309,11 +325,18 @@ class _Run:
             from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
 
             self.evaluator = Evaluator(
-                made.live, made.task, made.objective, made.numerics, journal,
-                limit=made.max_evaluations, should_stop=should_stop, exact_savings=exact_savings,
-                measure_again=made.recalibrate, progress=progress,
+                made.live,
+                made.task,
+                made.objective,
+                made.numerics,
+                journal,
+                limit=made.max_evaluations,
+                should_stop=should_stop,
+                exact_savings=exact_savings,
+                measure_again=made.recalibrate,
+                progress=progress,
                 cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
-            )  # fmt: skip
+            )
         self.comparer = Comparer(made.objective, made.task) if made.task is not None and self.evaluator else None
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
@@ -456,9 +479,16 @@ class _Run:
         made = self.plan
         tell_measure(self.progress, made.objective.name)
         problem = MergeProblem(
-            made.pool, made.partition, self.evaluator, made.optimizer, self.journal, self.progress,
-            seed=made.seed, budget=made.budget, on_ranked=self._ranked,
-        )  # fmt: skip
+            made.pool,
+            made.partition,
+            self.evaluator,
+            made.optimizer,
+            self.journal,
+            self.progress,
+            seed=made.seed,
+            budget=made.budget,
+            on_ranked=self._ranked,
+        )
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
             self.decisions, self.kept = problem.decisions, problem.kept
@@ -521,21 +551,42 @@ class _Run:
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Report(
-            strategy=asked, options=made.strategy.options(), partitioner=made.partitioner.name,
-            optimizer=made.optimizer.name, objective=made.objective.name, task=task.name if task else None,
-            status=status, seed=made.seed, components=len(made.partition), active_components=len(made.partition.active),
-            component_names=made.partition.names, top_single=self.top.score if self.top else None, pool=made.pool.names,
+            strategy=asked,
+            options=made.strategy.options(),
+            partitioner=made.partitioner.name,
+            optimizer=made.optimizer.name,
+            objective=made.objective.name,
+            task=task.name if task else None,
+            status=status,
+            seed=made.seed,
+            components=len(made.partition),
+            active_components=len(made.partition.active),
+            component_names=made.partition.names,
+            top_single=self.top.score if self.top else None,
+            pool=made.pool.names,
             ingredients=names,
-            evaluations=total.evaluations, cached=total.cached, forward_equivalents=total.forward_equivalents,
-            wall_seconds=time.time() - started, peak_memory_bytes=peak_memory(),
-            held_out_samples=len(task.held_out) if task else 0, shifts=task.shifts if task else (),
-            numerics=made.numerics.to_json() if made.numerics else {}, versions=versions(),
-            content_hash=written.hash, rows=rows, verdicts=self._verdicts(), decisions=tuple(self.decisions),
-            notes=self._notes(names, written.negative), certificate=self.certificate, inference_cost=_cost(merged),
-            ensemble=isinstance(merged, Ensemble), saved=self.saved, best_single_name=self.top_name,
+            evaluations=total.evaluations,
+            cached=total.cached,
+            forward_equivalents=total.forward_equivalents,
+            wall_seconds=time.time() - started,
+            peak_memory_bytes=peak_memory(),
+            held_out_samples=len(task.held_out) if task else 0,
+            shifts=task.shifts if task else (),
+            numerics=made.numerics.to_json() if made.numerics else {},
+            versions=versions(),
+            content_hash=written.hash,
+            rows=rows,
+            verdicts=self._verdicts(),
+            decisions=tuple(self.decisions),
+            notes=self._notes(names, written.negative),
+            certificate=self.certificate,
+            inference_cost=_cost(merged),
+            ensemble=isinstance(merged, Ensemble),
+            saved=self.saved,
+            best_single_name=self.top_name,
             measure=self.comparer.measure if self.comparer else made.objective.name,
             samples={split: outcome.samples for (_, split), outcome in self.outcomes.items()},
-        )  # fmt: skip
+        )
 
     def _seen(self, name: str) -> dict[str, tuple[Outcome, ...]]:
         """A row's outcomes, by set."""
@@ -566,11 +617,20 @@ class _Run:
         shifted = average([tests[split] for split in (task.shifts if task else ()) if split in tests])
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Row(
-            name, self.labels[name], self.outcomes[name, "held-out"].score, tests, shifted, names,
-            meter.evaluations, meter.cached, meter.forward_equivalents, seconds, _cost(merged),
+            name,
+            self.labels[name],
+            self.outcomes[name, "held-out"].score,
+            tests,
+            shifted,
+            names,
+            meter.evaluations,
+            meter.cached,
+            meter.forward_equivalents,
+            seconds,
+            _cost(merged),
             self.comparer.accuracies(self._seen(name)) if self.comparer else {},
             self.evaluator.identity(merged) if self.evaluator else "",
-        )  # fmt: skip
+        )
 
     def _unscored(self) -> list[str]:
         """For each strategy, the sets on which its model answers NaN, or its score is none."""

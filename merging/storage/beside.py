@@ -18,15 +18,50 @@ from merging.storage.model_folder import COMPANIONS
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
 
-PROVENANCE = frozenset({
-    "_name_or_path", "name_or_path", "_commit_hash", "_from_model_config", "transformers_version", "torch_dtype",
-    "dtype", "finetuning_task", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
-    "attn_implementation", "use_cache", "gradient_checkpointing", "_valid_processor_keys", "_auto_class",
-    "_diffusers_version", "unsloth_version", "unsloth_fixed", "tokenizer_file", "special_tokens_map_file", "is_local",
-    "local_files_only", "date", "created", "created_at", "saved_at", "timestamp", "last_modified", "license",
-    "license_name", "license_link", "hf_hub_id", "hf_hub_filename", "origin_url", "paper_name", "paper_ids",
-    "description", "base_model", "tags",
-})  # fmt: skip
+PROVENANCE = frozenset(
+    {
+        "_name_or_path",
+        "name_or_path",
+        "_commit_hash",
+        "_from_model_config",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "finetuning_task",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_attn_implementation_internal",
+        "attn_implementation",
+        "use_cache",
+        "gradient_checkpointing",
+        "_valid_processor_keys",
+        "_auto_class",
+        "_diffusers_version",
+        "unsloth_version",
+        "unsloth_fixed",
+        "tokenizer_file",
+        "special_tokens_map_file",
+        "is_local",
+        "local_files_only",
+        "date",
+        "created",
+        "created_at",
+        "saved_at",
+        "timestamp",
+        "last_modified",
+        "license",
+        "license_name",
+        "license_link",
+        "hf_hub_id",
+        "hf_hub_filename",
+        "origin_url",
+        "paper_name",
+        "paper_ids",
+        "description",
+        "base_model",
+        "tags",
+    }
+)
 """Keys that say where a model comes from and how it was saved or is run; every other key counts as one that changes
 what it computes."""
 _TIMM_PROVENANCE = frozenset({"url", "file", "source", "tag", "notes", "custom_load"})

@@ -21,10 +21,21 @@ KEYS = ("id2label", "label2id", "label_names", "class_names", "class_to_idx", "i
 """Keys under which libraries keep their classes, wherever they stand in a file."""
 _BY_NAME = ("label2id", "class_to_idx")
 FILES = (
-    "config.json", "labels.txt", "classes.txt", "class_names.txt", "labels.json", "classes.json", "class_names.json",
-    "id2label.json", "label2id.json", "class_to_idx.json", "index_to_name.json", "imagenet_class_index.json",
-    "label_map.json", "labelmap.txt",
-)  # fmt: skip
+    "config.json",
+    "labels.txt",
+    "classes.txt",
+    "class_names.txt",
+    "labels.json",
+    "classes.json",
+    "class_names.json",
+    "id2label.json",
+    "label2id.json",
+    "class_to_idx.json",
+    "index_to_name.json",
+    "imagenet_class_index.json",
+    "label_map.json",
+    "labelmap.txt",
+)
 """Files that may say them."""
 _DEEP = 32
 

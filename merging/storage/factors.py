@@ -34,17 +34,21 @@ WAYS_OUT = {
 AS_STORED = frozenset({NORMED, PRUNED, MASK})
 """Kinds whose parts may be merged where the user says so: the result is a model of the same kind."""
 _KINDS = (
-    (QUANTISED, (
-        r"SCB|weight_format|absmax|quant_map|quant_state\..*|nested_absmax|nested_quant_map",
-        r"qweight|qzeros|W_q|weight_packed|.*_scale_inv|_packed_params\..*",
-    )),
-    (ADAPTER, (
-        r"(hada|lokr)_w\d.*|ia3_l(\..*)?|vera_lambda_\w+(\..*)?|b?oft_[rs](\..*)?|oft_blocks|vblora_.*|dora_scale",
-    )),
+    (
+        QUANTISED,
+        (
+            r"SCB|weight_format|absmax|quant_map|quant_state\..*|nested_absmax|nested_quant_map",
+            r"qweight|qzeros|W_q|weight_packed|.*_scale_inv|_packed_params\..*",
+        ),
+    ),
+    (
+        ADAPTER,
+        (r"(hada|lokr)_w\d.*|ia3_l(\..*)?|vera_lambda_\w+(\..*)?|b?oft_[rs](\..*)?|oft_blocks|vblora_.*|dora_scale",),
+    ),
     (NORMED, (r"\w+_g|parametrizations\.\w+\.original\d?|\w+_orig",)),
     (PRUNED, (r"\w+_mask",)),
     (MASK, (r"\w*mask",)),
-)  # fmt: skip
+)
 _PATTERNS = tuple((kind, re.compile("|".join(f"(?:{text})" for text in texts))) for kind, texts in _KINDS)
 _LORA = re.compile(r"(?<![a-z])lora(?![a-z])", re.IGNORECASE)
 """A word of a name: ``lora_A``, ``lora_a``, ``to_q_lora``, ``qkv_lora1``; not ``flora``."""

@@ -11,14 +11,40 @@ from merging.errors import CheckpointError
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 INDEX_SUFFIX = ".index.json"
 COMPANIONS = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "special_tokens_map.json", "added_tokens.json",
-    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model",
-    "vocab.json", "vocab.txt", "merges.txt", "processor_config.json", "video_preprocessor_config.json",
-    "chat_template.jinja", "chat_template.json", "source.spm", "target.spm", "tekken.json", "open_clip_config.json",
-    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "labels.txt", "classes.txt", "class_names.txt", "labels.json", "classes.json", "class_names.json",
-    "id2label.json", "label2id.json", "class_to_idx.json",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "source.spm",
+    "target.spm",
+    "tekken.json",
+    "open_clip_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "labels.txt",
+    "classes.txt",
+    "class_names.txt",
+    "labels.json",
+    "classes.json",
+    "class_names.json",
+    "id2label.json",
+    "label2id.json",
+    "class_to_idx.json",
+)
 """What transformers, timm, open_clip and sentence-transformers write beside the weights, the configuration first, and
 lists of classes; nothing else goes along with a model."""
 SMALL = 64 << 20

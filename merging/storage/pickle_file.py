@@ -126,11 +126,25 @@ def _harmless() -> list[Any]:
     array = core.multiarray
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType") and name != "ObjectDType"]
     plain = (
-        argparse.Namespace, types.SimpleNamespace, decimal.Decimal,
-        datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone,
-        pathlib.PurePath, pathlib.PurePosixPath, pathlib.PureWindowsPath, frozenset, slice, list, dict, int, float,
+        argparse.Namespace,
+        types.SimpleNamespace,
+        decimal.Decimal,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        pathlib.PurePath,
+        pathlib.PurePosixPath,
+        pathlib.PureWindowsPath,
+        frozenset,
+        slice,
+        list,
+        dict,
+        int,
+        float,
         bool,
-    )  # fmt: skip
+    )
     # torch's unpickler fills dicts and lists only; these two are taken for what they hold.
     filled: list[tuple[Any, str]] = [(_as_dict, "collections.defaultdict"), (_as_list, "collections.deque")]
     # A path of another system cannot be made here, and nobody opens it.

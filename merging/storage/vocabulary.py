@@ -14,9 +14,18 @@ from blake3 import blake3
 from merging.storage.companions import shown
 
 FILES = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "tekken.json",
-    "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "source.spm", "target.spm",
-)  # fmt: skip
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tekken.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+)
 """Files that hold one."""
 
 
@@ -100,8 +109,10 @@ def _of_tokenizers(data: dict[str, Any]) -> Vocabulary:
         tokens[int(added["id"])] = str(added["content"])
     merges = tuple(m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or [])
     scores = [piece[1] for piece in listed] if isinstance(listed, list) else None
-    added = {str(each["content"]): {k: v for k, v in each.items() if k not in ("id", "content")}
-             for each in data.get("added_tokens") or []}  # fmt: skip
+    added = {
+        str(each["content"]): {k: v for k, v in each.items() if k not in ("id", "content")}
+        for each in data.get("added_tokens") or []
+    }
     inner = {key: value for key, value in model.items() if key not in ("vocab", "merges")}
     rest = {key: value for key, value in data.items() if key not in ("model", "added_tokens")}
     return Vocabulary(tokens, merges, rest | {"model": inner | {"scores": scores}, "added_tokens": added})

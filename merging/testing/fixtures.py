@@ -204,14 +204,27 @@ def box(
 
 
 def merge_tiny(
-    strategy: MixStrategy, pool: ModelPool, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False,
+    strategy: MixStrategy,
+    pool: ModelPool,
+    *,
+    seed: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
     device: str = "cpu",
-) -> Result:  # fmt: skip
+) -> Result:
     """Merges a tiny pool, divided by layers, with a small search."""
     return merge(
-        pool, strategy, partitioner=Layer(), optimizer=Random(), task=tiny_task(), seed=seed, budget=12,
-        device=device, baselines=False, tests=False, should_stop=should_stop,
-    )  # fmt: skip
+        pool,
+        strategy,
+        partitioner=Layer(),
+        optimizer=Random(),
+        task=tiny_task(),
+        seed=seed,
+        budget=12,
+        device=device,
+        baselines=False,
+        tests=False,
+        should_stop=should_stop,
+    )
 
 
 def content_of(result: Result) -> str:

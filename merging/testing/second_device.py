@@ -26,10 +26,23 @@ _CPU, _CUDA = torch.device("cpu"), torch.device("cuda", 0)
 _aten = torch.ops.aten
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _COPIES = {_aten.copy_, _aten._to_copy, _aten.copy, _aten.set_, _aten._foreach_copy_}
-_INDEXED = {_aten.index, _aten._unsafe_index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_,
-            _aten._unsafe_index_put}  # fmt: skip
-_SCALARS = {_aten.where, _aten.masked_fill, _aten.masked_fill_, _aten.fill, _aten.fill_, _aten.index_fill,
-            _aten.index_fill_}  # fmt: skip
+_INDEXED = {
+    _aten.index,
+    _aten._unsafe_index,
+    _aten.index_put,
+    _aten.index_put_,
+    _aten._index_put_impl_,
+    _aten._unsafe_index_put,
+}
+_SCALARS = {
+    _aten.where,
+    _aten.masked_fill,
+    _aten.masked_fill_,
+    _aten.fill,
+    _aten.fill_,
+    _aten.index_fill,
+    _aten.index_fill_,
+}
 """Operations that take a number from the CPU besides the pointwise ones, which all do."""
 
 
@@ -43,15 +56,24 @@ def second_device(free: int = 1 << 33, capability: tuple[int, int] = (9, 0)) -> 
     """
     calls = _Calls()
     stubs: dict[str, Any] = {
-        "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
-        "get_device_capability": lambda device=None: capability, "get_device_name": lambda device=None: "none",
-        "mem_get_info": lambda device=None: (free, free), "empty_cache": lambda: None,
-        "synchronize": lambda device=None: calls.synchronize(), "_lazy_init": lambda: None,
-        "is_current_stream_capturing": lambda: False, "manual_seed_all": lambda seed: None,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "get_device_capability": lambda device=None: capability,
+        "get_device_name": lambda device=None: "none",
+        "mem_get_info": lambda device=None: (free, free),
+        "empty_cache": lambda: None,
+        "synchronize": lambda device=None: calls.synchronize(),
+        "_lazy_init": lambda: None,
+        "is_current_stream_capturing": lambda: False,
+        "manual_seed_all": lambda seed: None,
         "get_rng_state": lambda device=None: torch.zeros(16, dtype=torch.uint8),
-        "set_rng_state": _set_rng_state, "Event": Event, "Stream": Stream, "stream": calls.on,
+        "set_rng_state": _set_rng_state,
+        "Event": Event,
+        "Stream": Stream,
+        "stream": calls.on,
         "current_stream": lambda device=None: calls.stream,
-    }  # fmt: skip
+    }
     with contextlib.ExitStack() as stack:
         for name, stub in stubs.items():
             stack.enter_context(patch.object(torch.cuda, name, stub))
@@ -163,7 +185,7 @@ class _Calls(TorchFunctionMode):
             Tensor.__array__: self._array,
             Tensor.pin_memory: lambda x, device=None: _pinned(x.clone()),
             Tensor.is_pinned: lambda x, device=None: _is_pinned(x),
-        }  # fmt: skip
+        }
 
     @contextlib.contextmanager
     def on(self, stream: Stream | None) -> Iterator[None]:

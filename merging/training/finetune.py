@@ -103,9 +103,15 @@ def finetune(
         regime.check(drawn, start.module, steps)
     probe = start.probe(linear_probe)
     facts = {
-        "task": task.name, "start": start.digest, "linear_probe": probe, "base": None, "seed": seed, "search": search,
-        "sweep": sweep.plain(), "regime": {"name": regime.name, **regime.options()},
-    }  # fmt: skip
+        "task": task.name,
+        "start": start.digest,
+        "linear_probe": probe,
+        "base": None,
+        "seed": seed,
+        "search": search,
+        "sweep": sweep.plain(),
+        "regime": {"name": regime.name, **regime.options()},
+    }
     folder = PoolFolder(path, facts, start.numerics.to_json(), command)
     with folder.lock():
         folder.claim()

@@ -166,11 +166,19 @@ class PoolFolder:
         """Writes a finished model, then its record, which says that it is finished; a diverged one has no model."""
         held_out = 0.0 if diverged else epochs[-1].held_out
         record = ({"diverged": diverged} if diverged else {}) | {
-            "name": name, "held_out": None if diverged else held_out, "settings": run.settings.options(),
-            "epochs": [asdict(epoch) for epoch in epochs], **run.facts, "seconds": seconds,
-            "base": self.facts["base"], "task": self.facts["task"], "regime": self.facts["regime"],
-            "command": self.command, "numerics": dict(self.numerics), "versions": versions(),
-        }  # fmt: skip
+            "name": name,
+            "held_out": None if diverged else held_out,
+            "settings": run.settings.options(),
+            "epochs": [asdict(epoch) for epoch in epochs],
+            **run.facts,
+            "seconds": seconds,
+            "base": self.facts["base"],
+            "task": self.facts["task"],
+            "regime": self.facts["regime"],
+            "command": self.command,
+            "numerics": dict(self.numerics),
+            "versions": versions(),
+        }
         atomic.remove(self.path / f"{name}.json")  # of a model that somebody has taken away
         if not diverged:
             save(self.path / f"{name}.safetensors", run.module)

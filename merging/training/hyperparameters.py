@@ -142,8 +142,10 @@ class Sweep:
 
     def with_one(self, names: Sequence[str]) -> Sweep:
         """The same with one value, the last, of each of these hyper-parameters."""
-        one = {name: values[-1:] if name in names and isinstance(values, tuple) else values
-               for name, values in self.space.items()}  # fmt: skip
+        one = {
+            name: values[-1:] if name in names and isinstance(values, tuple) else values
+            for name, values in self.space.items()
+        }
         return Sweep(one, self.listed)
 
     def values(self, name: str) -> list[Any]:
@@ -192,14 +194,16 @@ def _values(value: Any, where: str, *, whole: bool) -> Values:
     return values
 
 
-DEFAULT = Sweep.of({
-    "learning_rate": {"low": 3e-5, "high": 3e-4, "log": True},
-    "weight_decay": [0.0, 0.01, 0.1],
-    "epochs": [8, 12, 16],
-    "augmentation": ["none", "flip", "crop"],
-    "mixup": [0.0, 0.2],
-    "label_smoothing": [0.0, 0.1],
-})  # fmt: skip
+DEFAULT = Sweep.of(
+    {
+        "learning_rate": {"low": 3e-5, "high": 3e-4, "log": True},
+        "weight_decay": [0.0, 0.01, 0.1],
+        "epochs": [8, 12, 16],
+        "augmentation": ["none", "flip", "crop"],
+        "mixup": [0.0, 0.2],
+        "label_smoothing": [0.0, 0.1],
+    }
+)
 """What is drawn where no sweep is given, in the manner of Wortsman et al. 2022, Appendix J."""
 
 IMAGES_ONLY = ("augmentation", "mixup")

@@ -45,9 +45,15 @@ def schedule_of(optimizer: torch.optim.Optimizer, settings: HyperParameters, ste
         return None
     kind = "step" if settings.schedule == "constant" else settings.schedule  # one step, never reached
     schedule, _ = importlib.import_module("timm.scheduler").create_scheduler_v2(
-        optimizer, kind, num_epochs=settings.epochs, decay_epochs=settings.epochs + 1, warmup_lr=0.0,
-        warmup_epochs=min(settings.warmup, settings.epochs), step_on_epochs=False, updates_per_epoch=steps,
-    )  # fmt: skip
+        optimizer,
+        kind,
+        num_epochs=settings.epochs,
+        decay_epochs=settings.epochs + 1,
+        warmup_lr=0.0,
+        warmup_epochs=min(settings.warmup, settings.epochs),
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
     return schedule
 
 

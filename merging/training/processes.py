@@ -28,10 +28,16 @@ from merging.training.turn import Turn
 
 
 def side_by_side(
-    folder: PoolFolder, make_task: Callable[[], Task], regime: Regime, numerics: Numerics,
-    asked: Sequence[HyperParameters], steps: Sequence[int], jobs: int, progress: Progress,
+    folder: PoolFolder,
+    make_task: Callable[[], Task],
+    regime: Regime,
+    numerics: Numerics,
+    asked: Sequence[HyperParameters],
+    steps: Sequence[int],
+    jobs: int,
+    progress: Progress,
     should_stop: Callable[[], bool],
-) -> list[Trained]:  # fmt: skip
+) -> list[Trained]:
     """Trains models in processes of their own; what is written already needs none.
 
     Args:
@@ -129,9 +135,12 @@ _mine: tuple[Turn, _Reports, nn.Module] | None = None
 
 
 def _begin(
-    folder: PoolFolder, make_task: Callable[[], Task], regime: Regime, numerics: Numerics,
+    folder: PoolFolder,
+    make_task: Callable[[], Task],
+    regime: Regime,
+    numerics: Numerics,
     news: multiprocessing.Queue[int | str],
-) -> None:  # fmt: skip
+) -> None:
     """A process makes the task once."""
     global _mine
     threading.Thread(target=_end_with_parent, daemon=True).start()

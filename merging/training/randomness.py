@@ -44,24 +44,30 @@ class Randomness:
         version, words, gauss = self._now["python"]
         kind, keys, position, has_gauss, cached = self._now["numpy"]
         return {
-            "torch": self._now["torch"], "cuda": self._now["cuda"], "python": [version, list(words), gauss],
+            "torch": self._now["torch"],
+            "cuda": self._now["cuda"],
+            "python": [version, list(words), gauss],
             "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
         version, words, gauss = state["python"]
         kind, keys, *rest = state["numpy"]
         self._now = {
-            "torch": state["torch"], "cuda": state["cuda"], "python": (version, tuple(words), gauss),
+            "torch": state["torch"],
+            "cuda": state["cuda"],
+            "python": (version, tuple(words), gauss),
             "numpy": (kind, keys.numpy().astype(np.uint32), *rest),
-        }  # fmt: skip
+        }
 
     def _states(self) -> dict[str, Any]:
         return {
-            "python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),
+            "torch": torch.get_rng_state(),
             "cuda": None if self._cuda is None else torch.cuda.get_rng_state(self._cuda),
-        }  # fmt: skip
+        }
 
     def _set(self, states: dict[str, Any]) -> None:
         random.setstate(states["python"])

@@ -50,10 +50,16 @@ class Run:
     """
 
     def __init__(
-        self, module: nn.Module, task: Task, settings: HyperParameters, *, numerics: Numerics,
-        only: frozenset[str] | None = None, advance: Callable[[int], None] = lambda steps: None,
+        self,
+        module: nn.Module,
+        task: Task,
+        settings: HyperParameters,
+        *,
+        numerics: Numerics,
+        only: frozenset[str] | None = None,
+        advance: Callable[[int], None] = lambda steps: None,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if task.train is None:
             raise TaskError(f"task '{task.name}' has no training data; give [task] train")
         check_names([settings.optimizer], [settings.augmentation])
@@ -161,10 +167,15 @@ class Run:
     def state(self) -> dict[str, Any]:
         """All that another process needs to go on: plain values and tensors (see :meth:`restore`)."""
         return {
-            "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done,
-            "order": self._order, "losses": self._losses, "loss": self.loss, "random": self._random.state(),
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "done": self.done,
+            "order": self._order,
+            "losses": self._losses,
+            "loss": self.loss,
+            "random": self._random.state(),
             "facts": self.facts,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from there, to the same bits."""

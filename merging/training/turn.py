@@ -111,9 +111,13 @@ class Turn:
     def _run(self, settings: HyperParameters, module: nn.Module) -> Run:
         module.load_state_dict(load_file(self.folder.base))
         return Run(
-            module, self.task, settings, numerics=self.numerics, advance=self.progress.advance,
+            module,
+            self.task,
+            settings,
+            numerics=self.numerics,
+            advance=self.progress.advance,
             should_stop=self.should_stop,
-        )  # fmt: skip
+        )
 
     def _keep(self, runs: Sequence[Run], epochs: list[list[Epoch]], seconds: float) -> None:
         """After every epoch: an interrupted population goes on from here."""

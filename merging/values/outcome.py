@@ -87,9 +87,14 @@ class Outcome:
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
         terms = data.get("terms")
         return cls(
-            float(data["score"]), int(data["samples"]), correct, float(data["seconds"]),
-            float(data.get("passes", 1.0)), int(data.get("nan", 0)), None if terms is None else _array_from_json(terms),
-        )  # fmt: skip
+            float(data["score"]),
+            int(data["samples"]),
+            correct,
+            float(data["seconds"]),
+            float(data.get("passes", 1.0)),
+            int(data.get("nan", 0)),
+            None if terms is None else _array_from_json(terms),
+        )
 
 
 def _array_to_json(values: NDArray[Any]) -> dict[str, Any]:

@@ -204,9 +204,15 @@ class Report:
         if found:
             return found[0]
         return Verdict(
-            set=name, role=Role.TEST, reference="best", against=self.reference, measure=self.measure,
-            family=Family.PRIMARY, extra=extra, why=UNTESTED,
-        )  # fmt: skip
+            set=name,
+            role=Role.TEST,
+            reference="best",
+            against=self.reference,
+            measure=self.measure,
+            family=Family.PRIMARY,
+            extra=extra,
+            why=UNTESTED,
+        )
 
     @property
     def heading(self) -> str:

@@ -89,10 +89,15 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {
-            "test": str(self.test), "difference": self.difference, "interval": list(self.interval),
-            "p_value": self.p_value, "samples": self.samples, "gained": self.gained, "lost": self.lost,
+            "test": str(self.test),
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "p_value": self.p_value,
+            "samples": self.samples,
+            "gained": self.gained,
+            "lost": self.lost,
             "distinguishable": self.distinguishable,
-        }  # fmt: skip
+        }
 
     def sentence(self, than: str) -> str:
         """The comparison in words, ``than`` naming what came before."""
@@ -301,8 +306,11 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
 
 def _is_mean(outcome: Outcome) -> bool:
     terms = outcome.terms
-    return terms is not None and terms.ndim == 1 and math.isclose(terms.mean(dtype=np.float64), outcome.score,
-                                                                  rel_tol=1e-5, abs_tol=1e-9)  # fmt: skip
+    return (
+        terms is not None
+        and terms.ndim == 1
+        and math.isclose(terms.mean(dtype=np.float64), outcome.score, rel_tol=1e-5, abs_tol=1e-9)
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

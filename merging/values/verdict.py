@@ -105,9 +105,17 @@ class Verdict:
 
     @classmethod
     def of(
-        cls, found: Comparison | str, *, set: str, role: Role, reference: str, against: str, measure: str,
-        extra: bool = False, samples: int = 0,
-    ) -> Verdict:  # fmt: skip
+        cls,
+        found: Comparison | str,
+        *,
+        set: str,
+        role: Role,
+        reference: str,
+        against: str,
+        measure: str,
+        extra: bool = False,
+        samples: int = 0,
+    ) -> Verdict:
         """A verdict of its own, not corrected for any other test.
 
         Args:
@@ -125,10 +133,19 @@ class Verdict:
         if isinstance(found, str):
             return cls(**named, why=found, samples=samples)
         return cls(
-            **named, difference=found.difference, interval=found.interval, p=found.p_value, corrected=found.p_value,
-            level=1 - LEVEL, tests=1, test=found.test, gained=found.gained, lost=found.lost, samples=found.samples,
+            **named,
+            difference=found.difference,
+            interval=found.interval,
+            p=found.p_value,
+            corrected=found.p_value,
+            level=1 - LEVEL,
+            tests=1,
+            test=found.test,
+            gained=found.gained,
+            lost=found.lost,
+            samples=found.samples,
             comparison=found,
-        )  # fmt: skip
+        )
 
     @property
     def tested(self) -> bool:
@@ -288,8 +305,11 @@ def sentence(verdict: Verdict) -> str:
     """
     if not verdict.tested:
         return f"{MARKS['not tested']} not tested: {verdict.why}"
-    head = {"better": f"better than {verdict.against}", "worse": f"worse than {verdict.against}",
-            "neither": f"not distinguishable from {verdict.against}"}[word(verdict)]  # fmt: skip
+    head = {
+        "better": f"better than {verdict.against}",
+        "worse": f"worse than {verdict.against}",
+        "neither": f"not distinguishable from {verdict.against}",
+    }[word(verdict)]
     unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")
     said = [_how(verdict)] if verdict.test is not None else []

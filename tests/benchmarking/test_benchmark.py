@@ -117,10 +117,17 @@ def test_partitions_and_seeds_that_make_no_difference_are_one_row(pool: ModelPoo
     assert rows["mix (layer)"].partitioner == "layer"
     mixed = rows["mix (layer)"]
     each = [
-        merge_one(pool, ManifoldMix(budget=12), partitioner=Layer(), task=tiny_task(), optimizer=Random(), seed=seed,
-                  baselines=False).report.merged
+        merge_one(
+            pool,
+            ManifoldMix(budget=12),
+            partitioner=Layer(),
+            task=tiny_task(),
+            optimizer=Random(),
+            seed=seed,
+            baselines=False,
+        ).report.merged
         for seed in range(3)
-    ]  # fmt: skip
+    ]
     scores = [row.tests["test"] for row in each if row is not None]
     assert mixed.tests["test"] == pytest.approx(np.mean(scores))
     assert mixed.spread["test"] == pytest.approx(np.std(scores, ddof=1))
@@ -224,9 +231,15 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert ran.code == 0, ran.err
     files = sorted(path.name for path in Path("out").iterdir())
     assert files == [
-        "benchmark.csv", "benchmark.html", "benchmark.json", "benchmark.md", "benchmark.tex", "evaluations.jsonl",
-        "methods", "pictures",
-    ]  # fmt: skip
+        "benchmark.csv",
+        "benchmark.html",
+        "benchmark.json",
+        "benchmark.md",
+        "benchmark.tex",
+        "evaluations.jsonl",
+        "methods",
+        "pictures",
+    ]
     first = json.loads(Path("out/benchmark.json").read_text())
     assert [row["strategy"] for row in first["rows"]] == METHODS.split(",")
     for row in first["rows"]:
@@ -245,8 +258,10 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
     assert [list(dict.fromkeys(v["reference"] for v in row["verdicts"])) for row in rows] == [
         [name for name in ("best", "greedy", "manifoldmix") if name != row["strategy"]] for row in rows
     ]
-    there, back = (next(_told(row, other)["test"] for row in rows if row["strategy"] == one)
-                   for one, other in (("manifoldmix", "greedy"), ("greedy", "manifoldmix")))  # fmt: skip
+    there, back = (
+        next(_told(row, other)["test"] for row in rows if row["strategy"] == one)
+        for one, other in (("manifoldmix", "greedy"), ("greedy", "manifoldmix"))
+    )
     assert (there["p"], there["difference"]) == (back["p"], -back["difference"])
     assert "Against manifoldmix" in mixed.out
     assert Path("out/evaluations.jsonl").read_bytes() == memory, "nothing was scored again"
@@ -276,9 +291,15 @@ def test_interrupted_it_goes_on_with_the_same_bits(pool: ModelPool, tmp_path: Pa
     def run(folder: Path | None, stop_after: float = math.inf) -> Benchmark:
         asked = iter(range(10**9))
         return benchmark(
-            pool, methods, task=tiny_task(), partitioners=[Layer()], seeds=(0, 1), optimizer=Random(), output=folder,
+            pool,
+            methods,
+            task=tiny_task(),
+            partitioners=[Layer()],
+            seeds=(0, 1),
+            optimizer=Random(),
+            output=folder,
             should_stop=lambda: next(asked) >= stop_after,
-        )  # fmt: skip
+        )
 
     whole = run(None)
     stopped = run(tmp_path / "out", stop_after=40)
@@ -292,8 +313,19 @@ def test_interrupted_it_goes_on_with_the_same_bits(pool: ModelPool, tmp_path: Pa
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(flags: list[str], tmp_path: Path) -> None:
-    command = [*flags[:-2], "--strategies", "best,greedy,manifoldmix", "--partitioner", "layer", "--output", "out",
-               "-o", "manifoldmix.budget=200000", "--optimizer", "random"]  # fmt: skip
+    command = [
+        *flags[:-2],
+        "--strategies",
+        "best,greedy,manifoldmix",
+        "--partitioner",
+        "layer",
+        "--output",
+        "out",
+        "-o",
+        "manifoldmix.budget=200000",
+        "--optimizer",
+        "random",
+    ]
     process = spawn(command, tmp_path)
     waited = _wait(process, lambda: (tmp_path / "out/methods/greedy.layer.seed0.json").exists())
     assert waited, process.communicate()[1]
@@ -319,20 +351,50 @@ def _wait(process: subprocess.Popen[str], there: Callable[[], bool]) -> bool:
 
 def test_options_of_methods_and_the_file(merge: Merge, flags: list[str], pool_folder: Path) -> None:
     ran = merge(
-        *flags, "--strategies", "best,soft=wise-ft,hard=wise-ft,orders=greedy", "--partitioner", "custom", "--output",
-        "out", "-o", "soft.alpha=0.1", "-o", "hard.alpha=0.9", "-o", "hard.inner=greedy", "-o", "orders.order=random",
-        "-o", "custom.patterns=a=^fc1", "-o", "custom.patterns=b=.*", "-o", "objective.none=1",
-    )  # fmt: skip
+        *flags,
+        "--strategies",
+        "best,soft=wise-ft,hard=wise-ft,orders=greedy",
+        "--partitioner",
+        "custom",
+        "--output",
+        "out",
+        "-o",
+        "soft.alpha=0.1",
+        "-o",
+        "hard.alpha=0.9",
+        "-o",
+        "hard.inner=greedy",
+        "-o",
+        "orders.order=random",
+        "-o",
+        "custom.patterns=a=^fc1",
+        "-o",
+        "custom.patterns=b=.*",
+        "-o",
+        "objective.none=1",
+    )
     assert (ran.code, "option of 'accuracy'" in ran.err) == (2, True), ran.err
     Path("merge.toml").write_text(
         f'[task]\nname = "{TASK}"\n[pool]\nmodels = ["{pool_folder}/model_*.safetensors"]\n'
         f'base = "{pool_folder}/base.safetensors"\n[run]\nstrategy = "manifoldmix"\npartitioner = "layer"\nbudget = 5\n'
-        'seed = 3\n[run.options]\nstrategy.tau = 0.5\nstrategy.budget = 7\n'
-    )  # fmt: skip
+        "seed = 3\n[run.options]\nstrategy.tau = 0.5\nstrategy.budget = 7\n"
+    )
     ran = merge(
-        "benchmark", "--strategies", "best,soft=wise-ft,hard=wise-ft,manifoldmix", "--output", "out", "--trust-code",
-        "-o", "soft.alpha=0.1", "-o", "hard.alpha=0.9", "-o", "hard.inner=greedy", "-o", "manifoldmix.tau=0.9",
-    )  # fmt: skip
+        "benchmark",
+        "--strategies",
+        "best,soft=wise-ft,hard=wise-ft,manifoldmix",
+        "--output",
+        "out",
+        "--trust-code",
+        "-o",
+        "soft.alpha=0.1",
+        "-o",
+        "hard.alpha=0.9",
+        "-o",
+        "hard.inner=greedy",
+        "-o",
+        "manifoldmix.tau=0.9",
+    )
     assert ran.code == 0, ran.err
     rows = {row["label"]: row for row in json.loads(Path("out/benchmark.json").read_text())["rows"]}
     assert rows["soft"]["options"] == {"alpha": 0.1, "steps": 10, "inner": None}

@@ -51,9 +51,14 @@ def found(pool_folder: Path) -> Benchmark:
     """A real benchmark, with a method that failed and a name that every format must escape."""
     pool = open_tiny_pool(pool_folder, base=False)
     methods = {
-        "best": Best(), "uniform": Uniform(), NASTY: Greedy(), "manifoldmix": ManifoldMix(budget=12),
-        "learned": Learned(epochs=2), "ensemble": OutputEnsemble(), "wise-ft": WiseFt(),
-    }  # fmt: skip
+        "best": Best(),
+        "uniform": Uniform(),
+        NASTY: Greedy(),
+        "manifoldmix": ManifoldMix(budget=12),
+        "learned": Learned(epochs=2),
+        "ensemble": OutputEnsemble(),
+        "wise-ft": WiseFt(),
+    }
     return benchmark(
         pool, methods, task=tiny_task(), partitioners=[Layer()], optimizer=Random(), seeds=(0, 1), command="merge <x>"
     )
@@ -151,9 +156,15 @@ def test_latex_is_balanced_and_escaped(found: Benchmark) -> None:
 def test_pictures_are_drawn(found: Benchmark, folder: Path) -> None:
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [
-        "coefficients-learned.png", "coefficients-learned.svg", "coefficients-manifoldmix.png",
-        "coefficients-manifoldmix.svg", "scatter.png", "scatter.svg", "search.png", "search.svg",
-    ]  # fmt: skip
+        "coefficients-learned.png",
+        "coefficients-learned.svg",
+        "coefficients-manifoldmix.png",
+        "coefficients-manifoldmix.svg",
+        "scatter.png",
+        "scatter.svg",
+        "search.png",
+        "search.svg",
+    ]
     for name in names:
         path = folder / "pictures" / name
         if path.suffix == ".png":
@@ -241,10 +252,19 @@ def test_a_browser_shows_the_page(folder: Path, tmp_path: Path, width: int) -> N
         f"<title>nothing</title><script>onmessage = e => document.title = e.data</script>"
         f'<iframe src="{page.as_uri()}" width="{width}" height="900" style="border: 0"></iframe>'
     )
-    common = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-              "--window-size=1400,1000", "--virtual-time-budget=5000", "--enable-logging=stderr"]  # fmt: skip
-    done = subprocess.run([*common, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120,
-                          check=False)  # fmt: skip
+    common = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,1000",
+        "--virtual-time-budget=5000",
+        "--enable-logging=stderr",
+    ]
+    done = subprocess.run(
+        [*common, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout)
@@ -297,8 +317,10 @@ def test_colours_only_where_they_are_wanted(found: Benchmark) -> None:
 
 def test_a_scatter_keeps_every_point() -> None:
     draw = np.random.default_rng(0)
-    points = [(float(x), float(y), letter) for x, y, letter in zip(draw.normal(size=20), draw.normal(size=20),
-                                                                  "ABCDEFGHIJKLMNOPQRST", strict=True)]  # fmt: skip
+    points = [
+        (float(x), float(y), letter)
+        for x, y, letter in zip(draw.normal(size=20), draw.normal(size=20), "ABCDEFGHIJKLMNOPQRST", strict=True)
+    ]
     for width in (24, 40, 90):
         lines = scatter(points, width=width, height=12, across="x", up="y")
         assert all(len(line) <= width for line in lines)
@@ -384,8 +406,10 @@ def test_combining_tells_what_differs(found: Benchmark) -> None:
 
 def test_methods_that_gave_one_model_stay_rows_of_their_own(found: Benchmark) -> None:
     """Only one method's model is shown once: the best single model is not compared with itself."""
-    same = tuple(replace(row, digest="one", held_out=0.8, tests=found.rows[0].tests, spread={}) if row.finished else row
-                 for row in found.rows)  # fmt: skip
+    same = tuple(
+        replace(row, digest="one", held_out=0.8, tests=found.rows[0].tests, spread={}) if row.finished else row
+        for row in found.rows
+    )
     untested = replace(found, rows=tuple(replace(row, tests={}, verdicts=row.verdicts[:1]) for row in same))
     for parts in ({"a": replace(found, rows=same), "b": untested}, {"b": untested, "a": replace(found, rows=same)}):
         both = combine(parts)
@@ -415,9 +439,15 @@ def test_a_score_without_a_test_is_marked_so(found: Benchmark) -> None:
 
 def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -> None:
     samples = {name: found.samples[name] for name in ("held-out", "test")}
-    rows = tuple(replace(row, shifted=None, tests={k: v for k, v in row.tests.items() if k == "test"},
-                         verdicts=tuple(v for v in row.verdicts if v.set in samples))
-                 for row in found.rows)  # fmt: skip
+    rows = tuple(
+        replace(
+            row,
+            shifted=None,
+            tests={k: v for k, v in row.tests.items() if k == "test"},
+            verdicts=tuple(v for v in row.verdicts if v.set in samples),
+        )
+        for row in found.rows
+    )
     plain = replace(found, shifts=(), samples=samples, rows=rows, singles=())
     render(plain, tmp_path / "plain")
     assert not (tmp_path / "plain/pictures/scatter.png").exists()
@@ -462,8 +492,9 @@ def test_the_line_is_what_its_points_score(pool_folder: Path) -> None:
     for name, split in {"held-out": task.held_out, **task.tests}.items():
         for share, score in zip(found.shares, found.scores[name], strict=True):
             model = TinyNet()
-            state = {k: ((1 - share) * a.double() + share * states[1][k].double()).to(a.dtype)
-                     for k, a in states[0].items()}  # fmt: skip
+            state = {
+                k: ((1 - share) * a.double() + share * states[1][k].double()).to(a.dtype) for k, a in states[0].items()
+            }
             model.load_state_dict(state)
             with torch.inference_mode():
                 right = (model(split.inputs).argmax(1) == split.labels).double().mean()

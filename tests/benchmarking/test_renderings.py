@@ -39,16 +39,29 @@ from merging.values.verdict import (
     word,
 )
 
-SETS = {"held-out": Role.HELD_OUT, "test": Role.TEST, "test-b": Role.TEST, "fog": Role.SHIFT, "snow": Role.SHIFT,
-        SHIFTED: Role.AVERAGE}  # fmt: skip
+SETS = {
+    "held-out": Role.HELD_OUT,
+    "test": Role.TEST,
+    "test-b": Role.TEST,
+    "fog": Role.SHIFT,
+    "snow": Role.SHIFT,
+    SHIFTED: Role.AVERAGE,
+}
 KINDS = ("accuracy", "accuracy", "macro-f1", "neg-mse")
 """Of the third the labels are classes, of the last they are not."""
 
 
 def drawn(name: str, role: Role, generator: np.random.Generator, measure: str, *, extra: bool) -> Verdict:
     """A verdict of any kind: better, worse, neither, or not tested."""
-    named: dict[str, Any] = {"set": name, "role": role, "reference": "best", "against": "the best single model (m1)",
-             "measure": measure, "extra": extra, "family": Family.of(role, extra=extra)}  # fmt: skip
+    named: dict[str, Any] = {
+        "set": name,
+        "role": role,
+        "reference": "best",
+        "against": "the best single model (m1)",
+        "measure": measure,
+        "extra": extra,
+        "family": Family.of(role, extra=extra),
+    }
     if generator.random() < 0.2:
         return Verdict(**named, why="it was not scored there")
     step = float(generator.normal(scale=0.05))
@@ -57,8 +70,17 @@ def drawn(name: str, role: Role, generator: np.random.Generator, measure: str, *
 
     p = float(2 * norm.sf(abs(step) / deviation))
     ends = (step - 1.96 * deviation, step + 1.96 * deviation)
-    return Verdict(**named, difference=step, interval=ends, p=p, corrected=p, level=0.95, tests=1,
-                   test=PairedTest.NORMAL, samples=500)  # fmt: skip
+    return Verdict(
+        **named,
+        difference=step,
+        interval=ends,
+        p=p,
+        corrected=p,
+        level=0.95,
+        tests=1,
+        test=PairedTest.NORMAL,
+        samples=500,
+    )
 
 
 def verdicts(generator: np.random.Generator, measure: str, rows: int) -> list[tuple[Verdict, ...]]:
@@ -83,11 +105,20 @@ def benchmark(seed: int) -> Benchmark:
     for label, own in zip(("best", "uniform", "greedy & co", "ties|x", "slerp"), told, strict=True):
         values = scores(generator, measure)
         beside = scores(generator, "accuracy") if measure == "macro-f1" else {}
-        rows.append(BenchmarkRow(
-            label.split()[0], label, held_out=values["held-out"], shifted=values[SHIFTED], verdicts=own,
-            tests={name: values[name] for name in SETS if name not in ("held-out", SHIFTED)}, accuracies=beside,
-            ingredients=("m1",), models=1, seeds=(0,),
-        ))  # fmt: skip
+        rows.append(
+            BenchmarkRow(
+                label.split()[0],
+                label,
+                held_out=values["held-out"],
+                shifted=values[SHIFTED],
+                verdicts=own,
+                tests={name: values[name] for name in SETS if name not in ("held-out", SHIFTED)},
+                accuracies=beside,
+                ingredients=("m1",),
+                models=1,
+                seeds=(0,),
+            )
+        )
     samples = {name: 500 for name in SETS if name != SHIFTED}
     return Benchmark("blobs", measure, tuple(rows), (), samples, ("fog", "snow"), ("m1", "m2"), (0,), measure=measure)
 
@@ -99,13 +130,38 @@ def report(seed: int) -> Report:
         values = scores(generator, measure)
         beside = scores(generator, "accuracy") if measure == "macro-f1" else {}
         tests = {key: values[key] for key in SETS if key not in ("held-out", SHIFTED)}
-        rows.append(Row(name, name, values["held-out"], tests, values[SHIFTED], ("m1",), 1, 0, 1.0, 1.0,
-                        accuracies=beside))  # fmt: skip
+        rows.append(
+            Row(name, name, values["held-out"], tests, values[SHIFTED], ("m1",), 1, 0, 1.0, 1.0, accuracies=beside)
+        )
     return Report(
-        "greedy", {}, "whole", "none", measure, "blobs", "finished", 0, 1, 1, ("all",), ("m1", "m2"), ("m1",), 3, 0,
-        3.0, 1.0, 1, 500, ("fog", "snow"), {}, {}, "abc", rows=tuple(rows), best_single_name="m1", measure=measure,
+        "greedy",
+        {},
+        "whole",
+        "none",
+        measure,
+        "blobs",
+        "finished",
+        0,
+        1,
+        1,
+        ("all",),
+        ("m1", "m2"),
+        ("m1",),
+        3,
+        0,
+        3.0,
+        1.0,
+        1,
+        500,
+        ("fog", "snow"),
+        {},
+        {},
+        "abc",
+        rows=tuple(rows),
+        best_single_name="m1",
+        measure=measure,
         verdicts=verdicts(generator, measure, 1)[0],
-    )  # fmt: skip
+    )
 
 
 def columns_of(found: Benchmark, row: BenchmarkRow) -> dict[str, Verdict]:
@@ -247,6 +303,12 @@ def test_names_of_sets_and_models_are_text_everywhere(tmp_path: Path) -> None:
     run = replace(run, verdicts=tuple(replace(v, against=f"the best single model ({hostile})") for v in run.verdicts))
     assert shown in on_screen(400, show_report, run, tmp_path, "safetensors", built_in=False)
     assert "<b>&" not in model_card(run, "", "safetensors")
-    for text in (on_screen(400, show_benchmark, found), to_html(found, {}), to_markdown(found), to_latex(found),
-                 to_csv(found), model_card(run, "", "safetensors")):  # fmt: skip
+    for text in (
+        on_screen(400, show_benchmark, found),
+        to_html(found, {}),
+        to_markdown(found),
+        to_latex(found),
+        to_csv(found),
+        model_card(run, "", "safetensors"),
+    ):
         assert "\x1b" not in text

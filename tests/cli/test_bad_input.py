@@ -207,8 +207,12 @@ def test_two_runs_into_one_folder_at_once(tiny: list[str], tmp_path: Path) -> No
     assert "Traceback" not in loser
     assert any(words in loser for words in ("holds another run", "another run is writing")), loser
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "model.safetensors", "recipe.json", "report.json", "README.md", "events.jsonl",
-    }  # fmt: skip
+        "model.safetensors",
+        "recipe.json",
+        "report.json",
+        "README.md",
+        "events.jsonl",
+    }
     done = spawn(["apply", "out/recipe.json", "--output", "again.safetensors"], tmp_path)
     done.communicate(timeout=120)
     assert done.returncode == 0
@@ -237,9 +241,13 @@ def test_a_disk_that_is_full(tiny: list[str], tmp_path: Path, size: str) -> None
     whole.communicate(timeout=120)
     assert whole.returncode == 0
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True,
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.stdout.count("code 2") == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -255,9 +263,13 @@ def test_a_disk_that_cannot_be_written(tiny: list[str], tmp_path: Path) -> None:
     flags = " ".join(f"'{flag}'" for flag in tiny)
     script = f"mount -t tmpfs -o ro tmpfs disk && {sys.executable} -m merging {flags} --output disk/out"
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True,
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "Traceback" not in done.stderr

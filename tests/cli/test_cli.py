@@ -21,8 +21,12 @@ def test_run_writes_a_whole_folder(merge: Merge, tiny: list[str], tmp_path: Path
     ran = merge(*tiny, "--budget", "20", "--output", "out")
     assert ran.code == 0, ran.err
     assert sorted(p.name for p in Path("out").iterdir()) == [
-        "README.md", "events.jsonl", "model.safetensors", "recipe.json", "report.json",
-    ]  # fmt: skip
+        "README.md",
+        "events.jsonl",
+        "model.safetensors",
+        "recipe.json",
+        "report.json",
+    ]
     model = TinyNet()
     model.load_state_dict(load_file("out/model.safetensors"), strict=True)
     report = json.loads(Path("out/report.json").read_text())

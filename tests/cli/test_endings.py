@@ -84,10 +84,13 @@ def test_a_closed_terminal_saves_the_best_so_far(tiny: list[str], tmp_path: Path
 
 
 ENCODINGS = [
-    {"LC_ALL": "en_US.ISO-8859-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"},
-    {"PYTHONIOENCODING": "ascii:strict"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "en_US.ISO-8859-1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "ascii:strict"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1"},
-]  # fmt: skip
+]
 SINKS = [
     "",
     "2>&-",
@@ -240,17 +243,33 @@ def test_a_plugin_that_goes_elsewhere_does_not_move_the_result(
     file, number = plugin(tmp_path, **{place: f"os.chdir({str(elsewhere)!r})"})
     models = ["--models", os.path.relpath(pool_folder), "--task", TASK]
     ran = merge(
-        "run", *models, "--plugin", file.name, "--strategy", f"leaves{number}", "--objective", f"gone{number}",
-        "--output", "here",
-    )  # fmt: skip
+        "run",
+        *models,
+        "--plugin",
+        file.name,
+        "--strategy",
+        f"leaves{number}",
+        "--objective",
+        f"gone{number}",
+        "--output",
+        "here",
+    )
     assert ran.code == 0, ran.err
     assert (tmp_path / "here" / "model.safetensors").is_file()
     assert not list(elsewhere.iterdir())
     assert Path.cwd() == tmp_path
     ran = merge(
-        "benchmark", *models, "--plugin", file.name, "--strategies", f"leaves{number}", "--objective",
-        f"gone{number}", "--output", "benched",
-    )  # fmt: skip
+        "benchmark",
+        *models,
+        "--plugin",
+        file.name,
+        "--strategies",
+        f"leaves{number}",
+        "--objective",
+        f"gone{number}",
+        "--output",
+        "benched",
+    )
     assert ran.code == 0, ran.err
     assert (tmp_path / "benched" / "benchmark.html").is_file()
     os.chdir(tmp_path)

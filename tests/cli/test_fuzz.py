@@ -89,9 +89,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("fuzz")
     pool = tiny_pool(where / "pool", models=3)
     merging.merge(
-        pool, merging.Greedy(), task=tiny_task(), partitioner=merging.Layer(), output=where / "run",
+        pool,
+        merging.Greedy(),
+        task=tiny_task(),
+        partitioner=merging.Layer(),
+        output=where / "run",
         request=combine({"models": [str(where / "pool")], "task": "digits"}, None),
-    )  # fmt: skip
+    )
     return where
 
 

@@ -133,10 +133,11 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
     sweep.write_bytes(BOM + b"epochs = 3\n")
     assert Sweep.read(sweep).values("epochs") == Sweep.of({"epochs": 3}).values("epochs")
     for suffix, text in {
-        ".csv": "path,label\na.png,é\n", ".tsv": "path\tlabel\na.png\té\n",
+        ".csv": "path,label\na.png,é\n",
+        ".tsv": "path\tlabel\na.png\té\n",
         ".jsonl": '{"path": "a.png", "label": "é"}\n',
         ".json": '[{"path": "a.png", "label": "é"}]',
-    }.items():  # fmt: skip
+    }.items():
         table = tmp_path / f"table{suffix}"
         table.write_bytes(BOM + text.encode())
         assert rows(table) == [{"path": "a.png", "label": "é"}]
@@ -157,9 +158,14 @@ def test_many_shards_need_more_open_files_than_a_shell_gives(tmp_path: Path) -> 
     def run(soft: int, hard: int, output: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "merging", "run", "--models", "pool/m*", "--strategy", "uniform", "--output"]
         return subprocess.run(
-            [*command, output], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8",
+            [*command, output],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
-        )  # fmt: skip
+        )
 
     done = run(128, 1024, "out")
     assert done.returncode == 0, done.stderr

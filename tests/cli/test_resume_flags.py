@@ -18,9 +18,11 @@ WHEN = ("--budget", "3", "--optimizer", "random", "--no-tests", "--seed", "7")
 OPTIONS = {option.name: option for option in command.params if isinstance(option, click.Option)}
 FREELY = {*FREE, "output", "overwrite"}
 VALUES: dict[str, tuple[str, ...]] = {
-    "models": ("", "elsewhere/*.safetensors"), "format": ("pt",), "options": ("strategy.tau=0", "strategy.tau=0.5"),
+    "models": ("", "elsewhere/*.safetensors"),
+    "format": ("pt",),
+    "options": ("strategy.tau=0", "strategy.tau=0.5"),
     "recalibrate": ("--recalibrate", "--no-recalibrate"),
-}  # fmt: skip
+}
 """Where any text or number would not do: falsy ones first."""
 
 

@@ -144,10 +144,15 @@ def own_module(forms: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 FORMS: list[str | dict[str, Any]] = [
-    "photos", "photos.npz:held_out", "photos.csv", {"path": "photos.jsonl", "image": "file", "label": "kind"},
-    "shards-{000..001}.tar", "photos-saved:validation", {"path": "photos-saved/validation", "label": "kind"},
+    "photos",
+    "photos.npz:held_out",
+    "photos.csv",
+    {"path": "photos.jsonl", "image": "file", "label": "kind"},
+    "shards-{000..001}.tar",
+    "photos-saved:validation",
+    {"path": "photos-saved/validation", "label": "kind"},
     "python:my_data:held_out",
-]  # fmt: skip
+]
 
 
 def placed(spec: str | dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -274,9 +279,10 @@ def test_accuracies_by_hand(forms: Path, shifted: Path) -> None:
         "held_out": str(forms / "photos"),
         "test": {"path": str(shifted / "web"), "map": {"pigeon": "bird", "pets": ["cat", "dog"], "cars": []}},
         "shifts": {
-            "pets": str(shifted / "pets"), "unrestricted": {"path": str(shifted / "pets"), "classes": "all"},
+            "pets": str(shifted / "pets"),
+            "unrestricted": {"path": str(shifted / "pets"), "classes": "all"},
         },
-    }  # fmt: skip
+    }
     news = News()
     task = described_task(table, news)
     assert any("pets: scored on its 2 of the model's 3 classes" in line for line in news.said)
@@ -344,9 +350,12 @@ def damage(folder: Path, form: str) -> str | dict[str, Any]:
 
 
 NAMES = {
-    "folder": ("b/03.jpg", "b/09.jpg"), "csv": ("set/b/03.jpg", "set/b/09.jpg"), "tar": ("set.tar/03", "set.tar/09"),
-    "saved": ("row 3", "row 9"), "npz": ("image 3", "image 9"),
-}  # fmt: skip
+    "folder": ("b/03.jpg", "b/09.jpg"),
+    "csv": ("set/b/03.jpg", "set/b/09.jpg"),
+    "tar": ("set.tar/03", "set.tar/09"),
+    "saved": ("row 3", "row 9"),
+    "npz": ("image 3", "image 9"),
+}
 
 
 @pytest.mark.parametrize("form", list(NAMES))
@@ -436,8 +445,10 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
     write(tmp_path / "heap/x.png", encoded(PIXELS[0]))
     write(tmp_path / "heap/deeper/y.png", encoded(PIXELS[5]))
     table = {
-        "model": "python:my_data:model", "held_out": str(forms / "photos"), "unlabelled": str(tmp_path / "heap"),
-    }  # fmt: skip
+        "model": "python:my_data:model",
+        "held_out": str(forms / "photos"),
+        "unlabelled": str(tmp_path / "heap"),
+    }
     read = described_task(table)
     assert read.unlabelled is not None
     task = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare, unlabelled=read.unlabelled)
@@ -732,9 +743,16 @@ def test_the_text_form_on_the_page(tmp_path: Path) -> None:
         model_max_length=8,
     ).save_pretrained(folder)
     transformers.BertConfig(
-        vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, pad_token_id=0,
-        architectures=["BertForSequenceClassification"], id2label={0: "down", 1: "up"}, max_position_embeddings=8,
-    ).save_pretrained(folder)  # fmt: skip
+        vocab_size=5,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        pad_token_id=0,
+        architectures=["BertForSequenceClassification"],
+        id2label={0: "down", 1: "up"},
+        max_position_embeddings=8,
+    ).save_pretrained(folder)
     rows = [("very good", "up"), ("bad", "down"), ("good", "up")]
     (tmp_path / "reviews.jsonl").write_text("\n".join(json.dumps({"review": r, "verdict": v}) for r, v in rows))
     (text,) = re.findall(r"<!-- text-form -->\n```toml\n(.*?)```", page("data.md"), re.DOTALL)

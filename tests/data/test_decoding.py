@@ -86,8 +86,9 @@ def test_sixteen_bits_of_several_channels_are_said() -> None:
     rows = (pixels().astype(">u2") * 257).astype(">u2").reshape(6, -1)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
     parts = [(b"IHDR", struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
-    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-              for kind, data in parts]  # fmt: skip
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
     image, changes = rgb(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     assert changes == {DEEP}
     assert np.array_equal(np.asarray(image), pixels())
@@ -132,11 +133,15 @@ MODES: dict[str, tuple[bytes, set[str]]] = {
     "CMYK": (encoded(Image.fromarray(pixels()).convert("CMYK"), "JPEG"), {CMYK}),
     "YCbCr": (encoded(Image.fromarray(pixels()).convert("YCbCr"), "JPEG"), set()),
     "GIF": (encoded(with_palette(), "GIF", save_all=True, append_images=[with_palette().rotate(180)]), {FRAMES}),
-    "TIFF pages": (encoded(Image.fromarray(pixels()), "TIFF", save_all=True,
-                           append_images=[Image.fromarray(pixels(seed=1))]), {FRAMES}),
-    "APNG": (encoded(Image.fromarray(pixels()), save_all=True,
-                     append_images=[Image.fromarray(pixels(seed=1))]), {FRAMES}),
-}  # fmt: skip
+    "TIFF pages": (
+        encoded(Image.fromarray(pixels()), "TIFF", save_all=True, append_images=[Image.fromarray(pixels(seed=1))]),
+        {FRAMES},
+    ),
+    "APNG": (
+        encoded(Image.fromarray(pixels()), save_all=True, append_images=[Image.fromarray(pixels(seed=1))]),
+        {FRAMES},
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")

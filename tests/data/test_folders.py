@@ -120,8 +120,11 @@ def test_links_to_each_other_end(tmp_path: Path) -> None:
     said, labels = said_of(str(place))
     assert labels.bincount().tolist() == [7, 7]
     assert sorted(line.partition(" leads back")[0].rpartition("set/")[2] for line in said) == [
-        "a/next/next", "a/next/store/whole", "b/next/next", "b/store/whole",
-    ]  # fmt: skip
+        "a/next/next",
+        "a/next/store/whole",
+        "b/next/next",
+        "b/store/whole",
+    ]
 
 
 def test_other_kinds_of_files_are_counted(tmp_path: Path) -> None:
@@ -170,8 +173,22 @@ def members(names: list[str]) -> list[tuple[str, bytes]]:
 
 
 def test_what_belongs_to_no_sample_of_a_tar_is_said(tmp_path: Path) -> None:
-    names = ["a.png", "a.cls", "b.jfif", "b.cls", "c.GIF", "c.cls", "README", "notes.txt", "d.0.png", "e.jpg", "e.png",
-             "e.cls", "__meta__", ".hidden"]  # fmt: skip
+    names = [
+        "a.png",
+        "a.cls",
+        "b.jfif",
+        "b.cls",
+        "c.GIF",
+        "c.cls",
+        "README",
+        "notes.txt",
+        "d.0.png",
+        "e.jpg",
+        "e.png",
+        "e.cls",
+        "__meta__",
+        ".hidden",
+    ]
     content = dict(members(names))
     content["b.jfif"] = content["e.jpg"] = encoded(Image.fromarray(pixels()), "JPEG")
     content["c.GIF"] = encoded(Image.fromarray(pixels()).convert("P"), "GIF")
@@ -200,8 +217,10 @@ def test_pictures_of_a_tar_are_those_of_its_library(tmp_path: Path) -> None:
     content = []
     for number, (suffix, kind) in enumerate(kinds):
         image = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        content += [(f"{number}.{suffix}", encoded(image.convert("P") if kind == "GIF" else image, kind)),
-                    (f"{number}.cls", b"0")]  # fmt: skip
+        content += [
+            (f"{number}.{suffix}", encoded(image.convert("P") if kind == "GIF" else image, kind)),
+            (f"{number}.cls", b"0"),
+        ]
     write_tar(tmp_path / "set.tar", content)
     split = load_data(str(tmp_path / "set.tar"))
     for row, (name, encoded_image) in zip(split.inputs, content[::2], strict=True):

@@ -59,9 +59,12 @@ def test_a_table_names_its_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chosen", [["cat", "owl"], ["owl", "dog"], ["dog"]])
 def test_groups_stay_with_their_samples_where_some_are_left_out(tmp_path: Path, chosen: list[str]) -> None:
     file = pictures(tmp_path / "set", ROWS, damaged=2)
-    table = {"path": str(file), "group": "background", "corrupt": 0.5, "map": {
-        name: [] for name in {"cat", "dog", "owl"} - {*chosen}
-    }}  # fmt: skip
+    table = {
+        "path": str(file),
+        "group": "background",
+        "corrupt": 0.5,
+        "map": {name: [] for name in {"cat", "dog", "owl"} - {*chosen}},
+    }
     split = load_data(table, classes=["cat", "dog", "owl"])
     wanted = {n: (label, group) for n, (label, group) in enumerate(ROWS) if label in chosen and n != 2}
     names = ["cat", "dog", "owl"]

@@ -231,9 +231,12 @@ def open_images(place: Path) -> Split:
 def test_a_full_disk_is_no_error(tmp_path: Path, folder: Path) -> None:
     """A file system of one megabyte: images that fit into memory are used from there."""
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False
-    ).returncode:  # fmt: skip
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("no file system can be mounted here")
     try:
         (folder / "filling").write_bytes(bytes(1000 << 10))

@@ -107,9 +107,12 @@ WRITTEN = [
 @pytest.mark.parametrize(("form", "how", "as_written"), WRITTEN, ids=lambda each: each if isinstance(each, str) else "")
 @pytest.mark.parametrize("classes", [None, NAMES], ids=["unnamed", "named"])
 def test_numbers_count_however_they_are_written(
-    form: Callable[[Path, Sequence[Any]], str], how: str, as_written: Callable[[int], Any], tmp_path: Path,
+    form: Callable[[Path, Sequence[Any]], str],
+    how: str,
+    as_written: Callable[[int], Any],
+    tmp_path: Path,
     classes: Sequence[str] | None,
-) -> None:  # fmt: skip
+) -> None:
     labels = [11, 0, 3, 10, 2, 2, 1]
     news = News()
     split = load_data(form(tmp_path, [as_written(label) for label in labels]), classes=classes, progress=news)

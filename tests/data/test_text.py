@@ -44,9 +44,13 @@ class Said(Silent):
 
 
 def load(
-    path: Path | str, outputs: Sequence[str] | None = CLASSES, *, labelled: bool = True, progress: Said | None = None,
+    path: Path | str,
+    outputs: Sequence[str] | None = CLASSES,
+    *,
+    labelled: bool = True,
+    progress: Said | None = None,
     **table: Any,
-) -> Split:  # fmt: skip
+) -> Split:
     source: Any = Letters()
     how = Preparation()
     return load_data(
@@ -134,9 +138,13 @@ def test_some_of_the_classes(tmp_path: Path) -> None:
 
 def test_folders_of_datasets(tmp_path: Path) -> None:
     kinds = datasets.Features(
-        {"sentence": datasets.Value("string"), "other": datasets.Value("string"), "id": datasets.Value("int64"),
-         "label": datasets.ClassLabel(names=["good", "bad"])}
-    )  # fmt: skip
+        {
+            "sentence": datasets.Value("string"),
+            "other": datasets.Value("string"),
+            "id": datasets.Value("int64"),
+            "label": datasets.ClassLabel(names=["good", "bad"]),
+        }
+    )
     rows = {"sentence": ["up", "down"], "other": ["1", "2"], "id": [5, 6], "label": [0, 1]}
     whole = datasets.Dataset.from_dict(rows, kinds)
     whole.save_to_disk(tmp_path / "pairs")

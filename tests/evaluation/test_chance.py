@@ -213,8 +213,11 @@ def test_a_run_says_it_first_and_computes_the_same(tmp_path: Path, monkeypatch: 
 
     def journal(name: str) -> list[dict[str, object]]:
         lines = map(json.loads, (tmp_path / name / "events.jsonl").read_text().splitlines())
-        return [{key: value for key, value in line.items() if "seconds" not in key and key != "time"} | (
-            {"outcome": {**line["outcome"], "seconds": 0}} if "outcome" in line else {}) for line in lines]  # fmt: skip
+        return [
+            {key: value for key, value in line.items() if "seconds" not in key and key != "time"}
+            | ({"outcome": {**line["outcome"], "seconds": 0}} if "outcome" in line else {})
+            for line in lines
+        ]
 
     assert journal("a") == journal("b")
     for file in ("recipe.json", "model.safetensors"):

@@ -40,9 +40,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
 
 
 def evaluator_of(
-    pool: ModelPool, *, batch: int = 256, objective: Objective | None = None, task: Task | None = None,
-    limit: int | None = None, freeze: tuple[str, ...] = (),
-) -> Evaluator:  # fmt: skip
+    pool: ModelPool,
+    *,
+    batch: int = 256,
+    objective: Objective | None = None,
+    task: Task | None = None,
+    limit: int | None = None,
+    freeze: tuple[str, ...] = (),
+) -> Evaluator:
     task = task or tiny_task()
     made = plan(pool, Best(), partitioner=Layer(), task=task, freeze=freeze, device="cpu")
     assert made.live is not None

@@ -75,8 +75,18 @@ FLAGS = ("--models", "pool/m*", "--base", "pool/base.safetensors", "--task", TAS
 
 @pytest.mark.parametrize("objective", ["accuracy", "nll"])
 def test_the_run(merge: Merge, folder: Path, objective: str) -> None:
-    ran = merge("run", *FLAGS, "--strategy", "task-arithmetic", "-o", "strategy.scale=2", "--objective", objective,
-                "--output", "out")  # fmt: skip
+    ran = merge(
+        "run",
+        *FLAGS,
+        "--strategy",
+        "task-arithmetic",
+        "-o",
+        "strategy.scale=2",
+        "--objective",
+        objective,
+        "--output",
+        "out",
+    )
     assert ran.code == 0, ran.err
     shown = " ".join(ran.out.split())
     report = json.loads(Path("out/report.json").read_text())
@@ -118,8 +128,18 @@ def test_evaluate(merge: Merge, folder: Path) -> None:
 
 
 def test_the_benchmark(merge: Merge, folder: Path) -> None:
-    ran = merge("benchmark", *FLAGS, "--strategies", "uniform,task-arithmetic", "-o",
-                "task-arithmetic.scale=2", "--objective", "nll", "--output", "out")  # fmt: skip
+    ran = merge(
+        "benchmark",
+        *FLAGS,
+        "--strategies",
+        "uniform,task-arithmetic",
+        "-o",
+        "task-arithmetic.scale=2",
+        "--objective",
+        "nll",
+        "--output",
+        "out",
+    )
     assert ran.code == 0, ran.err
     said = "NaN for 120 of 120 samples (held-out), NaN for 90 of 90 samples (test)"
     assert said in " ".join(ran.out.split())
@@ -128,8 +148,18 @@ def test_the_benchmark(merge: Merge, folder: Path) -> None:
     rows = {row["label"]: row for row in json.loads(Path("out/benchmark.json").read_text())["rows"]}
     assert said in rows["task-arithmetic"]["why"]
     assert "NaN" not in rows["uniform"]["why"]
-    again = merge("benchmark", *FLAGS, "--strategies", "uniform,task-arithmetic", "-o",
-                  "task-arithmetic.scale=2", "--objective", "nll", "--output", "out")  # fmt: skip
+    again = merge(
+        "benchmark",
+        *FLAGS,
+        "--strategies",
+        "uniform,task-arithmetic",
+        "-o",
+        "task-arithmetic.scale=2",
+        "--objective",
+        "nll",
+        "--output",
+        "out",
+    )
     assert said in " ".join(again.out.split()), "what was kept is said again"
 
 

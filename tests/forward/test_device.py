@@ -68,8 +68,12 @@ def test_modules_and_tensors_go_there(device: str) -> None:
     there = on_device(torch.arange(3), device)
     assert there.is_cuda
     assert on_device(there, there.device) is there
-    task = Task("t", lambda pool: module, Split.of(torch.zeros(2, 3, dtype=torch.uint8), torch.arange(2)),
-                prepare=lambda x: x.float() if x.dtype == torch.uint8 else x)  # fmt: skip
+    task = Task(
+        "t",
+        lambda pool: module,
+        Split.of(torch.zeros(2, 3, dtype=torch.uint8), torch.arange(2)),
+        prepare=lambda x: x.float() if x.dtype == torch.uint8 else x,
+    )
     assert batch_for(task, torch.zeros(2, 3, dtype=torch.uint8), device, torch.bfloat16).dtype == torch.bfloat16
     ids = batch_for(task, torch.zeros(2, 3, dtype=torch.int64), device, torch.bfloat16)
     assert ids.dtype == torch.int64
@@ -114,7 +118,7 @@ KINDS: dict[str, tuple[type[nn.Module], Any]] = {
     "numbers": (TinyNet, lambda draw, n: torch.from_numpy(draw.normal(size=(n, 4)).astype(np.float32))),
     "pictures": (Pictures, lambda draw, n: torch.from_numpy(draw.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8))),
     "words": (Words, lambda draw, n: torch.from_numpy(draw.integers(1, 20, (n, 6))) * (torch.arange(6) < 5)),
-}  # fmt: skip
+}
 
 
 def prepared(x: Tensor) -> Tensor:
@@ -167,8 +171,10 @@ def test_a_device_scores_as_the_cpu_does(
             found.append(float(evaluator.logits(ends[0]).double().sum()))
             if precision == "fp32":
                 batch = next(evaluator.batches("train", np.random.default_rng(0), 8))
-                found += [evaluator.gradient(mean, batch)[0], evaluator.blend(ends).gradient(
-                    np.full((2, len(made.partition)), 0.5), batch)[0]]  # fmt: skip
+                found += [
+                    evaluator.gradient(mean, batch)[0],
+                    evaluator.blend(ends).gradient(np.full((2, len(made.partition)), 0.5), batch)[0],
+                ]
                 squares = evaluator.squared_gradients(ends[0], "train", 5, np.random.default_rng(0), sampled=True)
                 found.append(float(sum(square.sum() for square in squares.values())))
             scores.append(found)

@@ -49,9 +49,14 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        )  # fmt: skip
+            nn.Conv2d(3, 6, 3, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
         self.head = nn.Linear(8, 4)
         self.unused = nn.Parameter(torch.zeros(3))
 
@@ -246,10 +251,15 @@ def test_savings_change_no_run(tmp_path: Path, small: tuple[ModelPool, Task]) ->
     told = {}
     for name, exact in (("fast", True), ("plain", False)):
         result = merging.merge(
-            pool, ManifoldMix(budget=30, tau=0.5, barrier=None), partitioner=Layer(), task=task,
-            optimizer=merging.Coordinate(), objective=NegativeLogLikelihood(),
-            output=tmp_path / name, exact_savings=exact,
-        )  # fmt: skip
+            pool,
+            ManifoldMix(budget=30, tau=0.5, barrier=None),
+            partitioner=Layer(),
+            task=task,
+            optimizer=merging.Coordinate(),
+            objective=NegativeLogLikelihood(),
+            output=tmp_path / name,
+            exact_savings=exact,
+        )
         events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").read_text().splitlines()]
         scored = [(event["key"], event["score"]) for event in events if event["event"] == "evaluation"]
         assert len(scored) > 20

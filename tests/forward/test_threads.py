@@ -75,7 +75,7 @@ V1 = "12:memory:/x\n4:cpu,cpuacct:/docker/7\n"
         ("0::/\n", {"cpu.max": "100000 0"}, None),
         ("0::/\n", {"cpu.max": ""}, None),
     ],
-)  # fmt: skip
+)
 def test_a_cgroup_grants_what_its_files_say(
     tmp_path: Path, groups: str, files: dict[str, str], wanted: int | None
 ) -> None:
@@ -100,9 +100,11 @@ def test_omp_num_threads_is_respected(free: pytest.MonkeyPatch, variable: str, w
 
 
 @given(
-    bound=st.integers(1, 128), group=st.none() | st.integers(1, 128), variable=st.none() | st.integers(1, 128),
+    bound=st.integers(1, 128),
+    group=st.none() | st.integers(1, 128),
+    variable=st.none() | st.integers(1, 128),
     asked=st.none() | st.integers(1, 128),
-)  # fmt: skip
+)
 def test_the_least_of_all_limits_counts(bound: int, group: int | None, variable: int | None, asked: int | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_THREAD_LIMIT", raising=False)

@@ -154,12 +154,19 @@ def photos(tmp_path: Path) -> Iterator[Path]:
     few[5] = few[4]
     np.savez(
         tmp_path / "data.npz",
-        a_images=pixels, a_labels=labels, b_images=test, b_labels=marks, c_images=few, c_labels=fewer,
-    )  # fmt: skip
+        a_images=pixels,
+        a_labels=labels,
+        b_images=test,
+        b_labels=marks,
+        c_images=few,
+        c_labels=fewer,
+    )
     state = merging.model_source("timm:test_resnet").module(4).state_dict()
     for number in range(2):
-        save_file({n: t + 0.01 * number if t.is_floating_point() else t for n, t in state.items()},
-                  tmp_path / f"model_{number}.safetensors")  # fmt: skip
+        save_file(
+            {n: t + 0.01 * number if t.is_floating_point() else t for n, t in state.items()},
+            tmp_path / f"model_{number}.safetensors",
+        )
     (tmp_path / "merge.toml").write_text(
         '[task]\nmodel = "timm:test_resnet"\nheld_out = "data.npz:a"\ntest = "data.npz:b"\n'
         '[task.shifts]\nfew = "data.npz:c"\n[pool]\nmodels = ["model_*.safetensors"]\n'
@@ -259,8 +266,22 @@ def test_equal_texts_are_equal_however_padded() -> None:
     assert not digests(short).keys() & digests(long).keys()
 
 
-@pytest.mark.parametrize("name", ["best", "uniform", "greedy", "wise-ft", "ties", "fisher", "learned", "ensemble",
-                                  "greedy-ensemble", "manifoldmix", "model-stock"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "best",
+        "uniform",
+        "greedy",
+        "wise-ft",
+        "ties",
+        "fisher",
+        "learned",
+        "ensemble",
+        "greedy-ensemble",
+        "manifoldmix",
+        "model-stock",
+    ],
+)
 def test_evaluations_are_about_those_of_the_run(name: str, tmp_path: Path) -> None:
     """A run never needs many more than was said, as what is said takes every candidate to be worth a try."""
     load_all(())

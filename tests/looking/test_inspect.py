@@ -46,8 +46,20 @@ def test_other_architectures_have_no_inert_component(merge: Merge, model: str) -
 
 def test_distances_cosines_and_barriers_are_those_of_the_definition(merge: Merge, pool_folder: Path) -> None:
     pattern, base = str(pool_folder / "model_*.safetensors"), pool_folder / "base.safetensors"
-    ran = merge("inspect", "--models", pattern, "--base", base, "--task", TASK, "--partitioner", "layer",
-                "--barriers", "all", "--json")  # fmt: skip
+    ran = merge(
+        "inspect",
+        "--models",
+        pattern,
+        "--base",
+        base,
+        "--task",
+        TASK,
+        "--partitioner",
+        "layer",
+        "--barriers",
+        "all",
+        "--json",
+    )
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     files = [pool_folder / f"{name}.safetensors" for name in found["pool"]]
@@ -62,8 +74,9 @@ def test_distances_cosines_and_barriers_are_those_of_the_definition(merge: Merge
     for barrier in found["barriers"][:3]:
         ends = [load_file(pool_folder / f"{barrier[end]}.safetensors") for end in ("first", "second")]
         module = task.build(merging.ModelPool.open([pattern]))
-        module.load_state_dict({n: (ends[0][n] + ends[1][n]) / 2 if ends[0][n].is_floating_point() else ends[0][n]
-                                for n in ends[0]})  # fmt: skip
+        module.load_state_dict(
+            {n: (ends[0][n] + ends[1][n]) / 2 if ends[0][n].is_floating_point() else ends[0][n] for n in ends[0]}
+        )
         right = (module.eval()(task.held_out.inputs).argmax(1) == task.held_out.labels).sum()
         assert barrier["midpoint"] == pytest.approx(float(right) / len(task.held_out))
         assert barrier["height"] == pytest.approx(sum(barrier["ends"]) / 2 - barrier["midpoint"])

@@ -163,11 +163,16 @@ def test_pieces_blocks_and_threads(
 @pytest.mark.parametrize(
     ("dtype", "value", "kept"),
     [
-        ("float8_e4m3fn", 460.0, 448.0), ("float8_e4m3fn", -1000.0, None), ("float8_e4m3fn", 465.0, None),
-        ("float8_e5m2", 60000.0, 57344.0), ("float8_e5m2", 62000.0, None), ("float16", 65519.0, 65504.0),
-        ("float16", 65520.0, None), ("bfloat16", 3.4e38, None),
+        ("float8_e4m3fn", 460.0, 448.0),
+        ("float8_e4m3fn", -1000.0, None),
+        ("float8_e4m3fn", 465.0, None),
+        ("float8_e5m2", 60000.0, 57344.0),
+        ("float8_e5m2", 62000.0, None),
+        ("float16", 65519.0, 65504.0),
+        ("float16", 65520.0, None),
+        ("bfloat16", 3.4e38, None),
     ],
-)  # fmt: skip
+)
 def test_rounding_to_the_largest_is_rounding(tmp_path: Path, dtype: str, value: float, kept: float | None) -> None:
     one = {"w": torch.tensor([1.0, value])}
     pool = written(tmp_path / "pool", one, one)
@@ -264,8 +269,19 @@ def test_the_command_and_apply(merge: Merge, tmp_path: Path, more: tuple[str, ..
 def test_task_arithmetic_of_half_precision(merge: Merge, tmp_path: Path) -> None:
     half = [extreme(torch.float16, value) for value in (60000.0, 60000.0, 1.0)]
     written(tmp_path / "pool", *half[:2], base=half[2])
-    words = ("run", "--strategy", "task-arithmetic", "-o", "strategy.scale=2", "--models", "pool/m*", "--base",
-             "pool/base.safetensors", "--output", "out")  # fmt: skip
+    words = (
+        "run",
+        "--strategy",
+        "task-arithmetic",
+        "-o",
+        "strategy.scale=2",
+        "--models",
+        "pool/m*",
+        "--base",
+        "pool/base.safetensors",
+        "--output",
+        "out",
+    )
     ran = merge(*words)
     assert ran.code == 2
     assert "'w' of the merged model would be 239997 at [0, 0], beyond the largest number of float16, 65504" in ran.err
@@ -314,8 +330,21 @@ def test_negative_variances_are_told(tmp_path: Path, values: list[float], dtype:
 def test_negative_variances_are_said(merge: Merge, tmp_path: Path, format: str) -> None:
     models = [{"bn.running_var": torch.tensor([0.2, 1.0]), "bn2.running_var": torch.tensor([0.1])} for _ in range(2)]
     written(tmp_path / "pool", *models, base={name: tensor + 1 for name, tensor in models[0].items()})
-    ran = merge("run", "--strategy", "task-arithmetic", "-o", "strategy.scale=2", "--models", "pool/m*", "--base",
-                "pool/base.safetensors", "--output", "out", "--format", format)  # fmt: skip
+    ran = merge(
+        "run",
+        "--strategy",
+        "task-arithmetic",
+        "-o",
+        "strategy.scale=2",
+        "--models",
+        "pool/m*",
+        "--base",
+        "pool/base.safetensors",
+        "--output",
+        "out",
+        "--format",
+        format,
+    )
     assert ran.code == 0, ran.err
     said = "negative variance in 2 layers (bn, bn2)"
     assert said in " ".join(ran.out.split())
@@ -381,8 +410,9 @@ def test_with_a_task_too(tmp_path: Path, format: str) -> None:
             return found
 
     with pytest.raises(merging.MergingError, match="changed since"):
-        merging.merge(pool, Meddling(), task=merging.testing.tiny_task(), baselines=False, output=tmp_path / "out",
-                      format=format)  # fmt: skip
+        merging.merge(
+            pool, Meddling(), task=merging.testing.tiny_task(), baselines=False, output=tmp_path / "out", format=format
+        )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["events.jsonl"]
 
 

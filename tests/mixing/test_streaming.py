@@ -151,8 +151,13 @@ def test_nothing_stale_stays_in_a_folder(pool: ModelPool, tmp_path: Path) -> Non
     (folder / "mine.txt").write_text("not a run's")
     merging.merge(pool, Uniform(), output=folder, overwrite=True)
     assert sorted(p.name for p in folder.iterdir()) == [
-        "README.md", "events.jsonl", "mine.txt", "model.safetensors", "recipe.json", "report.json",
-    ]  # fmt: skip
+        "README.md",
+        "events.jsonl",
+        "mine.txt",
+        "model.safetensors",
+        "recipe.json",
+        "report.json",
+    ]
 
 
 @pytest.fixture

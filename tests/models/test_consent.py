@@ -32,8 +32,14 @@ class Model(BertForSequenceClassification):
 class Tokenizer(PreTrainedTokenizerFast):
     pass
 """
-SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
-                         "vocab_size": 20, "pad_token_id": 0}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "vocab_size": 20,
+    "pad_token_id": 0,
+}
 
 
 @pytest.fixture
@@ -61,22 +67,36 @@ def stranger(folder: Path, config: dict[str, Any], tokenizer: dict[str, Any] | N
 
 
 MAPS = st.dictionaries(
-    st.sampled_from(["AutoConfig", "AutoModel", "AutoModelForSequenceClassification", "AutoModelForImageClassification",
-                     "AutoTokenizer"]),
+    st.sampled_from(
+        [
+            "AutoConfig",
+            "AutoModel",
+            "AutoModelForSequenceClassification",
+            "AutoModelForImageClassification",
+            "AutoTokenizer",
+        ]
+    ),
     st.sampled_from(["theirs.Theirs", "theirs.Model", "theirs.Tokenizer", "someone/else--theirs.Model"]),
     min_size=1,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=25)
 @given(
-    MAPS, st.sampled_from(["theirs", "bert", "vit", "distilbert"]),
-    st.sampled_from(["BertForSequenceClassification", "ViTForImageClassification", "Model"]), st.booleans(),
-)  # fmt: skip
+    MAPS,
+    st.sampled_from(["theirs", "bert", "vit", "distilbert"]),
+    st.sampled_from(["BertForSequenceClassification", "ViTForImageClassification", "Model"]),
+    st.booleans(),
+)
 def test_a_folder_with_code_never_runs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: list[Any], found: dict[str, str], kind: str, what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reached: list[Any],
+    found: dict[str, str],
+    kind: str,
+    what: str,
     lists: bool,
-) -> None:  # fmt: skip
+) -> None:
     config = {"model_type": kind, "architectures": [what], "auto_map": found, **SMALL}
     mapped = {"auto_map": {"AutoTokenizer": ["theirs.Tokenizer", None] if lists else "theirs.Tokenizer"}}
     folder = stranger(tmp_path / "model", config, mapped | {"tokenizer_class": "Tokenizer"})
@@ -105,9 +125,15 @@ def test_code_is_refused_with_the_way_out(tmp_path: Path, merge: Merge, reached:
 
 @pytest.mark.parametrize(
     "spec",
-    ["open_clip:hf-hub:timm/ViT-B-16-SigLIP", "open_clip:local-dir:/nowhere", "timm:hf-hub:timm/resnet18.a1_in1k",
-     "timm:hf_hub:timm/resnet18", "transformers:google/vit-base-patch16-224", "timm:local-dir:/nowhere"],
-)  # fmt: skip
+    [
+        "open_clip:hf-hub:timm/ViT-B-16-SigLIP",
+        "open_clip:local-dir:/nowhere",
+        "timm:hf-hub:timm/resnet18.a1_in1k",
+        "timm:hf_hub:timm/resnet18",
+        "transformers:google/vit-base-patch16-224",
+        "timm:local-dir:/nowhere",
+    ],
+)
 def test_names_of_places_are_refused_without_a_look_at_them(spec: str, merge: Merge, reached: list[Any]) -> None:
     Path("merge.toml").write_text(f'[task]\nmodel = "{spec}"\nheld_out = "data"\n', encoding="utf-8")
     Path("data/a").mkdir(parents=True)

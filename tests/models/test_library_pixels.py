@@ -85,10 +85,14 @@ def traits(setting: Mapping[str, Any]) -> set[tuple[str, Any]]:
     height, width = setting["input_size"][1:]
     part = setting["crop_pct"]
     return {
-        ("mode", setting["crop_mode"]), ("interpolation", setting["interpolation"]), ("square", height == width),
-        ("odd", height % 2 + width % 2 > 0), ("large", height > 800), ("dark", max(setting["mean"]) == 0),
+        ("mode", setting["crop_mode"]),
+        ("interpolation", setting["interpolation"]),
+        ("square", height == width),
+        ("odd", height % 2 + width % 2 > 0),
+        ("large", height > 800),
+        ("dark", max(setting["mean"]) == 0),
         ("part", next((bound for bound in (0.87, 0.88, 0.99, 1.0) if part <= bound), 2.0)),
-    }  # fmt: skip
+    }
 
 
 # published
@@ -223,22 +227,56 @@ def test_any_settings_of_timm(cfg: dict[str, Any], photos: Path) -> None:
 SIDE = st.integers(16, 90)
 SIZES = SIDE | st.fixed_dictionaries({"shortest_edge": SIDE}) | st.fixed_dictionaries({"height": SIDE, "width": SIDE})
 SETTINGS = st.fixed_dictionaries(
-    {"image_processor_type": st.sampled_from([
-        f"{name}ImageProcessor" for name in ("ViT", "DeiT", "Beit", "ConvNext", "Bit", "MobileViT", "MobileNetV2",
-        "Levit", "EfficientNet", "PoolFormer", "Siglip", "CLIP", "Pvt")
-    ])},
-    optional={
-        "size": SIZES, "crop_size": SIDE | st.fixed_dictionaries({"height": SIDE, "width": SIDE}),
-        "crop_pct": st.floats(0.4, 1.0), "resample": st.integers(0, 5), "do_resize": st.just(True) | st.booleans(),
-        "do_center_crop": st.booleans(), "do_rescale": st.booleans(), "do_normalize": st.booleans(),
-        "do_flip_channel_order": st.booleans(), "do_convert_rgb": st.booleans() | st.none(),
-        "include_top": st.booleans(), "rescale_offset": st.booleans(), "image_mean": CHANNELS | st.just(0.5),
-        "image_std": DEVIATIONS | st.just(0.25), "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 1 / 256, 1.0]),
+    {
+        "image_processor_type": st.sampled_from(
+            [
+                f"{name}ImageProcessor"
+                for name in (
+                    "ViT",
+                    "DeiT",
+                    "Beit",
+                    "ConvNext",
+                    "Bit",
+                    "MobileViT",
+                    "MobileNetV2",
+                    "Levit",
+                    "EfficientNet",
+                    "PoolFormer",
+                    "Siglip",
+                    "CLIP",
+                    "Pvt",
+                )
+            ]
+        )
     },
-)  # fmt: skip
-NETWORK = {"architectures": ["ResNetForImageClassification"], "model_type": "resnet", "embedding_size": 8,
-           "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic",
-           "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}  # fmt: skip
+    optional={
+        "size": SIZES,
+        "crop_size": SIDE | st.fixed_dictionaries({"height": SIDE, "width": SIDE}),
+        "crop_pct": st.floats(0.4, 1.0),
+        "resample": st.integers(0, 5),
+        "do_resize": st.just(True) | st.booleans(),
+        "do_center_crop": st.booleans(),
+        "do_rescale": st.booleans(),
+        "do_normalize": st.booleans(),
+        "do_flip_channel_order": st.booleans(),
+        "do_convert_rgb": st.booleans() | st.none(),
+        "include_top": st.booleans(),
+        "rescale_offset": st.booleans(),
+        "image_mean": CHANNELS | st.just(0.5),
+        "image_std": DEVIATIONS | st.just(0.25),
+        "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 1 / 256, 1.0]),
+    },
+)
+NETWORK = {
+    "architectures": ["ResNetForImageClassification"],
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+    "id2label": {"0": "a", "1": "b"},
+    "label2id": {"a": 0, "b": 1},
+}
 """Takes images of any size."""
 
 
@@ -282,29 +320,45 @@ def clip(tag: str | None, **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("model", "right", "more"),
     [
-        ("timm:resnet18", lambda: timm_transform(
-            {**timm_setting("resnet18"), "input_size": (3, 96, 96), "mean": MEAN, "std": STD}),
-         {"size": 96, "mean": MEAN, "std": STD}),
-        ({"timm": "vit_tiny_patch16_224", "img_size": 64}, lambda: timm_transform(
-            {**timm_setting("vit_tiny_patch16_224"), "input_size": (3, 64, 64)}), {}),
-        ("timm:dm_nfnet_f0", lambda: timm_transform({**timm_setting("dm_nfnet_f0"), "input_size": (3, 100, 100)}),
-         {"size": 100}),
+        (
+            "timm:resnet18",
+            lambda: timm_transform({**timm_setting("resnet18"), "input_size": (3, 96, 96), "mean": MEAN, "std": STD}),
+            {"size": 96, "mean": MEAN, "std": STD},
+        ),
+        (
+            {"timm": "vit_tiny_patch16_224", "img_size": 64},
+            lambda: timm_transform({**timm_setting("vit_tiny_patch16_224"), "input_size": (3, 64, 64)}),
+            {},
+        ),
+        (
+            "timm:dm_nfnet_f0",
+            lambda: timm_transform({**timm_setting("dm_nfnet_f0"), "input_size": (3, 100, 100)}),
+            {"size": 100},
+        ),
         ("torchvision:resnet18", lambda: preset(112, 128, MEAN, STD), {"size": 112, "mean": MEAN, "std": STD}),
-        ({"torchvision": "resnet50", "weights": "IMAGENET1K_V1"},
-         lambda: preset(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), {}),
+        (
+            {"torchvision": "resnet50", "weights": "IMAGENET1K_V1"},
+            lambda: preset(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            {},
+        ),
         ("open_clip:ViT-B-32", lambda: clip(None, mean=MEAN, std=STD), {"mean": MEAN, "std": STD}),
         ({"open_clip": "ViT-B-32", "force_image_size": 96}, lambda: clip(None, size=96), {}),
         ({"open_clip": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, lambda: clip("laion2b_s34b_b79k"), {}),
     ],
     ids=lambda value: str(value) if not callable(value) else "",
-)  # fmt: skip
+)
 def test_what_the_table_says_is_handed_to_the_library(model: Any, right: Any, more: Any, photos: Path) -> None:
     assert_close(of_task(model, photos, **more), of_library(right(), photos))
 
 
 def test_a_size_is_handed_to_the_processor(photos: Path, tmp_path: Path) -> None:
-    said = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 128}, "do_center_crop": True,
-            "crop_size": {"height": 112, "width": 112}, "resample": 3}  # fmt: skip
+    said = {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 128},
+        "do_center_crop": True,
+        "crop_size": {"height": 112, "width": 112},
+        "resample": 3,
+    }
     one = transformers_folder(tmp_path / "one", NETWORK, said)
     half = {"size": {"shortest_edge": 64}, "crop_size": {"height": 56, "width": 56}}
     more = {"image_mean": MEAN, "image_std": STD}

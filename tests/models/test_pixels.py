@@ -42,9 +42,13 @@ from tests.conftest import Merge
 pytestmark = pytest.mark.slow
 
 PADDED = {
-    "image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 24, "longest_edge": 32}, "do_pad": True,
-    "pad_size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-}  # fmt: skip
+    "image_processor_type": "DetrImageProcessor",
+    "size": {"shortest_edge": 24, "longest_edge": 32},
+    "do_pad": True,
+    "pad_size": {"height": 32, "width": 32},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
 """Normalises, then pads with zeros, which are no grey value: the one does not come apart from the other."""
 PUBLISHED = json.loads(PROCESSORS.read_text("utf-8"))
 
@@ -288,9 +292,12 @@ def test_data_of_another_kind_needs_no_preprocessing(tmp_path: Path, monkeypatch
     from transformers import Dinov2WithRegistersConfig
 
     Dinov2WithRegistersConfig(
-        architectures=["Dinov2WithRegistersForImageClassification"], image_size=28, hidden_size=32,
-        num_hidden_layers=1, num_attention_heads=2,
-    ).save_pretrained(tmp_path / "m")  # fmt: skip
+        architectures=["Dinov2WithRegistersForImageClassification"],
+        image_size=28,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    ).save_pretrained(tmp_path / "m")
     (tmp_path / "floats_of_channels.py").write_text(
         "import torch\n\n"
         "def one():\n    return torch.zeros(4, 1, 28, 28), torch.arange(4)\n\n"

@@ -39,8 +39,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 SMALL: dict[str, Any] = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-}  # fmt: skip
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 WORDS = {"vocab_size": 40, "max_position_embeddings": 16, "pad_token_id": 0, "num_labels": 3}
 IMAGES = {"image_size": 32, "patch_size": 8, "num_labels": 3}
 CONFIGS: dict[str, transformers.PretrainedConfig] = {
@@ -382,11 +385,37 @@ def test_finetune_merge_evaluate(texts: Path, merge: Merge, monkeypatch: pytest.
     monkeypatch.chdir(texts)
     task = ["--task", "texts.toml"]
     fixed = ["--set", "augmentation=none", "--set", "mixup=0", "--set", "batch_size=20", "--jobs", "1"]
-    made = merge("finetune", *task, "--base", "start", "--models", "1", "--output", "base", *fixed, "--set",
-                 "learning_rate=4e-3", "--set", "epochs=4")  # fmt: skip
+    made = merge(
+        "finetune",
+        *task,
+        "--base",
+        "start",
+        "--models",
+        "1",
+        "--output",
+        "base",
+        *fixed,
+        "--set",
+        "learning_rate=4e-3",
+        "--set",
+        "epochs=4",
+    )
     assert made.code == 0, made.err
-    made = merge("finetune", *task, "--base", "base/model_00.safetensors", "--models", "3", "--output", "pool", *fixed,
-                 "--set", "epochs=1", "--set", "learning_rate=1e-3")  # fmt: skip
+    made = merge(
+        "finetune",
+        *task,
+        "--base",
+        "base/model_00.safetensors",
+        "--models",
+        "3",
+        "--output",
+        "pool",
+        *fixed,
+        "--set",
+        "epochs=1",
+        "--set",
+        "learning_rate=1e-3",
+    )
     assert made.code == 0, made.err
     flags = ["--models", "pool/model_*.safetensors"]
     ran = merge("run", *task, *flags, "--strategy", "uniform", "--output", "uniform")

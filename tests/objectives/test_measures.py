@@ -70,9 +70,12 @@ def worst(logits: Tensor, labels: Tensor) -> float:
 
 
 REFERENCES = {
-    MacroF1(): f1, BalancedAccuracy(): balanced, BrierScore(): brier, CalibrationError(): calibration,
+    MacroF1(): f1,
+    BalancedAccuracy(): balanced,
+    BrierScore(): brier,
+    CalibrationError(): calibration,
     WorstGroup(): worst,
-}  # fmt: skip
+}
 
 
 class TestMacroF1(ObjectiveContract):
@@ -191,9 +194,12 @@ def test_samples_without_an_answer_are_wrong_or_have_no_score(case: Case, seed: 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    samples=st.integers(1, 30), width=st.integers(1, 4), flat=st.booleans(), seed=st.integers(0, 1000),
+    samples=st.integers(1, 30),
+    width=st.integers(1, 4),
+    flat=st.booleans(),
+    seed=st.integers(0, 1000),
     kind=st.sampled_from(["float32", "float64", "int64", "float16"]),
-)  # fmt: skip
+)
 def test_squared_errors_of_numbers_of_any_kind(samples: int, width: int, kind: str, flat: bool, seed: int) -> None:
     width = 1 if flat else width
     generator = torch.Generator().manual_seed(seed)

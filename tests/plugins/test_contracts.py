@@ -88,8 +88,12 @@ def test_a_new_file_is_found_and_tested(tmp_path: Path) -> None:
     arguments = [str(folder), str(here), str(here.parents[2])]
     done = subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     ran = int(done.stdout.split(" passed")[0].split()[-1])
     assert ran >= 20, done.stdout

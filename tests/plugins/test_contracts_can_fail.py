@@ -161,9 +161,15 @@ def test_contracts_run_in_whatever_way_a_third_party_starts_them(seed: str, form
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-k", "another_process", "test_uses.py"]
     head = {"module": ["-m", "pytest"], "script": ["run.py"], "stdin": ["-"]}[form]
     done = subprocess.run(
-        [sys.executable, *head, *arguments], cwd=tmp_path, env={**ENVIRONMENT, "PYTHONHASHSEED": seed},
-        input=SCRIPT if form == "stdin" else None, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, *head, *arguments],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONHASHSEED": seed},
+        input=SCRIPT if form == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

@@ -44,7 +44,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "drawn there by a generator here": lambda: torch.randn(3, device="cuda", generator=torch.Generator()),
     "a mask": lambda: there(3).masked_fill(torch.ones(3, dtype=torch.bool), 0.0),
     "batch norm": lambda: nn.BatchNorm1d(3)(there(2, 3)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -129,10 +129,14 @@ def test_a_late_copy_arrives_when_it_is_waited_for() -> None:
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "linear": lambda: nn.Linear(8, 8), "norm": lambda: nn.LayerNorm(8), "attention": lambda: nn.TransformerEncoderLayer(
-        8, 2, 16, 0.0, batch_first=True), "gru": lambda: Only(nn.GRU(8, 8, batch_first=True)), "gelu": nn.GELU,
-    "convolution": lambda: Turned(nn.Conv1d(8, 8, 3, padding=1)), "batch norm": lambda: Turned(nn.BatchNorm1d(8)),
-}  # fmt: skip
+    "linear": lambda: nn.Linear(8, 8),
+    "norm": lambda: nn.LayerNorm(8),
+    "attention": lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True),
+    "gru": lambda: Only(nn.GRU(8, 8, batch_first=True)),
+    "gelu": nn.GELU,
+    "convolution": lambda: Turned(nn.Conv1d(8, 8, 3, padding=1)),
+    "batch norm": lambda: Turned(nn.BatchNorm1d(8)),
+}
 
 
 class Only(nn.Module):

@@ -20,9 +20,13 @@ def run(arguments: list[str | Path], folder: Path, path: Path | None = None) -> 
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100"}
     environment |= {"PYTHONPATH": str(path)} if path else {}
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True,
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -36,10 +36,26 @@ def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], en
     )
     nothing = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": "", "MERGING_DEV_FULL": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", tmp_path,
-         tmp_path],
-        cwd=tmp_path, env={**nothing, **environment}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            tmp_path,
+            tmp_path,
+        ],
+        cwd=tmp_path,
+        env={**nothing, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended in done.stdout, done.stdout + done.stderr
 
 
@@ -55,10 +71,24 @@ def test_what_needs_a_gpu_is_skipped_by_name(asked: list[str], ended: str, tmp_p
         "def test_here_and_there(): pass\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:randomly", "-p", "no:cacheprovider", "--rootdir", tmp_path,
-         *asked, tmp_path],
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-ra",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            tmp_path,
+            *asked,
+            tmp_path,
+        ],
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert ended in done.stdout, done.stdout + done.stderr
     assert "there is no CUDA device (make test-gpu on a machine that has one)" in done.stdout

@@ -20,10 +20,11 @@ def writes(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Calls that write in another way: methods that a linter cannot tell from others, by name and arguments."""
     asides = {
         item.optional_vars.id
-        for node in ast.walk(tree) if isinstance(node, ast.With)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
         for item in node.items
         if isinstance(item.optional_vars, ast.Name) and "replacing" in ast.unparse(item.context_expr)
-    }  # fmt: skip
+    }
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -63,18 +64,36 @@ def _files() -> list[Path]:
     return [file for folder in [ROOT, *(p for p in ROOT.iterdir() if p.is_symlink())] for file in folder.rglob("*.py")]
 
 
-@pytest.mark.parametrize("line", [
-    "Path('x').write_text('y')", "path.write_bytes(b'')", "a.replace(b)", "a.rename(b)", "open('x', 'w')",
-    "path.open(mode='ab')", "os.open(path, os.O_CREAT | os.O_RDWR)", "np.save(path, x)", "figure.savefig(path)",
-    "path.read_text()", "open(path)",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Path('x').write_text('y')",
+        "path.write_bytes(b'')",
+        "a.replace(b)",
+        "a.rename(b)",
+        "open('x', 'w')",
+        "path.open(mode='ab')",
+        "os.open(path, os.O_CREAT | os.O_RDWR)",
+        "np.save(path, x)",
+        "figure.savefig(path)",
+        "path.read_text()",
+        "open(path)",
+    ],
+)
 def test_other_ways_are_seen(line: str) -> None:
     assert list(writes(ast.parse(line)))
 
 
-@pytest.mark.parametrize("line", [
-    "text.replace('a', 'b')", "open(path, 'rb')", "path.read_text(encoding='utf-8')", "os.open(path, os.O_RDONLY)",
-    "dataclasses.replace(x)", "with replacing(path) as aside:\n    aside.write_bytes(b'')",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "text.replace('a', 'b')",
+        "open(path, 'rb')",
+        "path.read_text(encoding='utf-8')",
+        "os.open(path, os.O_RDONLY)",
+        "dataclasses.replace(x)",
+        "with replacing(path) as aside:\n    aside.write_bytes(b'')",
+    ],
+)
 def test_reading_and_text_are_not(line: str) -> None:
     assert not list(writes(ast.parse(line)))

@@ -95,9 +95,14 @@ class _Worst(MixStrategy):
 def test_a_refused_merge_leaves_the_best_single_model(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path / "pool", models=5)
     result = merge_models(
-        pool, _Worst(), partitioner=Layer(), task=tiny_task(), certify_split=0.5, baselines=False,
+        pool,
+        _Worst(),
+        partitioner=Layer(),
+        task=tiny_task(),
+        certify_split=0.5,
+        baselines=False,
         output=tmp_path / "out",
-    )  # fmt: skip
+    )
     found = result.report.certificate
     assert found is not None
     assert not found.accepted

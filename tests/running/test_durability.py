@@ -151,19 +151,43 @@ def test_the_order_of_calls(pool_folder: Path, work: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
         done = subprocess.run(
-            ["strace", "-f", "-y", "-o", log, "-e", f"trace={FILES}",
-             sys.executable, "-c", COMMANDS, pool_folder, TASK],
-            cwd=work, env=ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True,
-            timeout=300, check=False,
-        )  # fmt: skip
+            [
+                "strace",
+                "-f",
+                "-y",
+                "-o",
+                log,
+                "-e",
+                f"trace={FILES}",
+                sys.executable,
+                "-c",
+                COMMANDS,
+                pool_folder,
+                TASK,
+            ],
+            cwd=work,
+            env=ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         if "ptrace" in done.stderr and not log.read_text():
             pytest.skip("strace is not permitted here")
         assert done.returncode == 0, done.stderr
         text = log.read_text()
     assert unsafe(text, work) == []
     renamed = [str(paths[1].relative_to(work)) for name, paths, _ in calls(text, work) if name.startswith("rename")]
-    assert {"runs/out/model.safetensors", "runs/out/model.pt", "one.safetensors", "folder", "pool/finetune.json",
-            "pool/base.safetensors", "pool/model_01.json", "bench/benchmark.html"} <= set(renamed)  # fmt: skip
+    assert {
+        "runs/out/model.safetensors",
+        "runs/out/model.pt",
+        "one.safetensors",
+        "folder",
+        "pool/finetune.json",
+        "pool/base.safetensors",
+        "pool/model_01.json",
+        "bench/benchmark.html",
+    } <= set(renamed)
     lines = text.splitlines()
     without = [line for line in lines if not ("fsync(" in line and "base.safetensors" in line)]
     assert len(unsafe("\n".join(without), work)) == 1, "the test would see a sync that is missing"

@@ -95,10 +95,11 @@ def test_two_finetune_at_once_do_not_share_a_folder(bases: list[Path], tmp_path:
     )
     environment = ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])}
     two = [
-        subprocess.Popen([sys.executable, "-c", code, str(base)], cwd=tmp_path, env=environment,
-                         stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(base)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
         for base in bases
-    ]  # fmt: skip
+    ]
     errors = [process.communicate(timeout=120)[1] for process in two]
     assert sorted(process.returncode for process in two) == [0, 1]
     assert any(said in "".join(errors) for said in ("another run is writing", "another base"))

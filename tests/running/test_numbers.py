@@ -155,10 +155,11 @@ def test_what_works_with_classes_is_refused_in_a_line(tmp_path: Path, strategy: 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shape=st.sampled_from([(40,), (40, 1), (40, 3), (40, 2, 2)]), seed=st.integers(0, 99),
+    shape=st.sampled_from([(40,), (40, 1), (40, 3), (40, 2, 2)]),
+    seed=st.integers(0, 99),
     kind=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.bool]),
     objective=st.sampled_from(["accuracy", "nll", "macro-f1", "balanced-accuracy", "ece", "brier", "worst-group"]),
-)  # fmt: skip
+)
 def test_labels_that_are_no_classes_are_refused_by_objectives_of_classes(
     tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], seed: int, kind: torch.dtype, objective: str
 ) -> None:

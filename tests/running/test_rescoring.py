@@ -230,9 +230,15 @@ def test_an_interrupted_bf16_run_saves_by_fp32_scores(wide: tuple[ModelPool, Tas
             seen.extend([steps] if self.ranking else [])
 
     made = merge(
-        pool, Greedy(), task=task, objective=NegativeLogLikelihood(), precision="bf16", output=tmp_path / "run",
-        progress=Counting(), should_stop=lambda: len(seen) >= asked,
-    )  # fmt: skip
+        pool,
+        Greedy(),
+        task=task,
+        objective=NegativeLogLikelihood(),
+        precision="bf16",
+        output=tmp_path / "run",
+        progress=Counting(),
+        should_stop=lambda: len(seen) >= asked,
+    )
     assert made.report.status == "interrupted"
     saved = made.report.written
     assert saved is not None

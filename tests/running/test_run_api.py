@@ -122,9 +122,15 @@ def test_interrupted_before_anything_was_scored(pool: ModelPool) -> None:
 def test_a_run_ended_by_its_limit_goes_on_with_a_larger_one(pool: ModelPool, tmp_path: Path) -> None:
     def run(folder: str, limit: int | None, *, resume: bool = False) -> merging.Result:
         return merging.merge(
-            pool, ManifoldMix(budget=40, tau=0.9), partitioner=Layer(), task=tiny_task(), optimizer=Random(),
-            max_evaluations=limit, output=tmp_path / folder, resume=resume,
-        )  # fmt: skip
+            pool,
+            ManifoldMix(budget=40, tau=0.9),
+            partitioner=Layer(),
+            task=tiny_task(),
+            optimizer=Random(),
+            max_evaluations=limit,
+            output=tmp_path / folder,
+            resume=resume,
+        )
 
     whole = run("whole", None)
     cut = run("cut", 20)
@@ -143,9 +149,13 @@ def test_seed_matters_and_is_enough(pool: ModelPool) -> None:
     def recipe(seed: int) -> object:
         options = {"partitioner": Layer(), "task": tiny_task(), "optimizer": Random(), "seed": seed}
         made = merging.merge(
-            pool, ManifoldMix(budget=15), objective=merging.NegativeLogLikelihood(), baselines=False, tests=False,
+            pool,
+            ManifoldMix(budget=15),
+            objective=merging.NegativeLogLikelihood(),
+            baselines=False,
+            tests=False,
             **options,  # type: ignore[arg-type]
-        ).merge  # fmt: skip
+        ).merge
         assert isinstance(made, Recipe)
         return made.to_json()
 

@@ -138,8 +138,10 @@ def test_a_run_and_a_benchmark_show_one_model_once(merge: Merge, pool_folder: Pa
     assert merge("run", *models, "--strategy", "uniform", "--output", "other").code == 0
     both = combine({name: read_folder(Path(name)) for name in ("run", "other")})
     assert {row.label: sum(v.tested for v in row.verdicts) > 0 for row in both.rows} == {
-        "best": False, "uniform": True, "greedy": True,
-    }  # fmt: skip
+        "best": False,
+        "uniform": True,
+        "greedy": True,
+    }
     assert {v.tests for row in both.rows for v in row.verdicts if v.family == Family.PRIMARY} == {4}
 
 
@@ -164,9 +166,16 @@ def test_a_run_of_an_earlier_version_is_read(pool: ModelPool, tmp_path: Path, ob
     report = json.loads((tmp_path / "report.json").read_text())
     verdicts = [v for v in report.pop("verdicts") if v["role"] not in ("average of shifts", "certify")]
     report["paired"] = {
-        v["set"]: {"difference": v["difference"], "p_value": v["p"], "samples": v["samples"], "gained": v["gained"],
-                   "lost": v["lost"], "interval": compare_95(v)} for v in verdicts
-    }  # fmt: skip
+        v["set"]: {
+            "difference": v["difference"],
+            "p_value": v["p"],
+            "samples": v["samples"],
+            "gained": v["gained"],
+            "lost": v["lost"],
+            "interval": compare_95(v),
+        }
+        for v in verdicts
+    }
     for key in ("measure", "samples", "saved", "best_single"):
         report.pop(key)
     for row in report["rows"]:

@@ -23,10 +23,20 @@ from tests.conftest import Merge
 from tests.killed import killed_at
 
 NAMES = [
-    "model.safetensors", "model.pt", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-    "model.safetensors.index.json", "recipe.json", "overrides.safetensors", "README.md", "config.json",
-    "tokenizer.json", "members/1", "members/2", "ensemble.json",
-]  # fmt: skip
+    "model.safetensors",
+    "model.pt",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "recipe.json",
+    "overrides.safetensors",
+    "README.md",
+    "config.json",
+    "tokenizer.json",
+    "members/1",
+    "members/2",
+    "ensemble.json",
+]
 DESCRIBING = {"report.json", "README.md", "recipe.json", "ensemble.json", "model.safetensors.index.json"}
 
 

@@ -24,11 +24,16 @@ from merging.storage.vocabulary import read_vocabulary
 from tests.conftest import TASK, Merge
 
 CONFIG: dict[str, Any] = {
-    "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_act": "gelu",
-    "rope_theta": 10000.0, "layer_norm_eps": 1e-12, "num_attention_heads": 2, "_name_or_path": "a",
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    "hidden_act": "gelu",
+    "rope_theta": 10000.0,
+    "layer_norm_eps": 1e-12,
+    "num_attention_heads": 2,
+    "_name_or_path": "a",
     "transformers_version": "4.50.0",
     "vision_config": {"image_size": 16, "torch_dtype": "float32", "_name_or_path": "x", "deep": {"er": [1, {"x": 2}]}},
-}  # fmt: skip
+}
 
 
 def write(folder: Path, value: float = 1.0, **files: Any) -> Path:
@@ -78,9 +83,7 @@ def test_what_is_no_difference_has_none(tmp_path: Path) -> None:
     )
     assert said(tmp_path) == ()
     write(tmp_path / "d", config_json={"x": 1, "z": float("nan"), "list": [1, 2.0], "n": 2**60 + 1})
-    assert said(tmp_path) == (
-        f"config.json: n is {2**60} in a, b and c, {2**60 + 1} in d; the result takes a's",
-    )  # fmt: skip
+    assert said(tmp_path) == (f"config.json: n is {2**60} in a, b and c, {2**60 + 1} in d; the result takes a's",)
 
 
 def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -92,14 +95,28 @@ def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return [path]
 
 
-KEYS = st.sampled_from([
-    "rope_theta", "hidden_act", "eps", "image_mean", "size", "Zahl", "unknown-key", "text_config", "0", "[/x]",
-    *sorted(PROVENANCE),
-])  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "rope_theta",
+        "hidden_act",
+        "eps",
+        "image_mean",
+        "size",
+        "Zahl",
+        "unknown-key",
+        "text_config",
+        "0",
+        "[/x]",
+        *sorted(PROVENANCE),
+    ]
+)
 LEAVES = st.one_of(
-    st.integers(-5, 5), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=80), st.booleans(),
+    st.integers(-5, 5),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=80),
+    st.booleans(),
     st.lists(st.integers(), max_size=3),
-)  # fmt: skip
+)
 NESTED = st.recursive(LEAVES, lambda inner: st.dictionaries(KEYS, inner, max_size=3) | st.lists(inner, max_size=3))
 CONFIGS = st.dictionaries(KEYS, NESTED, min_size=1, max_size=6)
 
@@ -168,10 +185,11 @@ def test_timm_and_open_clip_and_preprocessing(tmp_path: Path) -> None:
     processor = {"size": {"shortest_edge": 256}, "resample": 3, "image_std": [1, 1, 1]}
     write(tmp_path / "a", config_json=timm, open_clip_config_json=clip, preprocessor_config_json=processor)
     write(
-        tmp_path / "b", config_json=timm | {"pretrained_cfg": other},
+        tmp_path / "b",
+        config_json=timm | {"pretrained_cfg": other},
         open_clip_config_json=clip | {"preprocess_cfg": {"interpolation": "bilinear"}},
         preprocessor_config_json={"size": {"shortest_edge": 224}, "resample": 2, "image_std": [1, 1, 1.0]},
-    )  # fmt: skip
+    )
     lines = [
         "config.json: pretrained_cfg.mean is [0.5, 0.5, 0.5] in a, [0.4, 0.5, 0.5] in b",
         'open_clip_config.json: preprocess_cfg.interpolation is "bicubic" in a, "bilinear" in b',
@@ -256,12 +274,15 @@ def test_merges_and_added_tokens_that_differ(tmp_path: Path) -> None:
     added = [{"id": 3, "content": "[X]", "special": True}]
     write(tmp_path / "a", tokenizer_json={"model": model, "added_tokens": added}, merges_txt="#version: 0.2\na b\n")
     write(
-        tmp_path / "b", merges_txt="#version: 0.1\na b\nb a\n", added_tokens_json={"[X]": 3},
+        tmp_path / "b",
+        merges_txt="#version: 0.1\na b\nb a\n",
+        added_tokens_json={"[X]": 3},
         tokenizer_json={
-            "model": model | {"merges": ["a b", "b a"], "unk_token": "a"}, "normalizer": {"type": "Lowercase"},
+            "model": model | {"merges": ["a b", "b a"], "unk_token": "a"},
+            "normalizer": {"type": "Lowercase"},
             "added_tokens": [{"id": 3, "content": "[Y]", "special": True}],
         },
-    )  # fmt: skip
+    )
     assert said(tmp_path) == tuple(
         f"{line}; the result takes a's" if "added_tokens.json" not in line else f"{line}; the result has none"
         for line in (
@@ -278,10 +299,14 @@ def test_merges_and_added_tokens_that_differ(tmp_path: Path) -> None:
 
 
 @given(
-    tokens=st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=9),
-                    min_size=2, max_size=20, unique=True),
+    tokens=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=9),
+        min_size=2,
+        max_size=20,
+        unique=True,
+    ),
     swap=st.data(),
-)  # fmt: skip
+)
 def test_any_exchange_of_tokens_is_found(tokens: list[str], swap: st.DataObject) -> None:
     order = swap.draw(st.permutations(tokens))
     for name, make in (("vocab.txt", lambda t: "\n".join(t).encode()), ("spiece.model", lambda t: sentencepiece(*t))):

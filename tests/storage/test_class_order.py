@@ -107,14 +107,28 @@ def in_a_pickle(folder: Path, names: Sequence[str]) -> Path:
 
 
 WRITERS = [
-    transformers, id2label_alone, label2id_alone, timm, timm_by_id, nested, lines_of_text, a_json_list, an_index,
-    metadata, metadata_config, in_a_pickle,
-]  # fmt: skip
+    transformers,
+    id2label_alone,
+    label2id_alone,
+    timm,
+    timm_by_id,
+    nested,
+    lines_of_text,
+    a_json_list,
+    an_index,
+    metadata,
+    metadata_config,
+    in_a_pickle,
+]
 Writer = Callable[[Path, Sequence[str]], Path]
 NAMES = st.lists(
     st.text(st.characters(codec="utf-8", categories=("L", "N"), include_characters=" -/,'"), min_size=1, max_size=12)
-    .map(str.strip).filter(bool), min_size=2, max_size=8, unique=True,
-)  # fmt: skip
+    .map(str.strip)
+    .filter(bool),
+    min_size=2,
+    max_size=8,
+    unique=True,
+)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -239,10 +253,23 @@ def test_files_of_one_folder_have_one_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '"x"', "\ufeff{}", '{"id2label": 3}', '{"id2label": {}}', '{"id2label": [[1]]}',
-                '{"id2label": {"a": {"b": 1.5}}}', '{"labels": [0, 1, 1]}', '{"labels": ["cat", "cat", "dog"]}',
-                '{"id2label": ' + '{"a":' * 2000 + "1" + "}" * 2001],
-)  # fmt: skip
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "\ufeff{}",
+        '{"id2label": 3}',
+        '{"id2label": {}}',
+        '{"id2label": [[1]]}',
+        '{"id2label": {"a": {"b": 1.5}}}',
+        '{"labels": [0, 1, 1]}',
+        '{"labels": ["cat", "cat", "dog"]}',
+        '{"id2label": ' + '{"a":' * 2000 + "1" + "}" * 2001,
+    ],
+)
 def test_what_is_no_list_of_classes_is_none(content: str, tmp_path: Path) -> None:
     write(tmp_path / "a", config_json=content)
     write(tmp_path / "b")
@@ -366,7 +393,7 @@ PICKLED = {
     "arrays": lambda names: {"classes": np.array(names)},
     "numpy indices": lambda names: {"class_to_idx": {name: np.int64(index) for index, name in enumerate(names)}},
     "Namespace": lambda names: {"args": argparse.Namespace(class_names=list(names))},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", list(PICKLED))
@@ -391,7 +418,7 @@ FILED = {
         lambda names: json.dumps({i: [f"n{i}", n] for i, n in enumerate(names)}).encode(),
     ),
     "twice": ("classes.txt", lambda names: "\n".join([*names, *IMAGENET]).encode()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", list(FILED))

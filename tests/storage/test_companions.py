@@ -179,14 +179,43 @@ def _large(folder: Path, name: str, outside: Path) -> bytes | None:
 
 
 LAYOUTS: list[Callable[[Path, str, Path], bytes | None]] = [
-    _inside, _regular, _setuid, _absolute, _climbing, _by_a_folder, _by_two_links, _hidden, _false_blob, _broken,
-    _circle, _pipe, _device, _process, _directory, _large,
-]  # fmt: skip
-UNKNOWN = st.sampled_from([
-    "modeling_x.py", "x.pyc", "weights.pkl", "state.pickle", "model.joblib", "run.sh", "x.so", "id_rsa", "credentials",
-    "config.json.py", "tokenizer.json.bak", "TOKENIZER.JSON", "Makefile", "vocab.txt~", "events.out.tfevents",
-    "a\x1b[31m",
-])  # fmt: skip
+    _inside,
+    _regular,
+    _setuid,
+    _absolute,
+    _climbing,
+    _by_a_folder,
+    _by_two_links,
+    _hidden,
+    _false_blob,
+    _broken,
+    _circle,
+    _pipe,
+    _device,
+    _process,
+    _directory,
+    _large,
+]
+UNKNOWN = st.sampled_from(
+    [
+        "modeling_x.py",
+        "x.pyc",
+        "weights.pkl",
+        "state.pickle",
+        "model.joblib",
+        "run.sh",
+        "x.so",
+        "id_rsa",
+        "credentials",
+        "config.json.py",
+        "tokenizer.json.bak",
+        "TOKENIZER.JSON",
+        "Makefile",
+        "vocab.txt~",
+        "events.out.tfevents",
+        "a\x1b[31m",
+    ]
+)
 
 
 @given(
@@ -231,8 +260,10 @@ def test_the_hub_cache_is_read_and_nothing_outside_of_it(tmp_path: Path, shared:
     by_file = Checkpoint(snapshot / "model.safetensors")
     assert [file.name for file in by_file.extras] == ["config.json", "tokenizer.json"]
     assert dict(companions(snapshot).left_out) == {
-        "merges.txt": "a link out of the folder", "vocab.txt": "a link out of the folder", "x.py": "code",
-    }  # fmt: skip
+        "merges.txt": "a link out of the folder",
+        "vocab.txt": "a link out of the folder",
+        "x.py": "code",
+    }
 
 
 def test_blobs_that_are_a_link_elsewhere_are_no_hub_cache(tmp_path: Path) -> None:
@@ -269,9 +300,14 @@ def test_a_stranger_s_folder_through_the_command_line(merge: Merge, tmp_path: Pa
         ran = merge("run", "--strategy", "uniform", "--models", tmp_path / "m", "--format", kind, "--output", out)
         assert ran.code == 0, ran.err
         assert sorted(file.name for file in out.iterdir()) == [
-            "README.md", "config.json", "events.jsonl", f"model.{kind}", "recipe.json", "report.json",
+            "README.md",
+            "config.json",
+            "events.jsonl",
+            f"model.{kind}",
+            "recipe.json",
+            "report.json",
             "special_tokens_map.json",
-        ]  # fmt: skip
+        ]
         assert stat.S_IMODE((out / "special_tokens_map.json").stat().st_mode) == 0o644
         assert all(SECRET not in file.read_bytes() for file in out.iterdir())
         assert line in json.loads((out / "report.json").read_text())["notes"]
@@ -281,8 +317,10 @@ def test_a_stranger_s_folder_through_the_command_line(merge: Merge, tmp_path: Pa
     assert again.code == 0
     assert line in again.err
     assert sorted(file.name for file in (tmp_path / "again").iterdir()) == [
-        "config.json", "model.safetensors", "special_tokens_map.json",
-    ]  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+    ]
     for command in ("check", "inspect"):
         assert line in " ".join(merge(command, "--models", tmp_path / "m").out.split())
 

@@ -47,29 +47,35 @@ def fp8(number: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 STORED: dict[str, Callable[[int], dict[str, Tensor]]] = {
     "LLM.int8": lambda n: dict(zip(("l.weight", "l.SCB"), int8(n), strict=True)),
     "bitsandbytes nf4": lambda n: {
-        "l.weight": codes(n, torch.uint8), "l.weight.absmax": weight(n).abs().reshape(-1, 64).amax(1),
+        "l.weight": codes(n, torch.uint8),
+        "l.weight.absmax": weight(n).abs().reshape(-1, 64).amax(1),
         "l.weight.quant_map": torch.linspace(-1, 1, 16),
         "l.weight.quant_state.bitsandbytes__nf4": torch.zeros(8, dtype=torch.uint8),
     },
     "GPTQ": lambda n: {
-        "l.qweight": codes(n, torch.int32), "l.qzeros": codes(0, torch.int32), "l.scales": weight(n)[:, :2].half(),
+        "l.qweight": codes(n, torch.int32),
+        "l.qzeros": codes(0, torch.int32),
+        "l.scales": weight(n)[:, :2].half(),
         "l.g_idx": torch.arange(COLUMNS, dtype=torch.int32),
     },
     "fp8 blocks": lambda n: dict(zip(("l.weight", "l.weight_scale_inv"), fp8(n, (1, 1)), strict=True)),
     "compressed-tensors": lambda n: dict(zip(("l.weight", "l.weight_scale"), fp8(n, (ROWS, 1)), strict=True)),
     "4 bit in bfloat16": lambda n: {
-        "l.weight": weight(n)[:, :8].bfloat16(), "l.weight.absmax": weight(n)[0].abs(),
+        "l.weight": weight(n)[:, :8].bfloat16(),
+        "l.weight.absmax": weight(n)[0].abs(),
         "l.weight.quant_state.bitsandbytes__nf4": torch.zeros(8, dtype=torch.uint8),
     },
     "HQQ in floats": lambda n: {
-        "l.W_q": weight(n).half(), "l.scale": weight(n)[:, 0].clone(), "l.zero": weight(n)[:, 1].clone()
+        "l.W_q": weight(n).half(),
+        "l.scale": weight(n)[:, 0].clone(),
+        "l.zero": weight(n)[:, 1].clone(),
     },
     "scales elsewhere": lambda n: {"l.weight": fp8(n, ())[0], "l.weight_scaler.value": fp8(n, (3,))[1]},
     "mxfp4": lambda n: {"l.gate_blocks": codes(n, torch.uint8), "l.gate_scales": codes(n + 5, torch.uint8)},
     "no names, int": lambda n: {"l.w": codes(n, torch.int16), "l.s": weight(n)[:, 0].clone()},
     "no names, fp8": lambda n: dict(zip(("l.w", "l.s"), fp8(n, (ROWS,)), strict=True)),
     "no names, fp8 one scale": lambda n: dict(zip(("w", "s"), fp8(n, ()), strict=True)),
-}  # fmt: skip
+}
 
 
 def pool_of(folder: Path, make: Callable[[int], dict[str, Tensor]], numbers: tuple[int, ...] = (0, 1)) -> ModelPool:
@@ -110,10 +116,21 @@ def test_the_looking_commands_say_the_same(command: str, tmp_path: Path, merge: 
 
 
 ADAPTERS = [
-    "base_model.model.q.lora_A.weight", "q.lora_B.default.weight", "q.lora_down.weight", "q.lora.up.weight",
-    "q.lora_a.weight", "processor.to_q_lora.down.weight", "qkv_lora1.down.weight", "poly_lora_A", "q.oft_blocks",
-    "q.hada_w1_a", "q.lokr_w1", "k.ia3_l", "q.lora_magnitude_vector", "embed.lora_embedding_A.default",
-]  # fmt: skip
+    "base_model.model.q.lora_A.weight",
+    "q.lora_B.default.weight",
+    "q.lora_down.weight",
+    "q.lora.up.weight",
+    "q.lora_a.weight",
+    "processor.to_q_lora.down.weight",
+    "qkv_lora1.down.weight",
+    "poly_lora_A",
+    "q.oft_blocks",
+    "q.hada_w1_a",
+    "q.lokr_w1",
+    "k.ia3_l",
+    "q.lora_magnitude_vector",
+    "embed.lora_embedding_A.default",
+]
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
@@ -176,9 +193,13 @@ def test_masks_that_differ(tmp_path: Path) -> None:
     where=st.integers(0, 1000),
 )
 def test_any_integer_tensor_that_differs(
-    seed: int, dtype: torch.dtype, shape: list[int], names: list[str], where: int,
+    seed: int,
+    dtype: torch.dtype,
+    shape: list[int],
+    names: list[str],
+    where: int,
     tmp_path_factory: pytest.TempPathFactory,
-) -> None:  # fmt: skip
+) -> None:
     folder = tmp_path_factory.mktemp("m")
 
     def make(number: int) -> dict[str, Tensor]:

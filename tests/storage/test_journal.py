@@ -14,10 +14,17 @@ from hypothesis import strategies as st
 from merging.errors import FolderError
 from merging.storage.journal import FILE, Journal
 
-EVENTS = st.sampled_from([
-    ("run", {}), ("strategy", {"name": "x"}), ("decision", {"accepted": True}), ("decision", {"accepted": False}),
-    ("decision", {"alpha": 0.5}), ("stopped", {}), ("finished", {}),
-])  # fmt: skip
+EVENTS = st.sampled_from(
+    [
+        ("run", {}),
+        ("strategy", {"name": "x"}),
+        ("decision", {"accepted": True}),
+        ("decision", {"accepted": False}),
+        ("decision", {"alpha": 0.5}),
+        ("stopped", {}),
+        ("finished", {}),
+    ]
+)
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,14 @@ from merging.storage.sources import expand
 from tests.conftest import Merge
 
 CONFIG = ViTConfig(
-    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=8,
+    image_size=8,
+    patch_size=4,
     num_labels=3,
-)  # fmt: skip
+)
 
 
 def state(number: float) -> dict[str, Tensor]:
@@ -38,10 +43,21 @@ def state(number: float) -> dict[str, Tensor]:
 def leftovers(folder: Path) -> None:
     """What Trainer, accelerate and DeepSpeed leave beside a model."""
     for name in (
-        "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state.pth",
-        "rng_state_0.pth", "random_states_0.pkl", "sampler.bin", "training_args.bin", "optimizer_1.bin",
-        "custom_checkpoint_0.pkl", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", ".hidden.safetensors",
-    ):  # fmt: skip
+        "optimizer.pt",
+        "optimizer.bin",
+        "scheduler.pt",
+        "scheduler.bin",
+        "scaler.pt",
+        "rng_state.pth",
+        "rng_state_0.pth",
+        "random_states_0.pkl",
+        "sampler.bin",
+        "training_args.bin",
+        "optimizer_1.bin",
+        "custom_checkpoint_0.pkl",
+        "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        ".hidden.safetensors",
+    ):
         torch.save({"state": {}, "param_groups": [], "step": torch.ones(3)}, folder / name)
     (folder / "trainer_state.json").write_text("{}")
 
@@ -159,10 +175,14 @@ def test_a_folder_of_several_models_stays_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("__0_0.distcp", "dcp_to_torch"), ("zero_to_fp32.py", "zero_to_fp32.py makes a file"), ("model.h5", "Keras"),
-        ("flax_model.msgpack", "Flax"), ("model.ckpt.index", "TensorFlow"), ("x.gguf", "llama.cpp"),
+        ("__0_0.distcp", "dcp_to_torch"),
+        ("zero_to_fp32.py", "zero_to_fp32.py makes a file"),
+        ("model.h5", "Keras"),
+        ("flax_model.msgpack", "Flax"),
+        ("model.ckpt.index", "TensorFlow"),
+        ("x.gguf", "llama.cpp"),
     ],
-)  # fmt: skip
+)
 def test_folders_of_other_libraries_are_named(file: str, words: str, tmp_path: Path, merge: Merge) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / file).write_bytes(b"?")
@@ -270,12 +290,23 @@ def test_the_base_is_found_as_models_are(saved: Path, merge: Merge) -> None:
 @pytest.mark.parametrize(
     ("name", "model"),
     [
-        ("last.pth.tar", True), ("model.ckpt", True), ("epoch=3-step=9.ckpt", True), ("optimizer.pt", False),
-        ("rng_state_3.pth", False), ("scheduler.bin", False), ("training_args.bin", False), (".x.pt", False),
-        ("optimizer_net.pt", False), ("data.tar", False), ("random_states_7.pkl", False), ("scaled.pt", True),
-        ("zero_pp_rank_0_mp_rank_00_model_states.pt", False), ("sampler.bin", False), ("resampler.bin", True),
+        ("last.pth.tar", True),
+        ("model.ckpt", True),
+        ("epoch=3-step=9.ckpt", True),
+        ("optimizer.pt", False),
+        ("rng_state_3.pth", False),
+        ("scheduler.bin", False),
+        ("training_args.bin", False),
+        (".x.pt", False),
+        ("optimizer_net.pt", False),
+        ("data.tar", False),
+        ("random_states_7.pkl", False),
+        ("scaled.pt", True),
+        ("zero_pp_rank_0_mp_rank_00_model_states.pt", False),
+        ("sampler.bin", False),
+        ("resampler.bin", True),
     ],
-)  # fmt: skip
+)
 def test_what_training_leaves_is_no_model(name: str, model: bool, tmp_path: Path) -> None:
     torch.save(state(1), tmp_path / name)
     assert is_weights(tmp_path / name) is model

@@ -42,9 +42,12 @@ def test_four_elements_for_a_tensor_of_two(tmp_path: Path) -> None:
 
 
 @given(
-    name=st.sampled_from(sorted(SIZES)), offset=st.integers(-9, 30), count=st.integers(0, 30), shards=st.booleans(),
+    name=st.sampled_from(sorted(SIZES)),
+    offset=st.integers(-9, 30),
+    count=st.integers(0, 30),
+    shards=st.booleans(),
     memory=st.booleans(),
-)  # fmt: skip
+)
 def test_a_write_stays_within_its_tensor(
     tmp_path: Path, name: str, offset: int, count: int, shards: bool, memory: bool
 ) -> None:
@@ -73,9 +76,11 @@ def test_a_write_stays_within_its_tensor(
 
 
 @given(
-    cuts=st.sets(st.integers(1, 23), max_size=6), order=st.randoms(use_true_random=False),
-    fault=st.sampled_from(["none", "lost", "twice", "overlap"]), memory=st.booleans(),
-)  # fmt: skip
+    cuts=st.sets(st.integers(1, 23), max_size=6),
+    order=st.randoms(use_true_random=False),
+    fault=st.sampled_from(["none", "lost", "twice", "overlap"]),
+    memory=st.booleans(),
+)
 def test_pieces_cover_a_tensor_once(
     tmp_path_factory: pytest.TempPathFactory, cuts: set[int], order: object, fault: str, memory: bool
 ) -> None:

@@ -31,13 +31,35 @@ WORDS = st.sampled_from(
 )
 HARMLESS = st.sampled_from(
     [
-        3, 0.5, "text", None, True, [1, 2], (3, "x"), {"lr": 0.1}, torch.tensor(0.9), torch.tensor([3]),
-        argparse.Namespace(model="r", path=pathlib.Path("/data")), types.SimpleNamespace(a=1), np.float64(91.5),
-        np.arange(3), np.bool_(True), pathlib.Path("/x/y"), pathlib.PurePosixPath("z"), {1, 2}, frozenset([3]),
-        datetime.datetime(2026, 1, 1), datetime.timedelta(1), defaultdict(list, {"a": [1]}), OrderedDict(a=1),
-        torch.device("cpu"), torch.float16, np.dtype("float32"), np.str_("name"),
+        3,
+        0.5,
+        "text",
+        None,
+        True,
+        [1, 2],
+        (3, "x"),
+        {"lr": 0.1},
+        torch.tensor(0.9),
+        torch.tensor([3]),
+        argparse.Namespace(model="r", path=pathlib.Path("/data")),
+        types.SimpleNamespace(a=1),
+        np.float64(91.5),
+        np.arange(3),
+        np.bool_(True),
+        pathlib.Path("/x/y"),
+        pathlib.PurePosixPath("z"),
+        {1, 2},
+        frozenset([3]),
+        datetime.datetime(2026, 1, 1),
+        datetime.timedelta(1),
+        defaultdict(list, {"a": [1]}),
+        OrderedDict(a=1),
+        torch.device("cpu"),
+        torch.float16,
+        np.dtype("float32"),
+        np.str_("name"),
     ]
-)  # fmt: skip
+)
 BESIDE = ["epoch", "acc", "args", "best", "config", "hyper_parameters", "history", "loss"]
 
 
@@ -130,11 +152,16 @@ def test_two_state_dicts_are_refused_and_each_can_be_chosen(
         {"net": state(), "acc": 91.5, "epoch": 1},
         {"model_state": state(), "best_acc": torch.tensor(0.9)},
         {"state_dict": state(), "metrics": {"loss": torch.tensor(0.1), "acc": torch.tensor(0.2)}},
-        {"pytorch-lightning_version": "2.5", "state_dict": {f"model.{n}": t for n, t in state().items()},
-         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.9)}}, "optimizer_states": [optimizer()],
-         "loops": {}, "hyper_parameters": argparse.Namespace(lr=0.1)},
+        {
+            "pytorch-lightning_version": "2.5",
+            "state_dict": {f"model.{n}": t for n, t in state().items()},
+            "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.9)}},
+            "optimizer_states": [optimizer()],
+            "loops": {},
+            "hyper_parameters": argparse.Namespace(lr=0.1),
+        },
     ],
-)  # fmt: skip
+)
 def test_numbers_and_training_state_are_not_the_model(content: dict[str, Any], tmp_path: Path, merge: Merge) -> None:
     for number in range(2):
         torch.save(content, tmp_path / f"m{number}.pt")
@@ -315,9 +342,13 @@ def timm_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = folder / f"run{seed}"
         own.mkdir()
         saver = CheckpointSaver(
-            model, create_optimizer_v2(model, opt="sgd", lr=0.1), args=argparse.Namespace(model="test_resnet", lr=0.1),
-            model_ema=average, checkpoint_dir=str(own), recovery_dir=str(own),
-        )  # fmt: skip
+            model,
+            create_optimizer_v2(model, opt="sgd", lr=0.1),
+            args=argparse.Namespace(model="test_resnet", lr=0.1),
+            model_ema=average,
+            checkpoint_dir=str(own),
+            recovery_dir=str(own),
+        )
         saver.save_checkpoint(0, metric=91.0)
     return folder
 
@@ -358,8 +389,19 @@ def test_a_key_for_each_model_in_the_file(timm_runs: Path, merge: Merge) -> None
 
 def test_links_to_one_file_count_once(timm_runs: Path, merge: Merge) -> None:
     """timm writes its last, best and numbered checkpoints as links to one file."""
-    ran = merge("run", "--strategy", "uniform", "--models", timm_runs / "run0", "--models", timm_runs / "run1",
-                "--key", "state_dict", "--output", "out")  # fmt: skip
+    ran = merge(
+        "run",
+        "--strategy",
+        "uniform",
+        "--models",
+        timm_runs / "run0",
+        "--models",
+        timm_runs / "run1",
+        "--key",
+        "state_dict",
+        "--output",
+        "out",
+    )
     assert ran.code == 0, ran.err
     files = {file.stat().st_ino for n in (0, 1) for file in (timm_runs / f"run{n}").iterdir()}
     assert Path("out/recipe.json").read_text().count('"hash"') == len(files)

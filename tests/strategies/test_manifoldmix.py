@@ -39,14 +39,37 @@ def watched(pool: ModelPool, **more: Any) -> tuple[MergeProblem, list[dict[str, 
 
 
 PAPER = {
-    "profile": "paper", "tau": 0.998, "budget": 250, "budget_per_variable": 30, "lower": 0.0, "upper": 1.0,
-    "reach": None, "passes": 1, "later_lower": 0.3, "later_upper": 1.0, "accept_ties": False, "skip_inert": True,
-    "mixing": "lerp", "rescore": True, "near_misses": False, "later_first": False, "barrier": 0.05,
-}  # fmt: skip
+    "profile": "paper",
+    "tau": 0.998,
+    "budget": 250,
+    "budget_per_variable": 30,
+    "lower": 0.0,
+    "upper": 1.0,
+    "reach": None,
+    "passes": 1,
+    "later_lower": 0.3,
+    "later_upper": 1.0,
+    "accept_ties": False,
+    "skip_inert": True,
+    "mixing": "lerp",
+    "rescore": True,
+    "near_misses": False,
+    "later_first": False,
+    "barrier": 0.05,
+}
 REFERENCE = PAPER | {
-    "profile": "reference", "budget": 0, "reach": 0.5, "passes": 3, "accept_ties": True, "skip_inert": False,
-    "mixing": "sum", "rescore": False, "near_misses": True, "later_first": True, "barrier": None,
-}  # fmt: skip
+    "profile": "reference",
+    "budget": 0,
+    "reach": 0.5,
+    "passes": 3,
+    "accept_ties": True,
+    "skip_inert": False,
+    "mixing": "sum",
+    "rescore": False,
+    "near_misses": True,
+    "later_first": True,
+    "barrier": None,
+}
 
 
 def test_profiles_set_what_is_unset() -> None:

@@ -32,9 +32,15 @@ from merging.values.recipe import Ingredient, Recipe
 PUBLISHED = Path(__file__).parents[1] / "published"
 IMAGES = 26_000
 COMPONENTS = (
-    "positional_embedding", "text_projection", "logit_scale", "visual", "token_embedding", "ln_final",
-    "classification_head.weight", "classification_head.bias",
-)  # fmt: skip
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "visual",
+    "token_embedding",
+    "ln_final",
+    "classification_head.weight",
+    "classification_head.bias",
+)
 ACTIVE = {"visual": 3, "classification_head.weight": 6, "classification_head.bias": 7}
 FACTORS = {
     "visual": [0.4793, 0.7865, 0.8404, 0.8716, 0.7570, 0.8183],

@@ -43,8 +43,14 @@ def merged(pool: ModelPool, strategy: MixStrategy, tmp_path: Path, **settings: o
     merging.merge(fresh, strategy, partitioner=Layer(), output=out, **settings)  # type: ignore[arg-type]
     written = load_file(out / "model.safetensors")
     scored = merging.merge(
-        pool, strategy, partitioner=Layer(), task=tiny_task(), baselines=False, tests=False, **settings  # type: ignore[arg-type]
-    )  # fmt: skip
+        pool,
+        strategy,
+        partitioner=Layer(),
+        task=tiny_task(),
+        baselines=False,
+        tests=False,
+        **settings,  # type: ignore[arg-type]
+    )
     for name, tensor in scored.state_dict().items():
         assert torch.equal(tensor, written[name]), name
     return written

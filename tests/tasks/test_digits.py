@@ -129,10 +129,21 @@ def test_demo_ends_with_a_better_model(demo: tuple[str, dict[str, Any]]) -> None
 def test_demo_says_what_a_person_needs(demo: tuple[str, dict[str, Any]]) -> None:
     said, report = demo
     for text in (
-        "best single model", "uniform soup", "greedy soup", "manifold mix", "held-out", "printed", "outlined",
-        "average of shifts", "evaluations", "seconds", "distinguishable from the best single model", "built-in task",
-        "merge apply", "model.safetensors",
-    ):  # fmt: skip
+        "best single model",
+        "uniform soup",
+        "greedy soup",
+        "manifold mix",
+        "held-out",
+        "printed",
+        "outlined",
+        "average of shifts",
+        "evaluations",
+        "seconds",
+        "distinguishable from the best single model",
+        "built-in task",
+        "merge apply",
+        "model.safetensors",
+    ):
         assert text in said, text
     assert f"{100 * report['validation']['merged']:.2f} %" in said
 

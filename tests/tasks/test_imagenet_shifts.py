@@ -80,8 +80,13 @@ def test_sets_classes_and_labels(data: Path) -> None:
     assert sorted(set(task.held_out.labels.tolist())) == sorted(CLASSES.values())
     assert np.bincount(task.held_out.labels.numpy())[list(CLASSES.values())].tolist() == [26] * len(CLASSES)
     assert {name: len(split) for name, split in task.tests.items()} == {
-        "test": 15, "imagenet-v2": 15, "imagenet-r": 12, "imagenet-sketch": 15, "objectnet": 6, "imagenet-a": 6,
-    }  # fmt: skip
+        "test": 15,
+        "imagenet-v2": 15,
+        "imagenet-r": 12,
+        "imagenet-sketch": 15,
+        "objectnet": 6,
+        "imagenet-a": 6,
+    }
     assert task.tests["imagenet-v2"].labels.tolist() == [0] * 3 + [1] * 3 + [11] * 3 + [2] * 3 + [6] * 3
     for name, size in (("imagenet-r", 200), ("imagenet-a", 200), ("objectnet", 113)):
         assert task.tests[name].classes is not None

@@ -59,14 +59,44 @@ def test_a_pool_is_made_and_completed(head: bool, base: Path, tmp_path: Path, de
 
 def test_the_commands(merge: Merge, base: Path, device: str) -> None:
     """Fine-tuned, completed, merged by a search that certifies, resumed, scored: each on the device."""
-    words = ("finetune", "--task", TASK, "--base", base, "--output", "pool", "--device", device, "--set", "epochs=2",
-             "--set", "batch_size=30", "--set", "augmentation=none", "--set", "mixup=0")  # fmt: skip
+    words = (
+        "finetune",
+        "--task",
+        TASK,
+        "--base",
+        base,
+        "--output",
+        "pool",
+        "--device",
+        device,
+        "--set",
+        "epochs=2",
+        "--set",
+        "batch_size=30",
+        "--set",
+        "augmentation=none",
+        "--set",
+        "mixup=0",
+    )
     for models in ("2", "3"):
         ran = merge(*words, "--models", models)
         assert ran.code == 0, ran.err
     where = ("--models", "pool/model_*.safetensors", "--task", TASK, "--device", device)
-    ran = merge("run", *where, "--partitioner", "layer", "--certify-split", "0.3", "--budget", "8", "--output", "run",
-                "--max-evaluations", "6", "--tune")  # fmt: skip
+    ran = merge(
+        "run",
+        *where,
+        "--partitioner",
+        "layer",
+        "--certify-split",
+        "0.3",
+        "--budget",
+        "8",
+        "--output",
+        "run",
+        "--max-evaluations",
+        "6",
+        "--tune",
+    )
     assert ran.code == 0, ran.err
     ran = merge("run", "--resume", "run", "--max-evaluations", "9", "--trust-code")
     assert ran.code == 0, ran.err
@@ -109,8 +139,14 @@ def pictures() -> Task:
         pixels[torch.arange(count), :, :, labels] += 55
         return Split.of(pixels, labels)
 
-    return Task("pictures", lambda pool: Normed(), part(60, 1), {"test": part(60, 2)}, train=part(90, 3),
-                prepare=Normalise((0.5,) * 3, (0.5,) * 3))  # fmt: skip
+    return Task(
+        "pictures",
+        lambda pool: Normed(),
+        part(60, 1),
+        {"test": part(60, 2)},
+        train=part(90, 3),
+        prepare=Normalise((0.5,) * 3, (0.5,) * 3),
+    )
 
 
 @pytest.mark.parametrize("name", REGIMES)
@@ -118,11 +154,22 @@ def test_every_regime(name: str, tmp_path: Path, device: str) -> None:
     """Mixed, erased and augmented pictures in bf16; the models are averaged, their statistics measured again."""
     torch.manual_seed(0)
     save_file(Normed().state_dict(), tmp_path / "base.safetensors")
-    sweep = Sweep.of({"learning_rate": [0.01], "epochs": [4], "batch_size": 30, "mixup": 0.2, "cutmix": 0.5,
-                      "erasing": 0.3, "augmentation": "flip", "label_smoothing": 0.1})  # fmt: skip
+    sweep = Sweep.of(
+        {
+            "learning_rate": [0.01],
+            "epochs": [4],
+            "batch_size": 30,
+            "mixup": 0.2,
+            "cutmix": 0.5,
+            "erasing": 0.3,
+            "augmentation": "flip",
+            "label_smoothing": 0.1,
+        }
+    )
     regime = regimes[name](**REGIMES[name])
-    made = finetune(pictures, tmp_path / "pool", sweep, models=2, base=tmp_path / "base.safetensors", regime=regime,
-                    device=device)  # fmt: skip
+    made = finetune(
+        pictures, tmp_path / "pool", sweep, models=2, base=tmp_path / "base.safetensors", regime=regime, device=device
+    )
     assert len(made) == 2
     pool = ModelPool.open([tmp_path / "pool" / "model_*.safetensors"])
     for strategy in (merging.Uniform(), merging.Fisher(samples=8), merging.Learned(epochs=1), OutputEnsemble()):

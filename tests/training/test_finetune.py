@@ -43,9 +43,15 @@ def test_training_is_plain_gradient_descent_where_it_is_asked_to_be() -> None:
     module, task = TinyNet(), tiny_task()
     before = {name: t.clone() for name, t in module.state_dict().items()}
     settings = HyperParameters(
-        learning_rate=0.1, weight_decay=0.0, epochs=1, batch_size=150, optimizer="momentum", schedule="constant",
-        warmup=0.0, clip=None,
-    )  # fmt: skip
+        learning_rate=0.1,
+        weight_decay=0.0,
+        epochs=1,
+        batch_size=150,
+        optimizer="momentum",
+        schedule="constant",
+        warmup=0.0,
+        clip=None,
+    )
     assert task.train is not None
     run = Run(module, task, settings, numerics=tiny_numerics())
     run.step()

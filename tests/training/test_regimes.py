@@ -283,9 +283,15 @@ def test_members_that_are_replaced_are_better_than_models_alone() -> None:
 def test_late_phase_is_the_loop_of_the_paper() -> None:
     """Algorithm 1 by hand with plain SGD: each copy on its own batches, the shared weights on the mean gradient."""
     settings = HyperParameters(
-        learning_rate=0.1, weight_decay=0.0, epochs=1, batch_size=100, optimizer="momentum", schedule="constant",
-        warmup=0.0, clip=None,
-    )  # fmt: skip
+        learning_rate=0.1,
+        weight_decay=0.0,
+        epochs=1,
+        batch_size=100,
+        optimizer="momentum",
+        schedule="constant",
+        warmup=0.0,
+        clip=None,
+    )
     run, plain = start(settings), start(settings)
     momentum = plain.optimizer.param_groups[0]["momentum"]
     names = LatePhase(copies=3).names(run.module)
@@ -400,9 +406,7 @@ def test_an_interrupted_population_goes_on_with_the_same_bits(base: Path, tmp_pa
 
     papa = Papa(alpha=0.9)
     with pytest.raises(Stopped):
-        finetune(
-            handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=should_stop
-        )  # fmt: skip
+        finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=should_stop)
     assert (tmp_path / "cut/.population.pt").exists()
     resumed = finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa)
     whole = finetune(handwritten, tmp_path / "whole", SWEEP, models=2, base=base, regime=papa)
@@ -457,8 +461,15 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path) -> None:
-    sweep = Sweep.of({"epochs": 2, "batch_size": 50, "optimizer": "sgd", "clip": "none",
-                      "models": [{"learning_rate": 0.1}, {"learning_rate": 1e30}]})  # fmt: skip
+    sweep = Sweep.of(
+        {
+            "epochs": 2,
+            "batch_size": 50,
+            "optimizer": "sgd",
+            "clip": "none",
+            "models": [{"learning_rate": 0.1}, {"learning_rate": 1e30}],
+        }
+    )
     for jobs in (1, 2):
         folder = tmp_path / f"pool-{jobs}"
         made = finetune(handwritten, folder, sweep, models=2, base=base, jobs=jobs)
@@ -488,8 +499,21 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_papa_needs_no_sweep(merge: Merge) -> None:
     """The default sweep draws epochs; a population has them in common."""
-    ran = merge("finetune", "--task", "digits", "--models", "2", "--regime", "papa", "-o", "regime.variant=two",
-                "--output", "pool", "--set", "batch_size=197")  # fmt: skip
+    ran = merge(
+        "finetune",
+        "--task",
+        "digits",
+        "--models",
+        "2",
+        "--regime",
+        "papa",
+        "-o",
+        "regime.variant=two",
+        "--output",
+        "pool",
+        "--set",
+        "batch_size=197",
+    )
     assert ran.code == 0, ran.err
     settings = [json.loads(Path(f"pool/model_0{k}.json").read_text())["settings"] for k in range(2)]
     assert settings[0]["epochs"] == settings[1]["epochs"] == 16
@@ -501,8 +525,10 @@ def test_masks_are_no_weights() -> None:
     from merging.tasks.digits import digits
 
     task = digits()
-    runs = [Run(task.build(task.pool()), task, HyperParameters(epochs=1, seed=seed), numerics=tiny_numerics())
-            for seed in range(2)]  # fmt: skip
+    runs = [
+        Run(task.build(task.pool()), task, HyperParameters(epochs=1, seed=seed), numerics=tiny_numerics())
+        for seed in range(2)
+    ]
     masks = [b for run in runs for name, b in run.module.named_buffers() if torch.isinf(b).any()]
     before = [mask.clone() for mask in masks]
     assert masks, "or there is nothing to test"

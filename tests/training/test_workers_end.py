@@ -35,11 +35,30 @@ def alive(session: int) -> set[int]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGHUP, 130)])
 def test_workers_end_with_the_first_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
     tiny_pool(tmp_path / "start", models=1)
-    command = ["finetune", "--base", "start/base.safetensors", "--task", TASK, "--jobs", "2", "--models", "2", "--set",
-               "epochs=100000", "--output", "pool"]  # fmt: skip
+    command = [
+        "finetune",
+        "--base",
+        "start/base.safetensors",
+        "--task",
+        TASK,
+        "--jobs",
+        "2",
+        "--models",
+        "2",
+        "--set",
+        "epochs=100000",
+        "--output",
+        "pool",
+    ]
     quiet = subprocess.DEVNULL
-    with subprocess.Popen([sys.executable, "-m", "merging", *command], cwd=tmp_path, env=ENVIRONMENT, stdout=quiet,
-                          stderr=quiet, start_new_session=True) as parent:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "merging", *command],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=quiet,
+        stderr=quiet,
+        start_new_session=True,
+    ) as parent:
         try:
             end = time.monotonic() + 90
             while len(alive(parent.pid)) < 4:  # two workers, and what counts their resources

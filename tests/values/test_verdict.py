@@ -152,9 +152,12 @@ def test_verdicts_read_from_a_file_are_corrected_again(rows: list[tuple[Verdict,
 def test_the_families_of_the_roles() -> None:
     families = {role: Family.of(role) for role in Role}
     assert families == {
-        Role.HELD_OUT: Family.SELECTION, Role.CERTIFY: Family.CERTIFICATION, Role.TEST: Family.PRIMARY,
-        Role.SHIFT: Family.SECONDARY, Role.AVERAGE: Family.PRIMARY,
-    }  # fmt: skip
+        Role.HELD_OUT: Family.SELECTION,
+        Role.CERTIFY: Family.CERTIFICATION,
+        Role.TEST: Family.PRIMARY,
+        Role.SHIFT: Family.SECONDARY,
+        Role.AVERAGE: Family.PRIMARY,
+    }
     assert Family.of(Role.TEST, extra=True) == Family.SECONDARY
     assert Family.of(Role.HELD_OUT, extra=True) == Family.SELECTION
 
@@ -163,9 +166,10 @@ def test_other_references_and_measures_are_other_families() -> None:
     found = bootstrapped(0.1, np.random.default_rng(0).normal(0.1, 0.04, RESAMPLES), 100)
     one = verdict(found, against="the best single model (a)")
     others = [
-        replace(one, against="the best single model (b)"), replace(one, reference="greedy"),
+        replace(one, against="the best single model (b)"),
+        replace(one, reference="greedy"),
         replace(one, measure="nll"),
-    ]  # fmt: skip
+    ]
     assert all(v.tests == 1 for row in corrected([[one], *[[other] for other in others]]) for v in row)
     assert all(v.tests == 2 for row in corrected([[one], [one]]) for v in row)
 
@@ -189,8 +193,10 @@ def test_words_and_marks() -> None:
     beside = replace(flat, extra=True)
     assert title(beside) == "test (accuracy)"
     assert [sets for sets, _ in sentences([flat, silent, replace(silent, set="b"), beside])] == [
-        "test", "test, b", "test (accuracy)",
-    ]  # fmt: skip
+        "test",
+        "test, b",
+        "test (accuracy)",
+    ]
     assert "optimistic" in sentence(verdict(told.comparison or "", Role.HELD_OUT))
     assert "secondary" in sentence(verdict(told.comparison or "", Role.SHIFT))
 
@@ -198,8 +204,18 @@ def test_words_and_marks() -> None:
 def test_p_values_are_short_and_told_apart() -> None:
     shown = [p_value(p) for p in (0.0, 0.0009, 0.001, 0.0312, 0.049999, 0.05, 0.067, 0.0996, 0.25, 0.994, 1.0)]
     assert shown == [
-        "p<.001", "p<.001", "p=.001", "p=.031", "p=.050", "p=.050", "p=.067", "p=.10", "p=.25", "p=.99", "p=1",
-    ]  # fmt: skip
+        "p<.001",
+        "p<.001",
+        "p=.001",
+        "p=.031",
+        "p=.050",
+        "p=.050",
+        "p=.067",
+        "p=.10",
+        "p=.25",
+        "p=.99",
+        "p=1",
+    ]
 
 
 def test_the_header_says_what_was_corrected() -> None:

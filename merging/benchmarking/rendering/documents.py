@@ -171,7 +171,15 @@ def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
 
 
 def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-               "α": r"$\alpha$", "–": "--", "≈": r"$\approx$",
-               "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$"}  # fmt: skip
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "α": r"$\alpha$",
+        "–": "--",
+        "≈": r"$\approx$",
+        "▲": r"$\blacktriangle$",
+        "▼": r"$\blacktriangledown$",
+    }
     return re.sub(r"[\\~^±α–≈▲▼&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))

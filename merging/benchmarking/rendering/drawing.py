@@ -27,10 +27,17 @@ INK, MUTED, GRID, PAPER = "#1a1d21", "#68707a", "#d8dce2", "#fefefe"
 """Text, secondary text, lines and ground."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c2709d", "#b97f00", "#2f95cf")
 SCHEMES = {
-    "ink": (INK, "#e6e8eb"), "muted": (MUTED, "#9aa3ad"), "grid": (GRID, "#343a42"), "paper": (PAPER, "#15181c"),
-    **{f"c{number}": pair for number, pair in enumerate(zip(
-        COLOURS, ("#3b8ed0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7cc8f2"), strict=True), 1)},
-}  # fmt: skip
+    "ink": (INK, "#e6e8eb"),
+    "muted": (MUTED, "#9aa3ad"),
+    "grid": (GRID, "#343a42"),
+    "paper": (PAPER, "#15181c"),
+    **{
+        f"c{number}": pair
+        for number, pair in enumerate(
+            zip(COLOURS, ("#3b8ed0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7cc8f2"), strict=True), 1
+        )
+    },
+}
 """A page's names of these colours: what each is there in light (as in files) and in dark."""
 ON_CELLS = ("#020202", "#fdfdfd")
 """Numbers in the cells of a heat map, whose colours are the same in light and dark."""
@@ -92,14 +99,31 @@ def on(cell: Iterable[float]) -> str:
 def _style(salt: str) -> Iterator[None]:
     """Settings for a while: fonts as text, identifiers that follow from the picture's name alone."""
     settings = {
-        "svg.hashsalt": salt, "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
+        "svg.hashsalt": salt,
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
         "text.parse_math": False,  # a name may hold a $
-        "font.size": 9.0, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED,
-        "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
-        "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
-        "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.titlesize": 9.5, "axes.titlelocation": "left",
-    }  # fmt: skip
+        "font.size": 9.0,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.linewidth": 0.8,
+        "xtick.labelsize": 8.0,
+        "ytick.labelsize": 8.0,
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+    }
     with mpl.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         yield
@@ -140,8 +164,21 @@ def name_points(axes: Axes, entries: Sequence[tuple[float, float, str, str]]) ->
     rail = axes.get_yaxis_transform()  # x of the axes, y of the data
     for (x, y, name, colour), height in zip(ordered, heights, strict=True):
         axes.annotate(
-            name, (x, y), (1.03, height), xycoords="data", textcoords=rail, va="center", fontsize=8, color=INK,
+            name,
+            (x, y),
+            (1.03, height),
+            xycoords="data",
+            textcoords=rail,
+            va="center",
+            fontsize=8,
+            color=INK,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 3,
-                        "relpos": (0.0, 0.5)},
-        )  # fmt: skip
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0.0, 0.5),
+            },
+        )

@@ -49,8 +49,12 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
             atomic.put(aside / PICTURES / f"{name}.png", png)
             atomic.put(aside / PICTURES / f"{name}.svg", wide)
             progress.advance()
-        makers = {"html": lambda: to_html(found, drawn), "md": lambda: to_markdown(found),
-                  "tex": lambda: to_latex(found), "csv": lambda: to_csv(found)}  # fmt: skip
+        makers = {
+            "html": lambda: to_html(found, drawn),
+            "md": lambda: to_markdown(found),
+            "tex": lambda: to_latex(found),
+            "csv": lambda: to_csv(found),
+        }
         atomic.put(aside / RESULT, found.dumps())
         for name in DOCUMENTS:
             atomic.put(aside / name, makers[name.rpartition(".")[2]]())

@@ -43,9 +43,13 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         drawn: picture → its SVG for a desktop, and for a phone.
     """
     environment = Environment(
-        loader=PackageLoader("merging.benchmarking.rendering", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
-    )  # fmt: skip
+        loader=PackageLoader("merging.benchmarking.rendering", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
     pictures = [
         {
             "name": name,
@@ -57,15 +61,24 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         for name, (wide, narrow) in drawn.items()
     ]
     return environment.get_template("page.html.j2").render(
-        title=title(found), caption=caption(found), status=found.status, findings=findings(found), rows=_rows(found),
-        headings=[heading(found, column) for column in found.columns], costs=list(COSTS.values()),
-        legend=legend_of(found), cost_legend=COST_LEGEND, remarks=remarks(found, unfinished=False),
+        title=title(found),
+        caption=caption(found),
+        status=found.status,
+        findings=findings(found),
+        rows=_rows(found),
+        headings=[heading(found, column) for column in found.columns],
+        costs=list(COSTS.values()),
+        legend=legend_of(found),
+        cost_legend=COST_LEGEND,
+        remarks=remarks(found, unfinished=False),
         comparisons=_comparisons(found),
         main=[picture for picture in pictures if picture["name"] in CAPTIONS],
         maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
-        colours=COLOURS, evaluations=f"{found.evaluations:,}", command=found.command,
+        colours=COLOURS,
+        evaluations=f"{found.evaluations:,}",
+        command=found.command,
         conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
-    )  # fmt: skip
+    )
 
 
 def _shown(value: Any) -> Any:
@@ -98,8 +111,14 @@ def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
             if any(verdicts.values())
         ]
         heads = [heading(found, column) for column in columns]
-        tables.append({"name": found.against(reference), "headings": heads, "rows": rows,
-                       "correction": correction_of(found, reference)})  # fmt: skip
+        tables.append(
+            {
+                "name": found.against(reference),
+                "headings": heads,
+                "rows": rows,
+                "correction": correction_of(found, reference),
+            }
+        )
     return tables
 
 
@@ -112,8 +131,13 @@ def _test(verdict: Verdict | None) -> dict[str, str] | None:
         return None
     kind = KINDS[word(verdict)]
     if not verdict.tested:
-        return {"kind": kind, "difference": MARKS["not tested"], "interval": "", "p": "not tested",
-                "details": verdict.why}  # fmt: skip
+        return {
+            "kind": kind,
+            "difference": MARKS["not tested"],
+            "interval": "",
+            "p": "not tested",
+            "details": verdict.why,
+        }
     shown, _, interval = difference(verdict).partition(" ")
     counts = "" if verdict.gained is None else f"{verdict.gained:g} gained, {verdict.lost:g} lost, "
     details = f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}"

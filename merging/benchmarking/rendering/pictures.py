@@ -84,8 +84,15 @@ def scatter(figure: Figure, found: Benchmark) -> None:
         colour, marker = looks[row.label]
         at = factor * (row.value(column) or 0.0), factor * (row.shifted or 0.0)
         hollow = row.inference_cost > 1
-        axes.scatter(*at, s=52, marker=marker, facecolors=PAPER if hollow else colour, edgecolors=colour if hollow
-                     else PAPER, linewidths=1.4 if hollow else 0.8, zorder=3)  # fmt: skip
+        axes.scatter(
+            *at,
+            s=52,
+            marker=marker,
+            facecolors=PAPER if hollow else colour,
+            edgecolors=colour if hollow else PAPER,
+            linewidths=1.4 if hollow else 0.8,
+            zorder=3,
+        )
         entries.append((*at, row.label, colour))
     axes.margins(0.08)
     axes.set_xlabel(f"{heading(found, column)}, {what}")
@@ -163,9 +170,13 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     negative = bool((values < 0).any())
     limit = float(np.abs(values).max())
     mesh = axes.pcolormesh(
-        values, cmap="PuOr" if negative else "cividis", vmin=-limit if negative else 0.0, vmax=limit,
-        edgecolors=PAPER, linewidth=0.4 if values.size <= 2000 else 0.0,
-    )  # fmt: skip
+        values,
+        cmap="PuOr" if negative else "cividis",
+        vmin=-limit if negative else 0.0,
+        vmax=limit,
+        edgecolors=PAPER,
+        linewidth=0.4 if values.size <= 2000 else 0.0,
+    )
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.tick_params(length=0)
