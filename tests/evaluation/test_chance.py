@@ -208,7 +208,7 @@ def test_a_run_says_it_first_and_computes_the_same(tmp_path: Path, monkeypatch: 
     (said,) = (note for note in result.report.notes if "no better than a guess" in note or "in the order" in note)
     assert news.said[0] == f"warning: {said}"
     assert said.partition(" held-out")[0] in (tmp_path / "a/README.md").read_text()
-    monkeypatch.setattr("merging.running.run.doubt", lambda *given: None)
+    monkeypatch.setattr("merging.running.execution.doubt", lambda *given: None)
     run(pool, Greedy(), task=task, device="cpu", output=tmp_path / "b")
 
     def journal(name: str) -> list[dict[str, object]]:
