@@ -28,6 +28,7 @@ from merging.benchmarking.rendering.tables import (
     single_scores,
 )
 from merging.benchmarking.results import SHIFTED
+from merging.cli.showing.flags import in_flags
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked
 from merging.errors import showable
@@ -65,7 +66,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
         console.print(marked("• {}", line), highlight=False)
     _show_scatter(console, found)
     for line in remarks(found):
-        console.print(marked("[yellow]note:[/] {}", line), highlight=False)
+        console.print(marked("[yellow]note:[/] {}", in_flags(line)), highlight=False)
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
         f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "

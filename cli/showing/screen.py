@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from merging.cli.showing.flags import in_flags
 from merging.errors import showable
 
 _PLACE = "\ue000"
@@ -66,7 +67,7 @@ def _filled(place: Text, value: object) -> Text:
 def warn(warnings: Iterable[str]) -> None:
     """Prints a line for each warning."""
     for warning in warnings:
-        click.echo(f"warning: {showable(warning)}", err=True)
+        click.echo(f"warning: {in_flags(warning)}", err=True)
 
 
 def print_json(data: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from merging.cli.showing.flags import in_flags
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.values.outcome import Outcome, is_score
@@ -114,9 +115,9 @@ class TerminalProgress:
         self._update(best=self._best)
 
     def say(self, text: str | Text) -> None:
-        """A line that stays."""
+        """A line that stays; of a message, settings are told as flags."""
         self._told.add(str(text))
-        line = text if isinstance(text, Text) else Text(showable(text))
+        line = text if isinstance(text, Text) else Text(in_flags(text))
         if line.plain.startswith("warning:"):
             line.stylize("bold yellow", 0, len("warning:"))
         self.console.print(line, highlight=False, soft_wrap=True)
