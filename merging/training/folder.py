@@ -113,8 +113,8 @@ class PoolFolder:
         if not path.exists():
             if self.base.exists() and not self._is_start():
                 raise FolderError(
-                    f"{self.base} is there without a record of its pool, and is not the --base that was given; move it "
-                    "away, or choose another --output"
+                    f"{self.base} is there without a record of its pool, and is not the `base` that was given; move it "
+                    "away, or choose another `output`"
                 )
             self._record()
             return
@@ -122,7 +122,7 @@ class PoolFolder:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
             old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
         except (ValueError, TypeError) as error:
-            raise FolderError(f"{path} is damaged ({error}); choose another --output") from None
+            raise FolderError(f"{path} is damaged ({error}); choose another `output`") from None
         unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
         asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
         changed = [key for key, value in asked.items() if old.get(key) != json.loads(json.dumps(value))]
@@ -130,7 +130,7 @@ class PoolFolder:
             dict.fromkeys({"start": "base", "linear_probe": "linear probe"}.get(key, key) for key in changed)
         )
         if changed:
-            raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another --output")
+            raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another `output`")
         if unfinished and self.facts["base"] is not None:
             self._record()
 
@@ -157,7 +157,7 @@ class PoolFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
-            raise FolderError(f"{path} was made with other hyper-parameters; choose another --output")
+            raise FolderError(f"{path} was made with other hyper-parameters; choose another `output`")
         if not diverged and not (self.path / f"{name}.safetensors").exists():
             return None
         return Trained(name, record["settings"], held_out, 0.0, diverged)

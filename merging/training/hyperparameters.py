@@ -102,7 +102,7 @@ class Sweep:
         try:
             data = tomllib.loads(path.read_text("utf-8-sig"))
         except (OSError, ValueError) as error:
-            raise OptionError(f"--sweep {path}: {error}") from None
+            raise OptionError(f"{path}: {error}") from None
         return cls.of(data, str(path))
 
     @classmethod

@@ -84,7 +84,7 @@ def side_by_side(
                 raise Stopped("interrupted") from None
             raise MergingError(
                 "a training process died: too little memory, or a task that only this process can import; "
-                "--jobs 1 trains in this one"
+                "`jobs=1` trains in this one"
             ) from None
         except BaseException:  # interrupted, or an error in a process: none of them may go on alone
             for process in list((pool._processes or {}).values()):

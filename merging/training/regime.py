@@ -1,4 +1,4 @@
-"""What happens between the steps of a run, or of several: the interface that ``--regime`` names."""
+"""What happens between the steps of a run, or of several: the interface of what ``regime`` names."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Start:
             raise TaskError(f"task '{task.name}' has no training data; give [task] train")
         checkpoint = Checkpoint(base) if base is not None else task.pool().base if task.pool is not None else None
         if checkpoint is None:
-            raise RequirementError("there is no base to fine-tune; give one with --base")
+            raise RequirementError("there is no base to fine-tune; give one with `base`")
         module = module_for(task, ModelPool([checkpoint]))
         state = module.state_dict()
         lost = [name for name in state if name not in checkpoint.tensors]
@@ -71,7 +71,7 @@ class Start:
         loaded = checkpoint.load()
         for name, tensor in loaded.items():
             if not has_only_finite(tensor):
-                raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another --base")
+                raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another `base`")
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
         on_device(module, numerics.device, numerics.layout)

@@ -276,7 +276,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     untrained = Task("blobs", own.build, own.held_out)
     with pytest.raises(TaskError, match="no training data"):
         finetune(lambda: untrained, tmp_path / "a", SWEEP, models=1, base=base)
-    with pytest.raises(RequirementError, match="--base"):
+    with pytest.raises(RequirementError, match="give one with `base`"):
         finetune(tiny_task, tmp_path / "a", SWEEP, models=1)
     with pytest.raises(RequirementError, match="random or optuna"):
         finetune(tiny_task, tmp_path / "a", SWEEP, models=1, base=base, search="grid")
@@ -299,7 +299,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=tmp_path / "moved.safetensors", jobs=1)
     with pytest.raises(FolderError, match="another linear probe"):
         finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=base, jobs=1, linear_probe=3)
-    with pytest.raises(RequirementError, match="optuna follows from the models before; leave --jobs out"):
+    with pytest.raises(RequirementError, match="optuna follows from the models before; leave `jobs` out"):
         finetune(tiny_task, tmp_path / "e", SWEEP, models=1, base=base, jobs=2, search="optuna")
     with pytest.raises(FolderError, match="another sweep"):
         finetune(tiny_task, tmp_path / "d", DEFAULT, models=1, base=base, jobs=1)

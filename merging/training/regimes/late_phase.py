@@ -71,7 +71,7 @@ class LatePhase(Regime):
         if self.what != "head":
             found += sorted(norms_of(module))
             if not found:
-                raise OptionError(f"{type(module).__name__} has no norm layers to copy; choose -o regime.what=head")
+                raise OptionError(f"{type(module).__name__} has no norm layers to copy; choose `regime.what=head`")
         if self.what != "norms":
             found += sorted(head_of(module) - set(found))
             if not found:

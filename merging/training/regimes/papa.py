@@ -52,13 +52,13 @@ class Papa(Regime):
         """At least two members, in step with each other."""
         del module, steps
         if len(settings) < 2:
-            raise OptionError("papa trains a population; ask for --models 2 or more")
+            raise OptionError("papa trains a population; ask for `models=2` or more")
         for name in self.in_common:
             values = {getattr(one, name) for one in settings}
             if len(values) > 1:
                 raise OptionError(
                     f"papa trains all models in step, but {name} is {' or '.join(map(str, sorted(values)))}; "
-                    f"give one value, such as --set {name}={max(values)}"
+                    f"give one value, such as `{name}={max(values)}`"
                 )
 
     def train(self, runs: Sequence[Run]) -> Iterator[None]:
