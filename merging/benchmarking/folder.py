@@ -45,16 +45,16 @@ class Folder:
             FolderError: it is a file, holds something else than a benchmark, or cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise FolderError(f"--output {self.path} is a file; name a folder")
+            raise FolderError(f"`output` {self.path} is a file; name a folder")
         there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
         if any(not is_hidden(name) for name in there) and FILE not in there:
-            more = "; --overwrite replaces an earlier benchmark only" if overwrite else ""
-            raise FolderError(f"{self.path} holds other files and no benchmark; choose another --output{more}")
+            more = "; `overwrite` replaces an earlier benchmark only" if overwrite else ""
+            raise FolderError(f"{self.path} holds other files and no benchmark; choose another `output`{more}")
         parent = self.path
         while not parent.exists():
             parent = parent.parent
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise FolderError(f"cannot write to {parent}; choose another --output")
+            raise FolderError(f"cannot write to {parent}; choose another `output`")
 
     def numerics(self) -> Numerics | None:
         """What an earlier session has measured (``tune``): measuring again could find something else."""
@@ -67,7 +67,7 @@ class Folder:
         try:
             return Numerics(**kept) if kept else None
         except TypeError:
-            raise FolderError(f"{self.path / FILE}: its numerics are damaged; begin anew with --overwrite") from None
+            raise FolderError(f"{self.path / FILE}: its numerics are damaged; begin anew with `overwrite`") from None
 
     def claim(self, header: Mapping[str, Any], *, overwrite: bool) -> Memory:
         """Opens the memory; what is known there may be used, because it was measured under the same conditions.
@@ -104,7 +104,7 @@ class Folder:
             found.__exit__(None, None, None)
             raise FolderError(
                 f"{self.path} holds a benchmark under other conditions: {'; '.join(different)}; choose another "
-                "--output, or begin anew with --overwrite"
+                "`output`, or begin anew with `overwrite`"
             )
         return found
 
