@@ -68,7 +68,7 @@ class _ClipPartitioner(Partitioner):
         if not any(name.startswith("visual.") for name in plain.values()):
             raise PartitionError(
                 f"partitioner '{self.name}' needs a CLIP image tower: no tensor is called 'visual.…' or "
-                f"'model.visual.…' (the first is '{next(iter(tensors), 'none at all')}'); try --partitioner layer"
+                f"'model.visual.…' (the first is '{next(iter(tensors), 'none at all')}'); try `partitioner=layer`"
             )
         groups: dict[str, list[str]] = {}
         for tensor, name in plain.items():

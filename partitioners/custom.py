@@ -48,7 +48,7 @@ class Custom(Partitioner):
         if uncovered:
             raise PartitionError(
                 f"{len(uncovered)} tensors match no pattern: {', '.join(uncovered)}; "
-                "add a pattern, such as -o 'partitioner.patterns=rest=.*'"
+                "add a pattern, such as `partitioner.patterns=rest=.*`"
             )
         empty = [name for name, members in groups.items() if not members]
         if empty:

@@ -142,5 +142,5 @@ def _device(wanted: str) -> str:
     if kind == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise OptionError(f"device '{wanted}' is not available on this machine; try --device cpu")
+        raise OptionError(f"device '{wanted}' is not available on this machine; try `device=cpu`")
     return wanted

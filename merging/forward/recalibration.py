@@ -87,7 +87,7 @@ def several_values() -> Iterator[None]:
             raise
         raise TaskError(
             "BatchNorm needs at least two values a channel and was given a single sample: give more training data, "
-            "batches of two or more, or leave statistics alone with --no-recalibrate"
+            "batches of two or more, or leave statistics alone with `recalibrate=False`"
         ) from None
 
 

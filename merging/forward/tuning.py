@@ -1,4 +1,4 @@
-"""``--tune``: batch and threads by measurement instead of by rule."""
+"""The setting ``tune``: batch and threads by measurement instead of by rule."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def tuned(
         progress.advance()
     if not found:
         least = min(numerics.batch for numerics in wanted)
-        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try --device cpu")
+        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try `device=cpu`")
     fastest = min(found, key=lambda numerics: found[numerics])
     chosen = rule if rule in found and found[fastest] >= 0.95 * found[rule] else fastest
     gain = f"{found[rule] / found[chosen]:.2f} times the rule's speed" if rule in found else "the rule's has no room"

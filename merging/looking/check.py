@@ -189,7 +189,7 @@ def _open(
         else:
             wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
     elif not models:
-        wrong.append("no models given; name files, folders or patterns with --models")
+        wrong.append("no models given; name files, folders or patterns with `models`")
     if first is None and own is not None and own.base is not None:
         first = own.base.path, own.base.key
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))

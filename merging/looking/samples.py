@@ -86,7 +86,7 @@ def strips(
     check_place(path)
     shown = {name: split for name, split in sets.items() if decode is not None or pixels(split, 0) is not None}
     if not shown:
-        raise TaskError("no set holds images or texts that could be shown; leave --pictures out")
+        raise TaskError("no set holds images or texts that could be shown; leave the pictures out")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.0 * count + 0.5, 1.35 * len(shown) + 0.2), dpi=120)

@@ -159,7 +159,7 @@ class OpenClip(ModelSource):
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:
         """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
         if classes is None:
-            raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (--classes N)")
+            raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (`classes`)")
         try:
             return clip_classifier(self.config, classes, tensors=tensors)
         except (TypeError, ValueError, ZeroDivisionError) as error:  # of arguments that nobody has checked

@@ -48,7 +48,7 @@ def check_built_in(library: str, name: str) -> None:
     if ":" in name:
         raise TaskError(
             f"{library}:{name} names a place and no architecture of {library}, and nothing is downloaded here; name "
-            f"the architecture (merge inspect --model {library}:NAME shows one), and the weights with --models"
+            f"the architecture ({library}:NAME), and the weights with `models`"
         )
 
 

@@ -118,7 +118,7 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
             kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
             raise TaskError(
                 f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
-                f"{shape}); take one for numbers, such as --objective mse"
+                f"{shape}); take one for numbers, such as `objective=mse`"
             )
         if "groups" in objective.asks and split.groups is None:
             raise TaskError(
