@@ -138,7 +138,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What the system refused, with the file and the way out: the disk, memory, or the number of open files.
+    """Says what the system refused, with the file and the way out: disk, memory, or number of open files.
 
     >>> reason_of(FileNotFoundError(2, "No such file or directory", "gone.pt"))
     'gone.pt: No such file or directory'

@@ -32,7 +32,7 @@ class Picture:
     """An image that has not been decoded.
 
     Attributes:
-        name: for messages.
+        name: its name in messages.
         content: the file, or its bytes.
     """
 
@@ -115,7 +115,7 @@ def decode(
 
     Args:
         where: the set, for messages.
-        pictures: as many as the array has rows, in order.
+        pictures: the pictures, as many as the array has rows, in order.
         one: RGB picture → pixels.
         array: N rows, filled.
         progress: advanced.
@@ -153,7 +153,7 @@ def decode(
 
 
 def cut(image: Image.Image, border: int) -> Image.Image:
-    """The image without its border.
+    """Cuts the border off an image.
 
     Raises:
         TaskError: nothing would be left.
@@ -188,6 +188,6 @@ def _reason(error: Exception, content: Content) -> str:
 
 
 def paths(files: Iterable[Path], root: Path) -> Iterator[Picture]:
-    """Image files, named from a folder on."""
+    """Names image files from a folder on."""
     for file in files:
         yield Picture(str(file.relative_to(root)) if file.is_relative_to(root) else str(file), file)
