@@ -18,7 +18,7 @@ class Calibration:
 
     Args:
         live: the model.
-        task: with training or unlabelled data.
+        task: the task, with training or unlabelled data.
         numerics: how passes are made.
         passes: hands out batches.
 
@@ -39,7 +39,7 @@ class Calibration:
 
     @property
     def samples(self) -> int:
-        """How many samples: in batches of one size, because each counts the same."""
+        """Counts the samples that are used: whole batches of one size, because each counts the same."""
         count = min(SAMPLES, len(self._data))
         batches = -(-count // self._numerics.batch)
         return count // batches * batches

@@ -74,7 +74,7 @@ class Passes:
         return self._feeds[split]
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """What the model takes: normalised, in the precision that it runs in."""
+        """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
         return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
 
     def batches(

@@ -20,7 +20,7 @@ SAMPLES = 2048
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
-    """The layers that keep statistics, by name."""
+    """Finds the BatchNorm layers that keep statistics, by name."""
     return {
         name: part
         for name, part in module.named_modules()

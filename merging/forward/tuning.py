@@ -22,7 +22,7 @@ _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 20
 
 
 def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iterator[Numerics]:
-    """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores.
+    """Lists what is measured: the rule first, then other batches, on a CPU with one thread and with all cores.
 
     Args:
         rule: what would be used without measuring.
@@ -52,12 +52,12 @@ def tuned(
 
     Args:
         rule: what would be used without measuring; kept unless another choice is at least 5 % faster.
-        module: on the device, in the precision that it will run in.
+        module: the model, on the device, in the precision that it will run in.
         prepare: inputs as they are stored → what the module takes.
         inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
             the rule's are full.
         progress: told what happens.
-        threads: as for :func:`candidates`.
+        threads: the only number of threads, where the user has named one.
 
     Raises:
         OptionError: the device has no room for any of the batches.

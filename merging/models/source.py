@@ -35,7 +35,7 @@ class ModelSource(ABC):
 
         Args:
             classes: outputs of its head; None: the architecture's own number.
-            tensors: of the checkpoints that will be loaded, where an architecture has optional parts.
+            tensors: tensors of the checkpoints that will be loaded, where an architecture has optional parts.
 
         Raises:
             TaskError: the architecture does not say how many outputs, or cannot be built.
@@ -49,7 +49,7 @@ class ModelSource(ABC):
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """How its library prepares an image for evaluation; here: not at all, but for ImageNet's normalisation.
+        """Prepares an image for evaluation as its library does; here: by ImageNet's normalisation alone.
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
@@ -65,11 +65,11 @@ class ModelSource(ABC):
         return preset(self.spec, {"crop_size": size, "resize_size": size}, normalisation)
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
-        """The same source, told what the classes are called: only a text tower asks for that.
+        """Gives the same source, told what the classes are called: only a text tower asks for that.
 
         Args:
             classes: names, in the order of the outputs.
-            templates: of the prompts, each with one ``{}``.
+            templates: templates of the prompts, each with one ``{}``.
 
         Raises:
             TaskError: templates are given, and there is no text tower to read them.
@@ -135,11 +135,11 @@ class ModelSource(ABC):
 
 
 def chosen_for_you(spec: str, own: Normalisation, published: Mapping[str, Normalisation], write: str) -> str | None:
-    """What is said where nobody chose among published weights that differ in mean or deviation; None: they agree.
+    """Says which weights were taken where nobody chose and mean or deviation differ; None where they agree.
 
     Args:
-        spec: of the model.
-        own: that is taken.
+        spec: spelling of the model.
+        own: the normalisation that is taken.
         published: tag → its normalisation.
         write: how a tag is chosen, with ``{}`` for it.
     """
@@ -163,11 +163,11 @@ def preset(
     """The transform of a torchvision preset, ``ImageClassification`` where ``make`` says nothing else.
 
     Args:
-        name: of the model, for messages.
-        settings: of the preset, besides mean and deviation.
+        name: name of the model, for messages.
+        settings: settings of the preset, besides mean and deviation.
         normalisation: mean and deviation.
         make: builds the preset.
-        notes: for the user.
+        notes: what the user should know, a line each.
     """
     import torchvision
     from torchvision.transforms._presets import ImageClassification
