@@ -74,9 +74,9 @@ def strips(
 
     Args:
         sets: name → split; images, or texts where ``decode`` is given.
-        path: of the picture; its suffix says the format.
+        path: path of the picture; its suffix says the format.
         count: samples a set.
-        names: of the classes; default: their numbers.
+        names: names of the classes; default: their numbers.
         decode: a stored sample → its text.
 
     Raises:

@@ -55,9 +55,9 @@ def finetune(
         linear_probe: epochs in which the head alone is trained first, once for all models (Kumar et al. 2022,
             https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none.
         regime: how the models are trained; default: each on its own.
-        seed: of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
+        seed: seed of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of training and passes on the CPU, of each job; default: as for :func:`merging.merge`.
+        threads: threads of training and passes on the CPU, for each job; default: as for :func:`merging.merge`.
         jobs: models that are trained at once; default: one for each core where the model is small and the search is
             random. A regime that trains all of them together has one process.
         progress: told what happens.

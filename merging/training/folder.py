@@ -22,12 +22,12 @@ from merging.training.trainer import Run
 
 BASE = "base.safetensors"
 RECORD = "finetune.json"
-"""What the whole pool was made with."""
+"""File that says what the whole pool was made with."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after an epoch.
+    """Says what is known after an epoch.
 
     Attributes:
         number: counted from 1.
@@ -47,13 +47,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """One model of a pool; ``str`` gives what is said of it.
+    """Describes one model of a pool; ``str`` gives a line of it.
 
     Attributes:
-        name: of its file, without the suffix.
+        name: name of its file, without the suffix.
         settings: its hyper-parameters.
         held_out: accuracy after the last epoch; 0 where it diverged.
-        seconds: that it took; 0 where it was there already.
+        seconds: time that it took; 0 where it was there already.
         diverged: why there is a record, but no model.
     """
 
@@ -71,14 +71,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class PoolFolder:
-    """Where a pool is written; plain values, so that it can go to another process.
+    """Writes a pool into its folder; made of plain values, so that it can go to another process.
 
     Attributes:
         path: the folder.
         facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head, None before
             that is there), seed, sweep, regime.
         numerics: how they are computed.
-        command: that made it.
+        command: command line that made it.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class PoolFolder:
 
     @property
     def base(self) -> Path:
-        """What all models start from."""
+        """File of the base that all models start from."""
         return self.path / BASE
 
     def lock(self) -> Lock:
@@ -187,7 +187,7 @@ class PoolFolder:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of what decides the bits, and of other packages."""
+    """Gives the versions of what decides the bits, and of other packages."""
     found = {name: version(name) for name in ("merging", "torch", "timm", "numpy", *more)}
     return {"python": platform.python_version()} | found
 

@@ -22,7 +22,7 @@ SCHEDULES = ("cosine", "tanh", "poly", "constant")
 
 @dataclass(frozen=True)
 class HyperParameters(Plugin):
-    """One run's settings; names and meanings are those of timm's training script."""
+    """Holds one run's settings; names and meanings are those of timm's training script."""
 
     name: ClassVar[str] = "finetune"
 
@@ -42,7 +42,7 @@ class HyperParameters(Plugin):
     seed: int = option(0, "of data order, augmentation and mixup", low=0)
 
     def shown(self) -> str:
-        """In a few words."""
+        """Says the main ones in a few words."""
         rest = [self.augmentation] + [f"mixup {self.mixup:g}"] * bool(self.mixup)
         return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:g}, {self.epochs} epochs, {', '.join(rest)}"
 
@@ -61,7 +61,7 @@ class Range:
     whole: bool = False
 
     def draw(self, generator: np.random.Generator) -> float | int:
-        """One of them."""
+        """Draws one value of the range."""
         if self.log:
             found = float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
             return round(found) if self.whole else found
@@ -70,7 +70,7 @@ class Range:
         return float(generator.uniform(self.low, self.high))
 
     def plain(self) -> dict[str, float | bool]:
-        """As it is written."""
+        """Gives the range as it is written in a sweep, JSON-ready."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
 
@@ -80,7 +80,7 @@ Values = Range | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the runs of a pool have in common, and what is drawn for each.
+    """Says what the runs of a pool have in common, and what is drawn for each.
 
     Attributes:
         space: hyper-parameter → range or values; those with one value are the same for all.
@@ -107,7 +107,7 @@ class Sweep:
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "sweep") -> Sweep:
-        """A sweep from plain values, checked (raises as :meth:`read`)."""
+        """Makes a sweep from plain values, checked (raises as :meth:`read`)."""
         known = [declared.name for declared in options_of(HyperParameters)]
         listed = data.get("models", [])
         if not isinstance(listed, Sequence) or not all(isinstance(entry, Mapping) for entry in listed):
@@ -129,7 +129,7 @@ class Sweep:
         return made
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready values, as :meth:`of` takes them."""
+        """Gives the sweep as JSON-ready values, as :meth:`of` takes them."""
         space = {
             name: values.plain() if isinstance(values, Range) else list(values) for name, values in self.space.items()
         }
@@ -164,7 +164,7 @@ class Sweep:
         return {"seed": seed + index, **drawn, **own}
 
     def suggest(self, trial: Any, index: int, seed: int) -> dict[str, Any]:
-        """As :meth:`settings`, from an Optuna trial."""
+        """Gives the settings of a run as :meth:`settings` does, drawn by an Optuna trial."""
         found: dict[str, Any] = {"seed": seed + index}
         for key, values in self.space.items():
             if isinstance(values, Range) and values.whole:
@@ -204,13 +204,13 @@ DEFAULT = Sweep.of(
         "label_smoothing": [0.0, 0.1],
     }
 )
-"""What is drawn where no sweep is given, in the manner of Wortsman et al. 2022, Appendix J."""
+"""Sweep that is drawn from where none is given, in the manner of Wortsman et al. 2022, Appendix J."""
 
 IMAGES_ONLY = ("augmentation", "mixup")
 
 
 def default_sweep(inputs: Tensor) -> Sweep:
-    """What is drawn for samples: all of :data:`DEFAULT` for images, no augmentation or mixup for anything else."""
+    """Gives the default sweep for samples: :data:`DEFAULT` for images, without augmentation and mixup for others."""
     if inputs.ndim >= 3 and str(inputs.dtype) == "torch.uint8":
         return DEFAULT
     return Sweep({name: values for name, values in DEFAULT.space.items() if name not in IMAGES_ONLY})

@@ -37,9 +37,9 @@ def schedule_of(optimizer: torch.optim.Optimizer, settings: HyperParameters, ste
     """The schedule, updated step by step; None where the learning rate is constant from the start.
 
     Args:
-        optimizer: whose learning rate it sets.
-        settings: of the run.
-        steps: of an epoch.
+        optimizer: the optimizer whose learning rate it sets.
+        settings: settings of the run.
+        steps: batches of an epoch.
     """
     if settings.schedule == "constant" and not settings.warmup:
         return None

@@ -46,7 +46,7 @@ def side_by_side(
         regime: how they are trained.
         numerics: how they are computed.
         asked: hyper-parameters, a model each.
-        steps: that each of them takes.
+        steps: number of steps that each of them takes.
         jobs: processes at the most.
         progress: told of every step and epoch.
         should_stop: asked twice a second.

@@ -33,7 +33,7 @@ class Regime(Plugin):
         """Refuses what cannot be trained so, before anything is written.
 
         Args:
-            settings: of the models that are about to be trained.
+            settings: settings of the models that are about to be trained.
             module: the architecture.
             steps: how many batches each of them will see.
 

@@ -26,7 +26,7 @@ from merging.training.trainer import Run, accuracy, steps_of
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A module that holds the base.
+    """Holds the base in a module, checked against the task.
 
     Attributes:
         module: the architecture, on its device.
@@ -87,9 +87,9 @@ class Start:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
 
         Args:
-            folder: of the pool.
+            folder: folder of the pool.
             probe: epochs in which the head alone is trained first.
-            seed: of that.
+            seed: seed of that training.
             progress: told what happens.
 
         Returns:

@@ -28,7 +28,7 @@ STATE = ".population.pt"
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """What every training of a pool has in common."""
+    """Holds what every training of a pool has in common."""
 
     folder: PoolFolder
     task: Task
