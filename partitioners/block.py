@@ -60,7 +60,7 @@ class Block(Partitioner):
     count: int | None = option(None, "join everything into so many consecutive groups of about equal size", low=1)
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a block, before them the stem, after them the head.
+        """Makes one component a block, before them the stem, after them the head.
 
         Raises:
             PartitionError: ``count`` is larger than the number of parts; the largest possible one is named.

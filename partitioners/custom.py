@@ -38,7 +38,7 @@ class Custom(Partitioner):
     patterns: tuple[str, ...] = option((), "name=regex, in order; first match takes a tensor (repeat for more)")
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a name, in the order of the patterns; patterns of the same name add up."""
+        """Makes one component a name, in the order of the patterns; patterns of the same name add up."""
         rules = [_parse(pattern) for pattern in self.patterns]
         groups: dict[str, list[str]] = {name: [] for name, _ in rules}
         uncovered: list[str] = []
