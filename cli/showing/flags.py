@@ -14,7 +14,7 @@ _SETTING = re.compile(r"(?<![^\s(])`([a-z][a-z_.]*)(?:=([^`\s]*))?`(?=[\s,;:)]|\
 
 
 def in_flags(text: object, command: click.Command | None = None) -> str:
-    """A message of the core as a person at the command line reads it, on one line that nothing obeys.
+    """Turns a message of the core into what a person at the command line reads: one line, with flags.
 
     A name in backticks becomes the flag of the command that runs, where that has one; any other stays as it is::
 
@@ -28,7 +28,7 @@ def in_flags(text: object, command: click.Command | None = None) -> str:
 
     Args:
         text: a message, warning or note, with names from files and folders in it.
-        command: whose flags they are; default: the command that runs.
+        command: the command whose flags they are; default: the one that runs.
     """
     if command is None:
         context = click.get_current_context(silent=True)

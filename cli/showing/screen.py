@@ -23,7 +23,7 @@ _PLACE = "\ue000"
 
 
 class Screen(Console):
-    """A terminal, pipe or file.
+    """Prints to a terminal, pipe or file.
 
     Args:
         stderr: news, which go beside the result.
@@ -38,10 +38,10 @@ class Screen(Console):
 
 
 def marked(template: str, *values: object) -> Text:
-    """A text with styles: rich's markup in the template, and names that are none of it.
+    """Makes a text with styles: rich's markup in the template, and names that are none of it.
 
     Args:
-        template: with ``{}`` for each value.
+        template: markup, with ``{}`` for each value.
         values: names, or texts of this kind.
 
     >>> marked("[bold]{}[/]: {} models", "[/x]", 3).plain

@@ -82,7 +82,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
 
 
 def plural(count: int, word: str) -> str:
-    """The count with its noun."""
+    """Writes a count with its noun."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
