@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 P = TypeVar("P", bound=Plugin)
-LIMIT = "--max-evaluations"
 
 
 def benchmark(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
@@ -26,9 +26,6 @@ from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from merging.benchmarking.watch import SharedEvaluator
-
-LIMIT = "--max-evaluations"
-"""How the message begins with which an evaluator ends a run at its limit."""
 
 
 class Plans:
@@ -157,7 +154,7 @@ class Work:
         try:
             return self._finish(entry, made, facts)
         except Stopped as stop:
-            if self.should_stop() or not str(stop).startswith(LIMIT):
+            if self.should_stop() or stop.reason is not StopReason.LIMIT:
                 raise
             return self._without(facts, "cannot run", f"{stop} before the first result")
         except MergingError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import InterruptedRunError, Stopped, StrategyError
+from merging.errors import InterruptedRunError, Stopped, StopReason, StrategyError
 from merging.evaluation.comparing import Comparer
 from merging.machine import peak_memory
 from merging.mixing.computed import check_merge
@@ -85,7 +85,7 @@ class Execution:
         certifying = self.plan.task is not None and self.plan.task.certify is not None
         wanted = BASELINES if self.plan.baselines else BASELINES[:1] if certifying else ()
         baselines = [b for b in wanted if b.name != asked.name]
-        status = "finished"
+        end: Stopped | None = None
         if self.evaluator is not None and self.plan.task is not None and self.plan.tests:
             self.evaluator.check_labels(tuple(self.plan.task.tests))
         try:
@@ -94,24 +94,27 @@ class Execution:
                 self._mix(strategy)
                 self._rescore(strategy.name)
         except (Stopped, KeyboardInterrupt) as stop:
-            status = str(stop) or "interrupted"
-            self.journal.write("stopped", why=status, time=time.time())
+            end = self._stopped(stop)
         try:
-            self._settle(interrupted=status == "interrupted")
+            self._settle(interrupted=_interrupted(end))
         except (Stopped, KeyboardInterrupt):
-            status = "interrupted"
-            self.journal.write("stopped", why=status, time=time.time())
+            end = self._stopped(Stopped(StopReason.INTERRUPTED))
             self._settle(interrupted=True)
-        self._choose(status)
+        self._choose(end)
         merged = self.merges[self.saved][0]
         try:
-            if status != "interrupted":
+            if not _interrupted(end):
                 merged = self._certify(merged)
                 self._score_all()
         except (Stopped, KeyboardInterrupt):
-            status = "interrupted"
-            self.journal.write("stopped", why=status, time=time.time())
-        return merged, status
+            end = self._stopped(Stopped(StopReason.INTERRUPTED))
+        return merged, "finished" if end is None else str(end)
+
+    def _stopped(self, stop: Stopped | KeyboardInterrupt) -> Stopped:
+        """Journals that the run was stopped; pressing Ctrl-C is an interruption too."""
+        end = stop if isinstance(stop, Stopped) else Stopped(StopReason.INTERRUPTED)
+        self.journal.write("stopped", why=str(end), time=time.time())
+        return end
 
     def _rescore(self, name: str) -> None:
         """Replaces what a search in bf16 saw by the outcome of record; the best single model may be another one."""
@@ -155,7 +158,7 @@ class Execution:
                 end = self.outcomes.get((asked, HELD_OUT)) if asked != "best" else None
                 self.remarks = self.rescoring.reversals(self.labels[asked], self.kept, end)
 
-    def _choose(self, status: str) -> None:
+    def _choose(self, end: Stopped | None) -> None:
         """Names the row that is saved: the strategy's, or, where it did not end, the best one so far, whosever it is.
 
         Of rows with equal scores the latest is taken, so that a strategy's own merge goes before a baseline's.
@@ -167,8 +170,8 @@ class Execution:
         if asked in self.merges and self.cut != asked:
             return
         if not self.merges:
-            more = ", go on with --resume and a larger one" if status.startswith("--max") else ""
-            raise InterruptedRunError(f"{status} before the first result; there is nothing to save yet{more}")
+            more = "" if _interrupted(end) else ", go on with --resume and a larger one"
+            raise InterruptedRunError(f"{end} before the first result; there is nothing to save yet{more}")
         scores = {
             name: self.outcomes[name, HELD_OUT].score for name in self.merges if (name, HELD_OUT) in self.outcomes
         }
@@ -425,6 +428,11 @@ class Execution:
         if made.task is not None and made.task.certify is not None and self.certificate is None:
             notes.append("not certified: the run ended before, or there was no merge to compare with a single model")
         return tuple(notes)
+
+
+def _interrupted(end: Stopped | None) -> bool:
+    """Whether a run was stopped by somebody, and not by its limit."""
+    return end is not None and end.reason is StopReason.INTERRUPTED
 
 
 def _cost(merged: Merge) -> int:
