@@ -20,7 +20,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.card import model_card
-from merging.running.execution import Execution
+from merging.running.execution import Execution, report_of
 from merging.running.plan import plan
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -207,19 +207,20 @@ def merge(
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
             run = Execution(made, journal, progress, should_stop, cache_memory, exact_savings=exact_savings)
-            merged, status = run.execute()
+            found = run.execute()
+            merged = found.merge
             stop = should_stop if task is None else _never  # a search that was interrupted is still written
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
                 written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
                 merged = written.merge
-                report = run.report(written, status, started)
+                report = report_of(made, found, written, run.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
                     )
                     folders.write_beside(aside, merged, report.to_json(), card)
-        if status == "finished":
+        if found.end is None:
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, dtype, accumulate)
 
