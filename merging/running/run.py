@@ -20,8 +20,9 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.card import model_card
-from merging.running.execution import Execution, report_of
+from merging.running.execution import Execution
 from merging.running.plan import plan
+from merging.running.reporting import report_of
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
