@@ -16,6 +16,7 @@ from merging.evaluation.comparing import Comparer, Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome, unscored
 from merging.values.report import SMALL_SAMPLE, average, best_single, models_of
+from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval, mean_interval, wilson
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
 
@@ -63,7 +64,7 @@ class BenchmarkRow:
         label: what tables call it.
         partitioner: the partition; None where it makes no difference.
         options: the strategy's.
-        status: ``finished``, ``cannot run``, ``failed``, or ``not run`` (interrupted before).
+        status: how it has ended.
         why: a reason, or a remark.
         held_out: score on the data that selected (optimistic for what was selected).
         tests: set → score by the objective.
@@ -85,7 +86,7 @@ class BenchmarkRow:
     label: str
     partitioner: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    status: str = "finished"
+    status: MethodState = MethodState.FINISHED
     why: str = ""
     held_out: float | None = None
     tests: Mapping[str, float] = field(default_factory=dict)
@@ -131,10 +132,12 @@ class Benchmark:
         singles: every model of the pool, where they were scored.
         samples: set → number of samples, ``held-out`` among them.
         shifts: the shifted sets.
+        state: how it has ended; ``status`` says it in words, as ``benchmark.json`` does.
         evaluations: distinct held-out evaluations, by all methods and single models together.
         wall_seconds: what this session took.
         header: versions, hashes, numerics: what the scores were measured under.
         measure: what the scores are: ``accuracy``, or the objective's name.
+        limit: of a single run that was read, the evaluations that it was allowed, where these are used up.
     """
 
     task: str
@@ -145,13 +148,19 @@ class Benchmark:
     shifts: tuple[str, ...]
     pool: tuple[str, ...]
     seeds: tuple[int, ...]
-    status: str = "finished"
+    state: RunState = RunState.FINISHED
     evaluations: int = 0
     wall_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     command: str = ""
     header: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ACCURACY
+    limit: int | None = None
+
+    @property
+    def status(self) -> str:
+        """The state in words."""
+        return status_of(self.state, self.limit)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -182,7 +191,7 @@ class Benchmark:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: fractions, seconds, forward passes over the held-out data."""
-        data = asdict(replace(self, rows=()))
+        data = worded(asdict(replace(self, rows=())))
         data["rows"] = [_row_to_json(row) for row in self.rows]
         return {"format": FORMAT, **data}
 
@@ -196,7 +205,7 @@ class Benchmark:
         if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
         data = _of_today(data) if data["format"] == EARLIER else data
-        values = {key: value for key, value in data.items() if key != "format"}
+        values = {key: value for key, value in unworded(data).items() if key != "format"}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])
@@ -226,7 +235,7 @@ def gather(
     seeds: tuple[int, ...],
     header: Mapping[str, Any],
     objective: Objective | WholeModelObjective,
-    status: str,
+    state: RunState,
     evaluations: int,
     wall_seconds: float,
     notes: Sequence[str],
@@ -262,7 +271,7 @@ def gather(
         task.shifts,
         pool.names,
         seeds,
-        status,
+        state,
         evaluations,
         wall_seconds,
         tuple(notes),
@@ -279,8 +288,8 @@ def _refused(
     found = {}
     for label in partitions:
         runs = [run for method in methods for run in grouped.get((method, label), [])]
-        reasons = {run.why for run in runs if run.status == "cannot run"}
-        if len(reasons) == 1 and all(run.status == "cannot run" for run in runs):
+        reasons = {run.why for run in runs if run.status is MethodState.CANNOT_RUN}
+        if len(reasons) == 1 and all(run.status is MethodState.CANNOT_RUN for run in runs):
             found[label] = reasons.pop()
     return found if len(found) < len(partitions) else {}
 
@@ -292,7 +301,7 @@ def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:
 
 def _seen(group: Sequence[MethodRun]) -> Seen:
     """Set → the outcomes of all finished seeds."""
-    good = [run for run in group if run.status == "finished"]
+    good = [run for run in group if run.status is MethodState.FINISHED]
     return {name: [run.outcomes[name] for run in good] for name in (good[0].outcomes if good else ())}
 
 
@@ -305,9 +314,9 @@ def _row(
     table: Sequence[Seen],
     pool: Sequence[str],
 ) -> BenchmarkRow:
-    good = [run for run in group if run.status == "finished"]
+    good = [run for run in group if run.status is MethodState.FINISHED]
     if not group:
-        return BenchmarkRow(method, label, partition, status="not run", why="interrupted before")
+        return BenchmarkRow(method, label, partition, status=MethodState.NOT_RUN, why="interrupted before")
     plain = BenchmarkRow(
         group[0].entry["strategy"]["name"],
         label,
@@ -328,14 +337,14 @@ def _row(
     means = {name: statistics.fmean(values) for name, values in scores.items()}
     accuracies = {name: means[accurate(name)] for name in (*seen, SHIFTED) if accurate(name) in means}
     intervals = _intervals(means, {name: known[0].samples for name, known in seen.items()}, comparer, seen, table)
-    fails = [run for run in group if run.status != "finished"]
+    fails = [run for run in group if run.status is not MethodState.FINISHED]
     same = len({run.digest for run in good}) == 1
     idle = ["each seed gave the same merge"] if len(good) > 1 and same else []
     blank = [said for run in good if (said := unscored(run.outcomes, objective))]
     remarks = [*plain.why.splitlines(), *blank, *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
     return replace(
         plain,
-        status="finished",
+        status=MethodState.FINISHED,
         why="; ".join(dict.fromkeys(remarks)),
         held_out=means[HELD_OUT],
         tests={name: means[name] for name in task.tests},
@@ -450,7 +459,7 @@ def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _row_from_json(data: dict[str, Any]) -> BenchmarkRow:
-    values = dict(data)
+    values = data | {"status": MethodState(data["status"])}
     for key in ("seeds", "ingredients"):
         values[key] = tuple(values[key])
     values["trace"] = tuple((float(a), int(b), float(c)) for a, b, c in values["trace"])

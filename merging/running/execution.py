@@ -22,6 +22,7 @@ from merging.running.scores import Scores
 from merging.storage.journal import Journal
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
+from merging.values.states import RunState, status_of
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -100,8 +101,10 @@ class Execution:
 
     def _stopped(self, stop: Stopped | KeyboardInterrupt) -> None:
         """Keeps why the run ends, in the journal too; pressing Ctrl-C is an interruption."""
-        self.found.end = stop if isinstance(stop, Stopped) else Stopped(StopReason.INTERRUPTED)
-        self.journal.write("stopped", why=str(self.found.end), time=time.time())
+        limited = isinstance(stop, Stopped) and stop.reason is StopReason.LIMIT
+        self.found.state = RunState.LIMIT if limited else RunState.INTERRUPTED
+        self.found.limit = stop.limit if isinstance(stop, Stopped) else None
+        self.journal.write("stopped", why=status_of(self.found.state, self.found.limit), time=time.time())
 
     def _mix(self, strategy: MixStrategy) -> None:
         """Runs one strategy with a meter of its own; of one that is stopped, its own best so far is its merge."""
@@ -176,7 +179,8 @@ class Execution:
             return
         if not found.merges:
             more = "" if found.interrupted else ", go on with --resume and a larger one"
-            raise InterruptedRunError(f"{found.end} before the first result; there is nothing to save yet{more}")
+            ended = status_of(found.state, found.limit)
+            raise InterruptedRunError(f"{ended} before the first result; there is nothing to save yet{more}")
         scores = {name: found.outcomes[name, HELD_OUT].score for name in found.scored}
         found.saved = max(reversed(scores), key=lambda name: scores[name]) if scores else next(reversed(found.merges))
         if self.evaluator is not None and found.saved == found.cut:  # the others have been measured when they ended

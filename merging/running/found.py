@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from merging.errors import Stopped, StopReason
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
 from merging.values.report import Certificate
+from merging.values.states import RunState
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Found:
         certificate: whether samples that selected nothing accepted the merge, where they were asked.
         doubt: that a model is no better than a guess, where that is so.
         remarks: where scores of record contradict the search.
-        end: why the run has ended before its strategy; None where it has not.
+        state: how the run has ended.
+        limit: the evaluations that it was allowed, where these are used up.
     """
 
     saved: str
@@ -57,7 +58,8 @@ class Found:
     certificate: Certificate | None = None
     doubt: str | None = None
     remarks: list[str] = field(default_factory=list)
-    end: Stopped | None = None
+    state: RunState = RunState.FINISHED
+    limit: int | None = None
 
     @property
     def merge(self) -> Merge:
@@ -72,7 +74,7 @@ class Found:
     @property
     def interrupted(self) -> bool:
         """Whether somebody has stopped the run; its limit is nobody."""
-        return self.end is not None and self.end.reason is StopReason.INTERRUPTED
+        return self.state is RunState.INTERRUPTED
 
     def seen(self, name: str) -> dict[str, tuple[Outcome, ...]]:
         """A row's outcomes, by set."""

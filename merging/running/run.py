@@ -29,6 +29,7 @@ from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
+from merging.values.states import RunState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,7 +222,7 @@ def merge(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
                     )
                     folders.write_beside(aside, merged, report.to_json(), card)
-        if found.end is None:
+        if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, dtype, accumulate)
 
