@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from merging.benchmarking.folder import Folder
+from merging.benchmarking.gathering import gather
 from merging.benchmarking.memory import Memory
-from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
+from merging.benchmarking.results import REFERENCES, Benchmark, Single
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
