@@ -127,7 +127,7 @@ class Diverged(MergingError):
 
 
 class StopReason(StrEnum):
-    """Why a whole run must end before its strategy is done."""
+    """Says why a whole run must end before its strategy is done."""
 
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
