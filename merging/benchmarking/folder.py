@@ -24,13 +24,13 @@ METHODS = "methods"
 RESULT = "benchmark.json"
 PICTURES = "pictures"
 DOCUMENTS = tuple(f"benchmark.{form}" for form in ("html", "md", "tex", "csv"))
-"""What describes the results, and shows the pictures."""
+"""Files that describe the results and show the pictures."""
 PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
 """Pictures that a rendering makes, and may remove when a later one does not."""
 
 
 class Folder:
-    """Where a benchmark is kept while it runs, and goes on from.
+    """Keeps a benchmark while it runs, and to go on from.
 
     Args:
         path: made when it is claimed.
@@ -58,7 +58,7 @@ class Folder:
             raise FolderError(f"cannot write to {parent}; choose another `output`")
 
     def numerics(self) -> Numerics | None:
-        """What an earlier session has measured (``tune``): measuring again could find something else."""
+        """Reads what an earlier session has measured (``tune``): measuring again could find something else."""
         from merging.forward.numerics import Numerics
 
         if not (self.path / FILE).is_file():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 TAKES = ("any", "classes", "numbers")
-"""What an objective may say of the labels that it takes."""
+"""Words that an objective may say of the labels that it takes."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Objective(Plugin):
         """
 
     def score(self, terms: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
-        """The score of terms: :meth:`reduce`, given what it asks for.
+        """Scores terms by :meth:`reduce`, given what it asks for.
 
         Args:
-            terms: of some samples, on the CPU.
-            labels: of the same samples, on the CPU.
+            terms: terms of some samples, on the CPU.
+            labels: labels of the same samples, on the CPU.
             groups: likewise, where the data names any.
 
         Raises:
@@ -103,9 +103,9 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
     """Refuses an objective that cannot score a task's sets.
 
     Args:
-        objective: of the run.
+        objective: objective of the run.
         task: the data.
-        names: of the sets that it is to score.
+        names: names of the sets that it is to score.
 
     Raises:
         TaskError: the labels of a set are numbers where it scores classes, or name no groups where it needs them.
@@ -137,6 +137,6 @@ class WholeModelObjective(Plugin):
 
 
 class SplitView(Protocol):
-    """What a whole-model objective sees of a split: batches of (model inputs, labels) on the device."""
+    """Gives a whole-model objective the batches of a split: (model inputs, labels) on the device."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...

@@ -12,7 +12,14 @@ import merging
 
 ROOT = Path(merging.__file__).parent
 HELD = (
+    "benchmarking/earlier.py",
+    "benchmarking/folder.py",
+    "benchmarking/gathering.py",
+    "benchmarking/published.py",
+    "benchmarking/reading.py",
     "benchmarking/rendering",
+    "benchmarking/results.py",
+    "benchmarking/runs.py",
     "cli/showing",
     "data",
     "errors.py",
@@ -20,10 +27,17 @@ HELD = (
     "looking",
     "machine.py",
     "models",
+    "moved.py",
     "objectives",
     "optimizers",
     "partitioners",
+    "plugins/objective.py",
+    "plugins/optimizer.py",
+    "plugins/options.py",
+    "plugins/partitioner.py",
+    "plugins/progress.py",
     "tasks",
+    "testing",
     "training",
     "values",
 )
