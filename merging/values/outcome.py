@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.values.statistics import wilson
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,11 +62,8 @@ class Outcome:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson 1927, https://doi.org/10.2307/2276774)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.right, self.samples).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        """95 % interval of the accuracy, see :func:`merging.values.statistics.wilson`."""
+        return wilson(self.accuracy, self.samples)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""

@@ -155,7 +155,8 @@ def _bootstrap_p(beyond: NDArray[Any], draws: int) -> NDArray[np.float64]:
 def wilson(accuracy: float, samples: int) -> tuple[float, float]:
     """95 % interval of an accuracy (Wilson 1927, https://doi.org/10.2307/2276774).
 
-    The accuracy may be a mean over seeds: the samples are the same ones, and stay as many.
+    The accuracy may be a mean over seeds: the samples are the same ones, and stay as many. (scipy's own takes whole
+    numbers of right answers only.) All right, or none, is an end of the interval, to the bit.
 
     >>> [round(bound, 4) for bound in wilson(0.9, 100)]
     [0.8256, 0.9448]
@@ -163,7 +164,8 @@ def wilson(accuracy: float, samples: int) -> tuple[float, float]:
     centre = accuracy + Z * Z / (2 * samples)
     half = Z * math.sqrt(accuracy * (1 - accuracy) / samples + Z * Z / (4 * samples * samples))
     scale = 1 + Z * Z / samples
-    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    low, high = max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    return low if accuracy > 0 else 0.0, high if accuracy < 1 else 1.0
 
 
 def mean_interval(accuracies: Sequence[float], samples: Sequence[int]) -> tuple[float, float]:
