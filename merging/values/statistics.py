@@ -300,18 +300,18 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
         return paired([before.hits.astype(np.float64)], [after.hits.astype(np.float64)])
     if before.terms is None or after.terms is None:
         raise ValueError("these outcomes tell no samples apart and cannot be paired")
-    if reduce is None and not all(_is_mean(outcome) for outcome in (before, after)):
+    if reduce is None and not all(is_mean(outcome.terms, outcome.score) for outcome in (before, after)):
         raise ValueError("these scores are not the means of their terms; give reduce, which scores some of the samples")
     old, new = resample([before.score, after.score], [before.terms, after.terms], reduce)
     return bootstrapped(after.score - before.score, new - old, before.samples)
 
 
-def _is_mean(outcome: Outcome) -> bool:
-    terms = outcome.terms
+def is_mean(terms: NDArray[Any] | None, score: float) -> bool:
+    """Whether a score is the mean of its terms, one number a sample; samples drawn again need no objective then."""
     return (
         terms is not None
         and terms.ndim == 1
-        and math.isclose(terms.mean(dtype=np.float64), outcome.score, rel_tol=1e-5, abs_tol=1e-9)
+        and math.isclose(terms.mean(dtype=np.float64), score, rel_tol=1e-5, abs_tol=1e-9)
     )
 
 
