@@ -10,6 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.values import verdict
+from merging.values.strata import by_class
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -224,7 +225,7 @@ class Task:
 
         labels = self.held_out.labels.cpu().numpy()
         mixed = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
-        ordered = mixed[np.argsort(labels[mixed], kind="stable")] if labels.ndim == 1 else mixed
+        ordered = by_class(labels, mixed)[0] if labels.ndim == 1 else mixed
         steps = np.floor(np.arange(len(labels) + 1) * share)
         accepts = np.sort(ordered[np.diff(steps) > 0])
         selects = np.setdiff1d(np.arange(len(labels)), accepts)

@@ -20,6 +20,7 @@ from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task, identity
+from merging.values.strata import by_class
 
 PER_CLASS = 26
 """Held-out images of each class: 2 % of the training set."""
@@ -109,10 +110,8 @@ def objectnet_folders() -> dict[str, list[int]]:
 def _held_out(images: list[tuple[Path, int]], index: object) -> list[tuple[Path, int]]:
     if index is None:
         labels = np.array([label for _, label in images])
-        mixed = np.random.default_rng(0).permutation(len(images))
-        ordered = mixed[np.argsort(labels[mixed], kind="stable")]
-        starts = np.searchsorted(labels[ordered], labels[ordered])
-        return [images[k] for k in np.sort(ordered[np.arange(len(ordered)) - starts < PER_CLASS])]
+        ordered, turns = by_class(labels, np.random.default_rng(0).permutation(len(images)))
+        return [images[k] for k in np.sort(ordered[turns < PER_CLASS])]
     if not isinstance(index, str | Path):
         raise TaskError("[task] held_out of imagenet-shifts is the name of an index file")
     try:
