@@ -14,7 +14,7 @@ from merging.errors import Diverged, Stopped, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
-from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate, several_values
+from merging.forward.recalibration import SAMPLES, batch_norms, equal_batches, recalibrate, several_values
 from merging.plugins.task import Split, Task
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
@@ -159,7 +159,7 @@ class Run:
         if not batch_norms(self.module):
             return
         count = min(SAMPLES, len(self._data))
-        size = count // -(-count // self.numerics.batch)  # equal batches, because each counts the same
+        size, _ = equal_batches(count, self.numerics.batch)
         chosen = torch.randperm(len(self._data), generator=torch.Generator().manual_seed(0))[: count // size * size]
         self.module.eval()
         recalibrate(self.module, (self._prepared(self._data.inputs[part]) for part in chosen.split(size)))
