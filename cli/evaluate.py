@@ -184,7 +184,7 @@ def _show(
     from rich.table import Table
 
     from merging.cli.showing.screen import marked
-    from merging.cli.showing.terminal import percent
+    from merging.values.report import scored
     from merging.values.verdict import ACCURACY, correction, sentence, sentences
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -197,14 +197,14 @@ def _show(
         cells = []
         for name, each in found.items():
             outcome, interval = each[split], intervals[name][split]
-            cell = marked(percent(outcome.score, objective))
+            cell = marked(scored(outcome.score, objective))
             if objective == ACCURACY and outcome.correct is not None:
                 shown = True
                 low, high = outcome.interval
                 cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
             elif interval is not None:
                 drawn = True
-                cell += marked(" [dim]{} to {}[/]", *(percent(end, objective) for end in interval))
+                cell += marked(" [dim]{} to {}[/]", *(scored(end, objective) for end in interval))
             cells.append(cell)
         table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)

@@ -184,7 +184,7 @@ def _show_pool(console: Console, found: Inspection) -> None:
     from rich.table import Table
 
     from merging.cli.showing.screen import marked
-    from merging.cli.showing.terminal import percent
+    from merging.values.report import scored
 
     geometry, names = found.geometry, found.pool
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -202,13 +202,11 @@ def _show_pool(console: Console, found: Inspection) -> None:
     for head in heads:
         table.add_column(showable(head), justify="right")
     for i, name in enumerate(names):
-        row = [percent(found.scores[i], found.objective)] if found.scores else []
+        row = [scored(found.scores[i], found.objective)] if found.scores else []
         if with_best:
             barrier = with_best.get(name)
             row += (
-                [percent(barrier.midpoint, found.objective), _height(found, barrier.height)]
-                if barrier
-                else ["best", ""]
+                [scored(barrier.midpoint, found.objective), _height(found, barrier.height)] if barrier else ["best", ""]
             )
         if geometry is not None:
             row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []

@@ -12,6 +12,7 @@ from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
 from merging.cli.showing.screen import Screen, marked, print_json, say_json
 from merging.errors import FolderError, RequirementError, showable
+from merging.values.report import number
 
 AVERAGE = "average"
 LABEL = 16
@@ -132,11 +133,11 @@ def _table(rows: tuple[Result, ...], names: list[str]) -> Table:
     for name in names:
         table.add_column(SETS.get(name, name), justify="right", no_wrap=True)
     best = {name: max((v for v in column if v is not None), default=None) for name, column in values.items()}
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         cells = []
         for name in names:
-            value = values[name][number]
-            text = "–" if value is None else f"{100 * value:.2f}"
+            value = values[name][index]
+            text = number(value, percent=True)
             cells.append(marked("[bold]{}[/]" if value is not None and value == best[name] else "{}", text))
         table.add_row(showable(row.label), *cells)
     return table

@@ -13,7 +13,7 @@ from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
-from merging.values.report import Report, models_of, number
+from merging.values.report import Report, models_of, scored
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
 
 STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
@@ -26,7 +26,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         console.print(_table(report))
         console.print(marked("Best of each line in bold. {}", report.legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
-            top = number(report.top_single, percent=report.percent) + " %" * report.percent
+            top = scored(report.top_single, report.measure)
             console.print(
                 marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )

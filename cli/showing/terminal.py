@@ -12,7 +12,8 @@ from rich.text import Text
 
 from merging.cli.showing.screen import marked
 from merging.errors import showable
-from merging.values.outcome import Outcome, is_score
+from merging.values.outcome import Outcome
+from merging.values.report import scored
 from merging.values.verdict import ACCURACY
 
 
@@ -85,7 +86,7 @@ class TerminalProgress:
         self._objective = objective
 
     def _score(self, score: float | None) -> str:
-        return percent(score, self._objective)
+        return scored(score, self._objective)
 
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
@@ -128,15 +129,6 @@ class TerminalProgress:
     def _update(self, **changes: Any) -> None:
         if self._task is not None:
             self._bar.update(self._task, **changes)
-
-
-def percent(score: float | None, objective: str = ACCURACY) -> str:
-    """An accuracy in percent; scores by another objective as they are; NaN where there is none."""
-    if score is None:
-        return "–"
-    if not is_score(score):
-        return "NaN"
-    return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
 def shown(value: Any) -> str:

@@ -19,14 +19,14 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
-from merging.running.notes import RELEASE, doubt, layers, negative_variance, shown
+from merging.running.notes import RELEASE, doubt, layers, negative_variance
 from merging.running.plan import Plan, versions
 from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
 from merging.storage.journal import Journal
 from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
-from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single
+from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single, scored
 from merging.values.verdict import Verdict, corrected
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Execution:
             self.progress.say(f"  the best single model{where} is {name}, {self._shown(outcome)} held-out")
 
     def _shown(self, outcome: Outcome) -> str:
-        return shown(outcome.score, self.plan.objective.name)
+        return scored(outcome.score, self.plan.objective.name)
 
     def _score_all(self) -> None:
         """Every merge on every test set."""

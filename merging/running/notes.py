@@ -6,21 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
-from merging.values.outcome import is_score
-from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
-
-
-def shown(score: float, objective: str) -> str:
-    """A score in a line of progress: an accuracy in percent, others as they are."""
-    if not is_score(score):
-        return "NaN"
-    return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
 def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | None:
