@@ -193,6 +193,17 @@ class Task:
         """The split on which statistics of activations are measured: training data, else unlabelled; None: neither."""
         return "train" if self.train is not None else UNLABELLED if self.unlabelled is not None else None
 
+    @property
+    def training(self) -> Split:
+        """The training data.
+
+        Raises:
+            TaskError: there is none.
+        """
+        if self.train is None:
+            raise TaskError(f"task '{self.name}' has no training data; give [task] train")
+        return self.train
+
     def split(self, name: str) -> Split:
         """A split by name: ``held-out``, ``train``, ``unlabelled``, or a test set's.
 

@@ -60,13 +60,12 @@ class Run:
         advance: Callable[[int], None] = lambda steps: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        if task.train is None:
-            raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+        self._data = task.training
         check_names([settings.optimizer], [settings.augmentation])
         self.module, self.task, self.settings, self.numerics = module, task, settings, numerics
         self.facts: dict[str, Any] = {}
         self.done, self.loss = 0, float("nan")
-        self._data, self._device = task.train, torch.device(numerics.device)
+        self._device = torch.device(numerics.device)
         self._size = batch_size(task, settings)
         self.steps = len(self._data) // self._size
         on_device(module, self._device, numerics.layout)
@@ -223,14 +222,13 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
 
 def batch_size(task: Task, settings: HyperParameters) -> int:
     """Samples of a step: what was asked for, or all there are; an even number of them, as timm's mixup pairs them."""
-    count = len(task.train) if task.train is not None else 0
+    count = len(task.training)
     return max(1, min(settings.batch_size, count - count % 2))
 
 
 def steps_of(task: Task, settings: HyperParameters) -> int:
     """How many steps a run makes."""
-    count = len(task.train) if task.train is not None else 0
-    return settings.epochs * (count // batch_size(task, settings))
+    return settings.epochs * (len(task.training) // batch_size(task, settings))
 
 
 def _classes(module: nn.Module, task: Task, numerics: Numerics) -> int:
