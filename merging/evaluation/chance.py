@@ -25,6 +25,7 @@ from merging.forward.device import batch_for
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split, Task
+from merging.values.outcome import answered
 from merging.values.recipe import Recipe
 from merging.values.statistics import LEVEL
 from merging.values.strata import by_class
@@ -133,7 +134,7 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
             logits = split.project(outputs).float().cpu()
         if split.classes is None and int(split.labels.max()) >= logits.shape[1]:
             return None  # the evaluator says so
-        answers.append(torch.where(logits.isnan().any(1), -1, logits.argmax(1)).numpy())
+        answers.append(answered(logits).numpy())
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)

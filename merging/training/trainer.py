@@ -20,6 +20,7 @@ from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of
 from merging.training.randomness import Randomness
+from merging.values.outcome import answered
 
 
 class Run:
@@ -216,7 +217,7 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
             except TypeError as error:
                 raise TaskError(f"task '{task.name}': {error}") from None
             logits = split.project(output)
-            right += int((logits.argmax(1).cpu() == split.labels[part]).sum())
+            right += int((answered(logits).cpu() == split.labels[part]).sum())
     return right / len(split)
 
 

@@ -148,17 +148,29 @@ class Solution:
     stopped: str
 
 
+def answered(logits: Tensor) -> Tensor:
+    """The class that a model answers for each sample: that of its largest logit, −1 where one of them is NaN.
+
+    Args:
+        logits: ``(N, classes)``.
+
+    Returns:
+        int64 ``(N,)``.
+    """
+    return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+
+
 def top1(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether each sample's largest logit is its label's; a sample with a NaN among its logits is wrong.
 
     Args:
         logits: ``(N, classes)``.
-        labels: int64 ``(N,)``.
+        labels: int64 ``(N,)``, 0 or more.
 
     Returns:
         bool ``(N,)``.
     """
-    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+    right: Tensor = answered(logits) == labels
     return right
 
 

@@ -145,6 +145,15 @@ def test_a_pool_is_made_completed_and_merged(base: Path, tmp_path: Path) -> None
     assert torch.equal(load_file(folder / "base.safetensors")["fc1.weight"], load_file(base)["fc1.weight"])
 
 
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_sample_that_is_answered_with_nan_is_wrong(label: int) -> None:
+    """As in every table; the largest of NaN is the first of them, which may well be the label."""
+    task, module = tiny_task(), TinyNet()
+    module.register_forward_hook(lambda module, given, logits: torch.full_like(logits, torch.nan))
+    only = task.held_out.part(torch.nonzero(task.held_out.labels == label)[:, 0])
+    assert accuracy(module, task, only, tiny_numerics()) == 0.0
+
+
 class Heard(Silent):
     """Keeps what is told."""
 
