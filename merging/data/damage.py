@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from merging.data.decoding import sentences
 from merging.errors import TaskError
 from merging.plugins.progress import Progress, Silent
@@ -41,6 +44,11 @@ class Losses(list[Damage]):
     def __init__(self, damaged: Iterable[Damage] = (), changed: Mapping[str, int] | None = None) -> None:
         super().__init__(damaged)
         self.changed = dict(changed or {})
+
+
+def undamaged(count: int, damaged: Sequence[Damage]) -> NDArray[np.int64]:
+    """Numbers of the images that could be decoded, of ``count`` in the set."""
+    return np.setdiff1d(np.arange(count), [damage.number for damage in damaged])
 
 
 @dataclass(frozen=True)
