@@ -12,6 +12,7 @@ from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -189,9 +190,7 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
         console.print(marked("[yellow]warning:[/] {}", warning), highlight=False, soft_wrap=True)
     if not found.errors:
         count = len(found.warnings)
-        console.print(
-            f"Everything fits; {count} warning{'s' if count > 1 else ''} above." if count else "Everything fits."
-        )
+        console.print(f"Everything fits; {plural(count, 'warning')} above." if count else "Everything fits.")
 
 
 def _table() -> Any:
@@ -277,5 +276,5 @@ def duration(minutes: float) -> str:
     """
     if minutes < 1:
         seconds = max(1, -int(-60 * minutes // 1))
-        return f"{seconds} second{'s' if seconds > 1 else ''}"
+        return plural(seconds, "second")
     return f"{minutes:.2g} minutes" if minutes < 100 else f"{minutes / 60:.2g} hours"

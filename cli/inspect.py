@@ -11,6 +11,7 @@ from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError, showable
 from merging.plugins.user_code import contained
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,9 +161,8 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
     console.print(table)
     total = sum(found.parameters(component) for component in found.partition.components)
     active = f", {len(found.partition.active)} active" if found.marked else ""
-    plural = "" if len(found.partition) == 1 else "s"
     console.print(
-        f"{len(found.partition)} component{plural}{active}; {len(found.tensors)} tensors, {total:,} parameters",
+        f"{plural(len(found.partition), 'component')}{active}; {len(found.tensors)} tensors, {total:,} parameters",
         highlight=False,
     )
     if not found.marked:

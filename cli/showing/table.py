@@ -15,6 +15,7 @@ from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
+from merging.values.wording import plural
 
 STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
 """Colour of a verdict; its mark says the same without one."""
@@ -78,11 +79,6 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         lines += [Text("               merge run --strategy uniform --models 'folder/*.safetensors'")]
     for hint in lines:
         console.print(hint, highlight=False, soft_wrap=True)
-
-
-def plural(count: int, word: str) -> str:
-    """The count with its noun."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _table(report: Report) -> Table:

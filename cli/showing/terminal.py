@@ -15,6 +15,7 @@ from merging.errors import showable
 from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
+from merging.values.wording import plural
 
 
 class TerminalProgress:
@@ -90,7 +91,7 @@ class TerminalProgress:
 
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
-        self._best = f"best {self._score(outcome.score)}{self._precision}, {models} model{'s' if models > 1 else ''}"
+        self._best = f"best {self._score(outcome.score)}{self._precision}, {plural(models, 'model')}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:

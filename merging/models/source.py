@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from merging.errors import PoolError, TaskError
 from merging.models.transform import IMAGENET, Normalisation, Transform, as_stored, from_unit
 from merging.values.partition import TensorInfo
+from merging.values.wording import some
 
 if TYPE_CHECKING:
     from merging.storage.pool import ModelPool
@@ -146,7 +147,7 @@ def chosen_for_you(spec: str, own: Normalisation, published: Mapping[str, Normal
     others = [tag for tag, said in published.items() if said != own]
     if not others:
         return None
-    named = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+    named = some(others, 3, counted=False)
     return (
         f"{spec}: published weights differ in mean and std; taken are {own.mean} and {own.std}. Began your models at "
         f"{named}? write {write.format(others[0])}"

@@ -28,6 +28,7 @@ from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single, scored
 from merging.values.verdict import Verdict, corrected
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -383,7 +384,7 @@ class Execution:
             notes.append(f"{self.labels[self.cut]} did not come to its end: its row is its best so far")
         notes += [*made.partition.notes, *made.notes]
         said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
-        notes += [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
+        notes += [f"{note} ({plural(count, 'checkpoint')})" for note, count in said.items()]
         notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
         if made.task is not None:
             for name, differ in made.pool.untuned.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -28,8 +29,7 @@ def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | N
 
 def layers(names: Sequence[str]) -> str:
     """How many layers, and the names of the first four."""
-    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
+    return f"{plural(len(names), 'layer')} ({some(names, 4, counted=False)})"
 
 
 def negative_variance(names: Sequence[str]) -> str:
