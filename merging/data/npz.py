@@ -51,7 +51,7 @@ def load_npz(
     with _opened(source) as (path, key, arrays):
         keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
         if key not in keys:
-            raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
+            raise unknown(f"data set in {path}:", key, keys, error=TaskError)
         labels = indices(arrays[f"{key}_labels"], source, progress.say)
         pixels: NDArray[np.uint8] | None = None
         if f"{key}_images" in arrays:
@@ -127,7 +127,7 @@ def groups_of(source: str, name: str, samples: int) -> list[str]:
     """
     with _opened(source) as (path, key, arrays):
         if f"{key}_{name}" not in arrays:
-            raise TaskError(str(unknown(f"array in {path}:", f"{key}_{name}", arrays.files)))
+            raise unknown(f"array in {path}:", f"{key}_{name}", arrays.files, error=TaskError)
         found = arrays[f"{key}_{name}"]
     if found.shape != (samples,):
         raise TaskError(f"{source}: '{key}_{name}' has shape {list(found.shape)}, for {samples} samples")

@@ -122,7 +122,7 @@ class Saved:
     def _one(self, data: Any, kind: str, wanted: str | None, found: Sequence[str]) -> str:
         if wanted is not None:
             if wanted not in data.features:
-                raise TaskError(str(unknown(f"column in {self.where}:", wanted, data.features)))
+                raise unknown(f"column in {self.where}:", wanted, data.features, error=TaskError)
             return wanted
         if len(found) != 1:
             what = (
@@ -167,5 +167,5 @@ def _folder(spec: str) -> Path:
     if not split:
         raise TaskError(f"{path} holds several splits ({', '.join(splits)}); name one: {path}:{splits[0]}")
     if split not in splits:
-        raise TaskError(str(unknown(f"split in {path}:", split, splits)))
+        raise unknown(f"split in {path}:", split, splits, error=TaskError)
     return path / split

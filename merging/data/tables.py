@@ -47,7 +47,7 @@ def column(path: Path, table: list[dict[str, Any]], name: str, empty: object = "
         TaskError: there is none of that name (the nearest is named), or a row without it.
     """
     if name not in table[0]:
-        raise TaskError(str(unknown(f"column in {path}:", name, table[0])))
+        raise unknown(f"column in {path}:", name, table[0], error=TaskError)
     for number, row in enumerate(table, 1):
         if row.get(name) in (None, empty):
             raise TaskError(f"{path}: row {number} has no '{name}'")

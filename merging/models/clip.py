@@ -148,12 +148,12 @@ class OpenClip(ModelSource):
         check_built_in("open_clip", name)
         config = open_clip.get_model_config(name)
         if config is None:
-            raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
+            raise unknown("open_clip model", name, open_clip.list_models(), error=TaskError)
         allowed(f"open_clip:{name}", self.arguments, ARGUMENTS)
         tags = open_clip.list_pretrained_tags_by_model(name)
         self._tag = self.arguments.get("pretrained", tags[0] if tags else None)
         if "pretrained" in self.arguments and self._tag not in tags:
-            raise TaskError(str(unknown(f"tag of open_clip:{name}:", str(self._tag), tags)))
+            raise unknown(f"tag of open_clip:{name}:", str(self._tag), tags, error=TaskError)
         self.config: dict[str, Any] = _configured(config, self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:

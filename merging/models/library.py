@@ -49,7 +49,7 @@ class Timm(ModelSource):
         self.name = name
         check_built_in("timm", name)
         if not timm.is_model(name):
-            raise TaskError(str(unknown("timm model", name, timm.list_models())))
+            raise unknown("timm model", name, timm.list_models(), error=TaskError)
         _check_arguments(f"timm:{name}", self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
@@ -139,12 +139,12 @@ class Torchvision(ModelSource):
         self.name = name
         known = models.list_models(module=models)
         if name not in known:
-            raise TaskError(str(unknown("torchvision classifier", name, known)))
+            raise unknown("torchvision classifier", name, known, error=TaskError)
         self._entries: Any = models.get_model_weights(name)
         self._wanted = given.pop("weights", None)
         if self._wanted is not None and str(self._wanted).rpartition(".")[2] not in self._entries.__members__:
-            raise TaskError(
-                str(unknown(f"weights of torchvision:{name}:", str(self._wanted), self._entries.__members__))
+            raise unknown(
+                f"weights of torchvision:{name}:", str(self._wanted), self._entries.__members__, error=TaskError
             )
         self.arguments = given
         _check_arguments(f"torchvision:{name}", given)

@@ -115,7 +115,7 @@ class Sweep:
         for entry in ({k: v for k, v in data.items() if k != "models"}, *listed):
             for key in entry:
                 if key not in known:
-                    raise OptionError(str(unknown(f"hyper-parameter in {where}:", key, known)))
+                    raise unknown(f"hyper-parameter in {where}:", key, known, error=OptionError)
         space: dict[str, Values] = {}
         for key, value in data.items():
             if key != "models":
