@@ -208,4 +208,4 @@ def _place(file: Path, key: str) -> str:
 
 
 def _webdataset() -> Any:
-    return needed("webdataset.tariterators", "tar files need webdataset", "data")
+    return needed("webdataset", "tar files need webdataset", "data").tariterators

@@ -8,11 +8,11 @@ from typing import Any
 from merging.errors import TaskError
 
 
-def needed(module: str, who: str, extra: str) -> Any:
-    """A module of such a package.
+def needed(package: str, who: str, extra: str) -> Any:
+    """Such a package.
 
     Args:
-        module: such as ``datasets``.
+        package: such as ``datasets``.
         who: needs which package, as a message begins: "tar files need webdataset".
         extra: that brings it.
 
@@ -20,6 +20,6 @@ def needed(module: str, who: str, extra: str) -> Any:
         TaskError: it is not installed.
     """
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(package)
     except ImportError:
         raise TaskError(f"{who}; install it with: pip install 'merging[{extra}]'") from None
