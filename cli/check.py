@@ -165,7 +165,7 @@ def _decoder(request: dict[str, Any]) -> Any:
 
 
 def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
-    from merging.cli.showing.screen import marked
+    from merging.cli.showing.screen import marked, remark
 
     models = [*found.models, *([found.base] if found.base else [])]
     if models:
@@ -187,22 +187,17 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
             highlight=False,
         )
     for warning in found.warnings:
-        console.print(marked("[yellow]warning:[/] {}", warning), highlight=False, soft_wrap=True)
+        console.print(remark(warning, "warning"), highlight=False, soft_wrap=True)
     if not found.errors:
         count = len(found.warnings)
         console.print(f"Everything fits; {plural(count, 'warning')} above." if count else "Everything fits.")
 
 
-def _table() -> Any:
-    from rich.table import Table
-
-    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-
-
 def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import marked
 
-    table = _table()
+    table = screen.table()
     table.add_column("model")
     for column in ("tensors", "parameters"):
         table.add_column(column, justify="right")
@@ -217,7 +212,9 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
 
 
 def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
-    table = _table()
+    from merging.cli.showing import screen
+
+    table = screen.table()
     table.add_column("set")
     for column in ("samples", "classes", "smallest", "largest"):
         table.add_column(column, justify="right")

@@ -105,8 +105,7 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
 
 
 def _show(console: Console, found: Interpolation) -> None:
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.scatter import SINGLE, scatter
     from merging.cli.showing.screen import marked
     from merging.values.report import scored
@@ -114,7 +113,7 @@ def _show(console: Console, found: Interpolation) -> None:
 
     beside = "" if found.objective == ACCURACY else f" ({found.objective})"
     console.print(marked("[bold]from {} to {}[/]{}", found.first, found.second, beside), highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = screen.table()
     for head in ("share", *found.scores):
         table.add_column(showable(head), justify="right")
     for number, share in enumerate(found.shares):

@@ -9,16 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.cli.showing.screen import marked
+from merging.cli.showing.screen import STYLES, marked, remark
 from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
 from merging.values.wording import plural
-
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
@@ -41,8 +38,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             console.print(Text(showable(line)), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
-    for note in report.notes:
-        console.print(marked("[yellow]note:[/] {}", note), highlight=False)
+    for line in report.notes:
+        console.print(remark(line), highlight=False)
     console.print(
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
