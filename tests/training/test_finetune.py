@@ -254,6 +254,16 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    "content", [b"epochs = ", b"epochs = 1\nepochs = 2", b"\xff\xfe", b"epochs = " + b"[" * 5000 + b"]" * 5000]
+)
+def test_what_is_no_sweep_is_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
+    """As a merge.toml is, also where the parser gives up."""
+    (tmp_path / "sweep.toml").write_bytes(content)
+    with pytest.raises(OptionError, match=r"--sweep .*sweep\.toml: "):
+        Sweep.read(tmp_path / "sweep.toml")
+
+
 def test_only_images_are_augmented_and_mixed_by_default() -> None:
     assert default_sweep(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)) is DEFAULT
     for other in (torch.zeros(2, 9, dtype=torch.int64), torch.zeros(2, 3, 8, 8)):
