@@ -95,7 +95,7 @@ NAMES = {
     "checkpoint": {
         "storage.content": "content_hash digest_head has_only_finite",
         "storage.model_folder": "COMPANIONS SUFFIXES is_model_folder",
-        "storage.pickle_file": "OLD_MAGIC",
+        "storage.unpickling": "OLD_MAGIC",
     },
     "cli.run": {
         "cli.asking.request": "SETTINGS requested",
