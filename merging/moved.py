@@ -94,7 +94,8 @@ MODULES = {
 NAMES = {
     "checkpoint": {
         "storage.content": "content_hash digest_head has_only_finite",
-        "storage.model_folder": "COMPANIONS SUFFIXES is_model_folder",
+        "storage.model_folder": "COMPANIONS is_model_folder",
+        "storage.file_kind": "SUFFIXES",
         "storage.unpickling": "OLD_MAGIC",
     },
     "cli.run": {

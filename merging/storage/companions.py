@@ -14,7 +14,8 @@ from pathlib import Path
 
 from merging.errors import CheckpointError
 from merging.storage.atomic import put
-from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, is_transformers
+from merging.storage.file_kind import SUFFIXES
+from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, is_transformers
 
 _OURS = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".ps1", ".exe", ".js", ".ipynb")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -36,10 +41,30 @@ def itemsize(dtype: str) -> int:
     2
     """
     if dtype not in _BYTES:  # only torch.save writes others
-        import torch
-
-        _BYTES[dtype] = getattr(torch, dtype).itemsize
+        _BYTES[dtype] = torch_dtype(dtype).itemsize
     return _BYTES[dtype]
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Name of a tensor's dtype, as it stands in headers, partitions and recipes.
+
+    >>> import torch
+    >>> dtype_name(torch.ones(1, dtype=torch.bfloat16))
+    'bfloat16'
+    """
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of torch that has a name; loads torch.
+
+    >>> torch_dtype("bfloat16")
+    torch.bfloat16
+    """
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def is_floating(dtype: str) -> bool:

@@ -1,44 +1,122 @@
-"""Files of ``torch.save``: loaded without running code, and the state dict found in what a training program wrote."""
+"""Files of ``torch.save``: loaded by memory map without running code, and the state dict found in them."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from merging.errors import CheckpointError
-from merging.storage.file_kind import readable_name
-from merging.storage.state_dict import Found, _chosen
-from merging.storage.unpickling import _check_pickle, _harmless, _reason
+from merging.storage.dtypes import SAFETENSORS, dtype_name
+from merging.storage.raw import bytes_of
+from merging.storage.settings_inside import settings_in
+from merging.storage.state_dict import state_dict_in
+from merging.storage.tensor_file import TensorFile, file_format
+from merging.storage.unpickling import load
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_KNOWN = frozenset(SAFETENSORS.values())
+"""Dtypes that can be read and written."""
 _LARGER = 8
 _ROOM = 64 << 20
 """Tensors may be so many times the file's bytes (shared storages), and so many bytes more (small expanded buffers)."""
 
 
-def load(path: Path, key: str = "") -> Found:
-    """Reads a file by memory map, without running code, and finds its state dict.
+@file_format
+class PickleFile(TensorFile):
+    """A file of ``torch.save`` (see :class:`~merging.storage.tensor_file.TensorFile`).
 
     Args:
-        path: written by ``torch.save``.
+        path: the file.
         key: of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty: the
             only mapping of tensors there is.
 
     Raises:
         CheckpointError: the file wants to run code, is larger in memory than on disk, holds no state dict, or several
-            of which none was chosen.
+            of which none was chosen, or tensors that are not plain.
     """
-    import torch
 
-    _check_pickle(path)
-    with torch.serialization.safe_globals(_harmless()), readable_name(path) as name:
-        try:
-            content = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
-            raise CheckpointError(f"{path}: {_reason(path, error)}") from None
-    found = _chosen(path, content, key)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in found.tensors.values())
-    if size > _LARGER * path.stat().st_size + _ROOM:
-        raise CheckpointError(
-            f"{path}: its tensors would take {size / 1e9:,.1f} GB, the file has {path.stat().st_size:,} bytes; save "
-            "them with .contiguous()"
-        )
-    return found
+    format = "torch.save"
+    suffixes = (".pt", ".pth", ".bin", ".ckpt")
+    safe = False
+    keyed = True
+
+    def __init__(self, path: Path, key: str = "") -> None:
+        from merging.storage.class_names import classes_in  # which knows folders, and they the formats
+
+        super().__init__(path, key)
+        if path.suffix == ".safetensors":  # torch.load, too, goes by that name
+            raise CheckpointError(f"{path}: is a file of torch.save, not of safetensors; rename it to {path.stem}.pt")
+        content = load(path)
+        found = state_dict_in(path, content, key)
+        self._check_size(found.tensors)
+        self._loaded = found.tensors
+        self.notes, self.lightning = found.notes, found.lightning
+        self.settings = settings_in(content)
+        self.classes = {f"in the file: {where}": names for where, names in classes_in(content)}
+        for name, tensor in found.tensors.items():
+            self._check_plain(name, tensor)
+            self.tensors[name] = (tuple(tensor.shape), dtype_name(tensor))
+        self.ties = _ties(found.tensors)
+
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        """Whether the file is a zip archive as ``torch.save`` writes it, or a pickle."""
+        if head[:4] == b"PK\x03\x04":
+            return _is_state_dict(path)
+        return head[:1] == b"\x80" and b"" < head[1:2] <= b"\x05"
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, as it was loaded: a view of the file's map."""
+        return self._loaded[key]
+
+    def read_bytes(self, key: str, offset: int, into: memoryview) -> None:
+        """Copies some of a tensor's bytes, in the order of its elements."""
+        raw = bytes_of(self._loaded[key])
+        np.copyto(np.asarray(into), raw[offset : offset + len(into)])
+
+    def _check_size(self, tensors: Mapping[str, Tensor]) -> None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        if size > _LARGER * self.path.stat().st_size + _ROOM:
+            raise CheckpointError(
+                f"{self.path}: its tensors would take {size / 1e9:,.1f} GB, the file has "
+                f"{self.path.stat().st_size:,} bytes; save them with .contiguous()"
+            )
+
+    def _check_plain(self, key: str, tensor: Tensor) -> None:
+        import torch
+
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
+            raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
+        if dtype_name(tensor) not in _KNOWN:
+            raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {tensor.dtype}")
+
+
+def _ties(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
+    """Groups of keys whose tensors are the same view of the same storage."""
+    by_storage: dict[Any, list[str]] = {}
+    for key, tensor in tensors.items():
+        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel():
+            by_storage.setdefault(place, []).append(key)
+    return tuple(tuple(keys) for keys in by_storage.values() if len(keys) > 1)
+
+
+def _is_state_dict(path: Path) -> bool:
+    """Whether an archive is stored as ``torch.save`` does it: a pickle, no code, nothing compressed, no arrays."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception:  # zipfile raises whatever damaged bytes provoke
+        return False
+    names = {member.filename.partition("/")[2] or member.filename for member in members}
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    return (
+        "data.pkl" in names and "constants.pkl" not in names and stored and not any(n.endswith(".npy") for n in names)
+    )

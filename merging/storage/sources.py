@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from merging.errors import PoolError, showable, unknown
 from merging.storage.checkpoint import stem
-from merging.storage.file_kind import looks_like_a_model
-from merging.storage.model_folder import SUFFIXES, foreign, is_leftover, is_model_folder, is_weights
+from merging.storage.file_kind import SUFFIXES, looks_like_a_model
+from merging.storage.model_folder import foreign, is_leftover, is_model_folder, is_weights
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

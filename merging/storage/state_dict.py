@@ -31,19 +31,17 @@ _TRAINING = re.compile(
 
 @dataclass(frozen=True)
 class Found:
-    """What a file holds.
+    """The state dict that a file holds.
 
     Attributes:
         tensors: the state dict, names as stored.
         notes: what was chosen and left out.
         lightning: whether Lightning wrote it.
-        content: all that is in it, such as the names of classes beside the weights.
     """
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
     lightning: bool = False
-    content: Any = None
 
 
 @dataclass
@@ -78,8 +76,17 @@ class _Place:
         return f"'{self.key}' ({len(self.tensors)} tensor{'s' if len(self.tensors) > 1 else ''})"
 
 
-def _chosen(path: Path, content: Any, key: str) -> Found:
-    """The state dict among a file's mappings of tensors."""
+def state_dict_in(path: Path, content: Any, key: str) -> Found:
+    """Finds the state dict among a file's mappings of tensors.
+
+    Args:
+        path: of the file, for errors.
+        content: all that is in it.
+        key: of the mapping that is the state dict, dotted where it is nested; empty: the only one that there is.
+
+    Raises:
+        CheckpointError: there is no state dict, or there are several of which none was chosen.
+    """
     places = list(_places(content))
     lightning = isinstance(content, Mapping) and LIGHTNING in content
     models = [place for place in places if not place.numbers and not place.training]
@@ -107,7 +114,7 @@ def _chosen(path: Path, content: Any, key: str) -> Found:
             f"{path}: '{chosen.arrays[0]}' is a NumPy array beside tensors ({len(chosen.arrays)} such); make them "
             "tensors, then save again"
         )
-    return Found(chosen.tensors, tuple(_notes(chosen, places)), lightning, content)
+    return Found(chosen.tensors, tuple(_notes(chosen, places)), lightning)
 
 
 def _notes(chosen: _Place, places: Sequence[_Place]) -> Iterator[str]:

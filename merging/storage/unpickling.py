@@ -12,9 +12,29 @@ from typing import Any
 import numpy as np
 
 from merging.errors import CheckpointError
+from merging.storage.tensor_file import readable_name
 
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first bytes of what ``torch.save`` wrote before PyTorch 1.6: a pickled magic number."""
+
+
+def load(path: Path) -> Any:
+    """Reads all that is in a file, its tensors by memory map.
+
+    Args:
+        path: written by ``torch.save``.
+
+    Raises:
+        CheckpointError: the file wants to run code, asks for memory by a number, or is damaged.
+    """
+    import torch
+
+    _check_pickle(path)
+    with torch.serialization.safe_globals(_harmless()), readable_name(path) as name:
+        try:
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
+            raise CheckpointError(f"{path}: {_reason(path, error)}") from None
 
 
 def _harmless() -> list[Any]:
