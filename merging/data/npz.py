@@ -21,7 +21,7 @@ from merging.data.damage import Damage, Losses, Tolerance
 from merging.data.decoding import VERSION, UnfitPicture, counted, rgb, size_of
 from merging.data.images import Preparation, prepared, say_size
 from merging.data.labels import indices
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, raised, unknown
 from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
@@ -76,7 +76,7 @@ def load_npz(
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
-        reason = f"{type(error).__name__}: {error}"
+        reason = raised(error, whole=True)
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
 
 
@@ -109,7 +109,7 @@ def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ..
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
-        reason = f"{type(error).__name__}: {error}"
+        reason = raised(error, whole=True)
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
 
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from merging.errors import MergingError, RecipeError, Stopped, StrategyError
+from merging.errors import MergingError, RecipeError, Stopped, StrategyError, raised
 from merging.machine import cores
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating
@@ -64,7 +64,7 @@ class Computed(Mapping[str, "Tensor"]):
             raise
         except Exception as error:  # the function may be anybody's, and raise anything
             place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = raised(error)
             raise StrategyError(
                 f"strategy '{self._strategy}' failed on tensor '{name}': {reason} (at {place.filename}:{place.lineno})"
             ) from error

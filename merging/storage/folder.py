@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, RecipeError, is_full, reason_of
+from merging.errors import FolderError, MergingError, RecipeError, is_full, raised, reason_of
 from merging.storage import atomic, journal
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -226,7 +226,7 @@ def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], lis
         if data["average"] not in ("logits", "probabilities"):
             raise ValueError(f"average {data['average']!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecipeError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
     return data["average"], members
 
 

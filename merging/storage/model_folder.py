@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, raised
 from merging.storage.file_kind import SUFFIXES
 from merging.storage.tensor_file import FORMATS
 
@@ -188,7 +188,7 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         names = {str(name) for name in where.values()}
         keys = tuple(str(key) for key in where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{chosen}: not an index of shards ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{chosen}: not an index of shards ({raised(error, whole=True)})") from None
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{chosen}: a shard lies outside its folder")
     lost = [name for name in sorted(names) if not (path / name).is_file()]
