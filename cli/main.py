@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from merging.cli.showing import streams
-from merging.errors import MergingError, raised, reason_of, showable, unknown
+from merging.errors import MergingError, raised, reason_of, refused, showable, unknown
 from merging.machine import allow_open_files
 
 COMMANDS = {
@@ -72,7 +72,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
-            code = _fail(f"standard output: {reason.strerror}; some of it was not written", 1)
+            code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:

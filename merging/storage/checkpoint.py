@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import CheckpointError, showable
+from merging.errors import CheckpointError, refused, showable
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash, has_only_finite
@@ -148,7 +148,7 @@ class Checkpoint:
                 f"{file.path}: ends within tensor '{name}'; it has changed since it was opened"
             ) from None
         except OSError as error:
-            raise CheckpointError(f"{file.path}: tensor '{name}' cannot be read ({error.strerror})") from None
+            raise CheckpointError(f"{file.path}: tensor '{name}' cannot be read ({refused(error)})") from None
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError where a file was replaced or written to since it was opened."""

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from merging import storage
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, refused
 from merging.storage.tensor_file import FORMATS, TensorFile
 
 for _module in pkgutil.iter_modules(storage.__path__):  # a new format is a new file
@@ -45,7 +45,7 @@ def format_of(path: Path) -> type[TensorFile]:
             return found
         kind = _other(path, head)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise CheckpointError(f"{path}: cannot be read ({refused(error)})") from None
     if kind:
         raise CheckpointError(f"{path}: is {kind}")
     named = next((known for known in FORMATS if known.safe and path.suffix in known.suffixes), None)
