@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import CheckpointError, refused, showable
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
-from merging.storage.content import content_hash, has_only_finite
+from merging.storage.content import content_hash
 from merging.storage.file_kind import SUFFIXES, format_of
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
+from merging.storage.raw import has_only_finite
 from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,19 +11,6 @@ from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def has_only_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; integers have none."""
-    import torch
-
-    if not tensor.is_floating_point():
-        return True
-    # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
-    wide = tensor.float() if tensor.element_size() == 1 else tensor
-    # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
-    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
 
 
 def digest_head(name: str, info: TensorInfo) -> bytes:

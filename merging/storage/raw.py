@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.storage.content import has_only_finite
 from merging.storage.dtypes import NUMPY_FLOATS, is_floating
 
 if TYPE_CHECKING:
@@ -101,6 +100,19 @@ def bytes_of(tensor: Tensor) -> Raw:
 
     raw: Raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return raw
+
+
+def has_only_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; integers have none."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return True
+    # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
+    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
 
 
 def only_finite(raw: Raw, dtype: str) -> bool:

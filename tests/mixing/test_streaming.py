@@ -23,8 +23,9 @@ from merging.partitioners.layer import Layer
 from merging.plugins.progress import Silent
 from merging.storage import shards
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.content import content_hash, has_only_finite
+from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
+from merging.storage.raw import has_only_finite
 from merging.storage.shards import INDEX, ModelWriter, parse_size
 from merging.strategies.uniform import Uniform
 from merging.values.partition import Partition
