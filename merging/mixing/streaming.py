@@ -15,17 +15,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.errors import CheckpointError, RecipeError, Stopped, StrategyError
+from merging.errors import RecipeError, Stopped, StrategyError
 from merging.machine import cores
 from merging.mixing.computed import Computed, check_merge, checked
 from merging.mixing.output import Output, Piece, Writer, check_fits
 from merging.plugins.progress import Progress
-from merging.storage.checkpoint import Checkpoint
-from merging.storage.content import digest_head
-from merging.storage.dtypes import is_floating, itemsize
+from merging.storage.checkpoint import Checkpoint, not_finite
+from merging.storage.content import ContentHash
+from merging.storage.dtypes import is_floating, itemsize, size_of
 from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, largest, narrow, only_finite, widen
 from merging.values.partition import TensorInfo
@@ -157,7 +156,7 @@ class Inputs:
         self.checkpoints = tuple(checkpoints)
         self._should_stop = should_stop
         self.threads = ThreadPoolExecutor(cores())
-        self._digests = [blake3() for _ in self.checkpoints]
+        self._digests = [ContentHash() for _ in self.checkpoints]
         self._progress = progress
         self._buffers: dict[tuple[int, int], Raw] = {}
 
@@ -176,7 +175,7 @@ class Inputs:
 
         The bytes are valid until the next unit is asked for.
         """
-        sizes = (math.prod(shape) * itemsize(dtype) for shape, dtype in self.checkpoints[0].tensors.values())
+        sizes = map(size_of, self.checkpoints[0].tensors.values())
         self._progress.stage("merging (MiB read)", len(self.checkpoints) * sum(sizes) // _MIB)
         done = told = 0
         following = self._begin(0, work[0])
@@ -206,9 +205,7 @@ class Inputs:
             size = itemsize(checkpoint.tensors[piece.name][1])
             raw = buffer[begin : begin + (piece.stop - piece.start) * size]
             checkpoint.read_bytes(piece.name, piece.start * size, raw.data)
-            if piece.start == 0:
-                digest.update(digest_head(piece.name, checkpoint.tensors[piece.name]))
-            digest.update(raw.data)
+            digest.add(piece.name, checkpoint.tensors[piece.name], raw, piece.start)
             parts.append(raw)
         return parts
 
@@ -217,10 +214,7 @@ class Inputs:
         dtype = self.checkpoints[0].tensors[piece.name][1]
         for index, part in parts.items():
             if not only_finite(part, dtype):
-                raise CheckpointError(
-                    f"{self.checkpoints[index].path}: tensor '{piece.name}' holds NaN or infinite values; "
-                    "leave this checkpoint out"
-                )
+                raise not_finite(self.checkpoints[index], piece.name)
 
 
 def _check_overrides(recipe: Recipe, wanted: Mapping[str, TensorInfo]) -> None:

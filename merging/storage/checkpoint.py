@@ -184,9 +184,7 @@ class _Finite(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._checkpoint.read(name)
         if not has_only_finite(tensor):
-            raise CheckpointError(
-                f"{self._checkpoint.path}: tensor '{name}' holds NaN or infinite values; leave this checkpoint out"
-            )
+            raise not_finite(self._checkpoint, name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -194,6 +192,12 @@ class _Finite(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._checkpoint.tensors)
+
+
+def not_finite(checkpoint: Checkpoint, name: str) -> CheckpointError:
+    """The error for a tensor of a checkpoint that holds NaN or infinite values."""
+    where = f"{checkpoint.path}: tensor '{name}'"
+    return CheckpointError(f"{where} holds NaN or infinite values; leave this checkpoint out")
 
 
 def stem(path: Path) -> str:

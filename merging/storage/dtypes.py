@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,26 @@ def dtype_name(tensor: torch.Tensor) -> str:
     'bfloat16'
     """
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def info_of(tensor: torch.Tensor) -> TensorInfo:
+    """A tensor's shape and the name of its dtype.
+
+    >>> import torch
+    >>> info_of(torch.ones(2, 3))
+    ((2, 3), 'float32')
+    """
+    return tuple(tensor.shape), dtype_name(tensor)
+
+
+def size_of(info: TensorInfo) -> int:
+    """Bytes of a tensor.
+
+    >>> size_of(((2, 3), "bfloat16"))
+    12
+    """
+    shape, dtype = info
+    return math.prod(shape) * itemsize(dtype)
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merging.errors import CheckpointError
-from merging.storage.dtypes import SAFETENSORS, dtype_name
+from merging.storage.dtypes import SAFETENSORS, dtype_name, info_of
 from merging.storage.raw import bytes_of
 from merging.storage.settings_inside import settings_in
 from merging.storage.state_dict import state_dict_in
@@ -61,7 +61,7 @@ class PickleFile(TensorFile):
         self.classes = {f"in the file: {where}": names for where, names in classes_in(content)}
         for name, tensor in found.tensors.items():
             self._check_plain(name, tensor)
-            self.tensors[name] = (tuple(tensor.shape), dtype_name(tensor))
+            self.tensors[name] = info_of(tensor)
         self.ties = _ties(found.tensors)
 
     @classmethod

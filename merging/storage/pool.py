@@ -18,6 +18,7 @@ from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
+from merging.storage.raw import same_bits
 from merging.storage.sources import divided, natural_key, selected, short_names
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
@@ -228,8 +229,6 @@ class ModelPool:
 
         Empty without a base. A model is read further only where its largest tensor is the base's own.
         """
-        import torch
-
         if self.base is None:
             return {}
         base, found = self.base, dict[str, int]()
@@ -237,7 +236,7 @@ class ModelPool:
         for checkpoint in self.checkpoints:
 
             def same(name: str, own: Checkpoint = checkpoint) -> bool:
-                return torch.equal(_bits(own.read(name)), _bits(base.read(name)))
+                return same_bits(own.read(name), base.read(name))
 
             if names and same(names[0]):
                 differ = sum(not same(name) for name in names)
@@ -264,11 +263,9 @@ class ModelPool:
     @functools.cached_property
     def constant(self) -> frozenset[str]:
         """Tensors that are bit-equal in all checkpoints of the pool."""
-        import torch
-
         equal = set(self.tensors)
         for checkpoint in self.checkpoints[1:]:
-            equal = {n for n in equal if torch.equal(_bits(self.checkpoints[0].read(n)), _bits(checkpoint.read(n)))}
+            equal = {n for n in equal if same_bits(self.checkpoints[0].read(n), checkpoint.read(n))}
         return frozenset(equal)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
@@ -290,13 +287,6 @@ class ModelPool:
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
         """One tensor of one ingredient."""
         return self.find(ingredient).read(name)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """The tensor's bytes: 0.0 and -0.0 are equal numbers, but not equal bits."""
-    import torch
-
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _place(path: Path) -> str:
