@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from merging.errors import PoolError, RecipeError
+from merging.storage.agreement import _check_agreement
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes
@@ -292,25 +293,3 @@ class ModelPool:
 def _place(path: Path) -> str:
     """An absolute path that keeps links: a Hub cache's file has its name and suffix only there."""
     return str(path.absolute() if ".." not in path.parts else path.resolve())
-
-
-def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:
-    where = f"{other.path} and {first.path}"
-    missing = [name for name in first.tensors if name not in other.tensors]
-    extra = [name for name in other.tensors if name not in first.tensors]
-    if missing and extra:
-        raise PoolError(
-            f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
-            f"only the first has '{extra[0]}' ({len(extra)})"
-        )
-    if missing or extra:
-        side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
-        raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
-    for name, (shape, dtype) in first.tensors.items():
-        other_shape, other_dtype = other.tensors[name]
-        if shape != other_shape:
-            raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
-        if dtype != other_dtype:
-            raise PoolError(
-                f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
-            )
