@@ -27,6 +27,7 @@ from merging.storage.content import ContentHash
 from merging.storage.dtypes import is_floating, itemsize, size_of
 from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, largest, narrow, only_finite, widen
+from merging.storage.rows import UNREAD
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Recipe, Weights
 
@@ -99,12 +100,12 @@ def stream(
             _computed(merged, pool, inputs, output)
         hashes = inputs.hashes()
     for ingredient, checkpoint in zip(merged.ingredients, used, strict=True):
-        if not ingredient.hash.startswith(ModelPool.UNREAD) and hashes[checkpoint] != ingredient.hash:
+        if not ingredient.hash.startswith(UNREAD) and hashes[checkpoint] != ingredient.hash:
             raise RecipeError(
                 f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
                 "written; pass the original with --models"
             )
-        if ingredient.hash.startswith(ModelPool.UNREAD):
+        if ingredient.hash.startswith(UNREAD):
             checkpoint.check_unchanged()  # else what was read first, and last, may be of two models
     return Settled(output.hash, hashes, tuple(output.negative))
 
