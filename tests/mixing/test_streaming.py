@@ -16,9 +16,10 @@ from torch import Tensor
 
 import merging
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
-from merging.mixing import streaming
+from merging.mixing import reading
 from merging.mixing.arithmetic import materialise
-from merging.mixing.streaming import stream, units
+from merging.mixing.reading import units
+from merging.mixing.streaming import stream
 from merging.partitioners.layer import Layer
 from merging.plugins.progress import Silent
 from merging.storage import shards
@@ -79,7 +80,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_streamed_bits_are_the_definition(
     pool: ModelPool, tmp_path: Path, unit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "UNIT", unit)
+    monkeypatch.setattr(reading, "UNIT", unit)
     recipe = recipe_of(pool)
     with ModelWriter(tmp_path, pool.tensors) as writer:
         found = stream(recipe, pool, writer, Silent())
@@ -265,7 +266,7 @@ def test_finite_values_may_overflow_a_sum() -> None:
 
 
 def test_interrupted_nothing_is_left(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "UNIT", 1)
+    monkeypatch.setattr(reading, "UNIT", 1)
     asked: list[int] = []
 
     def should_stop() -> bool:
