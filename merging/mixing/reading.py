@@ -104,7 +104,7 @@ class Inputs:
     def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Raw]:
         """One checkpoint's pieces, read and hashed."""
         checkpoint, digest = self.checkpoints[index], self._digests[index]
-        ends = _ends(pieces, checkpoint.tensors)
+        ends = ends_of(pieces, checkpoint.tensors)
         buffer = self._buffers.get((index, turn))
         if buffer is None or len(buffer) < ends[-1]:
             buffer = self._buffers[index, turn] = np.empty(ends[-1], dtype=np.uint8)
@@ -125,7 +125,7 @@ class Inputs:
                 raise not_finite(self.checkpoints[index], piece.name)
 
 
-def _ends(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[int]:
+def ends_of(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[int]:
     """Where each piece begins in a buffer, in bytes, and where the last one ends."""
     ends = [0]
     for piece in pieces:

@@ -16,8 +16,8 @@ import numpy as np
 from merging.errors import RecipeError, StrategyError
 from merging.mixing.computed import Computed, check_merge, checked
 from merging.mixing.output import Output, Piece, Writer, check_fits
-from merging.mixing.reading import Inputs, _ends, units
-from merging.mixing.summing import TASK, _sum, _values
+from merging.mixing.reading import Inputs, ends_of, units
+from merging.mixing.summing import TASK, sum_into, sums_of
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, itemsize
@@ -123,7 +123,7 @@ def _linear(
     outputs: list[Raw] = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
     following: list[Future[None]] = []  # what still writes and hashes the unit before
     for number, (pieces, parts) in enumerate(inputs.read(units(pool.tensors, len(inputs.checkpoints)))):
-        ends = _ends(pieces, output.tensors)
+        ends = ends_of(pieces, output.tensors)
         if len(outputs[number % 2]) < ends[-1]:
             outputs[number % 2] = np.empty(ends[-1], dtype=np.uint8)
         results, tasks = list[Raw](), list[tuple[int, Future[bool]]]()
@@ -151,11 +151,11 @@ def _linear(
                     stop = min(start + TASK, count)
                     areas = [(raw[start * itemsize(given) : stop * itemsize(given)], c) for raw, c in terms]
                     area = result[start * itemsize(wanted) : stop * itemsize(wanted)]
-                    tasks.append((place, inputs.threads.submit(_sum, areas, given, area, wanted, accumulate)))
+                    tasks.append((place, inputs.threads.submit(sum_into, areas, given, area, wanted, accumulate)))
         for place in sorted({place for place, task in tasks if not task.result()}):
             piece = pieces[place]
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts)})
-            values = _values(sums[place], pool.tensors[piece.name][1], accumulate)
+            values = sums_of(sums[place], pool.tensors[piece.name][1], accumulate)
             narrow_sums = accumulate != "float64" and not np.isfinite(values).all()
             way_out = f"leave out --accumulate {accumulate}" if narrow_sums else "choose smaller coefficients"
             check_fits(piece, values, results[place], output.tensors[piece.name], way_out)

@@ -20,7 +20,7 @@ TASK = 1 << 19
 _own = threading.local()
 
 
-def _values(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> NDArray[np.floating[Any]]:
+def sums_of(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> NDArray[np.floating[Any]]:
     """``Σ coefficient · tensor``, all elements at once: for those that are looked at one by one."""
     count = len(terms[0][0]) // itemsize(given)
     total, part = np.zeros(count, dtype=accumulate), np.empty(count, dtype=accumulate)
@@ -31,7 +31,7 @@ def _values(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> 
     return total
 
 
-def _sum(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
+def sum_into(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
     """``Σ coefficient · tensor`` with the bits of :func:`merging.mixing.arithmetic.weighted_sum`, a block at a time.
 
     Args:
