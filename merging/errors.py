@@ -14,6 +14,7 @@ import errno
 import resource
 import unicodedata
 from collections.abc import Iterable
+from enum import StrEnum
 
 _ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
@@ -125,8 +126,27 @@ class Diverged(MergingError):
     """A training run whose loss is no longer finite."""
 
 
+class StopReason(StrEnum):
+    """Why a whole run must end before its strategy is done."""
+
+    INTERRUPTED = "interrupted"
+    LIMIT = "limit"
+
+
 class Stopped(Exception):
-    """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
+    """Raised at the evaluator's door when the whole run must end.
+
+    Attributes:
+        reason: somebody interrupted it, or its evaluations are used up; whoever catches it decides by this.
+        limit: how many evaluations it had; None where it was interrupted.
+    """
+
+    def __init__(self, reason: StopReason = StopReason.INTERRUPTED, limit: int | None = None) -> None:
+        self.reason, self.limit = StopReason(reason), limit
+        super().__init__(self.reason, limit)  # as it is pickled, when it leaves a process
+
+    def __str__(self) -> str:
+        return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
 
 
 def is_full(error: BaseException) -> bool:
@@ -180,13 +200,22 @@ def reason_of(error: BaseException) -> str:
     return showable(f"{where}{refused(error)}{way_out.get(error.errno or 0, '')}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str], way_out: str = "") -> UnknownNameError:
+def unknown(
+    kind: str, name: str, known: Iterable[str], way_out: str = "", *, error: type[MergingError] = UnknownNameError
+) -> MergingError:
     """The error for a name that is not known: says the nearest one, or lists all of them.
 
     >>> str(unknown("strategy", "gredy", ["uniform", "greedy"]))
     "unknown strategy 'gredy'; did you mean 'greedy'?"
+
+    Args:
+        kind: what the name is one of.
+        name: as it was written.
+        known: the names that there are.
+        way_out: what else may be done.
+        error: its class.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
-    return UnknownNameError(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))
+    return error(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))

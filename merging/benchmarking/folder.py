@@ -14,6 +14,8 @@ from merging.errors import FolderError
 from merging.storage import atomic
 from merging.storage.folder import check_place
 from merging.storage.lock import Lock, is_hidden
+from merging.values.states import MethodState
+from merging.values.wording import beginning, some
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
@@ -102,7 +104,7 @@ class Folder:
     def kept(self, entry: Entry) -> MethodRun | None:
         """The finished run of an earlier session, if it is of this very entry."""
         run = read_run(self._file(entry))
-        return run if run is not None and run.status == "finished" and run.entry == entry.to_json() else None
+        return run if run is not None and run.status is MethodState.FINISHED and run.entry == entry.to_json() else None
 
     def keep(self, entry: Entry, run: MethodRun) -> None:
         """Writes a run, whole or not at all."""
@@ -144,11 +146,6 @@ def _change(key: str, old: Any, new: Any) -> str:
     """What differs, in words: of several entries (models, sets, versions) only those that do."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = [str(name) for name in {**old, **new} if old.get(name) != new.get(name)]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"other {key} ({', '.join(names[:3])}{more})"
-    return f"{key} was {_shown(old)}, is {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else text[:117] + "…"
+        return f"other {key} ({some(names, 3)})"
+    was, now = (beginning(json.dumps(value), 120) for value in (old, new))
+    return f"{key} was {was}, is {now}"

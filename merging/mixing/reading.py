@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from merging.errors import Stopped
+from merging.errors import Stopped, StopReason
 from merging.machine import cores
 from merging.mixing.output import Piece
 from merging.mixing.summing import BLOCK
@@ -93,7 +93,7 @@ class Inputs:
                 following = self._begin(number + 1, work[number + 1])
             yield pieces, ready
             if self._should_stop():
-                raise Stopped("interrupted")
+                raise Stopped(StopReason.INTERRUPTED)
             done += sum(part.nbytes for parts in ready for part in parts)
             self._progress.advance(done // _MIB - told)
             told = done // _MIB
