@@ -18,7 +18,7 @@ class Progress(Protocol):
         """Some steps of the current piece are done."""
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """One more point of a search was scored."""
+        """Told that one more point of a search was scored."""
 
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge was found, and has so many models in it."""
@@ -70,7 +70,7 @@ class Silent:
         del steps
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """One more point of a search was scored."""
+        """Told that one more point of a search was scored."""
         del asked, budget, best
 
     def best(self, outcome: Outcome, models: int) -> None:

@@ -17,8 +17,8 @@ def by_class(labels: NDArray[Any], order: NDArray[np.int64] | None = None) -> tu
 
     Args:
         labels: labels of the samples, shape ``(N,)``.
-        order: order in which those of one class follow each other, such as a random permutation, int64 ``(N,)``; default:
-            as they are stored.
+        order: order in which those of one class follow each other, such as a random permutation, int64 ``(N,)``;
+            default: as they are stored.
 
     Returns:
         Indices of the samples and their turns, int64 ``(N,)`` each.
