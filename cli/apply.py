@@ -41,6 +41,7 @@ def command(
 
     from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
+    from merging.cli.showing.flags import in_flags
     from merging.cli.showing.screen import Screen, remark
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
@@ -105,7 +106,7 @@ def command(
                 atomic.remove(aside)
         lock.release()
     for note in pool.beside if whole_folder else pool.compared(None):
-        click.echo(showable(f"note: {note}"), err=True)
+        click.echo(f"note: {in_flags(note)}", err=True)
     models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
     click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:

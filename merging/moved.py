@@ -175,7 +175,7 @@ RENAMED = {"training.regimes.swa": {"Swa": "SwaRegime"}}
 
 
 def home(module: str, name: str) -> str:
-    """Where a name of an old module is now, as an absolute module name.
+    """Finds the module that a name of an old module is in now, as an absolute module name.
 
     >>> home("merging.interfaces", "Optimizer"), home("merging.pool", "ModelPool")
     ('merging.plugins.optimizer', 'merging.storage.pool')

@@ -47,7 +47,7 @@ SHORT = {
 }
 """Headings of the costs that fit a terminal."""
 GAP = 2
-"""Between columns: one of the box, the rest padding."""
+"""Characters between columns: one of the box, the rest padding."""
 
 
 def show_benchmark(console: Console, found: Benchmark) -> None:

@@ -20,15 +20,15 @@ def role_of(name: str, shifts: Sequence[str]) -> Role:
 def verdict_of(
     name: str, found: Mapping[str, Any], *, shifts: Sequence[str], reference: str, against: str, objective: str
 ) -> Verdict:
-    """One test, not corrected. All of them were of accuracies, whatever the objective.
+    """Reads one test, not corrected. All of them were of accuracies, whatever the objective.
 
     Args:
         name: the set's.
         found: difference, interval (95 %), gained, lost, samples, p_value.
         shifts: the shifted sets.
         reference: the name of the row that was compared with.
-        against: that row in words.
-        objective: that chose.
+        against: the same row in words.
+        objective: name of the objective that chose.
     """
     role, extra = role_of(name, shifts), objective != ACCURACY
     p, low, high = float(found["p_value"]), *map(float, found["interval"])
@@ -64,7 +64,7 @@ def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
 
     Args:
         data: the row, with ``tests``, ``shifted`` and ``intervals``.
-        objective: that chose.
+        objective: name of the objective that chose.
     """
     counted = [name for name in (*data["tests"], str(Role.AVERAGE)) if name in data["intervals"]]
     if objective == ACCURACY or not counted:

@@ -28,7 +28,7 @@ CLOSE = 0.01
 
 
 def read_folder(folder: Path) -> Benchmark:
-    """What lies in the folder of a benchmark, or of a run (one row for each of its strategies).
+    """Reads the folder of a benchmark, or of a run (one row for each of its strategies).
 
     Raises:
         FolderError: there is neither, or it is damaged.

@@ -110,7 +110,7 @@ def benchmark(
     if not seeds or min(seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
     if max_evaluations is not None and max_evaluations < 1:
-        raise OptionError(f"--max-evaluations {max_evaluations}: at least 1 is needed")
+        raise OptionError(f"`max_evaluations` {max_evaluations}: at least 1 is needed")
     for name in against:
         if name not in named:
             raise unknown("method to compare with:", name, named)

@@ -233,7 +233,7 @@ class Work:
 
     def _task(self, made: Plan) -> Task:
         if made.task is None:
-            raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+            raise RequirementError("a benchmark scores its methods: give `task`, or a merge.toml with a [task]")
         return made.task
 
 

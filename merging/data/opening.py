@@ -23,7 +23,7 @@ from merging.plugins.task import Split
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
-"""What a table may hold."""
+"""Keys that the table of a data set may hold."""
 
 
 def load_data(
@@ -36,7 +36,7 @@ def load_data(
     labelled: bool = True,
     progress: Progress | None = None,
 ) -> Split:
-    """A split from what the user writes.
+    """Loads a split from what the user writes.
 
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see

@@ -38,7 +38,7 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     Structure, not value: a gradient that happens to be zero still counts as touched. Weights need not be sensible.
 
     Args:
-        module: in evaluation mode; left as it was.
+        module: the model, in evaluation mode; left as it was.
         inputs: a small batch, as the model takes it.
 
     Returns:

@@ -37,14 +37,14 @@ STRANGER = 0.3
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A checkpoint that could be opened.
+    """Says what was found in one checkpoint.
 
     Attributes:
-        name: in reports.
+        name: its name in reports.
         path: file or folder.
         tensors: how many.
         parameters: numbers in them.
-        dtypes: of its tensors.
+        dtypes: dtypes of its tensors.
         hash: content hash; None where it could not be read to the end.
         error: what is wrong with it.
     """
@@ -60,16 +60,16 @@ class CheckedModel:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found; ``errors`` would make a run fail, ``warnings`` would not.
+    """Holds what was found; ``errors`` would make a run fail, ``warnings`` would not.
 
     Attributes:
         models: the pool's checkpoints, in its order.
         base: what they were fine-tuned from, where it was named.
-        sets: of the task.
+        sets: sets of the task.
         shared: contents in more than one set.
-        outputs: of the model, where it could be run.
-        cost: of the run, where nothing is wrong.
-        task: with the data, for pictures.
+        outputs: number of the model's outputs, where it could be run.
+        cost: cost of the run, where nothing is wrong.
+        task: the task with its data, for pictures.
     """
 
     models: tuple[CheckedModel, ...]
@@ -83,7 +83,7 @@ class Checked:
     task: Task | None = field(repr=False, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives everything but the task as JSON-ready values."""
         return {
             "models": [asdict(model) for model in self.models],
             "base": asdict(self.base) if self.base else None,
@@ -111,13 +111,13 @@ def check(
 
     Args:
         models: files, folders and patterns; empty: the task's own pool.
-        strategy: of the run.
+        strategy: strategy of the run.
         base: the model they were fine-tuned from.
         task: model and data, where there are any.
         errors: what is known to be wrong already; nothing is estimated then.
         progress: told what happens.
         should_stop: asked between files and sets.
-        settings: as for :func:`merging.running.plan.plan`.
+        settings: settings of the run, as for :func:`merging.running.plan.plan`.
 
     Raises:
         Stopped: ``should_stop`` said so.
@@ -189,7 +189,7 @@ def _open(
         else:
             wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
     elif not models:
-        wrong.append("no models given; name files, folders or patterns with --models")
+        wrong.append("no models given; name files, folders or patterns with `models`")
     if first is None and own is not None and own.base is not None:
         first = own.base.path, own.base.key
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))

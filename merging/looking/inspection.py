@@ -55,16 +55,16 @@ class Barrier:
 
     @property
     def height(self) -> float:
-        """How far the midpoint lies below the mean of the ends; negative where averaging helps."""
+        """Measures how far the midpoint lies below the mean of the ends; negative where averaging helps."""
         return sum(self.ends) / 2 - self.midpoint
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What :func:`inspect_module` and :func:`inspect_pool` found; ``to_json`` is what ``merge inspect --json`` prints.
+    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
 
     Attributes:
-        partition: with inert and constant components marked, as far as they are known.
+        partition: the partition, with inert and constant components marked, as far as they are known.
         tensors: name → (shape, dtype name).
         marked: whether the model was there to tell inert components.
         pool: names of the checkpoints, in order; empty for a bare architecture.
@@ -72,7 +72,7 @@ class Inspection:
         ties: groups of tensors that are one.
         geometry: distances in the pool, from two checkpoints on.
         scores: held-out score of each checkpoint, where a task is there.
-        barriers: of the pairs that were asked for.
+        barriers: barriers of the pairs that were asked for.
         notes: what the partition, the files and what lies beside them say.
         objective: what the scores are.
     """
@@ -186,10 +186,10 @@ def inspect_pool(
         module: an architecture, which tells inert components where there is no task.
         example: a batch for it.
         freeze: regular expressions, as for a run.
-        barriers: of the best model with every other, of all pairs, or none; without a task there are none.
+        barriers: those of the best model with every other, of all pairs, or none; without a task there are none.
         objective: what barriers are measured in; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of passes; default: as for :func:`merging.merge`.
+        threads: threads of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
         should_stop: asked between batches.
 

@@ -50,9 +50,9 @@ def evaluate(
         task: the architecture and the data.
         splits: which sets; default: the held-out data and every test set.
         objective: what the score is; default: top-1 accuracy.
-        models: where a recipe's ingredients are; default: where they were.
+        models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of passes; default: as for :func:`merging.merge`.
+        threads: threads of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
 
     Returns:

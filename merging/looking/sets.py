@@ -23,13 +23,13 @@ UNEVEN = 10
 
 @dataclass(frozen=True)
 class CheckedSet:
-    """A split.
+    """Says what was found in one split.
 
     Attributes:
-        name: of the set.
+        name: name of the set.
         samples: how many.
-        shape: of one stored sample.
-        dtype: in which it is stored.
+        shape: shape of one stored sample.
+        dtype: dtype in which it is stored.
         counts: samples of each class, in the order of the set's classes; empty for unlabelled data and for numbers.
         missing: classes without a sample.
         twice: samples whose content occurs earlier in the same set.
@@ -59,8 +59,8 @@ def look_at(
 
     Args:
         splits: name → set.
-        outputs: of the model, where known; default: as many as the labels need.
-        padding: of texts: what fills them up.
+        outputs: number of the model's outputs, where known; default: as many as the labels need.
+        padding: id of the token that fills texts up; None: nothing does.
         wrong: labels that the model does not have are added here.
         warnings: what may be a mistake is added here.
         progress: told how far this is.

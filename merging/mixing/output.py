@@ -148,5 +148,5 @@ def check_fits(piece: Piece, values: NDArray[np.floating[Any]], result: Raw, inf
     wide = "float32" if abs(value) <= largest("float32") and dtype != "float32" else "float64"
     raise ResultError(
         f"tensor '{piece.name}' of the merged model would be {value:.8g}{at}, beyond the largest number of {dtype}, "
-        f"{largest(dtype):.8g}; pass --dtype {wide}, or {way_out}"
+        f"{largest(dtype):.8g}; pass `dtype={wide}`, or {way_out}"
     )

@@ -90,7 +90,7 @@ def stream(
         if not ingredient.hash.startswith(UNREAD) and hashes[checkpoint] != ingredient.hash:
             raise RecipeError(
                 f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
-                "written; pass the original with --models"
+                "written; pass the original with `models`"
             )
         if ingredient.hash.startswith(UNREAD):
             checkpoint.check_unchanged()  # else what was read first, and last, may be of two models
@@ -157,7 +157,7 @@ def _linear(
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts)})
             values = sums_of(sums[place], pool.tensors[piece.name][1], accumulate)
             narrow_sums = accumulate != "float64" and not np.isfinite(values).all()
-            way_out = f"leave out --accumulate {accumulate}" if narrow_sums else "choose smaller coefficients"
+            way_out = f"leave out `accumulate={accumulate}`" if narrow_sums else "choose smaller coefficients"
             check_fits(piece, values, results[place], output.tensors[piece.name], way_out)
         for before in following:
             before.result()

@@ -65,7 +65,7 @@ class Writing:
         if format not in MODELS:
             raise OptionError(str(unknown("format", format, MODELS)))
         if format != "safetensors" and (max_shard_size is not None or accumulate != "float64"):
-            raise OptionError("--max-shard-size and --accumulate are for safetensors; leave out --format pt")
+            raise OptionError(f"`max_shard_size` and `accumulate` are for safetensors; leave out `format={format}`")
         return cls(format, dtype, accumulate, parse_size(max_shard_size) if max_shard_size is not None else None)
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:

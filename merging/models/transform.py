@@ -52,10 +52,10 @@ class Normalisation:
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """How one picture becomes a model's input.
+    """Turns one picture into a model's input.
 
     Attributes:
-        name: of the model, for messages.
+        name: name of the model, for messages.
         whole: the library's callable: a PIL image in RGB → float ``(3, H, W)``.
         settings: all that decides what it does, with the library's version; JSON-ready.
         geometry: the same without rescaling and normalisation: RGB, uint8 ``(H, W, 3)``; None: nobody knows it.
@@ -82,7 +82,7 @@ class Transform:
 
     @functools.cached_property
     def normalisation(self) -> Normalisation | None:
-        """What the device does to kept pixels; None where the transform is not divided.
+        """Gives what the device does to kept pixels; None where the transform is not divided.
 
         The settings' own first, to the bit where the arithmetic is torchvision's; else what the probes say.
         """
@@ -112,7 +112,7 @@ class Transform:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what is kept."""
+        """The dtype of the pixels that are kept: uint8 where the transform is divided, else float32."""
         return np.dtype(np.uint8 if self.divided else np.float32)
 
     def kept(self, height: int, width: int) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class Transform:
 
     @property
     def key(self) -> Any:
-        """What decides the kept pixels, JSON-ready."""
+        """Gives what decides the kept pixels, JSON-ready."""
         return [dict(self.settings), self.divided]
 
     @functools.cached_property

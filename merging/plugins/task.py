@@ -243,6 +243,6 @@ class Task:
         accepts = np.sort(ordered[np.diff(steps) > 0])
         selects = np.setdiff1d(np.arange(len(labels)), accepts)
         if not (len(accepts) and len(selects)):
-            raise TaskError(f"--certify-split {share:g} leaves one part of the {len(labels)} held-out samples empty")
+            raise TaskError(f"`certify_split` {share:g} leaves one part of the {len(labels)} held-out samples empty")
         parts = [self.held_out.part(index) for index in (torch.from_numpy(selects), torch.from_numpy(accepts))]
         return replace(self, held_out=parts[0], certify=parts[1])

@@ -201,9 +201,9 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     if share is None:
         return task
     if not 0 < share < 1:
-        raise RequirementError(f"certify_split is {share:g}; it is the share of held-out data that accepts, 0 to 1")
+        raise RequirementError(f"`certify_split` is {share:g}; it is the share of held-out data that accepts, 0 to 1")
     if task is None:
-        raise RequirementError("certify_split divides held-out data, but there is no task; give one with --task")
+        raise RequirementError("`certify_split` divides held-out data, but there is no task; give one with `task`")
     return task.certified(share, seed)
 
 
@@ -218,7 +218,7 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     data = task is not None and task.calibrates is not None
     if wanted and not data:
         raise RequirementError(
-            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train (or "
+            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give [task] train (or "
             "unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)

@@ -80,7 +80,7 @@ class MergeProblem:
     def evaluator(self) -> Evaluator:
         """The evaluator; a strategy that declares its needs always finds one."""
         if self._evaluator is None:
-            raise RequirementError("this strategy evaluates models, but there is no task; give one with --task")
+            raise RequirementError("this strategy evaluates models, but there is no task; give one with `task`")
         return self._evaluator
 
     def single(self, index: int) -> Recipe:

@@ -168,7 +168,7 @@ def merge(
     output = None if output is None else Path(output).absolute()  # a plug-in may go to another folder
     how = Writing.of(format, dtype, accumulate, max_shard_size)
     if cache_memory is not None and cache_memory < 0:
-        raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
+        raise RequirementError(f"`cache_memory` is {cache_memory}; it is a number of MiB, 0 for none")
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
@@ -241,7 +241,7 @@ def _journal(
     if different:
         way = "start a new run for that"
         if changed == ["numerics"] and (threads := _other_threads(old["numerics"], header["numerics"])):
-            way = f"go on with as many threads as then: --threads {threads}"
+            way = f"go on with as many threads as then: `threads={threads}`"
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; {way}")
     return Journal(folder / FILE, resume=True)
 

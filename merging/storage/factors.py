@@ -27,9 +27,9 @@ WAYS_OUT = {
     QUANTISED: _DEQUANTISE,
     ADAPTER: "put each adapter into its base (merge_and_unload of PEFT), then merge the full models",
     NORMED: "take the parametrisation off (torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm), "
-    "or merge the parts as they are with --as-stored",
-    MASK: "multiply the weights by their masks first, or keep the first model's with --as-stored",
-    PRUNED: "make the pruning permanent (torch.nn.utils.prune.remove), or merge the parts as they are with --as-stored",
+    "or merge the parts as they are with `as_stored`",
+    MASK: "multiply the weights by their masks first, or keep the first model's with `as_stored`",
+    PRUNED: "make the pruning permanent (torch.nn.utils.prune.remove), or merge the parts as they are with `as_stored`",
 }
 AS_STORED = frozenset({NORMED, PRUNED, MASK})
 """Kinds whose parts may be merged where the user says so: the result is a model of the same kind."""

@@ -45,10 +45,10 @@ def check_place(folder: Path) -> None:
         FolderError: it is a file, or this process may not write where it would be made.
     """
     if folder.exists() and not folder.is_dir():
-        raise FolderError(f"--output {folder} is a file; name a folder")
+        raise FolderError(f"`output` {folder} is a file; name a folder")
     there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     if not os.access(there, os.W_OK | os.X_OK):
-        raise FolderError(f"cannot write to {there}; choose another --output")
+        raise FolderError(f"cannot write to {there}; choose another `output`")
 
 
 def check_parent(path: Path, called: str) -> None:
@@ -80,12 +80,12 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
     earlier = (folder / journal.FILE).exists()
     if folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir()) and not overwrite:
         what = "another run" if earlier else "other files"
-        way = f"continue it with --resume {folder}, or " if earlier else ""
-        raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
+        way = "continue it with `resume`, or " if earlier else ""
+        raise FolderError(f"{folder} holds {what}; {way}choose another `output` or pass `overwrite`")
     foreign = [] if earlier or not folder.is_dir() else sorted(p.name for p in folder.iterdir() if _is_ours(p.name))
     if foreign:
         raise FolderError(
-            f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another --output"
+            f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another `output`"
         )
     for path in inputs:
         below = (
@@ -94,7 +94,7 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
             else ()
         )
         if below and _is_ours(below[0]):
-            raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
+            raise FolderError(f"{path} is merged and would be overwritten by the result; choose another `output`")
 
 
 def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> journal.Journal:
@@ -154,7 +154,7 @@ def writing(folder: Path) -> Iterator[Path]:
         reason = reason_of(error).replace("; free some space", "")  # the way out stands behind it
         raise FolderError(
             f"cannot write the result to {folder}: {reason}; nothing was left there, "
-            + ("free some space or choose another --output" if is_full(error) else "choose another --output")
+            + ("free some space or choose another `output`" if is_full(error) else "choose another `output`")
         ) from None
     finally:
         if aside is not None:

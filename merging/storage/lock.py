@@ -82,6 +82,6 @@ def _locked(place: Path, path: Path, *, wait: bool) -> IO[bytes] | None:
         pass
     except BlockingIOError:
         file.close()
-        raise FolderError(f"another run is writing to {path}; wait for it or choose another --output") from None
+        raise FolderError(f"another run is writing to {path}; wait for it or choose another `output`") from None
     file.close()
     return None

@@ -89,7 +89,7 @@ class ModelPool:
         """
         lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
         if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
+            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
         names = [row.name for row in ingredients]
         if len(set(names)) < len(names):  # a base that was called as a model is
             names = [f"{name} ({number})" for number, name in enumerate(names)]
@@ -160,7 +160,7 @@ class ModelPool:
             PoolError: the pool has no base.
         """
         if self.base is None:
-            raise PoolError("this pool has no base; give one with --base")
+            raise PoolError("this pool has no base; give one with `base`")
         return self._rows.of(self.base)
 
     @property

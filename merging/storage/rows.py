@@ -97,7 +97,7 @@ class Rows:
         if row.hash not in self._by_hash:
             raise RecipeError(
                 f"ingredient '{row.name}' (content {row.hash[:12]}…) is not among the checkpoints given: "
-                "its file has changed or is missing; pass the original with --models"
+                "its file has changed or is missing; pass the original with `models`"
             )
         return self._by_hash[row.hash]
 

@@ -37,7 +37,7 @@ def parse_size(text: str) -> int:
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise OptionError(f"--max-shard-size {text}: write it as 5GB or 500MiB")
+        raise OptionError(f"`max_shard_size` {text}: write it as 5GB or 500MiB")
     return size
 
 

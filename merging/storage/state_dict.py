@@ -106,8 +106,8 @@ def state_dict_in(path: Path, content: Any, key: str) -> Found:
         named = [place.key for place in models if place.named]
         example = next((key for key in named if key in ("state_dict", "model")), named[0] if named else "KEY")
         raise CheckpointError(
-            f"{path}: holds {len(models)} sets of tensors: {', '.join(map(str, models))}; choose one with --key "
-            f"{example}, or models = [{{ path = …, key = '{example}' }}]"
+            f"{path}: holds {len(models)} sets of tensors: {', '.join(map(str, models))}; choose one with "
+            f"`key={example}`, or models = [{{ path = …, key = '{example}' }}]"
         )
     if chosen.arrays:
         raise CheckpointError(

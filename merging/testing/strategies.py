@@ -24,7 +24,7 @@ from merging.values.states import RunState
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
 OFFERED = NEEDS - {"unlabelled"}
-"""What the tiny problem has. A strategy that needs more is only checked for refusing to run."""
+"""Needs that the tiny problem meets. A strategy that needs more is only checked for refusing to run."""
 
 
 class StrategyContract(PluginContract):
@@ -51,7 +51,7 @@ class StrategyContract(PluginContract):
 
     @pytest.fixture
     def pool(self, plugin: MixStrategy, tmp_path: Path) -> ModelPool:
-        """Enough tiny models."""
+        """Makes as many tiny models as the strategy needs."""
         return tiny_pool(tmp_path / "pool", models=max(4, plugin.min_models))
 
     def test_declares_what_it_needs_and_gives(self, plugin: MixStrategy) -> None:
@@ -75,7 +75,7 @@ class StrategyContract(PluginContract):
         assert result.report.ingredients
 
     def test_missing_needs_are_named(self, plugin: MixStrategy, pool: ModelPool) -> None:
-        """Without what it needs it is refused, and the need is named."""
+        """A strategy is refused without what it needs, and the need is named."""
         if not plugin.needs:
             return
         without_base = ModelPool(pool.checkpoints)

@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def hits(self) -> NDArray[np.bool_]:
-        """Per-sample correctness, shape ``(samples,)``."""
+        """Tells which samples are right, bool, shape ``(samples,)``."""
         if self.correct is None:
             raise ValueError("this objective keeps no per-sample correctness")
         return np.unpackbits(self.correct, count=self.samples).astype(bool)
@@ -66,7 +66,7 @@ class Outcome:
         return wilson(self.accuracy, self.samples)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values; the bits as base64."""
+        """Gives all fields as JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
         rare: dict[str, Any] = {"nan": self.nan} if self.nan else {}
         if self.terms is not None:
@@ -81,7 +81,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
-        """Reads :meth:`to_json` back."""
+        """Makes the value from what :meth:`to_json` gave."""
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
         terms = data.get("terms")
@@ -108,7 +108,7 @@ def _array_from_json(data: dict[str, Any]) -> NDArray[Any]:
 
 @dataclass
 class Meter:
-    """What a strategy, or a whole run, has cost on the held-out data.
+    """Counts what a strategy, or a whole run, has cost on the held-out data.
 
     Attributes:
         evaluations: distinct ones.
@@ -133,7 +133,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a derivative-free search ended.
+    """Says where a derivative-free search ended.
 
     Attributes:
         x: best point seen, shape ``(dimensions,)``.
@@ -180,7 +180,7 @@ def is_score(value: float) -> bool:
 
 
 def unscored(outcomes: Mapping[str, Outcome], objective: str) -> str:
-    """Where a model answers NaN, or its score is no number; empty where neither is.
+    """Says on which sets a model answers NaN, or its score is no number; empty where neither is.
 
     Args:
         outcomes: set → what was seen there.

@@ -59,5 +59,5 @@ def test_a_batch_without_room_is_not_chosen(device: str) -> None:
     assert chosen.batch in (128, 256)
     assert "the rule's has no room" in heard.said
     module.most = 0
-    with pytest.raises(OptionError, match=r"no room on cuda, not even for 128 samples; try --device cpu"):
+    with pytest.raises(OptionError, match=r"no room on cuda, not even for 128 samples; try `device=cpu`"):
         tuned(rule, module, lambda x: batch_for(task, x, device), inputs, heard)

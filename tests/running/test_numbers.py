@@ -185,7 +185,7 @@ def test_labels_that_are_no_classes_are_refused_by_objectives_of_classes(
 def test_accuracy_of_numbers_from_one_output_says_what_to_take(tmp_path: Path) -> None:
     pool, task = ModelPool.open(models(tmp_path / "pool", 1)), NUMBERS["counts"]()
     with pytest.raises(
-        TaskError, match=r"the model gives one number: where labels are numbers, take .*--objective mse"
+        TaskError, match=r"the model gives one number: where labels are numbers, take .*`objective=mse`"
     ):
         merge(pool, Greedy(), task=task)
 

@@ -38,7 +38,7 @@ MAPS = 12
 
 
 def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
-    """The page.
+    """Makes the page, one HTML file that needs no other.
 
     Args:
         found: the results.

@@ -31,12 +31,12 @@ COST_LEGEND = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A score.
+    """Shows one score in a table.
 
     Attributes:
         text: the number, or a dash.
         rank: 1 best, 2 second best of its column, 0 neither.
-        mark: of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
+        mark: mark of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
         word: the same as a word.
         interval: its 95 % interval as text, or nothing.
         half: half of that interval as text.
@@ -94,7 +94,7 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
 
 
 def outcome(row: BenchmarkRow, reference: str, column: str) -> str:
-    """What the test of a score says, in a word; of a row that is compared elsewhere only, that it was not tested."""
+    """Says in a word what the test of a score found; ``not tested`` where a row is compared elsewhere only."""
     verdict = row.verdict(reference, column)
     if verdict is None and any(v.reference == reference for v in row.verdicts):
         return "not tested"
@@ -125,7 +125,7 @@ def placed(found: Benchmark) -> list[BenchmarkRow]:
 
 
 def single_scores(found: Benchmark) -> list[tuple[float, float]]:
-    """Of every single model, its scores at home and under shift."""
+    """Pairs every single model's score at home with its mean under shift."""
     column = home(found)
     pairs = [(s.held_out if column == HELD_OUT else s.tests[column], s.shifted) for s in found.singles]
     return [(x, y) for x, y in pairs if y is not None and _scored(x, y)]
@@ -159,32 +159,32 @@ def compared(found: Benchmark, reference: str) -> tuple[list[str], dict[str, lis
 
 
 def legend_of(found: Benchmark) -> str:
-    """What the marks beside the scores mean, and how the tests were corrected."""
+    """Explains the marks beside the scores, and how the tests were corrected."""
     told = [verdict for _, verdict in verdicts(found, "best")]
     marks = [legend(found.against("best")), correction(told)] if told else []
     return " ".join(filter(None, [RANKS, *marks, "Held-out data chose the merges: that column is optimistic."]))
 
 
 def unit(found: Benchmark) -> str:
-    """What differences are in."""
+    """Names the unit of differences."""
     return "points" if found.percent(HELD_OUT) else found.objective
 
 
 def correction_of(found: Benchmark, reference: str) -> str:
-    """How the tests against a reference were corrected, and in which unit their differences are."""
+    """Explains how the tests against a reference were corrected, and the unit of their differences."""
     told = [verdict for _, verdict in verdicts(found, reference)]
     return f"Differences in {unit(found)} on the same samples, with intervals. {correction(told)}".strip()
 
 
 def corrected_by(found: Benchmark, reference: str) -> str:
-    """The same in few words, for the main columns."""
+    """Says in few words how the tests of the main columns were corrected."""
     tests = max((verdict.tests for _, verdict in verdicts(found, reference, main(found))), default=0)
     both = f", both corrected by Holm over {tests} tests" if tests > 1 else ""
     return f"difference in {unit(found)}, its interval and p{both}"
 
 
 def findings(found: Benchmark) -> list[str]:
-    """What the tests say: a sentence for each reference and main column, and one for single shifted sets."""
+    """Says what the tests found: a sentence for each reference and main column, and one for single shifted sets."""
     lines = []
     for reference in found.references:
         for column in main(found):
