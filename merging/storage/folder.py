@@ -133,7 +133,7 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """A folder beside the results to write them into; they appear, renamed into place, when the block ends well.
+    """Gives a folder beside the results to write them into; they appear, renamed into place, when the block ends well.
 
     What an earlier run has left there and this one does not write (other shards, an index, a tokenizer) is removed.
     Whenever this is killed, no report, recipe, card or index stands beside something else than it describes.
@@ -231,7 +231,7 @@ def write_ensemble(aside: Path, average: str, members: Sequence[Mapping[str, Any
 
 
 def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], list[tuple[Path, str, float]]]:
-    """What is averaged, and each member's folder, name and weight.
+    """Reads what an ensemble averages, and each member's folder, name and weight.
 
     Raises:
         RecipeError: it is damaged.
@@ -260,7 +260,7 @@ def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: st
 
 
 def _earlier(folder: Path) -> set[str]:
-    """What an earlier run says that it has written."""
+    """Names of the files that an earlier run says it has written."""
     try:
         names = json.loads((folder / REPORT).read_bytes())["files"]
         return {n for n in names if isinstance(n, str) and Path(n).name == n and not is_hidden(n)}
@@ -279,7 +279,7 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; none where there is no file."""
+    """Reads the tensors of a safetensors file; none where there is no file."""
     if not path.exists():
         return {}
     from safetensors.torch import load_file
