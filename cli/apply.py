@@ -48,9 +48,10 @@ def command(
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
     from merging.storage import atomic
-    from merging.storage.folder import OVERRIDES, RECIPE, check_free, check_parent, read_recipe
+    from merging.storage.folder import check_free, check_parent
     from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
+    from merging.storage.result import OVERRIDES, RECIPE, read_recipe
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
     if kind is None:

@@ -131,6 +131,10 @@ NAMES = {
     "outcome": {
         "values.statistics": "Paired compare mcnemar",
     },
+    "output": {
+        "storage.result": "CARD ENSEMBLE MEMBERS MODELS OVERRIDES RECIPE REPORT "
+        "carry read_ensemble read_recipe save_model write_beside write_ensemble",
+    },
     "pool": {
         "storage.sources": "expand natural_key short_names",
     },

@@ -12,7 +12,7 @@ from rich.text import Text
 from merging.cli.showing.flags import in_flags
 from merging.cli.showing.screen import STYLES, marked, remark
 from merging.errors import showable
-from merging.storage.folder import MEMBERS, MODELS, RECIPE
+from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word

@@ -17,7 +17,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError, raised
 from merging.plugins.task import HELD_OUT
-from merging.storage.folder import RECIPE, REPORT
+from merging.storage.result import RECIPE, REPORT
 from merging.values.report import UNTESTED, best_single, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson

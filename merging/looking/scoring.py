@@ -23,10 +23,10 @@ from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
 from merging.storage.content import content_hash
-from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
+from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.sources import Source
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights

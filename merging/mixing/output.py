@@ -38,7 +38,7 @@ class Writer(Protocol):
         """Name → (shape, dtype name) of what is taken."""
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Some elements of a tensor, from a place in bytes on."""
+        """Takes some elements of a tensor, from a place in bytes on."""
 
 
 class InMemory:
@@ -57,7 +57,7 @@ class InMemory:
         self._gaps = {name: Gaps(name, len(raw)) for name, raw in self._bytes.items()}
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Some elements of a tensor.
+        """Takes some elements of a tensor, from a place in bytes on.
 
         Raises:
             CheckpointError: they are not all the tensor's own, or were written before.
@@ -87,7 +87,7 @@ class Nowhere:
         self.tensors = tensors
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Drops them."""
+        """Drops the elements."""
 
 
 class Output:

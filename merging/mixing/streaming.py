@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settled:
-    """What is known once everything was read.
+    """The hashes that are known once everything was read.
 
     Attributes:
         hash: content hash of the merged model.
@@ -98,7 +98,7 @@ def stream(
 
 
 def settled(merged: Recipe | Weights, pool: ModelPool, found: Settled) -> Recipe | Weights:
-    """The same merge with the hashes that are known now."""
+    """Gives the same merge with the hashes that are known now."""
     rows = tuple(replace(i, hash=found.hashes[pool.find(i)]) for i in merged.ingredients)
     if isinstance(merged, Weights):
         return replace(merged, ingredients=rows, hash=found.hash)
@@ -173,7 +173,7 @@ def _finish(pieces: Sequence[Piece], results: Sequence[Raw], output: Output) -> 
 
 
 def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, output: Output) -> None:
-    """Tensors that a function computes, one by one; the inputs are read and checked in the same order."""
+    """Writes the tensors that a function computes, one by one; the inputs are read and checked in the same order."""
     computed = merged.tensors if isinstance(merged.tensors, Computed) else None
     for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
         for number, piece in enumerate(pieces):

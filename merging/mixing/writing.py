@@ -15,8 +15,8 @@ from merging.mixing.output import InMemory, Nowhere, Writer
 from merging.mixing.streaming import Settled, settled, stream
 from merging.plugins.progress import Progress, Silent
 from merging.storage.dtypes import SAFETENSORS, is_floating
-from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.pool import ModelPool
+from merging.storage.result import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.shards import ModelWriter, parse_size
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights

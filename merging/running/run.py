@@ -26,6 +26,7 @@ from merging.running.reporting import report_of
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
+from merging.storage.result import write_beside
 from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
@@ -222,7 +223,7 @@ def merge(
                     card = model_card(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
                     )
-                    folders.write_beside(aside, merged, report.to_json(), card)
+                    write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, dtype, accumulate)

@@ -82,7 +82,7 @@ class ModelPool:
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
-        """The checkpoints of a recipe, where they were when it was written.
+        """Opens the checkpoints of a recipe, where they were when it was written.
 
         Raises:
             RecipeError: one is no longer there.
@@ -110,7 +110,7 @@ class ModelPool:
 
     @functools.cached_property
     def mixable(self) -> frozenset[str]:
-        """Floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
+        """Names of the floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
         return frozenset(name for name, (_, dtype) in self.tensors.items() if is_floating(dtype))
 
     @property
@@ -197,11 +197,11 @@ class ModelPool:
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
-        """Tensors that are bit-equal in all checkpoints of the pool."""
+        """Names of the tensors that are bit-equal in all checkpoints of the pool."""
         return constant(self.checkpoints)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
-        """The checkpoint with an ingredient's content.
+        """Finds the checkpoint with an ingredient's content.
 
         Raises:
             RecipeError: no checkpoint of this pool has that content hash.
@@ -209,5 +209,5 @@ class ModelPool:
         return self._rows.find(ingredient)
 
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
-        """One tensor of one ingredient."""
+        """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)

@@ -86,7 +86,7 @@ class Rows:
         return digest
 
     def find(self, row: Ingredient) -> Checkpoint:
-        """The checkpoint with a row's content.
+        """Finds the checkpoint with a row's content.
 
         Raises:
             RecipeError: no checkpoint has that content hash.

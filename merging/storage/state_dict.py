@@ -138,7 +138,7 @@ def _is_float(tensor: Any) -> bool:
 def _places(
     content: Any, where: tuple[str, ...] = (), seen: set[int] | None = None, *, training: bool = False
 ) -> Iterator[_Place]:
-    """Every mapping or list that holds tensors, marked where its name says that it is training state."""
+    """Finds every mapping or list that holds tensors, marked where its name says that it is training state."""
     from torch import Tensor
 
     seen = set() if seen is None else seen

@@ -25,9 +25,9 @@ from merging.mixing.writing import Writing
 from merging.partitioners.whole import Whole
 from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
-from merging.storage.folder import save_model
 from merging.storage.pool import ModelPool
 from merging.storage.raw import bytes_of, first_unfit, largest
+from merging.storage.result import save_model
 from merging.storage.shards import ModelWriter
 from merging.strategies.dare import Dare
 from merging.strategies.task_arithmetic import TaskArithmetic
