@@ -4,79 +4,80 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate, in_words
+from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
 from merging.benchmarking.runs import MethodRun
 from merging.evaluation.comparing import Comparer, Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import unscored
-from merging.values.report import SMALL_SAMPLE, models_of
-from merging.values.states import MethodState, RunState
+from merging.values.report import SMALL_SAMPLE, in_words, models_of
+from merging.values.states import MethodState
 from merging.values.statistics import Interval, mean_interval, wilson
 from merging.values.verdict import ACCURACY, Verdict, corrected
 
-if TYPE_CHECKING:
-    from merging.plugins.objective import Objective, WholeModelObjective
-    from merging.plugins.task import Task
-    from merging.storage.pool import ModelPool
+
+@dataclass(frozen=True)
+class Asked:
+    """What a benchmark was asked to compare.
+
+    Attributes:
+        methods: their names, in the order of the rows.
+        partitions: names of the partitioners.
+        seeds: of strategies and searches.
+        references: methods that every other one is compared with, where they are there.
+    """
+
+    methods: Sequence[str]
+    partitions: Sequence[str]
+    seeds: Sequence[int]
+    references: Sequence[str] = REFERENCES
 
 
 def gather(
-    runs: Sequence[MethodRun],
-    singles: tuple[Single, ...],
-    *,
-    task: Task,
-    pool: ModelPool,
-    methods: Sequence[str],
-    partitions: Sequence[str],
-    seeds: tuple[int, ...],
-    header: Mapping[str, Any],
-    objective: Objective | WholeModelObjective,
-    state: RunState,
-    evaluations: int,
-    wall_seconds: float,
-    notes: Sequence[str],
-    command: str,
-    references: Sequence[str] = REFERENCES,
+    runs: Sequence[MethodRun], singles: tuple[Single, ...], asked: Asked, comparer: Comparer, pool: Sequence[str]
 ) -> Benchmark:
-    """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs."""
+    """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs.
+
+    Args:
+        runs: of the methods, in any order.
+        singles: the pool's models alone.
+        asked: what was to be compared.
+        comparer: by the objective, on the task's sets.
+        pool: names of its models.
+
+    Returns:
+        The rows and what is to be said of them; how the session went is for its caller to add.
+    """
     grouped: dict[tuple[str, str], list[MethodRun]] = {}
     for run in runs:
         grouped.setdefault((run.entry["method"], run.entry["partition"]), []).append(run)
-    refused = _refused(grouped, methods, partitions)
-    partitions = [label for label in partitions if label not in refused]
-    notes = [*notes, *(f"no method was run under {label}: {why}" for label, why in refused.items())]
-    comparer = Comparer(objective, task)
-    table = [_seen(group) for group in grouped.values()]
+    refused = _refused(grouped, asked.methods, asked.partitions)
+    partitions = [label for label in asked.partitions if label not in refused]
+    notes = [f"no method was run under {label}: {why}" for label, why in refused.items()]
+    task, table = comparer.task, [_seen(group) for group in grouped.values()]
     rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
-    for method in methods:
+    for method in asked.methods:
         groups = {label: grouped.get((method, label), []) for label in partitions}
         joined = len({_content(group) for group in groups.values()}) == 1
         for label, group in list(groups.items())[: 1 if joined else None]:
             own = label if not joined or len(partitions) == 1 else None
             name = method if joined else f"{method} ({label})"
-            rows.append((_row(name, method, own, group, comparer, table, pool.names), group))
+            rows.append((_row(name, method, own, group, comparer, table, pool), group))
     if len(task.held_out) < SMALL_SAMPLE:
-        luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
-        notes = [*notes, luck]
+        notes.append(f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck")
     return Benchmark(
-        task.name,
-        objective.name,
-        _compared(rows, comparer, table, references),
-        singles,
-        {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
-        task.shifts,
-        pool.names,
-        seeds,
-        state,
-        evaluations,
-        wall_seconds,
-        tuple(notes),
-        command,
-        header,
-        comparer.measure,
+        task=task.name,
+        objective=comparer.objective.name,
+        rows=_compared(rows, comparer, table, asked.references),
+        singles=singles,
+        samples={HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
+        shifts=task.shifts,
+        pool=tuple(pool),
+        seeds=tuple(asked.seeds),
+        notes=tuple(notes),
+        measure=comparer.measure,
     )
 
 
@@ -205,7 +206,7 @@ def _compared(
         home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
         if home is None:
             continue
-        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0])
+        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0].ingredients)
         for i, (row, group) in enumerate(rows):
             if i != home and row.finished:
                 verdicts[i] += comparer.verdicts(

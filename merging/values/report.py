@@ -292,6 +292,18 @@ def best_single(name: str | None) -> str:
     return "the best single model" + (f" ({name})" if name else "")
 
 
+def in_words(reference: str, ingredients: Sequence[str]) -> str:
+    """What a row is called where others are compared with it.
+
+    Args:
+        reference: the name of its method.
+        ingredients: the models in it.
+    """
+    if reference == "best":
+        return best_single(ingredients[0] if len(ingredients) == 1 else None)
+    return "the greedy soup" if reference == "greedy" else reference
+
+
 def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:
     """How many models of the pool a merge has; the base is none of them."""
     return len(set(ingredients) & set(pool))
