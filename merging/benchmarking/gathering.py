@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
@@ -27,12 +27,14 @@ class Asked:
         partitions: names of the partitioners.
         seeds: of strategies and searches.
         references: methods that every other one is compared with, where they are there.
+        refused: partitions that do not fit the model, and why; they have no rows.
     """
 
     methods: Sequence[str]
     partitions: Sequence[str]
     seeds: Sequence[int]
     references: Sequence[str] = REFERENCES
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(
@@ -53,9 +55,8 @@ def gather(
     grouped: dict[tuple[str, str], list[MethodRun]] = {}
     for run in runs:
         grouped.setdefault((run.entry["method"], run.entry["partition"]), []).append(run)
-    refused = _refused(grouped, asked.methods, asked.partitions)
-    partitions = [label for label in asked.partitions if label not in refused]
-    notes = [f"no method was run under {label}: {why}" for label, why in refused.items()]
+    partitions = [label for label in asked.partitions if label not in asked.refused]
+    notes = [f"no method was run under {label}: {why}" for label, why in asked.refused.items()]
     task, table = comparer.task, [_seen(group) for group in grouped.values()]
     rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
     for method in asked.methods:
@@ -79,19 +80,6 @@ def gather(
         notes=tuple(notes),
         measure=comparer.measure,
     )
-
-
-def _refused(
-    grouped: Mapping[tuple[str, str], Sequence[MethodRun]], methods: Sequence[str], partitions: Sequence[str]
-) -> dict[str, str]:
-    """Partitions that do not fit the model, and why: one note is enough, where another partition does fit."""
-    found = {}
-    for label in partitions:
-        runs = [run for method in methods for run in grouped.get((method, label), [])]
-        reasons = {run.why for run in runs if run.status is MethodState.CANNOT_RUN}
-        if len(reasons) == 1 and all(run.status is MethodState.CANNOT_RUN for run in runs):
-            found[label] = reasons.pop()
-    return found if len(found) < len(partitions) else {}
 
 
 def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:

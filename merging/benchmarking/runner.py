@@ -157,7 +157,8 @@ def benchmark(
                 raise
             state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
-        asked = Asked(tuple(named), tuple(divided), tuple(seeds), tuple(dict.fromkeys((*REFERENCES, *against))))
+        references = tuple(dict.fromkeys((*REFERENCES, *against)))
+        asked = Asked(tuple(named), tuple(divided), tuple(seeds), references, plans.refused)
         seconds, comparer = time.time() - began, Comparer(first.objective, task)
         found = gather(runs, alone, asked, comparer, pool.names)
         found = replace(

@@ -76,6 +76,11 @@ class Plans:
             self._made = (label, made)
         return self._made[1]
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Partitions that were tried and do not fit the model, and why."""
+        return {label: str(self._refused[label]) for label in self.partitioners if label in self._refused}
+
     def header(self, made: Plan) -> dict[str, Any]:
         """What must be the same for scores to be used again."""
         own = ("request", "strategy", "partitioner", "optimizer", "seed", "budget", "baselines", "tests")
