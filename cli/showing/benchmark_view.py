@@ -30,6 +30,7 @@ from merging.benchmarking.rendering.tables import (
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked
+from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
 
 MARKS = {0: "", 1: "¹", 2: "²"}
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
 SHORT = {
     "models": "models",
     "inference_cost": "passes",

@@ -14,9 +14,15 @@ from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, number
-from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
+from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
 
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
+STYLES = {
+    Standing.BETTER: "green",
+    Standing.WORSE: "red",
+    Standing.NEITHER: "default",
+    Standing.NOT_TESTED: "dim",
+    Standing.REFERENCE: "default",
+}
 """Colour of a verdict; its mark says the same without one."""
 
 

@@ -8,7 +8,18 @@ from typing import Any
 
 from merging.values.outcome import is_score
 from merging.values.states import RunState, status_of, worded
-from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
+from merging.values.verdict import (
+    ACCURACY,
+    MARKS,
+    Family,
+    Role,
+    Standing,
+    Verdict,
+    correction,
+    legend,
+    sentence,
+    sentences,
+)
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -256,7 +267,7 @@ class Report:
         lines = [] if self.certificate is None else [self.certificate_line(self.certificate)]
         if self.untested:
             lines.append(
-                f"{', '.join(self.untested)}: {MARKS['not tested']} not tested; merge benchmark tests them all"
+                f"{', '.join(self.untested)}: {MARKS[Standing.NOT_TESTED]} not tested; merge benchmark tests them all"
             )
         return lines
 

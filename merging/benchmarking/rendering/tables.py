@@ -9,7 +9,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
-from merging.values.verdict import MARKS, Verdict, correction, difference, legend, word
+from merging.values.verdict import MARKS, Standing, Verdict, correction, difference, legend, word
 
 COSTS = {
     "models": "models in it",
@@ -46,7 +46,7 @@ class Cell:
     text: str
     rank: int = 0
     mark: str = ""
-    word: str = "reference"
+    word: Standing = Standing.REFERENCE
     interval: str = ""
     half: str = ""
     spread: str = ""
@@ -93,11 +93,11 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
     )
 
 
-def outcome(row: BenchmarkRow, reference: str, column: str) -> str:
-    """What the test of a score says, in a word; of a row that is compared elsewhere only, that it was not tested."""
+def outcome(row: BenchmarkRow, reference: str, column: str) -> Standing:
+    """What the test of a score says; of a row that is compared elsewhere only, that it was not tested."""
     verdict = row.verdict(reference, column)
     if verdict is None and any(v.reference == reference for v in row.verdicts):
-        return "not tested"
+        return Standing.NOT_TESTED
     return word(verdict)
 
 
@@ -191,13 +191,15 @@ def findings(found: Benchmark) -> list[str]:
 
 
 def _summary(told: Sequence[tuple[str, Verdict]]) -> str:
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[Standing, list[str]] = {}
     for name, verdict in told:
         shown = difference(verdict).partition(" ")[0]
         kinds.setdefault(word(verdict), []).append(f"{name} {shown}" if verdict.significant else name)
-    parts = [f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in ("better", "worse") if kind in kinds]
-    if "neither" in kinds:
-        parts.append(f"{MARKS['neither']} {len(kinds['neither'])} of {len(told)} not distinguishable")
-    if "not tested" in kinds:
-        parts.append(f"{MARKS['not tested']} {len(kinds['not tested'])} not tested")
+    parts = [
+        f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in (Standing.BETTER, Standing.WORSE) if kind in kinds
+    ]
+    if neither := kinds.get(Standing.NEITHER):
+        parts.append(f"{MARKS[Standing.NEITHER]} {len(neither)} of {len(told)} not distinguishable")
+    if untested := kinds.get(Standing.NOT_TESTED):
+        parts.append(f"{MARKS[Standing.NOT_TESTED]} {len(untested)} not tested")
     return "; ".join(parts)
