@@ -104,12 +104,14 @@ def _row(
 ) -> BenchmarkRow:
     good = [run for run in group if run.status is MethodState.FINISHED]
     if not group:
-        return BenchmarkRow(method, label, partition, status=MethodState.NOT_RUN, why="interrupted before")
+        return BenchmarkRow(
+            strategy=method, label=label, partitioner=partition, status=MethodState.NOT_RUN, why="interrupted before"
+        )
     plain = BenchmarkRow(
-        group[0].entry["strategy"]["name"],
-        label,
-        partition,
-        group[0].entry["strategy"]["options"],
+        strategy=group[0].entry["strategy"]["name"],
+        label=label,
+        partitioner=partition,
+        options=group[0].entry["strategy"]["options"],
         status=group[0].status,
         why=group[0].why,
     )

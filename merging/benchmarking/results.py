@@ -51,7 +51,7 @@ class Single:
         return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """A method's line; scores are fractions, and means over the seeds.
 
@@ -119,7 +119,7 @@ class BenchmarkRow:
         return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Everything that a benchmark has found; ``to_json`` is ``benchmark.json``.
 

@@ -183,8 +183,20 @@ def _entries(
     limits: Mapping[str, int | None],
 ) -> list[Entry]:
     """One method under one partition, at each seed."""
-    search = optimizer or optimizers[method[1].default_optimizer()]()
-    return [Entry(*method, *divided_by, search, seed, limits) for seed in seeds]
+    (name, strategy), (partition, partitioner) = method, divided_by
+    search = optimizer or optimizers[strategy.default_optimizer()]()
+    return [
+        Entry(
+            method=name,
+            strategy=strategy,
+            partition=partition,
+            partitioner=partitioner,
+            optimizer=search,
+            seed=seed,
+            limits=limits,
+        )
+        for seed in seeds
+    ]
 
 
 def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: str) -> Iterator[MethodRun]:

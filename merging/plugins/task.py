@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import TaskError
+from merging.moved import by_position
 from merging.values import verdict
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ CERTIFY = "certify"
 """The part of the held-out data that selects nothing and accepts or refuses the result."""
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
     """Samples and their labels, as they are kept in memory.
 
@@ -66,7 +68,9 @@ class Split:
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
         for tensor in (inputs, labels):
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return cls(inputs, labels, digest.hexdigest()).with_classes(classes).with_groups(groups)
+        return (
+            cls(inputs=inputs, labels=labels, fingerprint=digest.hexdigest()).with_classes(classes).with_groups(groups)
+        )
 
     def with_groups(self, groups: Sequence[object] | None) -> Split:
         """The same samples, each in a group: whatever names it, such as a background or a hospital.
@@ -144,7 +148,8 @@ def identity(batch: Tensor) -> Tensor:
     return batch
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
     """A model and its data.
 

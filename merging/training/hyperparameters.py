@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError, unknown
+from merging.moved import by_position
 from merging.plugins.options import Plugin, build, option, options_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 SCHEDULES = ("cosine", "tanh", "poly", "constant")
 
 
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class HyperParameters(Plugin):
     """One run's settings; names and meanings are those of timm's training script."""
 

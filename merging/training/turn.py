@@ -26,7 +26,7 @@ STATE = ".population.pt"
 """A population that is being trained, after its last whole epoch."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Turn:
     """What every training of a pool has in common."""
 

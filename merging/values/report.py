@@ -27,7 +27,7 @@ SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One strategy's line in the table.
 
@@ -84,7 +84,7 @@ class Certificate:
     accepted: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 

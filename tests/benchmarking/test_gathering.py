@@ -19,11 +19,14 @@ TASK = tiny_task()
 def run(partition: str, status: MethodState, why: str = "", digest: str = "") -> MethodRun:
     sets = {"held-out": TASK.held_out, **TASK.tests}
     seen = {
-        name: Outcome(1.0, len(split), np.packbits(np.ones(len(split), dtype=bool))) for name, split in sets.items()
+        name: Outcome(score=1.0, samples=len(split), correct=np.packbits(np.ones(len(split), dtype=bool)))
+        for name, split in sets.items()
     }
     entry = {"method": "fisher", "partition": partition, "seed": 0, "strategy": {"name": "fisher", "options": {}}}
     finished = status is MethodState.FINISHED
-    return MethodRun(entry, status, why, outcomes=seen if finished else {}, digest=digest, ingredients=("m",))
+    return MethodRun(
+        entry=entry, status=status, why=why, outcomes=seen if finished else {}, digest=digest, ingredients=("m",)
+    )
 
 
 @pytest.mark.parametrize("why", ["--max-evaluations 2 reached before the first result", "partitioner 'layer' needs x"])

@@ -29,7 +29,7 @@ COST_LEGEND = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A score.
 
@@ -75,7 +75,7 @@ def _ranks(found: Benchmark, column: str) -> list[float]:
 def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) -> Cell:
     value = row.value(column)
     if value is None:
-        return Cell("–")
+        return Cell(text="–")
     percent = found.percent(column)
     rank = ranks.index(round(value, 6)) + 1 if row.inference_cost == 1 and round(value, 6) in ranks else 0
     told = outcome(row, "best", column)
@@ -83,13 +83,13 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
     interval = row.intervals.get(column)
     spread = row.spread.get(column)
     return Cell(
-        number(value, percent=percent),
-        rank,
-        MARKS[told],
-        told,
-        " to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
-        f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
-        number(spread, percent=percent) if spread else "",
+        text=number(value, percent=percent),
+        rank=rank,
+        mark=MARKS[told],
+        word=told,
+        interval=" to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
+        half=f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
+        spread=number(spread, percent=percent) if spread else "",
     )
 
 
