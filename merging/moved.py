@@ -1,17 +1,20 @@
-"""Old import paths of what moved: they work for one release, with a warning that names the new one.
+"""Old import paths of what moved, and values made by position: both work for one release, with a warning.
 
 docs/moved.md is written from these tables.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MODULES = {
     "arithmetic": "mixing.arithmetic",
@@ -219,6 +222,29 @@ def _public(module: str) -> list[str]:
 def forwarding(module: str) -> Callable[[str], Any]:
     """The ``__getattr__`` of a module from which names have moved."""
     return functools.partial(old_name, module)
+
+
+def by_position(made: type[T]) -> type[T]:
+    """Lets a dataclass whose fields are keywords be made by position, too, with a warning that names the fields."""
+    keywords: Callable[..., None] = made.__init__
+    names = [field.name for field in dataclasses.fields(made) if field.init]  # type: ignore[arg-type]
+
+    @functools.wraps(keywords)
+    def either(self: T, *values: Any, **named: Any) -> None:
+        if len(values) > len(names):
+            raise TypeError(f"{made.__name__} has {len(names)} fields, and {len(values)} values were given")
+        if values:
+            said = ", ".join(f"{name}=…" for name in names[: len(values)])
+            warnings.warn(
+                f"{made.__name__} takes its fields by name: {made.__name__}({said}) (by position works in this "
+                "release only)",
+                FutureWarning,
+                stacklevel=2,
+            )
+        keywords(self, **dict(zip(names, values, strict=False)), **named)
+
+    made.__init__ = either  # type: ignore[assignment]
+    return made
 
 
 class OldPaths:

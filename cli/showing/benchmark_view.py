@@ -29,7 +29,8 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
-from merging.cli.showing.screen import STYLES, marked, parts, remark
+from merging.cli.showing.screen import marked, parts, remark
+from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word

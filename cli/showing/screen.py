@@ -21,8 +21,6 @@ from merging.errors import showable
 if TYPE_CHECKING:
     from rich.table import Table
 
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
 _PLACE = "\ue000"
 """Stands for a value in a template."""
 

@@ -10,13 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
-from merging.cli.showing.screen import STYLES, marked, remark
+from merging.cli.showing.screen import marked, remark
 from merging.errors import showable
 from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
-from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
+from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
 from merging.values.wording import plural
+
+STYLES = {
+    Standing.BETTER: "green",
+    Standing.WORSE: "red",
+    Standing.NEITHER: "default",
+    Standing.NOT_TESTED: "dim",
+    Standing.REFERENCE: "default",
+}
+"""Colour of a verdict; its mark says the same without one."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merging.plugins.task import CERTIFY, HELD_OUT
+from merging.values.report import in_words
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
-from merging.values.verdict import ACCURACY, Family, Role, Verdict
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
 
 
 def role_of(name: str, shifts: Sequence[str]) -> Role:
@@ -80,3 +81,31 @@ def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
         },
         "accuracies": accuracies,
     }
+
+
+def of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """A result of the earlier format, its tests corrected as they are now."""
+    objective, shifts = data["objective"], data["shifts"]
+    ingredients = {row["label"]: row["ingredients"] for row in data["rows"]}
+    rows, verdicts = [], []
+    for row in data["rows"]:
+        told = []
+        for reference, columns in row["against"].items():
+            told += [
+                verdict_of(
+                    name,
+                    found,
+                    shifts=shifts,
+                    reference=reference,
+                    against=in_words(reference, ingredients.get(reference, ())),
+                    objective=objective,
+                )
+                for name, found in columns.items()
+            ]
+        verdicts.append(told)
+        rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
+    rows = [
+        row | {"verdicts": [verdict.to_json() for verdict in told]}
+        for row, told in zip(rows, corrected(verdicts), strict=True)
+    ]
+    return data | {"rows": rows, "measure": objective}

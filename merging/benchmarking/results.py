@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.benchmarking.earlier import beside_objective, verdict_of
+from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome
-from merging.values.report import average, best_single
+from merging.values.report import average
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
-from merging.values.verdict import ACCURACY, Role, Verdict, corrected
+from merging.values.verdict import ACCURACY, Role, Verdict
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +51,7 @@ class Single:
         return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """A method's line; scores are fractions, and means over the seeds.
 
@@ -119,7 +119,7 @@ class BenchmarkRow:
         return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Everything that a benchmark has found; ``to_json`` is ``benchmark.json``.
 
@@ -200,7 +200,7 @@ class Benchmark:
         """Makes the benchmark from what :meth:`to_json` gave."""
         if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
-        data = _of_today(data) if data["format"] == EARLIER else data
+        data = of_today(data) if data["format"] == EARLIER else data
         values = {key: value for key, value in unworded(data).items() if key != "format"}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
@@ -218,42 +218,6 @@ class Benchmark:
             return cls.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FolderError(f"{path} is no benchmark's result, or damaged: {raised(error, whole=True)}") from None
-
-
-def in_words(reference: str, row: BenchmarkRow) -> str:
-    """Says what a row is called where others are compared with it."""
-    if reference == "best":
-        return best_single(row.ingredients[0] if len(row.ingredients) == 1 else None)
-    return "the greedy soup" if reference == "greedy" else reference
-
-
-def _of_today(data: dict[str, Any]) -> dict[str, Any]:
-    """A result of the earlier format, its tests corrected as they are now."""
-    objective, shifts = data["objective"], data["shifts"]
-    ingredients = {row["label"]: row["ingredients"] for row in data["rows"]}
-    rows, verdicts = [], []
-    for row in data["rows"]:
-        told = []
-        for reference, columns in row["against"].items():
-            home = BenchmarkRow(reference, reference, ingredients=tuple(ingredients.get(reference, ())))
-            told += [
-                verdict_of(
-                    name,
-                    found,
-                    shifts=shifts,
-                    reference=reference,
-                    against=in_words(reference, home),
-                    objective=objective,
-                )
-                for name, found in columns.items()
-            ]
-        verdicts.append(told)
-        rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
-    rows = [
-        row | {"verdicts": [verdict.to_json() for verdict in told]}
-        for row, told in zip(rows, corrected(verdicts), strict=True)
-    ]
-    return data | {"rows": rows, "measure": objective}
 
 
 def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from merging.values.outcome import Outcome
 from merging.values.states import MethodState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """Says what is to be run: a method, a partition, a seed.
 
@@ -77,7 +77,7 @@ class Coefficients:
         return cls(tuple(data["ingredients"]), tuple(data["components"]), np.array(data["values"], dtype=np.float64))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MethodRun:
     """Holds what an :class:`Entry` gave.
 

@@ -233,7 +233,7 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
         facts = json.loads((place / "split.json").read_text("utf-8"))
         fingerprint = facts["fingerprint"]
         damaged = Losses((Damage(*entry) for entry in facts.get("damaged", ())), facts.get("changed"))
-        split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
+        split = Split(inputs=torch.from_numpy(images), labels=torch.from_numpy(labels), fingerprint=fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
             return None
     except (

@@ -25,7 +25,7 @@ NAMED = 5
 """Suffixes and classes that a message names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tree:
     """Lists what lies in a folder of class folders.
 
@@ -97,7 +97,15 @@ def tree(folder: Path, labels: Mapping[str, int] | None = None) -> Tree:
             images += [(file, known[name]) for file in own]
             empty += [] if own else [name]
     beside = sum(entry.is_file() and entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(folder))
-    return Tree(folder, tuple(classes), tuple(images), tuple(empty), others, beside, tuple(loops))
+    return Tree(
+        folder=folder,
+        classes=tuple(classes),
+        images=tuple(images),
+        empty=tuple(empty),
+        others=others,
+        beside=beside,
+        loops=tuple(loops),
+    )
 
 
 def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[Path, int]]:

@@ -34,7 +34,7 @@ UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opened:
     """A set that was found and listed, and not decoded yet.
 
@@ -117,7 +117,7 @@ class Opened:
         return Labelling(labels, found.groups)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reader:
     """Opens a set, with a method for each form that data may have.
 
@@ -289,7 +289,9 @@ class Reader:
                 split = replace(split, inputs=torch.from_numpy(images))
                 split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
-            return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
+            return Opened(
+                where=self.path, names=None, written=(), choice=self._choice, decode=lambda _: split, final=True
+            )
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
 
     def _groups(self, file: Path, rows: list[dict[str, Any]]) -> list[Any] | None:
@@ -324,7 +326,9 @@ class Reader:
     def _opened(
         self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
     ) -> Opened:
-        return Opened(self.path, names, written if self.labelled else (), self._choice, decode)
+        return Opened(
+            where=self.path, names=names, written=written if self.labelled else (), choice=self._choice, decode=decode
+        )
 
     def _images(
         self,

@@ -75,7 +75,7 @@ def open_data(
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
-    reader = Reader(path, table, source, how, labelled, progress or Silent())
+    reader = Reader(path=path, options=table, source=source, how=how, labelled=labelled, progress=progress or Silent())
     if path.startswith("python:"):
         return reader.made()
     file = Path(path).expanduser()

@@ -25,7 +25,7 @@ SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Numerics:
     """Says how forward passes are computed."""
 
@@ -80,7 +80,14 @@ class Numerics:
             batch //= 2
         layout = "channels_last" if convolutional and place != "mps" else "contiguous"
         brief = precision == "bf16" or (precision == "auto" and not small and native_bf16(place))
-        return cls(place, batch, threads, "bfloat16" if brief else "float32", layout, compile)
+        return cls(
+            device=place,
+            batch=batch,
+            threads=threads,
+            dtype="bfloat16" if brief else "float32",
+            layout=layout,
+            compiled=compile,
+        )
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -35,7 +35,7 @@ STRANGER = 0.3
 """Cosine of weights below which two models hardly share a pretrained model; fine-tuning leaves it near 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedModel:
     """Says what was found in one checkpoint.
 
@@ -58,7 +58,7 @@ class CheckedModel:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """Holds what was found; ``errors`` would make a run fail, ``warnings`` would not.
 
@@ -156,7 +156,17 @@ def check(
         cost = estimate(ready, progress, should_stop)
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
-    return Checked(tuple(found), start, tuple(sets), tuple(shared), outputs, cost, tuple(wrong), tuple(warnings), task)
+    return Checked(
+        models=tuple(found),
+        base=start,
+        sets=tuple(sets),
+        shared=tuple(shared),
+        outputs=outputs,
+        cost=cost,
+        errors=tuple(wrong),
+        warnings=tuple(warnings),
+        task=task,
+    )
 
 
 def _open(
@@ -210,17 +220,17 @@ def _read(name: str, path: Path, key: str, opened: dict[str, Checkpoint], wrong:
         checkpoint = Checkpoint(path, name, key)
     except MergingError as error:
         wrong.append(str(error))
-        return CheckedModel(name or stem(path), str(path), error=str(error))
+        return CheckedModel(name=name or stem(path), path=str(path), error=str(error))
     sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
     dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
-    facts = (checkpoint.name, str(path), len(sizes), sum(sizes), dtypes)
+    found = CheckedModel(name=checkpoint.name, path=str(path), tensors=len(sizes), parameters=sum(sizes), dtypes=dtypes)
     try:
         digest = checkpoint.hash
     except MergingError as error:
         wrong.append(str(error))
-        return CheckedModel(*facts, error=str(error))
+        return replace(found, error=str(error))
     opened[str(path)] = checkpoint
-    return CheckedModel(*facts, hash=digest)
+    return replace(found, hash=digest)
 
 
 def _fit(

@@ -27,7 +27,7 @@ TIMED = 512
 """Samples of the timed batches at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """Says what a run will cost.
 
@@ -89,7 +89,15 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         passes += averages * min(len(task.split(measured)), SAMPLES) / len(task.held_out)
     seconds = passes * one + meter.evaluations * mix + tested * sample
     return Cost(
-        meter.evaluations, passes, complete, 1 / sample, one, mix, seconds / 60, numerics.batch, numerics.device
+        evaluations=meter.evaluations,
+        passes=passes,
+        complete=complete,
+        samples_per_second=1 / sample,
+        pass_seconds=one,
+        mix_seconds=mix,
+        minutes=seconds / 60,
+        batch=numerics.batch,
+        device=numerics.device,
     )
 
 

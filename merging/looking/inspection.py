@@ -59,7 +59,7 @@ class Barrier:
         return sum(self.ends) / 2 - self.midpoint
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
     """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
 
@@ -159,7 +159,7 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
     partition.check_covers(tensors)
     idle, _ = untouched(module.eval(), example)
     partition = partition.with_ties(ties).with_marks(untouched=idle)
-    return Inspection(partition, tensors, marked=True, ties=ties, notes=partition.notes)
+    return Inspection(partition=partition, tensors=tensors, marked=True, ties=ties, notes=partition.notes)
 
 
 def inspect_pool(
@@ -226,17 +226,17 @@ def inspect_pool(
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
     files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
     return Inspection(
-        partition,
-        dict(pool.tensors),
-        module is not None,
-        pool.names,
-        pool.duplicates,
-        pool.ties,
-        geometry,
-        scores,
-        found,
-        (*partition.notes, *files, *pool.beside),
-        (objective or Accuracy()).name,
+        partition=partition,
+        tensors=dict(pool.tensors),
+        marked=module is not None,
+        pool=pool.names,
+        duplicates=pool.duplicates,
+        ties=pool.ties,
+        geometry=geometry,
+        scores=scores,
+        barriers=found,
+        notes=(*partition.notes, *files, *pool.beside),
+        objective=(objective or Accuracy()).name,
     )
 
 

@@ -24,7 +24,7 @@ from merging.strategies.best import Best
 from merging.values.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interpolation:
     """Scores along the line from one model to another.
 
@@ -143,10 +143,10 @@ def interpolate(
             progress.advance()
     samples = {name: len(task.split(name)) for name in names}
     return Interpolation(
-        pool.names[0],
-        pool.names[1],
-        made.objective.name,
-        shares,
-        {name: tuple(found) for name, found in scores.items()},
-        samples,
+        first=pool.names[0],
+        second=pool.names[1],
+        objective=made.objective.name,
+        shares=shares,
+        scores={name: tuple(found) for name, found in scores.items()},
+        samples=samples,
     )

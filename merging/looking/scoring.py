@@ -151,4 +151,6 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) ->
     recipe = read_recipe(path)
     pool = ModelPool.open(models) if models else ModelPool.reopen(recipe.ingredients)
     tensors = materialise(recipe, pool)
-    return pool, Weights(tensors, recipe.ingredients, "recipe", {}, content_hash(tensors))
+    return pool, Weights(
+        tensors=tensors, ingredients=recipe.ingredients, strategy="recipe", options={}, hash=content_hash(tensors)
+    )

@@ -21,7 +21,7 @@ UNEVEN = 10
 """A set's largest class is so many times its smallest one before anything is said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedSet:
     """Says what was found in one split.
 
@@ -97,7 +97,16 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
     missing = tuple(number for number, count in enumerate(counts) if not count)
     shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.inputs)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
-    return CheckedSet(name, len(split), shape, dtype, tuple(counts), missing, twice, labels)
+    return CheckedSet(
+        name=name,
+        samples=len(split),
+        shape=shape,
+        dtype=dtype,
+        counts=tuple(counts),
+        missing=missing,
+        twice=twice,
+        labels=labels,
+    )
 
 
 def _about(each: CheckedSet) -> list[str]:

@@ -217,7 +217,14 @@ class OpenClip(ModelSource):
         key = {"open_clip": open_clip.__version__, "settings": wanted}
         normalisation = Normalisation(tuple(mean), tuple(std))
         notes = () if overridden or "pretrained" in self.arguments else self._notes(normalisation)
-        return Transform(self.spec, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
+        return Transform(
+            name=self.spec,
+            whole=whole,
+            settings=key,
+            geometry=lambda image: from_unit(plain(image)),
+            proposed=normalisation,
+            notes=notes,
+        )
 
     def _notes(self, own: Normalisation) -> tuple[str, ...]:
         """Whether other tags of the name would mean another normalisation."""

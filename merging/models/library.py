@@ -101,7 +101,14 @@ class Timm(ModelSource):
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
         notes = () if mean is not None or std is not None or "." in self.name else self._notes(normalisation)
-        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation, notes)
+        return Transform(
+            name=self.spec,
+            whole=whole,
+            settings=key,
+            geometry=lambda image: whole_numbers(plain(image)),
+            proposed=normalisation,
+            notes=notes,
+        )
 
     def _notes(self, own: Normalisation) -> tuple[str, ...]:
         """Whether other tags of the name would mean another normalisation."""

@@ -98,7 +98,9 @@ def _transform(library: Any, spec: str, processor: Any, notes: tuple[str, ...]) 
 
     said = processor.to_dict()
     key = {"transformers": library.__version__, "kind": type(processor).__name__, "settings": _plain(said)}
-    return Transform(spec, whole, key, geometry, _normalisation(processor), notes)
+    return Transform(
+        name=spec, whole=whole, settings=key, geometry=geometry, proposed=_normalisation(processor), notes=notes
+    )
 
 
 def _processor(library: Any, spec: str, folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:

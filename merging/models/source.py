@@ -180,7 +180,14 @@ def preset(
     plain = make(**settings, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     said = " ".join(f"{whole!r}".split())
     key = {"torchvision": torchvision.__version__, "preset": said}
-    return Transform(name, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
+    return Transform(
+        name=name,
+        whole=whole,
+        settings=key,
+        geometry=lambda image: from_unit(plain(image)),
+        proposed=normalisation,
+        notes=notes,
+    )
 
 
 def reproducible(build: Callable[[], M], seed: int = 0) -> M:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from merging.errors import TaskError, raised
+from merging.moved import by_position
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, images between 0 and 1."""
@@ -50,7 +51,8 @@ class Normalisation:
         return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Transform:
     """Turns one picture into a model's input.
 
@@ -161,7 +163,7 @@ def as_stored(name: str, normalisation: Normalisation) -> Transform:
     def whole(image: Image.Image) -> Tensor:
         return normalisation.rows(torch.from_numpy(geometry(image)))
 
-    return Transform(name, whole, {"stored": True}, geometry, normalisation)
+    return Transform(name=name, whole=whole, settings={"stored": True}, geometry=geometry, proposed=normalisation)
 
 
 def refused(name: str, why: str) -> Transform:
@@ -170,7 +172,7 @@ def refused(name: str, why: str) -> Transform:
     def whole(image: Image.Image) -> Tensor:
         raise TaskError(why)
 
-    return Transform(name, whole, {"refused": why})
+    return Transform(name=name, whole=whole, settings={"refused": why})
 
 
 def whole_numbers(found: Any) -> Pixels:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run as it will be: everything opened and checked, nothing evaluated or written."""
 
@@ -159,24 +159,24 @@ def plan(
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
     measured, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
-        pool,
-        strategy,
-        partitioner,
-        objective,
-        optimizer,
-        task,
-        partition,
-        numerics,
-        live,
-        seed,
-        budget,
-        max_evaluations,
-        tuple(freeze),
-        baselines and task is not None,
-        tests,
-        certify_split,
-        measured,
-        (*pool.beside, *stored, *notes),
+        pool=pool,
+        strategy=strategy,
+        partitioner=partitioner,
+        objective=objective,
+        optimizer=optimizer,
+        task=task,
+        partition=partition,
+        numerics=numerics,
+        live=live,
+        seed=seed,
+        budget=budget,
+        max_evaluations=max_evaluations,
+        freeze=tuple(freeze),
+        baselines=baselines and task is not None,
+        tests=tests,
+        certify_split=certify_split,
+        recalibrate=measured,
+        notes=(*pool.beside, *stored, *notes),
     )
 
 

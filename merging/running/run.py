@@ -43,7 +43,7 @@ EVALUATED = b'"event":"evaluation"'
 """What stands in a journal that somebody has paid for."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
     """What :func:`merge` returns.
 
@@ -226,7 +226,7 @@ def merge(
                     write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
-    return Result(merged, report, pool, folder, dtype, accumulate)
+    return Result(merge=merged, report=report, pool=pool, folder=folder, dtype=dtype, accumulate=accumulate)
 
 
 def _journal(

@@ -44,7 +44,7 @@ class Found:
     lightning: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Place:
     """A mapping that holds tensors directly, or a list of some."""
 
@@ -160,7 +160,14 @@ def _places(
     if tensors:
         others = tuple(name for name, value in entries if name not in tensors)
         arrays = tuple(name for name, value in kept if isinstance(value, np.ndarray) and value.size > 1)
-        yield _Place(where, tensors, others, arrays, isinstance(content, Mapping), training)
+        yield _Place(
+            where=where,
+            tensors=tensors,
+            others=others,
+            arrays=arrays,
+            named=isinstance(content, Mapping),
+            training=training,
+        )
     for name, value in kept:
         yield from _places(value, (*where, name), seen, training=training or bool(_TRAINING.fullmatch(name)))
 

@@ -170,7 +170,7 @@ class Bowl:
     def __call__(self, x: Vector) -> Outcome:
         """``1 − |x − top|²``."""
         self.points.append(np.array(x))
-        return Outcome(float(1.0 - ((x - self.top) ** 2).sum()), 1)
+        return Outcome(score=float(1.0 - ((x - self.top) ** 2).sum()), samples=1)
 
 
 class StrictSearch(BoxSearch):

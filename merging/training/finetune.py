@@ -117,7 +117,9 @@ def finetune(
         folder.claim()
         folder = replace(folder, facts=facts | {"base": start.write(path, probe, seed, progress)})
         folder.claim()
-        turn = Turn(folder, task, regime, start.numerics, progress, should_stop)
+        turn = Turn(
+            folder=folder, task=task, regime=regime, numerics=start.numerics, progress=progress, should_stop=should_stop
+        )
         if regime.together:
             return turn.together(drawn, start.module)
         if search == "optuna":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError, unknown
+from merging.moved import by_position
 from merging.plugins.options import Plugin, build, option, options_of
 from merging.storage.dtypes import dtype_name
 from merging.storage.toml import read_toml
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 SCHEDULES = ("cosine", "tanh", "poly", "constant")
 
 
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class HyperParameters(Plugin):
     """Holds one run's settings; names and meanings are those of timm's training script."""
 

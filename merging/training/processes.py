@@ -149,7 +149,7 @@ def _begin(
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     task = make_task()
     reports = _Reports(news)
-    turn = Turn(folder, task, regime, numerics, reports, lambda: False)
+    turn = Turn(folder=folder, task=task, regime=regime, numerics=numerics, progress=reports, should_stop=lambda: False)
     _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
 
 

@@ -26,7 +26,7 @@ from merging.training.trainer import Run, accuracy, steps_of
 from merging.values.report import scored
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Start:
     """Holds the base in a module, checked against the task.
 
@@ -78,7 +78,15 @@ class Start:
         on_device(module, numerics.device, numerics.layout)
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
         left_out = str(companions(checkpoint.path)) if not lost else ""
-        return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded), left_out)
+        return cls(
+            module=module,
+            task=task,
+            numerics=numerics,
+            lost=frozenset(lost),
+            extras=extras,
+            digest=content_hash(loaded),
+            left_out=left_out,
+        )
 
     def probe(self, epochs: int | None) -> int:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""

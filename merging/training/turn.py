@@ -27,7 +27,7 @@ STATE = ".population.pt"
 """A population that is being trained, after its last whole epoch."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Turn:
     """Holds what every training of a pool has in common."""
 

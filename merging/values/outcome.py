@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.moved import by_position
 from merging.values.statistics import wilson
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome:
     """The result of one forward pass over a whole split.
 
@@ -86,13 +88,13 @@ class Outcome:
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
         terms = data.get("terms")
         return cls(
-            float(data["score"]),
-            int(data["samples"]),
-            correct,
-            float(data["seconds"]),
-            float(data.get("passes", 1.0)),
-            int(data.get("nan", 0)),
-            None if terms is None else _array_from_json(terms),
+            score=float(data["score"]),
+            samples=int(data["samples"]),
+            correct=correct,
+            seconds=float(data["seconds"]),
+            passes=float(data.get("passes", 1.0)),
+            nan=int(data.get("nan", 0)),
+            terms=None if terms is None else _array_from_json(terms),
         )
 
 

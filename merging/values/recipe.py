@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import MergingError, RecipeError
+from merging.moved import by_position
 from merging.values.partition import Component, Partition
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ def _tensor_hash(tensor: Tensor) -> str:
     return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + data).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Weights:
     """A merged state dict that no recipe can express (non-linear methods), with the lineage of where it came from."""
 

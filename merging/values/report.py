@@ -8,7 +8,18 @@ from typing import Any
 
 from merging.values.outcome import is_score
 from merging.values.states import RunState, status_of, worded
-from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
+from merging.values.verdict import (
+    ACCURACY,
+    MARKS,
+    Family,
+    Role,
+    Standing,
+    Verdict,
+    correction,
+    legend,
+    sentence,
+    sentences,
+)
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -16,7 +27,7 @@ SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """Holds one strategy's line in the table.
 
@@ -73,7 +84,7 @@ class Certificate:
     accepted: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Holds all that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
@@ -256,7 +267,7 @@ class Report:
         lines = [] if self.certificate is None else [self.certificate_line(self.certificate)]
         if self.untested:
             lines.append(
-                f"{', '.join(self.untested)}: {MARKS['not tested']} not tested; merge benchmark tests them all"
+                f"{', '.join(self.untested)}: {MARKS[Standing.NOT_TESTED]} not tested; merge benchmark tests them all"
             )
         return lines
 
@@ -301,6 +312,18 @@ def scored(value: float | None, measure: str = ACCURACY) -> str:
 def best_single(name: str | None) -> str:
     """The best single model, and which one it is where that is known."""
     return "the best single model" + (f" ({name})" if name else "")
+
+
+def in_words(reference: str, ingredients: Sequence[str]) -> str:
+    """What a row is called where others are compared with it.
+
+    Args:
+        reference: the name of its method.
+        ingredients: the models in it.
+    """
+    if reference == "best":
+        return best_single(ingredients[0] if len(ingredients) == 1 else None)
+    return "the greedy soup" if reference == "greedy" else reference
 
 
 def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:

@@ -37,7 +37,7 @@ class PairedTest(StrEnum):
     BOOTSTRAP = "bootstrap"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Compares a method with a reference on the same samples.
 
@@ -201,11 +201,21 @@ def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Compa
     exact = len(set(sizes)) == 1 and all(np.isin(step, (-1.0, 0.0, 1.0)).all() for step in steps)
     if exact:
         p, _ = mcnemar(int(gained), int(lost), sum(sizes))
-        return Comparison(PairedTest.MCNEMAR, difference, p, sum(sizes), gained, lost)
+        return Comparison(
+            test=PairedTest.MCNEMAR, difference=difference, p_value=p, samples=sum(sizes), gained=gained, lost=lost
+        )
     variance = sum(float(np.square(step).sum()) / len(step) ** 2 for step in steps) / len(steps) ** 2
     deviation = math.sqrt(variance)
     p = float(2 * norm.sf(abs(difference) / deviation)) if variance else 1.0
-    return Comparison(PairedTest.NORMAL, difference, p, sum(sizes), gained, lost, deviation)
+    return Comparison(
+        test=PairedTest.NORMAL,
+        difference=difference,
+        p_value=p,
+        samples=sum(sizes),
+        gained=gained,
+        lost=lost,
+        deviation=deviation,
+    )
 
 
 def resample(
@@ -274,7 +284,7 @@ def bootstrapped(difference: float, draws: NDArray[np.float64], samples: int) ->
         spread = float(ordered.std(ddof=1))
         tail = float(2 * norm.sf(abs(difference) / spread)) if spread else 0.0
         p = min(p, max(tail, 2.0 ** (1 - min(samples, 1000))))
-    return Comparison(PairedTest.BOOTSTRAP, difference, p, samples, draws=ordered)
+    return Comparison(test=PairedTest.BOOTSTRAP, difference=difference, p_value=p, samples=samples, draws=ordered)
 
 
 def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, counted: bool = True) -> Comparison:

@@ -56,6 +56,17 @@ class Family(StrEnum):
         return fixed.get(role, cls.SECONDARY if extra else cls.PRIMARY)
 
 
+class Standing(StrEnum):
+    """How a model stands against the one that it is compared with; its value is the word for it."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NEITHER = "neither"
+    NOT_TESTED = "not tested"
+    REFERENCE = "reference"
+    """There is no verdict to be had: it is what the others are compared with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Compares one model with a reference, on one set, by one measure.
@@ -194,7 +205,7 @@ class Verdict:
         interval = None if self.interval is None else list(self.interval)
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "comparison"}
         words = {name: str(kept[name]) for name in ("role", "family")} | {"test": self.test and str(self.test)}
-        return kept | words | {"interval": interval, "verdict": word(self)}
+        return kept | words | {"interval": interval, "verdict": str(word(self))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
@@ -232,17 +243,23 @@ def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
     return [tuple(row) for row in found]
 
 
-MARKS = {"better": "▲", "worse": "▼", "neither": "≈", "not tested": "–", "reference": ""}
-"""Marks of verdicts: a verdict in a word → its mark."""
+MARKS = {
+    Standing.BETTER: "▲",
+    Standing.WORSE: "▼",
+    Standing.NEITHER: "≈",
+    Standing.NOT_TESTED: "–",
+    Standing.REFERENCE: "",
+}
+"""The sign that a table shows."""
 
 
-def word(verdict: Verdict | None) -> str:
-    """``better``, ``worse``, ``neither`` or ``not tested``; ``reference`` where there is no verdict to be had."""
+def word(verdict: Verdict | None) -> Standing:
+    """How the model of a verdict stands, in a word; ``REFERENCE`` where there is no verdict to be had."""
     if verdict is None:
-        return "reference"
+        return Standing.REFERENCE
     if not verdict.tested:
-        return "not tested"
-    return "better" if verdict.better else "worse" if verdict.worse else "neither"
+        return Standing.NOT_TESTED
+    return Standing.BETTER if verdict.better else Standing.WORSE if verdict.worse else Standing.NEITHER
 
 
 def mark(verdict: Verdict | None) -> str:
@@ -264,7 +281,7 @@ def difference(verdict: Verdict) -> str:
     '-1.70 [-3.14, -0.27]'
     """
     if verdict.difference is None:
-        return MARKS["not tested"]
+        return MARKS[Standing.NOT_TESTED]
     if verdict.percent:
         shown = [f"{100 * value:+.2f}" for value in (verdict.difference, *(verdict.interval or ()))]
     else:
@@ -290,7 +307,7 @@ def p_value(p: float | None) -> str:
 def compact(verdict: Verdict) -> str:
     """Mark, difference, interval and p in one cell; why there are none, where nothing was tested."""
     if not verdict.tested:
-        return f"{MARKS['not tested']} not tested"
+        return f"{MARKS[Standing.NOT_TESTED]} not tested"
     return f"{mark(verdict)} {difference(verdict)} {p_value(verdict.corrected)}"
 
 
@@ -305,11 +322,11 @@ def sentence(verdict: Verdict) -> str:
     The words "better", "worse", "not distinguishable" and "not tested" stand at the beginning.
     """
     if not verdict.tested:
-        return f"{MARKS['not tested']} not tested: {verdict.why}"
+        return f"{MARKS[Standing.NOT_TESTED]} not tested: {verdict.why}"
     head = {
-        "better": f"better than {verdict.against}",
-        "worse": f"worse than {verdict.against}",
-        "neither": f"not distinguishable from {verdict.against}",
+        Standing.BETTER: f"better than {verdict.against}",
+        Standing.WORSE: f"worse than {verdict.against}",
+        Standing.NEITHER: f"not distinguishable from {verdict.against}",
     }[word(verdict)]
     unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")

@@ -486,7 +486,7 @@ def test_intervals_against_their_definition() -> None:
 def test_paired_is_mcnemar_with_one_seed_and_set() -> None:
     draw = np.random.default_rng(0)
     old, new = draw.random(200) < 0.7, draw.random(200) < 0.8
-    outcomes = [Outcome(bits.mean(), 200, np.packbits(bits)) for bits in (old, new)]
+    outcomes = [Outcome(score=bits.mean(), samples=200, correct=np.packbits(bits)) for bits in (old, new)]
     reference = compare(outcomes[0], outcomes[1])
     found = paired([old.astype(float)], [new.astype(float)])
     assert (found.gained, found.lost, found.samples) == (reference.gained, reference.lost, 200)

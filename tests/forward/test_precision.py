@@ -71,7 +71,7 @@ def test_real_architectures_run_in_bf16(tmp_path: Path, spec: str) -> None:
             tmp_path / f"{number}.safetensors",
         )
     pixels = torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0))
-    task = Task(spec, source.build, Split.of(pixels, torch.arange(4)))
+    task = Task(name=spec, build=source.build, held_out=Split.of(pixels, torch.arange(4)))
     pool = ModelPool.open([tmp_path])
     found = {}
     for precision in ("fp32", "bf16"):
@@ -97,7 +97,7 @@ class Narrow(nn.Module):
 def test_a_model_that_cannot_take_bf16_says_so(tmp_path: Path) -> None:
     for name in "ab":
         save_file(Narrow().state_dict(), tmp_path / f"{name}.safetensors")
-    task = Task("narrow", lambda pool: Narrow(), Split.of(torch.randn(6, 4), torch.arange(6) % 2))
+    task = Task(name="narrow", build=lambda pool: Narrow(), held_out=Split.of(torch.randn(6, 4), torch.arange(6) % 2))
     pool = ModelPool.open([tmp_path])
     with pytest.raises(TaskError, match=r"cannot run in bf16 .*`precision=fp32`"):
         plan(pool, Uniform(), task=task, precision="bf16")

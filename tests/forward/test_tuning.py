@@ -28,7 +28,7 @@ def test_larger_batches_than_the_rule_are_tried(tmp_path: Path, device: str) -> 
             sizes.add(len(inputs))
             return super().forward(inputs)
 
-    task = Task("large", lambda pool: Seen(), blobs(5000, 1))
+    task = Task(name="large", build=lambda pool: Seen(), held_out=blobs(5000, 1))
     made = plan(tiny_pool(tmp_path), Uniform(), partitioner=Layer(), task=task, device=device, tune=True)
     assert {128, 256, 512, 1024, 2048} <= sizes
     assert made.numerics is not None

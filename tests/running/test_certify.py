@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 def task_of(samples: int) -> Task:
-    return Task("blobs", lambda pool: TinyNet(), blobs(samples, seed=5))
+    return Task(name="blobs", build=lambda pool: TinyNet(), held_out=blobs(samples, seed=5))
 
 
 @given(samples=st.integers(20, 200), share=st.floats(0.2, 0.8), seed=st.integers(0, 2**32))

@@ -103,10 +103,10 @@ class Scripted(MergeProblem):
         rows = [i for i, _ in recipe.terms(0)]
         alone = len(rows) == 1
         score = self._scores[self.pool.names.index(rows[0].name)] if alone else self._average(recipe)
-        return Outcome(score, 120)
+        return Outcome(score=score, samples=120)
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Callable[[Vector], Outcome]:
-        return lambda factors: Outcome(self._trial(factors), 120)
+        return lambda factors: Outcome(score=self._trial(factors), samples=120)
 
     def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, **more: Any) -> Any:
         self.boxes.append((lower, upper, start, budget))

@@ -292,7 +292,7 @@ def test_mistakes_in_a_sweep(given: dict[str, object], said: str) -> None:
 
 def test_mistakes(base: Path, tmp_path: Path) -> None:
     own = tiny_task()
-    untrained = Task("blobs", own.build, own.held_out)
+    untrained = Task(name="blobs", build=own.build, held_out=own.held_out)
     with pytest.raises(TaskError, match="no training data"):
         finetune(lambda: untrained, tmp_path / "a", SWEEP, models=1, base=base)
     with pytest.raises(RequirementError, match="give one with `base`"):

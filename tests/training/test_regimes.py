@@ -68,7 +68,13 @@ def handwritten() -> Task:
     wrong = torch.rand(600, generator=draw) < 0.3
     given[wrong] = torch.randint(0, 10, (int(wrong.sum()),), generator=draw)
     held_out, test = Split.of(inputs[600:1200], labels[600:1200]), Split.of(inputs[1200:], labels[1200:])
-    return Task("handwritten", lambda pool: Net(), held_out, {"test": test}, train=Split.of(inputs[:600], given))
+    return Task(
+        name="handwritten",
+        build=lambda pool: Net(),
+        held_out=held_out,
+        tests={"test": test},
+        train=Split.of(inputs[:600], given),
+    )
 
 
 def only_here() -> Task:
