@@ -19,23 +19,18 @@ import merging
 from merging.errors import FolderError, OptionError, PoolError, RequirementError, Stopped, TaskError
 from merging.plugins.progress import Silent
 from merging.plugins.task import Task
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep, default_sweep
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.gpu
 
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [2, 3], "batch_size": 30})
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_pool(tmp_path / "start", models=1)
-    return tmp_path / "start" / "base.safetensors"
 
 
 def test_training_is_plain_gradient_descent_where_it_is_asked_to_be() -> None:
@@ -328,13 +323,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_finished_models_stay(base: Path, tmp_path: Path) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 17  # in the second model
-
+    should_stop = after(17)  # in the second model
     with pytest.raises(Stopped):
         finetune(tiny_task, tmp_path / "cut", SWEEP, models=3, base=base, jobs=1, should_stop=should_stop)
     assert sorted(p.name for p in (tmp_path / "cut").glob("model_*.safetensors")) == ["model_00.safetensors"]
