@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from merging import machine
 from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
@@ -252,5 +251,4 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bits of a run."""
-    packages = ("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    return machine.versions("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from merging import machine
 from merging.errors import FolderError
 from merging.plugins.options import build
 from merging.storage import atomic
@@ -193,9 +192,8 @@ def model_name(index: int) -> str:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of what decides the bits, and of other packages."""
-    found = {name: version(name) for name in ("merging", "torch", "timm", "numpy", *more)}
-    return {"python": platform.python_version()} | found
+    """Versions of what decides the bits of training, and of other packages."""
+    return machine.versions("merging", "torch", "timm", "numpy", *more)
 
 
 def save(path: Path, module: nn.Module) -> None:
