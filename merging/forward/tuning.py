@@ -69,9 +69,9 @@ def tuned(
     wanted = list(candidates(rule, len(inputs), threads))
     progress.stage("tuning batch and threads", len(wanted))
     for numerics in wanted:
-        with numerics.applied(), torch.inference_mode():
-            with contextlib.suppress(torch.OutOfMemoryError):  # a batch that has no room is not the fastest
-                found[numerics] = median_seconds(partial(_pass, module, prepare, inputs, numerics.batch))
+        no_room = contextlib.suppress(torch.OutOfMemoryError)  # such a batch is not the fastest
+        with no_room, numerics.applied(), torch.inference_mode():
+            found[numerics] = median_seconds(partial(_pass, module, prepare, inputs, numerics.batch))
         progress.advance()
     if not found:
         least = min(numerics.batch for numerics in wanted)
