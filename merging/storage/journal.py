@@ -19,6 +19,7 @@ from merging.errors import FolderError
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
+from merging.values.wording import beginning
 
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")
@@ -249,5 +250,4 @@ def _timeless(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(event: dict[str, Any]) -> str:
-    text = json.dumps(_timeless(event))
-    return text if len(text) < 120 else text[:117] + "…"
+    return beginning(json.dumps(_timeless(event)), 120)
