@@ -156,8 +156,7 @@ def _run(
         task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
-        models = [*pool.checkpoints, *([pool.base] if pool.base else [])]
-        check_folder(folder, [file for model in models for file in (model.path, *model.files)], WRITTEN)
+        check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
         first = request["seed"]
         found = benchmark(
             pool,

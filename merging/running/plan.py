@@ -134,7 +134,7 @@ def plan(
     check_needs(strategy, pool, task)
     if task is not None:
         check_labels(objective, task, (HELD_OUT, *(task.tests if tests else ())))
-    stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
+    stored = check_factors(pool.with_base, as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
