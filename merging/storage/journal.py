@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
@@ -222,7 +222,7 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
                 texts = isinstance(event["key"], str) and isinstance(event["split"], str)
                 if not (texts and math.isfinite(Outcome.from_json(event).score)):
                     raise ValueError("not an evaluation")
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except DAMAGED:
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
         if event["event"] == until:
             break

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from merging import machine
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.options import build
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
@@ -119,7 +119,7 @@ class PoolFolder:
         try:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
             old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
-        except (ValueError, TypeError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); choose another --output") from None
         unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
         asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
@@ -152,7 +152,7 @@ class PoolFolder:
             record = json.loads(path.read_bytes())
             diverged = str(record.get("diverged", ""))
             same, held_out = record["settings"] == settings.options(), 0.0 if diverged else float(record["held_out"])
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
             raise FolderError(f"{path} was made with other hyper-parameters; choose another --output")

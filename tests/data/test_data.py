@@ -615,6 +615,13 @@ def test_saved_data_sets_ask_for_what_is_not_clear(forms: Path, tmp_path: Path) 
         load_data({"path": str(tmp_path / "plain"), "label": "a"})
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"splits": 3}', "{}", "[" * 100_000 + "]" * 100_000])
+def test_damaged_splits_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset_dict.json").write_text(content)
+    with pytest.raises(TaskError, match=r"dataset_dict\.json is damaged"):
+        load_data(f"{tmp_path}:train")
+
+
 @pytest.mark.parametrize(("package", "spec"), [("webdataset", "shards-000.tar"), ("datasets", "photos-saved:train")])
 def test_a_missing_package_is_named(forms: Path, package: str, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)

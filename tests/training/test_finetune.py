@@ -23,6 +23,7 @@ from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation
 from merging.training.finetune import finetune
+from merging.training.folder import PoolFolder
 from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep, default_sweep
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
@@ -247,6 +248,21 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of(whole.plain()) == whole
     assert DEFAULT.with_one(("epochs",)).values("epochs") == [16]
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
+
+
+NOT_THE_RECORD = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 100_000 + b"]" * 100_000, b"\xff\xfe{}", b'{"settings": 3}']
+
+
+@pytest.mark.parametrize("content", NOT_THE_RECORD)
+def test_what_is_no_record_is_said_to_be_damaged(tmp_path: Path, content: bytes) -> None:
+    facts = {"start": "x", "linear_probe": 0, "base": None, "task": "tiny"}
+    folder = PoolFolder(tmp_path, facts, {}, "")
+    (tmp_path / "model_00.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"model_00\.json is damaged \(.*\); remove it"):
+        folder.written("model_00", HyperParameters())
+    (tmp_path / "finetune.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"finetune\.json is damaged|holds a pool with another"):
+        PoolFolder(tmp_path, facts | {"base": "x"}, {}, "").claim()
 
 
 @pytest.mark.parametrize(
