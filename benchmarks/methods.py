@@ -16,7 +16,7 @@ from benchmarks.digits_table import SCORES, only_option, output_option, render_o
 from merging.values.report import number
 
 if TYPE_CHECKING:
-    import merging
+    pass
 
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "best": ("best", "clip-c8", {}),
@@ -50,16 +50,11 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def measure(label: str, seed: int) -> dict[str, Any]:
     """One run without baselines: what the method costs alone."""
-    from merging.plugins.options import build
-    from merging.plugins.registry import partitioners, strategies
+    from merging.cli.asking.resolve import inner
+    from merging.plugins.registry import partitioners
 
     name, partitioner, options = METHODS[label]
-
-    def nested(inner: str, own: Any) -> merging.MixStrategy:
-        return build(strategies[inner], own, nested)
-
-    strategy = build(strategies[name], options, nested)
-    report, row = run(strategy, partitioner=partitioners[partitioner](), baselines=False, seed=seed)
+    report, row = run(inner(name, options), partitioner=partitioners[partitioner](), baselines=False, seed=seed)
     merged = report.merged
     assert merged is not None  # noqa: S101 (for the type checker)
     return {
