@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from benchmarks.digits_table import SCORES, only_option, output_option, render_option, run, seed_option, tabulate
 from merging.values.report import number
-
-if TYPE_CHECKING:
-    pass
 
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "best": ("best", "clip-c8", {}),
