@@ -149,6 +149,11 @@ class Stopped(Exception):
         return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
 
 
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What is raised where a file is read that holds something else than it should: cut off, not JSON, other keys or
+types, nested too deep."""
+
+
 def is_full(error: BaseException) -> bool:
     """Whether a disk or a share of it is full; torch says so in words."""
     full = (errno.ENOSPC, errno.EDQUOT)

@@ -15,7 +15,7 @@ from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.benchmarking.runs import Coefficients
-from merging.errors import FolderError, raised
+from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage.result import RECIPE, REPORT
 from merging.values.report import UNTESTED, best_single, models_of
@@ -43,7 +43,7 @@ def read_folder(folder: Path) -> Benchmark:
     try:
         report = json.loads(path.read_bytes())
         return _of_run(report, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
@@ -152,5 +152,5 @@ def read_run(path: Path) -> MethodRun | None:
         return MethodRun.from_json(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except DAMAGED:
         raise FolderError(f"{path} is damaged; remove it, and its method is run again") from None

@@ -11,7 +11,7 @@ from merging.data.cache import content_of
 from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
 from merging.data.pictures import Picture
-from merging.errors import TaskError, raised, unknown
+from merging.errors import DAMAGED, TaskError, raised, unknown
 from merging.models.extras import needed
 from merging.models.offline import offline
 
@@ -152,7 +152,7 @@ def _folder(spec: str) -> Path:
         return path
     try:
         splits = list(json.loads((path / SEVERAL).read_text("utf-8-sig"))["splits"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         raise TaskError(f"{path / SEVERAL} is damaged") from None
     if not split:
         raise TaskError(f"{path} holds several splits ({', '.join(splits)}); name one: {path}:{splits[0]}")

@@ -21,7 +21,7 @@ from merging.data.decoding import VERSION
 from merging.data.folders import left_out
 from merging.data.labels import Written, is_number, read, whole
 from merging.data.pictures import Picture
-from merging.errors import TaskError
+from merging.errors import DAMAGED, TaskError
 from merging.models.extras import needed
 
 IMAGES = (
@@ -196,7 +196,7 @@ def _label(file: Path, sample: dict[str, Any], column: str) -> Any:
     elif "json" in sample:
         try:
             label = json.loads(sample["json"])[column]
-        except (ValueError, KeyError, TypeError):
+        except DAMAGED:
             raise TaskError(f"{where}: its .json has no '{column}'") from None
     if label in (None, ""):
         raise TaskError(f"{where} has no label; give it a .cls file (a number or a name), or a .json with '{column}'")

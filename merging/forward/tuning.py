@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +69,9 @@ def tuned(
     wanted = list(candidates(rule, len(inputs), threads))
     progress.stage("tuning batch and threads", len(wanted))
     for numerics in wanted:
-        with numerics.applied(), torch.inference_mode():
-            try:
-                times = [_seconds(module, prepare, inputs, numerics) for _ in range(4)]
-                found[numerics] = statistics.median(times[1:])
-            except torch.OutOfMemoryError:  # a batch that has no room is not the fastest
-                pass
+        no_room = contextlib.suppress(torch.OutOfMemoryError)  # such a batch is not the fastest
+        with no_room, numerics.applied(), torch.inference_mode():
+            found[numerics] = median_seconds(partial(_pass, module, prepare, inputs, numerics.batch))
         progress.advance()
     if not found:
         least = min(numerics.batch for numerics in wanted)
@@ -88,10 +87,19 @@ def _kind(rule: Numerics) -> str:
     return "cpu" if rule.device == "cpu" else "cuda"
 
 
-def _seconds(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, numerics: Numerics) -> float:
-    began = time.perf_counter()
-    for part in inputs.split(numerics.batch):
+def _pass(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, batch: int) -> None:
+    for part in inputs.split(batch):
         module(prepare(part))
     if inputs.is_cuda:
         torch.cuda.synchronize(inputs.device)
-    return time.perf_counter() - began
+
+
+def median_seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """Wall time of some work, the median of several rounds after one that does not count."""
+    work()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

@@ -131,9 +131,7 @@ def check(
         warnings += pool.beside
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
-    faults = (
-        [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))] if pool else []
-    )
+    faults = [fault for _, fault in factor_faults(pool.with_base)] if pool else []
     if not settings.get("as_stored"):
         wrong += faults
     ready: Plan | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from merging.forward.device import batch_for
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES
+from merging.forward.tuning import median_seconds
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
@@ -71,8 +70,8 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         recipes = [Recipe.single(row, made.partition) for row in made.pool.ingredients[:2]]
         live.load(recipes[0])
         inputs = task.held_out.inputs[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
-        sample = _median(lambda: forward(live, numerics, task, inputs)) / len(inputs)
-        mix = _median(lambda: _mix(live, recipes, len(made.partition)))
+        sample = median_seconds(lambda: forward(live, numerics, task, inputs)) / len(inputs)
+        mix = median_seconds(lambda: _mix(live, recipes, len(made.partition)))
         outputs = forward(live, numerics, task, task.held_out.inputs[:2])
         progress.stage("rehearsing the run, without forward passes")
         meter, complete = rehearse(made, outputs, should_stop=should_stop)
@@ -125,14 +124,3 @@ def _mix(live: LiveModel, recipes: Sequence[Recipe], components: int) -> int:
         live.set_ends(recipes[0], recipes[1])
         live.trial(np.full(components, 0.5), "lerp")
     return 0
-
-
-def _median(work: Callable[[], int], rounds: int = 3) -> float:
-    """Seconds, after one round that does not count."""
-    work()
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)

@@ -224,7 +224,7 @@ def inspect_pool(
     progress.stage("comparing the models")
     geometry = measure(pool, partition) if len(pool) > 1 else None
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
-    files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
+    files += [fault for _, fault in factor_faults(pool.with_base)]
     return Inspection(
         partition=partition,
         tensors=dict(pool.tensors),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from merging import machine
 from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
@@ -135,7 +134,7 @@ def plan(
     check_needs(strategy, pool, task)
     if task is not None:
         check_labels(objective, task, (HELD_OUT, *(task.tests if tests else ())))
-    stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
+    stored = check_factors(pool.with_base, as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
@@ -252,5 +251,4 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bits of a run."""
-    packages = ("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    return machine.versions("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")

@@ -297,7 +297,7 @@ def _brief(value: Any) -> str:
 
 
 def _files(pool: ModelPool) -> list[Path]:
-    return [file for c in (*pool.checkpoints, *([pool.base] if pool.base else [])) for file in c.files]
+    return [file for checkpoint in pool.with_base for file in checkpoint.files]
 
 
 __all__ = ["Result", "merge", "plan"]

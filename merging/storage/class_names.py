@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from merging.errors import CheckpointError
+from merging.errors import DAMAGED, CheckpointError
 from merging.storage.companions import read_companion, readable
 from merging.storage.model_folder import SMALL
 
@@ -207,5 +207,5 @@ def _metadata(file: Path) -> dict[str, str]:
             return {}
         found = json.loads(header)["__metadata__"]
         return {str(key): str(value) for key, value in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except DAMAGED:
         return {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from merging.errors import PoolError
 from merging.storage.class_names import Model, Names, classes_of
 from merging.storage.companions import shown
+from merging.values import wording
 
 _PLACEHOLDER = re.compile(r"(?:label|class|cls|category)?[ _-]?(\d+)", re.IGNORECASE)
 
@@ -104,7 +105,7 @@ def some(models: Sequence[str]) -> str:
     """
     models = [shown(model) for model in models]
     if len(models) > 3:
-        return f"{', '.join(models[:3])} and {len(models) - 3} more"
+        return wording.some(models, 3)
     return " and ".join([", ".join(models[:-1]), models[-1]] if len(models) > 1 else models)
 
 
@@ -170,5 +171,4 @@ def _one(said: _Said, index: str) -> str:
 
 
 def _few(names: Names) -> str:
-    first = [shown(name) for name in list(names.values())[:2]]
-    return ", ".join(first) + (", …" if len(names) > 2 else "")
+    return wording.some([shown(name) for name in names.values()], 2, counted=False)

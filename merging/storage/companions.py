@@ -16,6 +16,7 @@ from merging.errors import CheckpointError, refused
 from merging.storage.atomic import put
 from merging.storage.file_kind import SUFFIXES
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, is_transformers
+from merging.values.wording import some
 
 _OURS = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".ps1", ".exe", ".js", ".ipynb")
@@ -39,9 +40,7 @@ class Companions:
 
     def __str__(self) -> str:
         """Says what is left out, in a few words; empty where nothing is."""
-        named = [f"{shown(name)} ({why})" for name, why in self.left_out[:_SHOWN]]
-        more = len(self.left_out) - len(named)
-        return ", ".join(named) + (f" and {more} more" if more else "")
+        return some([f"{shown(name)} ({why})" for name, why in self.left_out], _SHOWN)
 
 
 def companions(path: Path) -> Companions:

@@ -17,6 +17,7 @@ import numpy as np
 from merging.errors import PoolError
 from merging.storage.dtypes import is_floating, size_of
 from merging.values.partition import TensorInfo
+from merging.values.wording import some
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -182,7 +183,7 @@ def factor_faults(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, str]
         differing = _differing(checkpoints, found.tensors)
         if differing is not None:
             said.add(found.kind)
-            parts = ", ".join(f"'{name}'" for name in found.tensors[:3]) + (", …" if len(found.tensors) > 3 else "")
+            parts = some([f"'{name}'" for name in found.tensors], 3, counted=False)
             fault = (
                 f"{parts} make one weight ({found.kind}, {found.why}), and differ between {checkpoints[0].path} "
                 f"and {differing.path}: averages of the parts are no average of the weights; {WAYS_OUT[found.kind]}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, is_full, reason_of
+from merging.errors import DAMAGED, FolderError, MergingError, is_full, reason_of
 from merging.storage import atomic, journal
 from merging.storage.lock import Lock, is_hidden
 from merging.storage.result import CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, RECIPE, REPORT
@@ -166,7 +166,7 @@ def _recorded(folder: Path) -> tuple[set[str], set[str]]:
     try:
         ledger = json.loads((folder / _LEDGER).read_bytes())
         files, members = ledger["files"], ledger["members"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         files, members = [], []
     names = {name for name in files if isinstance(name, str) and Path(name).name == name and not is_hidden(name)}
     folders = {name for name in members if isinstance(name, str) and re.fullmatch(rf"{MEMBERS}/\d+", name)}
@@ -179,7 +179,7 @@ def _members(folder: Path) -> set[str]:
     try:
         entries = json.loads((folder / ENSEMBLE).read_bytes())["members"]
         found = {str(entry["folder"]) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return set()
     # Only names that a run gives: these folders are removed, and the file may say anything.
     return {name for name in found if re.fullmatch(rf"{MEMBERS}/\d+", name) and (folder / name).is_dir()}
@@ -190,7 +190,7 @@ def _earlier(folder: Path) -> set[str]:
     try:
         names = json.loads((folder / REPORT).read_bytes())["files"]
         return {n for n in names if isinstance(n, str) and Path(n).name == n and not is_hidden(n)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return set()
 
 

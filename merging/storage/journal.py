@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
+from merging.values.wording import beginning
 
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")
@@ -221,7 +222,7 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
                 texts = isinstance(event["key"], str) and isinstance(event["split"], str)
                 if not (texts and math.isfinite(Outcome.from_json(event).score)):
                     raise ValueError("not an evaluation")
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except DAMAGED:
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
         if event["event"] == until:
             break
@@ -249,5 +250,4 @@ def _timeless(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(event: dict[str, Any]) -> str:
-    text = json.dumps(_timeless(event))
-    return text if len(text) < 120 else text[:117] + "…"
+    return beginning(json.dumps(_timeless(event)), 120)

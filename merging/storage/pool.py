@@ -47,7 +47,7 @@ class ModelPool:
         self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
         self.base = base
         first = self.checkpoints[0]
-        for other in (*self.checkpoints[1:], *([base] if base else [])):
+        for other in self.with_base[1:]:
             check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
@@ -118,13 +118,18 @@ class ModelPool:
         """Groups of tensors that are one storage in every checkpoint."""
         return ties(self.checkpoints)
 
+    @property
+    def with_base(self) -> tuple[Checkpoint, ...]:
+        """The models, and after them the base where there is one."""
+        return self.checkpoints if self.base is None else (*self.checkpoints, self.base)
+
     def check_open_files(self) -> None:
         """Says, before any work, whether all files can be open at once, as they are while a merge is written.
 
         Raises:
             PoolError: this process may not have so many.
         """
-        count = sum(len(c.files) for c in (*self.checkpoints, *([self.base] if self.base else [])))
+        count = sum(len(checkpoint.files) for checkpoint in self.with_base)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit != resource.RLIM_INFINITY and count + SPARE_FILES > limit:
             raise PoolError(

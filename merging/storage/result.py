@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import RecipeError, raised
+from merging.errors import DAMAGED, RecipeError, raised
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -76,7 +76,7 @@ def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], lis
         members = [(folder / m["folder"], str(m["name"]), float(m["weight"])) for m in data["members"]]
         if data["average"] not in ("logits", "probabilities"):
             raise ValueError(f"average {data['average']!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
     return data["average"], members
 

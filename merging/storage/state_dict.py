@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merging.errors import CheckpointError, unknown
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ class _Place:
     def __str__(self) -> str:
         if not self.named:
             return f"'{self.key}' (a list of {len(self.tensors)} tensors without names)"
-        return f"'{self.key}' ({len(self.tensors)} tensor{'s' if len(self.tensors) > 1 else ''})"
+        return f"'{self.key}' ({plural(len(self.tensors), 'tensor')})"
 
 
 def state_dict_in(path: Path, content: Any, key: str) -> Found:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from merging.errors import FolderError
+from merging import machine
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.options import build
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
@@ -120,7 +119,7 @@ class PoolFolder:
         try:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
             old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
-        except (ValueError, TypeError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); choose another `output`") from None
         unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
         asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
@@ -153,7 +152,7 @@ class PoolFolder:
             record = json.loads(path.read_bytes())
             diverged = str(record.get("diverged", ""))
             same, held_out = record["settings"] == settings.options(), 0.0 if diverged else float(record["held_out"])
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
             raise FolderError(f"{path} was made with other hyper-parameters; choose another `output`")
@@ -191,9 +190,8 @@ def model_name(index: int) -> str:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Gives the versions of what decides the bits, and of other packages."""
-    found = {name: version(name) for name in ("merging", "torch", "timm", "numpy", *more)}
-    return {"python": platform.python_version()} | found
+    """Gives the versions of what decides the bits of training, and of other packages."""
+    return machine.versions("merging", "torch", "timm", "numpy", *more)
 
 
 def save(path: Path, module: nn.Module) -> None:

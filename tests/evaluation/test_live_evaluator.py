@@ -34,11 +34,6 @@ from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.values.recipe import Recipe
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
-
-
 def evaluator_of(
     pool: ModelPool,
     *,

@@ -30,16 +30,11 @@ from merging.running.plan import Plan, plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.testing import TinyNet, tiny_pool, tiny_task
+from merging.testing import TinyNet, tiny_task
 from merging.testing.second_device import second_device
 from merging.values.recipe import Recipe
 
 ROOT = Path(merging.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 def sends() -> Iterator[str]:

@@ -25,16 +25,11 @@ from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import tiny_numerics
 from merging.values.recipe import Recipe
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 def evaluator(pool: ModelPool, task: Task, **settings: object) -> Evaluator:

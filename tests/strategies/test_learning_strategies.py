@@ -21,16 +21,11 @@ from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned
-from merging.testing import tiny_pool, tiny_problem, tiny_task
+from merging.testing import tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
 from merging.values.recipe import Recipe
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
 
 
 def held_out_loss(problem: MergeProblem, recipe: Recipe, scale: float = 1.0) -> float:

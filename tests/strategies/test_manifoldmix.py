@@ -10,30 +10,17 @@ import pytest
 
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import build
-from merging.plugins.progress import Silent
 from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
-from merging.testing import tiny_pool, tiny_problem
+from merging.testing import tiny_problem
 from merging.values.outcome import Outcome
 from merging.values.recipe import Recipe
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.facts: list[dict[str, Any]] = []
-
-    def decision(self, facts: Any) -> None:
-        self.facts.append(dict(facts))
+from tests.heard import Heard
 
 
 def watched(pool: ModelPool, **more: Any) -> tuple[MergeProblem, list[dict[str, Any]]]:
-    problem, told = tiny_problem(pool, budget=more.pop("budget", 20), **more), Told()
+    problem, told = tiny_problem(pool, budget=more.pop("budget", 20), **more), Heard()
     problem.progress = told
     return problem, told.facts
 

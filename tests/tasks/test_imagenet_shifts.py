@@ -21,6 +21,8 @@ from merging.tasks.imagenet import SETS, imagenet_shifts, objectnet_folders
 from tests.conftest import Merge
 from tests.sized import sized
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CLASSES = {"n01440764": 0, "n01443537": 1, "n01484850": 2, "n01498041": 6, "n01531178": 11}
 """WordNet id → ImageNet class; 6 and 11 are in ImageNet-A, 1, 2, 6 and 11 in ImageNet-R."""
 
@@ -48,11 +50,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             picture(root / f"objectnet-1.0/images/{folder}/{number}.png", next(seed))
     return root
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
 
 
 class Means(nn.Module):

@@ -19,23 +19,19 @@ import merging
 from merging.errors import FolderError, OptionError, PoolError, RequirementError, Stopped, TaskError
 from merging.plugins.progress import Silent
 from merging.plugins.task import Task
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation
 from merging.training.finetune import finetune
+from merging.training.folder import PoolFolder
 from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep, default_sweep
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.gpu
 
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [2, 3], "batch_size": 30})
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_pool(tmp_path / "start", models=1)
-    return tmp_path / "start" / "base.safetensors"
 
 
 def test_training_is_plain_gradient_descent_where_it_is_asked_to_be() -> None:
@@ -254,6 +250,21 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
 
 
+NOT_THE_RECORD = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 100_000 + b"]" * 100_000, b"\xff\xfe{}", b'{"settings": 3}']
+
+
+@pytest.mark.parametrize("content", NOT_THE_RECORD)
+def test_what_is_no_record_is_said_to_be_damaged(tmp_path: Path, content: bytes) -> None:
+    facts = {"start": "x", "linear_probe": 0, "base": None, "task": "tiny"}
+    folder = PoolFolder(tmp_path, facts, {}, "")
+    (tmp_path / "model_00.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"model_00\.json is damaged \(.*\); remove it"):
+        folder.written("model_00", HyperParameters())
+    (tmp_path / "finetune.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"finetune\.json is damaged|holds a pool with another"):
+        PoolFolder(tmp_path, facts | {"base": "x"}, {}, "").claim()
+
+
 @pytest.mark.parametrize(
     "content", [b"epochs = ", b"epochs = 1\nepochs = 2", b"\xff\xfe", b"epochs = " + b"[" * 5000 + b"]" * 5000]
 )
@@ -328,13 +339,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_finished_models_stay(base: Path, tmp_path: Path) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 17  # in the second model
-
+    should_stop = after(17)  # in the second model
     with pytest.raises(Stopped):
         finetune(tiny_task, tmp_path / "cut", SWEEP, models=3, base=base, jobs=1, should_stop=should_stop)
     assert sorted(p.name for p in (tmp_path / "cut").glob("model_*.safetensors")) == ["model_00.safetensors"]

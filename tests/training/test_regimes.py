@@ -33,6 +33,7 @@ from merging.training.regimes.papa import Papa
 from merging.training.regimes.swa import SwaRegime
 from merging.training.trainer import Run, accuracy
 from tests.conftest import Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.gpu
 
@@ -403,16 +404,10 @@ def test_each_regime_makes_a_pool_that_merges(
 
 
 def test_an_interrupted_population_goes_on_with_the_same_bits(base: Path, tmp_path: Path) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 2 * 12 * 2 + 5  # in the third epoch
-
+    stop = after(2 * 12 * 2 + 5)  # in the third epoch
     papa = Papa(alpha=0.9)
     with pytest.raises(Stopped):
-        finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=should_stop)
+        finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=stop)
     assert (tmp_path / "cut/.population.pt").exists()
     resumed = finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa)
     whole = finetune(handwritten, tmp_path / "whole", SWEEP, models=2, base=base, regime=papa)
