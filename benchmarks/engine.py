@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
 from merging.forward.device import batch_for
-from merging.forward.numerics import PRECISIONS
+from merging.machine import PRECISIONS
 from merging.partitioners.block import Block
 from merging.partitioners.clip import ClipC8
 from merging.plugins.task import Task

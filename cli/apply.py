@@ -56,7 +56,7 @@ def command(
         raise FolderError(f"--output {output}: the name must end in .safetensors or .pt, or have no ending (a folder)")
     if not output.absolute().parent.is_dir():
         raise FolderError(f"--output {output}: there is no folder {output.parent}")
-    how = Writing.of(kind, dtype, accumulate, max_shard_size)
+    how = Writing(format=kind, dtype=dtype, accumulate=accumulate, max_shard_size=max_shard_size)
     whole_folder = not output.suffix
     if whole_folder:
         check_free(output, overwrite=False)

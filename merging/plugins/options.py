@@ -33,6 +33,7 @@ class Setting:
     Attributes:
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
         switch: Spelling of a boolean as a flag: ``--tune``, ``--no-tests``, ``--recalibrate/--no-recalibrate``.
+        said: Line of help of that flag, where a flag switches off what the setting is.
         default: Its default in words, where the value alone does not say it.
         more: Sentence that the documentation adds to the line of help.
         header: Whether a run's journal begins with it: a run that goes on must have the same.
@@ -42,6 +43,7 @@ class Setting:
 
     metavar: str = ""
     switch: str = ""
+    said: str = ""
     default: str = ""
     more: str = ""
     header: bool = False
@@ -178,14 +180,17 @@ class Option:
             raise OptionError(f"{where} is {value!r}, but must be a {self.plugin.__name__}, made from its class")
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
-        if self.spec.choices and value not in self.spec.choices:
+        if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
             error = unknown(f"value for {where}:", str(value), self.spec.choices)
             raise OptionError(str(error))
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
-            raise OptionError(f"{where} is {value!r}, but must be {reason}{self.describe_range()}") from None
+            first, allowed = error.errors()[0], self.describe_range()
+            if first["type"] in ("greater_than_equal", "less_than_equal"):
+                raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
+            reason = first["msg"].removeprefix("Input should be ")
+            raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
 
     @property
     def setting(self) -> Setting:
