@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import output_folder, requested
+from merging.cli.asking.outputs import output_folder
+from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 from merging.plugins.user_code import contained

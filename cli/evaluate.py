@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import TOML, check_trust, requested, restore
+from merging.cli.asking.request import check_trust, requested, restore
 from merging.cli.asking.signals import stop_on_signal
+from merging.cli.asking.tables import TOML
 from merging.errors import RequirementError, showable
 from merging.plugins.user_code import contained
 

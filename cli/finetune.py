@@ -114,7 +114,7 @@ def command(**flags: Any) -> None:
 
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
-    from merging.cli.asking.request import parse_options
+    from merging.cli.asking.plugin_options import parse_options
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
     from merging.plugins.options import build

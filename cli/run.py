@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import SETTINGS, output_folder, requested
+from merging.cli.asking.outputs import output_folder
+from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import showable

@@ -97,6 +97,11 @@ NAMES = {
         "storage.model_folder": "COMPANIONS SUFFIXES is_model_folder",
         "storage.pickle_file": "OLD_MAGIC",
     },
+    "cli.request": {
+        "cli.asking.outputs": "output_folder",
+        "cli.asking.plugin_options": "flatten_options parse_options",
+        "cli.asking.tables": "DataTable File ModelTable PoolTable RunTable TaskTable TOML read_toml",
+    },
     "cli.run": {
         "cli.asking.request": "SETTINGS requested",
         "cli.asking.signals": "process_start stop_on_signal",

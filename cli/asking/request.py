@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
-import re
 import shlex
 import sys
-import time
-import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import pydantic
 
-from merging.errors import FolderError, MergingError, OptionError, showable, unknown
+from merging.cli.asking.plugin_options import flatten_options, parse_options
+from merging.cli.asking.tables import SETS, TOML, File, Model, ModelTable, Table, TaskTable, read_toml
+from merging.errors import FolderError, MergingError, showable
 from merging.models.spelling import spelled
-from merging.plugins.registry import KINDS
 
-TOML = "merge.toml"
 DEFAULTS: dict[str, Any] = {
     "strategy": "manifoldmix",
     "partitioner": "whole",
@@ -40,114 +35,7 @@ WRITTEN = ("dtype", "accumulate", "max_shard_size")
 """How the merged model is written."""
 
 
-class _Table(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-
-class DataTable(_Table):
-    """One set of a [task], where its path does not say everything."""
-
-    path: str
-    classes: Literal["own", "all"] | list[str] | None = None
-    map: dict[str, str | list[str]] = {}
-    border: int | None = None
-    corrupt: float | None = None
-    upright: bool | None = None
-    image: str | None = None
-    label: str | None = None
-    group: str | None = None
-    text: str | list[str] | None = None
-
-
-Data: TypeAlias = Annotated[
-    Annotated[str, pydantic.Tag("path")] | Annotated[DataTable, pydantic.Tag("table")],
-    pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | DataTable) else "path"),
-]
-"""A path, or a table with one; told apart first, so that an error speaks of what was written."""
-SETS = ("held_out", "test", "train", "unlabelled")
-
-
-class TaskTable(_Table):
-    """[task]: a registered name, or a model with its data."""
-
-    name: str | None = None
-    model: str | dict[str, Any] | None = None
-    held_out: Data | None = None
-    test: Data | None = None
-    shifts: dict[str, Data] = {}
-    train: Data | None = None
-    unlabelled: Data | None = None
-    data: str | None = None
-    classes: list[str] | None = None
-    templates: list[str] | None = None
-    corrupt: float | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    size: int | str | None = None
-
-
-class ModelTable(_Table):
-    """A checkpoint whose path does not say everything."""
-
-    path: str
-    key: str = ""
-
-
-Model: TypeAlias = Annotated[
-    Annotated[str, pydantic.Tag("path")] | Annotated[ModelTable, pydantic.Tag("table")],
-    pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | ModelTable) else "path"),
-]
-"""A path, or a table with one and the key of a state dict in it."""
-
-
-class PoolTable(_Table):
-    """[pool]: the checkpoints."""
-
-    models: list[Model] = []
-    base: Model | None = None
-
-
-class RunTable(_Table):
-    """[run]: what the flags of ``merge run`` say."""
-
-    strategy: str | None = None
-    partitioner: str | None = None
-    optimizer: str | None = None
-    objective: str | None = None
-    budget: int | None = None
-    max_evaluations: int | None = None
-    seed: int | None = None
-    device: str | None = None
-    precision: str | None = None
-    tune: bool | None = None
-    compile: bool | None = None
-    threads: int | None = None
-    output: str | None = None
-    format: str | None = None
-    freeze: list[str] = []
-    plugin: list[str] = []
-    baselines: bool | None = None
-    tests: bool | None = None
-    certify_split: float | None = None
-    recalibrate: bool | None = None
-    as_stored: bool | None = None
-    cache_memory: int | None = None
-    exact_savings: bool | None = None
-    dtype: str | None = None
-    accumulate: str | None = None
-    max_shard_size: str | None = None
-    options: dict[str, Any] = {}
-
-
-class File(_Table):
-    """The whole of merge.toml."""
-
-    task: TaskTable = TaskTable()
-    pool: PoolTable = PoolTable()
-    run: RunTable = RunTable()
-
-
-class Request(_Table):
+class Request(Table):
     """What :func:`combine` returns, as the journal of a run keeps it; read back by ``--resume``."""
 
     strategy: str
@@ -201,74 +89,6 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
     if request["code"] != _digests(request["plugin"]):
         raise FolderError(f"{folder} cannot be resumed: a plug-in file has changed; start a new run")
     return DEFAULTS | request
-
-
-def read_toml(path: Path) -> File:
-    """Reads and checks a merge.toml.
-
-    Raises:
-        MergingError: no TOML, an unknown key (the nearest is named) or a value of the wrong type.
-    """
-    try:
-        data = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MergingError(f"{path}: {error}") from None
-    try:
-        return File.model_validate(data)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
-            tables: dict[str, type[_Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
-            known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
-            where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
-            if place[0] == "pool" and len(place) > 2:
-                known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
-            elif len(place) > 2:
-                known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
-            raise MergingError(str(unknown(where, place[-1], known))) from None
-        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
-
-
-def _written(place: list[str]) -> list[str]:
-    """A place in the file, without the mark that says which of two forms a set of a [task] has."""
-    mark = 3 if place[:2] == ["task", "shifts"] else 2
-    return place[:mark] + place[mark + 1 :] if place[0] == "task" and place[1:2] != ["classes"] else place
-
-
-def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """[run.options] as written, either ``"strategy.tau" = 1`` or ``strategy.tau = 1``, to kind → option → value."""
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in nested.items():
-        pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
-        for inner, content in pairs:
-            _put(found, key if inner is None else f"{key}.{inner}", content)
-    return found
-
-
-def parse_options(given: tuple[str, ...], kinds: Collection[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
-    """``-o strategy.tau=0.99``; an option given twice becomes a list. ``kinds``: of plug-ins that may have options."""
-    found: dict[str, dict[str, Any]] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"-o {text}: write it as kind.option=value, such as -o strategy.tau=0.99")
-        _put(found, key, value, kinds)
-    return found
-
-
-def _put(found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)) -> None:
-    kind, dot, name = key.partition(".")
-    if not dot:
-        raise OptionError(f"option '{key}' says no kind; write kind.option, such as {next(iter(kinds))}.{key}")
-    if kind not in kinds:
-        raise OptionError(str(unknown("kind of option", kind, kinds)))
-    values = found.setdefault(kind, {})
-    if name in values:
-        before = values[name]
-        values[name] = [*(before if isinstance(before, list) else [before]), value]
-    else:
-        values[name] = value
 
 
 def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = None) -> dict[str, Any]:
@@ -355,39 +175,6 @@ def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str
     path, own = (model, "") if isinstance(model, str) else (model.path, model.key)
     place, key = _absolute(path, folder), key or own
     return {"path": place, "key": key} if key else place
-
-
-@contextlib.contextmanager
-def output_folder(given: str | None, what: str) -> Iterator[Path]:
-    """The folder for a result: the given one, or a new one named after the time, with a number where that is taken.
-
-    A new one is nobody else's from now on, and gone again where nothing was written to it.
-    """
-    if given:
-        yield Path(given)
-        return
-    from merging.storage.atomic import make_folder
-
-    what = re.sub(r"[^\w+-]+", "_", what)[:60]
-    now = time.strftime("%Y%m%d-%H%M%S")
-    for number in itertools.count(1):
-        folder = Path("runs") / (f"{now}-{what}" if number == 1 else f"{now}-{number}-{what}")
-        with contextlib.suppress(FileExistsError):
-            try:
-                make_folder(folder, exist_ok=False)
-            except FileExistsError:
-                if not folder.is_dir():  # runs is a file
-                    raise FolderError(f"cannot make {folder}; choose another --output") from None
-                raise
-            except OSError as error:
-                raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --output") from None
-            break
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # not empty: something was written
-            folder.rmdir()
-            folder.parent.rmdir()
 
 
 def _absolute(path: str, folder: Path | None = None) -> str:

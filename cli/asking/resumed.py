@@ -9,7 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from merging.cli.asking.request import check_trust, combine, read_toml, restore
+from merging.cli.asking.request import check_trust, combine, restore
+from merging.cli.asking.tables import read_toml
 from merging.errors import FolderError, MergingError
 from merging.plugins.registry import KINDS
 
