@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
+from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped, showable
@@ -20,7 +20,7 @@ WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 """Files of a pool's folder."""
 
 
-@click.command("finetune")
+@click.command("finetune", cls=Asking)
 @shared("task")
 @click.option("--base", metavar="FILE", help="What is fine-tuned; a head that it lacks is trained first.")
 @click.option("--models", type=int, default=8, show_default=True, metavar="N", help="How many.")
@@ -37,8 +37,7 @@ WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 @click.option(
     "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
 )
-@click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
-@shared("device", "threads")
+@shared("seed", "device", "threads", seed="Of draws; run k trains with seed + k.  [default: 0]")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
 @shared("plugin")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")

@@ -1,4 +1,4 @@
-"""What a run is asked for: flags over merge.toml over defaults, as one plain value that the journal can keep."""
+"""What a run is asked for, as one plain value that the journal can keep, and the command line what it needs to."""
 
 from __future__ import annotations
 
@@ -9,68 +9,65 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import pydantic
 
 from merging.cli.asking.plugin_options import flatten_options, parse_options
-from merging.cli.asking.tables import SETS, TOML, File, Model, ModelTable, Table, TaskTable, read_toml
-from merging.errors import FolderError, MergingError, showable
+from merging.cli.asking.tables import SETS, File, Found, Model, ModelTable, Table, TaskTable, settings_fields
+from merging.errors import FolderError, MergingError, OptionError, showable
 from merging.models.spelling import spelled
+from merging.plugins.registry import KINDS
+from merging.running.settings import DECLARED, Settings
 
-DEFAULTS: dict[str, Any] = {
-    "strategy": "manifoldmix",
-    "partitioner": "whole",
-    "objective": "accuracy",
-    "seed": 0,
-    "device": "auto",
-    "precision": "auto",
-    "threads": None,
-    "tune": False,
-    "compile": False,
-    "format": "safetensors",
-    "baselines": True,
-    "tests": True,
-    "as_stored": False,
-}
-WRITTEN = ("dtype", "accumulate", "max_shard_size")
-"""How the merged model is written."""
+CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
+"""Plug-ins where nobody names any."""
 
 
-class Request(Table):
-    """What :func:`combine` returns, as the journal of a run keeps it; read back by ``--resume``."""
+class Named(Table):
+    """What a request holds besides settings."""
 
     strategy: str
     partitioner: str
     optimizer: str | None = None
     objective: str
-    seed: int
-    device: str
-    precision: str = "auto"
-    tune: bool = False
-    compile: bool = False
-    threads: int | None = None
-    format: Literal["safetensors", "pt"]
-    baselines: bool
-    tests: bool
-    budget: int | None
-    max_evaluations: int | None
-    certify_split: float | None = None
-    recalibrate: bool | None = None
-    as_stored: bool = False
-    cache_memory: int | None = None
-    exact_savings: bool | None = None
-    dtype: str | None = None
-    accumulate: str | None = None
-    max_shard_size: str | None = None
     folder: str
     models: list[Model]
     base: Model | None
     task: str | TaskTable | None
-    freeze: list[str]
     plugin: list[str]
     code: dict[str, str]
     options: dict[Literal["strategy", "partitioner", "optimizer", "objective"], dict[str, Any]]
     output: str | None
     command: str
+
+
+Request = pydantic.create_model(
+    "Request",
+    __base__=Named,
+    __doc__="What :func:`combine` returns, as the journal of a run keeps it; read back by ``--resume``.",
+    **settings_fields(...),
+)
+
+
+def said_settings(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting, JSON-ready: what was said, else its default (null where requests are silent about it)."""
+
+    def value(name: str, default: Any) -> Any:
+        found = said[name] if said.get(name) not in (None, ()) else default
+        return list(found) if isinstance(found, tuple) else found
+
+    return {
+        name: value(name, None if declared.setting.silent else declared.default) for name, declared in DECLARED.items()
+    }
+
+
+def settings_of(request: Mapping[str, Any]) -> Settings:
+    """The settings of a request, checked.
+
+    Raises:
+        OptionError: a value outside its range.
+    """
+    return Settings.of({name: request.get(name) for name in DECLARED})
 
 
 def restore(kept: Any, folder: Path) -> dict[str, Any]:
@@ -82,40 +79,29 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(kept, dict):
         raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
     try:
-        request = Request.model_validate(kept).model_dump(exclude_unset=True)
+        request: dict[str, Any] = Request.model_validate(kept).model_dump(exclude_unset=True)
     except pydantic.ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise FolderError(f"{folder}: the journal's request is damaged at '{place}'; start a new run") from None
     if request["code"] != _digests(request["plugin"]):
         raise FolderError(f"{folder} cannot be resumed: a plug-in file has changed; start a new run")
-    return DEFAULTS | request
+    return request
 
 
 def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = None) -> dict[str, Any]:
-    """Flags win over the file, the file over the defaults; paths become absolute.
+    """Everything that was said, with defaults for the rest; paths become absolute.
 
     Args:
-        flags: as the command line gave them, None or empty where it said nothing.
-        file: the merge.toml, where there is one.
+        flags: what was said on the command line or, where that says nothing, in the file's [run]; None or empty where
+            nobody said anything.
+        file: the merge.toml, where there is one: its pool, its task, and what adds up with the command line's.
         folder: the one that the file's paths and ``python:`` modules are relative to; default: the working folder.
 
     Returns:
         A JSON-ready request: models, base, task (a name or a [task] table), the run's settings and options.
     """
     table, folder = file or File(), (folder or Path.cwd()).absolute()
-    unset = (
-        "optimizer",
-        "budget",
-        "max_evaluations",
-        "certify_split",
-        "recalibrate",
-        "cache_memory",
-        "exact_savings",
-        *WRITTEN,
-    )
-    request: dict[str, Any] = dict.fromkeys((*DEFAULTS, *unset))
-    request |= {key: value for key, value in table.run.model_dump().items() if key in request and value is not None}
-    request |= {key: flags[key] for key in request if flags.get(key) is not None}
+    request: dict[str, Any] = {kind: flags.get(kind) for kind in KINDS} | said_settings(flags)
     request["folder"] = str(folder)
     key = flags.get("key") or ""
     request["models"] = [_model(path, key) for path in flags.get("models") or ()]
@@ -134,7 +120,6 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         raise MergingError(
             "[task] needs a name, or a model and held_out data: a folder of class folders, 'file.npz:KEY', …"
         )
-    request["freeze"] = list(flags.get("freeze") or table.run.freeze)
     request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
     request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
     request["code"] = _digests(request["plugin"])
@@ -145,11 +130,11 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         kept = {k: v for k, v in options.get(kind, {}).items() if k.partition(".")[0] not in values}
         options[kind] = kept | values
     request["options"] = options
-    request["output"] = flags.get("output") or table.run.output
+    request["output"] = flags.get("output")
     if not request["models"] and request["task"] in (None, "digits"):
         request["task"] = "digits"
         request["partitioner"] = request["partitioner"] or "clip-c8"
-    return request | {key: value for key, value in DEFAULTS.items() if request[key] is None}
+    return request | {kind: name for kind, name in CHOSEN.items() if request[kind] is None}
 
 
 def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> None:
@@ -211,42 +196,35 @@ def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     return table
 
 
-SETTINGS = (
-    "seed",
-    "budget",
-    "max_evaluations",
-    "freeze",
-    "device",
-    "precision",
-    "tune",
-    "compile",
-    "baselines",
-    "tests",
-    "certify_split",
-    "recalibrate",
-    "as_stored",
-    "threads",
-)
-"""What a request hands to :func:`merging.merge` and :func:`merging.running.plan.plan` as it is."""
+def sound_settings(request: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """The settings of a request that make sense, defaults in the place of the others, and what is wrong with these."""
+    found, wrong = Settings(), list[str]()
+    for name in DECLARED:
+        if request.get(name) is not None:
+            try:
+                found = found.changed({name: request[name]})
+            except OptionError as error:
+                wrong.append(str(error))
+    return found, wrong
 
 
 def requested(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over merge.toml; what needs ``--trust-code`` is refused without.
+    """What the command that runs is asked for; what needs ``--trust-code`` is refused without.
 
     Args:
-        flags: at least ``task`` and ``trust_code``; what a command does not have counts as not given.
+        flags: as click gives them, which has looked into the command's file for what was not typed; at least ``task``
+            and ``trust_code``. What a command has no flag for is the file's.
     """
-    task = flags["task"]
-    from_file = task is not None and task.endswith(".toml")
-    path = Path(task) if from_file else Path(TOML)
-    file = read_toml(path) if from_file or path.is_file() else None
-    if from_file:
+    found: Found | None = click.get_current_context().obj
+    if flags["task"] is not None and flags["task"].endswith(".toml"):
         flags = flags | {"task": None}
-    folder = path.parent if file is not None else None
-    request = combine(flags, file, folder)
-    if file is not None:
-        own = combine(flags | dict.fromkeys(("task", "plugin")), file, folder)
-        if not flags["task"] or own["plugin"]:
-            checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
-            check_trust(checked, str(path), trusted=flags["trust_code"])
+    if found is None:
+        return combine(flags, None)
+    said = flags | {name: value for name, value in found.file.said().items() if flags.get(name) is None}
+    folder = found.path.parent
+    request = combine(said, found.file, folder)
+    own = combine(said | dict.fromkeys(("task", "plugin")), found.file, folder)
+    if not flags["task"] or own["plugin"]:
+        checked = request | {"plugin": own["plugin"], "task": None if flags["task"] else request["task"]}
+        check_trust(checked, str(found.path), trusted=flags["trust_code"])
     return request

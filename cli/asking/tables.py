@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
 
 import pydantic
 
 from merging.errors import MergingError, unknown
+from merging.plugins.options import Option
+from merging.running.settings import DECLARED
 
 TOML = "merge.toml"
 
@@ -82,36 +85,39 @@ class PoolTable(Table):
     base: Model | None = None
 
 
-class RunTable(Table):
-    """[run]: what the flags of ``merge run`` say."""
+def settings_fields(default: Any) -> dict[str, Any]:
+    """A field for each setting, of its declared type and range or None, as ``pydantic.create_model`` takes them.
+
+    Args:
+        default: what a setting is where it is not there; ``...``: it must be.
+    """
+
+    def kind(declared: Option) -> Any:
+        if get_origin(declared.type) is tuple:
+            return list[str]
+        return Literal[declared.spec.choices] if declared.spec.choices else declared.annotation
+
+    return {name: (kind(declared) | None, default) for name, declared in DECLARED.items()}
+
+
+class Chosen(Table):
+    """What [run] says besides settings: names of plug-ins, their options and files, the folder for the result."""
 
     strategy: str | None = None
     partitioner: str | None = None
     optimizer: str | None = None
     objective: str | None = None
-    budget: int | None = None
-    max_evaluations: int | None = None
-    seed: int | None = None
-    device: str | None = None
-    precision: str | None = None
-    tune: bool | None = None
-    compile: bool | None = None
-    threads: int | None = None
     output: str | None = None
-    format: str | None = None
-    freeze: list[str] = []
     plugin: list[str] = []
-    baselines: bool | None = None
-    tests: bool | None = None
-    certify_split: float | None = None
-    recalibrate: bool | None = None
-    as_stored: bool | None = None
-    cache_memory: int | None = None
-    exact_savings: bool | None = None
-    dtype: str | None = None
-    accumulate: str | None = None
-    max_shard_size: str | None = None
     options: dict[str, Any] = {}
+
+
+if TYPE_CHECKING:
+    RunTable: TypeAlias = Chosen
+else:
+    RunTable = pydantic.create_model(
+        "RunTable", __base__=Chosen, __doc__="[run]: what the flags of ``merge run`` say.", **settings_fields(None)
+    )
 
 
 class File(Table):
@@ -120,6 +126,30 @@ class File(Table):
     task: TaskTable = TaskTable()
     pool: PoolTable = PoolTable()
     run: RunTable = RunTable()
+
+    def said(self) -> dict[str, Any]:
+        """What [run] says, flag by flag; plug-in files and options of plug-ins, which add up, aside."""
+        run = self.run.model_dump(exclude_unset=True, exclude={"plugin", "options"})
+        return {name: value for name, value in run.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The file that a command reads: merge.toml in the working folder, or what ``--task`` names."""
+
+    path: Path
+    file: File
+
+
+def find(task: str | None) -> Found | None:
+    """The file for a command whose ``--task`` is this one, or None where there is none.
+
+    Raises:
+        MergingError: what :func:`read_toml` raises.
+    """
+    named = task is not None and task.endswith(".toml")
+    path = Path(task or "") if named else Path(TOML)
+    return Found(path, read_toml(path)) if named or path.is_file() else None
 
 
 def read_toml(path: Path) -> File:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.benchmarking.folder import Folder
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
@@ -16,17 +16,14 @@ from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.machine import at_most
-from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import Task
 from merging.running.given import Destination, Parts, Watcher, by_keyword, given
 from merging.running.plan import Plan
-from merging.running.settings import GROUPS, Settings
+from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 
 if TYPE_CHECKING:
@@ -34,33 +31,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Plugin)
 LIMIT = "--max-evaluations"
-
-
-NOT_TAKEN = ("seed", "baselines", "tests", "certify_split", "resume", *GROUPS["writing"].__dataclass_fields__)
-"""Settings of a single run that a comparison has in another form, or not at all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Design:
-    """What is compared, besides the methods, and how."""
-
-    task: Task | None = field(default=None, metadata={"help": "The model and its data; a benchmark needs them."})
-    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] = field(
-        default=(Whole(),), metadata={"help": "Which tensors share a mixing factor; a mapping names them."}
-    )
-    seeds: Sequence[int] = field(default=(0,), metadata={"help": "Of strategy and optimizer."})
-    objective: Objective | WholeModelObjective | None = field(
-        default=None, metadata={"help": "What a search maximises; default: top-1 accuracy."}
-    )
-    optimizer: Optimizer | None = field(
-        default=None, metadata={"help": "Of every search; default: each strategy's own."}
-    )
-    singles: bool = field(
-        default=True, metadata={"help": "Score every single model on the test sets too, for the scatter."}
-    )
-    against: Sequence[str] = field(
-        default=(), metadata={"help": "Methods that the others are tested against, besides best and greedy."}
-    )
 
 
 @by_keyword(Design, Settings, Destination, Watcher, without=NOT_TAKEN)

@@ -207,11 +207,15 @@ class Option:
     def _allows_none(self) -> bool:
         return type(None) in getattr(self.type, "__args__", ())
 
-    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+    @property
+    def annotation(self) -> Any:
+        """The type of its values with its range, for pydantic; of choices the type alone."""
         bounded = pydantic.Field(ge=self.spec.low, le=self.spec.high)
         number = self.spec.low is not None or self.spec.high is not None
-        kind: Any = Annotated[self.type, bounded] if number else self.type
-        return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(allow_inf_nan=False))
+        return Annotated[self.type, bounded] if number else self.type
+
+    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+        return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
 
 
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:
