@@ -103,7 +103,7 @@ NAMES = {
         "cli.asking.tables": "DataTable File ModelTable PoolTable RunTable TaskTable TOML read_toml",
     },
     "cli.run": {
-        "cli.asking.request": "SETTINGS requested",
+        "cli.asking.request": "requested",
         "cli.asking.signals": "process_start stop_on_signal",
     },
     "estimate": {

@@ -52,10 +52,10 @@ class Writing(Declared):
         OptionError: an unknown name, no size, or shards of a format that has none.
     """
 
-    format: str = option("safetensors", "Of the model file.", choices=tuple(MODELS), setting=Setting())
+    format: str = option("safetensors", "Format of the model file.", choices=tuple(MODELS), setting=Setting())
     dtype: str | None = option(
         None,
-        "Of the merged tensors, such as bfloat16.",
+        "Dtype of the merged tensors, such as bfloat16.",
         choices=DTYPES,
         setting=Setting(
             metavar="NAME", default="the inputs'", changes=True, more="The floating-point ones; others keep theirs."
@@ -65,7 +65,7 @@ class Writing(Declared):
         "float64",
         "Precision of sums: float64 or float32.",
         choices=ACCUMULATE,
-        setting=Setting(metavar="NAME", silent=True, more="While writing; scores are of sums in float64 either way."),
+        setting=Setting(metavar="NAME", silent=True, more="It is that of the result as it is written, not of scores."),
     )
     max_shard_size: str | None = option(
         None,

@@ -22,7 +22,7 @@ class Search(Declared):
 
     seed: int = option(
         0,
-        "Of everything random.",
+        "Seed of everything random.",
         low=0,
         setting=Setting(metavar="N", header=True, more="Same seed, same bits on the CPU."),
     )
@@ -37,7 +37,7 @@ class Search(Declared):
         "End the whole run after so many evaluations.",
         low=1,
         setting=Setting(
-            metavar="N", changes=True, more="Distinct ones on held-out data; the result is the best so far."
+            metavar="N", changes=True, more="Distinct ones on held-out data count; the result is the best so far."
         ),
     )
     freeze: tuple[str, ...] = option(
@@ -56,27 +56,29 @@ class Passes(Declared):
     """How forward passes are made."""
 
     device: str = option(
-        "auto", "auto, cpu, cuda or mps.", setting=Setting(metavar="NAME", more="`cuda:1` is the second GPU.")
+        "auto",
+        "Device of passes: auto, cpu, cuda or mps.",
+        setting=Setting(metavar="NAME", more="`cuda:1` is the second GPU."),
     )
     precision: str = option(
         "auto",
-        "Of the search's passes: fp32, bf16 or auto.",
+        "Precision of the search's passes: fp32, bf16 or auto.",
         choices=PRECISIONS,
         setting=Setting(
             metavar="NAME",
             default="auto, bf16 on GPUs that have it",
-            more="For models that are not small. Weights are mixed, and all scores of the report re-scored, in fp32.",
+            more="Small models stay in fp32. Weights are mixed, and all scores of the report re-scored, in fp32.",
         ),
     )
     threads: int | None = option(
         None,
-        "Of the CPU.",
+        "Threads of the CPU.",
         low=1,
         high=MOST_THREADS,
         setting=Setting(
             metavar="N",
             default="by the model's size, within what is granted",
-            more="Of passes, reading and writing; granted by `OMP_NUM_THREADS` and the cgroup.",
+            more="Passes, reading and writing use them; `OMP_NUM_THREADS` and the cgroup grant them.",
         ),
     )
     tune: bool = option(
@@ -87,11 +89,11 @@ class Passes(Declared):
     compile: bool = option(
         False,
         "Run the model through torch.compile.",
-        setting=Setting(switch="--compile", more="With CUDA graphs on such a device; every pass is whole."),
+        setting=Setting(switch="--compile", more="With CUDA graphs on a CUDA device; every pass is whole."),
     )
     cache_memory: int | None = option(
         None,
-        "For activations of earlier passes; 0: none.",
+        "Memory for activations of earlier passes; 0: none.",
         low=0,
         setting=Setting(
             metavar="MIB",
@@ -145,7 +147,7 @@ class Rules(Declared):
             switch="--recalibrate/--no-recalibrate",
             default="where there is some",
             header=True,
-            more="For every score and for the result.",
+            more="Every score and the result are of statistics measured again.",
         ),
     )
     as_stored: bool = option(
