@@ -19,6 +19,7 @@ from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 from merging.plugins.user_code import contained
 from merging.running.given import Destination, Watcher
+from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
@@ -117,7 +118,7 @@ def _into(
         show_benchmark(console, found)
         where = marked("\nTables, page and pictures: [bold]{}[/] (benchmark.html, .md, .csv, .tex, .json)", folder)
         console.print(where, highlight=False, soft_wrap=True)
-    if found.status != "finished":
+    if found.state is not RunState.FINISHED:
         again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again += [] if flags["output"] else ["--output", str(folder)]
         said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: merge {}", shlex.join(again))

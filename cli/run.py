@@ -16,6 +16,7 @@ from merging.errors import showable
 from merging.plugins.user_code import contained
 from merging.running.given import Destination, Origin, Watcher
 from merging.running.settings import Settings
+from merging.values.states import RunState
 
 
 @click.command(
@@ -90,11 +91,11 @@ def _execute(request: dict[str, Any], settings: Settings, to: Destination, start
             origin=Origin(request=request | {"output": None}, command=request["command"], started=started),
         )
     show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
-    if result.report.status != "finished":
-        more = "" if result.report.status == "interrupted" else " --max-evaluations MORE"
+    if result.report.state is not RunState.FINISHED:
+        more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
         news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
-    if result.report.status == "interrupted":
+    if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
 
 

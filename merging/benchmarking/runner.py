@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.benchmarking.folder import Folder
+from merging.benchmarking.gathering import gather
 from merging.benchmarking.memory import Memory
-from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
+from merging.benchmarking.results import REFERENCES, Benchmark, Single
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
@@ -25,12 +26,12 @@ from merging.running.given import Destination, Parts, Watcher, by_keyword, given
 from merging.running.plan import Plan
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
+from merging.values.states import MethodState, RunState
 
 if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 P = TypeVar("P", bound=Plugin)
-LIMIT = "--max-evaluations"
 
 
 @by_keyword(Design, Settings, Destination, Watcher, without=NOT_TAKEN)
@@ -106,18 +107,18 @@ def benchmark(
             for divided_by in divided.items()
             for method in named.items()
         ]
-        runs, alone, status = list[MethodRun](), tuple[Single, ...](), "finished"
+        runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
         try:
             alone = work.singles() if design.singles else ()
             for number, same in enumerate(entries, 1):
                 for run in _seeds(same, work, folder, f"{number} of {len(entries)}"):
                     runs.append(run)
         except Stopped:
-            status = "interrupted"
+            state = RunState.INTERRUPTED
         except KeyboardInterrupt:
             if watcher.should_stop():  # asked to stop, and pressed again: at once
                 raise
-            status = "interrupted"
+            state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
         found = gather(
             runs,
@@ -129,7 +130,7 @@ def benchmark(
             seeds=tuple(design.seeds),
             header=header,
             objective=first.objective,
-            status=status,
+            state=state,
             evaluations=memory.evaluations,
             wall_seconds=time.time() - began,
             notes=[*_notes(first), *work.remarks],
@@ -164,7 +165,7 @@ def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: s
             if folder is not None:
                 folder.keep(entry, run)
         yield run
-        if run.status != "finished" or not run.seeded:
+        if run.status is not MethodState.FINISHED or not run.seeded:
             return
 
 

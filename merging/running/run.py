@@ -18,6 +18,7 @@ from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.given import Destination, Origin, Parts, Watcher, by_keyword, given, never
 from merging.running.plan import plan
+from merging.running.reporting import report_of
 from merging.running.settings import Settings
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -25,6 +26,7 @@ from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
+from merging.values.states import RunState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,14 +142,15 @@ def merge(
                 passes.cache_memory,
                 exact_savings=passes.exact_savings,
             )
-            merged, status = run.execute()
+            found = run.execute()
+            merged = found.merge
             # A search that was interrupted is still written.
             stop = watcher.should_stop if parts.task is None else never
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
                 written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
                 merged = written.merge
-                report = run.report(written, status, started)
+                report = report_of(made, found, written, run.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
                         report,
@@ -157,7 +160,7 @@ def merge(
                         linear=isinstance(merged, Recipe),
                     )
                     folders.write_beside(aside, merged, report.to_json(), card)
-        if status == "finished":
+        if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, how)
 
