@@ -18,7 +18,8 @@ from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 from merging.plugins.user_code import contained
-from merging.running.given import Destination, Watcher
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination
 from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"

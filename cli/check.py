@@ -12,7 +12,7 @@ from merging.cli.asking.request import requested, sound_settings
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
-from merging.running.given import Watcher
+from merging.plugins.watcher import Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,7 +14,8 @@ from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import showable
 from merging.plugins.user_code import contained
-from merging.running.given import Destination, Origin, Watcher
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination, Origin
 from merging.running.settings import Settings
 from merging.values.states import RunState
 

@@ -17,12 +17,14 @@ from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.machine import at_most
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
-from merging.running.given import Destination, Parts, Watcher, by_keyword, given
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination, Parts
 from merging.running.plan import Plan
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool

@@ -16,10 +16,12 @@ from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
 from merging.looking.sets import CheckedSet, look_at
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
-from merging.running.given import Parts, Watcher, by_keyword, given
+from merging.plugins.watcher import Watcher
+from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.running.settings import Settings

@@ -13,6 +13,7 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
@@ -21,7 +22,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
-from merging.running.given import Parts, by_keyword, given
+from merging.running.given import Parts
 from merging.running.needs import check_limit, check_needs, ranks_models
 from merging.running.settings import Settings
 from merging.storage.factors import check_factors

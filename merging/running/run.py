@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyError, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.watcher import Watcher, never
 from merging.running.card import model_card
 from merging.running.execution import Execution
-from merging.running.given import Destination, Origin, Parts, Watcher, by_keyword, given, never
+from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
 from merging.running.settings import Settings

@@ -199,6 +199,14 @@ class Settings:
             self, **{group: dataclasses.replace(getattr(self, group), **own) for group, own in groups.items() if own}
         )
 
+    @staticmethod
+    def keywords() -> dict[str, tuple[Any, str]]:
+        """Name → default and help of every setting."""
+        return {
+            name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
+            for name, declared in DECLARED.items()
+        }
+
     def plain(self) -> dict[str, Any]:
         """Name → value that JSON can hold, of every setting."""
         return {name: value for group in GROUPS for name, value in getattr(self, group).options().items()}

@@ -20,7 +20,8 @@ from merging.benchmarking.design import NOT_TAKEN
 from merging.errors import MergingError, OptionError, UnknownNameError
 from merging.looking.check import check
 from merging.plugins.options import Option
-from merging.running.given import Destination, Origin, Parts, Watcher
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.settings import DECLARED, GROUPS, Passes, Rules, Search, Settings
 from merging.storage.journal import FILE, read_header
