@@ -15,6 +15,7 @@ from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped, showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 
 WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 """Files of a pool's folder."""
@@ -63,7 +64,7 @@ def command(**flags: Any) -> None:
         progress.stage("loading model and data")
         regime = _regime(flags["regime"], flags["options"], request["plugin"])
         from merging.cli.asking.outputs import check_folder
-        from merging.training.finetune import finetune
+        from merging.training.finetune import Training, finetune
         from merging.training.folder import BASE, RECORD
         from merging.training.hyperparameters import Sweep, default_sweep
 
@@ -83,17 +84,18 @@ def command(**flags: Any) -> None:
                 output,
                 sweep.overruled_by(fixed),
                 models=flags["models"],
-                task=task,
-                base=request["base"],
-                search=flags["search"],
-                linear_probe=flags["linear_probe"],
-                regime=regime,
-                seed=request["seed"],
-                device=request["device"],
-                threads=request["threads"],
-                jobs=flags["jobs"],
-                progress=progress,
-                should_stop=should_stop,
+                training=Training(
+                    task=task,
+                    base=request["base"],
+                    search=flags["search"],
+                    linear_probe=flags["linear_probe"],
+                    regime=regime,
+                    seed=request["seed"],
+                    device=request["device"],
+                    threads=request["threads"],
+                    jobs=flags["jobs"],
+                ),
+                watcher=Watcher(progress=progress, should_stop=should_stop),
                 command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
             )
         except Stopped:

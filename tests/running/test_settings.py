@@ -139,6 +139,13 @@ def test_an_unknown_keyword_names_the_nearest(function: Any, keyword: str, neare
         function([] if function is check else pool, merging.Uniform(), **{keyword: 1})
 
 
+def test_fine_tuning_takes_values_and_names_the_nearest_keyword(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown argument of finetune 'regimee'; did you mean 'regime'\?"):
+        merging.finetune(tiny_task, tmp_path, merging.Sweep({}), models=1, regimee=3)
+    assert {"base", "jobs", "should_stop"} < set(inspect.signature(merging.finetune).parameters)
+    assert "    linear_probe: Epochs in which the head alone" in str(merging.finetune.__doc__)
+
+
 def test_values_and_keywords_are_the_same_run(tmp_path: Path) -> None:
     pool, task = tiny_pool(tmp_path), tiny_task()
     keywords = merging.merge(
