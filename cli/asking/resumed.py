@@ -14,6 +14,7 @@ from merging.cli.asking.tables import read_toml
 from merging.errors import FolderError, MergingError
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED
+from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
 """What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
@@ -148,5 +149,4 @@ def _shown(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    text = str(value)
-    return (text if len(text) <= 120 else text[:117] + "…") or "empty"
+    return beginning(str(value), 120) or "empty"
