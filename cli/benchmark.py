@@ -14,9 +14,10 @@ import click
 from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.outputs import output_folder
+from merging.cli.asking.plugin_options import over, parse_options
 from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import OptionError, RequirementError, unknown
+from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination
@@ -205,29 +206,12 @@ def _asked(
         for name in _listed(flags["partitioners"]) or [request["partitioner"]]
     }
     shared = {kind: dict(own.get(kind, {})) for kind in SHARED}
-    places: dict[str, dict[str, Any]] = {
-        **shared,
-        **partitions,
-        **{name: given for name, (_, given) in methods.items()},
-    }
-    seen: set[tuple[str, str]] = set()
-    for text in flags["options"]:
-        key, equals, value = text.partition("=")
-        name, dot, option = key.partition(".")
-        if not equals or not dot:
-            raise OptionError(f"-o {text}: write it as name.option=value, such as -o manifoldmix.tau=0.99")
-        if name not in places:
-            raise OptionError(str(unknown("method, partitioner or kind in -o", name, places)))
-        given = places[name]
-        if (name, option) in seen:  # given twice, it becomes a list
-            before = given[option]
-            given[option] = [*(before if isinstance(before, list) else [before]), value]
-        else:  # an inner strategy from the command line takes the file's, with its options, away
-            for old in [old for old in given if old.partition(".")[0] == option]:
-                del given[old]
-            given[option] = value
-        seen.add((name, option))
-    request["options"] = shared
+    names = [*methods, *partitions, *SHARED]
+    form, what = "name.option=value, such as -o manifoldmix.tau=0.99", "method, partitioner or kind in -o"
+    typed = parse_options(flags["options"], names, form=form, what=what)
+    methods = {name: (strategy, over(given, typed.pop(name, {}))) for name, (strategy, given) in methods.items()}
+    partitions = {name: over(given, typed.pop(name, {})) for name, given in partitions.items()}
+    request["options"] = {kind: over(given, typed.get(kind, {})) for kind, given in shared.items()}
     return request, methods, partitions
 
 

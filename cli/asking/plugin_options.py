@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from merging.errors import OptionError, unknown
 from merging.plugins.registry import KINDS
+
+FORM = "kind.option=value, such as -o strategy.tau=0.99"
 
 
 def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -19,23 +21,46 @@ def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse_options(given: tuple[str, ...], kinds: Collection[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
-    """``-o strategy.tau=0.99``; an option given twice becomes a list. ``kinds``: of plug-ins that may have options."""
+def parse_options(
+    given: Iterable[str], kinds: Collection[str] = tuple(KINDS), *, form: str = FORM, what: str = "kind of option"
+) -> dict[str, dict[str, Any]]:
+    """``-o strategy.tau=0.99``; an option given twice becomes a list.
+
+    Args:
+        given: what was typed.
+        kinds: what may have options: kinds of plug-ins or, in a benchmark, their names.
+        form: how it is written, for messages.
+        what: what these kinds are, for messages.
+
+    Raises:
+        OptionError: it is not written like that, or there is no such kind.
+    """
     found: dict[str, dict[str, Any]] = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
-            raise OptionError(f"-o {text}: write it as kind.option=value, such as -o strategy.tau=0.99")
-        _put(found, key, value, kinds)
+            raise OptionError(f"-o {text}: write it as {form}")
+        _put(found, key, value, kinds, what)
     return found
 
 
-def _put(found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)) -> None:
+def over(own: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """One plug-in's options of the file, with those that were typed: an inner plug-in takes the file's away whole."""
+    return {key: value for key, value in own.items() if key.partition(".")[0] not in typed} | dict(typed)
+
+
+def _put(
+    found: dict[str, dict[str, Any]],
+    key: str,
+    value: Any,
+    kinds: Collection[str] = tuple(KINDS),
+    what: str = "kind of option",
+) -> None:
     kind, dot, name = key.partition(".")
     if not dot:
         raise OptionError(f"option '{key}' says no kind; write kind.option, such as {next(iter(kinds))}.{key}")
     if kind not in kinds:
-        raise OptionError(str(unknown("kind of option", kind, kinds)))
+        raise unknown(what, kind, kinds, error=OptionError)
     values = found.setdefault(kind, {})
     if name in values:
         before = values[name]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import click
 import pydantic
 
-from merging.cli.asking.plugin_options import flatten_options, parse_options
+from merging.cli.asking.plugin_options import flatten_options, over, parse_options
 from merging.cli.asking.tables import SETS, File, Found, Model, ModelTable, Table, TaskTable, settings_fields
 from merging.errors import FolderError, MergingError, OptionError, showable
 from merging.models.spelling import spelled
@@ -125,10 +125,8 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["code"] = _digests(request["plugin"])
     request["command"] = showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n")
     options = flatten_options(table.run.options)
-    for kind, values in parse_options(tuple(flags.get("options") or ())).items():
-        # An inner strategy from the command line takes the file's, with its options, away.
-        kept = {k: v for k, v in options.get(kind, {}).items() if k.partition(".")[0] not in values}
-        options[kind] = kept | values
+    for kind, values in parse_options(flags.get("options") or ()).items():
+        options[kind] = over(options.get(kind, {}), values)
     request["options"] = options
     request["output"] = flags.get("output")
     if not request["models"] and request["task"] in (None, "digits"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
@@ -12,6 +11,7 @@ import pydantic
 from merging.errors import MergingError, unknown
 from merging.plugins.options import Option
 from merging.running.settings import DECLARED
+from merging.storage import toml
 
 TOML = "merge.toml"
 
@@ -158,10 +158,7 @@ def read_toml(path: Path) -> File:
     Raises:
         MergingError: no TOML, an unknown key (the nearest is named) or a value of the wrong type.
     """
-    try:
-        data = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MergingError(f"{path}: {error}") from None
+    data = toml.read_toml(path)
     try:
         return File.model_validate(data)
     except pydantic.ValidationError as error:
@@ -175,7 +172,7 @@ def read_toml(path: Path) -> File:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
             elif len(place) > 2:
                 known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
-            raise MergingError(str(unknown(where, place[-1], known))) from None
+            raise unknown(where, place[-1], known, error=MergingError) from None
         raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
 
 

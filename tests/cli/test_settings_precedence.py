@@ -145,3 +145,19 @@ def test_a_wrong_value_in_the_file_names_file_and_key(merge: Merge, text: str, s
     ran = merge("check", "--models", "x.pt", "--task", "task.toml")
     assert ran.code == 2
     assert "task.toml" in ran.err
+
+
+@pytest.mark.parametrize("order", [("inner=greedy", "inner.order=random"), ("inner.order=random", "inner=greedy")])
+def test_an_inner_strategy_that_is_typed_takes_the_files_away(merge: Merge, order: tuple[str, str]) -> None:
+    """Of a run and of a benchmark alike, in whatever order it is typed."""
+    from merging.cli.asking.plugin_options import over, parse_options
+
+    own = {"inner": "uniform", "inner.lost": 1, "alpha": 0.5}
+    for name in ("strategy", "wise-ft"):
+        typed = parse_options([f"{name}.{text}" for text in order], (name,))
+        assert over(own, typed[name]) == {"alpha": 0.5, "inner": "greedy", "inner.order": "random"}
+    assert parse_options(["strategy.a=1", "strategy.a=2"]) == {"strategy": {"a": ["1", "2"]}}
+    models = ("--models", "none.pt", "--task", "digits", "--output", "x")
+    listed = [part for text in order for part in ("-o", f"wise-ft.{text}")]
+    ran = merge("benchmark", *models, "--strategies", "wise-ft", *listed)
+    assert "no models match" in ran.err  # the options were understood
