@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from merging.errors import FolderError
+from merging.errors import FolderError, refused
 
 
 def check_file(output: Path, inputs: Iterable[Path]) -> None:
@@ -75,7 +75,7 @@ def output_folder(given: str | None, what: str) -> Iterator[Path]:
                     raise FolderError(f"cannot make {folder}; choose another --output") from None
                 raise
             except OSError as error:
-                raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --output") from None
+                raise FolderError(f"cannot make {folder}: {refused(error)}; choose another --output") from None
             break
     try:
         yield folder

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
 from merging.machine import MOST_THREADS, PRECISIONS, cores
+from merging.storage.dtypes import torch_dtype
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL_MODEL = 1_000_000
@@ -82,8 +83,7 @@ class Numerics:
     @property
     def torch_dtype(self) -> torch.dtype:
         """In which the model runs."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype
+        return torch_dtype(self.dtype)
 
     @property
     def remark(self) -> str | None:
