@@ -27,7 +27,7 @@ from benchmarks.common import (
     vit_b32,
 )
 from merging.forward.device import batch_for
-from merging.forward.numerics import PRECISIONS
+from merging.machine import PRECISIONS
 from merging.partitioners.block import Block
 from merging.partitioners.clip import ClipC8
 from merging.plugins.task import Task

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from merging.cli.asking.options import shared
 from merging.errors import FolderError, reason_of, showable
 
 
@@ -21,17 +23,13 @@ from merging.errors import FolderError, reason_of, showable
     help="What to write: a .safetensors or .pt file, or a folder.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
-@click.option("--dtype", metavar="NAME", help="Of the tensors, such as bfloat16.  [default: the inputs']")
-@click.option("--accumulate", metavar="NAME", default="float64", show_default=True, help="Precision of sums.")
-@click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB, to a folder.")
+@shared("writing", without=("format",), max_shard_size="Write several files of at most SIZE, such as 5GB, to a folder.")
 def command(
     recipe: Path,
     models: tuple[str, ...],
     output: Path,
     overwrite: bool,
-    dtype: str | None,
-    accumulate: str,
-    max_shard_size: str | None,
+    **writing: Any,
 ) -> None:
     """Rebuild a merged model from RECIPE (a recipe.json or a run's folder), bit for bit.
 
@@ -57,11 +55,11 @@ def command(
     if kind is None:
         raise FolderError(f"--output {output}: the name must end in .safetensors or .pt, or have no ending (a folder)")
     check_parent(output, f"--output {output}")
-    how = Writing.of(kind, dtype, accumulate, max_shard_size)
+    how = Writing(format=kind, **{name: value for name, value in writing.items() if value is not None})
     whole_folder = not output.suffix
     if whole_folder:
         check_free(output, overwrite=False)
-    elif max_shard_size is not None:
+    elif how.max_shard_size is not None:
         raise OptionError("--max-shard-size writes several files; give --output a folder (no ending)")
     elif output.exists() and not overwrite:
         raise FolderError(f"{output} exists; pass --overwrite or choose another --output")

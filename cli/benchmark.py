@@ -11,27 +11,19 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
-from merging.cli.asking.request import output_folder, over, parse_options, requested
+from merging.benchmarking.design import NOT_TAKEN, Design
+from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.outputs import output_folder
+from merging.cli.asking.plugin_options import over, parse_options
+from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination
 from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
-SETTINGS = (
-    "budget",
-    "max_evaluations",
-    "freeze",
-    "device",
-    "precision",
-    "tune",
-    "compile",
-    "recalibrate",
-    "as_stored",
-    "threads",
-)
-"""What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """What a benchmark's folder holds."""
 OPTION = "name.option=value, such as -o manifoldmix.tau=0.99"
@@ -42,6 +34,7 @@ SHARED = ("optimizer", "objective")
 
 @click.command(
     "benchmark",
+    cls=Asking,
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
 @click.option(
@@ -58,7 +51,7 @@ SHARED = ("optimizer", "objective")
     help="Groups of tensors: each method under each.  [default: whole; clip-c8 for the built-in task]",
 )
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="So many, from --seed on.")
-@click.option("--seed", type=int, metavar="N", help="The first one.  [default: 0]")
+@shared("seed", seed="The first one.  [default: 0]")
 @click.option(
     "-o",
     "--option",
@@ -68,11 +61,15 @@ SHARED = ("optimizer", "objective")
     help="Of a method, a partitioner, or the optimizer or objective (optimizer.KEY=…); repeatable.",
 )
 @shared("models", "base", "key", "task")
-@click.option("--optimizer", metavar="NAME", help="Backend of searches.  [default: each strategy's own]")
-@shared("objective")
-@click.option("--budget", type=int, metavar="N", help="Evaluations per search.  [default: each strategy's own]")
-@click.option("--max-evaluations", type=int, metavar="N", help="End each method after so many; its best so far counts.")
-@shared("freeze", "device", "precision", "threads", "tune", "compile", "recalibrate", "as_stored")
+@shared("optimizer", "objective", optimizer="Backend of searches.  [default: each strategy's own]")
+@shared(
+    "search",
+    "passes",
+    "rules",
+    without=NOT_TAKEN,
+    budget="Evaluations per search.  [default: each strategy's own]",
+    max_evaluations="End each method after so many; its best so far counts.",
+)
 @click.option("--no-singles", is_flag=True, help="Do not score the single models on the test sets (no dots in plots).")
 @click.option(
     "--against",
@@ -81,7 +78,7 @@ SHARED = ("optimizer", "objective")
     help="Test the others against this method, too; repeatable.  [default: best, greedy]",
 )
 @shared("plugin")
-@click.option("--output", metavar="DIR", help="Folder for the results.  [default: runs/<time>-benchmark]")
+@shared("output", output="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
 @shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
@@ -143,6 +140,7 @@ def _run(
 ) -> Any:
     from merging.cli.showing.terminal import TerminalProgress
 
+    settings = settings_of(request)
     with (
         contained(),
         stop_on_signal(news, "stopping: what is finished is kept") as should_stop,
@@ -159,24 +157,23 @@ def _run(
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
         check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
-        first = request["seed"]
-        found = benchmark(
-            pool,
-            made["strategies"],
+        first = settings.search.seed
+        design = Design(
             task=task,
             partitioners=made["partitioners"],
             seeds=range(first, first + flags["seeds"]),
             objective=made["objective"],
             optimizer=made["optimizer"],
-            **{key: request[key] for key in SETTINGS},
-            cache_memory=request.get("cache_memory"),
-            exact_savings=request.get("exact_savings") is not False,
             singles=not flags["no_singles"],
             against=_listed(flags["against"]),
-            output=folder,
-            overwrite=flags["overwrite"],
-            progress=progress,
-            should_stop=should_stop,
+        )
+        found = benchmark(
+            pool,
+            made["strategies"],
+            design=design,
+            settings=settings,
+            destination=Destination(output=folder, overwrite=flags["overwrite"]),
+            watcher=Watcher(progress=progress, should_stop=should_stop),
             command=request["command"],
         )
         render(found, folder, progress)
@@ -189,7 +186,7 @@ def _asked(
     """The request, methods (name → strategy and options) and partitioners (name → options), as far as text tells."""
     if flags["seeds"] < 1:
         raise OptionError(f"--seeds {flags['seeds']}: at least 1 is needed")
-    request = requested({**flags, "options": (), "strategy": None, "partitioner": None})
+    request = requested({**flags, "options": ()})
     own = request["options"]  # of merge.toml
     methods: dict[str, tuple[str, dict[str, Any]]] = {}
     listed = _listed(flags["strategies"])
@@ -210,18 +207,12 @@ def _asked(
         for name in _listed(flags["partitioners"]) or [request["partitioner"]]
     }
     shared = {kind: dict(own.get(kind, {})) for kind in SHARED}
-    places: dict[str, dict[str, Any]] = {
-        **shared,
-        **partitions,
-        **{name: given for name, (_, given) in methods.items()},
-    }
-    named = (*methods, *partitions, *SHARED)
-    typed = parse_options(flags["options"], named, form=OPTION, what="method, partitioner or kind in -o")
-    for name, values in typed.items():
-        merged = over(places[name], values)
-        places[name].clear()
-        places[name].update(merged)
-    request["options"] = shared
+    names = [*methods, *partitions, *SHARED]
+    form, what = "name.option=value, such as -o manifoldmix.tau=0.99", "method, partitioner or kind in -o"
+    typed = parse_options(flags["options"], names, form=form, what=what)
+    methods = {name: (strategy, over(given, typed.pop(name, {}))) for name, (strategy, given) in methods.items()}
+    partitions = {name: over(given, typed.pop(name, {})) for name, given in partitions.items()}
+    request["options"] = {kind: over(given, typed.get(kind, {})) for kind, given in shared.items()}
     return request, methods, partitions
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import shared
-from merging.cli.asking.request import SETTINGS, requested
+from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.request import requested, sound_settings
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.showing.flags import in_flags
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 from merging.values.wording import plural
 
 if TYPE_CHECKING:
@@ -27,27 +28,10 @@ THUMBNAIL = 16
 """Pixels of a small picture in the terminal."""
 
 
-@click.command("check")
+@click.command("check", cls=Asking)
 @shared("models", "base", "key", "task")
-@click.option("--strategy", metavar="NAME", help="Whose run is estimated.  [default: manifoldmix]")
-@shared(
-    "partitioner",
-    "optimizer",
-    "objective",
-    "options",
-    "budget",
-    "max_evaluations",
-    "freeze",
-    "device",
-    "precision",
-    "threads",
-    "plugin",
-    "baselines",
-    "tests",
-    "certify_split",
-    "recalibrate",
-    "as_stored",
-)
+@shared("strategy", strategy="Whose run is estimated.  [default: manifoldmix]")
+@shared("partitioner", "optimizer", "objective", "options", "search", "passes", "plugin", "rules")
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")
 @click.option("--samples", type=click.IntRange(1, 100), default=12, show_default=True, metavar="N", help="In a strip.")
 @shared("as_json", "trust_code")
@@ -87,7 +71,7 @@ def command(**flags: Any) -> None:
 
 
 def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
-    from merging.cli.asking.resolve import plugins, task_of
+    from merging.cli.asking.resolve import parts_of, plugins, task_of
     from merging.cli.showing.terminal import TerminalProgress
 
     request = requested(flags)
@@ -101,20 +85,16 @@ def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, A
             task = task_of(request, progress)
         except MergingError as error:
             wrong = [str(error), *(each for each in _each_part(request, progress) if each != str(error))]
-        settings = {key: request[key] for key in SETTINGS}
+        settings, senseless = sound_settings(request)
         try:
             found = check(
                 request["models"],
                 made["strategy"],
                 base=request["base"],
-                task=task,
-                errors=wrong,
-                partitioner=made["partitioner"],
-                objective=made["objective"],
-                optimizer=made["optimizer"],
-                progress=progress,
-                should_stop=should_stop,
-                **settings,
+                errors=[*wrong, *senseless],
+                parts=parts_of(made, task),
+                settings=settings,
+                watcher=Watcher(progress=progress, should_stop=should_stop),
             )
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None

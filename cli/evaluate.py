@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import shared
-from merging.cli.asking.request import TOML, check_trust, requested, restore
+from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.request import check_trust, requested, restore, said_settings
 from merging.cli.asking.signals import stop_on_signal
+from merging.cli.asking.tables import TOML
 from merging.errors import RequirementError, showable
 from merging.plugins.user_code import contained
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     Intervals = dict[str, dict[str, tuple[float, float] | None]]
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Asking)
 @click.argument("model", metavar="MODEL")
 @click.argument("other", metavar="[OTHER]", required=False)
 @shared("task")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
-@click.option("--objective", metavar="NAME", help="What is scored.  [default: accuracy]")
+@shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
 @shared("key", "device", "threads", "plugin", "as_json")
@@ -98,7 +99,10 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
     folders = [Path(name) for name in (model, other) if name and (Path(name) / FILE).is_file()]
     if not folders:
         return own
-    kept = restore(read_header(folders[0] / FILE).get("request"), folders[0])
+    request = read_header(folders[0] / FILE).get("request")
+    if isinstance(request, dict):  # of an earlier version: its settings are not these, and do not matter here
+        request = said_settings(request) | request
+    kept = restore(request, folders[0])
     check_trust(kept, str(folders[0]), trusted=flags["trust_code"])
     chosen = {key: kept[key] for key in ("task", "folder")}
     chosen |= {"pool": kept["models"], "plugin": [*kept["plugin"], *own["plugin"]]}

@@ -10,17 +10,19 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
-from merging.cli.asking.request import pair, requested
+from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.plugin_options import pair
+from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 
 WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 """Files of a pool's folder."""
 
 
-@click.command("finetune")
+@click.command("finetune", cls=Asking)
 @shared("task")
 @click.option("--base", metavar="FILE", help="What is fine-tuned; a head that it lacks is trained first.")
 @click.option("--models", type=int, default=8, show_default=True, metavar="N", help="How many.")
@@ -37,8 +39,7 @@ WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 @click.option(
     "--linear-probe", type=int, metavar="EPOCHS", help="Train the head alone first.  [default: 10 for a new head]"
 )
-@click.option("--seed", type=int, metavar="N", help="Of draws; run k trains with seed + k.  [default: 0]")
-@shared("device", "threads")
+@shared("seed", "device", "threads", seed="Of draws; run k trains with seed + k.  [default: 0]")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
 @shared("plugin")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
@@ -65,7 +66,7 @@ def command(**flags: Any) -> None:
         progress.stage("loading model and data")
         regime = _regime(flags["regime"], flags["options"], request["plugin"])
         from merging.cli.asking.outputs import check_folder
-        from merging.training.finetune import finetune
+        from merging.training.finetune import Training, finetune
         from merging.training.folder import BASE, RECORD
         from merging.training.hyperparameters import Sweep, default_sweep
 
@@ -86,17 +87,18 @@ def command(**flags: Any) -> None:
                 output,
                 sweep.overruled_by(fixed),
                 models=flags["models"],
-                task=task,
-                base=request["base"],
-                search=flags["search"],
-                linear_probe=flags["linear_probe"],
-                regime=regime,
-                seed=request["seed"],
-                device=request["device"],
-                threads=request["threads"],
-                jobs=flags["jobs"],
-                progress=progress,
-                should_stop=should_stop,
+                training=Training(
+                    task=task,
+                    base=request["base"],
+                    search=flags["search"],
+                    linear_probe=flags["linear_probe"],
+                    regime=regime,
+                    seed=request["seed"],
+                    device=request["device"],
+                    threads=request["threads"],
+                    jobs=flags["jobs"],
+                ),
+                watcher=Watcher(progress=progress, should_stop=should_stop),
                 command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
             )
         except Stopped:
@@ -116,7 +118,7 @@ def command(**flags: Any) -> None:
 
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
-    from merging.cli.asking.request import parse_options
+    from merging.cli.asking.plugin_options import parse_options
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
     from merging.plugins.options import build

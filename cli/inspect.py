@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import shared
+from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError, showable
@@ -24,6 +24,7 @@ MATRIX = 16
 
 @click.command(
     "inspect",
+    cls=Asking,
     epilog="Without --model, --models and merge.toml, the pool of the built-in task 'digits' is inspected.",
 )
 @click.option("--model", metavar="SPEC", help="An architecture without checkpoints: open_clip:NAME, timm:NAME, …")
@@ -31,7 +32,7 @@ MATRIX = 16
 @shared("models", "base", "key", "task", "partitioner")
 @click.option("-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="partitioner.… or objective.…")
 @shared("freeze")
-@click.option("--objective", metavar="NAME", help="What models and midpoints are scored by.  [default: accuracy]")
+@shared("objective", objective="What models and midpoints are scored by.  [default: accuracy]")
 @click.option(
     "--barriers",
     type=click.Choice(["none", "best", "all"]),

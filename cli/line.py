@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import click
+
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
@@ -25,8 +27,9 @@ def show_line(flags: dict[str, Any]) -> None:
     """Scores the line and prints it; writes the picture where one is asked for."""
     from merging.cli.showing.screen import Screen, marked, print_json
 
+    context = click.get_current_context()
     for name in UNUSED:
-        if flags[name]:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             flag = {"options": "-o"}.get(name, f"--{name}")
             raise RequirementError(f"{flag} does nothing for --interpolate: leave it out")
     picture = Path(flags["plot"]) if flags["plot"] is not None else None

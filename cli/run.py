@@ -7,42 +7,28 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
-from merging.cli.asking.request import SETTINGS, output_folder, requested
+from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.outputs import output_folder
+from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination, Origin
+from merging.running.settings import Settings
 from merging.values.states import RunState
 
 
 @click.command(
     "run",
+    cls=Asking,
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
-@shared("models", "base", "key", "task")
-@click.option("--strategy", metavar="NAME", help="How to merge.  [default: manifoldmix]")
-@shared("partitioner", "optimizer", "objective", "options", "budget", "max_evaluations")
-@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@shared("freeze", "device", "precision", "threads", "tune", "compile")
-@click.option("--output", metavar="DIR", help="Folder for the result.  [default: runs/<time>-<strategy>]")
+@shared("models", "base", "key", "task", "strategy", "partitioner", "optimizer", "objective", "options")
+@shared("search", "passes", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
-@click.option("--format", type=click.Choice(["safetensors", "pt"]), help="Of the model file.  [default: safetensors]")
-@click.option("--dtype", metavar="NAME", help="Of the merged tensors, such as bfloat16.  [default: the inputs']")
-@click.option("--accumulate", metavar="NAME", help="Precision of sums: float64 or float32.  [default: float64]")
-@click.option("--max-shard-size", metavar="SIZE", help="Write several files of at most SIZE, such as 5GB.")
-@shared("plugin", "baselines", "tests", "certify_split", "recalibrate", "as_stored")
-@click.option(
-    "--cache-memory", type=int, metavar="MIB", help="For activations of earlier passes; 0: none.  [default: 1024]"
-)
-@click.option(
-    "--no-exact-savings",
-    "exact_savings",
-    flag_value=False,
-    type=bool,
-    default=None,
-    help="Make every evaluation a whole pass, to measure what is saved.",
-)
+@shared("writing", "plugin", "rules")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a resumed run load python: entries and plug-ins.")
@@ -54,11 +40,13 @@ def command(**flags: Any) -> None:
     """
     started = process_start()
     request = _request(flags)
+    settings = settings_of(request)
     if flags["dry_run"]:
-        _dry_run(request)
+        _dry_run(request, settings)
         return
     with output_folder(request["output"], request["strategy"]) as folder:
-        _execute(request, flags, started, folder)
+        to = Destination(output=folder, overwrite=flags["overwrite"], resume=bool(flags["resume"]))
+        _execute(request, settings, to, started)
 
 
 def _request(flags: dict[str, Any]) -> dict[str, Any]:
@@ -76,18 +64,19 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     return made, task, pool
 
 
-def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, folder: Path) -> None:
+def _execute(request: dict[str, Any], settings: Settings, to: Destination, started: float) -> None:
+    from merging.cli.asking.resolve import parts_of
     from merging.cli.showing.screen import Screen, marked
     from merging.cli.showing.table import show_report
     from merging.cli.showing.terminal import TerminalProgress
 
-    news, console = Screen(stderr=True), Screen()
+    news, console, folder = Screen(stderr=True), Screen(), Path(to.output or "")
     if request["task"] == "digits" and not request["models"]:
         news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
-    if not flags["resume"]:
+    if not to.resume:
         from merging.storage.folder import check_free
 
-        check_free(folder, overwrite=flags["overwrite"])
+        check_free(folder, overwrite=to.overwrite)
     with contained(), stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")
         made, task, pool = _objects(request, progress)
@@ -96,27 +85,13 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, fol
         result = merge(
             pool,
             made["strategy"],
-            partitioner=made["partitioner"],
-            objective=made["objective"],
-            optimizer=made["optimizer"],
-            task=task,
-            **{key: request[key] for key in SETTINGS},
-            cache_memory=request.get("cache_memory"),
-            exact_savings=request.get("exact_savings") is not False,
-            output=folder,
-            overwrite=flags["overwrite"],
-            resume=bool(flags["resume"]),
-            format=request["format"],
-            dtype=request.get("dtype"),
-            accumulate=request.get("accumulate") or "float64",
-            max_shard_size=request.get("max_shard_size"),
-            progress=progress,
-            should_stop=should_stop,
-            request=request | {"output": None},
-            command=request["command"],
-            started=started,
+            parts=parts_of(made, task),
+            settings=settings,
+            destination=to,
+            watcher=Watcher(progress=progress, should_stop=should_stop),
+            origin=Origin(request=request | {"output": None}, command=request["command"], started=started),
         )
-    show_report(console, result.report, folder, request["format"], built_in=not request["models"])
+    show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
@@ -125,22 +100,15 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, fol
         raise click.exceptions.Exit(130)
 
 
-def _dry_run(request: dict[str, Any]) -> None:
+def _dry_run(request: dict[str, Any], settings: Settings) -> None:
     from rich.table import Table
 
+    from merging.cli.asking.resolve import parts_of
     from merging.cli.showing.screen import Screen
     from merging.running.plan import plan
 
     made, task, pool = _objects(request)
-    ready = plan(
-        pool,
-        made["strategy"],
-        partitioner=made["partitioner"],
-        objective=made["objective"],
-        optimizer=made["optimizer"],
-        task=task,
-        **{key: request[key] for key in SETTINGS},
-    )
+    ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
     console = Screen()
     table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
     for column in ("component", "tensors", "parameters", ""):
@@ -152,8 +120,8 @@ def _dry_run(request: dict[str, Any]) -> None:
     console.print(table)
     console.print(showable(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else "")))
     for kind, plugin in made.items():
-        settings = ", ".join(f"{key}={str(value).lower()}" for key, value in plugin.options().items())
-        console.print(showable(f"{kind}: {plugin.name}" + (f" ({settings})" if settings else "")), highlight=False)
+        options = ", ".join(f"{key}={str(value).lower()}" for key, value in plugin.options().items())
+        console.print(showable(f"{kind}: {plugin.name}" + (f" ({options})" if options else "")), highlight=False)
     if task is not None:
         sets = ", ".join(f"{name} {len(split)}" for name, split in {"held-out": task.held_out, **task.tests}.items())
         console.print(showable(f"task {task.name}: {sets}"), highlight=False)

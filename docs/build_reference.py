@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,42 @@ def pages() -> dict[str, str]:
     ]
     require_statements(described)
     found = {f"reference/{entry['kind']}/{entry['name']}.md": page(entry) for entry in described}
-    return found | {"reference/index.md": index(described), "cli.md": command_line(), "moved.md": moved()}
+    found |= {"reference/index.md": index(described), "cli.md": command_line(), "moved.md": moved()}
+    return found | {
+        "python-api.md": filled("python-api.md", "settings", settings()),
+        "getting-started.md": filled("getting-started.md", "keys of [run]", run_keys()),
+    }
+
+
+def filled(name: str, marker: str, text: str) -> str:
+    """A page written by hand, with what stands between two markers replaced."""
+    before, _, rest = (DOCS / name).read_text().partition(f"<!-- {marker} -->\n")
+    _, end, after = rest.partition(f"<!-- /{marker} -->")
+    if not end:
+        raise SystemExit(f"docs/{name} has no <!-- {marker} --> … <!-- /{marker} -->")
+    return f"{before}<!-- {marker} -->\n{text}{end}{after}"
+
+
+def settings() -> str:
+    """The table of a run's settings."""
+    from merging.running.settings import DECLARED
+
+    lines = ["| argument | what it is | default | allowed | when a run goes on |", "|---|---|---|---|---|"]
+    for name, declared in DECLARED.items():
+        spec, setting = declared.spec, declared.setting
+        allowed = ", ".join(f"`{choice}`" for choice in spec.choices) or declared.describe_range().strip(" ()")
+        default = f"`{declared.default!r}`" + (f": {setting.default}" if setting.default else "")
+        kept = "same" if setting.header else "may change" if setting.changes else ""
+        lines.append(f"| `{name}` | {spec.help} {setting.more} | {default} | {allowed} | {kept} |".replace("  ", " "))
+    return "\n".join(lines) + "\n"
+
+
+def run_keys() -> str:
+    """What [run] of merge.toml knows."""
+    from merging.cli.asking.tables import RunTable
+
+    keys = ", ".join(f"`{key}`" for key in RunTable.model_fields)
+    return textwrap.fill(keys, 120, break_on_hyphens=False) + "\n"
 
 
 def moved() -> str:

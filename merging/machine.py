@@ -1,4 +1,4 @@
-"""What this machine and this process are: cores, memory, open files, installed versions."""
+"""What this machine and this process are, and may be asked for: cores, memory, open files, installed versions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
+
+PRECISIONS = ("auto", "fp32", "bf16")
+"""Of forward passes."""
+MOST_THREADS = 1024
+"""More than any machine has."""
 
 _limit: ContextVar[int | None] = ContextVar("threads", default=None)
 

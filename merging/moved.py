@@ -102,8 +102,13 @@ NAMES = {
         "storage.raw": "has_only_finite",
         "storage.unpickling": "OLD_MAGIC",
     },
+    "cli.request": {
+        "cli.asking.outputs": "output_folder",
+        "cli.asking.plugin_options": "flatten_options parse_options",
+        "cli.asking.tables": "DataTable File ModelTable PoolTable RunTable TaskTable TOML read_toml",
+    },
     "cli.run": {
-        "cli.asking.request": "SETTINGS requested",
+        "cli.asking.request": "requested",
         "cli.asking.signals": "process_start stop_on_signal",
     },
     "estimate": {

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, assert_type
 
 import merging
 from merging.plugins.registry import objectives, optimizers, partitioners, strategies, tasks
+from merging.running.given import Destination, Parts
+from merging.running.settings import Passes, Search, Settings
 from merging.training.regime import regimes
 
 if TYPE_CHECKING:
@@ -157,3 +159,12 @@ def everything(pool: merging.ModelPool, task: merging.Task) -> merging.Report:
     assert_type(result, merging.Result)
     merging.merge(pool, merging.ManifoldMix(tau=0.99), partitioner=merging.ClipC8(), task=task)
     return result.report
+
+
+def merged_twice(pool: merging.ModelPool, task: merging.Task) -> merging.Result:
+    """A program passes values, a notebook keywords."""
+    settings = Settings(search=Search(budget=60, freeze=("head",)), passes=Passes(device="cpu"))
+    parts, there = Parts(task=task, partitioner=Halves()), Destination(output="runs/values")
+    assert_type(settings.search.budget, int | None)
+    assert_type(merging.merge(pool, TopK(k=2), parts=parts, settings=settings, destination=there), merging.Result)
+    return merging.merge(pool, TopK(k=2), task=task, partitioner=Halves(), budget=60, output="runs/keywords")

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
+if TYPE_CHECKING:
+    from merging.plugins.options import Option
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class FromFile(click.Option):
+    """An option that [run] of merge.toml may say, under the same name."""
+
+
+NAMED = {
+    "strategy": ("NAME", "How to merge.  [default: manifoldmix]"),
+    "partitioner": ("NAME", "Groups of tensors.  [default: whole; clip-c8 for the built-in task]"),
+    "optimizer": ("NAME", "Backend of searches.  [default: the strategy's; nevergrad-cobyla]"),
+    "objective": ("NAME", "What a search maximises.  [default: accuracy]"),
+    "output": ("DIR", "Folder for the result.  [default: runs/<time>-<strategy>]"),
+}
+"""What [run] of merge.toml may say besides settings → word for its value, line of help."""
 OPTIONS: dict[str, Callable[[Any], Any]] = {
     "models": click.option(
         "--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable."
@@ -16,66 +33,14 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "task": click.option(
         "--task", metavar="NAME", help="A registered task, a .toml with a [task], or python:module:function."
     ),
-    "partitioner": click.option(
-        "--partitioner", metavar="NAME", help="Groups of tensors.  [default: whole; clip-c8 for the built-in task]"
-    ),
-    "optimizer": click.option(
-        "--optimizer", metavar="NAME", help="Backend of searches.  [default: the strategy's; nevergrad-cobyla]"
-    ),
-    "objective": click.option("--objective", metavar="NAME", help="What a search maximises.  [default: accuracy]"),
     "options": click.option(
         "-o", "--option", "options", multiple=True, metavar="KIND.KEY=VALUE", help="A plug-in's option; repeatable."
-    ),
-    "budget": click.option(
-        "--budget", type=int, metavar="N", help="Evaluations per search.  [default: the strategy's; 250]"
-    ),
-    "max_evaluations": click.option(
-        "--max-evaluations", type=int, metavar="N", help="End the whole run after so many evaluations."
-    ),
-    "freeze": click.option(
-        "--freeze", multiple=True, metavar="REGEX", help="Components or tensors not to mix; repeatable."
-    ),
-    "device": click.option("--device", metavar="NAME", help="auto, cpu, cuda or mps.  [default: auto]"),
-    "precision": click.option(
-        "--precision",
-        metavar="NAME",
-        help="Of the search's passes: fp32, bf16 or auto.  [default: auto, bf16 on GPUs that have it]",
-    ),
-    "threads": click.option(
-        "--threads", type=int, metavar="N", help="Of the CPU.  [default: by the model's size, within what is granted]"
-    ),
-    "tune": click.option(
-        "--tune", flag_value=True, type=bool, default=None, help="Measure the fastest batch and threads first."
-    ),
-    "compile": click.option(
-        "--compile", flag_value=True, type=bool, default=None, help="Run the model through torch.compile."
     ),
     "plugin": click.option(
         "--plugin", multiple=True, metavar="FILE.py", help="Python file that registers plug-ins; repeatable."
     ),
-    "baselines": click.option(
-        "--no-baselines", "baselines", flag_value=False, type=bool, default=None, help="Only the strategy itself."
-    ),
-    "tests": click.option(
-        "--no-tests", "tests", flag_value=False, type=bool, default=None, help="Leave the test sets alone."
-    ),
-    "certify_split": click.option(
-        "--certify-split", type=float, metavar="SHARE", help="Keep this share of held-out data to accept the result on."
-    ),
-    "recalibrate": click.option(
-        "--recalibrate/--no-recalibrate",
-        default=None,
-        help="Measure BatchNorm statistics of averages on training data.  [default: where there is some]",
-    ),
     "key": click.option(
         "--key", metavar="NAME", help="Of the state dict in files with several, such as state_dict_ema."
-    ),
-    "as_stored": click.option(
-        "--as-stored",
-        flag_value=True,
-        type=bool,
-        default=None,
-        help="Average the parts of weight norm and pruning as they are stored.",
     ),
     "as_json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     "trust_code": click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins."),
@@ -83,12 +48,79 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
 """Name of the parameter → its option."""
 
 
-def shared(*names: str) -> Callable[[_Command], _Command]:
-    """These options, in the order in which the help lists them."""
+class Asking(click.Command):
+    """A command that reads merge.toml: click takes from its [run] what nobody typed.
+
+    The file is kept as the context's ``obj``; a run that goes on reads none, because its journal says everything.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Finds the file by what was typed, then parses with it behind the command line.
+
+        Raises:
+            MergingError: no TOML, an unknown key or a value of the wrong type.
+        """
+        from merging.cli.asking.tables import find
+
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        helps = any(option.is_eager and option.name in typed for option in self.get_params(ctx))
+        if not helps and not ctx.resilient_parsing and typed.get("resume") is None:
+            ctx.obj = find(typed.get("task"))
+        if ctx.obj is not None:
+            own = {option.name for option in self.params if isinstance(option, FromFile)}
+            ctx.default_map = {name: value for name, value in ctx.obj.file.said().items() if name in own}
+        return super().parse_args(ctx, args)
+
+
+def shared(*names: str, without: Collection[str] = (), **words: str) -> Callable[[_Command], _Command]:
+    """These options, in the order in which the help lists them.
+
+    Args:
+        names: of options, of settings, or of a group of settings (a field of ``Settings``), which stands for all of it.
+        without: settings of these groups that the command does not have.
+        words: name → its line of help, where that is another one for this command.
+    """
 
     def add(command: _Command) -> _Command:
         for name in reversed(names):
-            command = OPTIONS[name](command)
+            if name in NAMED:
+                metavar, text = NAMED[name]
+                command = click.option(f"--{name}", cls=FromFile, metavar=metavar, help=words.get(name, text))(command)
+            elif name in OPTIONS:
+                command = OPTIONS[name](command)
+            else:
+                from merging.running.settings import GROUPS  # loads numpy, which listing commands do without
+
+                group = list(GROUPS[name].__dataclass_fields__) if name in GROUPS else [name]
+                for setting in reversed([each for each in group if each not in without]):
+                    command = _flag(setting, words.get(setting))(command)
         return command
 
     return add
+
+
+def _flag(name: str, words: str | None) -> Callable[[Any], Any]:
+    """The flag of a setting, as its declaration says."""
+    from merging.running.settings import DECLARED
+
+    declared, setting = DECLARED[name], DECLARED[name].setting
+    dashed = "--" + name.replace("_", "-")
+    kinds = (declared.type, *get_args(declared.type))
+    facts: dict[str, Any] = {"cls": FromFile, "default": None, "help": words or _help(declared)}
+    if bool in kinds:
+        switch = setting.switch or f"{dashed}/--no-{dashed[2:]}"
+        if "/" not in switch:
+            facts |= {"flag_value": switch == dashed, "type": bool}
+        return click.option(switch, name, **facts)
+    if get_origin(declared.type) is tuple:
+        facts |= {"multiple": True}
+    metavar = setting.metavar or ("[" + "|".join(declared.spec.choices) + "]" if declared.spec.choices else None)
+    kind = next((kind for kind in (int, float) if kind in kinds), str)
+    return click.option(dashed, name, type=kind, metavar=metavar, **facts)
+
+
+def _help(declared: Option) -> str:
+    """The line of ``--help``, with the default where there is one to speak of."""
+    setting, default = declared.setting, declared.default
+    said = setting.default or ("" if default is None or isinstance(default, bool | tuple) else str(default))
+    return (setting.said or declared.spec.help) + (f"  [default: {said}]" if said else "")

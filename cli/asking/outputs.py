@@ -1,13 +1,16 @@
-"""Outputs that are inputs: what a command reads is never what it replaces."""
+"""Where results go: a folder that is nobody else's, and never one that is read."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from merging.errors import FolderError
+from merging.errors import FolderError, refused
 
 
 def check_file(output: Path, inputs: Iterable[Path]) -> None:
@@ -47,3 +50,36 @@ def _same(one: Path, other: Path) -> bool:
         return os.path.samefile(one, other)
     except OSError:  # one is not there: then only its name can be the other's
         return one.resolve() == other.resolve()
+
+
+@contextlib.contextmanager
+def output_folder(given: str | None, what: str) -> Iterator[Path]:
+    """The folder for a result: the given one, or a new one named after the time, with a number where that is taken.
+
+    A new one is nobody else's from now on, and gone again where nothing was written to it.
+    """
+    if given:
+        yield Path(given)
+        return
+    from merging.storage.atomic import make_folder
+
+    what = re.sub(r"[^\w+-]+", "_", what)[:60]
+    now = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        folder = Path("runs") / (f"{now}-{what}" if number == 1 else f"{now}-{number}-{what}")
+        with contextlib.suppress(FileExistsError):
+            try:
+                make_folder(folder, exist_ok=False)
+            except FileExistsError:
+                if not folder.is_dir():  # runs is a file
+                    raise FolderError(f"cannot make {folder}; choose another --output") from None
+                raise
+            except OSError as error:
+                raise FolderError(f"cannot make {folder}: {refused(error)}; choose another --output") from None
+            break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: something was written
+            folder.rmdir()
+            folder.parent.rmdir()

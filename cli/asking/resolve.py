@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from merging.cli.asking.request import code_in
 from merging.errors import RequirementError
 from merging.machine import at_most
 from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS, strategies
+
+if TYPE_CHECKING:
+    from merging.running.given import Parts
 
 
 def inner(name: str, options: Mapping[str, Any]) -> Plugin:
@@ -34,6 +37,13 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
         name = request[kind] or made["strategy"].default_optimizer()
         made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
     return made
+
+
+def parts_of(made: Mapping[str, Any], task: Any) -> Parts:
+    """A run's parts: the plug-ins that :func:`plugins` gave but for the strategy, and the task."""
+    from merging.running.given import Parts
+
+    return Parts(partitioner=made["partitioner"], objective=made["objective"], optimizer=made["optimizer"], task=task)
 
 
 def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: Any = None) -> tuple[Any, Any]:

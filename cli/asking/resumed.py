@@ -9,15 +9,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from merging.cli.asking.request import check_trust, combine, read_toml, restore
+from merging.cli.asking.request import check_trust, combine, restore
+from merging.cli.asking.tables import read_toml
 from merging.errors import FolderError, MergingError
 from merging.plugins.registry import KINDS
+from merging.running.settings import DECLARED
 from merging.values.wording import beginning
 
-COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
+COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
 """What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
-UNSAID = {"accumulate": "float64"}
-"""Defaults that a request does not say."""
 FREE = ("resume", "trust_code", "dry_run", *COSTS)
 KEPT = (*COSTS, "threads")
 """What is taken from the command line; of threads the number that the run had, where the rule gives another now."""
@@ -83,7 +83,9 @@ def _compared(
             yield name, "", kept["plugin"][-len(value) :], again["plugin"]
         else:
             then = kept.get(name)
-            chosen = _of(header, name).get("name") if name in KINDS else UNSAID.get(name)
+            chosen = _of(header, name).get("name") if name in KINDS else None
+            if name in DECLARED:
+                chosen = DECLARED[name].default
             if name == "threads":  # by rule; OMP_NUM_THREADS or a container may grant another number now
                 chosen = _of(header, "numerics").get("threads")
             yield name, "", chosen if then is None and value == chosen else then, value

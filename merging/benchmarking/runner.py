@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.benchmarking.folder import Folder
 from merging.benchmarking.gathering import Asked, gather
 from merging.benchmarking.memory import Memory
@@ -18,16 +19,16 @@ from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.evaluation.comparing import Comparer
 from merging.machine import at_most
-from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import Task
+from merging.plugins.watcher import Watcher
+from merging.running.given import Destination, Parts
 from merging.running.plan import Plan
+from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.values.states import MethodState, RunState
 
@@ -37,34 +38,17 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=Plugin)
 
 
+@by_keyword(Design, Settings, Destination, Watcher, without=NOT_TAKEN)
 def benchmark(
     pool: ModelPool,
     methods: Sequence[MixStrategy] | Mapping[str, MixStrategy],
     *,
-    task: Task,
-    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] = (Whole(),),
-    seeds: Sequence[int] = (0,),
-    objective: Objective | WholeModelObjective | None = None,
-    optimizer: Optimizer | None = None,
-    budget: int | None = None,
-    max_evaluations: int | None = None,
-    freeze: Sequence[str] = (),
-    device: str = "auto",
-    precision: str = "auto",
-    tune: bool = False,
-    compile: bool = False,
-    threads: int | None = None,
-    recalibrate: bool | None = None,
-    as_stored: bool = False,
-    cache_memory: int | None = None,
-    exact_savings: bool = True,
-    singles: bool = True,
-    against: Sequence[str] = (),
-    output: Path | str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    design: Design = Design(),
+    settings: Settings = Settings(),
+    destination: Destination = Destination(),
+    watcher: Watcher = Watcher(),
     command: str = "",
+    **keywords: Any,
 ) -> Benchmark:
     """Compares methods over one pool.
 
@@ -75,31 +59,12 @@ def benchmark(
     Args:
         pool: the checkpoints.
         methods: strategies; a mapping names them, where one strategy is there with several options.
-        task: the model and its data.
-        partitioners: which tensors share a mixing factor; a mapping names them.
-        seeds: of strategy and optimizer.
-        objective: what a search maximises; default: top-1 accuracy.
-        optimizer: of every search; default: each strategy's own.
-        budget: evaluations per optimiser call, instead of the strategies' own.
-        max_evaluations: held-out evaluations after which a method's best so far is its result.
-        freeze: regular expressions of components or tensors that keep the first ingredient's values.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: of forward passes, ``fp32``, ``bf16`` or ``auto``.
-        tune: measure the fastest batch and threads first.
-        compile: run the model through ``torch.compile``.
-        threads: of passes; default: as for :func:`merging.merge`.
-        recalibrate: measure BatchNorm statistics of averages again; None: where the task has training data.
-        as_stored: average the parts of weight-normed and pruned weights as they are stored.
-        cache_memory: MiB for activations of earlier passes (default: 1024; 0: none).
-        exact_savings: False makes every evaluation of a method a whole pass.
-        singles: score every single model on the test sets too, for the scatter.
-        against: names of methods that the others are tested against, besides ``best`` and ``greedy``; of several
-            partitions the first.
-        output: folder; what lies there from an interrupted (or smaller) benchmark is gone on with.
-        overwrite: begin anew instead.
-        progress: told what happens.
-        should_stop: asked between batches; True ends the benchmark with the methods that are finished.
+        design: task, partitioners, seeds, objective, optimizer; what is tested against what.
+        settings: as for :func:`merging.merge`; ``max_evaluations`` is each method's, and the best so far its result.
+        destination: folder; what lies there from an interrupted (or smaller) benchmark is gone on with.
+        watcher: who is told, and may end the benchmark with the methods that are finished.
         command: kept with the results.
+        keywords: fields of these values by their own names, instead.
 
     Returns:
         All rows, with intervals and paired tests.
@@ -107,59 +72,61 @@ def benchmark(
     Raises:
         MergingError: nothing can be run at all, or the folder holds something else.
     """
-    began, progress = time.time(), progress or Silent()
-    named, divided = _named(methods, "strategy"), _named(partitioners, "partitioner")
-    if not seeds or min(seeds) < 0:
+    design, settings, destination, watcher = given(
+        "benchmark",
+        keywords,
+        design,
+        settings,
+        destination,
+        watcher,
+        without=NOT_TAKEN,
+    )
+    began, progress = time.time(), watcher.progress
+    if design.task is None:
+        raise OptionError("a benchmark scores its methods, and there is no task; give `task`")
+    named, divided = _named(methods, "strategy"), _named(design.partitioners, "partitioner")
+    if not design.seeds or min(design.seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
-    if max_evaluations is not None and max_evaluations < 1:
-        raise OptionError(f"`max_evaluations` {max_evaluations}: at least 1 is needed")
-    for name in against:
+    for name in design.against:
         if name not in named:
             raise unknown("method to compare with:", name, named)
-    folder = Folder(Path(output)) if output is not None else None
+    folder = Folder(Path(destination.output)) if destination.output is not None else None
+    overwrite = destination.overwrite
     if folder is not None:
         folder.check(overwrite=overwrite)
-    settings = {
-        "objective": objective,
-        "task": task,
-        "budget": budget,
-        "freeze": freeze,
-        "device": device,
-        "precision": precision,
-        "compile": compile,
-        "threads": threads,
-        "recalibrate": recalibrate,
-        "as_stored": as_stored,
-        "progress": progress,
-    }
-    kept = folder.numerics() if folder is not None and tune and not overwrite else None
-    plans = Plans(pool, divided, settings, kept or tune)
+    search, passes = settings.search, settings.passes
+    limits = {"budget": search.budget, "max_evaluations": search.max_evaluations}
+    kept = folder.numerics() if folder is not None and passes.tune and not overwrite else None
+    parts = Parts(objective=design.objective, task=design.task)
+    alike = settings.changed({"max_evaluations": None, "baselines": False})
+    plans = Plans(pool, divided, parts, alike, progress, kept)
     first = plans.first()
     header = plans.header(first)
-    with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(threads):
-        work = Work(plans, memory, progress, should_stop, cache_memory, exact_savings=exact_savings)
-        limits = {"budget": budget, "max_evaluations": max_evaluations}
+    with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(passes.threads):
+        work = Work(
+            plans, memory, progress, watcher.should_stop, passes.cache_memory, exact_savings=passes.exact_savings
+        )
         entries = [
-            _entries(method, divided_by, optimizer, seeds, limits)
+            _entries(method, divided_by, design.optimizer, design.seeds, limits)
             for divided_by in divided.items()
             for method in named.items()
         ]
         runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
         try:
-            alone = work.singles() if singles else ()
+            alone = work.singles() if design.singles else ()
             for number, same in enumerate(entries, 1):
                 for run in _seeds(same, work, folder, f"{number} of {len(entries)}"):
                     runs.append(run)
         except Stopped:
             state = RunState.INTERRUPTED
         except KeyboardInterrupt:
-            if should_stop():  # asked to stop, and pressed again: at once
+            if watcher.should_stop():  # asked to stop, and pressed again: at once
                 raise
             state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
-        references = tuple(dict.fromkeys((*REFERENCES, *against)))
-        asked = Asked(tuple(named), tuple(divided), tuple(seeds), references, plans.refused)
-        seconds, comparer = time.time() - began, Comparer(first.objective, task)
+        references = tuple(dict.fromkeys((*REFERENCES, *design.against)))
+        asked = Asked(tuple(named), tuple(divided), tuple(design.seeds), references, plans.refused)
+        seconds, comparer = time.time() - began, Comparer(first.objective, design.task)
         found = gather(runs, alone, asked, comparer, pool.names)
         found = replace(
             found,

@@ -16,9 +16,11 @@ from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
+from merging.running.given import Parts
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.running.rescoring import Rescoring
+from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
@@ -27,16 +29,24 @@ from merging.values.states import MethodState
 
 if TYPE_CHECKING:
     from merging.benchmarking.watch import SharedEvaluator
+    from merging.forward.numerics import Numerics
 
 
 class Plans:
     """The model, divided by one partitioner at a time: only one of them is in memory."""
 
     def __init__(
-        self, pool: ModelPool, partitioners: Mapping[str, Partitioner], settings: Mapping[str, Any], tune: Any
+        self,
+        pool: ModelPool,
+        partitioners: Mapping[str, Partitioner],
+        parts: Parts,
+        settings: Settings,
+        progress: Progress,
+        measured: Numerics | None = None,
     ) -> None:
         self.pool, self.partitioners = pool, partitioners
-        self._settings, self._tune = settings, tune
+        self._parts, self._settings, self._progress = parts, settings, progress
+        self._measured = measured
         self._made: tuple[str, Plan] | None = None
         self._refused: dict[str, PartitionError] = {}
 
@@ -59,16 +69,16 @@ class Plans:
             raise self._refused[label]
         if self._made is None or self._made[0] != label:
             if self._made is not None:  # measured once; and the earlier model makes room before the next is built
-                self._tune, self._made = self._made[1].numerics, None
+                self._measured, self._made = self._made[1].numerics, None
             try:
                 # Best, because it needs the least: what the methods need is checked one by one.
                 made = plan(
                     self.pool,
                     Best(),
-                    partitioner=self.partitioners[label],
-                    tune=self._tune,
-                    baselines=False,
-                    **self._settings,
+                    parts=dataclasses.replace(self._parts, partitioner=self.partitioners[label]),
+                    settings=self._settings,
+                    progress=self._progress,
+                    measured=self._measured,
                 )
             except PartitionError as error:
                 self._refused[label] = error

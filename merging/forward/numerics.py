@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
-from merging.machine import cores
+from merging.machine import MOST_THREADS, PRECISIONS, cores
 from merging.storage.dtypes import torch_dtype
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
-MOST_THREADS = 1024
 SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 

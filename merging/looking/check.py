@@ -16,11 +16,15 @@ from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
 from merging.looking.sets import CheckedSet, look_at
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.keywords import by_keyword, given
+from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
+from merging.plugins.watcher import Watcher
+from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
+from merging.running.settings import Settings
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
@@ -96,16 +100,17 @@ class Checked:
         }
 
 
+@by_keyword(Parts, Settings, Watcher)
 def check(
     models: Sequence[Source],
     strategy: MixStrategy,
     *,
     base: Source | None = None,
-    task: Task | None = None,
     errors: Sequence[str] = (),
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    **settings: Any,
+    parts: Parts = Parts(),
+    settings: Settings = Settings(),
+    watcher: Watcher = Watcher(),
+    **keywords: Any,
 ) -> Checked:
     """Opens every checkpoint and every split, scores a few samples of one model, and estimates the run.
 
@@ -113,16 +118,17 @@ def check(
         models: files, folders and patterns; empty: the task's own pool.
         strategy: strategy of the run.
         base: the model they were fine-tuned from.
-        task: model and data, where there are any.
         errors: what is known to be wrong already; nothing is estimated then.
-        progress: told what happens.
-        should_stop: asked between files and sets.
-        settings: settings of the run, as for :func:`merging.running.plan.plan`.
+        parts: model and data, where there are any; partitioner, objective, optimizer.
+        settings: what the run would be told.
+        watcher: who is told, and is asked between files and sets.
+        keywords: fields of these values by their own names, instead.
 
     Raises:
         Stopped: ``should_stop`` said so.
     """
-    progress = progress or Silent()
+    parts, settings, watcher = given("check", keywords, parts, settings, watcher)
+    progress, should_stop, task = watcher.progress, watcher.should_stop, parts.task
     wrong, warnings = list(errors), list[str]()
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
     module, pool = _fit(opened, found, start, task, wrong)
@@ -132,13 +138,13 @@ def check(
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
     faults = [fault for _, fault in factor_faults(pool.with_base)] if pool else []
-    if not settings.get("as_stored"):
+    if not settings.rules.as_stored:
         wrong += faults
     ready: Plan | None = None
     if pool is not None and not wrong:
         progress.stage("planning the run")
         try:
-            ready = plan(pool, strategy, task=task, progress=progress, **settings)
+            ready = plan(pool, strategy, parts=parts, settings=settings, progress=progress)
             warnings += [note for note in ready.notes if note not in warnings]
         except MergingError as error:
             wrong.append(str(error))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from merging.errors import OptionError, unknown
+from merging.errors import OptionError
 from merging.mixing.output import InMemory, Nowhere, Writer
 from merging.mixing.streaming import Settled, settled, stream
+from merging.plugins.options import Declared, Setting, option
 from merging.plugins.progress import Progress, Silent
 from merging.storage.dtypes import SAFETENSORS, is_floating
 from merging.storage.pool import ModelPool
@@ -43,30 +44,41 @@ class Written:
     negative: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Writing:
-    """Format, dtype (None: the inputs'), precision of sums and bytes a shard (None: one file)."""
+@dataclass(frozen=True, kw_only=True)
+class Writing(Declared):
+    """How the merged model is written.
 
-    format: str = "safetensors"
-    dtype: str | None = None
-    accumulate: str = "float64"
-    max_shard_size: int | None = None
+    Raises:
+        OptionError: an unknown name, no size, or shards of a format that has none.
+    """
 
-    @classmethod
-    def of(cls, format: str, dtype: str | None, accumulate: str, max_shard_size: str | None) -> Writing:
-        """Checks what a user asked for.
+    format: str = option("safetensors", "Format of the model file.", choices=tuple(MODELS), setting=Setting())
+    dtype: str | None = option(
+        None,
+        "Dtype of the merged tensors, such as bfloat16.",
+        choices=DTYPES,
+        setting=Setting(
+            metavar="NAME", default="the inputs'", changes=True, more="The floating-point ones; others keep theirs."
+        ),
+    )
+    accumulate: str = option(
+        "float64",
+        "Precision of sums: float64 or float32.",
+        choices=ACCUMULATE,
+        setting=Setting(metavar="NAME", silent=True, more="It is that of the result as it is written, not of scores."),
+    )
+    max_shard_size: str | None = option(
+        None,
+        "Write several files of at most SIZE, such as 5GB.",
+        setting=Setting(metavar="SIZE", more="With an index, as Hugging Face has it; 500MiB is a size, too."),
+    )
 
-        Raises:
-            OptionError: an unknown name, no size, or shards of a format that has none.
-        """
-        for what, value, known in (("dtype", dtype, DTYPES), ("precision of sums", accumulate, ACCUMULATE)):
-            if value is not None and value not in known:
-                raise OptionError(str(unknown(what, value, known)))
-        if format not in MODELS:
-            raise OptionError(str(unknown("format", format, MODELS)))
-        if format != "safetensors" and (max_shard_size is not None or accumulate != "float64"):
-            raise OptionError(f"`max_shard_size` and `accumulate` are for safetensors; leave out `format={format}`")
-        return cls(format, dtype, accumulate, parse_size(max_shard_size) if max_shard_size is not None else None)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format != "safetensors" and (self.max_shard_size is not None or self.accumulate != "float64"):
+            raise OptionError("`max_shard_size` and `accumulate` are for safetensors; leave out `format=pt`")
+        if self.max_shard_size is not None:
+            parse_size(self.max_shard_size)
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
         """Name → (shape, dtype name) of what is written."""
@@ -91,7 +103,9 @@ class Writing:
         if aside is None:
             found = self._stream(merged, pool, Nowhere(tensors), progress, should_stop)
         elif self.format == "safetensors":
-            with ModelWriter(aside, tensors, self.max_shard_size) as writer:
+            with ModelWriter(
+                aside, tensors, parse_size(self.max_shard_size) if self.max_shard_size else None
+            ) as writer:
                 found = self._stream(merged, pool, writer, progress, should_stop)
         else:
             memory = InMemory(tensors)

@@ -1,4 +1,4 @@
-"""Options of plug-ins, declared once on the field: type, default, range, help.
+"""Options, declared once on the field: type, default, range, help; of plug-ins, and of what a run is told.
 
 The command line, ``merge.toml``, ``merge describe`` and the documentation all read this declaration.
 """
@@ -6,6 +6,7 @@ The command line, ``merge.toml``, ``merge describe`` and the documentation all r
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,15 +26,45 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What an option says besides, where it is a setting of a whole run: how it is spelt, and where it is kept.
+
+    Attributes:
+        metavar: Word for its value in ``--help``; without one, its choices are listed there.
+        switch: Spelling of a boolean as a flag: ``--tune``, ``--no-tests``, ``--recalibrate/--no-recalibrate``.
+        said: Line of help of that flag, where a flag switches off what the setting is.
+        default: Its default in words, where the value alone does not say it.
+        more: Sentence that the documentation adds to the line of help.
+        header: Whether a run's journal begins with it: a run that goes on must have the same.
+        changes: Whether it may be another one when a run goes on.
+        silent: Whether a request in which nobody gave it holds null in its place, not the default.
+    """
+
+    metavar: str = ""
+    switch: str = ""
+    said: str = ""
+    default: str = ""
+    more: str = ""
+    header: bool = False
+    changes: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptionSpec:
-    """Holds what a field says of itself; ``low`` and ``high`` are inclusive, ``profiles`` maps profiles to defaults."""
+    """Holds what a field says of itself.
+
+    ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``setting`` is there where the field
+    is one of a whole run's.
+    """
 
     help: str
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
     profiles: Mapping[str, Any] | None = None
+    setting: Setting | None = None
 
 
 def option(
@@ -44,8 +75,9 @@ def option(
     high: float | None = None,
     choices: Sequence[str] = (),
     profiles: Mapping[str, Any] | None = None,
+    setting: Setting | None = None,
 ) -> Any:
-    """Declares an option of a plug-in.
+    """Declares an option of a plug-in, or a setting of a run.
 
     Args:
         default: the value when the user says nothing; ``UNSET`` where ``profiles`` decide.
@@ -54,17 +86,43 @@ def option(
         high: largest value allowed.
         choices: the values allowed, for strings.
         profiles: default per profile; the class then has an option called ``profile``.
+        setting: how a setting of a run is spelt and where it is kept; plug-ins leave this out.
     """
-    spec = OptionSpec(help, low, high, tuple(choices), profiles)
+    spec = OptionSpec(help=help, low=low, high=high, choices=tuple(choices), profiles=profiles, setting=setting)
     return dataclasses.field(default=default, metadata={"option": spec})
 
 
 @dataclass(frozen=True)
-class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
+class Declared:
+    """Base of values whose fields are declared with :func:`option`, and checked when one is made.
+
+    Raises:
+        OptionError: a value of the wrong type or outside its range, or a field that is not declared.
+    """
+
+    def __post_init__(self) -> None:
+        for declared in options_of(type(self)):
+            value = getattr(self, declared.name)
+            if value is UNSET:
+                value = declared.default_in(getattr(self, "profile", None))
+            object.__setattr__(self, declared.name, declared.check(value, self.called(declared.name)))
+
+    @classmethod
+    def called(cls, option: str) -> str:
+        """What messages call one of its options."""
+        return f"`{option}`"
+
+    def options(self) -> dict[str, Any]:
+        """The resolved options, as plain values that JSON can hold."""
+        return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
+
+
+@dataclass(frozen=True)
+class Plugin(Declared, ABC):
     """Base of every plug-in: a frozen dataclass whose fields are its options, checked when it is made.
 
     Raises:
-        OptionError: a value of the wrong type or outside its range.
+        OptionError: a value of the wrong type or outside its range, or a field that is no option.
     """
 
     name: ClassVar[str] = ""
@@ -77,21 +135,15 @@ class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
-    def __post_init__(self) -> None:
-        for declared in options_of(type(self)):
-            value = getattr(self, declared.name)
-            if value is UNSET:
-                value = declared.default_in(getattr(self, "profile", None))
-            object.__setattr__(self, declared.name, declared.check(value, self.name or type(self).__name__))
-
-    def options(self) -> dict[str, Any]:
-        """The resolved options, as plain values that JSON can hold."""
-        return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
+    @classmethod
+    def called(cls, option: str) -> str:
+        """What messages call one of its options."""
+        return f"option '{option}' of '{cls.name or cls.__name__}'"
 
 
 @dataclass(frozen=True)
 class Option:
-    """Describes one declared option of one plug-in class."""
+    """Describes one declared option of one class."""
 
     name: str
     type: Any
@@ -110,9 +162,16 @@ class Option:
         kinds = [self.type, *getattr(self.type, "__args__", ())]
         return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Plugin)), None)
 
-    def check(self, value: Any, owner: str) -> Any:
-        """Coerces and checks a value; strings from the command line are accepted for every type."""
-        where = f"option '{self.name}' of '{owner}'"
+    def check(self, value: Any, where: str) -> Any:
+        """Coerces and checks a value; strings from the command line are accepted for every type.
+
+        Args:
+            value: what was given.
+            where: what messages call this option.
+
+        Raises:
+            OptionError: it has the wrong type, or is outside the range.
+        """
         if isinstance(value, str) and value.lower() == "none" and self._allows_none():
             value = None
         if self.plugin is not None:
@@ -121,14 +180,22 @@ class Option:
             raise OptionError(f"{where} is {value!r}, but must be a {self.plugin.__name__}, made from its class")
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
-        if self.spec.choices and value not in self.spec.choices:
+        if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
             error = unknown(f"value for {where}:", str(value), self.spec.choices)
             raise OptionError(str(error))
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Input should be ")
-            raise OptionError(f"{where} is {value!r}, but must be {reason}{self.describe_range()}") from None
+            first, allowed = error.errors()[0], self.describe_range()
+            if first["type"] in ("greater_than_equal", "less_than_equal"):
+                raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
+            reason = first["msg"].removeprefix("Input should be ")
+            raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
+
+    @property
+    def setting(self) -> Setting:
+        """How it is spelt and kept as a setting of a run."""
+        return self.spec.setting or Setting()
 
     def describe_range(self) -> str:
         """``' (between 0 and 1)'``, or nothing where there is no range."""
@@ -140,21 +207,51 @@ class Option:
     def _allows_none(self) -> bool:
         return type(None) in getattr(self.type, "__args__", ())
 
-    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+    @property
+    def annotation(self) -> Any:
+        """The type of its values with its range, for pydantic; of choices the type alone."""
         bounded = pydantic.Field(ge=self.spec.low, le=self.spec.high)
         number = self.spec.low is not None or self.spec.high is not None
-        kind: Any = Annotated[self.type, bounded] if number else self.type
-        return pydantic.TypeAdapter(kind, config=pydantic.ConfigDict(allow_inf_nan=False))
+        return Annotated[self.type, bounded] if number else self.type
+
+    def _adapter(self) -> pydantic.TypeAdapter[Any]:
+        return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
 
 
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:
-    """The declared options of a plug-in class, in the order of its fields."""
+    """The declared options of a class, in the order of its fields.
+
+    Raises:
+        OptionError: the class has a field that nobody could set: it is no option, or the class is no dataclass.
+    """
+    check_fields(plugin)
     hints = get_type_hints(plugin)
     return tuple(
         Option(field.name, hints[field.name], field.default, field.metadata["option"])
         for field in dataclasses.fields(plugin)
         if "option" in field.metadata
     )
+
+
+def check_fields(plugin: type[Any]) -> None:
+    """Refuses a class with a field that is no option: no command, file or report would know it.
+
+    Raises:
+        OptionError: it names class and field, and says what to write.
+    """
+    fields = {field.name: field for field in dataclasses.fields(plugin)}
+    own = [name for name, kind in inspect.get_annotations(plugin).items() if "ClassVar" not in str(kind)]
+    lost = next((name for name in own if name not in fields), None)
+    if lost is not None:
+        raise OptionError(
+            f"{plugin.__qualname__} has a field '{lost}', but is no dataclass: write @dataclass(frozen=True) above it"
+        )
+    for name, field in fields.items():
+        if field.init and "option" not in field.metadata:
+            raise OptionError(
+                f"field '{name}' of {plugin.__qualname__} is no option: declare it with merging.option(default, help), "
+                "or as a ClassVar where nobody is to set it"
+            )
 
 
 P = TypeVar("P", bound=Plugin)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from merging.errors import NameTakenError, unknown
+from merging.plugins.options import Declared, check_fields
 
 if TYPE_CHECKING:
     from merging.plugins.objective import Objective
@@ -39,6 +40,7 @@ class Registry(Generic[T]):
 
         Raises:
             NameTakenError: another class has that name; nothing is overwritten.
+            OptionError: a field of the class is no option.
         """
 
         def enter(plugin: C) -> C:
@@ -48,6 +50,8 @@ class Registry(Generic[T]):
                     f"the {self.kind} '{name}' of {_origin(plugin)} is already registered by {_origin(other)}; "
                     "give one of them another name"
                 )
+            if "__dataclass_fields__" in vars(plugin) and issubclass(plugin, Declared):
+                check_fields(plugin)
             plugin.name = name  # type: ignore[attr-defined]
             self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: the contracts look
             return plugin

@@ -8,17 +8,13 @@ from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 
 
-def check_numbers(seed: int, budget: int | None, limit: int | None, models: int, ranks: bool) -> None:
-    """Refuses numbers with which a run could not even begin.
+def check_limit(limit: int | None, models: int) -> None:
+    """Refuses a number of evaluations after which not even the single models have a score.
 
     Raises:
-        RequirementError: one line that says which.
+        RequirementError: it is smaller than their number.
     """
-    if seed < 0:
-        raise RequirementError(f"`seed` is {seed}; it must be 0 or larger")
-    if budget is not None and budget < 1:
-        raise RequirementError(f"`budget` is {budget}; a search needs at least 1 evaluation")
-    if limit is not None and ranks and limit < models:
+    if limit is not None and limit < models:
         raise RequirementError(f"`max_evaluations` {limit} does not even rank the {models} models; allow {models}")
 
 

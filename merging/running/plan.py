@@ -12,6 +12,7 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.objective import Objective, WholeModelObjective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
@@ -20,7 +21,9 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
-from merging.running.needs import check_needs, check_numbers, ranks_models
+from merging.running.given import Parts
+from merging.running.needs import check_limit, check_needs, ranks_models
+from merging.running.settings import Settings
 from merging.storage.factors import check_factors
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
@@ -34,7 +37,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run as it will be: everything opened and checked, nothing evaluated or written."""
+    """A run as it will be: everything opened and checked, nothing evaluated or written.
+
+    Attributes:
+        settings: As they apply: baselines are off without a task, and whether statistics are measured is decided.
+        numerics: How passes are made; None without a task.
+        live: The task's model on its device; None without a task.
+        notes: What is to be said of the models.
+    """
 
     pool: ModelPool
     strategy: MixStrategy
@@ -43,17 +53,40 @@ class Plan:
     optimizer: Optimizer
     task: Task | None
     partition: Partition
-    numerics: Numerics | None
-    live: LiveModel | None
-    seed: int
-    budget: int | None
-    max_evaluations: int | None
-    freeze: tuple[str, ...]
-    baselines: bool
-    tests: bool
-    certify_split: float | None
-    recalibrate: bool
+    settings: Settings
+    numerics: Numerics | None = None
+    live: LiveModel | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+        return self.settings.search.seed
+
+    @property
+    def budget(self) -> int | None:
+        """Evaluations of each search; None: the strategy's own number."""
+        return self.settings.search.budget
+
+    @property
+    def max_evaluations(self) -> int | None:
+        """Evaluations after which the run ends."""
+        return self.settings.search.max_evaluations
+
+    @property
+    def baselines(self) -> bool:
+        """Whether best, uniform and greedy run too."""
+        return self.settings.rules.baselines
+
+    @property
+    def tests(self) -> bool:
+        """Whether the test sets are scored."""
+        return self.settings.rules.tests
+
+    @property
+    def recalibrate(self) -> bool:
+        """Whether BatchNorm statistics of averages are measured again."""
+        return bool(self.settings.rules.recalibrate)
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """What must be the same for a run to be resumed: all but how long it may go on."""
@@ -78,66 +111,52 @@ class Plan:
             "task": self.task.name if self.task else None,
             "data": {name: split.fingerprint for name, split in splits.items()},
             **{kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in plugins.items()},
-            "seed": self.seed,
-            "budget": self.budget,
-            "freeze": list(self.freeze),
-            "baselines": self.baselines,
-            "tests": self.tests,
-            "certify_split": self.certify_split,
-            "recalibrate": self.recalibrate,
+            **self.settings.header(),
             "numerics": self.numerics.to_json() if self.numerics else None,
         }
         return json.loads(json.dumps(header))  # type: ignore[no-any-return]
 
 
+@by_keyword(Parts, Settings)
 def plan(
     pool: ModelPool,
     strategy: MixStrategy,
     *,
-    partitioner: Partitioner | None = None,
-    objective: Objective | WholeModelObjective | None = None,
-    optimizer: Optimizer | None = None,
-    task: Task | None = None,
-    seed: int = 0,
-    budget: int | None = None,
-    max_evaluations: int | None = None,
-    freeze: Sequence[str] = (),
-    device: str = "auto",
-    precision: str = "auto",
-    tune: bool | Numerics = False,
-    compile: bool = False,
-    threads: int | None = None,
-    baselines: bool = True,
-    tests: bool = True,
-    certify_split: float | None = None,
-    recalibrate: bool | None = None,
-    as_stored: bool = False,
+    parts: Parts = Parts(),
+    settings: Settings = Settings(),
     progress: Progress | None = None,
+    measured: Numerics | None = None,
+    **keywords: Any,
 ) -> Plan:
-    """Opens and checks everything that :func:`merge` would use (same arguments), and divides the model.
+    """Opens and checks everything that :func:`merging.merge` would use, and divides the model.
 
-    ``tune`` may also be what an earlier run has measured.
+    Args:
+        pool: the checkpoints.
+        strategy: how they are merged.
+        parts: partitioner, objective, optimizer, task.
+        settings: what the run is told.
+        progress: told what happens.
+        measured: how passes are made where an earlier session of the run has measured that (``tune``).
+        keywords: fields of these values by their own names, instead.
 
     Raises:
         MergingError: whatever would make the run fail, said before any work.
     """
-    for value, kind in ((strategy, MixStrategy), (partitioner or Whole(), Partitioner)):
+    parts, settings = given("plan", keywords, parts, settings)
+    partitioner, objective, task = parts.partitioner or Whole(), parts.objective or Accuracy(), parts.task
+    for value, kind in ((strategy, MixStrategy), (partitioner, Partitioner)):
         if not isinstance(value, kind):
             raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
-    partitioner, objective = partitioner or Whole(), objective or Accuracy()
-    ranks = (task is not None and (baselines or certify_split is not None)) or ranks_models(strategy)
-    check_numbers(seed, budget, max_evaluations, len(pool), ranks)
-    if threads is not None:
-        from merging.forward.numerics import check_threads
-
-        check_threads(threads)
+    search, passes, rules = settings.search, settings.passes, settings.rules
+    if ranks_models(strategy) or (task is not None and (rules.baselines or rules.certify_split is not None)):
+        check_limit(search.max_evaluations, len(pool))
     check_needs(strategy, pool, task)
     if task is not None:
-        check_labels(objective, task, (HELD_OUT, *(task.tests if tests else ())))
-    stored = check_factors(pool.with_base, as_stored=as_stored)
-    task = _divided(task, certify_split, seed)
+        check_labels(objective, task, (HELD_OUT, *(task.tests if rules.tests else ())))
+    stored = check_factors(pool.with_base, as_stored=rules.as_stored)
+    task = _divided(task, rules.certify_split, search.seed)
     module = task.build(pool) if task else None
-    partition = divide(pool, partitioner, module, freeze)
+    partition = divide(pool, partitioner, module, search.freeze)
     live = numerics = None
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
@@ -147,34 +166,26 @@ def plan(
             task,
             pool,
             partition,
-            device=device,
-            precision=precision,
-            tune=tune,
-            compile=compile,
+            device=passes.device,
+            precision=passes.precision,
+            tune=measured or passes.tune,
+            compile=passes.compile,
             progress=progress or Silent(),
-            threads=threads,
+            threads=passes.threads,
         )
         partition = live.partition
-    optimizer = optimizer or optimizers[strategy.default_optimizer()]()
-    measured, notes = _recalibrates(recalibrate, task, pool)
+    recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(
         pool=pool,
         strategy=strategy,
         partitioner=partitioner,
         objective=objective,
-        optimizer=optimizer,
+        optimizer=parts.optimizer or optimizers[strategy.default_optimizer()](),
         task=task,
         partition=partition,
+        settings=settings.changed({"baselines": rules.baselines and task is not None, "recalibrate": recalibrate}),
         numerics=numerics,
         live=live,
-        seed=seed,
-        budget=budget,
-        max_evaluations=max_evaluations,
-        freeze=tuple(freeze),
-        baselines=baselines and task is not None,
-        tests=tests,
-        certify_split=certify_split,
-        recalibrate=measured,
         notes=(*pool.beside, *stored, *notes),
     )
 
@@ -199,8 +210,6 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     """The task with its held-out data in two, where that is asked for."""
     if share is None:
         return task
-    if not 0 < share < 1:
-        raise RequirementError(f"`certify_split` is {share:g}; it is the share of held-out data that accepts, 0 to 1")
     if task is None:
         raise RequirementError("`certify_split` divides held-out data, but there is no task; give one with `task`")
     return task.certified(share, seed)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError, TaskError
+from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyError, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing
-from merging.plugins.objective import Objective, WholeModelObjective
-from merging.plugins.optimizer import Optimizer
-from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import Task
+from merging.plugins.watcher import Watcher, never
 from merging.running.card import model_card
 from merging.running.execution import Execution
+from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
+from merging.running.settings import Settings
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
@@ -53,16 +52,14 @@ class Result:
         report: rows, comparison, cost.
         pool: where the ingredients are read from.
         folder: where it was written, or None.
-        dtype: of the tensors, where another than the pool's was asked for.
-        accumulate: in which sums are made.
+        writing: how: dtype of the tensors, precision of sums.
     """
 
     merge: Merge
     report: Report
     pool: ModelPool
     folder: Path | None = None
-    dtype: str | None = None
-    accumulate: str = "float64"
+    writing: Writing = field(default=Writing())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The merged model's tensors, under the pool's names, in its dtypes or the one that was asked for.
@@ -74,89 +71,35 @@ class Result:
         """
         if isinstance(self.merge, Ensemble):
             raise StrategyError(f"an ensemble of {len(self.merge.members)} members is no single model")
-        return Writing(dtype=self.dtype, accumulate=self.accumulate).state_dict(self.merge, self.pool)
+        return self.writing.state_dict(self.merge, self.pool)
 
 
+@by_keyword(Parts, Settings, Destination, Watcher, Origin)
 def merge(
     pool: ModelPool,
     strategy: MixStrategy,
     *,
-    partitioner: Partitioner | None = None,
-    objective: Objective | WholeModelObjective | None = None,
-    optimizer: Optimizer | None = None,
-    task: Task | None = None,
-    seed: int = 0,
-    budget: int | None = None,
-    max_evaluations: int | None = None,
-    freeze: Sequence[str] = (),
-    device: str = "auto",
-    precision: str = "auto",
-    tune: bool = False,
-    compile: bool = False,
-    threads: int | None = None,
-    baselines: bool = True,
-    tests: bool = True,
-    certify_split: float | None = None,
-    recalibrate: bool | None = None,
-    as_stored: bool = False,
-    cache_memory: int | None = None,
-    exact_savings: bool = True,
-    output: Path | str | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    format: str = "safetensors",
-    dtype: str | None = None,
-    accumulate: str = "float64",
-    max_shard_size: str | None = None,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    request: Mapping[str, Any] | None = None,
-    command: str = "",
-    started: float | None = None,
+    parts: Parts = Parts(),
+    settings: Settings = Settings(),
+    destination: Destination = Destination(),
+    watcher: Watcher = Watcher(),
+    origin: Origin = Origin(),
+    **keywords: Any,
 ) -> Result:
     """Merges a pool into one model.
+
+    ``merge(pool, strategy, task=task, budget=60, output="runs/first")``: every field of the values below may be given
+    by its own name instead.
 
     Args:
         pool: the checkpoints (:meth:`ModelPool.open` takes files, folders and globs).
         strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``.
-        partitioner: which tensors share a mixing factor; default: the whole model.
-        objective: what a search maximises; default: top-1 accuracy.
-        optimizer: the search's backend; default: the strategy's own, which is Nevergrad's Cobyla for most.
-        task: the model and its data; strategies that only average weights need none.
-        seed: of everything random; same seed, same bits on the CPU.
-        budget: evaluations per optimiser call, instead of the strategy's own.
-        max_evaluations: distinct held-out evaluations after which the run ends with the best so far.
-        freeze: regular expressions of components or tensors that keep the first ingredient's values.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: of forward passes, ``fp32``, ``bf16`` or ``auto`` (bf16 on GPUs that multiply it natively, for models
-            of a million parameters or more). Weights are mixed in fp32, and every score of the report is
-            re-scored in fp32, either way.
-        tune: measure which batch size and number of threads are fastest instead of following the fixed rule.
-        compile: run the model through ``torch.compile`` (with CUDA graphs on such a device); every pass is whole.
-        threads: of passes and of reading and writing; default: a rule by the model's size, within what the process is
-            granted (``OMP_NUM_THREADS``, the cgroup's CPU limit).
-        baselines: also run best, uniform and greedy, sharing every evaluation.
-        tests: score the results on the task's test sets.
-        certify_split: share of the held-out data that selects nothing and, at the end, accepts the merge if it
-            beats the best single model there; the best single model is the result otherwise.
-        recalibrate: measure BatchNorm statistics of averages again on training (or unlabelled) data, for every score
-            and for the result; None: where the model has such layers and the task has such data.
-        as_stored: average the parts of weight-normed and pruned weights as they are stored, which is not the average of
-            the weights; such models are refused otherwise.
-        cache_memory: MiB for activations of earlier passes (default: 1024; 0: none); changes no result.
-        exact_savings: False makes a whole pass of every evaluation, for measuring what is saved; changes no result.
-        output: folder for the result; None writes nothing.
-        overwrite: replace an earlier run in that folder.
-        resume: go on with the run in that folder; everything but the dtype must be the same.
-        format: ``safetensors`` or ``pt``.
-        dtype: of the merged model's floating-point tensors, such as ``bfloat16``; default: the inputs'.
-        accumulate: in which sums are made while writing, ``float64`` or ``float32``.
-        max_shard_size: write several files with an index, each of at most so many bytes (``5GB``, ``500MiB``).
-        progress: told what happens.
-        should_stop: asked between batches; True ends the run with the best so far.
-        request: kept in the journal for ``merge run --resume``.
-        command: kept in the model card.
-        started: ``time.time()`` of the start, where that was before this call.
+        parts: partitioner, objective, optimizer, task.
+        settings: what the run is told.
+        destination: where the result goes.
+        watcher: who is told, and may end the run.
+        origin: what is kept of the command.
+        keywords: fields of these values.
 
     Returns:
         The merge and its report. After an interruption ``report.status`` says so, the strategy's row is its own best so
@@ -165,55 +108,48 @@ def merge(
     Raises:
         MergingError: a user's mistake; nothing was written.
     """
-    started = time.time() if started is None else started
-    output = None if output is None else Path(output).absolute()  # a plug-in may go to another folder
-    how = Writing.of(format, dtype, accumulate, max_shard_size)
-    if cache_memory is not None and cache_memory < 0:
-        raise RequirementError(f"`cache_memory` is {cache_memory}; it is a number of MiB, 0 for none")
-    progress = progress or Silent()
-    if output is not None and not resume:
-        folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
-    if output is not None:
+    parts, settings, destination, watcher, origin = given(
+        "merge",
+        keywords,
+        parts,
+        settings,
+        destination,
+        watcher,
+        origin,
+    )
+    started = time.time() if origin.started is None else origin.started
+    # Absolute, because a plug-in may go to another folder.
+    folder = None if destination.output is None else Path(destination.output).absolute()
+    passes, how, progress, resume = settings.passes, settings.writing, watcher.progress, destination.resume
+    if folder is not None and not resume:
+        folders.check_free(folder, overwrite=destination.overwrite, inputs=_files(pool))
+    if folder is not None:
         pool.check_open_files()
     progress.stage("opening the models")
-    if task is None and output is not None:
+    if parts.task is None and folder is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
-    made = plan(
-        pool,
-        strategy,
-        partitioner=partitioner,
-        objective=objective,
-        optimizer=optimizer,
-        task=task,
-        seed=seed,
-        budget=budget,
-        max_evaluations=max_evaluations,
-        freeze=freeze,
-        device=device,
-        precision=precision,
-        tune=_measured(output) if tune and resume and output is not None else tune,
-        compile=compile,
-        threads=threads,
-        baselines=baselines,
-        tests=tests,
-        certify_split=certify_split,
-        recalibrate=recalibrate,
-        as_stored=as_stored,
-        progress=progress,
-    )
-    header = made.header(request)
-    folder = Path(output) if output is not None else None
+    earlier = _measured(folder) if passes.tune and resume and folder is not None else None
+    made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier)
+    header = made.header(origin.request)
     with (
-        at_most(threads),
-        _nothing_half_done(folder if not resume else None, scored=task is not None),
-        _journal(folder, header, overwrite=overwrite, resume=resume, inputs=_files(pool)) as journal,
+        at_most(passes.threads),
+        _nothing_half_done(folder if not resume else None, scored=parts.task is not None),
+        _journal(folder, header, destination, inputs=_files(pool)) as journal,
     ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            run = Execution(made, journal, progress, should_stop, cache_memory, exact_savings=exact_savings)
+            run = Execution(
+                made,
+                journal,
+                progress,
+                watcher.should_stop,
+                passes.cache_memory,
+                exact_savings=passes.exact_savings,
+            )
             found = run.execute()
             merged = found.merge
-            stop = should_stop if task is None else _never  # a search that was interrupted is still written
+            # A search that was interrupted is still written.
+            stop = watcher.should_stop if parts.task is None else never
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
                 written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
@@ -221,21 +157,25 @@ def merge(
                 report = report_of(made, found, written, run.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
-                        report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
+                        report,
+                        origin.command,
+                        how.format,
+                        sharded=(aside / INDEX).exists(),
+                        linear=isinstance(merged, Recipe),
                     )
                     write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
-    return Result(merge=merged, report=report, pool=pool, folder=folder, dtype=dtype, accumulate=accumulate)
+    return Result(merge=merged, report=report, pool=pool, folder=folder, writing=how)
 
 
 def _journal(
-    folder: Path | None, header: Mapping[str, Any], *, overwrite: bool, resume: bool, inputs: Sequence[Path]
+    folder: Path | None, header: Mapping[str, Any], destination: Destination, *, inputs: Sequence[Path]
 ) -> Journal:
     if folder is None:
         return Journal(None)
-    if not resume:
-        return folders.claim(folder, overwrite=overwrite, inputs=inputs)
+    if not destination.resume:
+        return folders.claim(folder, overwrite=destination.overwrite, inputs=inputs)
     old = read_header(folder / FILE)
     changed = [key for key, value in header.items() if key != "request" and old.get(key) != value]
     different = [f"{key} was {_brief(old.get(key))}, is {_brief(header[key])}" for key in changed]
@@ -277,17 +217,13 @@ def _nothing_half_done(folder: Path | None, *, scored: bool) -> Iterator[None]:
             folder.rmdir()
 
 
-def _never() -> bool:
-    return False
-
-
-def _measured(output: Path | str) -> Numerics | bool:
+def _measured(output: Path) -> Numerics | None:
     """What an earlier session of the same run has measured: measuring again could find something else."""
     from merging.forward.numerics import Numerics
 
-    kept = read_header(Path(output) / FILE).get("numerics")
+    kept = read_header(output / FILE).get("numerics")
     try:
-        return Numerics(**kept) if kept else True
+        return Numerics(**kept) if kept else None
     except TypeError:
         raise FolderError(f"{output}: the journal's numerics are damaged; start a new run") from None
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from merging.errors import RequirementError
 from merging.machine import cores
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.options import build
-from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
+from merging.plugins.watcher import Watcher
 from merging.training.folder import PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.libraries import check_names
@@ -22,24 +24,65 @@ from merging.training.trainer import steps_of
 from merging.training.turn import Turn
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the models of a pool are trained."""
+
+    task: Task | None = field(
+        default=None, metadata={"help": "What `make_task` gives, where it has been made already."}
+    )
+    base: Path | str | None = field(
+        default=None,
+        metadata={
+            "help": "A checkpoint; default: the task's own pool's. Tensors that it lacks (a head) start at random."
+        },
+    )
+    search: str = field(
+        default="random",
+        metadata={
+            "help": "`random` draws each run from the sweep; `optuna` lets its TPE sampler propose the next from those "
+            "before, by held-out accuracy (listed runs come first, and tell it nothing)."
+        },
+    )
+    linear_probe: int | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs in which the head alone is trained first, once for all models (Kumar et al. 2022, "
+            "https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none."
+        },
+    )
+    regime: Regime = field(
+        default=Independent(), metadata={"help": "How models are trained; default: each on its own."}
+    )
+    seed: int = field(
+        default=0,
+        metadata={"help": "Seed of draws; run k trains with seed + k unless the sweep says otherwise."},
+    )
+    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `mps`."})
+    threads: int | None = field(
+        default=None,
+        metadata={"help": "Threads of training and passes on the CPU, of each job; default: as for merging.merge."},
+    )
+    jobs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Models that are trained at once; default: one for each core where the model is small and the "
+            "search is random. A regime that trains all of them together has one process."
+        },
+    )
+
+
+@by_keyword(Training, Watcher)
 def finetune(
     make_task: Callable[[], Task],
     output: Path | str,
     sweep: Sweep,
     *,
     models: int,
-    task: Task | None = None,
-    base: Path | str | None = None,
-    search: str = "random",
-    linear_probe: int | None = None,
-    regime: Regime | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    jobs: int | None = None,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    training: Training = Training(),
+    watcher: Watcher = Watcher(),
     command: str = "",
+    **keywords: Any,
 ) -> list[Trained]:
     """Fine-tunes one base model ``models`` times; what is there already is kept.
 
@@ -48,21 +91,10 @@ def finetune(
         output: a folder: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
         sweep: the hyper-parameters.
         models: how many.
-        task: what ``make_task`` gives, where it has been made already.
-        base: a checkpoint; default: that of the task's own pool. Tensors that it lacks (a head) start at random.
-        search: ``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from those
-            before, by held-out accuracy (listed runs come first, and tell it nothing).
-        linear_probe: epochs in which the head alone is trained first, once for all models (Kumar et al. 2022,
-            https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none.
-        regime: how the models are trained; default: each on its own.
-        seed: seed of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: threads of training and passes on the CPU, for each job; default: as for :func:`merging.merge`.
-        jobs: models that are trained at once; default: one for each core where the model is small and the search is
-            random. A regime that trains all of them together has one process.
-        progress: told what happens.
-        should_stop: asked between steps.
+        training: base, search, regime, seed, device, jobs.
+        watcher: who is told, and is asked between steps.
         command: kept in the records.
+        keywords: fields of these values by their own names, instead.
 
     Returns:
         The models, in order.
@@ -71,7 +103,9 @@ def finetune(
         MergingError: no training data, a base that does not fit, or a folder that holds another pool.
         Stopped: ``should_stop`` said so; finished models are kept.
     """
-    progress, path, regime = progress or Silent(), Path(output), regime or Independent()
+    training, watcher = given("finetune", keywords, training, watcher)
+    progress, should_stop, path = watcher.progress, watcher.should_stop, Path(output)
+    search, regime, jobs, seed = training.search, training.regime, training.jobs, training.seed
     if search not in ("random", "optuna"):
         raise RequirementError(f"search is '{search}'; it is random or optuna")
     if models < 1:
@@ -89,19 +123,19 @@ def finetune(
     elif jobs not in (None, 1) and _from_a_file(regime):
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
-    task = task or make_task()
+    task = training.task or make_task()
     for name, split in (("train", task.train), ("held-out", task.held_out)):
         if split is not None and not split.categorical:
             raise RequirementError(
                 f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
                 "them with a program of your own, and merge them with `objective=mse`"
             )
-    start = Start.of(task, base, device, threads)
+    start = Start.of(task, training.base, training.device, training.threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     steps = [steps_of(task, one) for one in drawn]
     if search == "random":
         regime.check(drawn, start.module, steps)
-    probe = start.probe(linear_probe)
+    probe = start.probe(training.linear_probe)
     facts = {
         "task": task.name,
         "start": start.digest,

@@ -220,7 +220,7 @@ def test_the_limit_ends_a_method_with_its_best_so_far(pool: ModelPool) -> None:
     assert rows["manifoldmix"].evaluations == 8
     assert "--max-evaluations 8 reached: the best so far" in rows["manifoldmix"].why
     assert rows["manifoldmix"].finished
-    with pytest.raises(MergingError, match="`max_evaluations` 0: at least 1"):
+    with pytest.raises(MergingError, match="max_evaluations` is 0, but must be at least 1"):
         benchmark(pool, methods, task=tiny_task(), partitioners=[Layer()], max_evaluations=0)
 
 
@@ -413,7 +413,7 @@ def test_options_of_methods_and_the_file(merge: Merge, flags: list[str], pool_fo
         (["--strategies", "a=b=c"], "unknown strategy 'b=c'"),
         (["--strategies", "=greedy"], "NAME=STRATEGY"),
         (["--seeds", "0"], "at least 1"),
-        (["--seed", "-1"], "0 or larger"),
+        (["--seed", "-1"], "at least 0"),
         (["-o", "greedy.ordr=random"], "did you mean 'order'"),
         (["-o", "gredy.order=random"], "did you mean 'greedy'"),
         (["-o", "greedy.order"], "name.option=value"),

@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from merging.cli.asking.request import combine, read_toml, restore
+from merging.cli.asking.request import combine, restore
+from merging.cli.asking.tables import read_toml
 from merging.errors import MergingError
 from merging.mixing.arithmetic import materialise
 from merging.storage.checkpoint import Checkpoint

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from merging.cli.asking.outputs import check_file, check_folder
-from merging.cli.asking.request import read_toml
+from merging.cli.asking.tables import read_toml
 from merging.data.tables import rows
 from merging.errors import FolderError
 from merging.training.hyperparameters import Sweep

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import merging
-from merging.cli.asking.request import combine, read_toml, restore
+from merging.cli.asking.request import combine, restore
+from merging.cli.asking.tables import read_toml
 from merging.data.classes import Choice, labelling
 from merging.data.opening import load_data
 from merging.errors import MergingError, TaskError

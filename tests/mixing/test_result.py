@@ -234,7 +234,7 @@ def test_overrides_are_looked_at(tmp_path: Path, bad: float, format: str) -> Non
     recipe = Recipe(pool.ingredients, Whole().split(pool.tensors), np.full((2, 1), 0.5), {"w": override})
     (tmp_path / "out").mkdir()
     with pytest.raises(ResultError, match=r"tensor 'w' .* (nan|inf|70000) at \[1, 2\]"):
-        Writing(format).model(recipe, pool, tmp_path / "out", Silent(), lambda: False)
+        Writing(format=format).model(recipe, pool, tmp_path / "out", Silent(), lambda: False)
     assert not list((tmp_path / "out").glob("*.pt"))
     with pytest.raises(ResultError, match="tensor 'w'"):
         Writing().state_dict(recipe, pool)

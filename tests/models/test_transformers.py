@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import merging
-from merging.cli.asking.request import read_toml
+from merging.cli.asking.tables import read_toml
 from merging.data.opening import load_data
 from merging.errors import PoolError, TaskError
 from merging.forward.device import on_device

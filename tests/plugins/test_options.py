@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from merging.errors import OptionError, UnknownNameError
 from merging.plugins.options import UNSET, Plugin, build, option, options_of
+from merging.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,58 @@ def test_plugins_are_values() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Sample().share = 1.0  # type: ignore[misc]
     assert dataclasses.replace(Sample(), share=1.0).share == 1.0
+
+
+def test_a_field_that_is_no_option_is_said_when_the_class_is_registered() -> None:
+    registry: Registry[type[Plugin]] = Registry("sample", "merging.samples")
+    with pytest.raises(OptionError, match=r"field 'lost' of .*Mine is no option: declare it with .*option\(.*ClassVar"):
+
+        @registry.register("mine")
+        @dataclass(frozen=True)
+        class Mine(Plugin):
+            kept: int = option(1, "kept")
+            lost: int = 2
+
+    assert "mine" not in registry
+
+
+def test_a_field_that_is_no_option_is_said_when_one_is_made() -> None:
+    @dataclass(frozen=True)
+    class Mine(Plugin):
+        lost: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @dataclass(frozen=True)
+    class Child(Mine):
+        k: int = option(1, "its own is declared, the inherited one is not")
+
+    for kind in (Mine, Child):
+        with pytest.raises(OptionError, match=rf"field 'lost' of .*{kind.__name__} is no option"):
+            kind()
+
+
+def test_an_option_of_a_class_that_is_no_dataclass_is_said() -> None:
+    class Mine(Plugin):
+        k: int = option(3, "how many")
+
+    class Plain(Plugin):
+        limit: int = 3
+
+    for kind, field in ((Mine, "k"), (Plain, "limit")):
+        with pytest.raises(OptionError, match=rf"{kind.__name__} has a field '{field}', but is no dataclass: write"):
+            kind()
+
+
+def test_what_nobody_can_set_needs_no_declaration() -> None:
+    @dataclass(frozen=True)
+    class Mine(Plugin):
+        shared: ClassVar[int] = 3
+        seen: int = dataclasses.field(default=0, init=False)
+
+    class Renamed(Sample):
+        name = "renamed"
+
+    assert Mine().options() == {}
+    assert Renamed(share=1.0).options() == Sample(share=1.0).options()
 
 
 def test_declarations_can_be_listed() -> None:

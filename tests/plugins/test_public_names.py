@@ -21,7 +21,7 @@ FOR_AUTHORS = [
     *("plugins.problem", "plugins.progress", "plugins.options", "plugins.task", "training.regime"),
 ]
 """The modules in which the interfaces stand."""
-NOT_NAMED = {"OptionSpec", "Option", "Nested"}
+NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting"}
 """Types there that nobody who writes a plug-in meets."""
 
 

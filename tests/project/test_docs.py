@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 import merging
 from benchmarks import methods
 from benchmarks.optimizers import render
-from merging.cli.asking.request import RunTable, read_toml
+from merging.cli.asking.tables import RunTable, read_toml
 from merging.cli.main import COMMANDS, cli
 from merging.plugins.discovery import load_all
 from merging.plugins.options import options_of

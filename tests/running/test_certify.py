@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from merging.errors import RequirementError, TaskError
+from merging.errors import OptionError, TaskError
 from merging.partitioners.layer import Layer
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
@@ -51,7 +51,7 @@ def test_another_seed_divides_differently() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, 2.0, float("nan")])
 def test_shares_out_of_range_are_refused(share: float, tmp_path: Path) -> None:
-    with pytest.raises(RequirementError, match="certify_split"):
+    with pytest.raises(OptionError, match="certify_split"):
         merge_models(tiny_pool(tmp_path), Uniform(), task=tiny_task(), certify_split=share)
 
 

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from merging.errors import BudgetSpent, OptionError
 from merging.plugins.optimizer import Optimizer, Search, Vector
+from merging.plugins.options import option
 from merging.running.search import BoxSearch, run_search
 from merging.values.outcome import Outcome, Solution
 
@@ -34,8 +35,8 @@ class Asks(Optimizer):
     """Asks for given points; claims that something else was best."""
 
     name = "asks"
-    points: tuple[float, ...] = ()
-    smallest: int = 1
+    points: tuple[float, ...] = option((), "what it asks for")
+    smallest: int = option(1, "fewest variables")
 
     @property
     def smallest_dimension(self) -> int:  # type: ignore[override]

@@ -1,0 +1,73 @@
+"""Functions that take a few values, and each field of them as a keyword: one place turns the one into the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+from merging.errors import unknown
+
+Values = TypeVarTuple("Values")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def given(
+    function: str, keywords: Mapping[str, Any], *values: *Values, without: Collection[str] = ()
+) -> tuple[*Values]:
+    """The values, with what keywords say in the place of their fields.
+
+    Args:
+        function: name of the one that is called, for messages.
+        keywords: name → value.
+        values: dataclasses whose fields say their ``help``, or that have ``keywords`` and ``changed`` of their own.
+        without: names that this function does not take.
+
+    Raises:
+        UnknownNameError: a keyword that belongs to none of them; the nearest is named.
+        OptionError: a setting of the wrong type or outside its range.
+    """
+    told = cast("tuple[Any, ...]", values)
+    known = [[name for name in _fields(type(value)) if name not in without] for value in told]
+    for name in keywords:
+        if not any(name in names for names in known):
+            raise unknown(f"argument of {function}", name, [name for names in known for name in names])
+    made = []
+    for value, names in zip(told, known, strict=True):
+        own = {name: keywords[name] for name in names if name in keywords}
+        made.append(value.changed(own) if hasattr(value, "changed") else dataclasses.replace(value, **own))
+    return cast("tuple[*Values]", tuple(made))
+
+
+def by_keyword(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
+    """Says in a function's signature and docstring which keywords it takes: every field of these values.
+
+    Notebooks complete them, ``help()`` lists them with their help.
+    """
+
+    def explained(function: F) -> F:
+        fields = {name: each for kind in kinds for name, each in _fields(kind).items() if name not in without}
+        own = inspect.signature(function)
+        taken = [
+            each.replace(default=...) if isinstance(each.default, kinds) else each  # the fields that follow say it
+            for each in own.parameters.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, (default, _) in fields.items()
+        ]
+        function.__signature__ = own.replace(parameters=[*taken, *more])  # type: ignore[attr-defined]
+        lines = [f"    {name}: {help}" for name, (_, help) in fields.items()]
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Keywords:", *lines])
+        return function
+
+    return explained
+
+
+def _fields(kind: Any) -> dict[str, tuple[Any, str]]:
+    """Name → default and help of each keyword that a value stands for: its own fields, or what it says."""
+    if hasattr(kind, "keywords"):
+        return cast("dict[str, tuple[Any, str]]", kind.keywords())
+    return {each.name: (each.default, each.metadata["help"]) for each in dataclasses.fields(kind)}

@@ -1,0 +1,23 @@
+"""Who is told of work that takes long, and may end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from merging.plugins.progress import Progress, Silent
+
+
+def never() -> bool:
+    """What is asked whether to stop, where nobody stops anything."""
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Who is told of a run, and may end it."""
+
+    progress: Progress = field(default=Silent(), metadata={"help": "Told what happens."})
+    should_stop: Callable[[], bool] = field(
+        default=never, metadata={"help": "Asked between batches; True ends the run with the best so far."}
+    )

@@ -1,0 +1,222 @@
+"""A run's settings, each declared once: flags, merge.toml, the journal, messages and documentation read this.
+
+A new one is a new field below; nothing else names it but the code that it decides about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from merging.errors import OptionError, unknown
+from merging.machine import MOST_THREADS, PRECISIONS
+from merging.mixing.writing import Writing
+from merging.plugins.options import Declared, Option, Setting, option, options_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Declared):
+    """What a run may try, and how often."""
+
+    seed: int = option(
+        0,
+        "Seed of everything random.",
+        low=0,
+        setting=Setting(metavar="N", header=True, more="Same seed, same bits on the CPU."),
+    )
+    budget: int | None = option(
+        None,
+        "Evaluations per search.",
+        low=1,
+        setting=Setting(metavar="N", default="the strategy's; 250", header=True),
+    )
+    max_evaluations: int | None = option(
+        None,
+        "End the whole run after so many evaluations.",
+        low=1,
+        setting=Setting(
+            metavar="N", changes=True, more="Distinct ones on held-out data count; the result is the best so far."
+        ),
+    )
+    freeze: tuple[str, ...] = option(
+        (),
+        "Components or tensors not to mix; repeatable.",
+        setting=Setting(
+            metavar="REGEX",
+            header=True,
+            more="Regular expressions; what they match keeps the first ingredient's values.",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes(Declared):
+    """How forward passes are made."""
+
+    device: str = option(
+        "auto",
+        "Device of passes: auto, cpu, cuda or mps.",
+        setting=Setting(metavar="NAME", more="`cuda:1` is the second GPU."),
+    )
+    precision: str = option(
+        "auto",
+        "Precision of the search's passes: fp32, bf16 or auto.",
+        choices=PRECISIONS,
+        setting=Setting(
+            metavar="NAME",
+            default="auto, bf16 on GPUs that have it",
+            more="Small models stay in fp32. Weights are mixed, and all scores of the report re-scored, in fp32.",
+        ),
+    )
+    threads: int | None = option(
+        None,
+        "Threads of the CPU.",
+        low=1,
+        high=MOST_THREADS,
+        setting=Setting(
+            metavar="N",
+            default="by the model's size, within what is granted",
+            more="Passes, reading and writing use them; `OMP_NUM_THREADS` and the cgroup grant them.",
+        ),
+    )
+    tune: bool = option(
+        False,
+        "Measure the fastest batch and threads first.",
+        setting=Setting(switch="--tune", more="They follow a fixed rule otherwise."),
+    )
+    compile: bool = option(
+        False,
+        "Run the model through torch.compile.",
+        setting=Setting(switch="--compile", more="With CUDA graphs on a CUDA device; every pass is whole."),
+    )
+    cache_memory: int | None = option(
+        None,
+        "Memory for activations of earlier passes; 0: none.",
+        low=0,
+        setting=Setting(
+            metavar="MIB",
+            default="1024",
+            changes=True,
+            more="A change of late components costs the late part of a pass then; changes no result.",
+        ),
+    )
+    exact_savings: bool = option(
+        True,
+        "Compute only what a change of components changes.",
+        setting=Setting(
+            switch="--no-exact-savings",
+            said="Make every evaluation a whole pass, to measure what is saved.",
+            changes=True,
+            silent=True,
+            more="Changes no result.",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules(Declared):
+    """What is scored besides, what a result must pass, and what an average does with statistics."""
+
+    baselines: bool = option(
+        True,
+        "Run best, uniform and greedy too; evaluations are shared.",
+        setting=Setting(switch="--no-baselines", said="Only the strategy itself.", header=True),
+    )
+    tests: bool = option(
+        True,
+        "Score the results on the task's test sets.",
+        setting=Setting(switch="--no-tests", said="Leave the test sets alone.", header=True),
+    )
+    certify_split: float | None = option(
+        None,
+        "Keep this share of held-out data to accept the result on.",
+        low=0.0,
+        high=1.0,
+        setting=Setting(
+            metavar="SHARE",
+            header=True,
+            more="It selects nothing; the best single model is the result where the merge does not beat it there.",
+        ),
+    )
+    recalibrate: bool | None = option(
+        None,
+        "Measure BatchNorm statistics of averages on training data.",
+        setting=Setting(
+            switch="--recalibrate/--no-recalibrate",
+            default="where there is some",
+            header=True,
+            more="Every score and the result are of statistics measured again.",
+        ),
+    )
+    as_stored: bool = option(
+        False,
+        "Average the parts of weight norm and pruning as they are stored.",
+        setting=Setting(
+            switch="--as-stored",
+            more="That is no average of the weights; such models are refused otherwise.",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.certify_split in (0, 1):
+            raise OptionError(
+                f"`certify_split` is {self.certify_split:g}; it is the share of held-out data that accepts, 0 to 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a run can be told, in four values."""
+
+    search: Search = field(default=Search())
+    passes: Passes = field(default=Passes())
+    rules: Rules = field(default=Rules())
+    writing: Writing = field(default=Writing())
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Settings by their names; None and what is not given is the default.
+
+        Raises:
+            UnknownNameError: there is no such setting; the nearest is named.
+            OptionError: a value of the wrong type or outside its range.
+        """
+        return cls().changed({name: value for name, value in given.items() if value is not None})
+
+    def changed(self, given: Mapping[str, Any]) -> Settings:
+        """The same settings but for the given ones, by their names. Raises what :meth:`of` raises."""
+        for name in given:
+            if name not in DECLARED:
+                raise unknown("setting", name, DECLARED)
+        groups = {
+            group: {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
+            for group, kind in GROUPS.items()
+        }
+        return dataclasses.replace(
+            self, **{group: dataclasses.replace(getattr(self, group), **own) for group, own in groups.items() if own}
+        )
+
+    @staticmethod
+    def keywords() -> dict[str, tuple[Any, str]]:
+        """Name → default and help of every setting."""
+        return {
+            name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
+            for name, declared in DECLARED.items()
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Name → value that JSON can hold, of every setting."""
+        return {name: value for group in GROUPS for name, value in getattr(self, group).options().items()}
+
+    def header(self) -> dict[str, Any]:
+        """Name → value of those with which a run's journal begins."""
+        return {name: value for name, value in self.plain().items() if DECLARED[name].setting.header}
+
+
+GROUPS: dict[str, type[Declared]] = {name: type(group) for name, group in vars(Settings()).items()}
+"""Field of :class:`Settings` → the class of its value."""
+DECLARED: dict[str, Option] = {declared.name: declared for kind in GROUPS.values() for declared in options_of(kind)}
+"""Name of a setting → its declaration."""
