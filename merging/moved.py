@@ -105,11 +105,14 @@ NAMES = {
         "running.rehearsal": "REHEARSAL rehearse",
     },
     "interfaces": {
-        "plugins.objective": "Objective SplitView WholeModelObjective",
+        "plugins.objective": "Objective",
         "plugins.optimizer": "Optimizer Search Vector",
         "plugins.partitioner": "Partitioner",
-        "plugins.problem": "Blend Path Problem",
+        "plugins.problem": "Problem",
         "plugins.progress": "Progress",
+        "plugins.searches": "Path",
+        "plugins.slopes": "Blend",
+        "plugins.whole_model_objective": "SplitView WholeModelObjective",
         "values.outcome": "Decision Outcome Solution",
         "values.partition": "Partition TensorInfo",
         "values.recipe": "Ingredient Merge Recipe Weights",
@@ -128,6 +131,13 @@ NAMES = {
     },
     "outcome": {
         "values.statistics": "Paired compare mcnemar",
+    },
+    "plugins.objective": {
+        "plugins.whole_model_objective": "SplitView",
+    },
+    "plugins.problem": {
+        "plugins.searches": "Path",
+        "plugins.slopes": "Blend",
     },
     "pool": {
         "storage.sources": "expand natural_key short_names",

@@ -20,8 +20,9 @@ from merging.values.statistics import Interval, mean_interval, wilson
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
 
 if TYPE_CHECKING:
-    from merging.plugins.objective import Objective, WholeModelObjective
+    from merging.plugins.objective import Objective
     from merging.plugins.task import Task
+    from merging.plugins.whole_model_objective import WholeModelObjective
     from merging.storage.pool import ModelPool
 
 FORMAT = "merging-benchmark/2"

@@ -16,7 +16,7 @@ from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.machine import at_most
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
@@ -24,6 +24,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.plan import Plan
 from merging.storage.pool import ModelPool
 

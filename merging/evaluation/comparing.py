@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome, is_score
 from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, paired, resample
 from merging.values.verdict import ACCURACY, Role, Verdict

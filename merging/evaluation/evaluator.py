@@ -24,9 +24,10 @@ from merging.forward.fisher import squared_gradients
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Contents, Passes
-from merging.plugins.objective import Objective, WholeModelObjective, check_labels
+from merging.plugins.objective import Objective, check_labels
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.values.outcome import WORST, Decision, Meter, Outcome, top1

@@ -16,9 +16,10 @@ from merging.looking.estimate import forward
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes

@@ -1,18 +1,20 @@
-"""The interfaces of objectives."""
+"""The interface of objectives that score logits."""
 
 from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.errors import OptionError, TaskError
+from merging.moved import forwarding
 from merging.plugins.options import Plugin
+from merging.plugins.whole_model_objective import WholeModelObjective
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from merging.plugins.task import Task
 
@@ -127,16 +129,4 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
             )
 
 
-@dataclass(frozen=True)
-class WholeModelObjective(Plugin):
-    """The way out for scores that are no function of one sample's logits (retrieval, generation): never staged."""
-
-    @abstractmethod
-    def measure(self, model: nn.Module, split: SplitView) -> float:
-        """The score of a whole model on a split, larger is better."""
-
-
-class SplitView(Protocol):
-    """What a whole-model objective sees of a split: batches of (model inputs, labels) on the device."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+__getattr__ = forwarding(__name__)  # SplitView has moved

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merging.plugins.optimizer import Vector
+from merging.plugins.searches import Path
+from merging.plugins.slopes import Blend
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.partition import Partition
 from merging.values.recipe import Merge, Recipe, Weights
@@ -19,21 +21,6 @@ if TYPE_CHECKING:
     from merging.plugins.options import Plugin
     from merging.plugins.progress import Progress
     from merging.storage.pool import ModelPool
-
-Path: TypeAlias = Callable[[Vector], Outcome]
-"""Mixing factors, one a component of the partition → what that mix scores on the held-out data."""
-
-
-class Blend(Protocol):
-    """What ``problem.blend`` gives: see :class:`merging.forward.blend.Blend`."""
-
-    def gradient(
-        self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
-    ) -> tuple[float, NDArray[np.float64], float]:
-        """Cross-entropy of ``scale · logits`` of the mix, its derivative by each coefficient, and by the scale.
-
-        ``coefficients``: shape ``(rows, components)``; ``batch`` as :meth:`Problem.batches` yields them.
-        """
 
 
 class Problem(Protocol):

@@ -13,7 +13,7 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective, check_labels
+from merging.plugins.objective import Objective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
@@ -21,6 +21,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.needs import check_needs, check_numbers, ranks_models
 from merging.storage.factors import check_factors
 from merging.storage.pool import ModelPool

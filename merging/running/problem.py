@@ -12,8 +12,8 @@ from merging.errors import RequirementError
 from merging.mixing.computed import Combine, Computed
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.options import Plugin
-from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
+from merging.plugins.searches import Path
 from merging.plugins.task import HELD_OUT, UNLABELLED
 from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import FolderError, InterruptedRunError, RequirementError, Stopped, StrategyError, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.plan import plan

@@ -26,10 +26,10 @@ from merging.benchmarking.runs import MethodRun
 from merging.errors import FolderError, MergingError, OptionError
 from merging.evaluation.evaluator import Evaluator
 from merging.optimizers.random import Random
-from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
+from merging.plugins.whole_model_objective import SplitView, WholeModelObjective
 from merging.running.run import merge as merge_one
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
