@@ -66,8 +66,11 @@ from .plugins.problem import Problem as Problem
 from .plugins.progress import Progress as Progress
 from .plugins.progress import Silent as Silent
 from .plugins.registry import Registry as Registry
+from .plugins.scores import Scores as Scores
 from .plugins.searches import Path as Path
+from .plugins.searches import Searches as Searches
 from .plugins.slopes import Blend as Blend
+from .plugins.slopes import Slopes as Slopes
 from .plugins.strategy import MixStrategy as MixStrategy
 from .plugins.task import Split as Split
 from .plugins.task import Task as Task

@@ -182,6 +182,19 @@ RENAMED = {"training.regimes.swa": {"Swa": "SwaRegime"}}
 """Module → old name → new one: two public classes cannot have one name."""
 
 
+MEMBERS = {
+    "problem": {
+        "scores": "exceeds labels logits score splits",
+        "search": "between maximize",
+        "slopes": "batches blend gradient live squared_gradients",
+    }
+}
+"""An object that a plug-in is given → the part of it → members of the object that stand behind that part now."""
+
+GONE = {"problem.gradient": "problem.slopes.blend(rows).gradient(coefficients, batch)"}
+"""Members whose work another one does, which the warning names."""
+
+
 def home(module: str, name: str) -> str:
     """Where a name of an old module is now, as an absolute module name.
 
@@ -212,6 +225,24 @@ def old_name(module: str, name: str) -> Any:
         stacklevel=2,
     )
     return value
+
+
+def part_of(thing: str, member: str) -> str:
+    """The part of an object behind which one of its members stands now, with a warning that says so.
+
+    Raises:
+        AttributeError: the object never had such a member.
+    """
+    part = next((part for part, members in MEMBERS[thing].items() if member in members.split()), None)
+    if part is None:
+        raise AttributeError(f"{thing} has no attribute '{member}'")
+    old = f"{thing}.{member}"
+    warnings.warn(
+        f"{old} has moved: write {GONE.get(old, f'{thing}.{part}.{member}')} (the old name works in this release only)",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return part
 
 
 def _public(module: str) -> list[str]:

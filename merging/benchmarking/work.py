@@ -18,7 +18,9 @@ from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
+from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
+from merging.running.search import Searching
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
@@ -170,19 +172,11 @@ class Work:
         return MethodRun(facts, status, why)
 
     def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
-        from merging.benchmarking.watch import WatchedProblem
-
         task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
         evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
-        problem = WatchedProblem(
-            made.pool,
-            made.partition,
-            evaluator,
-            entry.optimizer,
-            self.memory,
-            self.progress,
-            seed=entry.seed,
-            budget=entry.limits.get("budget"),
+        searching = Searching(entry.optimizer, entry.seed, entry.limits.get("budget"))
+        problem = MergeProblem(
+            made.pool, made.partition, evaluator, searching, self.memory, self.progress, strategy=entry.strategy
         )
         why = ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)

@@ -23,6 +23,7 @@ from merging.running.notes import RELEASE, doubt, layers, negative_variance, sho
 from merging.running.plan import Plan, versions
 from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
+from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
@@ -209,11 +210,10 @@ class Execution:
             made.pool,
             made.partition,
             self.evaluator,
-            made.optimizer,
+            Searching(made.optimizer, made.seed, made.budget),
             self.journal,
             self.progress,
-            seed=made.seed,
-            budget=made.budget,
+            strategy=strategy,
             on_ranked=self._ranked,
         )
         self.journal.write("strategy", name=strategy.name, options=strategy.options())

@@ -7,6 +7,31 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 
+OFFERED = {
+    "scores": ("model", "objective"),
+    "search": ("objective",),
+    "slopes": ("gradients", "per_sample_gradients"),
+}
+"""A part of what a strategy is given → the entries of ``needs`` with which it is there; one of them is enough."""
+
+
+def check_declared(strategy: MixStrategy, part: str) -> None:
+    """Refuses a part of the problem that a strategy uses without asking for it.
+
+    Args:
+        strategy: that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its own.
+        part: ``scores``, ``search`` or ``slopes``.
+
+    Raises:
+        RequirementError: none of the entries in ``OFFERED`` is required; one line that says which to add.
+    """
+    if not strategy.requires() & set(OFFERED[part]):
+        entries = " or ".join(f'"{entry}"' for entry in OFFERED[part])
+        raise RequirementError(
+            f"strategy '{strategy.name or type(strategy).__name__}' uses problem.{part}, which its needs do not ask "
+            f"for; add {entries} to needs"
+        )
+
 
 def check_numbers(seed: int, budget: int | None, limit: int | None, models: int, ranks: bool) -> None:
     """Refuses numbers with which a run could not even begin.

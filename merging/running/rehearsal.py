@@ -19,6 +19,7 @@ from merging.plugins.task import HELD_OUT
 from merging.running.baselines import BASELINES
 from merging.running.plan import Plan
 from merging.running.problem import MergeProblem
+from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.values.outcome import Decision, Meter, Outcome
 from merging.values.recipe import Merge, Recipe
@@ -63,11 +64,10 @@ def rehearse(
                 made.pool,
                 made.partition,
                 evaluator,
-                made.optimizer,
+                Searching(made.optimizer, made.seed, made.budget),
                 Journal(None),
                 Silent(),
-                seed=made.seed,
-                budget=made.budget,
+                strategy=strategy,
             )
             evaluator.evaluate(strategy.mix(problem))  # as a run does, for its table
     except Stopped as stop:

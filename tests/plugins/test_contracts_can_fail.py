@@ -66,8 +66,8 @@ class Homely(MixStrategy):
     needs = frozenset({"model", "objective", "train"})
 
     def mix(self, problem):
-        module = problem.live(problem.single(0))
-        for inputs, labels in problem.batches("train", problem.generator, 16):
+        module = problem.slopes.live(problem.single(0))
+        for inputs, labels in problem.slopes.batches("train", problem.generator, 16):
             module(inputs).detach().numpy()
         return problem.single(0)
 
