@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
+from merging.plugins.strategy import mixed
 from merging.plugins.task import HELD_OUT, Task
-from merging.plugins.user_code import contained
+from merging.plugins.user_code import PluginError, reason
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.running.problem import MergeProblem
@@ -154,6 +155,8 @@ class Work:
             check_needs(entry.strategy, self.plans.pool, made.task)
         except (PartitionError, RequirementError) as error:
             return self._without(facts, MethodState.CANNOT_RUN, str(error))
+        except PluginError as error:  # of the partitioner; the others go on
+            return self._without(facts, MethodState.FAILED, str(error))
         try:
             return self._finish(entry, made, facts)
         except Stopped as stop:
@@ -162,8 +165,8 @@ class Work:
             return self._without(facts, MethodState.CANNOT_RUN, f"{stop} before the first result")
         except MergingError as error:
             return self._without(facts, MethodState.FAILED, str(error))
-        except Exception as error:  # a method of somebody else's may raise anything, and the others go on
-            return self._without(facts, MethodState.FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+        except Exception as error:  # ours, in the middle of a method of somebody else's; the others go on
+            return self._without(facts, MethodState.FAILED, reason(error))
 
     def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
         self.progress.say(f"  {status}: {why}")
@@ -181,12 +184,9 @@ class Work:
         tell_precision(self.progress, search.search if search.due else "")
         tell_measure(self.progress, evaluator.objective.name)
         try:
-            with contained():
-                mixed = entry.strategy.mix(problem)
-            if not isinstance(mixed, Merge):
-                raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
-            check_merge(mixed, made.pool)
-            merged = evaluator.recalibrated(mixed)
+            found = mixed(entry.strategy, problem)
+            check_merge(found, made.pool)
+            merged = evaluator.recalibrated(found)
             outcome = evaluator.evaluate(merged)
         except Stopped as stop:
             if self.should_stop() or problem.best is None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from merging.plugins.task import Task
+from merging.plugins.task import Task, prepared
 
 T = TypeVar("T", nn.Module, Tensor)
 
@@ -41,5 +41,5 @@ def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: tor
         device: where the model is.
         dtype: in which it runs, None: in that of what was prepared; token ids and other integers stay what they are.
     """
-    inputs = task.prepare(on_device(stored, device))
+    inputs = prepared(task, on_device(stored, device))
     return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from merging.errors import PoolError, TaskError
+from merging.errors import MergingError, PoolError, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.forward.stages import Watch
@@ -90,6 +90,8 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
     try:
         sample = batch_for(task, task.held_out.inputs[:2], numerics.device)
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
+    except MergingError:
+        raise
     except Exception as error:  # a user's model or data may raise anything
         if "not a tensor of logits" in str(error):
             raise TaskError(f"task '{task.name}': {error}") from None

@@ -18,7 +18,7 @@ from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
@@ -66,7 +66,7 @@ def evaluate(
     names = check_splits(task, splits)
     progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
     pool, merged = open_model(model, models)
-    module = task.build(pool)
+    module = built(task, pool)
     check_fits(module, pool)
     numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
     with numerics.applied():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from merging.errors import MergingError
 from merging.plugins.registry import PLUGINS, tasks
-from merging.plugins.user_code import contained
+from merging.plugins.user_code import contained, reason, running
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 """Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
@@ -43,7 +43,7 @@ def load_installed() -> tuple[str, ...]:
                 if callable(loaded) and loaded not in [registry[name] for name in registry]:
                     registry.register(point.name)(loaded)
             except Exception as error:  # third-party code may raise anything while it is imported
-                failed.append(f"plug-in {point.value} is left out: {type(error).__name__}: {error}")
+                failed.append(f"plug-in {point.value} is left out: {reason(error)}")
     return tuple(failed)
 
 
@@ -65,14 +65,11 @@ def load_file(path: Path | str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with contained():
+        with running(f"--plugin {path}", name, error=MergingError):
             spec.loader.exec_module(module)
-    except MergingError:
+    except BaseException:
         del sys.modules[name]
         raise
-    except Exception as error:  # the user's file may raise anything
-        del sys.modules[name]
-        raise MergingError(f"--plugin {path} failed: {type(error).__name__}: {error}") from error
 
 
 def load_all(plugins: Sequence[Path | str] = ()) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from merging.errors import OptionError, TaskError
+from merging.errors import OptionError, StrategyError, TaskError
 from merging.moved import forwarding
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import kind_of, named, number, running
 from merging.plugins.whole_model_objective import WholeModelObjective
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Objective(Plugin):
         if "groups" in self.asks and groups is None:
             raise TaskError(f"objective '{self.name}' scores groups, and the data name none")
         there = {"labels": labels, "groups": groups}
-        return self.reduce(terms, **{name: there[name] for name in self.asks})
+        return reduced(self, terms, **{name: there[name] for name in self.asks})
 
 
 def _asked(kind: type[Objective]) -> tuple[str, ...]:
@@ -99,6 +100,39 @@ def _asked(kind: type[Objective]) -> tuple[str, ...]:
                 "labels and groups, by these names"
             )
     return tuple(parameter.name for parameter in found if parameter.name in known)
+
+
+def terms_of(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
+    """An objective's terms, a number or a row of numbers for each sample.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns something else.
+    """
+    who = named("objective", objective)
+    with running(who, objective):
+        terms = objective.terms(logits, labels)
+    import torch
+
+    numbers = isinstance(terms, torch.Tensor) and not terms.is_complex()
+    if not numbers or terms.ndim not in (1, 2) or len(terms) != len(logits):
+        raise StrategyError(
+            f"{who}: terms returned {kind_of(terms)} for {len(logits)} samples; it gives a tensor of numbers, "
+            f"[{len(logits)}] or [{len(logits)}, k]"
+        )
+    return terms
+
+
+def reduced(objective: Objective, terms: Tensor, **more: Tensor | None) -> float:
+    """The score of terms, as a number.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns something else.
+    """
+    with running(named("objective", objective), objective):
+        found = objective.reduce(terms, **more)
+    return number(found, f"{named('objective', objective)}: reduce")
 
 
 def check_labels(objective: Objective | WholeModelObjective, task: Task, names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import named, number, running
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,3 +27,15 @@ class SplitView(Protocol):
     """What a whole-model objective sees of a split: batches of (model inputs, labels) on the device."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+def measured(objective: WholeModelObjective, model: nn.Module, split: SplitView) -> float:
+    """The score that an objective gives a whole model, as a number.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns something else.
+    """
+    with running(named("objective", objective), objective):
+        found = objective.measure(model, split)
+    return number(found, f"{named('objective', objective)}: measure")

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merging.errors import StrategyError
 from merging.plugins.optimizer import Vector
 from merging.plugins.progress import Progress
 from merging.plugins.searches import Path
+from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT, UNLABELLED
+from merging.plugins.user_code import kind_of, named, running
 from merging.running.search import BoxSearch, Searching, run_search
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.recipe import Recipe
@@ -59,12 +62,14 @@ class MergeSearches:
 
     Attributes:
         seeds: of the strategy; each search spawns the next.
+        strategy: whose searches they are, for messages.
     """
 
     evaluator: Evaluator
     searching: Searching
     seeds: np.random.SeedSequence
     progress: Progress
+    strategy: MixStrategy | None = None
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
         """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``."""
@@ -83,8 +88,27 @@ class MergeSearches:
         """One search by the optimizer; its generator is the next of the strategy's seed sequence."""
         points = self.searching.budget or budget
         generator = np.random.default_rng(self.seeds.spawn(1)[0])
-        search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points), rounded=rounded)
+        search = BoxSearch(
+            self._outcomes(function), lower, upper, start, points, generator, self._on_point(points), rounded=rounded
+        )
         return run_search(self.searching.optimizer, search)
+
+    def _outcomes(self, function: Callable[[Vector], Outcome]) -> Path:
+        """The strategy's function, whose errors are the strategy's and not the optimizer's.
+
+        Raises:
+            StrategyError: it gives something else than outcomes.
+        """
+        who = named("strategy", self.strategy) if self.strategy is not None else "the strategy"
+
+        def checked(point: Vector) -> Outcome:
+            with running(who, self.strategy if self.strategy is not None else function):
+                found = function(point)
+            if not isinstance(found, Outcome):
+                raise StrategyError(f"{who} searches a function that returns {kind_of(found)}, not an Outcome")
+            return found
+
+        return checked
 
     def _on_point(self, budget: int) -> Callable[[int, float], None]:
         return lambda asked, best: self.progress.search(asked, budget, best)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from merging.errors import InterruptedRunError, Stopped, StopReason, StrategyError
+from merging.errors import InterruptedRunError, Stopped, StopReason
 from merging.mixing.computed import check_merge
 from merging.plugins.progress import Progress, tell_measure, tell_precision
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
-from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.found import Found, Made
 from merging.running.notes import doubt, shown
@@ -131,12 +130,7 @@ class Execution:
             found.decisions, found.kept = problem.decisions, problem.kept
         given: tuple[Merge, Outcome | None] | None = None
         try:
-            with contained():
-                merged = strategy.mix(problem)
-            if not isinstance(merged, Merge):
-                raise StrategyError(
-                    f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
-                )
+            merged = mixed(strategy, problem)
             check_merge(merged, made.pool)
             outcome = None
             if self.evaluator is not None:

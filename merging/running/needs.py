@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from merging.errors import RequirementError
-from merging.plugins.strategy import MixStrategy
+from collections.abc import Set
+from typing import cast
+
+from merging.errors import RequirementError, StrategyError, unknown
+from merging.plugins.strategy import NEEDS, MixStrategy
 from merging.plugins.task import Task
+from merging.plugins.user_code import kind_of, named, running
 from merging.storage.pool import ModelPool
 
 OFFERED = {
@@ -28,8 +32,7 @@ def check_declared(strategy: MixStrategy, part: str) -> None:
     if not strategy.requires() & set(OFFERED[part]):
         entries = " or ".join(f'"{entry}"' for entry in OFFERED[part])
         raise RequirementError(
-            f"strategy '{strategy.name or type(strategy).__name__}' uses problem.{part}, which its needs do not ask "
-            f"for; add {entries} to needs"
+            f"{named('strategy', strategy)} uses problem.{part}, which its needs do not ask for; add {entries} to needs"
         )
 
 
@@ -53,11 +56,22 @@ def ranks_models(strategy: MixStrategy) -> bool:
 
 
 def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
-    """Everything a strategy declares, checked before any work."""
-    if len(pool) < strategy.fewest():
-        raise RequirementError(
-            f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
-        )
+    """Everything a strategy declares, checked before any work.
+
+    Raises:
+        StrategyError: it declares what cannot be.
+        UnknownNameError: it needs what nobody knows.
+        RequirementError: something that it needs is not there.
+    """
+    who, declared = named("strategy", strategy), cast("object", strategy.needs)
+    if not isinstance(declared, Set):
+        raise StrategyError(f"needs of {who} is {kind_of(declared)}, not a frozenset of words")
+    with running(who, strategy):
+        required, fewest = strategy.requires(), strategy.fewest()
+    for need in sorted(required - NEEDS):
+        raise unknown(f"need of {who}:", need, NEEDS)
+    if len(pool) < fewest:
+        raise RequirementError(f"{who} needs at least {fewest} models, got {len(pool)}: {pool.names[0]}")
     for part in strategy.parts():
         if part.gives == "ensemble":
             raise RequirementError(
@@ -68,7 +82,7 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there["train"] = task is not None and task.train is not None
     there["classes"] = task is not None and task.held_out.categorical
     ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(strategy.requires()):
+    for need in sorted(required):
         if need == "classes" and task is not None and not there[need]:
             raise RequirementError(
                 f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "

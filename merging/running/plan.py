@@ -16,11 +16,12 @@ from merging.partitioners.whole import Whole
 from merging.plugins.objective import Objective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
-from merging.plugins.partitioner import Partitioner
+from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
+from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
+from merging.plugins.user_code import kind_of
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.needs import check_needs, check_numbers, ranks_models
 from merging.storage.factors import check_factors
@@ -125,7 +126,9 @@ def plan(
     """
     for value, kind in ((strategy, MixStrategy), (partitioner or Whole(), Partitioner)):
         if not isinstance(value, kind):
-            raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
+            raise RequirementError(
+                f"{kind_of(value)} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)"
+            )
     partitioner, objective = partitioner or Whole(), objective or Accuracy()
     ranks = (task is not None and (baselines or certify_split is not None)) or ranks_models(strategy)
     check_numbers(seed, budget, max_evaluations, len(pool), ranks)
@@ -138,7 +141,7 @@ def plan(
         check_labels(objective, task, (HELD_OUT, *(task.tests if tests else ())))
     stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
     task = _divided(task, certify_split, seed)
-    module = task.build(pool) if task else None
+    module = built(task, pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
     live = numerics = None
     if task is not None and module is not None:
@@ -190,8 +193,7 @@ def divide(
         PartitionError: the partitioner does not understand these names, or misses some.
         PoolError: the module ties what a checkpoint holds as two different tensors.
     """
-    partition = partitioner.split(pool.tensors, module)
-    partition.check_covers(pool.tensors)
+    partition = divided(partitioner, pool.tensors, module)
     ties = _ties(pool, module)
     # Frozen before marked: a part that is split off may be inert. Ties again: one storage cannot be frozen in part.
     return partition.with_ties(ties).with_frozen(freeze).with_ties(ties)

@@ -14,6 +14,7 @@ from merging.moved import part_of
 from merging.plugins.options import Plugin
 from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
 from merging.running.needs import check_declared
 from merging.running.notes import shown
@@ -77,7 +78,7 @@ class MergeProblem:
     def evaluator(self) -> Evaluator:
         """The evaluator; a strategy that declares its needs always finds one."""
         if self._evaluator is None:
-            who = f"strategy '{self.strategy.name}'" if self.strategy is not None else "this strategy"
+            who = named("strategy", self.strategy) if self.strategy is not None else "this strategy"
             raise RequirementError(f"{who} evaluates models, but there is no task; give one with --task")
         return self._evaluator
 
@@ -92,7 +93,15 @@ class MergeProblem:
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
 
     def weights(self, strategy: Plugin, combine: Combine, *, base: bool = True) -> Weights:
-        """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
+        """A merge computed tensor by tensor; at once where it may be scored, else while it is written.
+
+        Raises:
+            TypeError: it is not given the strategy first, and a function.
+        """
+        given: tuple[object, object] = (strategy, combine)
+        if not (isinstance(given[0], Plugin) and callable(given[1])):
+            what = " and ".join(kind_of(each) for each in given)
+            raise TypeError(f"weights takes the strategy and a function of one tensor, not {what}")
         computed = Computed(self.pool, self.partition, combine, base=base, strategy=strategy.name)
         last = (self.pool.base_ingredient,) if self.pool.base and base else ()
         rows = (*self.pool.ingredients, *last)
@@ -102,7 +111,13 @@ class MergeProblem:
         return Weights(tensors, rows, strategy.name, strategy.options(), content_hash(tensors))
 
     def evaluate(self, merged: Merge) -> Outcome:
-        """The outcome on the held-out data."""
+        """The outcome on the held-out data.
+
+        Raises:
+            TypeError: it is given something else than a merge.
+        """
+        if not isinstance(merged, Merge):
+            raise TypeError(f"evaluate takes a Recipe, Weights or Ensemble, not {kind_of(merged)}")
         return self.evaluator.evaluate(merged)
 
     def rank(self) -> list[tuple[int, Outcome]]:
@@ -128,7 +143,7 @@ class MergeProblem:
     @property
     def search(self) -> MergeSearches:
         """Searches over mixing factors, or any others."""
-        return MergeSearches(self._door("search"), self.searching, self.seeds, self.progress)
+        return MergeSearches(self._door("search"), self.searching, self.seeds, self.progress, self.strategy)
 
     @property
     def slopes(self) -> MergeSlopes:

@@ -15,6 +15,7 @@ from torch import Tensor
 from merging.errors import Stopped, StopReason
 from merging.evaluation.evaluator import Evaluator
 from merging.plugins.progress import Silent
+from merging.plugins.strategy import mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.baselines import BASELINES
 from merging.running.plan import Plan
@@ -69,7 +70,7 @@ def rehearse(
                 Silent(),
                 strategy=strategy,
             )
-            evaluator.evaluate(strategy.mix(problem))  # as a run does, for its table
+            evaluator.evaluate(mixed(strategy, problem))  # as a run does, for its table
     except Stopped as stop:
         return evaluator.total, stop.reason is StopReason.LIMIT
     return evaluator.total, True

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from merging.errors import BudgetSpent, OptionError, StrategyError
-from merging.plugins.optimizer import Optimizer, Vector
+from merging.errors import BudgetSpent, OptionError
+from merging.plugins.optimizer import Optimizer, Vector, maximized
 from merging.values.outcome import Outcome, Solution
 
 
@@ -113,9 +113,7 @@ def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
             f"this search has {search.dimension}; choose another optimizer or a finer partitioner"
         )
     try:
-        solution = optimizer.maximize(search)
-        if not isinstance(solution, Solution):
-            raise StrategyError(f"optimizer '{optimizer.name}' returned {solution!r}; end with search.solution(…)")
+        solution = maximized(optimizer, search)
         if optimizer.recommends:
             return Solution(search.bring(solution.x), solution.score, search.asked, solution.stopped)
         stopped = solution.stopped
