@@ -23,6 +23,7 @@ from merging.objectives.accuracy import Accuracy
 from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Task, built
 from merging.running.plan import divide
 from merging.storage.factors import factor_faults
 from merging.storage.journal import Journal
@@ -33,8 +34,6 @@ from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from merging.plugins.task import Task, built
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
     except MergingError as failure:
         place = _place(failure, code)
         if isinstance(failure, _MADE) and place.foreign and not place.raised and place.text not in str(failure):
-            failure.args = (f"{failure} (in {what}, {place.text})",)
+            where = place.text if what in str(failure) else f"in {what}, {place.text}"
+            failure.args = (f"{failure} ({where})",)
         raise
     except Exception as failure:  # somebody's code may raise anything
         place = _place(failure, code)

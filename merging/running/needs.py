@@ -30,10 +30,8 @@ def check_declared(strategy: MixStrategy, part: str) -> None:
         RequirementError: none of the entries in ``OFFERED`` is required; one line that says which to add.
     """
     if not strategy.requires() & set(OFFERED[part]):
-        entries = " or ".join(f'"{entry}"' for entry in OFFERED[part])
-        raise RequirementError(
-            f"{named('strategy', strategy)} uses problem.{part}, which its needs do not ask for; add {entries} to needs"
-        )
+        who, entries = named("strategy", strategy), " or ".join(f'"{entry}"' for entry in OFFERED[part])
+        raise RequirementError(f"{who} uses problem.{part}, which its needs do not ask for; add {entries} to needs")
 
 
 def check_numbers(seed: int, budget: int | None, limit: int | None, models: int, ranks: bool) -> None:

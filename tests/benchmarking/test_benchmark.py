@@ -165,7 +165,7 @@ def test_what_cannot_run_or_fails_says_why_and_the_rest_goes_on(pool_folder: Pat
     assert "--base" in rows["wise-ft"].why
     assert rows["broken"].status == "failed"
     assert rows["broken"].why.startswith(f"strategy 'broken' failed: RuntimeError: cannot go on (at {__file__}:")
-    assert (rows["no-merge"].status, "no merge" in rows["no-merge"].why) == ("failed", True)
+    assert (rows["no-merge"].status, "not a Recipe" in rows["no-merge"].why) == ("failed", True)
     assert rows["best"].finished
     told = rows["uniform"].verdict("best", "test")
     assert told is not None
