@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import cast
 
 from merging.errors import RequirementError, StrategyError, unknown
 from merging.plugins.strategy import NEEDS, MixStrategy
@@ -61,11 +60,11 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
         UnknownNameError: it needs what nobody knows.
         RequirementError: something that it needs is not there.
     """
-    who, declared = named("strategy", strategy), cast("object", strategy.needs)
-    if not isinstance(declared, Set):
-        raise StrategyError(f"needs of {who} is {kind_of(declared)}, not a frozenset of words")
+    who = named("strategy", strategy)
+    _check_set(strategy.needs, f"needs of {who} is")
     with running(who, strategy):
         required, fewest = strategy.requires(), strategy.fewest()
+    _check_set(required, f"requires of {who} returned")
     for need in sorted(required - NEEDS):
         raise unknown(f"need of {who}:", need, NEEDS)
     if len(pool) < fewest:
@@ -89,3 +88,9 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
             )
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")
+
+
+def _check_set(value: object, what: str) -> None:
+    """Refuses needs that are no set: a word alone would be taken for its letters."""
+    if not isinstance(value, Set):
+        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")
