@@ -17,7 +17,6 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
 from merging.running.needs import check_declared
-from merging.running.notes import shown
 from merging.running.search import Searching
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -25,6 +24,7 @@ from merging.storage.pool import ModelPool
 from merging.values.outcome import Outcome
 from merging.values.partition import Partition
 from merging.values.recipe import Merge, Recipe, Weights
+from merging.values.report import scored
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -183,4 +183,4 @@ class MergeProblem:
             self.kept.append(self.best)
             self.progress.best(outcome, len(recipe.names))
             if len(recipe.names) == 1:
-                self.progress.status(f"best {shown(outcome.score, self.evaluator.objective.name)}, {recipe.names[0]}")
+                self.progress.status(f"best {scored(outcome.score, self.evaluator.objective.name)}, {recipe.names[0]}")
