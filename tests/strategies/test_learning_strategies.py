@@ -284,7 +284,7 @@ def test_sampled_labels_follow_the_seed_and_the_model(pool: ModelPool) -> None:
     found = [p.slopes.squared_gradients(p.single(0), "train", 60)["fc1.weight"] for p in (first, again, other)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-    assert first.splits == ("held-out", "train")
+    assert first.scores.splits == ("held-out", "train")
     assert first.evaluator.total.forward_equivalents == pytest.approx(4 * 60 / 120)
 
 
