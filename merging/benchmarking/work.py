@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
 from merging.plugins.strategy import mixed
 from merging.plugins.task import HELD_OUT, Task
-from merging.plugins.user_code import PluginError, reason
+from merging.plugins.user_code import PluginError
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.running.problem import MergeProblem
@@ -166,7 +166,7 @@ class Work:
         except MergingError as error:
             return self._without(facts, MethodState.FAILED, str(error))
         except Exception as error:  # ours, in the middle of a method of somebody else's; the others go on
-            return self._without(facts, MethodState.FAILED, reason(error))
+            return self._without(facts, MethodState.FAILED, raised(error))
 
     def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
         self.progress.say(f"  {status}: {why}")

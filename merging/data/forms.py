@@ -24,11 +24,11 @@ from merging.data.labels import Written, is_fraction, is_number, no_classes, who
 from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.plugins.user_code import import_object, kind_of, reason, running
+from merging.plugins.user_code import import_object, kind_of, running
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -281,7 +281,7 @@ class Reader:
             raise
         except Exception as error:  # the user's function may return anything
             what = f"return a Split or (inputs, labels), not {kind_of(found)}"
-            raise TaskError(f"'{self.path}' gives no data; {what} ({reason(error)})") from error
+            raise TaskError(f"'{self.path}' gives no data; {what} ({raised(error, whole=True)})") from error
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
             if transform is not None:

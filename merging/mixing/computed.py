@@ -9,8 +9,9 @@ from merging.errors import MergingError, RecipeError, StrategyError
 from merging.machine import cores
 from merging.plugins.user_code import article, kind_of, running
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.dtypes import is_floating
+from merging.storage.dtypes import dtype_name, is_floating
 from merging.storage.pool import ModelPool
+from merging.storage.raw import in_dtype
 from merging.values.partition import Partition, TensorInfo
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
@@ -66,10 +67,8 @@ class Computed(Mapping[str, "Tensor"]):
         return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
 
     def __getitem__(self, name: str) -> Tensor:
-        import torch
-
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})
-        return tensor.to(getattr(torch, self._pool.tensors[name][1]))
+        return in_dtype(tensor, self._pool.tensors[name][1])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pool.tensors)
@@ -98,7 +97,7 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
         raise error(f"{made} a {kind} tensor for '{name}'; only plain dense tensors can be written")
     if tuple(found.shape) != tuple(shape):
         raise error(f"{made} shape {list(found.shape)} for tensor '{name}', which has {list(shape)}")
-    own = str(found.dtype).removeprefix("torch.")
+    own = dtype_name(found)
     if own != dtype and not (found.is_floating_point() and is_floating(dtype)):
         raise error(f"{made} {article(own)} tensor for '{name}', which is {dtype}")
     return found.detach().cpu()

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from merging.errors import MergingError
+from merging.errors import MergingError, raised
 from merging.plugins.registry import PLUGINS, tasks
-from merging.plugins.user_code import contained, reason, running
+from merging.plugins.user_code import contained, running
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 """Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
@@ -43,7 +43,7 @@ def load_installed() -> tuple[str, ...]:
                 if callable(loaded) and loaded not in [registry[name] for name in registry]:
                     registry.register(point.name)(loaded)
             except Exception as error:  # third-party code may raise anything while it is imported
-                failed.append(f"plug-in {point.value} is left out: {reason(error)}")
+                failed.append(f"plug-in {point.value} is left out: {raised(error, whole=True)}")
     return tuple(failed)
 
 

@@ -13,6 +13,7 @@ from merging.moved import forwarding
 from merging.plugins.options import Plugin
 from merging.plugins.user_code import kind_of, named, number, running
 from merging.plugins.whole_model_objective import WholeModelObjective
+from merging.storage.dtypes import dtype_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,7 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
     for name in names:
         split = task.split(name)
         if objective.takes == "classes" and not split.categorical:
-            kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
+            kind, shape = dtype_name(split.labels), list(split.labels.shape)
             raise TaskError(
                 f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
                 f"{shape}); take one for numbers, such as --objective mse"

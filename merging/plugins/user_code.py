@@ -23,6 +23,7 @@ from merging.errors import (
     Stopped,
     StrategyError,
     TaskError,
+    raised,
     unknown,
 )
 
@@ -93,7 +94,9 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
         machine = isinstance(failure, OSError)
         if machine and not (place.raised and place.foreign):
             raise
-        said = f"{what} failed{f' {doing}' if doing else ''}: {reason(failure)}"
+        words = raised(failure)
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+        said = f"{what} failed{f' {doing}' if doing else ''}: {words}"
         told = error(f"{said} ({place.text})" if place.text else said)
         told.exit_code = max(told.exit_code, 2) if machine else told.exit_code
         raise told from failure
@@ -103,14 +106,8 @@ _MADE = (RecipeError, PartitionError, OptionError, RequirementError)
 """Errors in what a plug-in makes, or asks for."""
 
 
-def reason(error: BaseException) -> str:
-    """An exception's kind and the first line of what it says, never more than 300 characters."""
-    said = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().partition("\n")[0]
-    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} …"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
 _LONGEST = 300
+"""Characters of an exception's words: some libraries say whole tensors."""
 
 
 class _Place(NamedTuple):

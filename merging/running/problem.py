@@ -93,11 +93,7 @@ class MergeProblem:
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
 
     def weights(self, strategy: Plugin, combine: Combine, *, base: bool = True) -> Weights:
-        """A merge computed tensor by tensor; at once where it may be scored, else while it is written.
-
-        Raises:
-            TypeError: it is not given the strategy first, and a function.
-        """
+        """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
         given: tuple[object, object] = (strategy, combine)
         if not (isinstance(given[0], Plugin) and callable(given[1])):
             what = " and ".join(kind_of(each) for each in given)
@@ -111,11 +107,7 @@ class MergeProblem:
         return Weights(tensors, rows, strategy.name, strategy.options(), content_hash(tensors))
 
     def evaluate(self, merged: Merge) -> Outcome:
-        """The outcome on the held-out data.
-
-        Raises:
-            TypeError: it is given something else than a merge.
-        """
+        """The outcome on the held-out data; of something else than a merge, a TypeError."""
         if not isinstance(merged, Merge):
             raise TypeError(f"evaluate takes a Recipe, Weights or Ensemble, not {kind_of(merged)}")
         return self.evaluator.evaluate(merged)
