@@ -40,7 +40,7 @@ def granted(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/f
 
     Args:
         process: which groups it is in.
-        root: where they are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
+        root: folder in which they are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
     """
     try:
         lines = [line.split(":", 2) for line in process.read_text("utf-8", "replace").splitlines()]

@@ -34,19 +34,19 @@ UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opened:
     """A set that was found and listed, and not decoded yet.
 
     Attributes:
         where: what the user wrote, for messages.
-        names: of its classes, in the order in which its numbers count them; None: it names none.
+        names: names of its classes, in the order in which its numbers count them; None: it names none.
         written: the distinct labels that occur; empty where they are not known before loading.
         choice: what the user says of its classes.
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
         spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
-        place: where a label stands first, for messages.
+        place: says where a label stands first, for messages.
         counts: whether somebody wrote its numbers, who may have begun at 1; a library that declares classes has not.
     """
 
@@ -117,12 +117,12 @@ class Opened:
         return Labelling(labels, found.groups)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One method for each form.
+    """Opens a set, with a method for each form that data may have.
 
     Attributes:
-        path: of the set.
+        path: path of the set, as the user wrote it.
         options: the user's table.
         source: the model.
         how: images are brought to size.
@@ -138,7 +138,7 @@ class Reader:
     progress: Progress
 
     def npz(self) -> Opened:
-        """``file.npz:KEY``."""
+        """Opens the arrays that ``file.npz:KEY`` names."""
         names, written = names_and_labels(self.path)
         self._takes("classes", "map", "corrupt", "upright", "group")
         how, turned = self.how, self._upright(False)
@@ -152,7 +152,7 @@ class Reader:
         return self._opened(names, written, decode)
 
     def folder(self, folder: Path) -> Opened:
-        """A folder of class folders; without labels, of images."""
+        """Opens a folder of class folders; without labels, a folder of images."""
         self._takes("classes", "map", "corrupt", "border", "upright")
         if not self.labelled:
             others, loops = Counter[str](), list[Path]()
@@ -175,7 +175,7 @@ class Reader:
         return self._images(found.classes, labels, lambda: paths(files, folder), states(files), len(files))
 
     def table(self, file: Path) -> Opened:
-        """A table of image paths and labels."""
+        """Opens a table of image paths and labels."""
         self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         rows = tables.rows(file)
         root = file.parent
@@ -194,7 +194,7 @@ class Reader:
         )
 
     def tar(self) -> Opened:
-        """Tar files in webdataset's layout."""
+        """Opens tar files in webdataset's layout."""
         self._takes("classes", "map", "corrupt", "border", "upright", "label")
         files = tars.shards(str(Path(self.path).expanduser()))
         self.progress.stage(f"listing {self.path}")
@@ -204,7 +204,7 @@ class Reader:
         return self._images(None, found.labels, lambda: tars.pictures(files), decided, len(found.names))
 
     def saved(self) -> Opened:
-        """A folder written by ``save_to_disk``."""
+        """Opens a folder that ``save_to_disk`` of ``datasets`` has written."""
         self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
         image = [self.options["image"]] if "image" in self.options else ()
         data = saved.Saved(
@@ -266,7 +266,7 @@ class Reader:
         return self._listed(declared, labels, load, spelled=declared is None)
 
     def made(self) -> Opened:
-        """What a user's function returns."""
+        """Opens what a user's function returns."""
         self._takes("classes", "map")
         function = import_object(self.path)
         with running(f"'{self.path}'", function, error=TaskError):
@@ -289,7 +289,9 @@ class Reader:
                 split = replace(split, inputs=torch.from_numpy(images))
                 split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
-            return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
+            return Opened(
+                where=self.path, names=None, written=(), choice=self._choice, decode=lambda _: split, final=True
+            )
         return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
 
     def _groups(self, file: Path, rows: list[dict[str, Any]]) -> list[Any] | None:
@@ -324,7 +326,9 @@ class Reader:
     def _opened(
         self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
     ) -> Opened:
-        return Opened(self.path, names, written if self.labelled else (), self._choice, decode)
+        return Opened(
+            where=self.path, names=names, written=written if self.labelled else (), choice=self._choice, decode=decode
+        )
 
     def _images(
         self,

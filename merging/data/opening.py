@@ -23,7 +23,7 @@ from merging.plugins.task import Split
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
-"""What a table may hold."""
+"""Keys that the table of a data set may hold."""
 
 
 def load_data(
@@ -36,7 +36,7 @@ def load_data(
     labelled: bool = True,
     progress: Progress | None = None,
 ) -> Split:
-    """A split from what the user writes.
+    """Loads a split from what the user writes.
 
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
@@ -75,7 +75,7 @@ def open_data(
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
-    reader = Reader(path, table, source, how, labelled, progress or Silent())
+    reader = Reader(path=path, options=table, source=source, how=how, labelled=labelled, progress=progress or Silent())
     if path.startswith("python:"):
         return reader.made()
     file = Path(path).expanduser()

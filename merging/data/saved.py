@@ -20,26 +20,26 @@ ONE, SEVERAL = "state.json", "dataset_dict.json"
 
 
 def is_saved(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
+    """Tells whether ``save_to_disk`` wrote this folder."""
     return (path / ONE).is_file() or (path / SEVERAL).is_file()
 
 
 class Saved:
-    """A data set on disk.
+    """A data set that the library ``datasets`` has saved on disk.
 
     Args:
         spec: its folder, or ``folder:split`` where there are several.
-        kind: of its samples, ``image`` or ``text``.
-        columns: that hold them, one, or two for pairs of texts; none: the one is found by its type.
+        kind: kind of its samples, ``image`` or ``text``.
+        columns: columns that hold them, one, or two for pairs of texts; none: the one is found by its type.
         label: name of a column; None: found by its type.
         labelled: whether a label is needed.
         group: name of the column of groups; None: there is none.
         say: told what is to be known of the labels.
 
     Attributes:
-        names: of the classes, where the data set says them.
-        labels: of the samples, as they are written; empty where none is needed.
-        groups: of the samples, where a column was named.
+        names: names of the classes, where the data set says them.
+        labels: labels of the samples, as they are written; empty where none is needed.
+        groups: groups of the samples, where a column was named.
 
     Raises:
         TaskError: ``datasets`` is not installed, no such split or column, or a damaged folder.
@@ -93,18 +93,18 @@ class Saved:
 
     @property
     def decided(self) -> Any:
-        """What decides the content."""
+        """Gives what decides the content: a digest of each file, and the columns; JSON-ready."""
         return [[content_of(file) for file in sorted(self._folder.glob("*.arrow"))], *self._columns]
 
     def pictures(self) -> Iterator[Picture]:
-        """Its images, in order."""
+        """Gives the images of the data set, in order."""
         for number, row in enumerate(self._data):
             value = row[self._columns[0]] or {}
             content = value.get("bytes") or Path(value.get("path") or "")
             yield Picture(f"row {number}", content)
 
     def texts(self) -> list[list[str]]:
-        """Its columns of texts.
+        """Gives the columns of texts, each with a text for every sample.
 
         Raises:
             TaskError: a row without a text.

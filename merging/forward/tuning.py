@@ -1,4 +1,4 @@
-"""``--tune``: batch and threads by measurement instead of by rule."""
+"""The setting ``tune``: batch and threads by measurement instead of by rule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 20
 
 
 def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iterator[Numerics]:
-    """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores.
+    """Lists what is measured: the rule first, then other batches, on a CPU with one thread and with all cores.
 
     Args:
         rule: what would be used without measuring.
@@ -52,12 +52,12 @@ def tuned(
 
     Args:
         rule: what would be used without measuring; kept unless another choice is at least 5 % faster.
-        module: on the device, in the precision that it will run in.
+        module: the model, on the device, in the precision that it will run in.
         prepare: inputs as they are stored → what the module takes.
         inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
             the rule's are full.
         progress: told what happens.
-        threads: as for :func:`candidates`.
+        threads: the only number of threads, where the user has named one.
 
     Raises:
         OptionError: the device has no room for any of the batches.
@@ -76,7 +76,7 @@ def tuned(
         progress.advance()
     if not found:
         least = min(numerics.batch for numerics in wanted)
-        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try --device cpu")
+        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try `device=cpu`")
     fastest = min(found, key=lambda numerics: found[numerics])
     chosen = rule if rule in found and found[fastest] >= 0.95 * found[rule] else fastest
     gain = f"{found[rule] / found[chosen]:.2f} times the rule's speed" if rule in found else "the rule's has no room"

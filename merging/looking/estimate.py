@@ -27,21 +27,21 @@ TIMED = 512
 """Samples of the timed batches at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A run's cost.
+    """Says what a run will cost.
 
     Attributes:
         evaluations: distinct evaluations on the held-out data, baselines included, where every candidate that the
             strategy tries is worth going on with: about as many as there can be.
         passes: the same in whole forward passes; forward and backward count as 3.
         complete: False where the rehearsal was ended early: there are more.
-        samples_per_second: of forward passes.
+        samples_per_second: samples that pass forward in a second.
         pass_seconds: one pass over the held-out data.
         mix_seconds: one mix of two models in place.
         minutes: all of it, with the test sets at the end; savings by activations of earlier passes not taken off.
         batch: samples a batch.
-        device: where it was timed.
+        device: the device that it was timed on.
     """
 
     evaluations: int
@@ -59,7 +59,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     """Rehearses a run that is planned, and times its parts.
 
     Args:
-        made: with a task. Its model's weights are overwritten.
+        made: the plan, with a task. Its model's weights are overwritten.
         progress: told what happens.
         should_stop: ends the rehearsal at once.
     """
@@ -89,7 +89,15 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         passes += averages * min(len(task.split(measured)), SAMPLES) / len(task.held_out)
     seconds = passes * one + meter.evaluations * mix + tested * sample
     return Cost(
-        meter.evaluations, passes, complete, 1 / sample, one, mix, seconds / 60, numerics.batch, numerics.device
+        evaluations=meter.evaluations,
+        passes=passes,
+        complete=complete,
+        samples_per_second=1 / sample,
+        pass_seconds=one,
+        mix_seconds=mix,
+        minutes=seconds / 60,
+        batch=numerics.batch,
+        device=numerics.device,
     )
 
 

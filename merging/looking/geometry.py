@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How the models of a pool lie to each other.
+    """Says how the models of a pool lie to each other.
 
     Attributes:
         distances: ``‖θ_i − θ_j‖₂`` over all tensors that are averaged, shape ``(n, n)``.

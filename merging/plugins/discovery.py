@@ -1,4 +1,4 @@
-"""Finds plug-ins: the built-in folders, entry points of installed packages, single files given with ``--plugin``."""
+"""Finds plug-ins: the built-in folders, entry points of installed packages, and single files (``plugin``)."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def load_file(path: Path | str) -> None:
     if name in sys.modules:
         return
     if not file.is_file():
-        raise MergingError(f"--plugin {path}: no such file")
+        raise MergingError(f"plug-in {path}: no such file")
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise MergingError(f"--plugin {path}: not a Python file")
+        raise MergingError(f"plug-in {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with running(f"--plugin {path}", name, error=MergingError):
+        with running(f"plug-in {path}", name, error=MergingError):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]

@@ -35,7 +35,7 @@ class Search(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Number of variables."""
+        """Counts the variables of the box."""
 
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, which is brought into the box first.

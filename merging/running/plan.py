@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run as it will be: everything opened and checked, nothing evaluated or written."""
 
@@ -163,24 +163,24 @@ def plan(
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
     measured, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
-        pool,
-        strategy,
-        partitioner,
-        objective,
-        optimizer,
-        task,
-        partition,
-        numerics,
-        live,
-        seed,
-        budget,
-        max_evaluations,
-        tuple(freeze),
-        baselines and task is not None,
-        tests,
-        certify_split,
-        measured,
-        (*pool.beside, *stored, *notes),
+        pool=pool,
+        strategy=strategy,
+        partitioner=partitioner,
+        objective=objective,
+        optimizer=optimizer,
+        task=task,
+        partition=partition,
+        numerics=numerics,
+        live=live,
+        seed=seed,
+        budget=budget,
+        max_evaluations=max_evaluations,
+        freeze=tuple(freeze),
+        baselines=baselines and task is not None,
+        tests=tests,
+        certify_split=certify_split,
+        recalibrate=measured,
+        notes=(*pool.beside, *stored, *notes),
     )
 
 
@@ -204,9 +204,9 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     if share is None:
         return task
     if not 0 < share < 1:
-        raise RequirementError(f"certify_split is {share:g}; it is the share of held-out data that accepts, 0 to 1")
+        raise RequirementError(f"`certify_split` is {share:g}; it is the share of held-out data that accepts, 0 to 1")
     if task is None:
-        raise RequirementError("certify_split divides held-out data, but there is no task; give one with --task")
+        raise RequirementError("`certify_split` divides held-out data, but there is no task; give one with `task`")
     return task.certified(share, seed)
 
 
@@ -221,7 +221,7 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     data = task is not None and task.calibrates is not None
     if wanted and not data:
         raise RequirementError(
-            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train (or "
+            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give [task] train (or "
             "unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)

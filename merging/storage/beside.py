@@ -222,7 +222,7 @@ def _cut(text: str, begin: int) -> str:
 
 
 def _alike(texts: Sequence[str]) -> int:
-    """With how many characters all of several texts begin."""
+    """Counts the characters with which all of several texts begin."""
     return next(
         (n for n, several in enumerate(zip(*texts, strict=False)) if len(set(several)) > 1), min(map(len, texts))
     )

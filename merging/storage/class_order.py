@@ -69,7 +69,7 @@ def names_classes(checkpoint: Model) -> bool:
 
 
 def _compare(group: Sequence[_Said]) -> Iterator[str]:
-    """Every model of a group against the first whose classes have names."""
+    """Compares every model of a group with the first whose classes have names."""
     first = next((each for each in group if not _numbered(each.names)), group[0])
     numbered, reworded, respelled = list[_Said](), list[_Said](), list[_Said]()
     for other in group:
@@ -133,7 +133,7 @@ def _refused(first: _Said, other: _Said, index: str) -> str:
 
 
 def _main(found: Mapping[str, Names]) -> tuple[str, Names]:
-    """Where a model says its classes, with names rather than numbers where it can be."""
+    """The place where a model says its classes, with names rather than numbers where it can be."""
     return next(((place, names) for place, names in found.items() if not _numbered(names)), next(iter(found.items())))
 
 

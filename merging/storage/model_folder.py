@@ -83,7 +83,7 @@ _FOREIGN = (
 
 
 def foreign(path: Path) -> str:
-    """What a folder without models is, and the way out; empty where it is nothing that is known."""
+    """Says what a folder without models is, and the way out; empty where it is nothing that is known."""
     return next((words for pattern, words in _FOREIGN if any(path.glob(pattern))), "")
 
 
@@ -154,7 +154,7 @@ def _check_parts(path: Path) -> None:
 
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files of a checkpoint, in the order in which libraries look for them, and the keys that its index names.
+    """Finds the files of a checkpoint, in the order in which libraries look, and the keys that its index names.
 
     Raises:
         CheckpointError: a folder that holds none or several, or an index that cannot be followed.

@@ -82,14 +82,14 @@ class ModelPool:
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
-        """The checkpoints of a recipe, where they were when it was written.
+        """Opens the checkpoints of a recipe, where they were when it was written.
 
         Raises:
             RecipeError: one is no longer there.
         """
         lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
         if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
+            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
         names = [row.name for row in ingredients]
         if len(set(names)) < len(names):  # a base that was called as a model is
             names = [f"{name} ({number})" for number, name in enumerate(names)]
@@ -110,7 +110,7 @@ class ModelPool:
 
     @functools.cached_property
     def mixable(self) -> frozenset[str]:
-        """Floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
+        """Names of the floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
         return frozenset(name for name, (_, dtype) in self.tensors.items() if is_floating(dtype))
 
     @property
@@ -160,7 +160,7 @@ class ModelPool:
             PoolError: the pool has no base.
         """
         if self.base is None:
-            raise PoolError("this pool has no base; give one with --base")
+            raise PoolError("this pool has no base; give one with `base`")
         return self._rows.of(self.base)
 
     @property
@@ -197,11 +197,11 @@ class ModelPool:
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
-        """Tensors that are bit-equal in all checkpoints of the pool."""
+        """Names of the tensors that are bit-equal in all checkpoints of the pool."""
         return constant(self.checkpoints)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
-        """The checkpoint with an ingredient's content.
+        """Finds the checkpoint with an ingredient's content.
 
         Raises:
             RecipeError: no checkpoint of this pool has that content hash.
@@ -209,5 +209,5 @@ class ModelPool:
         return self._rows.find(ingredient)
 
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
-        """One tensor of one ingredient."""
+        """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)

@@ -29,7 +29,7 @@ class PluginContract:
         assert PLUGINS[self.kind][plugin.name] is type(plugin)
 
     def test_is_frozen(self, plugin: Plugin) -> None:
-        """No attribute can be set."""
+        """No attribute of an instance can be set."""
         assert dataclasses.is_dataclass(plugin)
         for field in ("anything", *plugin.options()):
             with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):

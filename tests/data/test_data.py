@@ -468,7 +468,9 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
     }
     read = described_task(table)
     assert read.unlabelled is not None
-    task = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare, unlabelled=read.unlabelled)
+    task = Task(
+        name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare, unlabelled=read.unlabelled
+    )
     pool = ModelPool.open([tmp_path / "*.pt"])
     result = merging.merge(pool, Uniform(), task=task, baselines=False)
     assert isinstance(result.merge, Recipe)
@@ -484,7 +486,7 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
     for name in ("norm.running_mean", "norm.running_var"):
         assert torch.allclose(result.merge.overrides[name], module.state_dict()[name], atol=1e-5)
     assert any("measured again on 2 unlabelled samples" in note for note in result.report.notes)
-    without = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare)
+    without = Task(name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare)
     with pytest.raises(MergingError, match=r"give \[task\] train \(or unlabelled"):
         merging.merge(pool, Uniform(), task=without, recalibrate=True)
 
@@ -511,7 +513,9 @@ def test_strategies_may_ask_for_unlabelled_data(forms: Path, tmp_path: Path) -> 
     pool = ModelPool.open([tmp_path / "*.pt"])
     table = {"model": "python:my_data:model", "held_out": str(forms / "photos")}
     read = described_task(table | {"unlabelled": str(forms / "photos.csv")})
-    task = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare, unlabelled=read.unlabelled)
+    task = Task(
+        name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare, unlabelled=read.unlabelled
+    )
     NeedsUnlabelled.seen.clear()
     merging.merge(pool, NeedsUnlabelled(), task=task, baselines=False, recalibrate=False)
     assert NeedsUnlabelled.seen == [-1] * 12

@@ -120,7 +120,7 @@ def test_a_class_that_was_not_seen_is_not_placed() -> None:
 
 def test_answers_that_are_nan_are_wrong() -> None:
     labels = labels_of(3, 30)
-    assert compared("m", np.full(30, -1), labels, 3) == Chance("m", 30, 0, 1 / 3, 1.0)
+    assert compared("m", np.full(30, -1), labels, 3) == Chance(model="m", samples=30, right=0, guess=1 / 3, p=1.0)
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=300), st.integers(1, 300), st.integers(0, 9))

@@ -51,7 +51,7 @@ def evaluator_of(
     task = task or tiny_task()
     made = plan(pool, Best(), partitioner=Layer(), task=task, freeze=freeze, device="cpu")
     assert made.live is not None
-    numerics = Numerics("cpu", batch, 1)
+    numerics = Numerics(device="cpu", batch=batch, threads=1)
     return Evaluator(made.live, task, objective or Accuracy(), numerics, Journal(None), limit=limit)
 
 

@@ -130,9 +130,13 @@ def test_a_cut_is_never_trusted() -> None:
         lambda image: np.array(image)[:-1],
         lambda image: np.array(image).astype(np.float32) + 0.5,
     ):
-        assert not Transform("x", plain.whole, {}, wrong).divided
+        assert not Transform(name="x", whole=plain.whole, settings={}, geometry=wrong).divided
     swapped = Transform(
-        "x", plain.whole, {}, lambda image: np.array(image)[..., ::-1].copy(), Normalisation((0.5,) * 3, (0.5,) * 3)
+        name="x",
+        whole=plain.whole,
+        settings={},
+        geometry=lambda image: np.array(image)[..., ::-1].copy(),
+        proposed=Normalisation((0.5,) * 3, (0.5,) * 3),
     )
     assert swapped.normalisation is not None
     assert swapped.normalisation.flipped, "found by the probes"

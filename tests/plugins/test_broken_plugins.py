@@ -296,7 +296,7 @@ def test_a_plug_in_file_that_cannot_be_run(failing: str, tmp_path: Path) -> None
     with pytest.raises(MergingError) as caught:
         load_file(file)
     check_line(str(caught.value))
-    assert str(caught.value).startswith(f"--plugin {file} failed: ")
+    assert str(caught.value).startswith(f"plug-in {file} failed: ")
     assert str(caught.value).endswith(f"(at {file}:3)")
 
 

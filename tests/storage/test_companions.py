@@ -20,9 +20,9 @@ from merging.errors import CheckpointError
 from merging.plugins.progress import Silent
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import companions, copy_companion, read_companion, refusal
-from merging.storage.folder import carry
 from merging.storage.model_folder import COMPANIONS, SMALL
 from merging.storage.pool import ModelPool
+from merging.storage.result import carry
 from merging.testing import tiny_pool, tiny_task
 from merging.training.start import Start
 from tests.conftest import Merge

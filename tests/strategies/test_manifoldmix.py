@@ -104,7 +104,7 @@ class Scripted(MergeProblem):
         rows = [i for i, _ in recipe.terms(0)]
         alone = len(rows) == 1
         score = self._table[self.pool.names.index(rows[0].name)] if alone else self._average(recipe)
-        return Outcome(score, 120)
+        return Outcome(score=score, samples=120)
 
     @property
     def search(self) -> Any:
@@ -118,7 +118,7 @@ class ScriptedSearches:
         self.real, self.problem = real, problem
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Callable[[Vector], Outcome]:
-        return lambda factors: Outcome(self.problem.trial(factors), 120)
+        return lambda factors: Outcome(score=self.problem.trial(factors), samples=120)
 
     def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, **more: Any) -> Any:
         self.problem.boxes.append((lower, upper, start, budget))

@@ -70,7 +70,14 @@ class Means(nn.Module):
 @pytest.fixture
 def task(data: Path) -> Task:
     made = imagenet_shifts(data)
-    return Task(made.name, lambda pool: Means(), made.held_out, made.tests, made.shifts, made.prepare)
+    return Task(
+        name=made.name,
+        build=lambda pool: Means(),
+        held_out=made.held_out,
+        tests=made.tests,
+        shifts=made.shifts,
+        prepare=made.prepare,
+    )
 
 
 def test_sets_classes_and_labels(data: Path) -> None:

@@ -140,10 +140,10 @@ def pictures() -> Task:
         return Split.of(pixels, labels)
 
     return Task(
-        "pictures",
-        lambda pool: Normed(),
-        part(60, 1),
-        {"test": part(60, 2)},
+        name="pictures",
+        build=lambda pool: Normed(),
+        held_out=part(60, 1),
+        tests={"test": part(60, 2)},
         train=part(90, 3),
         prepare=Normalise((0.5,) * 3, (0.5,) * 3),
     )

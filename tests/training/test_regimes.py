@@ -68,7 +68,13 @@ def handwritten() -> Task:
     wrong = torch.rand(600, generator=draw) < 0.3
     given[wrong] = torch.randint(0, 10, (int(wrong.sum()),), generator=draw)
     held_out, test = Split.of(inputs[600:1200], labels[600:1200]), Split.of(inputs[1200:], labels[1200:])
-    return Task("handwritten", lambda pool: Net(), held_out, {"test": test}, train=Split.of(inputs[:600], given))
+    return Task(
+        name="handwritten",
+        build=lambda pool: Net(),
+        held_out=held_out,
+        tests={"test": test},
+        train=Split.of(inputs[:600], given),
+    )
 
 
 def only_here() -> Task:
@@ -424,10 +430,10 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     def made(regime: Regime, sweep: Sweep = SWEEP, models: int = 2, **more: object) -> None:
         finetune(handwritten, tmp_path / "no", sweep, models=models, base=base, regime=regime, **more)  # type: ignore[arg-type]
 
-    with pytest.raises(OptionError, match="--models 2 or more"):
+    with pytest.raises(OptionError, match="`models=2` or more"):
         made(Papa(), models=1)
     uneven = Sweep.of({**{k: list(v) for k, v in SWEEP.space.items() if isinstance(v, tuple)}, "epochs": [2, 3, 4]})
-    with pytest.raises(OptionError, match="--set epochs="):
+    with pytest.raises(OptionError, match="such as `epochs="):
         made(Papa(), uneven, models=6)
     with pytest.raises(RequirementError, match="together, in one process"):
         made(Papa(), search="optuna")
@@ -445,7 +451,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         made(SwaRegime(tail="cyclic", low=0.9), jobs=1)
     with pytest.raises(RequirementError, match="at least 1"):
         made(SwaRegime(), jobs=0)
-    with pytest.raises(OptionError, match=r"no norm layers to copy; choose -o regime\.what=head"):
+    with pytest.raises(OptionError, match=r"no norm layers to copy; choose `regime\.what=head`"):
         LatePhase().names(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(OptionError, match="no linear layer"):
         LatePhase(what="head").names(nn.BatchNorm1d(2))
@@ -486,7 +492,7 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
     wild = Sweep.of({**sweep.plain(), "models": [], "learning_rate": 1e30})
     with pytest.raises(merging.MergingError, match=r"a member of the population diverged.*lower learning_rate"):
         finetune(handwritten, tmp_path / "papa", wild, models=2, base=base, regime=Papa())
-    with pytest.raises(merging.MergingError, match=r"a training process died.*--jobs 1"):
+    with pytest.raises(merging.MergingError, match=r"a training process died.*`jobs=1`"):
         finetune(only_here, tmp_path / "dies", sweep, models=2, base=base, jobs=2)
     broken = load_file(base)
     broken["head.bias"][0] = float("nan")
