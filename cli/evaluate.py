@@ -115,6 +115,7 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
 def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
     """A path, or the checkpoint of that name in the pool: the [pool]'s, the run's, or the task's own."""
     from merging.errors import unknown
+    from merging.plugins.task import own_pool
     from merging.storage.checkpoint import Checkpoint
     from merging.storage.sources import selected, short_names
 
@@ -124,8 +125,9 @@ def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
     names = short_names([path for path, _ in files]) if files else []
     members = [Checkpoint(path, key=own) if own else path for path, own in files]
     by_name: dict[str, Any] = dict(zip(names, members, strict=True))
-    if not files and task.pool is not None:
-        by_name = {checkpoint.name: checkpoint for checkpoint in task.pool().checkpoints}
+    shipped = own_pool(task) if not files else None
+    if shipped is not None:
+        by_name = {checkpoint.name: checkpoint for checkpoint in shipped.checkpoints}
     if name not in by_name and by_name and not Path(name).suffix:
         raise unknown("model", name, by_name, "or name a checkpoint, a recipe.json or a run's folder")
     return by_name.get(name, name)

@@ -83,7 +83,7 @@ def main() -> None:
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
             code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:
-        code = _fail(in_flags(error, cli.running), error.exit_code)
+        code = _fail(in_flags(error, cli.running) + _how_to_see_more(error), error.exit_code)
     except click.exceptions.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:
@@ -105,6 +105,17 @@ def main() -> None:
         where = f"{place.filename}:{place.lineno}"
         code = _fail(f"{raised(error, whole=True)} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _how_to_see_more(error: MergingError) -> str:
+    """What is added to a plug-in's error, whose author may want the traceback; raises it where that is asked for."""
+    from merging.plugins.user_code import PluginError
+
+    if not isinstance(error, PluginError):
+        return ""
+    if os.environ.get("MERGING_TRACEBACK"):
+        raise error
+    return "; MERGING_TRACEBACK=1 shows all of it"
 
 
 def _writes_files(arguments: Sequence[str]) -> bool:

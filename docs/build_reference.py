@@ -79,7 +79,7 @@ def run_keys() -> str:
 
 def moved() -> str:
     """What moved to where, and how long the old path works."""
-    from merging.moved import MODULES, NAMES, RENAMED
+    from merging.moved import GONE, MEMBERS, MODULES, NAMES, RENAMED
 
     text = """# What moved
 
@@ -102,6 +102,10 @@ they were; import from there where you can.
     programs = "The makers of the built-in pool (`digits_pretraining`, `digits_render` of training) are programs of a "
     lines += ["", "## Renamed", "", "| old | new |", "|---|---|"]
     lines += [f"| `merging.{m}.{a}` | `{b}` |" for m, names in RENAMED.items() for a, b in names.items()]
+    lines += ["", "## Members of what a strategy is given", "", "| old | new |", "|---|---|"]
+    for thing, parts in MEMBERS.items():
+        moved = {f"{thing}.{m}": f"{thing}.{part}.{m}" for part, members in parts.items() for m in members.split()}
+        lines += [f"| `{old}` | `{new}` |" for old, new in (moved | GONE).items()]
     lines += ["", programs + "checkout now: `benchmarks/digits_pool`.", ""]
     return HEAD.replace("the plug-in", "merging/moved.py") + text + "\n".join(lines)
 

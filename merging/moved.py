@@ -115,11 +115,14 @@ NAMES = {
         "running.rehearsal": "REHEARSAL rehearse",
     },
     "interfaces": {
-        "plugins.objective": "Objective SplitView WholeModelObjective",
+        "plugins.objective": "Objective",
         "plugins.optimizer": "Optimizer Search Vector",
         "plugins.partitioner": "Partitioner",
-        "plugins.problem": "Blend Path Problem",
+        "plugins.problem": "Problem",
         "plugins.progress": "Progress",
+        "plugins.searches": "Path",
+        "plugins.slopes": "Blend",
+        "plugins.whole_model_objective": "SplitView WholeModelObjective",
         "values.outcome": "Decision Outcome Solution",
         "values.partition": "Partition TensorInfo",
         "values.recipe": "Ingredient Merge Recipe Weights",
@@ -138,6 +141,13 @@ NAMES = {
     },
     "outcome": {
         "values.statistics": "Paired compare mcnemar",
+    },
+    "plugins.objective": {
+        "plugins.whole_model_objective": "SplitView",
+    },
+    "plugins.problem": {
+        "plugins.searches": "Path",
+        "plugins.slopes": "Blend",
     },
     "output": {
         "storage.result": "CARD ENSEMBLE MEMBERS MODELS OVERRIDES RECIPE REPORT "
@@ -186,6 +196,19 @@ RENAMED = {"training.regimes.swa": {"Swa": "SwaRegime"}}
 """Module → old name → new one: two public classes cannot have one name."""
 
 
+MEMBERS = {
+    "problem": {
+        "scores": "exceeds labels logits score splits",
+        "search": "between maximize",
+        "slopes": "batches blend gradient live squared_gradients",
+    }
+}
+"""An object that a plug-in is given → the part of it → members of the object that stand behind that part now."""
+
+GONE = {"problem.gradient": "problem.slopes.blend(rows).gradient(coefficients, batch)"}
+"""Members whose work another one does, which the warning names."""
+
+
 def home(module: str, name: str) -> str:
     """Finds the module that a name of an old module is in now, as an absolute module name.
 
@@ -216,6 +239,24 @@ def old_name(module: str, name: str) -> Any:
         stacklevel=2,
     )
     return value
+
+
+def part_of(thing: str, member: str) -> str:
+    """The part of an object behind which one of its members stands now, with a warning that says so.
+
+    Raises:
+        AttributeError: the object never had such a member.
+    """
+    part = next((part for part, members in MEMBERS[thing].items() if member in members.split()), None)
+    if part is None:
+        raise AttributeError(f"{thing} has no attribute '{member}'")
+    old = f"{thing}.{member}"
+    warnings.warn(
+        f"{old} has moved: write {GONE.get(old, f'{thing}.{part}.{member}')} (the old name works in this release only)",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return part
 
 
 def _public(module: str) -> list[str]:

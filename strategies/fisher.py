@@ -66,10 +66,10 @@ class Fisher(MixStrategy):
         """One pass of per-sample gradients a model, then the weighted mean, tensor by tensor."""
         count = len(problem.pool)
         problem.progress.stage("measuring Fisher information", count)
-        split = self.data if self.data != "auto" else "train" if "train" in problem.splits else "held-out"
+        split = self.data if self.data != "auto" else "train" if "train" in problem.scores.splits else "held-out"
         measured: list[dict[str, Tensor]] = []
         for index in range(count):
-            found = problem.squared_gradients(
+            found = problem.slopes.squared_gradients(
                 problem.single(index), split, self.samples, sampled=self.labels == "sampled"
             )
             measured.append({name: tensor.float() for name, tensor in found.items()})

@@ -79,10 +79,10 @@ class GreedyEnsemble(MixStrategy):
         return Ensemble(members, weights, cast("Literal['logits', 'probabilities']", self.average))
 
     def _output(self, problem: Problem, index: int) -> Tensor:
-        logits = problem.logits(problem.single(index))
+        logits = problem.scores.logits(problem.single(index))
         problem.progress.advance()
         return logits if self.average == "logits" else logits.softmax(1)
 
     def _score(self, problem: Problem, total: Tensor, members: int) -> float:
         mean = total / members
-        return problem.score(mean if self.average == "logits" else mean.log())
+        return problem.scores.score(mean if self.average == "logits" else mean.log())

@@ -81,7 +81,7 @@ class Learned(MixStrategy):
         """One block: AdamW with a cosine schedule. ``first``: how many models the first row stands for."""
         import torch
 
-        blend, size = problem.blend(rows), (len(rows), len(problem.partition))
+        blend, size = problem.slopes.blend(rows), (len(rows), len(problem.partition))
         convex = self.coefficients == "convex"
         moved = torch.zeros(size if convex else (size[0] - 1, size[1]), dtype=torch.float64)
         if convex:
@@ -89,13 +89,13 @@ class Learned(MixStrategy):
         moved.requires_grad_()
         sharpness = torch.tensor(math.log(scale), dtype=torch.float64, requires_grad=True)
         rate = self.rate if self.rate is not None else 0.05 if convex else 0.01
-        epochs, count = self._epochs(problem), len(problem.labels())
+        epochs, count = self._epochs(problem), len(problem.scores.labels())
         each = math.ceil(count / self.batch)  # batches of one size, for no last one of a single sample
         steps = epochs * each
         optimizer = torch.optim.AdamW([moved, sharpness], lr=rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(epochs):
-            for batch in problem.batches("held-out", problem.generator, math.ceil(count / each)):
+            for batch in problem.slopes.batches("held-out", problem.generator, math.ceil(count / each)):
                 table = self._table(moved)
                 _, slopes, slope = blend.gradient(table.detach().numpy(), batch, float(sharpness.detach().exp()))
                 optimizer.zero_grad()
@@ -108,7 +108,7 @@ class Learned(MixStrategy):
 
     def _epochs(self, problem: Problem) -> int:
         """A small held-out set is gone through more often, because it is steps that move coefficients."""
-        return self.epochs or max(5, math.ceil(140 / math.ceil(len(problem.labels()) / self.batch)))
+        return self.epochs or max(5, math.ceil(140 / math.ceil(len(problem.scores.labels()) / self.batch)))
 
     def _table(self, moved: Tensor) -> Tensor:
         """Coefficients of the rows, ``(rows, components)``; they sum to one in every component."""
@@ -123,7 +123,7 @@ class Learned(MixStrategy):
         import torch
         from scipy.optimize import minimize_scalar
 
-        logits, labels = problem.logits(soup).double(), problem.labels()
+        logits, labels = problem.scores.logits(soup).double(), problem.scores.labels()
 
         def loss(log: float) -> float:
             return float(torch.nn.functional.cross_entropy(logits * math.exp(log), labels))

@@ -184,7 +184,7 @@ class ManifoldMix(MixStrategy):
     ) -> _Soup | None:
         """One to three searches; None where the result is not better than the incumbent."""
         columns = list(problem.partition.active if self.skip_inert else range(len(problem.partition)))
-        path = problem.between(soup.recipe, candidate, mixing=self.mixing)
+        path = problem.search.between(soup.recipe, candidate, mixing=self.mixing)
 
         def expand(x: Vector) -> Vector:
             factors = np.full(len(problem.partition), start)
@@ -195,7 +195,7 @@ class ManifoldMix(MixStrategy):
         x = np.full(len(columns), start)
         for number in range(self.passes):
             lower, upper = self._box(number, start, len(columns))
-            solution = problem.maximize(
+            solution = problem.search.maximize(
                 lambda point: path(expand(point)),
                 lower=lower,
                 upper=upper,

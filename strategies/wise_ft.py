@@ -9,7 +9,7 @@ from merging.errors import RequirementError
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.values.recipe import Ensemble, Recipe, Weights
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class WiseFt(MixStrategy):
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """The inner merge first, then the line from the base to it."""
-        tuned = problem.mean(range(len(problem.pool))) if self.inner is None else self.inner.mix(problem)
+        tuned = problem.mean(range(len(problem.pool))) if self.inner is None else mixed(self.inner, problem)
         if isinstance(tuned, Ensemble):
             raise RequirementError("wise-ft interpolates single models, but its inner strategy gives an ensemble")
         if self.alpha is not None:

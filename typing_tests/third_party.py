@@ -31,11 +31,37 @@ class TopK(merging.MixStrategy):
         ranking = problem.rank()
         assert_type(ranking, list[tuple[int, merging.Outcome]])
         best, soup = problem.single(ranking[0][0]), problem.mean([index for index, _ in ranking[: self.k]])
-        path: merging.Path = problem.between(best, soup)
+        path: merging.Path = problem.search.between(best, soup)
         outcome = path(problem.generator.random(len(problem.partition)))
         problem.decide(score=outcome.score)
         problem.keep(soup, problem.evaluate(soup))
         return soup
+
+
+@strategies.register("typed-parts")
+@dataclass(frozen=True)
+class EveryPart(merging.MixStrategy):
+    """Uses each part of what it is given."""
+
+    summary: ClassVar[str] = "every part"
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "objective", "gradients", "train"})
+
+    def mix(self, problem: merging.Problem) -> merging.Recipe:
+        """Looks at answers, searches, and takes a gradient."""
+        scores: merging.Scores = problem.scores
+        first, second = problem.single(0), problem.single(1)
+        assert_type(scores.splits, tuple[str, ...])
+        assert_type(scores.score(scores.logits(first)), float)
+        search: merging.Searches = problem.search
+        box = problem.generator.random(len(problem.partition))
+        solution = search.maximize(search.between(first, second), lower=box * 0, upper=box, start=box, budget=5)
+        assert_type(solution, merging.Solution)
+        slopes: merging.Slopes = problem.slopes
+        blend: merging.Blend = slopes.blend([first, second])
+        for batch in slopes.batches("train", problem.generator, 16):
+            loss, _, _ = blend.gradient(problem.generator.random((2, len(box))), batch)
+            assert_type(loss, float)
+        return first.lerp(second, solution.x)
 
 
 @partitioners.register("typed-halves")

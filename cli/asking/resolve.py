@@ -52,7 +52,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     Raises:
         MergingError: no models, no data, or nothing that fits.
     """
-    from merging.plugins.task import Task
+    from merging.plugins.task import Task, own_pool
     from merging.storage.pool import ModelPool
 
     task = cast("Task | None", task_of(request, progress))
@@ -63,9 +63,9 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
                 "strategies that only average weights (uniform) need none"
             )
         return task, ModelPool.open(request["models"], request["base"])
-    if task is None or task.pool is None:
+    pool = own_pool(task) if task is not None else None
+    if task is None or pool is None:
         raise RequirementError("no models given; name files, folders or patterns with --models")
-    pool = task.pool()
     if request["base"]:
         from merging.storage.checkpoint import Checkpoint
         from merging.storage.sources import divided

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.task import Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.settings import GROUPS
 
 NOT_TAKEN = ("seed", "baselines", "tests", "certify_split", "resume", *GROUPS["writing"].__dataclass_fields__)

@@ -1,4 +1,4 @@
-"""Evaluator and problem as a benchmark uses them: the same work, with notes of what a search has found so far."""
+"""The evaluator as a benchmark uses it: the same work, with notes of what a search has found so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from merging.benchmarking.memory import Memory
 from merging.evaluation.evaluator import Evaluator
 from merging.plugins.task import HELD_OUT
-from merging.running.problem import MergeProblem
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 
@@ -70,16 +69,3 @@ class SharedEvaluator(Evaluator):
     def _note(self, outcome: Outcome) -> None:
         if not self.trace or outcome.score > self.trace[-1][2]:
             self.trace.append((self.meter.forward_equivalents, self.meter.evaluations, outcome.score))
-
-
-class WatchedProblem(MergeProblem):
-    """A problem that knows whether its strategy has used the seed."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._untouched = self.generator.bit_generator.state
-
-    @property
-    def seeded(self) -> bool:
-        """Whether anything random was drawn, or a search (which has a generator of its own) was made."""
-        return self._seeds.n_children_spawned > 1 or self.generator.bit_generator.state != self._untouched

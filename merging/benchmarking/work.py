@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError, raised
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
+from merging.plugins.strategy import mixed
 from merging.plugins.task import HELD_OUT, Task
-from merging.plugins.user_code import contained
+from merging.plugins.user_code import PluginError
 from merging.running.given import Parts
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
+from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
+from merging.running.search import Searching
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
@@ -167,6 +170,8 @@ class Work:
             check_needs(entry.strategy, self.plans.pool, made.task)
         except (PartitionError, RequirementError) as error:
             return self._without(facts, MethodState.CANNOT_RUN, str(error))
+        except PluginError as error:  # of the partitioner; the others go on
+            return self._without(facts, MethodState.FAILED, str(error))
         try:
             return self._finish(entry, made, facts)
         except Stopped as stop:
@@ -175,7 +180,7 @@ class Work:
             return self._without(facts, MethodState.CANNOT_RUN, f"{stop} before the first result")
         except MergingError as error:
             return self._without(facts, MethodState.FAILED, str(error))
-        except Exception as error:  # a method of somebody else's may raise anything, and the others go on
+        except Exception as error:  # ours, in the middle of a method of somebody else's; the others go on
             return self._without(facts, MethodState.FAILED, raised(error))
 
     def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
@@ -183,31 +188,20 @@ class Work:
         return MethodRun(entry=facts, status=status, why=why)
 
     def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
-        from merging.benchmarking.watch import WatchedProblem
-
         task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
         evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
-        problem = WatchedProblem(
-            made.pool,
-            made.partition,
-            evaluator,
-            entry.optimizer,
-            self.memory,
-            self.progress,
-            seed=entry.seed,
-            budget=entry.limits.get("budget"),
+        searching = Searching(entry.optimizer, entry.seed, entry.limits.get("budget"))
+        problem = MergeProblem(
+            made.pool, made.partition, evaluator, searching, self.memory, self.progress, strategy=entry.strategy
         )
         why = ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")
         tell_measure(self.progress, evaluator.objective.name)
         try:
-            with contained():
-                mixed = entry.strategy.mix(problem)
-            if not isinstance(mixed, Merge):
-                raise StrategyError(f"strategy '{entry.strategy.name}' returned {mixed!r}, which is no merge")
-            check_merge(mixed, made.pool)
-            merged = evaluator.recalibrated(mixed)
+            found = mixed(entry.strategy, problem)
+            check_merge(found, made.pool)
+            merged = evaluator.recalibrated(found)
             outcome = evaluator.evaluate(merged)
         except Stopped as stop:
             if self.should_stop() or problem.best is None:

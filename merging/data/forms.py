@@ -28,7 +28,7 @@ from merging.errors import TaskError, raised
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
-from merging.plugins.user_code import ExitedError, contained, import_object
+from merging.plugins.user_code import import_object, kind_of, running
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -269,19 +269,19 @@ class Reader:
         """Opens what a user's function returns."""
         self._takes("classes", "map")
         function = import_object(self.path)
+        with running(f"'{self.path}'", function, error=TaskError):
+            found = function()
         try:
-            with contained():
-                found = function()
             if not self.labelled and not isinstance(found, Split):
                 found = found if isinstance(found, tuple) else (found,)
                 inputs = _tensor(found[0])
                 found = (inputs, _unlabelled(len(inputs)))
             split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), _labels(_tensor(found[1])))
-        except (TaskError, ExitedError):
+        except TaskError:
             raise
-        except Exception as error:  # the user's function may raise or return anything
-            reason = raised(error, whole=True)
-            raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
+        except Exception as error:  # the user's function may return anything
+            what = f"return a Split or (inputs, labels), not {kind_of(found)}"
+            raise TaskError(f"'{self.path}' gives no data; {what} ({raised(error, whole=True)})") from error
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
             if transform is not None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import raised
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome, is_score
 from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, is_mean, paired, resample
 from merging.values.verdict import ACCURACY, Role, Verdict

@@ -24,9 +24,10 @@ from merging.forward.fisher import squared_gradients
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Contents, Passes
-from merging.plugins.objective import Objective, WholeModelObjective, check_labels
+from merging.plugins.objective import Objective, check_labels, reduced, terms_of
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective, measured
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.raw import in_dtype
@@ -259,14 +260,14 @@ class Evaluator:
         seen = 0
         for outputs, labels in self._passes.plain(HELD_OUT, order):
             logits = self.task.held_out.project(outputs)
-            parts.append(objective.terms(logits, labels).cpu())
+            parts.append(terms_of(objective, logits, labels).cpu())
             seen += len(labels)
             if seen < n:
-                least, most = (objective.reduce(_padded(parts, n - seen, bound)) for bound in objective.bounds)
+                least, most = (reduced(objective, _padded(parts, n - seen, bound)) for bound in objective.bounds)
                 if least > threshold or most <= threshold:
                     break
         self._pay(seen / n)
-        score = objective.reduce(_padded(parts, n - seen, objective.bounds[0]))
+        score = reduced(objective, _padded(parts, n - seen, objective.bounds[0]))
         return Decision(score > threshold, seen)
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
@@ -342,7 +343,7 @@ class Evaluator:
         check_labels(self.objective, self.task, (split,))
         whole = self.task.split(split)
         labels = whole.labels.cpu()
-        terms = self.objective.terms(logits, labels)
+        terms = terms_of(self.objective, logits, labels)
         correct = np.packbits(top1(logits, labels).numpy()) if _are_classes(whole, logits) else None
         nan = int(_blank(logits).sum())
         return Outcome(
@@ -597,14 +598,14 @@ class Evaluator:
 
     def _scored(self, split: str, content: Contents | None) -> Outcome:
         if isinstance(self.objective, WholeModelObjective):
-            score = self._score(self.objective.measure(self.live.module, _View(self, split)))
+            score = self._score(measured(self.objective, self.live.module, _View(self, split)))
             return Outcome(score=score, samples=len(self.task.split(split)), correct=None)
         check_labels(self.objective, self.task, (split,))
         terms, hits, margins, blank = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         whole = self.task.split(split)
         for outputs, labels in self._passes.forward(split, content):
             logits = whole.project(outputs)
-            terms.append(self.objective.terms(logits, labels).cpu())
+            terms.append(terms_of(self.objective, logits, labels).cpu())
             blank.append(_blank(logits).sum())
             if not _are_classes(whole, logits):
                 continue
@@ -641,12 +642,8 @@ class Evaluator:
         found: NDArray[Any] = (terms.float() if terms.dtype in (torch.bfloat16, torch.float16) else terms).numpy()
         return found
 
-    def _score(self, value: Any) -> float:
+    def _score(self, score: float) -> float:
         """An objective's score; NaN and infinity are the worst, so that a search walks away from them."""
-        try:
-            score = float(value)
-        except (TypeError, ValueError):
-            raise StrategyError(f"objective '{self.objective.name}' returned {value!r}, not a number") from None
         return score if np.isfinite(score) else WORST
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from merging.plugins.task import Task
+from merging.plugins.task import Task, prepared
 
 T = TypeVar("T", nn.Module, Tensor)
 
@@ -42,5 +42,5 @@ def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: tor
         dtype: the dtype that it runs in; None: that of what was prepared. Token ids and other integers stay what they
             are.
     """
-    inputs = task.prepare(on_device(stored, device))
+    inputs = prepared(task, on_device(stored, device))
     return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from merging.errors import PoolError, TaskError, raised
+from merging.errors import MergingError, PoolError, TaskError, raised
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.forward.stages import Watch
@@ -96,6 +96,8 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
     except NoLogitsError as error:
         raise TaskError(f"task '{task.name}': {error}") from None
+    except MergingError:
+        raise
     except Exception as error:  # a user's model or data may raise anything
         reason = raised(error)
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error

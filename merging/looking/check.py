@@ -19,7 +19,7 @@ from merging.looking.sets import CheckedSet, look_at
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import Task
+from merging.plugins.task import Task, built, own_pool
 from merging.plugins.watcher import Watcher
 from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
@@ -197,10 +197,10 @@ def _open(
     wanted = [(name, *found) for name, found in zip(names, paths, strict=True)]
     if not models and task is not None and task.pool is not None:
         try:
-            own = task.pool()
+            own = own_pool(task)
         except MergingError as error:
             wrong.append(str(error))
-        else:
+        if own is not None:
             wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
     elif not models:
         wrong.append("no models given; name files, folders or patterns with `models`")
@@ -270,7 +270,7 @@ def _fit(
     if task is None:
         return None, pool
     try:
-        module = task.build(pool)
+        module = built(task, pool)
         check_fits(module, pool)
     except MergingError as error:
         wrong.append(str(error))

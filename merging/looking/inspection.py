@@ -21,8 +21,9 @@ from merging.forward.numerics import Numerics
 from merging.looking.geometry import Geometry, measure
 from merging.objectives.accuracy import Accuracy
 from merging.plugins.objective import Objective
-from merging.plugins.partitioner import Partitioner
+from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.task import Task, built
 from merging.running.plan import divide
 from merging.storage.dtypes import info_of
 from merging.storage.factors import factor_faults
@@ -34,8 +35,6 @@ from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from merging.plugins.task import Task
 
 
 @dataclass(frozen=True)
@@ -155,8 +154,7 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
     for name, tensor in state.items():
         homes.setdefault(id(tensor), []).append(name)
     ties = tuple(tuple(names) for names in homes.values() if len(names) > 1)
-    partition = partitioner.split(tensors, module)
-    partition.check_covers(tensors)
+    partition = divided(partitioner, tensors, module)
     idle, _ = untouched(module.eval(), example)
     partition = partition.with_ties(ties).with_marks(untouched=idle)
     return Inspection(partition=partition, tensors=tensors, marked=True, ties=ties, notes=partition.notes)
@@ -198,7 +196,7 @@ def inspect_pool(
     """
     progress = progress or Silent()
     progress.stage("reading the models")
-    module = task.build(pool) if task is not None else module
+    module = built(task, pool) if task is not None else module
     partition = divide(pool, partitioner, module, freeze)
     equal = pool.constant if len(pool) > 1 else frozenset()
     scores: tuple[float, ...] = ()

@@ -16,9 +16,10 @@ from merging.looking.estimate import forward
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.task import HELD_OUT, Task, built
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
@@ -65,7 +66,7 @@ def evaluate(
     names = check_splits(task, splits)
     progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
     pool, merged = open_model(model, models)
-    module = task.build(pool)
+    module = built(task, pool)
     check_fits(module, pool)
     numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
     with numerics.applied():

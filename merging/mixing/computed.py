@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from merging.errors import MergingError, RecipeError, Stopped, StrategyError, raised
+from merging.errors import MergingError, RecipeError, StrategyError
 from merging.machine import cores
+from merging.plugins.user_code import article, kind_of, running
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import dtype_name, is_floating
 from merging.storage.pool import ModelPool
@@ -60,15 +60,8 @@ class Computed(Mapping[str, "Tensor"]):
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(min(threads, cores()))
-            found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
-        except (MergingError, Stopped, MemoryError):
-            raise
-        except Exception as error:  # the function may be anybody's, and raise anything
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = raised(error)
-            raise StrategyError(
-                f"strategy '{self._strategy}' failed on tensor '{name}': {reason} (at {place.filename}:{place.lineno})"
-            ) from error
+            with running(f"strategy '{self._strategy}'", self._function, f"on tensor '{name}'", error=StrategyError):
+                found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
         finally:
             torch.set_num_threads(threads)
         return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
@@ -98,7 +91,7 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
 
     shape, dtype = info
     if not isinstance(found, torch.Tensor):
-        raise error(f"{made} {_article(type(found).__name__)} for tensor '{name}', which is no tensor")
+        raise error(f"{made} {kind_of(found)} for tensor '{name}', which is no tensor")
     if found.layout is not torch.strided or found.is_quantized or found.is_meta:
         kind = "meta" if found.is_meta else "quantised" if found.is_quantized else "sparse"
         raise error(f"{made} a {kind} tensor for '{name}'; only plain dense tensors can be written")
@@ -106,7 +99,7 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
         raise error(f"{made} shape {list(found.shape)} for tensor '{name}', which has {list(shape)}")
     own = dtype_name(found)
     if own != dtype and not (found.is_floating_point() and is_floating(dtype)):
-        raise error(f"{made} {_article(own)} tensor for '{name}', which is {dtype}")
+        raise error(f"{made} {article(own)} tensor for '{name}', which is {dtype}")
     return found.detach().cpu()
 
 
@@ -139,7 +132,3 @@ def _check_all(tensors: Mapping[str, Any], pool: ModelPool, made: str, error: ty
         if name not in pool.tensors:
             raise error(f"{made} tensor '{name}', which the models do not have")
         checked(tensor, name, pool.tensors[name], made, error)
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import TaskError, raised, unknown
+from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource
 from merging.models.spelling import SOURCES, divided, spelled, with_arguments
-from merging.plugins.user_code import ExitedError, contained, import_object
+from merging.plugins.user_code import import_object, kind_of, running
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,13 +80,8 @@ class Python(ModelSource):
 def _called(factory: Any, spec: str) -> nn.Module:
     from torch import nn
 
-    try:
-        with contained():
-            module = factory()
-    except ExitedError:
-        raise
-    except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{spec}' failed: {raised(error, whole=True)}") from error
+    with running(f"'{spec}'", factory, error=TaskError):
+        module = factory()
     if not isinstance(module, nn.Module):
-        raise TaskError(f"'{spec}' returned {type(module).__name__}, not an nn.Module")
+        raise TaskError(f"'{spec}' returned {kind_of(module)}, not an nn.Module")
     return module

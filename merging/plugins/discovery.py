@@ -15,7 +15,7 @@ from pathlib import Path
 
 from merging.errors import MergingError, raised
 from merging.plugins.registry import PLUGINS, tasks
-from merging.plugins.user_code import contained
+from merging.plugins.user_code import contained, running
 
 FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
 """Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
@@ -65,14 +65,11 @@ def load_file(path: Path | str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with contained():
+        with running(f"plug-in {path}", name, error=MergingError):
             spec.loader.exec_module(module)
-    except MergingError:
+    except BaseException:
         del sys.modules[name]
         raise
-    except Exception as error:  # the user's file may raise anything
-        del sys.modules[name]
-        raise MergingError(f"plug-in {path} failed: {raised(error, whole=True)}") from error
 
 
 def load_all(plugins: Sequence[Path | str] = ()) -> tuple[str, ...]:

@@ -1,19 +1,22 @@
-"""The interfaces of objectives."""
+"""The interface of objectives that score logits."""
 
 from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from merging.errors import OptionError, TaskError
+from merging.errors import OptionError, StrategyError, TaskError
+from merging.moved import forwarding
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import kind_of, named, number, running
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.dtypes import dtype_name
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from merging.plugins.task import Task
 
@@ -74,7 +77,7 @@ class Objective(Plugin):
         if "groups" in self.asks and groups is None:
             raise TaskError(f"objective '{self.name}' scores groups, and the data name none")
         there = {"labels": labels, "groups": groups}
-        return self.reduce(terms, **{name: there[name] for name in self.asks})
+        return reduced(self, terms, **{name: there[name] for name in self.asks})
 
 
 def _asked(kind: type[Objective]) -> tuple[str, ...]:
@@ -98,6 +101,39 @@ def _asked(kind: type[Objective]) -> tuple[str, ...]:
                 "labels and groups, by these names"
             )
     return tuple(parameter.name for parameter in found if parameter.name in known)
+
+
+def terms_of(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
+    """An objective's terms, a number or a row of numbers for each sample.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns something else.
+    """
+    who = named("objective", objective)
+    with running(who, objective):
+        terms = objective.terms(logits, labels)
+    import torch
+
+    numbers = isinstance(terms, torch.Tensor) and not terms.is_complex()
+    if not numbers or terms.ndim not in (1, 2) or len(terms) != len(logits):
+        raise StrategyError(
+            f"{who}: terms returned {kind_of(terms)} for {len(logits)} samples; it gives a tensor of numbers, "
+            f"[{len(logits)}] or [{len(logits)}, k]"
+        )
+    return terms
+
+
+def reduced(objective: Objective, terms: Tensor, **more: Tensor | None) -> float:
+    """The score of terms, as a number.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns something else.
+    """
+    with running(named("objective", objective), objective):
+        found = objective.reduce(terms, **more)
+    return number(found, f"{named('objective', objective)}: reduce")
 
 
 def check_labels(objective: Objective | WholeModelObjective, task: Task, names: Iterable[str]) -> None:
@@ -128,16 +164,4 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
             )
 
 
-@dataclass(frozen=True)
-class WholeModelObjective(Plugin):
-    """The way out for scores that are no function of one sample's logits (retrieval, generation): never staged."""
-
-    @abstractmethod
-    def measure(self, model: nn.Module, split: SplitView) -> float:
-        """The score of a whole model on a split, larger is better."""
-
-
-class SplitView(Protocol):
-    """Gives a whole-model objective the batches of a split: (model inputs, labels) on the device."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+__getattr__ = forwarding(__name__)  # SplitView has moved

@@ -10,7 +10,9 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.errors import StrategyError
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import kind_of, named, running
 from merging.values.outcome import Solution
 
 Vector: TypeAlias = NDArray[np.float64]
@@ -81,3 +83,19 @@ def in_unit_box(search: Search) -> tuple[Callable[[Vector], float], Vector]:
         return -search.evaluate(search.lower + np.asarray(unit) * width)
 
     return loss, (search.start - search.lower) / np.where(width > 0, width, 1.0)
+
+
+def maximized(optimizer: Optimizer, search: Search) -> Solution:
+    """What an optimizer finds.
+
+    Raises:
+        BudgetSpent: the budget is used up.
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns no solution.
+    """
+    who = named("optimizer", optimizer)
+    with running(who, optimizer):
+        solution = optimizer.maximize(search)
+    if not isinstance(solution, Solution):
+        raise StrategyError(f"{who} returned {kind_of(solution)}, not a Solution; end with search.solution(…)")
+    return solution

@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_origin, get
 
 import pydantic
 
-from merging.errors import OptionError, unknown
+from merging.errors import MergingError, OptionError, unknown
+from merging.plugins.user_code import running
 
 
 class _Unset:
@@ -298,7 +299,13 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
             )
         if isinstance(inner, str) and inner.lower() != "none" and nested is not None:
             values[name] = nested(inner, own)
-    return plugin(**values)
+    try:
+        return plugin(**values)
+    except MergingError:
+        raise
+    except Exception:  # a class without its method, or with checks of its own
+        with running(f"plug-in '{plugin.name}'", plugin, "while it was made"):
+            raise
 
 
 def _plain(value: Any) -> Any:

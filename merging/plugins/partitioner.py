@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from merging.errors import PartitionError
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import kind_of, named, running
 from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:
@@ -34,3 +36,19 @@ class Partitioner(Plugin):
         Raises:
             PartitionError: the names are not of the kind that this partitioner understands.
         """
+
+
+def divided(partitioner: Partitioner, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
+    """What a partitioner makes of these tensors, each of them once.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        PartitionError: it does not understand the names, misses some, or returns something else.
+    """
+    who = named("partitioner", partitioner)
+    with running(who, partitioner):
+        partition = partitioner.split(tensors, module)
+    if not isinstance(partition, Partition):
+        raise PartitionError(f"{who} returned {kind_of(partition)}, not a Partition")
+    partition.check_covers(tensors)
+    return partition

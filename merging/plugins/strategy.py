@@ -6,7 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
+from merging.errors import StrategyError
 from merging.plugins.options import Plugin
+from merging.plugins.user_code import kind_of, named, running
 from merging.values.recipe import Merge
 
 if TYPE_CHECKING:
@@ -52,3 +54,18 @@ class MixStrategy(Plugin):
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:
         """The merge. Report decisions with ``problem.decide`` and the best so far with ``problem.keep``."""
+
+
+def mixed(strategy: MixStrategy, problem: Problem) -> Merge:
+    """What a strategy makes of a problem; for a strategy on top of another one, too.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it returns no merge.
+    """
+    who = named("strategy", strategy)
+    with running(who, strategy):
+        merged = strategy.mix(problem)
+    if not isinstance(merged, Merge):
+        raise StrategyError(f"{who} returned {kind_of(merged)}, not a Recipe, Weights or Ensemble")
+    return merged

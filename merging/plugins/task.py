@@ -10,6 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.moved import by_position
+from merging.plugins.user_code import kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
@@ -250,3 +251,73 @@ class Task:
             raise TaskError(f"`certify_split` {share:g} leaves one part of the {len(labels)} held-out samples empty")
         parts = [self.held_out.part(index) for index in (torch.from_numpy(selects), torch.from_numpy(accepts))]
         return replace(self, held_out=parts[0], certify=parts[1])
+
+
+def built(task: Task, pool: ModelPool) -> nn.Module:
+    """The module that a task builds for a pool.
+
+    Raises:
+        PluginError: it fails; one line with the task's name, the error, its file and line.
+        TaskError: it returns something else.
+    """
+    from torch import nn
+
+    with running(f"build of task '{task.name}'", task.build):
+        module = task.build(pool)
+    if not isinstance(module, nn.Module):
+        raise TaskError(f"build of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
+    return module
+
+
+def fresh(task: Task, classes: int) -> nn.Module | None:
+    """The module with a head for a number of classes; None where the task makes none.
+
+    Raises:
+        PluginError: it fails; one line with the task's name, the error, its file and line.
+        TaskError: it returns something else.
+    """
+    from torch import nn
+
+    if task.fresh is None:
+        return None
+    with running(f"fresh of task '{task.name}'", task.fresh):
+        module = task.fresh(classes)
+    if not isinstance(module, nn.Module):
+        raise TaskError(f"fresh of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
+    return module
+
+
+def own_pool(task: Task) -> ModelPool | None:
+    """The pool that a task ships; None where it ships none.
+
+    Raises:
+        PluginError: it fails; one line with the task's name, the error, its file and line.
+        TaskError: it returns something else.
+    """
+    from merging.storage.pool import ModelPool
+
+    if task.pool is None:
+        return None
+    with running(f"pool of task '{task.name}'", task.pool):
+        pool = task.pool()
+    if not isinstance(pool, ModelPool):
+        raise TaskError(f"pool of task '{task.name}' returned {kind_of(pool)}, not a ModelPool")
+    return pool
+
+
+def prepared(task: Task, batch: Tensor) -> Tensor:
+    """What a task makes of samples as they are stored: what the model takes, a row for each.
+
+    Raises:
+        TaskError: it fails (one line with the task's name, the error, its file and line), or returns something else.
+    """
+    import torch
+
+    with running(f"prepare of task '{task.name}'", task.prepare, error=TaskError):
+        inputs = task.prepare(batch)
+    if not isinstance(inputs, torch.Tensor) or inputs.ndim == 0 or len(inputs) != len(batch):
+        raise TaskError(
+            f"prepare of task '{task.name}' returned {kind_of(inputs)}, not a tensor with a row for each of "
+            f"{len(batch)} samples"
+        )
+    return inputs

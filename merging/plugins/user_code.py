@@ -1,17 +1,37 @@
-"""Objects that a user names as ``python:module:name``."""
+"""Somebody's code: found by ``python:module:name``, run so that its errors are one line, told by type what it gives."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
-import traceback
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from traceback import walk_tb
+from typing import Any, NamedTuple
 
-from merging.errors import MergingError, TaskError, raised, unknown
+from merging.errors import (
+    BudgetSpent,
+    MergingError,
+    OptionError,
+    PartitionError,
+    RecipeError,
+    RequirementError,
+    Stopped,
+    StrategyError,
+    TaskError,
+    raised,
+    unknown,
+)
+
+
+class PluginError(MergingError):
+    """Somebody's code raised an error; its cause is the error itself."""
+
+    exit_code = 1
 
 
 class ExitedError(MergingError):
@@ -42,14 +62,147 @@ def contained() -> Iterator[None]:
             os.close(before)
 
 
+@contextlib.contextmanager
+def running(what: str, code: object, doing: str = "", error: type[MergingError] = PluginError) -> Iterator[None]:
+    """Runs somebody's code by name: what it raises becomes one line that says whose it is, and where it went wrong.
+
+    An error of ours that what it made has caused (a recipe, a partition, an option) keeps its kind, and says the place
+    too; our other errors, and those of the machine (memory, a full disk) raised below it, pass as they are.
+
+    Args:
+        what: it is, such as ``strategy 'mine'``.
+        code: the plug-in, function or module; lines of its own are looked for first.
+        doing: what it was doing, where that helps: ``on tensor 'w'``.
+        error: is raised.
+
+    Raises:
+        MergingError: of the kind that was asked for.
+    """
+    try:
+        with contained():
+            yield
+    except (Stopped, BudgetSpent, MemoryError):
+        raise
+    except MergingError as failure:
+        place = _place(failure, code)
+        if isinstance(failure, _MADE) and place.foreign and not place.raised and place.text not in str(failure):
+            where = place.text if what in str(failure) else f"in {what}, {place.text}"
+            failure.args = (f"{failure} ({where})",)
+        raise
+    except Exception as failure:  # somebody's code may raise anything
+        place = _place(failure, code)
+        machine = isinstance(failure, OSError)
+        if machine and not (place.raised and place.foreign):
+            raise
+        words = raised(failure)
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+        said = f"{what} failed{f' {doing}' if doing else ''}: {words}"
+        told = error(f"{said} ({place.text})" if place.text else said)
+        told.exit_code = max(told.exit_code, 2) if machine else told.exit_code
+        raise told from failure
+
+
+_MADE = (RecipeError, PartitionError, OptionError, RequirementError)
+"""Errors in what a plug-in makes, or asks for."""
+
+
+_LONGEST = 300
+"""Characters of an exception's words: some libraries say whole tensors."""
+
+
+class _Place(NamedTuple):
+    """A line on the way to an error: its text, whether the error was raised there, and not in what we ship."""
+
+    text: str
+    raised: bool
+    foreign: bool
+
+
+def _place(error: BaseException, code: object = None) -> _Place:
+    """The last line of somebody's code on the way to an error; of code that was not even entered, its file.
+
+    Somebody's code is what lies neither in this package (but for the module of ``code``, which may be a built-in
+    plug-in) nor in the standard library, nor in an installed package that is not the one of ``code``.
+    """
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
+        return _Place(f"at {error.filename}:{error.lineno}", raised=True, foreign=True)
+    if isinstance(code, functools.partial):
+        code = code.func
+    module = code if isinstance(code, str) else getattr(code, "__module__", None) or ""
+    frames = [(f.f_globals.get("__name__", ""), f.f_code.co_filename, n) for f, n in walk_tb(error.__traceback__)]
+    frames = [frame for frame in frames if not frame[1].startswith("<")]
+    for above, (name, file, line) in enumerate(reversed(frames)):
+        if _is_theirs(name, file, module):
+            return _Place(f"at {file}:{line}", raised=above == 0, foreign=name.partition(".")[0] != _OURS)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return _Place(f"in {file}" if file else "", raised=False, foreign=False)
+
+
+def _is_theirs(name: str, file: str, module: str) -> bool:
+    package = name.partition(".")[0]
+    if name == module or (package != _OURS and package == module.partition(".")[0]):
+        return True
+    installed = {"site-packages", "dist-packages"} & {*Path(file).parts} or file.startswith(_STANDARD)
+    return package != _OURS and not installed
+
+
+_OURS = "merging"
+_STANDARD = sysconfig.get_path("stdlib") + os.sep
+
+
 def exited(error: SystemExit) -> str:
     """Who called ``sys.exit``, for a message."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((frame for frame in reversed(frames) if not frame.filename.startswith("<")), frames[-1])
+    place = _place(error).text.removeprefix("at ")
     return (
-        f"{place.filename}:{place.lineno} called sys.exit({error.code!r}), which would end the command without its "
-        "result; a plug-in returns, or raises an error"
+        f"{place} called sys.exit({error.code!r}), which would end the command without its result; a plug-in returns, "
+        "or raises an error"
     )
+
+
+def named(kind: str, plugin: Any) -> str:
+    """What a plug-in is called in a message: its kind, and its registered name or else that of its class."""
+    return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for a message: its type, and its shape or length where it has one; never what it holds.
+
+    >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
+    ('None', 'a float', 'a list of length 2', 'the class dict')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    shape, dtype = getattr(value, "shape", None), str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if dtype and isinstance(shape, tuple):
+        return f"{article(kind)} of shape {list(shape)} and dtype {dtype}"
+    try:
+        return f"{article(kind)} of length {len(value)}"  # type: ignore[arg-type]  # most values have none
+    except Exception:  # whose value it is says what its length raises
+        return article(kind)
+
+
+def number(value: object, made: str) -> float:
+    """A score as a number, whatever holds it: Python, NumPy or a tensor of one element.
+
+    Args:
+        value: what somebody's code returned.
+        made: begins the message, such as ``objective 'mine': reduce``.
+
+    Raises:
+        StrategyError: it is no number.
+    """
+    try:
+        return float(value)  # type: ignore[arg-type]  # that is what is tried
+    except Exception:  # whose value it is says what becomes of it
+        raise StrategyError(f"{made} returned {kind_of(value)}, not a number") from None
+
+
+def article(word: str) -> str:
+    """A word with its indefinite article."""
+    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 
 def import_object(spec: str) -> Any:
@@ -66,13 +219,8 @@ def import_object(spec: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a file there must not shadow an installed package
-    try:
-        with contained():
-            found = importlib.import_module(module)
-    except ExitedError:
-        raise
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise TaskError(f"'{spec}': importing {module} failed: {raised(error, whole=True)}") from error
+    with running(f"'{spec}': importing {module}", module, error=TaskError):
+        found = importlib.import_module(module)
     if not hasattr(found, name):
         raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
     return getattr(found, name)

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from merging.errors import InterruptedRunError, Stopped, StopReason, StrategyError
+from merging.errors import InterruptedRunError, Stopped, StopReason
 from merging.mixing.computed import check_merge
 from merging.plugins.progress import Progress, tell_measure, tell_precision
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
-from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.found import Found, Made
 from merging.running.notes import doubt
 from merging.running.plan import Plan
 from merging.running.problem import MergeProblem
 from merging.running.scores import Scores
+from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
@@ -120,11 +120,10 @@ class Execution:
             made.pool,
             made.partition,
             self.evaluator,
-            made.optimizer,
+            Searching(made.optimizer, made.seed, made.budget),
             self.journal,
             self.progress,
-            seed=made.seed,
-            budget=made.budget,
+            strategy=strategy,
             on_ranked=self._ranked,
         )
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
@@ -132,12 +131,7 @@ class Execution:
             found.decisions, found.kept = problem.decisions, problem.kept
         given: tuple[Merge, Outcome | None] | None = None
         try:
-            with contained():
-                merged = strategy.mix(problem)
-            if not isinstance(merged, Merge):
-                raise StrategyError(
-                    f"strategy '{strategy.name}' returned {merged!r}, not a Recipe, Weights or Ensemble"
-                )
+            merged = mixed(strategy, problem)
             check_merge(merged, made.pool)
             outcome = None
             if self.evaluator is not None:

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from merging.errors import RequirementError
-from merging.plugins.strategy import MixStrategy
+from collections.abc import Set
+
+from merging.errors import RequirementError, StrategyError, unknown
+from merging.plugins.strategy import NEEDS, MixStrategy
 from merging.plugins.task import Task
+from merging.plugins.user_code import kind_of, named, running
 from merging.storage.pool import ModelPool
+
+OFFERED = {
+    "scores": ("model", "objective"),
+    "search": ("objective",),
+    "slopes": ("gradients", "per_sample_gradients"),
+}
+"""A part of what a strategy is given → the entries of ``needs`` with which it is there; one of them is enough."""
+
+
+def check_declared(strategy: MixStrategy, part: str) -> None:
+    """Refuses a part of the problem that a strategy uses without asking for it.
+
+    Args:
+        strategy: that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its own.
+        part: ``scores``, ``search`` or ``slopes``.
+
+    Raises:
+        RequirementError: none of the entries in ``OFFERED`` is required; one line that says which to add.
+    """
+    if not strategy.requires() & set(OFFERED[part]):
+        who, entries = named("strategy", strategy), " or ".join(f'"{entry}"' for entry in OFFERED[part])
+        raise RequirementError(f"{who} uses problem.{part}, which its needs do not ask for; add {entries} to needs")
 
 
 def check_limit(limit: int | None, models: int) -> None:
@@ -24,11 +49,22 @@ def ranks_models(strategy: MixStrategy) -> bool:
 
 
 def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> None:
-    """Everything a strategy declares, checked before any work."""
-    if len(pool) < strategy.fewest():
-        raise RequirementError(
-            f"strategy '{strategy.name}' needs at least {strategy.fewest()} models, got {len(pool)}: {pool.names[0]}"
-        )
+    """Everything a strategy declares, checked before any work.
+
+    Raises:
+        StrategyError: it declares what cannot be.
+        UnknownNameError: it needs what nobody knows.
+        RequirementError: something that it needs is not there.
+    """
+    who = named("strategy", strategy)
+    _check_set(strategy.needs, f"needs of {who} is")
+    with running(who, strategy):
+        required, fewest = strategy.requires(), strategy.fewest()
+    _check_set(required, f"requires of {who} returned")
+    for need in sorted(required - NEEDS):
+        raise unknown(f"need of {who}:", need, NEEDS)
+    if len(pool) < fewest:
+        raise RequirementError(f"{who} needs at least {fewest} models, got {len(pool)}: {pool.names[0]}")
     for part in strategy.parts():
         if part.gives == "ensemble":
             raise RequirementError(
@@ -39,7 +75,7 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there["train"] = task is not None and task.train is not None
     there["classes"] = task is not None and task.held_out.categorical
     ways = {"base": "`base`", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(strategy.requires()):
+    for need in sorted(required):
         if need == "classes" and task is not None and not there[need]:
             raise RequirementError(
                 f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "
@@ -48,3 +84,9 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
             )
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '`task`')}")
+
+
+def _check_set(value: object, what: str) -> None:
+    """Refuses needs that are no set: a word alone would be taken for its letters."""
+    if not isinstance(value, Set):
+        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")

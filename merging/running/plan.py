@@ -13,14 +13,16 @@ from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
 from merging.plugins.keywords import by_keyword, given
-from merging.plugins.objective import Objective, WholeModelObjective, check_labels
+from merging.plugins.objective import Objective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
-from merging.plugins.partitioner import Partitioner
+from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
 from merging.plugins.strategy import MixStrategy
-from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task
+from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
+from merging.plugins.user_code import kind_of
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.given import Parts
 from merging.running.needs import check_limit, check_needs, ranks_models
 from merging.running.settings import Settings
@@ -146,7 +148,9 @@ def plan(
     partitioner, objective, task = parts.partitioner or Whole(), parts.objective or Accuracy(), parts.task
     for value, kind in ((strategy, MixStrategy), (partitioner, Partitioner)):
         if not isinstance(value, kind):
-            raise RequirementError(f"{value!r} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)")
+            raise RequirementError(
+                f"{kind_of(value)} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)"
+            )
     search, passes, rules = settings.search, settings.passes, settings.rules
     if ranks_models(strategy) or (task is not None and (rules.baselines or rules.certify_split is not None)):
         check_limit(search.max_evaluations, len(pool))
@@ -155,7 +159,7 @@ def plan(
         check_labels(objective, task, (HELD_OUT, *(task.tests if rules.tests else ())))
     stored = check_factors(pool.with_base, as_stored=rules.as_stored)
     task = _divided(task, rules.certify_split, search.seed)
-    module = task.build(pool) if task else None
+    module = built(task, pool) if task else None
     partition = divide(pool, partitioner, module, search.freeze)
     live = numerics = None
     if task is not None and module is not None:
@@ -199,8 +203,7 @@ def divide(
         PartitionError: the partitioner does not understand these names, or misses some.
         PoolError: the module ties what a checkpoint holds as two different tensors.
     """
-    partition = partitioner.split(pool.tensors, module)
-    partition.check_covers(pool.tensors)
+    partition = divided(partitioner, pool.tensors, module)
     ties = _ties(pool, module)
     # Frozen before marked: a part that is split off may be inert. Ties again: one storage cannot be frozen in part.
     return partition.with_ties(ties).with_frozen(freeze).with_ties(ties)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from merging.errors import RequirementError
 from merging.mixing.computed import Combine, Computed
-from merging.plugins.optimizer import Optimizer, Vector
+from merging.moved import part_of
 from merging.plugins.options import Plugin
-from merging.plugins.problem import Path
 from merging.plugins.progress import Progress
-from merging.plugins.task import HELD_OUT, UNLABELLED
-from merging.running.search import BoxSearch, run_search
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.user_code import kind_of, named
+from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
+from merging.running.needs import check_declared
+from merging.running.search import Searching
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.values.outcome import Decision, Outcome, Solution
+from merging.values.outcome import Outcome
 from merging.values.partition import Partition
 from merging.values.recipe import Merge, Recipe, Weights
 from merging.values.report import scored
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from merging.evaluation.evaluator import Evaluator
-    from merging.forward.blend import Blend
 
 
 class MergeProblem:
@@ -38,11 +37,10 @@ class MergeProblem:
         pool: the checkpoints.
         partition: their components.
         evaluator: the door to the data, or None where there is no task.
-        optimizer: the backend that ``maximize`` uses.
+        searching: the backend, the seed and the budget of searches.
         journal: where decisions go.
         progress: where news goes.
-        seed: of this run; the strategy's and every search's generators follow from it.
-        budget: evaluations per optimiser call, instead of what the strategy asks for.
+        strategy: that is given it; its needs say what it finds here. None: it finds everything.
         on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
     """
 
@@ -51,36 +49,37 @@ class MergeProblem:
         pool: ModelPool,
         partition: Partition,
         evaluator: Evaluator | None,
-        optimizer: Optimizer,
+        searching: Searching,
         journal: Journal,
         progress: Progress,
         *,
-        seed: int = 0,
-        budget: int | None = None,
+        strategy: MixStrategy | None = None,
         on_ranked: Callable[[str, Outcome], None] = lambda name, outcome: None,
     ) -> None:
         self.pool = pool
         self.partition = partition
         self.progress = progress
+        self.strategy = strategy
         self.best: tuple[Recipe, Outcome] | None = None
         self.top: Outcome | None = None  # of the best single model, once they are ranked
         self.top_name: str | None = None
         self.kept: list[tuple[Recipe, Outcome]] = []  # what was the best so far, one after the other
         self.decisions: list[dict[str, Any]] = []
         self._evaluator = evaluator
-        self._optimizer = optimizer
+        self.searching = searching
         self._journal = journal
-        self._budget = budget
         self._on_ranked = on_ranked
-        self._seeds = np.random.SeedSequence(seed)
-        self.generator = np.random.default_rng(self._seeds.spawn(1)[0])
+        self.seeds = np.random.SeedSequence(searching.seed)
+        self.generator = np.random.default_rng(self.seeds.spawn(1)[0])
+        self._untouched = self.generator.bit_generator.state
         self._singles: dict[int, Recipe] = {}
 
     @property
     def evaluator(self) -> Evaluator:
         """The evaluator; a strategy that declares its needs always finds one."""
         if self._evaluator is None:
-            raise RequirementError("this strategy evaluates models, but there is no task; give one with `task`")
+            who = named("strategy", self.strategy) if self.strategy is not None else "this strategy"
+            raise RequirementError(f"{who} evaluates models, but there is no task; give one with `task`")
         return self._evaluator
 
     def single(self, index: int) -> Recipe:
@@ -95,6 +94,10 @@ class MergeProblem:
 
     def weights(self, strategy: Plugin, combine: Combine, *, base: bool = True) -> Weights:
         """A merge computed tensor by tensor; at once where it may be scored, else while it is written."""
+        given: tuple[object, object] = (strategy, combine)
+        if not (isinstance(given[0], Plugin) and callable(given[1])):
+            what = " and ".join(kind_of(each) for each in given)
+            raise TypeError(f"weights takes the strategy and a function of one tensor, not {what}")
         computed = Computed(self.pool, self.partition, combine, base=base, strategy=strategy.name)
         last = (self.pool.base_ingredient,) if self.pool.base and base else ()
         rows = (*self.pool.ingredients, *last)
@@ -112,7 +115,9 @@ class MergeProblem:
         )
 
     def evaluate(self, merged: Merge) -> Outcome:
-        """The outcome on the held-out data."""
+        """The outcome on the held-out data; of something else than a merge, a TypeError."""
+        if not isinstance(merged, Merge):
+            raise TypeError(f"evaluate takes a Recipe, Weights or Ensemble, not {kind_of(merged)}")
         return self.evaluator.evaluate(merged)
 
     def rank(self) -> list[tuple[int, Outcome]]:
@@ -130,73 +135,40 @@ class MergeProblem:
             self._on_ranked(self.top_name, self.top)
         return sorted(outcomes, key=lambda pair: -pair[1].score)
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
-        """Whether the held-out score is above the threshold."""
-        return self.evaluator.exceeds(recipe, threshold)
-
-    def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
-        """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``."""
-        return self.evaluator.between(incumbent, candidate, mixing)
-
-    def maximize(
-        self,
-        function: Callable[[Vector], Outcome],
-        *,
-        lower: Vector,
-        upper: Vector,
-        start: Vector,
-        budget: int,
-        rounded: bool = True,
-    ) -> Solution:
-        """One optimiser call; its generator is the next of the run's seed sequence."""
-        points = self._budget or budget
-        generator = np.random.default_rng(self._seeds.spawn(1)[0])
-        search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points), rounded=rounded)
-        return run_search(self._optimizer, search)
-
-    def _on_point(self, budget: int) -> Callable[[int, float], None]:
-        return lambda asked, best: self.progress.search(asked, budget, best)
-
-    def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
-        """Logits of a split."""
-        return self.evaluator.logits(recipe, split)
-
-    def score(self, logits: Tensor) -> float:
-        """The objective of given held-out logits."""
-        return self.evaluator.score(logits)
-
-    def batches(
-        self, split: str, generator: np.random.Generator, size: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split in random order."""
-        return self.evaluator.batches(split, generator, size)
-
-    def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
-        """Loss, and its derivative by the coefficients."""
-        return self.evaluator.gradient(recipe, batch)
-
-    def blend(self, rows: Sequence[Recipe]) -> Blend:
-        """Rows to be mixed with learned coefficients."""
-        return self.evaluator.blend(rows)
-
-    def labels(self, split: str = HELD_OUT) -> Tensor:
-        """Labels of a split."""
-        return self.evaluator.labels(split)
+    @property
+    def scores(self) -> MergeScores:
+        """Logits, labels, and what they score."""
+        return MergeScores(self._door("scores"))
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        """Data that a strategy may use."""
-        task = self.evaluator.task
-        more = {"train": task.train, UNLABELLED: task.unlabelled}
-        return (HELD_OUT, *(name for name, split in more.items() if split is not None))
+    def search(self) -> MergeSearches:
+        """Searches over mixing factors, or any others."""
+        return MergeSearches(self._door("search"), self.searching, self.seeds, self.progress, self.strategy)
 
-    def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
-        """The diagonal Fisher information, or the empirical one."""
-        return self.evaluator.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
+    @property
+    def slopes(self) -> MergeSlopes:
+        """Derivatives, and batches to take them on."""
+        return MergeSlopes(self._door("slopes"), self.generator)
 
-    def live(self, recipe: Recipe) -> nn.Module:
-        """The merged module."""
-        return self.evaluator.open(recipe)
+    def _door(self, capability: str) -> Evaluator:
+        """The evaluator, for a strategy that declares what it uses."""
+        if self.strategy is not None:
+            check_declared(self.strategy, capability)
+        return self.evaluator
+
+    def __getattr__(self, name: str) -> Any:
+        """A member by the name that it had before; works for one release, declared or not, with a warning."""
+        part = part_of("problem", name)
+        if name == "gradient":
+            return self.evaluator.gradient
+        undeclared = copy.copy(self)
+        undeclared.strategy = None
+        return getattr(getattr(undeclared, part), name)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether anything random was drawn, or a search (which has a generator of its own) was made."""
+        return self.seeds.n_children_spawned > 1 or self.generator.bit_generator.state != self._untouched
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""

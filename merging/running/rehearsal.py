@@ -15,10 +15,12 @@ from torch import Tensor
 from merging.errors import Stopped, StopReason
 from merging.evaluation.evaluator import Evaluator
 from merging.plugins.progress import Silent
+from merging.plugins.strategy import mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.baselines import BASELINES
 from merging.running.plan import Plan
 from merging.running.problem import MergeProblem
+from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.values.outcome import Decision, Meter, Outcome
 from merging.values.recipe import Merge, Recipe
@@ -63,13 +65,12 @@ def rehearse(
                 made.pool,
                 made.partition,
                 evaluator,
-                made.optimizer,
+                Searching(made.optimizer, made.seed, made.budget),
                 Journal(None),
                 Silent(),
-                seed=made.seed,
-                budget=made.budget,
+                strategy=strategy,
             )
-            evaluator.evaluate(strategy.mix(problem))  # as a run does, for its table
+            evaluator.evaluate(mixed(strategy, problem))  # as a run does, for its table
     except Stopped as stop:
         return evaluator.total, stop.reason is StopReason.LIMIT
     return evaluator.total, True

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from merging.errors import BudgetSpent, OptionError, StrategyError
-from merging.plugins.optimizer import Optimizer, Vector
+from merging.errors import BudgetSpent, OptionError
+from merging.plugins.optimizer import Optimizer, Vector, maximized
 from merging.values.outcome import Outcome, Solution
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How the searches of a run are made.
+
+    Attributes:
+        optimizer: the backend.
+        seed: of the run; a strategy's generator and those of its searches follow from it, in order.
+        budget: evaluations of each search, instead of what the strategy asks for; None: what it asks for.
+    """
+
+    optimizer: Optimizer
+    seed: int = 0
+    budget: int | None = None
 
 
 class BoxSearch:
@@ -97,9 +113,7 @@ def run_search(optimizer: Optimizer, search: BoxSearch) -> Solution:
             f"this search has {search.dimension}; choose another optimizer or a finer partitioner"
         )
     try:
-        solution = optimizer.maximize(search)
-        if not isinstance(solution, Solution):
-            raise StrategyError(f"optimizer '{optimizer.name}' returned {solution!r}; end with search.solution(…)")
+        solution = maximized(optimizer, search)
         if optimizer.recommends:
             return Solution(search.bring(solution.x), solution.score, search.asked, solution.stopped)
         stopped = solution.stopped

@@ -242,7 +242,7 @@ def _number(value: Any) -> Any:
     """Turns NumPy's and torch's scalars into Python's."""
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{value!r} cannot be written to the journal")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written to the journal")
 
 
 def _timeless(event: dict[str, Any]) -> dict[str, Any]:

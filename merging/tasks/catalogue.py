@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from merging.errors import TaskError, raised
+from merging.errors import TaskError
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.plugins.user_code import ExitedError, contained, import_object
+from merging.plugins.user_code import import_object, kind_of, running
 
 DEFAULT = "digits"
 
@@ -77,15 +77,12 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
         for key in described:
             if key not in takes:
                 raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
-        return make(**described, **({"progress": progress} if "progress" in takes else {}))
-    try:
-        function = import_object(name)
-        with contained():
-            task = function()
-    except (TaskError, ExitedError):
-        raise
-    except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{name}' failed: {raised(error, whole=True)}") from error
+        with running(f"task '{name}'", make):
+            task = make(**described, **({"progress": progress} if "progress" in takes else {}))
+    else:
+        make = import_object(name)
+        with running(f"'{name}'", make, error=TaskError):
+            task = make()
     if not isinstance(task, Task):
-        raise TaskError(f"'{name}' returned {type(task).__name__}, not a merging.Task")
+        raise TaskError(f"task '{name}' returned {kind_of(task)}, not a merging.Task")
     return task

@@ -23,7 +23,7 @@ from merging.plugins.task import Split, Task
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.running.run import Result, merge
-from merging.running.search import BoxSearch
+from merging.running.search import BoxSearch, Searching
 from merging.storage.atomic import replacing, save_safetensors
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -114,13 +114,17 @@ def tiny_problem(
     seed: int = 0,
     budget: int | None = None,
 ) -> MergeProblem:
-    """The problem that a strategy would be given: the real one, over a pool of :func:`tiny_pool`."""
+    """The problem that a strategy would be given: the real one, over a pool of :func:`tiny_pool`.
+
+    It offers everything; set its ``strategy``, and it offers what that one's ``needs`` ask for.
+    """
     task, optimizer, journal = task or tiny_task(), optimizer or Random(), journal or Journal(None)
     made = plan(pool, Best(), partitioner=partitioner or Layer(), task=task, freeze=freeze, device="cpu")
     if made.live is None or made.numerics is None:
         raise RuntimeError("a plan with a task has a live model")
     evaluator = Evaluator(made.live, task, made.objective, made.numerics, journal)
-    return MergeProblem(pool, made.partition, evaluator, optimizer, journal, Silent(), seed=seed, budget=budget)
+    searching = Searching(optimizer, seed, budget)
+    return MergeProblem(pool, made.partition, evaluator, searching, journal, Silent())
 
 
 def tiny_numerics() -> Numerics:

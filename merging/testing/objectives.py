@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from merging.forward.device import on_device
-from merging.plugins.objective import Objective, WholeModelObjective
+from merging.plugins.objective import Objective
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.testing.fixtures import TinyNet, blobs, tiny_numerics
 from merging.testing.plugins import PluginContract
 from merging.testing.second_device import second_device

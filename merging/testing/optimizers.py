@@ -11,6 +11,7 @@ import pytest
 
 from merging.moved import forwarding
 from merging.plugins.optimizer import Optimizer, Vector
+from merging.plugins.user_code import PluginError
 from merging.running.search import run_search
 from merging.testing.another_process import start
 from merging.testing.fixtures import Bowl, box
@@ -102,8 +103,9 @@ class OptimizerContract(PluginContract):
                 raise ZeroDivisionError("from the objective")
             return outcome
 
-        with pytest.raises(ZeroDivisionError, match="from the objective"):
+        with pytest.raises(PluginError, match="ZeroDivisionError: from the objective") as caught:
             run_search(plugin, box(function, dimension, budget=20))
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert _gone(before), "a thread that is not a daemon is left running: the process could never exit"
 
     def test_leaves_no_thread_behind(self, plugin: Optimizer, dimension: int) -> None:

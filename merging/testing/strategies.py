@@ -12,6 +12,7 @@ import torch
 from merging.errors import InterruptedRunError, RequirementError
 from merging.plugins.strategy import NEEDS, MixStrategy
 from merging.running.plan import plan
+from merging.running.problem import MergeProblem
 from merging.storage.content import content_hash
 from merging.storage.dtypes import info_of
 from merging.storage.pool import ModelPool
@@ -84,7 +85,7 @@ class StrategyContract(PluginContract):
 
     def test_gives_what_it_says(self, strategy: MixStrategy, pool: ModelPool) -> None:
         """The merge is of the declared type, its rows are models of the pool."""
-        problem = tiny_problem(pool, budget=12)
+        problem = _problem(strategy, pool)
         merged = strategy.mix(problem)
         assert isinstance(merged, GIVES[strategy.gives])
         allowed = {*pool.ingredients, pool.base_ingredient}
@@ -109,7 +110,7 @@ class StrategyContract(PluginContract):
 
     def test_what_it_keeps_is_scored(self, strategy: MixStrategy, pool: ModelPool) -> None:
         """An interrupted run saves what was kept: its outcome must be that of its recipe."""
-        problem = tiny_problem(pool, budget=12)
+        problem = _problem(strategy, pool)
         strategy.mix(problem)
         if problem.best is not None:
             recipe, outcome = problem.best
@@ -169,6 +170,13 @@ class StrategyContract(PluginContract):
         assert asked <= after + 1, "it went on evaluating after it was told to stop"
         if not isinstance(result.merge, Ensemble):
             assert set(result.state_dict()) == set(pool.tensors)
+
+
+def _problem(strategy: MixStrategy, pool: ModelPool) -> MergeProblem:
+    """The tiny problem as a run gives it: with what the strategy's needs ask for, and nothing else."""
+    problem = tiny_problem(pool, budget=12)
+    problem.strategy = strategy
+    return problem
 
 
 def _contents(folder: Path) -> dict[str, str]:

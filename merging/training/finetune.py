@@ -12,6 +12,7 @@ from merging.machine import cores
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.options import build
 from merging.plugins.task import Task
+from merging.plugins.user_code import named, running
 from merging.plugins.watcher import Watcher
 from merging.training.folder import PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters, Sweep
@@ -134,7 +135,8 @@ def finetune(
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     steps = [steps_of(task, one) for one in drawn]
     if search == "random":
-        regime.check(drawn, start.module, steps)
+        with running(named("regime", regime), regime):
+            regime.check(drawn, start.module, steps)
     probe = start.probe(training.linear_probe)
     facts = {
         "task": task.name,
@@ -175,7 +177,8 @@ def _one_by_one(turn: Turn, asked: Generator[HyperParameters, float, None], star
     done: list[Trained] = []
     settings = next(asked, None)
     while settings is not None:
-        turn.regime.check([settings], start.module, [steps_of(turn.task, settings)])
+        with running(named("regime", turn.regime), turn.regime):
+            turn.regime.check([settings], start.module, [steps_of(turn.task, settings)])
         done.append(turn.one(len(done), settings, start.module))
         try:
             settings = asked.send(done[-1].held_out)

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from merging.errors import RequirementError
 from merging.plugins.options import Plugin
 from merging.plugins.registry import PLUGINS, Registry
+from merging.plugins.user_code import kind_of, named, running
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +57,29 @@ class Regime(Plugin):
         Raises:
             Stopped: a run was told to.
         """
+
+
+def epochs_of(regime: Regime, runs: Sequence[Run]) -> Iterator[None]:
+    """A regime's training, epoch by epoch.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        RequirementError: ``train`` returns something else than an iterator.
+    """
+    who = named("regime", regime)
+    with running(who, regime):
+        epochs = regime.train(runs)
+    if not isinstance(epochs, Iterator):
+        raise RequirementError(f"{who}: train returned {kind_of(epochs)}; it yields after each epoch")
+    while True:
+        with running(who, regime):
+            ended = next(epochs, _END)
+        if ended is _END:
+            return
+        yield
+
+
+_END = object()
 
 
 regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")

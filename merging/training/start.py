@@ -12,7 +12,7 @@ from merging.errors import PoolError, RequirementError
 from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
-from merging.plugins.task import Task
+from merging.plugins.task import Task, built, fresh, own_pool
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import companions, copy_companion
@@ -56,7 +56,8 @@ class Start:
             MergingError: no training data, no base, or one of another architecture.
         """
         _ = task.training  # nothing else is opened where there is none
-        checkpoint = Checkpoint(base) if base is not None else task.pool().base if task.pool is not None else None
+        pool = own_pool(task) if base is None else None
+        checkpoint = Checkpoint(base) if base is not None else pool.base if pool is not None else None
         if checkpoint is None:
             raise RequirementError("there is no base to fine-tune; give one with `base`")
         module = module_for(task, ModelPool([checkpoint]))
@@ -136,8 +137,9 @@ class Start:
 def module_for(task: Task, pool: ModelPool) -> nn.Module:
     """The architecture; where the base has no head, with one for the classes of the training data."""
     try:
-        return task.build(pool)
+        return built(task, pool)
     except PoolError:
-        if task.fresh is None or task.train is None:
+        found = fresh(task, int(task.train.labels.max()) + 1) if task.train is not None else None
+        if found is None:
             raise
-        return task.fresh(int(task.train.labels.max()) + 1)
+        return found

@@ -19,7 +19,7 @@ from merging.plugins.task import Task
 from merging.storage import atomic
 from merging.training.folder import Epoch, PoolFolder, Trained, model_name
 from merging.training.hyperparameters import HyperParameters
-from merging.training.regime import Regime
+from merging.training.regime import Regime, epochs_of
 from merging.training.trainer import Run, steps_of
 from merging.values.report import scored
 
@@ -56,7 +56,7 @@ class Turn:
         with self.numerics.applied(tf32=True):
             run = self._run(settings, module)
             try:
-                for _ in self.regime.train([run]):
+                for _ in epochs_of(self.regime, [run]):
                     epochs.append(Epoch.of(run))
                     self.progress.status(f"epoch {epochs[-1].number}: {scored(epochs[-1].held_out)} held-out")
             except Diverged as error:
@@ -105,7 +105,7 @@ class Turn:
 
     def _side_by_side(self, runs: Sequence[Run]) -> Iterator[None]:
         try:
-            yield from self.regime.train(runs)
+            yield from epochs_of(self.regime, runs)
         except Diverged as error:
             raise Diverged(f"a member of the population {error}; lower learning_rate, or set clip") from None
 

@@ -26,10 +26,10 @@ from merging.benchmarking.runs import MethodRun
 from merging.errors import FolderError, MergingError, OptionError
 from merging.evaluation.evaluator import Evaluator
 from merging.optimizers.random import Random
-from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
+from merging.plugins.whole_model_objective import SplitView, WholeModelObjective
 from merging.running.run import merge as merge_one
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
@@ -163,8 +163,9 @@ def test_what_cannot_run_or_fails_says_why_and_the_rest_goes_on(pool_folder: Pat
     assert (rows["wise-ft"].status, rows["wise-ft"].held_out) == ("cannot run", None)
     assert "needs base" in rows["wise-ft"].why
     assert "give `base`" in rows["wise-ft"].why
-    assert (rows["broken"].status, rows["broken"].why) == ("failed", "RuntimeError: cannot go on")
-    assert (rows["no-merge"].status, "no merge" in rows["no-merge"].why) == ("failed", True)
+    assert rows["broken"].status == "failed"
+    assert rows["broken"].why.startswith(f"strategy 'broken' failed: RuntimeError: cannot go on (at {__file__}:")
+    assert (rows["no-merge"].status, "not a Recipe" in rows["no-merge"].why) == ("failed", True)
     assert rows["best"].finished
     told = rows["uniform"].verdict("best", "test")
     assert told is not None

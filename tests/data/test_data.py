@@ -484,12 +484,12 @@ class NeedsUnlabelled(Uniform):
     """The uniform average; reads the unlabelled samples on the way."""
 
     name = "needs-unlabelled"
-    needs = frozenset({"unlabelled", "objective", "model"})
+    needs = frozenset({"unlabelled", "objective", "model", "gradients"})
     seen: ClassVar[list[int]] = []
 
     def mix(self, problem: Problem) -> Recipe:
-        assert problem.splits == ("held-out", "unlabelled")
-        for _, labels in problem.batches("unlabelled", problem.generator):
+        assert problem.scores.splits == ("held-out", "unlabelled")
+        for _, labels in problem.slopes.batches("unlabelled", problem.generator):
             self.seen.extend(labels.tolist())
         return super().mix(problem)
 

@@ -19,9 +19,9 @@ import merging
 from merging.evaluation.chance import FEWEST, SAMPLES, Chance, against_chance, compared, drawn
 from merging.evaluation.evaluator import Evaluator
 from merging.objectives.nll import NegativeLogLikelihood
-from merging.plugins.objective import WholeModelObjective
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.plan import plan
 from merging.running.run import merge as run
 from merging.storage.journal import Journal

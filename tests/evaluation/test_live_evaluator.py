@@ -75,7 +75,7 @@ def test_a_trial_is_its_definition_run_naively(
     factors = np.array([*values, 0.5])
     incumbent, candidate = problem.mean([0, 1]), problem.single(2)
     problem.evaluator._cache.clear()  # a trial from the cache would mix nothing
-    problem.between(incumbent, candidate, mixing=mixing)(factors)
+    problem.search.between(incumbent, candidate, mixing=mixing)(factors)
     with torch.inference_mode():
         found = problem.evaluator.live.module(tiny_task().held_out.inputs)
     ahead, behind = materialise(incumbent, pool), materialise(candidate, pool)
@@ -95,7 +95,7 @@ def test_a_recipe_s_logits_are_those_of_its_state_dict(
     problem = frozen_problem
     recipe = problem.mean(indices)
     wanted = logits_of(materialise(recipe, pool))
-    assert torch.equal(problem.logits(recipe), wanted)
+    assert torch.equal(problem.scores.logits(recipe), wanted)
     right = int((wanted.argmax(1) == tiny_task().held_out.labels).sum())
     outcome = problem.evaluate(recipe)
     assert (outcome.right, outcome.score) == (right, right / 120)
@@ -105,11 +105,11 @@ def test_trials_and_evaluations_may_alternate(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
     a, b, c = (problem.single(i) for i in range(3))
     factors, other = np.full(4, 0.25), np.full(4, 0.75)
-    path = problem.between(a, b)
+    path = problem.search.between(a, b)
     path(factors)
     problem.evaluate(c)
-    problem.between(c, a)(other)
-    fresh = tiny_problem(pool).between(a, b)(other)
+    problem.search.between(c, a)(other)
+    fresh = tiny_problem(pool).search.between(a, b)(other)
     assert path(other).hits.tolist() == fresh.hits.tolist()
 
 
@@ -118,7 +118,7 @@ def test_inert_moves_cost_nothing(pool: ModelPool) -> None:
     total = problem.evaluator.total
     active = list(problem.partition.active)
     assert sorted(problem.partition.names[i] for i in active) == ["fc1", "fc2"]
-    path = problem.between(problem.single(0), problem.single(1))
+    path = problem.search.between(problem.single(0), problem.single(1))
     first = path(np.full(4, 0.5))
     moved = np.full(4, 0.125)
     moved[active] = 0.5
@@ -235,8 +235,8 @@ def test_the_gradient_is_that_of_finite_differences(pool: ModelPool) -> None:
     rows = (*pool.ingredients[:2], pool.base_ingredient)
     table = np.array([[0.5, 0.2, 1.0, 1.0], [0.3, 0.9, 0.0, 0.0], [0.1, -0.2, 0.0, 0.0]])
     recipe = Recipe(rows, problem.partition, table)
-    batch = next(iter(problem.batches("train", np.random.default_rng(0))))
-    loss, slopes = problem.gradient(recipe, batch)
+    batch = next(iter(problem.slopes.batches("train", np.random.default_rng(0))))
+    loss, slopes = problem.evaluator.gradient(recipe, batch)
     states = [{name: t.double() for name, t in pool.find(row).load().items()} for row in rows]
 
     def slow(at: np.ndarray) -> float:
@@ -270,7 +270,7 @@ def test_batches_are_one_pass_in_an_order_of_the_generator(pool: ModelPool) -> N
 
 def test_the_live_module_is_open_to_autograd(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
-    module = problem.live(problem.mean([0, 1]))
+    module = problem.slopes.live(problem.mean([0, 1]))
     module(tiny_task().held_out.inputs).sum().backward()
     assert all(p.grad is not None for name, p in module.named_parameters() if name != "unused")
 

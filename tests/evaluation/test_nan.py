@@ -20,8 +20,8 @@ from merging.evaluation.evaluator import Evaluator
 from merging.forward.live import LiveModel
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.whole import Whole
-from merging.plugins.objective import WholeModelObjective
 from merging.plugins.task import HELD_OUT, Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble

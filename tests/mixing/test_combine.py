@@ -136,10 +136,10 @@ def test_another_shape(tmp_path: Path, own: tuple[int, ...], other: tuple[int, .
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda mean: None, "a NoneType for tensor '"),
-        (lambda mean: mean.numpy(), "a ndarray for tensor '"),
+        (lambda mean: None, "returned None for tensor '"),
+        (lambda mean: mean.numpy(), "a ndarray of shape ["),
         (lambda mean: mean.tolist(), "for tensor '"),
-        (lambda mean: (mean, mean), "a tuple for tensor '"),
+        (lambda mean: (mean, mean), "a tuple of length 2 for tensor '"),
         (lambda mean: mean.to("meta"), "a meta tensor for '"),
         (lambda mean: mean.reshape(-1).to_sparse(), "a sparse tensor for '"),
         (lambda mean: torch.quantize_per_tensor(mean.float(), 0.1, 0, torch.qint8), "a quantised tensor for '"),

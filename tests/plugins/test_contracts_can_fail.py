@@ -11,6 +11,7 @@ import pytest
 
 from merging.plugins.discovery import load_file
 from merging.plugins.registry import objectives, optimizers, strategies
+from merging.plugins.user_code import PluginError
 from merging.testing import ObjectiveContract, OptimizerContract, StrategyContract, tiny_pool
 from tests.conftest import ENVIRONMENT
 
@@ -63,11 +64,11 @@ class Hashed(MixStrategy):
 class Homely(MixStrategy):
     """Reads the live model's answers as if they were on the CPU."""
 
-    needs = frozenset({"model", "objective", "train"})
+    needs = frozenset({"model", "objective", "train", "gradients"})
 
     def mix(self, problem):
-        module = problem.live(problem.single(0))
-        for inputs, labels in problem.batches("train", problem.generator, 16):
+        module = problem.slopes.live(problem.single(0))
+        for inputs, labels in problem.slopes.batches("train", problem.generator, 16):
             module(inputs).detach().numpy()
         return problem.single(0)
 
@@ -176,7 +177,7 @@ def test_contracts_run_in_whatever_way_a_third_party_starts_them(seed: str, form
 
 def test_tensors_that_are_taken_for_the_cpus(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path / "pool")
-    with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+    with pytest.raises(PluginError, match="TypeError: can't convert cuda:0 device type tensor to numpy"):
         StrategyContract().test_a_device_is_no_other_problem(strategies["homely"](), pool)
     with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
         ObjectiveContract().test_takes_tensors_of_a_device(objectives["weighted"]())

@@ -18,7 +18,8 @@ from merging.plugins.registry import PLUGINS
 load_all()
 FOR_AUTHORS = [
     *(f"plugins.{kind}" for kind in ("strategy", "partitioner", "optimizer", "objective")),
-    *("plugins.problem", "plugins.progress", "plugins.options", "plugins.task", "training.regime"),
+    *("plugins.problem", "plugins.searches", "plugins.slopes", "plugins.whole_model_objective"),
+    *("plugins.progress", "plugins.options", "plugins.task", "training.regime"),
 ]
 """The modules in which the interfaces stand."""
 NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting"}

@@ -110,12 +110,14 @@ def test_strategy_example(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
-    kinds = {"Partitioner": "by_kind.ByKind", "Optimizer": "climb.Climb", "Objective": "balanced_nll.BalancedNLL"}
+    kinds = {"by_kind.ByKind": "Partitioner", "climb.Climb": "Optimizer", "balanced_nll.BalancedNLL": "Objective"}
+    kinds |= {"thrifty.Thrifty": "Strategy", "flatness.Flatness": "Strategy"}
     tests = ["import pytest, merging.testing"]
-    for kind, example in kinds.items():
+    for example, kind in kinds.items():
+        module, name = example.split(".")
         tests += [
-            f"import {example.split('.')[0]}",
-            f"class Test{kind}(merging.testing.{kind}Contract):",
+            f"import {module}",
+            f"class Test{name}(merging.testing.{kind}Contract):",
             "    @pytest.fixture",
             f"    def plugin(self): return {example}()",
         ]

@@ -17,6 +17,8 @@ import merging.plugins.registry as names
 merging.ManifoldMix(tau=0.99).mix("no problem")
 merging.ManifoldMixx()
 names.strategies.register("function")(print)
+def old(problem: merging.Problem) -> object:
+    return problem.logits(problem.single(0))
 """
 CHECKERS = {"mypy": ["mypy", "--config-file", str(ROOT / "pyproject.toml")], "pyright": ["pyright"]}
 
@@ -41,5 +43,5 @@ def test_what_is_wrong_is_refused(checker: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     done = check(checker, tmp_path / "wrong.py")
     assert done.returncode == 1, done.stdout + done.stderr
-    for line in ("wrong.py:4", "wrong.py:5", "wrong.py:6"):
+    for line in ("wrong.py:4", "wrong.py:5", "wrong.py:6", "wrong.py:8"):
         assert line in done.stdout

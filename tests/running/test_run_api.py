@@ -17,10 +17,10 @@ from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random
 from merging.errors import FolderError, InterruptedRunError, RequirementError, TaskError
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.layer import Layer
-from merging.plugins.objective import SplitView, WholeModelObjective
 from merging.plugins.progress import Silent
 from merging.plugins.registry import objectives, strategies
 from merging.plugins.task import Split
+from merging.plugins.whole_model_objective import SplitView, WholeModelObjective
 from merging.storage.content import content_hash
 from merging.testing import tiny_pool, tiny_task
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.gpu
 
 
 def held_out_loss(problem: MergeProblem, recipe: Recipe, scale: float = 1.0) -> float:
-    return float(cross_entropy(problem.logits(recipe).double() * scale, problem.labels()))
+    return float(cross_entropy(problem.scores.logits(recipe).double() * scale, problem.scores.labels()))
 
 
 def by_hand(
@@ -55,9 +55,9 @@ def test_coefficient_gradients_are_those_of_autograd(pool: ModelPool) -> None:
     rows = [problem.single(index) for index in range(3)]
     generator = np.random.default_rng(0)
     table = generator.uniform(-0.5, 1.0, (3, len(problem.partition)))
-    inputs, labels = next(iter(problem.batches("held-out", generator, 37)))
+    inputs, labels = next(iter(problem.slopes.batches("held-out", generator, 37)))
     assert len(labels) == 37
-    loss, slopes, slope = problem.blend(rows).gradient(table, (inputs, labels), 1.7)
+    loss, slopes, slope = problem.slopes.blend(rows).gradient(table, (inputs, labels), 1.7)
     exact, scale = torch.tensor(table, requires_grad=True), torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
     columns = {name: c for c, component in enumerate(problem.partition.components) for name in component.tensors}
     states = [pool.checkpoints[k].load() for k in range(3)]
@@ -82,7 +82,7 @@ def test_frozen_parameters_and_layouts_have_the_same_gradient(pool: ModelPool) -
     for problem in (tiny_problem(pool), tiny_problem(pool, task=task)):
         batch = (own.held_out.inputs[:20], own.held_out.labels[:20])
         table = np.full((2, len(problem.partition)), 0.5)
-        found.append(problem.blend([problem.single(0), problem.single(1)]).gradient(table, batch)[1])
+        found.append(problem.slopes.blend([problem.single(0), problem.single(1)]).gradient(table, batch)[1])
     assert np.array_equal(found[0], found[1])
     assert found[0].any()
 
@@ -109,7 +109,9 @@ def test_a_convolution_s_gradient_in_channels_last(tmp_path: Path) -> None:
     )
     assert problem.evaluator.numerics.layout == "channels_last"
     table = np.array([[0.7] * len(problem.partition), [0.4] * len(problem.partition)])
-    _, slopes, _ = problem.blend([problem.single(0), problem.single(1)]).gradient(table, (data.inputs, data.labels))
+    _, slopes, _ = problem.slopes.blend([problem.single(0), problem.single(1)]).gradient(
+        table, (data.inputs, data.labels)
+    )
 
     def loss(given: np.ndarray) -> float:
         module = Small().double()
@@ -131,9 +133,9 @@ def test_a_set_s_own_classes_are_learned_and_measured(pool: ModelPool) -> None:
     held_out = merging.Split.of(own.held_out.inputs, labels, [[2], [0, 1]])
     problem = tiny_problem(pool, task=merging.Task(name="two", build=own.build, held_out=held_out))
     soup = problem.mean(range(5))
-    assert problem.logits(soup).shape == (120, 2)
-    assert problem.score(problem.logits(soup)) == problem.evaluate(soup).score
-    found = problem.squared_gradients(problem.single(0), "held-out", 120, sampled=False)
+    assert problem.scores.logits(soup).shape == (120, 2)
+    assert problem.scores.score(problem.scores.logits(soup)) == problem.evaluate(soup).score
+    found = problem.slopes.squared_gradients(problem.single(0), "held-out", 120, sampled=False)
     module = TinyNet().double()
     module.load_state_dict(
         {n: t.double() if t.is_floating_point() else t for n, t in pool.checkpoints[0].load().items()}
@@ -276,10 +278,10 @@ def test_fisher_with_one_information_for_all_is_the_uniform_soup(pool: ModelPool
 
 def test_sampled_labels_follow_the_seed_and_the_model(pool: ModelPool) -> None:
     first, again, other = (tiny_problem(pool, seed=seed) for seed in (1, 1, 2))
-    found = [p.squared_gradients(p.single(0), "train", 60)["fc1.weight"] for p in (first, again, other)]
+    found = [p.slopes.squared_gradients(p.single(0), "train", 60)["fc1.weight"] for p in (first, again, other)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-    assert first.splits == ("held-out", "train")
+    assert first.scores.splits == ("held-out", "train")
     assert first.evaluator.total.forward_equivalents == pytest.approx(4 * 60 / 120)
 
 
@@ -319,4 +321,4 @@ def test_tied_tensors_have_one_information(tmp_path: Path) -> None:
 def test_evaluators_hand_out_labels(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
     assert isinstance(problem.evaluator, Evaluator)
-    assert torch.equal(problem.labels(), tiny_task().held_out.labels)
+    assert torch.equal(problem.scores.labels(), tiny_task().held_out.labels)

@@ -10,6 +10,7 @@ import pytest
 
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import build
+from merging.running.capabilities import MergeSearches
 from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
@@ -83,21 +84,32 @@ class Scripted(MergeProblem):
         trial: Callable[[Vector], float],
     ) -> None:
         self.__dict__.update(real.__dict__)
-        self._scores, self._average, self._trial = singles, average, trial
+        self._table, self._average, self.trial = singles, average, trial
         self.boxes: list[tuple[Vector, Vector, Vector, int]] = []
 
     def evaluate(self, recipe: Any) -> Outcome:
         rows = [i for i, _ in recipe.terms(0)]
         alone = len(rows) == 1
-        score = self._scores[self.pool.names.index(rows[0].name)] if alone else self._average(recipe)
+        score = self._table[self.pool.names.index(rows[0].name)] if alone else self._average(recipe)
         return Outcome(score=score, samples=120)
 
+    @property
+    def search(self) -> Any:
+        return ScriptedSearches(super().search, self)
+
+
+class ScriptedSearches:
+    """Searches over trials that score by a function; their boxes are kept."""
+
+    def __init__(self, real: MergeSearches, problem: Scripted) -> None:
+        self.real, self.problem = real, problem
+
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Callable[[Vector], Outcome]:
-        return lambda factors: Outcome(score=self._trial(factors), samples=120)
+        return lambda factors: Outcome(score=self.problem.trial(factors), samples=120)
 
     def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, **more: Any) -> Any:
-        self.boxes.append((lower, upper, start, budget))
-        return super().maximize(function, lower=lower, upper=upper, start=start, budget=budget, **more)
+        self.problem.boxes.append((lower, upper, start, budget))
+        return self.real.maximize(function, lower=lower, upper=upper, start=start, budget=budget, **more)
 
 
 def scripted(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from merging.optimizers.nevergrad import NevergradReference, stopping_its_thread
 from merging.plugins.optimizer import Vector
+from merging.running.capabilities import MergeSearches
 from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
@@ -156,6 +157,10 @@ class ManifoldReplay(Replay):
         self.current, self.passes = self.log[newest], iter(self.log[newest]["passes"])
         self.order.append(newest)
         return exact(self.current["approx_average"])
+
+    @property
+    def search(self) -> ManifoldReplay:
+        return self
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str) -> Callable[[Vector], Outcome]:
         assert mixing == "sum"
@@ -327,9 +332,9 @@ def test_the_same_points_as_the_published_program(tmp_path: Path, models: int, m
     pool = tiny_pool(tmp_path, models=models)
     problem: MergeProblem = tiny_problem(pool, optimizer=NevergradReference())
     asked: list[Vector] = []
-    real = MergeProblem.between
+    real = MergeSearches.between
 
-    def between(self: MergeProblem, *ends: Recipe, mixing: str) -> Callable[[Vector], Outcome]:
+    def between(self: MergeSearches, *ends: Recipe, mixing: str) -> Callable[[Vector], Outcome]:
         path = real(self, *ends, mixing=mixing)
 
         def noted(factors: Vector) -> Outcome:
@@ -338,7 +343,7 @@ def test_the_same_points_as_the_published_program(tmp_path: Path, models: int, m
 
         return noted
 
-    monkeypatch.setattr(MergeProblem, "between", between)
+    monkeypatch.setattr(MergeSearches, "between", between)
     strategy = ManifoldMix(profile="reference")
     assert strategy.default_optimizer() == NevergradReference.name
     recipe = strategy.mix(problem)

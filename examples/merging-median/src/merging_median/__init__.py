@@ -9,7 +9,6 @@ import torch
 
 import merging
 from merging.plugins.registry import strategies
-from merging.storage.content import content_hash
 
 
 @strategies.register("median")
@@ -17,7 +16,7 @@ from merging.storage.content import content_hash
 class Median(merging.MixStrategy):
     """Sorts the models' values of every weight, drops ``trim`` at both ends, and averages the rest.
 
-    Not linear in the models, so it returns tensors (``merging.Weights``) instead of a recipe.
+    Not linear in the models, so it gives tensors (``merging.Weights``) instead of a recipe.
     """
 
     summary: ClassVar[str] = "coordinate-wise median or trimmed mean of all models"
@@ -30,21 +29,13 @@ class Median(merging.MixStrategy):
     trim: float = merging.option(0.5, "share of models dropped at each end; 0.5 is the median", low=0.0, high=0.5)
 
     def mix(self, problem: merging.Problem) -> merging.Weights:
-        """One pass over the pool's files."""
-        pool = problem.pool
-        problem.progress.stage("sorting", len(pool.tensors))
-        tensors = {}
-        for name in pool.tensors:
-            values = [pool.read(ingredient, name) for ingredient in pool.ingredients]
-            tensors[name] = self._middle(torch.stack(values)) if name in pool.mixable else values[0].clone()
-            problem.progress.advance()
-        return merging.Weights(
-            tensors=tensors,
-            ingredients=pool.ingredients,
-            strategy=self.name,
-            options=self.options(),
-            hash=content_hash(tensors),
-        )
+        """Tensor by tensor; the core reads the models, and keeps integers and frozen components."""
+
+        def combine(name: str, models: list[torch.Tensor], base: torch.Tensor | None) -> torch.Tensor:
+            del name, base
+            return self._middle(torch.stack(models))
+
+        return problem.weights(self, combine, base=False)
 
     def _middle(self, values: torch.Tensor) -> torch.Tensor:
         """The mean of the middle values, along the first dimension (models)."""

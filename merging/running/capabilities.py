@@ -1,0 +1,144 @@
+"""What a strategy is given where its ``needs`` say so: scores, searches and slopes, over the evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merging.errors import StrategyError
+from merging.plugins.optimizer import Vector
+from merging.plugins.progress import Progress
+from merging.plugins.searches import Path
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import HELD_OUT, UNLABELLED
+from merging.plugins.user_code import kind_of, named, running
+from merging.running.search import BoxSearch, Searching, run_search
+from merging.values.outcome import Decision, Outcome, Solution
+from merging.values.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from merging.evaluation.evaluator import Evaluator
+    from merging.forward.blend import Blend
+
+
+@dataclass(frozen=True)
+class MergeScores:
+    """A run's :class:`merging.plugins.scores.Scores`."""
+
+    evaluator: Evaluator
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the data that a strategy may use."""
+        task = self.evaluator.task
+        more = {"train": task.train, UNLABELLED: task.unlabelled}
+        return (HELD_OUT, *(name for name, split in more.items() if split is not None))
+
+    def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
+        """Logits of a whole split, float32 on the CPU."""
+        return self.evaluator.logits(recipe, split)
+
+    def labels(self, split: str = HELD_OUT) -> Tensor:
+        """Labels of a whole split, on the CPU."""
+        return self.evaluator.labels(split)
+
+    def score(self, logits: Tensor) -> float:
+        """The objective of given held-out logits."""
+        return self.evaluator.score(logits)
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
+        """Whether the held-out score is above the threshold."""
+        return self.evaluator.exceeds(recipe, threshold)
+
+
+@dataclass(frozen=True)
+class MergeSearches:
+    """A run's :class:`merging.plugins.searches.Searches`.
+
+    Attributes:
+        seeds: of the strategy; each search spawns the next.
+        strategy: whose searches they are, for messages.
+    """
+
+    evaluator: Evaluator
+    searching: Searching
+    seeds: np.random.SeedSequence
+    progress: Progress
+    strategy: MixStrategy | None = None
+
+    def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
+        """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``."""
+        return self.evaluator.between(incumbent, candidate, mixing)
+
+    def maximize(
+        self,
+        function: Callable[[Vector], Outcome],
+        *,
+        lower: Vector,
+        upper: Vector,
+        start: Vector,
+        budget: int,
+        rounded: bool = True,
+    ) -> Solution:
+        """One search by the optimizer; its generator is the next of the strategy's seed sequence."""
+        points = self.searching.budget or budget
+        generator = np.random.default_rng(self.seeds.spawn(1)[0])
+        search = BoxSearch(
+            self._outcomes(function), lower, upper, start, points, generator, self._on_point(points), rounded=rounded
+        )
+        return run_search(self.searching.optimizer, search)
+
+    def _outcomes(self, function: Callable[[Vector], Outcome]) -> Path:
+        """The strategy's function, whose errors are the strategy's and not the optimizer's.
+
+        Raises:
+            StrategyError: it gives something else than outcomes.
+        """
+        who = named("strategy", self.strategy) if self.strategy is not None else "the strategy"
+
+        def checked(point: Vector) -> Outcome:
+            with running(who, self.strategy if self.strategy is not None else function):
+                found = function(point)
+            if not isinstance(found, Outcome):
+                raise StrategyError(f"{who} searches a function that returns {kind_of(found)}, not an Outcome")
+            return found
+
+        return checked
+
+    def _on_point(self, budget: int) -> Callable[[int, float], None]:
+        return lambda asked, best: self.progress.search(asked, budget, best)
+
+
+@dataclass(frozen=True)
+class MergeSlopes:
+    """A run's :class:`merging.plugins.slopes.Slopes`.
+
+    Attributes:
+        generator: of the strategy; draws the samples of ``squared_gradients``.
+    """
+
+    evaluator: Evaluator
+    generator: np.random.Generator
+
+    def batches(
+        self, split: str, generator: np.random.Generator, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over a split in random order."""
+        return self.evaluator.batches(split, generator, size)
+
+    def blend(self, rows: Sequence[Recipe]) -> Blend:
+        """Rows to be mixed with learned coefficients."""
+        return self.evaluator.blend(rows)
+
+    def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
+        """The diagonal Fisher information, or the empirical one."""
+        return self.evaluator.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
+
+    def live(self, recipe: Recipe) -> nn.Module:
+        """The merged module, open to autograd."""
+        return self.evaluator.open(recipe)
