@@ -79,7 +79,8 @@ MODULES = {
     "tasks.data": "data.opening",
     "tasks.drawing": "data.parts",
     "tasks.folders": "data.folders",
-    "tasks.forms": "data.forms",
+    "data.forms": "data.reader",
+    "tasks.forms": "data.reader",
     "tasks.npz": "data.npz",
     "tasks.pictures": "data.pictures",
     "tasks.saved": "data.saved",
@@ -101,6 +102,10 @@ NAMES = {
         "cli.asking.request": "SETTINGS requested",
         "cli.asking.signals": "process_start stop_on_signal",
     },
+    "data.forms": {
+        "data.images": "is_images",
+        "data.opened": "Opened",
+    },
     "estimate": {
         "running.rehearsal": "REHEARSAL rehearse",
     },
@@ -118,6 +123,7 @@ NAMES = {
         "forward.fitting": "check_fits untouched",
     },
     "models.catalogue": {
+        "models.own": "Python",
         "plugins.user_code": "import_object",
     },
     "models.zero_shot": {
@@ -152,6 +158,10 @@ NAMES = {
     },
     "tasks.catalogue": {
         "plugins.registry": "tasks",
+    },
+    "tasks.forms": {
+        "data.images": "is_images",
+        "data.opened": "Opened",
     },
     "tasks.npz": {
         "data.images": "Normalise",

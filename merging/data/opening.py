@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from merging.data.forms import Opened, Reader
 from merging.data.images import Preparation, preparation
+from merging.data.opened import Opened
+from merging.data.reader import Reader
 from merging.data.saved import is_saved
 from merging.data.tables import SUFFIXES
 from merging.data.text import takes_texts

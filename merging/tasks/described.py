@@ -7,8 +7,8 @@ from typing import Any
 
 from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
-from merging.data.forms import Opened, is_images
-from merging.data.images import Preparation, normalise, preparation
+from merging.data.images import Preparation, is_images, normalise, preparation
+from merging.data.opened import Opened
 from merging.data.opening import open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
