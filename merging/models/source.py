@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import PoolError, TaskError
+from merging.models.spelling import with_arguments
 from merging.models.transform import IMAGENET, Normalisation, Transform, as_stored, from_unit
 from merging.values.partition import TensorInfo
 
@@ -22,12 +23,13 @@ class ModelSource(ABC):
     """An architecture by its name; nothing is ever downloaded, a pool's weights go in.
 
     Args:
-        spec: the name, with its source: ``timm:resnet18``; perhaps with arguments:
-            ``timm:vit_tiny_patch16_224(img_size=64)``.
+        spec: the name, with its source: ``timm:resnet18``.
+        arguments: that it is built with; they become part of the spec, ``timm:vit_tiny_patch16_224(img_size=64)``.
     """
 
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
+    def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
+        self.arguments = dict(arguments or {})
+        self.spec = with_arguments(spec, self.arguments)
 
     @abstractmethod
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:

@@ -2,57 +2,105 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from merging.errors import NameTakenError, unknown
+from merging.errors import MergingError, NameTakenError, unknown
 
 if TYPE_CHECKING:
+    from merging.models.source import ModelSource
     from merging.plugins.objective import Objective
     from merging.plugins.optimizer import Optimizer
     from merging.plugins.partitioner import Partitioner
     from merging.plugins.strategy import MixStrategy
     from merging.plugins.task import Task
+    from merging.training.regime import Regime
 
 T = TypeVar("T", bound=Callable[..., Any])
-C = TypeVar("C", bound=type)
-F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., Any])
+
+STATED = ("summary", "formula", "limits", "paper")
+"""What a plug-in says about itself: a class by attributes of these names, a function where it is registered."""
+_RESERVED = frozenset(" :=,()[]{}/\\'\"")
+"""Characters that mean something where a plug-in's name is written: flags, tables, paths."""
 
 
 class Registry(Generic[T]):
-    """Name → plug-in class of one kind.
+    """Name → plug-in of one kind.
 
     Args:
         kind: the field's word for one entry, e.g. ``"strategy"``.
         group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
+        interface: of its classes, as ``"module:name"`` (some lie higher than this module); None: it is not looked at.
+        functions: whether a function may be entered.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, interface: str | None = None, *, functions: bool = False) -> None:
         self.kind = kind
         self.group = group
+        self._interface = interface
+        self._functions = functions
         self._classes: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[C], C]:
+    def register(self, name: str, **stated: Any) -> Callable[[C], C]:
         """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
 
-        Whether it is of this kind is looked at by the contract tests.
+        A file that is run twice (given with ``--plugin``, and imported by another one) enters its plug-ins anew.
+
+        Args:
+            name: letters, digits, hyphens; nothing that means something else where it is written.
+            stated: ``summary``, ``paper``, ``limits``, ``formula`` and ``example`` of a function, which has no class
+                attributes; without a summary, the first line of its docstring is one.
 
         Raises:
-            NameTakenError: another class has that name; nothing is overwritten.
+            NameTakenError: another plug-in has that name; nothing is overwritten.
+            MergingError: no name, an odd one, or an object of another kind.
         """
+        if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
+            said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
+            raise MergingError(
+                f"{said} is no name for a {self.kind}: letters, digits and hyphens are, as in register('mine')"
+            )
 
         def enter(plugin: C) -> C:
+            self._check(plugin, name)
             other = self._classes.get(name)
-            if other is not None and other is not plugin:
+            if other is not None and not _same(other, plugin):
                 raise NameTakenError(
                     f"the {self.kind} '{name}' of {_origin(plugin)} is already registered by {_origin(other)}; "
                     "give one of them another name"
                 )
-            plugin.name = name  # type: ignore[attr-defined]
-            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: the contracts look
+            first = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0].rstrip(".")
+            defaults = {"summary": "" if isinstance(plugin, type) else first, **dict.fromkeys(STATED[1:], "")}
+            missing = {key: value for key, value in defaults.items() if not hasattr(plugin, key)}
+            for key, value in {**missing, **stated, "name": name}.items():
+                setattr(plugin, key, value)
+            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: it was looked at
             return plugin
 
         return enter
+
+    def _check(self, plugin: object, name: str) -> None:
+        """Refuses what is no plug-in of this kind.
+
+        Raises:
+            MergingError: it is none.
+        """
+        is_class = isinstance(plugin, type)
+        wanted = "a function" if self._functions else "a class"
+        if self._interface is not None:
+            wanted = f"{wanted}, or a class derived from" if self._functions else "a class derived from"
+            wanted += f" {self._interface.rpartition(':')[2]}"
+        if is_class and self._interface is not None:
+            fits = issubclass(plugin, pkgutil.resolve_name(self._interface))  # type: ignore[arg-type]
+        else:
+            fits = (is_class and not self._functions) or (callable(plugin) and not is_class and self._functions)
+        if not fits:
+            said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"a {type(plugin).__name__}"
+            raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")
 
     def __getitem__(self, name: str) -> T:
         if name not in self._classes:
@@ -69,33 +117,42 @@ class Registry(Generic[T]):
         return len(self._classes)
 
 
-class TaskRegistry(Registry[T]):
-    """A registry of functions."""
-
-    def register(self, name: str) -> Callable[[F], F]:
-        """As :meth:`Registry.register`, for a function."""
-        return super().register(name)  # type: ignore[return-value]
-
-
 def _origin(plugin: Any) -> str:
-    return f"{plugin.__module__}.{plugin.__qualname__}"
+    return f"{plugin.__module__}.{getattr(plugin, '__qualname__', plugin.__class__.__qualname__)}"
 
 
-strategies: Registry[type[MixStrategy]] = Registry("strategy", "merging.strategies")
-partitioners: Registry[type[Partitioner]] = Registry("partitioner", "merging.partitioners")
-optimizers: Registry[type[Optimizer]] = Registry("optimizer", "merging.optimizers")
-objectives: Registry[type[Objective]] = Registry("objective", "merging.objectives")
+def _same(one: Any, other: Any) -> bool:
+    """Whether two objects are one definition: the same object, or what the same lines of one file made twice."""
+    if one is other:
+        return True
+    try:
+        return one.__qualname__ == other.__qualname__ and os.path.samefile(inspect.getfile(one), inspect.getfile(other))
+    except (TypeError, AttributeError, OSError):  # defined in no file, such as in a notebook
+        return False
+
+
+strategies: Registry[type[MixStrategy]] = Registry(
+    "strategy", "merging.strategies", "merging.plugins.strategy:MixStrategy"
+)
+partitioners: Registry[type[Partitioner]] = Registry(
+    "partitioner", "merging.partitioners", "merging.plugins.partitioner:Partitioner"
+)
+optimizers: Registry[type[Optimizer]] = Registry(
+    "optimizer", "merging.optimizers", "merging.plugins.optimizer:Optimizer"
+)
+objectives: Registry[type[Objective]] = Registry(
+    "objective", "merging.objectives", "merging.plugins.objective:Objective"
+)
+regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes", "merging.training.regime:Regime")
+tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks", functions=True)
+models: Registry[Callable[..., ModelSource]] = Registry(
+    "model", "merging.models", "merging.models.source:ModelSource", functions=True
+)
 
 KINDS: dict[str, Registry[Any]] = {
-    "strategy": strategies,
-    "partitioner": partitioners,
-    "optimizer": optimizers,
-    "objective": objectives,
+    registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
 """What a merge is composed of."""
 
-PLUGINS: dict[str, Registry[Any]] = dict(KINDS)
-"""Every kind of plug-in with declared options: those of a merge, and (once :mod:`merging.training.regime` is loaded)
-how pools are trained."""
-
-tasks: TaskRegistry[Callable[..., Task]] = TaskRegistry("task", "merging.tasks")
+PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models)}
+"""Every kind that a person may add."""

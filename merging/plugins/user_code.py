@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from merging.errors import MergingError, TaskError, unknown
@@ -68,7 +70,7 @@ def import_object(spec: str) -> Any:
         sys.path.append(here)  # last: a file there must not shadow an installed package
     try:
         with contained():
-            found = importlib.import_module(module)
+            found = _module(module)
     except ExitedError:
         raise
     except Exception as error:  # a user's module may raise anything while it is imported
@@ -76,3 +78,26 @@ def import_object(spec: str) -> Any:
     if not hasattr(found, name):
         raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
     return getattr(found, name)
+
+
+def _module(name: str) -> ModuleType:
+    """A module by name; where its file was run under another name (``--plugin``), that one: no file is run twice."""
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.has_location and spec.origin is not None:
+            known = loaded_from(Path(spec.origin))
+            if known is not None:
+                return sys.modules.setdefault(name, known)
+    return importlib.import_module(name)
+
+
+def loaded_from(file: Path) -> ModuleType | None:
+    """The module that a file has become, by whatever path or name; None: it has not been run, or is the program."""
+    wanted = file.stat()
+    for name, module in list(sys.modules.items()):
+        origin = getattr(module, "__file__", None)
+        if isinstance(origin, str) and name not in ("__main__", "__mp_main__"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(origin), wanted):
+                    return module
+    return None

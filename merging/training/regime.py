@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.plugins.options import Plugin
-from merging.plugins.registry import PLUGINS, Registry
+from merging.plugins.registry import regimes as regimes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +55,3 @@ class Regime(Plugin):
         Raises:
             Stopped: a run was told to.
         """
-
-
-regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")
-PLUGINS["regime"] = regimes

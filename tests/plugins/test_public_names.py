@@ -13,7 +13,7 @@ import pytest
 
 import merging
 from merging.plugins.discovery import load_all
-from merging.plugins.registry import PLUGINS
+from merging.plugins.registry import KINDS, PLUGINS
 
 load_all()
 FOR_AUTHORS = [
@@ -25,7 +25,7 @@ NOT_NAMED = {"OptionSpec", "Option", "Nested"}
 """Types there that nobody who writes a plug-in meets."""
 
 
-@pytest.mark.parametrize("kind", list(PLUGINS))
+@pytest.mark.parametrize("kind", [*KINDS, "regime"])
 def test_every_built_in_plug_in_is_public(kind: str) -> None:
     own = [PLUGINS[kind][name] for name in PLUGINS[kind] if PLUGINS[kind][name].__module__.startswith("merging.")]
     assert own
