@@ -79,7 +79,6 @@ MODULES = {
     "tasks.data": "data.opening",
     "tasks.drawing": "data.parts",
     "tasks.folders": "data.folders",
-    "data.forms": "data.reader",
     "tasks.forms": "data.reader",
     "tasks.npz": "data.npz",
     "tasks.pictures": "data.pictures",
@@ -105,6 +104,7 @@ NAMES = {
     "data.forms": {
         "data.images": "is_images",
         "data.opened": "Opened",
+        "data.reader": "Reader UNLABELLED",
     },
     "estimate": {
         "running.rehearsal": "REHEARSAL rehearse",

@@ -1,9 +1,8 @@
-"""One reader for each form that data may have: it finds a set and lists its classes, and decodes it later."""
+"""What a data form is given: what the user said of a set, and ways to make a set of it."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,22 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.data import saved, tables, tars
-from merging.data.cache import content_of
-from merging.data.classes import ALL, Choice, Labelling, distinct_names
-from merging.data.folders import left_out, states, tree, walked
+from merging.data import tables
+from merging.data.classes import Choice, Labelling, distinct_names
 from merging.data.groups import in_groups
 from merging.data.images import Preparation, is_images, prepared
 from merging.data.labels import Written
-from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.opened import Opened
-from merging.data.pictures import Picture, load_pictures, paths
-from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
-from merging.errors import TaskError
+from merging.data.pictures import Picture, load_pictures
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
-from merging.plugins.user_code import ExitedError, contained, import_object
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
@@ -37,12 +30,12 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class Reader:
-    """One method for each form.
+    """One set as the user names it, for the form that reads it.
 
     Attributes:
-        path: of the set.
-        options: the user's table.
-        source: the model.
+        path: of the set, as it is written.
+        options: the user's table, of which the form takes its ``keys``.
+        source: the model's; None: nobody has named one.
         how: images are brought to size.
         labelled: whether labels are wanted.
         progress: told how far decoding is.
@@ -55,151 +48,39 @@ class Reader:
     labelled: bool
     progress: Progress
 
-    def npz(self) -> Opened:
-        """``file.npz:KEY``."""
-        names, written = names_and_labels(self.path)
-        self._takes("classes", "map", "corrupt", "upright", "group")
-        how, turned = self.how, self._upright(False)
+    def groups(self, file: Path, rows: list[dict[str, Any]]) -> list[Any] | None:
+        """The column that names the groups, where the user says which it is."""
+        name = self.options.get("group")
+        return None if name is None else tables.column(file, rows, name)
 
-        def decode(found: Labelling | None) -> Split:
-            split = load_npz(self.path, how, progress=self.progress, upright=turned)
-            if "group" in self.options:
-                split = split.with_groups(groups_of(self.path, self.options["group"], len(split)))
-            return self._relabelled(split, found)
+    def say(self, lines: Iterable[str]) -> None:
+        """Tells the user, a line each."""
+        for line in lines:
+            self.progress.say(line)
 
-        return self._opened(names, written, decode)
+    @property
+    def choice(self) -> Choice:
+        """What the user says of the set's classes."""
+        return Choice(self.options.get("classes"), self.options.get("map") or {})
 
-    def folder(self, folder: Path) -> Opened:
-        """A folder of class folders; without labels, of images."""
-        self._takes("classes", "map", "corrupt", "border", "upright")
-        if not self.labelled:
-            others, loops = Counter[str](), list[Path]()
-            files = walked(folder, others, loops)
-            if not files:
-                raise TaskError(f"{folder} holds no images")
-            self._say(left_out(str(folder), others, loops))
-            return self._images(None, [], lambda: paths(files, folder), states(files), len(files))
-        found = tree(folder)
-        if not found.classes:
-            there = "only images" if found.beside else "nothing"
-            raise TaskError(f"{folder} holds {there}, and no class folders with images; make a folder for each class")
-        self._say(found.remarks())
-        if not found.images:
-            raise TaskError(f"{folder} holds no images in folders of known classes")
-        if self.options.get("classes") in (None, ALL):
-            found.check_empty()
-        files = [file for file, _ in found.images]
-        labels: list[Written] = [found.classes[label] for _, label in found.images]
-        return self._images(found.classes, labels, lambda: paths(files, folder), states(files), len(files))
+    def upright(self, usual: bool) -> bool:
+        """Whether images are turned as their EXIF orientation says: as the user, or else the form's library, has it."""
+        wanted = self.options.get("upright")
+        return usual if wanted is None else bool(wanted)
 
-    def table(self, file: Path) -> Opened:
-        """A table of image paths and labels."""
-        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
-        rows = tables.rows(file)
-        root = file.parent
-        files = [_file(root, str(entry)) for entry in tables.column(file, rows, self.options.get("image", "path"))]
-        labels: list[Written] = []
-        if self.labelled:
-            column = tables.column(file, rows, self.options.get("label", "label"))
-            labels = tables.labels(file, column, self.progress.say)
-        try:
-            decided = states(files)
-        except TaskError:
-            row = next((number for number, image in enumerate(files, 1) if not image.exists()), 1)
-            raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
-        return self._images(
-            None, labels, lambda: paths(files, root), decided, len(files), spelled=True, groups=self._groups(file, rows)
-        )
+    def opened(
+        self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
+    ) -> Opened:
+        """A set that is decoded at once (arguments as the attributes of :class:`Opened`)."""
+        return Opened(self.path, names, written if self.labelled else (), self.choice, decode)
 
-    def tar(self) -> Opened:
-        """Tar files in webdataset's layout."""
-        self._takes("classes", "map", "corrupt", "border", "upright", "label")
-        files = tars.shards(str(Path(self.path).expanduser()))
-        self.progress.stage(f"listing {self.path}")
-        found = tars.listing(files, labelled=self.labelled, column=self.options.get("label", "label"))
-        self._say(found.remarks(self.path))
-        decided = [content_of(file) for file in files]
-        return self._images(None, found.labels, lambda: tars.pictures(files), decided, len(found.names))
+    def samples(self, split: Split, names: tuple[str, ...] | None = None) -> Opened:
+        """A set that is in memory already; pictures (uint8, ``(N, H, W, 3)``) are brought to the model's size.
 
-    def saved(self) -> Opened:
-        """A folder written by ``save_to_disk``."""
-        self._takes("classes", "map", "corrupt", "border", "upright", "image", "label")
-        image = [self.options["image"]] if "image" in self.options else ()
-        data = saved.Saved(
-            str(Path(self.path).expanduser()),
-            "image",
-            image,
-            self.options.get("label"),
-            labelled=self.labelled,
-            group=self.options.get("group"),
-            say=self.progress.say,
-        )
-        return self._images(
-            data.names,
-            data.labels,
-            data.pictures,
-            data.decided,
-            len(data),
-            spelled=data.names is None,
-            upright=True,
-            groups=data.groups,
-        )
-
-    def texts(self) -> Opened:
-        """A table of texts, or a folder written by ``save_to_disk``, for a text model."""
-        self._takes("classes", "map", "label", "text")
-        source, file, label = self.source, Path(self.path).expanduser(), self.options.get("label")
-        if not takes_texts(source):
-            raise TaskError(f"{self.path} holds texts, and the model takes none")
-        wanted = text_columns(self.path, self.options.get("text"))
-        labels: list[Written] = []
-        declared: tuple[str, ...] | None = None
-        groups: list[Any] | None = None
-        if file.suffix.lower() in tables.SUFFIXES:
-            rows = tables.rows(file)
-            columns = [tables.texts(file, rows, name) for name in wanted or (COLUMN,)]
-            if self.labelled:
-                labels = tables.labels(file, tables.column(file, rows, label or "label"), self.progress.say)
-            groups = self._groups(file, rows)
-        else:
-            data = saved.Saved(
-                str(file),
-                "text",
-                wanted,
-                label,
-                labelled=self.labelled,
-                group=self.options.get("group"),
-                say=self.progress.say,
-            )
-            columns, labels, declared, groups = data.texts(), data.labels, data.names, data.groups
-
-        def decode(found: Labelling | None) -> Split:
-            if found is None:
-                return Split.of(tokenized(self.path, columns, source, self.progress), _unlabelled(len(columns[0])))
-            keep, kept = _kept(samples, found)
-            chosen = [list(itertools.compress(column, keep)) for column in columns]
-            return Split.of(tokenized(self.path, chosen, source, self.progress), torch.tensor(kept), found.groups)
-
-        samples, load = in_groups(self.path, labels, groups, decode)
-        return self._listed(declared, labels, load, spelled=declared is None)
-
-    def made(self) -> Opened:
-        """What a user's function returns."""
-        self._takes("classes", "map")
-        function = import_object(self.path)
-        try:
-            with contained():
-                found = function()
-            if not self.labelled and not isinstance(found, Split):
-                found = found if isinstance(found, tuple) else (found,)
-                inputs = _tensor(found[0])
-                found = (inputs, _unlabelled(len(inputs)))
-            split = found if isinstance(found, Split) else Split.of(_tensor(found[0]), _labels(_tensor(found[1])))
-        except (TaskError, ExitedError):
-            raise
-        except Exception as error:  # the user's function may raise or return anything
-            reason = f"{type(error).__name__}: {error}"
-            raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
+        Args:
+            split: inputs and labels.
+            names: of the classes that the labels count, where the set says them.
+        """
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
             if transform is not None:
@@ -207,57 +88,34 @@ class Reader:
                 split = replace(split, inputs=torch.from_numpy(images))
                 split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
-            return Opened(self.path, None, (), self._choice, lambda _: split, final=True)
-        return self._opened(None, tuple(split.labels.unique().tolist()), lambda found: self._relabelled(split, found))
+            return Opened(self.path, None, (), self.choice, lambda _: split, final=True)
+        return self.opened(names, tuple(split.labels.unique().tolist()), lambda found: self.relabelled(split, found))
 
-    def _groups(self, file: Path, rows: list[dict[str, Any]]) -> list[Any] | None:
-        """The column that names the groups, where the user says which it is."""
-        name = self.options.get("group")
-        return None if name is None else tables.column(file, rows, name)
-
-    def _say(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.progress.say(line)
-
-    @property
-    def _choice(self) -> Choice:
-        return Choice(self.options.get("classes"), self.options.get("map") or {})
-
-    def _upright(self, usual: bool) -> bool:
-        """Whether images are turned as their EXIF orientation says: as the user, or else the form's library, has it."""
-        wanted = self.options.get("upright")
-        return usual if wanted is None else bool(wanted)
-
-    def _takes(self, *keys: str) -> None:
-        """Refuses what means nothing to a form.
-
-        Raises:
-            TaskError: there is such a key.
-        """
-        for key in self.options:
-            groups = ("group",) if {"image", "text"} & {*keys} else ()  # forms with columns
-            if key not in ("path", *keys, *groups):
-                raise TaskError(f"{self.path}: '{key}' means nothing to this kind of data; leave it out")
-
-    def _opened(
-        self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
-    ) -> Opened:
-        return Opened(self.path, names, written if self.labelled else (), self._choice, decode)
-
-    def _images(
+    def images(
         self,
-        names: tuple[str, ...] | None,
         labels: list[Written],
         pictures: Callable[[], Iterable[Picture]],
         decided: Any,
         count: int,
         *,
+        names: tuple[str, ...] | None = None,
         spelled: bool = False,
         groups: list[Any] | None = None,
         upright: bool = False,
     ) -> Opened:
-        """A set whose images are decoded one by one; ``upright``: what holds where the user says nothing."""
-        turned = self._upright(upright)
+        """A set whose images are decoded one by one, and kept on disk as they go into the model.
+
+        Args:
+            labels: as they are written, one a sample; empty where none are wanted.
+            pictures: begins to give the pictures, in the order of the labels.
+            decided: all that decides which pictures these are, JSON-ready: hashes or times of files.
+            count: how many there are.
+            names: of the classes, where the set says them, in the order in which its numbers count them.
+            spelled: whether labels stand in a table, where numbers may be names.
+            groups: one a sample.
+            upright: whether pictures are turned as their EXIF orientation says, where the user says nothing.
+        """
+        turned = self.upright(upright)
 
         def load(pictures: Callable[[], Iterable[Picture]], labels: NDArray[np.int64], decided: Any) -> Split:
             return load_pictures(self.path, pictures, labels, decided, self.how, self.progress, upright=turned)
@@ -265,19 +123,19 @@ class Reader:
         def decode(found: Labelling | None) -> Split:
             if found is None:
                 return load(pictures, np.full(count, UNLABELLED, dtype=np.int64), decided)
-            keep, numbers = _kept(samples, found)
-            kept = np.array(numbers, dtype=np.int64)
+            keep, kept = wanted(samples, found)
+            numbers = np.array(kept, dtype=np.int64)
             if all(keep):
-                split = load(pictures, kept, decided)
+                split = load(pictures, numbers, decided)
             else:
                 chosen = [decided, np.flatnonzero(keep).tolist()]
-                split = load(lambda: itertools.compress(pictures(), keep), kept, chosen)
+                split = load(lambda: itertools.compress(pictures(), keep), numbers, chosen)
             return split.with_classes(found.groups)
 
         samples, loaded = in_groups(self.path, labels, groups, decode)
-        return self._listed(names, labels, loaded, spelled=spelled)
+        return self.listed(names, labels, loaded, spelled=spelled)
 
-    def _listed(
+    def listed(
         self,
         declared: tuple[str, ...] | None,
         labels: list[Written],
@@ -287,7 +145,7 @@ class Reader:
     ) -> Opened:
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
-        opened = self._opened(names, tuple(sorted(set(labels), key=str)), decode)
+        opened = self.opened(names, tuple(sorted(set(labels), key=str)), decode)
         first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
         return replace(
             opened,
@@ -296,19 +154,13 @@ class Reader:
             place=lambda label: f"{self.path}: row {labels.index(label) + first}",
         )
 
-    def _relabelled(self, split: Split, found: Labelling | None) -> Split:
+    def relabelled(self, split: Split, found: Labelling | None) -> Split:
         """Samples that are there already, their labels as they are to be."""
         if not self.labelled:
             return Split.of(split.inputs, torch.full_like(split.labels, UNLABELLED))
         if found is None or (found.groups is None and all(new == old for old, new in found.labels.items())):
             return split if found is None or len(found.labels) == len(split.labels.unique()) else _some(split, found)
         return _some(split, found)
-
-
-def _file(root: Path, entry: str) -> Path:
-    """The file that a row of a table names; with Windows' separators, where it was written there."""
-    file = root / entry
-    return root / entry.replace("\\", "/") if "\\" in entry and not file.exists() else file
 
 
 def _some(split: Split, found: Labelling) -> Split:
@@ -319,18 +171,26 @@ def _some(split: Split, found: Labelling) -> Split:
     return Split.of(split.inputs if bool(keep.all()) else split.inputs[keep], labels, found.groups, named)
 
 
-def _kept(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
+def wanted(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
     """Which samples are wanted, and the labels of those."""
     return [label in found.labels for label in labels], [found.labels[x] for x in labels if x in found.labels]
 
 
-def _unlabelled(count: int) -> Tensor:
+def unlabelled(count: int) -> Tensor:
+    """Labels of samples that have none."""
     return torch.full((count,), UNLABELLED)
 
 
-def _labels(given: Tensor) -> Tensor:
-    """Labels of a user's function: classes, or numbers as they are."""
-    return given if given.is_floating_point() or given.ndim > 1 else given.to(torch.int64)
+def as_split(found: Any, *, labelled: bool) -> Split:
+    """What somebody's function returned, as a split: one, or inputs and labels; without labels, inputs alone."""
+    if isinstance(found, Split):
+        return found
+    if not labelled:
+        inputs = _tensor(found[0] if isinstance(found, tuple) else found)
+        return Split.of(inputs, unlabelled(len(inputs)))
+    inputs, labels = _tensor(found[0]), _tensor(found[1])
+    counts = not labels.is_floating_point() and labels.ndim == 1
+    return Split.of(inputs, labels.to(torch.int64) if counts else labels)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -27,6 +27,7 @@ FOLDERS = (
     "training.regimes",
     "tasks.suites",
     "models.sources",
+    "data.forms",
 )
 """Folders with a plug-in a file. Some lie higher than this module, which knows them by name only."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from merging.errors import MergingError, NameTakenError, unknown
 
 if TYPE_CHECKING:
+    from merging.data.form import DataForm
     from merging.models.source import ModelSource
     from merging.plugins.objective import Objective
     from merging.plugins.optimizer import Optimizer
@@ -148,11 +149,12 @@ tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks", functio
 models: Registry[Callable[..., ModelSource]] = Registry(
     "model", "merging.models", "merging.models.source:ModelSource", functions=True
 )
+forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.data.form:DataForm")
 
 KINDS: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
 """What a merge is composed of."""
 
-PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models)}
+PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models, forms)}
 """Every kind that a person may add."""
