@@ -44,7 +44,7 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
         spec = declared.spec
         entry = {
             "name": declared.name,
-            "type": getattr(declared.type, "__name__", str(declared.type)).replace("NoneType", "none"),
+            "type": _type(declared.type),
             "default": None if declared.default is UNSET else declared.default,
             "low": spec.low,
             "high": spec.high,
@@ -74,6 +74,10 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
     return data
 
 
+def _type(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).replace("NoneType", "none").replace("pathlib.Path", "path")
+
+
 def _print(data: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -92,6 +96,7 @@ def _print(data: dict[str, Any]) -> None:
         console.print(f"\nWritten: {data['written']}", highlight=False)
     if "keys" in data:
         console.print(f"Besides its path a set may say: {', '.join(data['keys'])}", highlight=False)
+    if data["kind"] in ("model", "form"):
         return
     if not data["options"]:
         console.print("\nNo options.")

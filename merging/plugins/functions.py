@@ -32,7 +32,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Option, ...]:
     except (NameError, AttributeError):  # types that are imported for checkers only
         hints = {}
     _, _, arguments = inspect.cleandoc(function.__doc__ or "").partition("\nArgs:\n")
-    said = {name: " ".join(text.split()).rstrip(".") for name, text in _ENTRY.findall(arguments)}
+    said = {name: " ".join(text.split()).rstrip(".").replace("``", "") for name, text in _ENTRY.findall(arguments)}
     return tuple(
         Option(
             each.name,

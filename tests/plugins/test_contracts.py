@@ -12,8 +12,17 @@ import pytest
 
 from merging.plugins.discovery import load_all
 from merging.plugins.options import Plugin, build
-from merging.plugins.registry import objectives, optimizers, partitioners, strategies
-from merging.testing import ObjectiveContract, OptimizerContract, PartitionerContract, StrategyContract
+from merging.plugins.registry import forms, models, objectives, optimizers, partitioners, regimes, strategies, tasks
+from merging.testing import (
+    DataFormContract,
+    ModelSourceContract,
+    ObjectiveContract,
+    OptimizerContract,
+    PartitionerContract,
+    RegimeContract,
+    StrategyContract,
+    TaskContract,
+)
 
 load_all()
 
@@ -44,6 +53,32 @@ class TestObjectives(ObjectiveContract):
     @pytest.fixture(params=list(objectives))
     def plugin(self, request: pytest.FixtureRequest) -> Any:
         return example(objectives[request.param])
+
+
+class TestRegimes(RegimeContract):
+    @pytest.fixture(params=list(regimes))
+    def plugin(self, request: pytest.FixtureRequest) -> Any:
+        return example(regimes[request.param])
+
+
+@pytest.mark.slow
+class TestTasks(TaskContract):
+    @pytest.fixture(params=list(tasks))
+    def plugin(self, request: pytest.FixtureRequest) -> Any:
+        return tasks[request.param]
+
+
+@pytest.mark.slow
+class TestModelSources(ModelSourceContract):
+    @pytest.fixture(params=list(models))
+    def plugin(self, request: pytest.FixtureRequest) -> Any:
+        return models[request.param]
+
+
+class TestForms(DataFormContract):
+    @pytest.fixture(params=list(forms))
+    def plugin(self, request: pytest.FixtureRequest) -> Any:
+        return example(forms[request.param])
 
 
 NEW_FILE = '''

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def _example(folder: Path) -> str:
     del folder
-    return "ViT-B-32-quickgelu"
+    return "ViT-S-32-alt"
 
 
 @models.register(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def _example(folder: Path) -> str:
     del folder
-    return "merging.testing.fixtures:TinyNet"
+    return "merging.testing.models:tiny_images"
 
 
 @models.register(
