@@ -51,7 +51,7 @@ class ModelSource(ABC):
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """How its library prepares an image for evaluation; here: not at all, but for ImageNet's normalisation.
+        """How its library prepares an image for evaluation; here: brought to ``sides``, with ImageNet's normalisation.
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
@@ -62,9 +62,11 @@ class ModelSource(ABC):
             TaskError: the library has no such preprocessing.
         """
         normalisation = Normalisation(tuple(mean or IMAGENET[0]), tuple(std or IMAGENET[1]))
-        if size is None:
+        if size is None and self.sides is None:
             return as_stored(self.spec, normalisation)
-        return preset(self.spec, {"crop_size": size, "resize_size": size}, normalisation)
+        height, width = (size, size) if size is not None else self.sides or (224, 224)
+        side = height if height == width else [height, width]
+        return preset(self.spec, {"crop_size": side, "resize_size": side}, normalisation)
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
         """The same source, told what the classes are called: only a text tower asks for that.

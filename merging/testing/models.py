@@ -95,10 +95,10 @@ class ModelSourceContract(Contract):
         with torch.inference_mode():
             logits = module(batch)
             alone = torch.cat([module(sample[None]) for sample in batch])
-        assert logits.ndim == 2
-        assert len(logits) == 4
-        assert decides(plugin) or logits.shape[1] == self.CLASSES
-        assert torch.isfinite(logits).all()
+        assert logits.ndim == 2, f"logits are of shape {tuple(logits.shape)}"
+        wanted = (4, logits.shape[1] if decides(plugin) else self.CLASSES)
+        assert logits.shape == wanted, f"logits are of shape {tuple(logits.shape)}, not {wanted}"
+        assert torch.isfinite(logits).all(), "logits are not finite"
         torch.testing.assert_close(alone, logits, rtol=1e-3, atol=1e-4)
 
     def test_its_pictures_go_in(self, plugin: Any, source: ModelSource) -> None:
@@ -111,7 +111,8 @@ class ModelSourceContract(Contract):
         else:
             picture = Image.new("RGB", (300, 260), (200, 30, 90))
             batch = torch.stack([source.transform().whole(picture)] * 2)
-            assert tuple(batch.shape[-2:]) == tuple(source.sides)
+            made = tuple(batch.shape[-2:])
+            assert made == tuple(source.sides), f"its transform makes pictures of {made}, and sides says {source.sides}"
         with torch.inference_mode():
             assert len(self.module(plugin, source)(batch)) == 2
 

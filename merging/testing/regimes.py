@@ -104,7 +104,7 @@ class RegimeContract(PluginContract):
             other.restore(run.state())
         list(plugin.train(again))
         list(training)
-        assert [run.done for run in again] == [run.done for run in runs]
+        assert [run.done for run in again] == [run.done for run in runs], "it does not end where it would have"
 
     def test_lets_an_interruption_through(self, plugin: Regime, start: Callable[..., list[Run]]) -> None:
         """``Stopped`` reaches the trainer, which keeps the state."""
