@@ -16,7 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import Stopped, StrategyError
+from merging.errors import Stopped, StopReason, StrategyError
 from merging.forward.blend import Blend
 from merging.forward.calibration import Calibration
 from merging.forward.device import on_device
@@ -149,7 +149,7 @@ class Evaluator:
         key = self._key(what, split, record=True)
         if key not in self._cache:
             if self.should_stop():
-                raise Stopped("interrupted")
+                raise Stopped(StopReason.INTERRUPTED)
             outcome = self.journal.replay(key, split)
             if outcome is None:
                 with self._for_record():
@@ -566,9 +566,9 @@ class Evaluator:
 
     def _check_limits(self, split: str) -> None:
         if self.should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
         if split == HELD_OUT and self.limit is not None and self.total.evaluations >= self.limit:
-            raise Stopped(f"--max-evaluations {self.limit} reached")
+            raise Stopped(StopReason.LIMIT, limit=self.limit)
 
     def _pay(self, passes: float) -> None:
         self.total.forward_equivalents += passes

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import Stopped
+from merging.errors import Stopped, StopReason
 from merging.evaluation.evaluator import Evaluator
 from merging.plugins.progress import Silent
 from merging.plugins.task import HELD_OUT
@@ -71,7 +71,7 @@ def rehearse(
             )
             evaluator.evaluate(strategy.mix(problem))  # as a run does, for its table
     except Stopped as stop:
-        return evaluator.total, str(stop).startswith("--max")
+        return evaluator.total, stop.reason is StopReason.LIMIT
     return evaluator.total, True
 
 
