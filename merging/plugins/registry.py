@@ -100,7 +100,7 @@ class Registry(Generic[T]):
         else:
             fits = (is_class and not self._functions) or (callable(plugin) and not is_class and self._functions)
         if not fits:
-            said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"a {type(plugin).__name__}"
+            said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
             raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")
 
     def __getitem__(self, name: str) -> T:
