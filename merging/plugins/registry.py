@@ -53,7 +53,7 @@ class Registry(Generic[T]):
 
         Args:
             name: letters, digits, hyphens; nothing that means something else where it is written.
-            stated: ``summary``, ``paper``, ``limits``, ``formula`` and ``example`` of a function, which has no class
+            stated: ``summary``, ``paper``, ``limits``, ``formula`` and ``tiny`` of a function, which has no class
                 attributes; without a summary, the first line of its docstring is one.
 
         Raises:

@@ -21,7 +21,8 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     """The task that a [task] table describes.
 
     Args:
-        table: ``name`` of a registered task with what that takes; or ``model``, ``held_out`` and perhaps ``test``,
+        table: ``name`` of a registered task with what that takes, perhaps in ``options``; or ``model``, ``held_out``
+            and perhaps ``test``,
             ``shifts`` (name → data), ``train``, ``unlabelled``, as :func:`merging.data.opening.load_data` reads them;
             ``classes``: names of the model's outputs, in order (default: those of the model's folder, else of the
             training or held-out data); ``templates``: prompts for the zero-shot head of a whole CLIP; ``corrupt``:
@@ -33,8 +34,10 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
         TaskError: a model or a data set that does not exist, or classes that do not fit.
     """
     if table.get("name"):
-        rest = {key: value for key, value in table.items() if key != "name"}
-        return load_task(table["name"], progress, **rest)
+        rest = {key: value for key, value in table.items() if key not in ("name", "options")}
+        return load_task(table["name"], progress, **{**rest, **table.get("options", {})})
+    if table.get("options"):
+        raise TaskError("[task] options are those of a registered task; give its name")
     source, news = model_source(table["model"]), progress or Silent()
     shifts = dict(table.get("shifts", {}))
     for name in shifts:

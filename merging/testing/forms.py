@@ -44,7 +44,7 @@ class TinyTexts(ModelSource):
 class DataFormContract(PluginContract):
     """Contract of a form of data. Supply ``plugin``, an instance.
 
-    The class has a static method ``example`` that writes a small set of three classes into a folder and returns what a
+    The class has a static method ``tiny`` that writes a small set of three classes into a folder and returns what a
     user writes; or override ``path``.
     """
 
@@ -57,8 +57,8 @@ class DataFormContract(PluginContract):
         for package in getattr(plugin, "packages", ()):
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"declares that it needs {package}")
-        assert hasattr(plugin, "example"), "write a static method example(folder), or override the fixture 'path'"
-        return str(plugin.example(tmp_path))
+        assert hasattr(plugin, "tiny"), "write a static method tiny(folder), or override the fixture 'path'"
+        return str(plugin.tiny(tmp_path))
 
     @pytest.fixture
     def load(self, plugin: DataForm, path: str) -> Callable[..., Split]:

@@ -23,7 +23,7 @@ from merging.testing.plugins import Contract
 class ModelSourceContract(Contract):
     """Contract of a source of models. Supply ``plugin``, the registered function or class.
 
-    State an ``example`` where it is registered, a function that is given a folder and returns a model's name (small, if
+    State ``tiny`` where it is registered, a function that is given a folder and returns a model's name (small, if
     there is one), or override ``model``. A source whose architectures say themselves how many classes they have states
     ``decides_classes=True``.
     """
@@ -34,8 +34,8 @@ class ModelSourceContract(Contract):
     @pytest.fixture
     def model(self, plugin: Any, tmp_path: Path) -> str:
         """What a user writes after the source's name."""
-        assert hasattr(plugin, "example"), "state example=…, or override the fixture 'model' with a model's name"
-        return str(plugin.example(tmp_path))
+        assert hasattr(plugin, "tiny"), "state tiny=…, or override the fixture 'model' with a model's name"
+        return str(plugin.tiny(tmp_path))
 
     @pytest.fixture
     def source(self, plugin: Any, model: str, alone: None) -> ModelSource:

@@ -24,7 +24,7 @@ from merging.testing.plugins import Contract
 class TaskContract(Contract):
     """Contract of a task. Supply ``plugin``, the registered function.
 
-    Where it cannot be made without options (data of its own, for instance), state an ``example`` where it is
+    Where it cannot be made without options (data of its own, for instance), state ``tiny`` where it is
     registered, a function that writes something small into a folder and returns the options, or override ``options``.
     """
 
@@ -33,7 +33,7 @@ class TaskContract(Contract):
     @pytest.fixture
     def options(self, plugin: Any, tmp_path: Path) -> Mapping[str, Any]:
         """What [task] says besides the name."""
-        example = getattr(plugin, "example", None)
+        example = getattr(plugin, "tiny", None)
         return {} if example is None else example(tmp_path)
 
     @pytest.fixture

@@ -226,7 +226,7 @@ class Lines(DataForm):
         return reader.samples(Split.of(inputs, torch.tensor(numbers)), names=("cat", "dog", "owl"))
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         (folder / "set.lines").write_text("0\n1\n2\n1\n")
         return str(folder / "set.lines")
 
@@ -296,7 +296,7 @@ def test_a_broken_form(check: str, broken: type[Lines], said: str, tmp_path: Pat
         plugin: Any = forms.register("broken")(kind)()
         test = getattr(contract, check)
         names = test.__code__.co_varnames[: test.__code__.co_argcount]
-        known: dict[str, Any] = {"plugin": plugin, "path": plugin.example(tmp_path)}
+        known: dict[str, Any] = {"plugin": plugin, "path": plugin.tiny(tmp_path)}
         known["load"] = DataFormContract.load.__wrapped__(contract, plugin, known["path"])  # type: ignore[attr-defined]
         given = {name: value for name, value in known.items() if name in names}
         if kind is Lines:

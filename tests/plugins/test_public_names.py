@@ -18,7 +18,7 @@ from merging.plugins.registry import KINDS, PLUGINS
 load_all()
 FOR_AUTHORS = [
     *(f"plugins.{kind}" for kind in ("strategy", "partitioner", "optimizer", "objective")),
-    *("plugins.problem", "plugins.progress", "plugins.options", "plugins.task", "training.regime"),
+    *("plugins.problem", "plugins.progress", "plugins.options", "plugins.task", "training.regime", "data.form"),
 ]
 """The modules in which the interfaces stand."""
 NOT_NAMED = {"OptionSpec", "Option", "Nested"}

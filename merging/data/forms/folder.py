@@ -62,7 +62,7 @@ class Folder(DataForm):
         return reader.images(labels, lambda: paths(files, folder), states(files), len(files), names=found.classes)
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine pictures of three classes."""
         from merging.data.examples import CLASSES, pixels, write_pictures
 

@@ -52,7 +52,7 @@ class Npz(DataForm):
         return reader.opened(names, written, decode)
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine pictures of three classes."""
         from merging.data.examples import CLASSES, numbers, pixels, write_npz
 

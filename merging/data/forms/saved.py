@@ -60,7 +60,7 @@ class SavedImages(DataForm):
         )
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine pictures of three classes."""
         import datasets
 

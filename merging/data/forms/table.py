@@ -52,7 +52,7 @@ class Table(DataForm):
         return reader.images(labels, lambda: paths(files, root), decided, len(files), spelled=True, groups=groups)
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine pictures of three classes."""
         from merging.data.examples import CLASSES, pixels, write_pictures
         from merging.storage import atomic

@@ -44,7 +44,7 @@ class Tar(DataForm):
         return reader.images(found.labels, lambda: tars.pictures(files), decided, len(found.names))
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine pictures of three classes."""
         from merging.data.examples import CLASSES, pixels, png
         from merging.storage import atomic

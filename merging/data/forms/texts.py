@@ -88,7 +88,7 @@ class Texts(DataForm):
         return reader.listed(declared, labels, load, spelled=declared is None)
 
     @staticmethod
-    def example(folder: Path) -> str:
+    def tiny(folder: Path) -> str:
         """Nine texts of three classes."""
         from merging.data.examples import CLASSES
         from merging.storage import atomic

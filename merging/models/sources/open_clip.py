@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.models.source import ModelSource
 
 
-def _example(folder: Path) -> str:
+def _tiny(folder: Path) -> str:
     del folder
     return "ViT-S-32-alt"
 
@@ -24,7 +24,7 @@ def _example(folder: Path) -> str:
     limits="Checkpoints are in the layout of model-soups (model.visual.…, classification_head.weight and .bias), or "
     "whole CLIPs. OpenAI's weights need the names with quickgelu.",
     paper="Wortsman et al. 2022, https://arxiv.org/abs/2203.05482; https://github.com/mlfoundations/open_clip",
-    example=_example,
+    tiny=_tiny,
 )
 def open_clip(name: str, arguments: Mapping[str, Any]) -> ModelSource:
     """One of open_clip's models, ``open_clip:NAME``.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.models.source import ModelSource
 
 
-def _example(folder: Path) -> str:
+def _tiny(folder: Path) -> str:
     del folder
     return "merging.testing.models:tiny_images"
 
@@ -25,7 +25,7 @@ def _example(folder: Path) -> str:
     paper="docs/your-own-models.md",
     written="python:module:factory",
     decides_classes=True,
-    example=_example,
+    tiny=_tiny,
 )
 def python(name: str, arguments: Mapping[str, Any]) -> ModelSource:
     """What a function of yours builds, ``python:module:factory``; arguments are handed to it."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.models.source import ModelSource
 
 
-def _example(folder: Path) -> str:
+def _tiny(folder: Path) -> str:
     del folder
     return "test_resnet"
 
@@ -23,7 +23,7 @@ def _example(folder: Path) -> str:
     formula="logits = model(image), the image prepared by the library's own transform",
     limits="The name may end with the tag of published weights, whose preprocessing is meant; nothing is downloaded.",
     paper="Wightman 2019, https://github.com/huggingface/pytorch-image-models",
-    example=_example,
+    tiny=_tiny,
 )
 def timm(name: str, arguments: Mapping[str, Any]) -> ModelSource:
     """One of timm's models, ``timm:NAME`` or ``timm:NAME.TAG``; its arguments are those of ``timm.create_model``."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.models.source import ModelSource
 
 
-def _example(folder: Path) -> str:
+def _tiny(folder: Path) -> str:
     del folder
     return "squeezenet1_1"
 
@@ -23,7 +23,7 @@ def _example(folder: Path) -> str:
     formula="logits = model(image), the image prepared by the library's own transform",
     limits="GoogLeNet and Inception rescale their inputs, as with published weights, unless transform_input is false.",
     paper="TorchVision maintainers 2016, https://docs.pytorch.org/vision/stable/models.html",
-    example=_example,
+    tiny=_tiny,
 )
 def torchvision(name: str, arguments: Mapping[str, Any]) -> ModelSource:
     """One of torchvision's classifiers, ``torchvision:NAME``.

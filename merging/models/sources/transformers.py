@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.models.source import ModelSource
 
 
-def _example(folder: Path) -> str:
+def _tiny(folder: Path) -> str:
     import transformers
 
     transformers.ViTConfig(
@@ -35,7 +35,7 @@ def _example(folder: Path) -> str:
     "extra text.",
     paper="Wolf et al. 2020, https://arxiv.org/abs/1910.03771",
     written="transformers:FOLDER",
-    example=_example,
+    tiny=_tiny,
 )
 def transformers(name: str, arguments: Mapping[str, Any]) -> ModelSource:
     """The classifier of a folder with a ``config.json``; its arguments stand in place of the configuration's own."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
-def _example(folder: Path) -> Mapping[str, Any]:
+def _tiny(folder: Path) -> Mapping[str, Any]:
     from merging.data.examples import numbers, pixels, write_npz
     from merging.tasks.cifar10 import FILES, SHIFTS
 
@@ -35,7 +35,7 @@ def _example(folder: Path) -> Mapping[str, Any]:
     limits="The data are not shipped: data names a folder with cifar10.npz and cifar10_shifts.npz.",
     paper="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf; "
     "Geirhos et al. 2019, https://arxiv.org/abs/1811.12231",
-    example=_example,
+    tiny=_tiny,
 )
 def cifar10_shifts(
     data: str | Path | None = None,

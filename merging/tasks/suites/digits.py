@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
-def _example(folder: Path) -> Mapping[str, Any]:
+def _tiny(folder: Path) -> Mapping[str, Any]:
     del folder
     return {}
 
@@ -23,7 +23,7 @@ def _example(folder: Path) -> Mapping[str, Any]:
     formula="held-out, test: 800 of scikit-learn's digits each; shifts: printed, inverted, rotated, shifted, outlined",
     limits="Small and easy: it shows that a method works, not how well it does on photographs.",
     paper="Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49",
-    example=_example,
+    tiny=_tiny,
 )
 def digits() -> Task:
     """Scores small CLIP classifiers on scikit-learn's handwritten digits; needs neither a download nor a GPU.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
-def _example(folder: Path) -> Mapping[str, Any]:
+def _tiny(folder: Path) -> Mapping[str, Any]:
     from merging.data.examples import pixels, write_pictures
 
     for place, count in (("imagenet/train", 27), ("imagenet/val", 2), ("sketch", 2)):
@@ -28,7 +28,7 @@ def _example(folder: Path) -> Mapping[str, Any]:
     formula="held-out: 26 training images of every class, as model-soups' index file says or drawn with a fixed seed",
     limits="The data are not shipped: data names the folder that holds imagenet/train, imagenet/val and the others.",
     paper="Wortsman et al. 2022, https://arxiv.org/abs/2203.05482",
-    example=_example,
+    tiny=_tiny,
 )
 def imagenet_shifts(
     data: str | Path | None = None,

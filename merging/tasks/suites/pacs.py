@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from merging.plugins.task import Task
 
 
-def _example(folder: Path) -> Mapping[str, Any]:
+def _tiny(folder: Path) -> Mapping[str, Any]:
     from merging.data.examples import numbers, pixels, write_npz
     from merging.tasks.pacs import SHIFTS, SOURCE
 
@@ -30,7 +30,7 @@ def _example(folder: Path) -> Mapping[str, Any]:
     formula="held-out and test: 20 % each of every class of the photos and of the paintings, drawn with a fixed seed",
     limits="The data are not shipped: data names a file with the four domains, in the layout of .npz sets.",
     paper="Li et al. 2017, https://arxiv.org/abs/1710.03077",
-    example=_example,
+    tiny=_tiny,
 )
 def pacs(
     data: str | Path | None = None,
