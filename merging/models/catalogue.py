@@ -39,7 +39,7 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     if source not in models or not name:
         ways = [getattr(models[each], "written", "") or f"{each}:NAME" for each in known]
         way_out = f"write {', '.join(ways[:-1])} or {ways[-1]}"
-        raise TaskError(str(unknown("model source", source if name else text, known, way_out)))
+        raise unknown("model source", source if name else text, known, way_out, error=TaskError)
     try:
         with contained():
             found = models[source](name, arguments)
