@@ -30,6 +30,11 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
         UnknownNameError: nobody registered that name.
         TaskError: the function fails or returns something else, or a value that the task does not take.
     """
+    return named_task(name, described, progress)
+
+
+def named_task(name: str, described: Mapping[str, Any], progress: Progress | None = None) -> Task:
+    """As :func:`load_task`, what is said of the task in a mapping: a parameter of its may have any name."""
     if name.startswith("python:"):
         make, given = import_object(name), dict[str, Any]()
     else:

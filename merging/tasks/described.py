@@ -14,7 +14,7 @@ from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task, identity
-from merging.tasks.catalogue import load_task
+from merging.tasks.catalogue import named_task
 
 
 def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
@@ -35,7 +35,7 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     """
     if table.get("name"):
         rest = {key: value for key, value in table.items() if key not in ("name", "options")}
-        return load_task(table["name"], progress, **{**rest, **table.get("options", {})})
+        return named_task(table["name"], {**rest, **table.get("options", {})}, progress)
     if table.get("options"):
         raise TaskError("[task] options are those of a registered task; give its name")
     source, news = model_source(table["model"]), progress or Silent()
