@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -49,7 +50,8 @@ class Registry(Generic[T]):
     def register(self, name: str, **stated: Any) -> Callable[[C], C]:
         """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
 
-        A file that is run twice (given with ``--plugin``, and imported by another one) enters its plug-ins anew.
+        A file that is run twice (given with ``--plugin``, and imported by another one) enters its plug-ins anew, and so
+        does the cell of a notebook.
 
         Args:
             name: letters, digits, hyphens; nothing that means something else where it is written.
@@ -70,10 +72,9 @@ class Registry(Generic[T]):
             self._check(plugin, name)
             other = self._classes.get(name)
             if other is not None and not _same(other, plugin):
-                raise NameTakenError(
-                    f"the {self.kind} '{name}' of {_origin(plugin)} is already registered by {_origin(other)}; "
-                    "give one of them another name"
-                )
+                whose, taken = _origin(plugin), _origin(other)
+                again = "registered twice there" if whose == taken else f"already registered by {taken}"
+                raise NameTakenError(f"the {self.kind} '{name}' of {whose} is {again}; give one of them another name")
             first = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0].rstrip(".")
             defaults = {"summary": "" if isinstance(plugin, type) else first, **dict.fromkeys(STATED[1:], "")}
             missing = {key: value for key, value in defaults.items() if not hasattr(plugin, key)}
@@ -123,12 +124,16 @@ def _origin(plugin: Any) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two objects are one definition: the same object, or what the same lines of one file made twice."""
+    """Whether two objects are one definition: one object, or of a file that two modules were made of, or of a cell."""
     if one is other:
         return True
+    if getattr(one, "__qualname__", None) != getattr(other, "__qualname__", None):
+        return False
+    if one.__module__ == other.__module__:
+        return not hasattr(sys.modules.get(one.__module__), "__file__")
     try:
-        return one.__qualname__ == other.__qualname__ and os.path.samefile(inspect.getfile(one), inspect.getfile(other))
-    except (TypeError, AttributeError, OSError):  # defined in no file, such as in a notebook
+        return os.path.samefile(inspect.getfile(one), inspect.getfile(other))
+    except (TypeError, OSError):  # defined in no file
         return False
 
 

@@ -93,7 +93,10 @@ def _module(name: str) -> ModuleType:
 
 def loaded_from(file: Path) -> ModuleType | None:
     """The module that a file has become, by whatever path or name; None: it has not been run, or is the program."""
-    wanted = file.stat()
+    try:
+        wanted = file.stat()
+    except OSError:  # within an archive
+        return None
     for name, module in list(sys.modules.items()):
         origin = getattr(module, "__file__", None)
         if isinstance(origin, str) and name not in ("__main__", "__mp_main__"):

@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -155,6 +156,25 @@ def test_a_module_that_imports_a_plug_in_file_enters_it_anew(mine: str, tmp_path
     found = import_object("python:user:Mine")
     assert objectives[mine] is found
     del sys.modules["user"]
+
+
+def test_one_name_twice_in_a_file(tmp_path: Path) -> None:
+    one = "@tasks.register('{}')\ndef task():\n    pass\n"
+    name = f"twice-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "twice.py").write_text("from merging.plugins.registry import tasks\n" + 2 * one.format(name))
+    with pytest.raises(MergingError, match=f"'{name}' of .* is registered twice there"):
+        load_file(tmp_path / "twice.py")
+
+
+def test_a_cell_that_is_run_again_enters_its_plug_in_anew() -> None:
+    cell = "from merging.plugins.registry import tasks\n@tasks.register('cell')\ndef task():\n    pass\n"
+    sys.modules["notebook_main"] = ModuleType("notebook_main")
+    try:
+        for _ in range(2):
+            exec(cell, sys.modules["notebook_main"].__dict__)  # noqa: S102 (as a notebook does)
+            assert tasks["cell"] is sys.modules["notebook_main"].task
+    finally:
+        del sys.modules["notebook_main"]
 
 
 def test_two_files_of_one_text_are_two(mine: str, tmp_path: Path) -> None:
