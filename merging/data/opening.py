@@ -14,7 +14,7 @@ from merging.data.images import Preparation, preparation
 from merging.data.opened import Opened
 from merging.data.reader import Reader
 from merging.data.text import takes_texts
-from merging.errors import MergingError, TaskError, unknown
+from merging.errors import MergingError, TaskError, raised, unknown
 from merging.models.source import ModelSource
 from merging.plugins.discovery import load_installed
 from merging.plugins.progress import Progress, Silent
@@ -86,7 +86,7 @@ def open_data(
     except (MergingError, OSError, MemoryError):
         raise
     except Exception as error:  # a form of somebody else may raise anything
-        raise TaskError(f"{path}: reading it as '{form.name}' failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"{path}: reading it as '{form.name}' failed: {raised(error, whole=True)}") from error
     if not isinstance(opened, Opened):
         raise TaskError(f"the form '{form.name}' returned {type(opened).__name__}, not what its reader makes")
     return opened

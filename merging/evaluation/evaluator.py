@@ -29,6 +29,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
+from merging.storage.raw import in_dtype
 from merging.values.outcome import WORST, Decision, Meter, Outcome, top1
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
@@ -498,7 +499,7 @@ class Evaluator:
             self._pay(self._measured_share)
             state = self.live.module.state_dict()
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self.statistics)}
-        found = {name: t.to(getattr(torch, self.live.pool.tensors[name][1])) for name, t in found.items()}
+        found = {name: in_dtype(t, self.live.pool.tensors[name][1]) for name, t in found.items()}
         if isinstance(merged, Recipe):
             return replace(merged, overrides={**merged.overrides, **found})
         tensors = {**merged.tensors, **found}

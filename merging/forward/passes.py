@@ -12,7 +12,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from merging.errors import Stopped, StopReason, TaskError
+from merging.errors import Stopped, StopReason, TaskError, raised
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
@@ -177,7 +177,7 @@ class Passes:
                 warnings.simplefilter("ignore", UserWarning)
                 found = compiled(x).float()
         except Exception as error:  # compilers raise whatever is missing on this machine
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = raised(error)
             raise TaskError(f"the model cannot be compiled here ({reason}); leave out --compile") from None
         apart, largest = float((found - eager).abs().max()), float(eager.abs().max())
         if not apart <= _CLOSE[self.numerics.dtype] * max(largest, 1e-6):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import MergingError, TaskError, unknown
+from merging.errors import MergingError, TaskError, raised, unknown
 from merging.models.source import ModelSource
 from merging.models.spelling import divided, spelled
 from merging.moved import forwarding
@@ -46,7 +46,7 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     except MergingError:
         raise
     except Exception as error:  # a user's source may raise anything
-        raise TaskError(f"{text}: {type(error).__name__}: {error}") from error
+        raise TaskError(f"{text}: {raised(error, whole=True)}") from error
     if not isinstance(found, ModelSource):
         raise TaskError(f"the model source '{source}' returned {type(found).__name__}, not a merging.ModelSource")
     return found

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.models.source import ModelSource
 from merging.plugins.user_code import ExitedError, contained, import_object
 
@@ -47,7 +47,7 @@ def _called(factory: Any, spec: str) -> nn.Module:
     except ExitedError:
         raise
     except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{spec}' failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"'{spec}' failed: {raised(error, whole=True)}") from error
     if not isinstance(module, nn.Module):
         raise TaskError(f"'{spec}' returned {type(module).__name__}, not an nn.Module")
     return module

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError
+from merging.errors import MergingError, raised
 from merging.plugins.registry import PLUGINS, Registry
 from merging.plugins.user_code import contained, loaded_from
 
@@ -49,7 +49,7 @@ def load_installed() -> tuple[str, ...]:
             try:
                 _enter(point, registry)
             except Exception as error:  # third-party code may raise anything while it is imported
-                why = str(error) if isinstance(error, MergingError) else f"{type(error).__name__}: {error}"
+                why = str(error) if isinstance(error, MergingError) else raised(error, whole=True)
                 failed.append(f"plug-in {point.value} is left out: {why}")
     return tuple(failed)
 
@@ -111,7 +111,7 @@ def load_file(path: Path | str) -> None:
         raise
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
-        raise MergingError(f"--plugin {path} failed: {type(error).__name__}: {error}") from error
+        raise MergingError(f"--plugin {path} failed: {raised(error, whole=True)}") from error
 
 
 def load_all(plugins: Sequence[Path | str] = ()) -> tuple[str, ...]:

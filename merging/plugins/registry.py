@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from merging.training.regime import Regime
 
 T = TypeVar("T", bound=Callable[..., Any])
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 STATED = ("summary", "formula", "limits", "paper")
 """What a plug-in says about itself: a class by attributes of these names, a function where it is registered."""
@@ -37,14 +38,15 @@ class Registry(Generic[T]):
         kind: the field's word for one entry, e.g. ``"strategy"``.
         group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
         interface: of its classes, as ``"module:name"`` (some lie higher than this module); None: it is not looked at.
-        functions: whether a function may be entered.
     """
 
-    def __init__(self, kind: str, group: str, interface: str | None = None, *, functions: bool = False) -> None:
+    functions = False
+    """Whether a function may be entered."""
+
+    def __init__(self, kind: str, group: str, interface: str | None = None) -> None:
         self.kind = kind
         self.group = group
         self._interface = interface
-        self._functions = functions
         self._classes: dict[str, T] = {}
 
     def register(self, name: str, **stated: Any) -> Callable[[C], C]:
@@ -91,15 +93,16 @@ class Registry(Generic[T]):
         Raises:
             MergingError: it is none.
         """
-        is_class = isinstance(plugin, type)
-        wanted = "a function" if self._functions else "a class"
+        wanted = "a function" if self.functions else "a class"
         if self._interface is not None:
-            wanted = f"{wanted}, or a class derived from" if self._functions else "a class derived from"
+            wanted = f"{wanted}, or a class derived from" if self.functions else "a class derived from"
             wanted += f" {self._interface.rpartition(':')[2]}"
-        if is_class and self._interface is not None:
-            fits = issubclass(plugin, pkgutil.resolve_name(self._interface))  # type: ignore[arg-type]
+        if not isinstance(plugin, type):
+            fits = self.functions and callable(plugin)
+        elif self._interface is None:
+            fits = not self.functions
         else:
-            fits = (is_class and not self._functions) or (callable(plugin) and not is_class and self._functions)
+            fits = issubclass(plugin, pkgutil.resolve_name(self._interface))
         if not fits:
             said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
             raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")
@@ -117,6 +120,16 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._classes)
+
+
+class FunctionRegistry(Registry[T]):
+    """A registry of functions, and of classes where it has an interface."""
+
+    functions = True
+
+    def register(self, name: str, **stated: Any) -> Callable[[F], F]:
+        """As :meth:`Registry.register`, for a function."""
+        return super().register(name, **stated)  # type: ignore[return-value]
 
 
 def _origin(plugin: Any) -> str:
@@ -150,9 +163,9 @@ objectives: Registry[type[Objective]] = Registry(
     "objective", "merging.objectives", "merging.plugins.objective:Objective"
 )
 regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes", "merging.training.regime:Regime")
-tasks: Registry[Callable[..., Task]] = Registry("task", "merging.tasks", functions=True)
-models: Registry[Callable[..., ModelSource]] = Registry(
-    "model", "merging.models", "merging.models.source:ModelSource", functions=True
+tasks: FunctionRegistry[Callable[..., Task]] = FunctionRegistry("task", "merging.tasks")
+models: FunctionRegistry[Callable[..., ModelSource]] = FunctionRegistry(
+    "model", "merging.models", "merging.models.source:ModelSource"
 )
 forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.data.form:DataForm")
 

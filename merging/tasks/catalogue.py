@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from merging.errors import MergingError, TaskError
+from merging.errors import MergingError, TaskError, raised
 from merging.plugins.discovery import load_installed
 from merging.plugins.functions import parameters_of
 from merging.plugins.options import UNSET
@@ -49,7 +49,7 @@ def named_task(name: str, described: Mapping[str, Any], progress: Progress | Non
     except MergingError:
         raise
     except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{name}' failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"'{name}' failed: {raised(error, whole=True)}") from error
     if not isinstance(task, Task):
         raise TaskError(f"'{name}' returned {type(task).__name__}, not a merging.Task")
     return task

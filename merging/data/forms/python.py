@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.data.form import DataForm
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.plugins.registry import forms
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FromPython(DataForm):
         except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
-            reason = f"{type(error).__name__}: {error}"
+            reason = raised(error, whole=True)
             raise TaskError(f"'{reader.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
         return reader.samples(split)
 
