@@ -163,7 +163,7 @@ def part(split: Split, start: int, stop: int, step: int = 1) -> Split:
 
 
 def _task(source: ModelSource, held_out: Split) -> Task:
-    return Task(source.spec, source.build, held_out, prepare=normalise(source.transform()))
+    return Task(name=source.spec, build=source.build, held_out=held_out, prepare=normalise(source.transform()))
 
 
 def noisy(module: nn.Module, folder: Path, models: int) -> ModelPool:

@@ -59,7 +59,12 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
     source = model_source("open_clip:ViT-B-32-quickgelu")
     baseline = status("RssAnon", "RssShmem")
     pixels = torch.zeros((images, 224, 224, 3), dtype=torch.uint8)
-    task = Task("memory", source.build, Split.of(pixels, torch.arange(images)), prepare=normalise(source.transform()))
+    task = Task(
+        name="memory",
+        build=source.build,
+        held_out=Split.of(pixels, torch.arange(images)),
+        prepare=normalise(source.transform()),
+    )
     if not search:
         module = source.module(1000).eval()
         batch = task.prepare(pixels[:32])

@@ -6,19 +6,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from benchmarks.digits_table import SCORES, only_option, output_option, render_option, run, seed_option, tabulate
 from merging.values.report import number
-
-if TYPE_CHECKING:
-    import merging
 
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "best": ("best", "clip-c8", {}),
@@ -52,39 +47,22 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def measure(label: str, seed: int) -> dict[str, Any]:
     """One run without baselines: what the method costs alone."""
-    import merging
-    from merging.plugins.options import build
-    from merging.plugins.registry import partitioners, strategies
+    from merging.cli.asking.resolve import inner
+    from merging.plugins.registry import partitioners
 
     name, partitioner, options = METHODS[label]
-
-    def nested(inner: str, own: Any) -> merging.MixStrategy:
-        return build(strategies[inner], own, nested)
-
-    task = merging.load_task("digits")
-    assert task.pool is not None  # noqa: S101 (for the type checker)
-    began = time.perf_counter()
-    result = merging.merge(
-        task.pool(),
-        build(strategies[name], options, nested),
-        partitioner=partitioners[partitioner](),
-        task=task,
-        baselines=False,
-        seed=seed,
-    )
-    row = result.report.merged
-    assert row is not None  # noqa: S101 (for the type checker)
+    report, row = run(inner(name, options), partitioner=partitioners[partitioner](), baselines=False, seed=seed)
+    merged = report.merged
+    assert merged is not None  # noqa: S101 (for the type checker)
     return {
         "method": label,
         "strategy": name,
-        "held_out": row.held_out,
-        "test": row.tests["test"],
-        "shifted": row.shifted,
-        "models": len(result.report.ingredients),
-        "inference_cost": row.inference_cost,
-        "evaluations": row.evaluations,
-        "forward_equivalents": row.forward_equivalents,
-        "seconds": time.perf_counter() - began,
+        **{key: row[key] for key in SCORES},
+        "models": len(report.ingredients),
+        "inference_cost": merged.inference_cost,
+        "evaluations": row["evaluations"],
+        "forward_equivalents": merged.forward_equivalents,
+        "seconds": row["seconds"],
     }
 
 
@@ -96,7 +74,7 @@ def render(data: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     single = [row for row in data["rows"] if row["inference_cost"] == 1]
-    best = {key: max(row[key] for row in single) for key in ("held_out", "test", "shifted")}
+    best = {key: max(row[key] for row in single) for key in SCORES}
     for row in data["rows"]:
         scores = [number(row[key], percent=True) for key in best]
         marked = [
@@ -111,27 +89,21 @@ def render(data: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--only", multiple=True, help="Part of a method's label; repeatable.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
-@click.option("--render", "rendered", type=click.Path(path_type=Path), help="Only print the table of such a file.")
+@only_option
+@seed_option
+@output_option
+@render_option
 def main(only: tuple[str, ...], seed: int, output: Path | None, rendered: Path | None) -> None:
     """Runs every strategy once on the digits task."""
-    if rendered is not None:
-        click.echo(render(json.loads(rendered.read_text("utf-8"))))
-        return
-    from merging.plugins.discovery import load_all
-
-    load_all(())
-    data: dict[str, Any] = {"cores": os.cpu_count(), "python": platform.python_version(), "seed": seed, "rows": []}
-    for label in METHODS:
-        if only and not any(part in label for part in only):
-            continue
-        data["rows"].append(measure(label, seed))
-        click.echo(json.dumps(data["rows"][-1]), err=True)
-        if output is not None:
-            output.write_text(json.dumps(data, indent=1) + "\n")
-    click.echo(render(data))
+    tabulate(
+        METHODS,
+        lambda label: measure(label, seed),
+        render,
+        only=only,
+        seed=seed,
+        output=output,
+        rendered=rendered,
+    )
 
 
 if __name__ == "__main__":

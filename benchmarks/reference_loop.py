@@ -80,7 +80,9 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
     offsets = np.cumsum([0, *map(len, files)])
     np.savez(folder / "data.npz", a_jpeg=np.frombuffer(b"".join(files), np.uint8), a_offsets=offsets, a_labels=labels)
     held_out: Split = load_npz(f"{folder / 'data.npz'}:a", Preparation(own, arrays=True))
-    made = evaluator(pool, Task("loop", source.build, held_out, prepare=normalise(own)), Block(), cache_memory=0)
+    made = evaluator(
+        pool, Task(name="loop", build=source.build, held_out=held_out, prepare=normalise(own)), Block(), cache_memory=0
+    )
 
     layout = torch.channels_last if same_layout else torch.contiguous_format
     opponent = source.module(7).eval().to(memory_format=layout)

@@ -19,7 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.revision import ROOT, unpack
+
 STRATEGIES = ("manifoldmix", "learned", "greedy", "ties")
 EXPECTED = 4 * len(STRATEGIES)
 """Files at least: of each strategy recipe (ties has none), model, report and journal, and of the benchmark one."""
@@ -36,10 +37,7 @@ def main() -> None:
     parser.add_argument("--before", required=True, metavar="REVISION", help="what the working tree is compared with")
     before = parser.parse_args().before
     with tempfile.TemporaryDirectory() as folder:
-        old = Path(folder) / "code"
-        old.mkdir()
-        archive = subprocess.run(["git", "archive", before], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S603, S607
-        subprocess.run(["tar", "-x"], cwd=old, input=archive, check=True)  # noqa: S607
+        old = unpack(before, Path(folder) / "code")
         for name, code in (("before", old), ("after", ROOT)):
             make(code, Path(folder) / "work").rename(Path(folder) / name)  # one path, since recipes name files
         before_it, after_it = Path(folder) / "before", Path(folder) / "after"

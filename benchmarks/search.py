@@ -68,7 +68,7 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
                 optimizer.step()
         state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
         save_file(state, folder / f"seed_{number}.safetensors")
-    task = Task("pacs", source.build, held_out, prepare=prepare)
+    task = Task(name="pacs", build=source.build, held_out=held_out, prepare=prepare)
     return ModelPool.open([folder]), task, merging.Block(count=5), merging.ManifoldMix(tau=0.9, budget=60, barrier=None)
 
 

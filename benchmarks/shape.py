@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import io
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+from benchmarks.revision import ROOT, unpack
 
 ROOTS = ("merging", "strategies", "partitioners", "optimizers", "objectives", "cli")
 """Folders of what is shipped; ``merging`` holds links to the others, which are not followed."""
@@ -100,14 +99,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--revision", help="of this repository; default: the files as they lie here")
     wanted = parser.parse_args().revision
-    here = Path(__file__).resolve().parents[1]
     if wanted is None:
-        print(look(here))
+        print(look(ROOT))
         return
-    packed = subprocess.run(["git", "archive", wanted], cwd=here, check=True, capture_output=True).stdout  # noqa: S603, S607
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-        print(look(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        print(look(unpack(wanted, Path(folder))))
 
 
 if __name__ == "__main__":

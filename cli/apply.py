@@ -41,15 +41,17 @@ def command(
 
     from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
+    from merging.cli.showing.flags import in_flags
     from merging.cli.showing.screen import Screen, remark
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
     from merging.storage import atomic
-    from merging.storage.folder import OVERRIDES, RECIPE, check_free, check_parent, read_recipe
+    from merging.storage.folder import check_free, check_parent
     from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
+    from merging.storage.result import OVERRIDES, RECIPE, read_recipe
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
     if kind is None:
@@ -105,7 +107,7 @@ def command(
                 atomic.remove(aside)
         lock.release()
     for note in pool.beside if whole_folder else pool.compared(None):
-        click.echo(showable(f"note: {note}"), err=True)
+        click.echo(f"note: {in_flags(note)}", err=True)
     models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
     click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:

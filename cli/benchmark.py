@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import output_folder, requested
+from merging.cli.asking.request import output_folder, over, parse_options, requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import OptionError, RequirementError, unknown
+from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
 from merging.values.states import RunState
 
@@ -34,6 +34,8 @@ SETTINGS = (
 """What a request hands to :func:`merging.benchmarking.runner.benchmark` as it is."""
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """What a benchmark's folder holds."""
+OPTION = "name.option=value, such as -o manifoldmix.tau=0.99"
+"""How an option is written here, where methods have names."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 
@@ -156,8 +158,7 @@ def _run(
         task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
-        models = [*pool.checkpoints, *([pool.base] if pool.base else [])]
-        check_folder(folder, [file for model in models for file in (model.path, *model.files)], WRITTEN)
+        check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
         first = request["seed"]
         found = benchmark(
             pool,
@@ -214,23 +215,12 @@ def _asked(
         **partitions,
         **{name: given for name, (_, given) in methods.items()},
     }
-    seen: set[tuple[str, str]] = set()
-    for text in flags["options"]:
-        key, equals, value = text.partition("=")
-        name, dot, option = key.partition(".")
-        if not equals or not dot:
-            raise OptionError(f"-o {text}: write it as name.option=value, such as -o manifoldmix.tau=0.99")
-        if name not in places:
-            raise OptionError(str(unknown("method, partitioner or kind in -o", name, places)))
-        given = places[name]
-        if (name, option) in seen:  # given twice, it becomes a list
-            before = given[option]
-            given[option] = [*(before if isinstance(before, list) else [before]), value]
-        else:  # an inner strategy from the command line takes the file's, with its options, away
-            for old in [old for old in given if old.partition(".")[0] == option]:
-                del given[old]
-            given[option] = value
-        seen.add((name, option))
+    named = (*methods, *partitions, *SHARED)
+    typed = parse_options(flags["options"], named, form=OPTION, what="method, partitioner or kind in -o")
+    for name, values in typed.items():
+        merged = over(places[name], values)
+        places[name].clear()
+        places[name].update(merged)
     request["options"] = shared
     return request, methods, partitions
 
@@ -250,15 +240,13 @@ def _plugins(
     Raises:
         MergingError: an unknown name or option, or a value out of range.
     """
+    from merging.cli.asking.resolve import inner
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
-    from merging.plugins.options import Plugin, build
+    from merging.plugins.options import build
     from merging.plugins.registry import objectives, optimizers, partitioners, strategies
 
     warn(load_all(request["plugin"]))
-
-    def inner(name: str, options: Mapping[str, Any]) -> Plugin:
-        return build(strategies[name], options, inner)
 
     given = request["options"]
     if given["optimizer"] and not request["optimizer"]:

@@ -10,6 +10,7 @@ import click
 from merging.cli.asking.options import shared
 from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.signals import stop_on_signal
+from merging.cli.showing.flags import in_flags
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 from merging.values.wording import plural
@@ -80,7 +81,7 @@ def command(**flags: Any) -> None:
         if flags["pictures"] is not None and found.task is not None:
             console.print(f"samples of each set: {flags['pictures']}", highlight=False)
     for error in found.errors:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {showable(error)}", err=True)
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_flags(error)}", err=True)
     if found.errors:
         raise click.exceptions.Exit(2)
 

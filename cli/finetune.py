@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from merging.cli.asking.options import shared
-from merging.cli.asking.request import requested
+from merging.cli.asking.request import pair, requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import InterruptedRunError, MergingError, OptionError, Stopped, showable
+from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 
 WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
@@ -70,7 +70,8 @@ def command(**flags: Any) -> None:
         from merging.training.hyperparameters import Sweep, default_sweep
 
         sweep = Sweep.read(Path(flags["sweep"])) if flags["sweep"] else None
-        fixed = Sweep.of(dict(_pair(text) for text in flags["given"]), "--set")
+        form = "name=value, such as --set epochs=5"
+        fixed = Sweep.of(dict(pair(text, "--set", form) for text in flags["given"]), "--set")
         task = task_of(request, progress)
         output, base = Path(flags["output"]).absolute(), request["base"]  # a plug-in may go to another folder
         known = (output / RECORD).is_file() and base is not None and Path(base).name == BASE  # a pool that goes on
@@ -123,10 +124,3 @@ def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:
 
     warn(load_all(plugin))
     return build(regimes[name], parse_options(given, ("regime",)).get("regime", {}))
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise OptionError(f"--set {text}: write it as name=value, such as --set epochs=5")
-    return key, value

@@ -98,7 +98,7 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
     """
     from merging.storage.checkpoint import Checkpoint
 
-    for checkpoint in (*pool.checkpoints, *([pool.base] if pool.base else [])):
+    for checkpoint in pool.with_base:
         if name == checkpoint.name or Path(name).resolve() == Path(checkpoint.path).resolve():
             return checkpoint
     if Path(name).exists():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from merging.cli.showing import streams
+from merging.cli.showing.flags import in_flags
 from merging.errors import MergingError, raised, reason_of, refused, showable, unknown
 from merging.machine import allow_open_files
 
@@ -29,7 +30,13 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Imports a command's module when it is called; the list of commands is known without."""
+    """Imports a command's module when it is called; the list of commands is known without.
+
+    Attributes:
+        running: the command that was called last, whose flags an error is told in.
+    """
+
+    running: click.Command | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,9 +51,11 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        self.running = None
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise unknown("command", args[0], COMMANDS, "see: merge --help")
-        return super().resolve_command(ctx, args)
+        name, self.running, rest = super().resolve_command(ctx, args)
+        return name, self.running, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -74,7 +83,7 @@ def main() -> None:
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
             code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:
-        code = _fail(str(error), error.exit_code)
+        code = _fail(in_flags(error, cli.running), error.exit_code)
     except click.exceptions.Abort:
         code = _fail("interrupted", 130)
     except KeyboardInterrupt:

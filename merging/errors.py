@@ -127,7 +127,7 @@ class Diverged(MergingError):
 
 
 class StopReason(StrEnum):
-    """Why a whole run must end before its strategy is done."""
+    """Says why a whole run must end before its strategy is done."""
 
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
@@ -149,6 +149,11 @@ class Stopped(Exception):
         return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
 
 
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What is raised where a file is read that holds something else than it should: cut off, not JSON, other keys or
+types, nested too deep."""
+
+
 def is_full(error: BaseException) -> bool:
     """Whether a disk or a share of it is full; torch says so in words."""
     full = (errno.ENOSPC, errno.EDQUOT)
@@ -158,10 +163,10 @@ def is_full(error: BaseException) -> bool:
 
 
 def raised(error: BaseException, *, whole: bool = False) -> str:
-    r"""What code of somebody else raised: the kind of error and its words, on one line.
+    r"""Says what code of somebody else raised: the kind of error and its words, on one line.
 
     Args:
-        error: of a library, a plug-in, or of what damaged bytes provoke.
+        error: error of a library, a plug-in, or of what damaged bytes provoke.
         whole: all lines of it, joined; else the first.
 
     >>> raised(ValueError("no shape\n  at all")), raised(KeyError("a"), whole=True), raised(EOFError())
@@ -172,7 +177,7 @@ def raised(error: BaseException, *, whole: bool = False) -> str:
 
 
 def refused(error: OSError) -> str:
-    """What the system refused, in its words alone.
+    """Says what the system refused, in its words alone.
 
     >>> refused(FileNotFoundError(2, "No such file or directory", "gone.pt"))
     'No such file or directory'
@@ -181,7 +186,7 @@ def refused(error: OSError) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What the system refused, with the file and the way out: the disk, memory, or the number of open files.
+    """Says what the system refused, with the file and the way out: disk, memory, or number of open files.
 
     >>> reason_of(FileNotFoundError(2, "No such file or directory", "gone.pt"))
     'gone.pt: No such file or directory'
@@ -210,7 +215,7 @@ def unknown(
 
     Args:
         kind: what the name is one of.
-        name: as it was written.
+        name: the name as it was written.
         known: the names that there are.
         way_out: what else may be done.
         error: its class.

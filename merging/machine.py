@@ -1,10 +1,12 @@
-"""What this machine and this process are: cores, memory, open files."""
+"""What this machine and this process are: cores, memory, open files, installed versions."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import math
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ def granted(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/f
 
     Args:
         process: which groups it is in.
-        root: where they are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
+        root: folder in which they are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
     """
     try:
         lines = [line.split(":", 2) for line in process.read_text("utf-8", "replace").splitlines()]
@@ -100,3 +102,9 @@ def allow_open_files() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):  # some systems say that there is no limit, and mean another
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of installed packages, which are not imported for that."""
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version()} | found

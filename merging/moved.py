@@ -1,17 +1,20 @@
-"""Old import paths of what moved: they work for one release, with a warning that names the new one.
+"""Old import paths of what moved, and values made by position: both work for one release, with a warning.
 
 docs/moved.md is written from these tables.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MODULES = {
     "arithmetic": "mixing.arithmetic",
@@ -137,6 +140,10 @@ NAMES = {
     "outcome": {
         "values.statistics": "Paired compare mcnemar",
     },
+    "output": {
+        "storage.result": "CARD ENSEMBLE MEMBERS MODELS OVERRIDES RECIPE REPORT "
+        "carry read_ensemble read_recipe save_model write_beside write_ensemble",
+    },
     "pool": {
         "storage.sources": "expand natural_key short_names",
     },
@@ -185,7 +192,7 @@ RENAMED = {"training.regimes.swa": {"Swa": "SwaRegime"}}
 
 
 def home(module: str, name: str) -> str:
-    """Where a name of an old module is now, as an absolute module name.
+    """Finds the module that a name of an old module is in now, as an absolute module name.
 
     >>> home("merging.interfaces", "Optimizer"), home("merging.pool", "ModelPool")
     ('merging.plugins.optimizer', 'merging.storage.pool')
@@ -225,6 +232,29 @@ def _public(module: str) -> list[str]:
 def forwarding(module: str) -> Callable[[str], Any]:
     """The ``__getattr__`` of a module from which names have moved."""
     return functools.partial(old_name, module)
+
+
+def by_position(made: type[T]) -> type[T]:
+    """Lets a dataclass whose fields are keywords be made by position, too, with a warning that names the fields."""
+    keywords: Callable[..., None] = made.__init__
+    names = [field.name for field in dataclasses.fields(made) if field.init]  # type: ignore[arg-type]
+
+    @functools.wraps(keywords)
+    def either(self: T, *values: Any, **named: Any) -> None:
+        if len(values) > len(names):
+            raise TypeError(f"{made.__name__} has {len(names)} fields, and {len(values)} values were given")
+        if values:
+            said = ", ".join(f"{name}=…" for name in names[: len(values)])
+            warnings.warn(
+                f"{made.__name__} takes its fields by name: {made.__name__}({said}) (by position works in this "
+                "release only)",
+                FutureWarning,
+                stacklevel=2,
+            )
+        keywords(self, **dict(zip(names, values, strict=False)), **named)
+
+    made.__init__ = either  # type: ignore[assignment]
+    return made
 
 
 class OldPaths:

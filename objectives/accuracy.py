@@ -34,5 +34,5 @@ class Accuracy(Objective):
         return top1(logits, labels)
 
     def reduce(self, terms: Tensor) -> float:
-        """Right answers over all, one exact division."""
+        """Divides right answers by all of them, once and exactly."""
         return int(terms.sum()) / len(terms)

@@ -36,7 +36,7 @@ class BalancedAccuracy(Objective):
         return top1(logits, labels)
 
     def reduce(self, terms: Tensor, labels: Tensor) -> float:
-        """The mean of the classes' shares."""
+        """Averages the classes' shares of right answers."""
         samples = labels.bincount().double()
         right = labels[terms].bincount(minlength=len(samples)).double()
         return float((right[samples > 0] / samples[samples > 0]).mean())

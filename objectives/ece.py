@@ -43,7 +43,7 @@ class CalibrationError(Objective):
         return torch.stack([confidence, top1(logits, labels).to(confidence.dtype)], dim=1)
 
     def reduce(self, terms: Tensor) -> float:
-        """Each bin's gap, weighted by its samples; NaN where the model answers NaN."""
+        """Adds up each bin's gap, weighted by its samples; NaN where the model answers NaN."""
         import torch
 
         if bool(terms.isnan().any()):

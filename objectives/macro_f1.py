@@ -33,12 +33,12 @@ class MacroF1(Objective):
     decomposable: ClassVar[bool] = False
 
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The predicted class, −1 where the model answers NaN."""
+        """Gives the predicted class, −1 where the model answers NaN."""
         del labels
         return answered(logits)
 
     def reduce(self, terms: Tensor, labels: Tensor) -> float:
-        """From the counts of labels, predictions and matches of each class."""
+        """Averages F1 over the classes, from the counts of labels, predictions and matches of each."""
         classes = int(max(terms.max(), labels.max())) + 1
         predicted = terms[terms >= 0].bincount(minlength=classes).double()
         matched = labels[terms == labels].bincount(minlength=classes).double()

@@ -36,7 +36,7 @@ class WorstGroup(Objective):
         return top1(logits, labels)
 
     def reduce(self, terms: Tensor, labels: Tensor, groups: Tensor) -> float:
-        """The lowest of the groups' shares."""
+        """Finds the lowest of the groups' shares of right answers."""
         places = groups * (int(labels.max()) + 1) + labels if self.by_class else groups
         samples = places.bincount().double()
         right = places[terms].bincount(minlength=len(samples)).double()

@@ -86,7 +86,7 @@ class NevergradReference(Optimizer):
     seed: int = option(123456789, "of Nevergrad, set before each search", low=0)
 
     def maximize(self, search: Search) -> Solution:
-        """One call of Nevergrad's ``minimize``."""
+        """Calls Nevergrad's ``minimize`` once."""
         ng = import_nevergrad()
         lower, upper = (bound.reshape(1, -1) for bound in (search.lower, search.upper))
         array = ng.p.Array(init=search.start.reshape(1, -1), lower=lower, upper=upper)

@@ -6,9 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from merging.plugins.optimizer import Optimizer, Search, Vector
+from merging.plugins.optimizer import Optimizer, Search, in_unit_box
 from merging.plugins.options import option
 from merging.plugins.registry import optimizers
 from merging.values.outcome import Solution
@@ -34,17 +32,12 @@ class ScipyCobyqa(Optimizer):
         """Runs until the trust region is as small as the tolerance, or the budget is spent."""
         from scipy.optimize import minimize
 
-        width = search.upper - search.lower
-        scale = np.where(width > 0, width, 1.0)
-
-        def loss(unit: Vector) -> float:
-            return -search.evaluate(search.lower + np.asarray(unit) * width)
-
+        loss, start = in_unit_box(search)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says so where it adjusts a radius to the bounds
             minimize(
                 loss,
-                (search.start - search.lower) / scale,
+                start,
                 method="COBYQA",
                 bounds=[(0.0, 1.0)] * search.dimension,
                 options={

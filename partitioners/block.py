@@ -47,7 +47,7 @@ class Block(Partitioner):
     that reaches the logits.
     """
 
-    summary: ClassVar[str] = "stem, repeated blocks and head of any model; -o partitioner.count=N joins them"
+    summary: ClassVar[str] = "stem, repeated blocks and head of any model; the option count=N joins them"
     paper: ClassVar[str] = "finer than the block hierarchies of Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
     formula: ClassVar[str] = (
         "stem | b_1 | … | b_n | head; with count N: the N runs of these that minimise max Σ parameters"
@@ -60,7 +60,7 @@ class Block(Partitioner):
     count: int | None = option(None, "join everything into so many consecutive groups of about equal size", low=1)
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a block, before them the stem, after them the head.
+        """Makes one component a block, before them the stem, after them the head.
 
         Raises:
             PartitionError: ``count`` is larger than the number of parts; the largest possible one is named.
@@ -72,7 +72,7 @@ class Block(Partitioner):
         if self.count > len(groups):
             raise PartitionError(
                 f"option 'count' of 'block' is {self.count}, but this model has {len(groups)} parts; "
-                f"use {len(groups)} at most, or --partitioner layer"
+                f"use {len(groups)} at most, or `partitioner=layer`"
             )
         names = list(groups)
         sizes = [sum(prod(tensors[name][0]) for name in group) for group in groups.values()]

@@ -63,12 +63,12 @@ class _ClipPartitioner(Partitioner):
     """Names that the contract tests divide."""
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a block, in the published order."""
+        """Makes one component a block, in the published order."""
         plain = {tensor: tensor.removeprefix("model.") for tensor in tensors}
         if not any(name.startswith("visual.") for name in plain.values()):
             raise PartitionError(
                 f"partitioner '{self.name}' needs a CLIP image tower: no tensor is called 'visual.…' or "
-                f"'model.visual.…' (the first is '{next(iter(tensors), 'none at all')}'); try --partitioner layer"
+                f"'model.visual.…' (the first is '{next(iter(tensors), 'none at all')}'); try `partitioner=layer`"
             )
         groups: dict[str, list[str]] = {}
         for tensor, name in plain.items():
@@ -116,7 +116,7 @@ class ClipC8(_ClipPartitioner):
 @partitioners.register("clip-c15")
 @dataclass(frozen=True)
 class ClipC15(_ClipPartitioner):
-    """The image tower divided into its seven parts."""
+    """Divides the image tower into its seven parts."""
 
     summary: ClassVar[str] = "the image tower in its seven parts (15 components, 9 active)"
 
@@ -129,7 +129,7 @@ class ClipC15(_ClipPartitioner):
 @partitioners.register("clip-c26")
 @dataclass(frozen=True)
 class ClipC26(_ClipPartitioner):
-    """As clip-c15, with every residual block of the image transformer a component of its own."""
+    """Divides as clip-c15 does, with every residual block of the image transformer a component of its own."""
 
     summary: ClassVar[str] = "as clip-c15, every residual block of its own (26 components, 20 active)"
     formula: ClassVar[str] = "visual.transformer.resblocks.k a component for each block k; the rest as in clip-c15"

@@ -38,7 +38,7 @@ class Custom(Partitioner):
     patterns: tuple[str, ...] = option((), "name=regex, in order; first match takes a tensor (repeat for more)")
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a name, in the order of the patterns; patterns of the same name add up."""
+        """Makes one component a name, in the order of the patterns; patterns of the same name add up."""
         rules = [_parse(pattern) for pattern in self.patterns]
         groups: dict[str, list[str]] = {name: [] for name, _ in rules}
         uncovered: list[str] = []
@@ -48,7 +48,7 @@ class Custom(Partitioner):
         if uncovered:
             raise PartitionError(
                 f"{len(uncovered)} tensors match no pattern: {', '.join(uncovered)}; "
-                "add a pattern, such as -o 'partitioner.patterns=rest=.*'"
+                "add a pattern, such as `partitioner.patterns=rest=.*`"
             )
         empty = [name for name, members in groups.items() if not members]
         if empty:

@@ -27,7 +27,7 @@ class Layer(Partitioner):
     )
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component a layer, in the order in which the layers first appear."""
+        """Makes one component a layer, in the order in which the layers first appear."""
         groups: dict[str, list[str]] = {}
         for tensor in tensors:
             groups.setdefault(tensor.rpartition(".")[0] or tensor, []).append(tensor)

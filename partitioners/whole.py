@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @partitioners.register("whole")
 @dataclass(frozen=True)
 class Whole(Partitioner):
-    """One component with every tensor."""
+    """Makes one component of every tensor."""
 
     summary: ClassVar[str] = "the whole model as one component"
     paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"
@@ -27,5 +27,5 @@ class Whole(Partitioner):
     )
 
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """One component called ``model``."""
+        """Puts every tensor into one component called ``model``."""
         return Partition.of_groups({"model": tensors})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from merging.moved import by_position
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 @strategies.register("fisher")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Fisher(MixStrategy):
     """θ_j = Σ_i c_i F_ij θ_ij / Σ_i c_i F_ij with the diagonal Fisher information F_i of each model.
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from merging.moved import by_position
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
@@ -34,7 +35,8 @@ class _Soup:
 
 
 @strategies.register("manifoldmix")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class ManifoldMix(MixStrategy):
     """Greedy over models, with one optimised mixing factor λ per component.
 

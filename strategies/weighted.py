@@ -42,7 +42,7 @@ class Weighted(MixStrategy):
         """The recipe with these coefficients; models that are not named have weight 0."""
         models, components = problem.pool.names, problem.partition.names
         if not self.weights:
-            raise OptionError(f"option 'weights' of 'weighted' is empty; write -o strategy.weights={models[0]}=0.5 …")
+            raise OptionError(f"option 'weights' of 'weighted' is empty; write `strategy.weights={models[0]}=0.5` …")
         table = np.zeros((len(models), len(components)))
         for entry in self.weights:
             place, _, value = entry.rpartition("=")

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
 from merging.plugins.registry import PLUGINS
+from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
 from merging.testing.second_device import second_device
 
@@ -117,12 +118,25 @@ def merge(
         assert signal.getsignal(number) is handler, "a run must put signal handlers back"
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own for decoded images, which is not there yet."""
+    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five tiny checkpoints and their base."""
     folder = tmp_path_factory.mktemp("pool")
     tiny_pool(folder, models=5)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
+    """The models of the tiny task, opened."""
+    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -227,7 +227,7 @@ def read_toml(path: Path) -> File:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
             elif len(place) > 2:
                 known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
-            raise MergingError(str(unknown(where, place[-1], known))) from None
+            raise unknown(where, place[-1], known, error=MergingError) from None
         raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
 
 
@@ -247,23 +247,67 @@ def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse_options(given: tuple[str, ...], kinds: Collection[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
-    """``-o strategy.tau=0.99``; an option given twice becomes a list. ``kinds``: of plug-ins that may have options."""
+def pair(text: str, flag: str, form: str) -> tuple[str, str]:
+    """Key and value of ``key=value``.
+
+    Args:
+        text: as it was typed.
+        flag: that it was given with.
+        form: how it is to be written, with an example.
+
+    Raises:
+        OptionError: there is no ``=``.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"{flag} {text}: write it as {form}")
+    return key, value
+
+
+def parse_options(
+    given: Sequence[str],
+    kinds: Collection[str] = tuple(KINDS),
+    *,
+    form: str = "kind.option=value, such as -o strategy.tau=0.99",
+    what: str = "kind of option",
+) -> dict[str, dict[str, Any]]:
+    """``-o strategy.tau=0.99``; an option given twice becomes a list.
+
+    Args:
+        given: as they were typed.
+        kinds: of plug-ins that may have options, or their names.
+        form: how an option is to be written, with an example.
+        what: stands before the dot.
+
+    Raises:
+        OptionError: an option that is written otherwise, or of something else.
+    """
     found: dict[str, dict[str, Any]] = {}
     for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"-o {text}: write it as kind.option=value, such as -o strategy.tau=0.99")
-        _put(found, key, value, kinds)
+        _put(found, *pair(text, "-o", form), kinds, what)
     return found
 
 
-def _put(found: dict[str, dict[str, Any]], key: str, value: Any, kinds: Collection[str] = tuple(KINDS)) -> None:
+def over(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """One plug-in's options of the command line over those of a file.
+
+    An inner strategy from the command line takes the file's, with its options, away.
+    """
+    return {key: value for key, value in file.items() if key.partition(".")[0] not in typed} | dict(typed)
+
+
+def _put(
+    found: dict[str, dict[str, Any]],
+    key: str,
+    value: Any,
+    kinds: Collection[str] = tuple(KINDS),
+    what: str = "kind of option",
+) -> None:
     kind, dot, name = key.partition(".")
     if not dot:
         raise OptionError(f"option '{key}' says no kind; write kind.option, such as {next(iter(kinds))}.{key}")
     if kind not in kinds:
-        raise OptionError(str(unknown("kind of option", kind, kinds)))
+        raise unknown(what, kind, kinds, error=OptionError)
     values = found.setdefault(kind, {})
     if name in values:
         before = values[name]
@@ -322,9 +366,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["command"] = showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n")
     options = flatten_options(table.run.options)
     for kind, values in parse_options(tuple(flags.get("options") or ())).items():
-        # An inner strategy from the command line takes the file's, with its options, away.
-        kept = {k: v for k, v in options.get(kind, {}).items() if k.partition(".")[0] not in values}
-        options[kind] = kept | values
+        options[kind] = over(options.get(kind, {}), values)
     request["options"] = options
     request["output"] = flags.get("output") or table.run.output
     if not request["models"] and request["task"] in (None, "digits"):

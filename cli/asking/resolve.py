@@ -13,6 +13,11 @@ from merging.plugins.options import Plugin, build
 from merging.plugins.registry import KINDS, strategies
 
 
+def inner(name: str, options: Mapping[str, Any]) -> Plugin:
+    """A strategy that is an option of another one, by its name, with its own options and strategies in it."""
+    return build(strategies[name], options, inner)
+
+
 def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """The four plug-ins of a request, with their options.
 
@@ -23,9 +28,6 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     from merging.plugins.discovery import load_all
 
     warn(load_all(request["plugin"]))
-
-    def inner(name: str, options: Mapping[str, Any]) -> Plugin:
-        return build(strategies[name], options, inner)
 
     made: dict[str, Any] = {}
     for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want

@@ -29,7 +29,8 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
-from merging.cli.showing.screen import STYLES, marked, parts, remark
+from merging.cli.showing.screen import marked, parts, remark
+from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
@@ -47,7 +48,7 @@ SHORT = {
 }
 """Headings of the costs that fit a terminal."""
 GAP = 2
-"""Between columns: one of the box, the rest padding."""
+"""Characters between columns: one of the box, the rest padding."""
 
 
 def show_benchmark(console: Console, found: Benchmark) -> None:

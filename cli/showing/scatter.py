@@ -15,8 +15,8 @@ def scatter(points: Sequence[tuple[float, float, str]], *, width: int, height: i
 
     Args:
         points: x, y and one character each; of two that would fall on one place, the later one moves beside it.
-        width: of the whole, at least 24.
-        height: of the plot's area, in lines.
+        width: characters of a line, at least 24.
+        height: lines of the plot's area.
         across: what x is.
         up: what y is.
 

@@ -15,19 +15,18 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from merging.cli.showing.flags import in_flags
 from merging.errors import showable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
 _PLACE = "\ue000"
 """Stands for a value in a template."""
 
 
 class Screen(Console):
-    """A terminal, pipe or file.
+    """Prints to a terminal, pipe or file.
 
     Args:
         stderr: news, which go beside the result.
@@ -42,10 +41,10 @@ class Screen(Console):
 
 
 def marked(template: str, *values: object) -> Text:
-    """A text with styles: rich's markup in the template, and names that are none of it.
+    """Makes a text with styles: rich's markup in the template, and names that are none of it.
 
     Args:
-        template: with ``{}`` for each value.
+        template: markup, with ``{}`` for each value.
         values: names, or texts of this kind.
 
     >>> marked("[bold]{}[/]: {} models", "[/x]", 3).plain
@@ -79,8 +78,8 @@ def parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
     """The columns of a wide table, in as many tables as a narrow terminal needs.
 
     Args:
-        widths: of the columns, with the gap before each.
-        room: for all of a table's columns; one that is wider stands alone.
+        widths: widths of the columns, with the gap before each.
+        room: characters for all of a table's columns; one that is wider stands alone.
 
     Yields:
         The numbers of one table's columns.
@@ -97,14 +96,14 @@ def parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def remark(text: object, mark: str = "note") -> Text:
-    """A remark on a result: a sentence, which may hold names, after its mark."""
-    return marked(f"[yellow]{mark}:[/] {{}}", text)
+    """A remark on a result: a sentence, which may hold names and is told in flags, after its mark."""
+    return marked(f"[yellow]{mark}:[/] {{}}", in_flags(text))
 
 
 def warn(warnings: Iterable[str]) -> None:
     """Prints a line for each warning."""
     for warning in warnings:
-        click.echo(f"warning: {showable(warning)}", err=True)
+        click.echo(f"warning: {in_flags(warning)}", err=True)
 
 
 def print_json(data: Any) -> None:

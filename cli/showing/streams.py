@@ -26,7 +26,7 @@ def prepare() -> None:
 
 
 def lost() -> OSError | None:
-    """Why some of standard output was not written; None where all of it was, or its reader had enough."""
+    """Says why some of standard output was not written; None where all was, or its reader had enough."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     error: OSError | None = getattr(_raw(sys.stdout), "failed", None)

@@ -9,13 +9,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.cli.showing.screen import STYLES, marked, remark
+from merging.cli.showing.flags import in_flags
+from merging.cli.showing.screen import marked, remark
 from merging.errors import showable
-from merging.storage.folder import MEMBERS, MODELS, RECIPE
+from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
-from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
+from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
 from merging.values.wording import plural
+
+STYLES = {
+    Standing.BETTER: "green",
+    Standing.WORSE: "red",
+    Standing.NEITHER: "default",
+    Standing.NOT_TESTED: "dim",
+    Standing.REFERENCE: "default",
+}
+"""Colour of a verdict; its mark says the same without one."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
@@ -29,13 +39,13 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
                 marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )
         if report.saved_instead:
-            console.print(marked("[bold yellow]saved:[/] {}", report.saved_instead), highlight=False)
+            console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
         for sets, verdict in sentences(report.verdicts):
             console.print(
                 marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)), highlight=False
             )
         for line in report.remarks():
-            console.print(Text(showable(line)), highlight=False)
+            console.print(Text(in_flags(line)), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for line in report.notes:

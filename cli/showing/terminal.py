@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from merging.cli.showing.flags import in_flags
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.values.outcome import Outcome
@@ -22,7 +23,7 @@ class TerminalProgress:
     """Shows a live line in a terminal; in a pipe or a log file, a line for each stage and decision.
 
     Args:
-        console: where it goes (standard error, so that standard output holds the result alone).
+        console: the screen that it goes to (standard error, so that standard output holds the result alone).
     """
 
     def __init__(self, console: Console) -> None:
@@ -57,7 +58,7 @@ class TerminalProgress:
             self._bar.stop()
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """A new piece of work."""
+        """Begins a new piece of work; ``total`` is its number of steps, where known."""
         text = showable(text)
         if self._task is not None:
             self._bar.remove_task(self._task)
@@ -79,23 +80,23 @@ class TerminalProgress:
         self._update(completed=self._done + 0.98 * asked / budget, detail=detail)
 
     def precision(self, text: str) -> None:
-        """Behind each score, where it is not fp32's."""
+        """Takes what stands behind each score from now on, such as ``bf16``; empty: nothing."""
         self._precision = f" {showable(text)}" if text else ""
 
     def measure(self, objective: str) -> None:
-        """What the scores that follow are."""
+        """Takes the objective that the scores from now on are of."""
         self._objective = objective
 
     def _score(self, score: float | None) -> str:
         return scored(score, self._objective)
 
     def best(self, outcome: Outcome, models: int) -> None:
-        """A better merge."""
+        """Shows a better merge: its score, and how many models are in it."""
         self._best = f"best {self._score(outcome.score)}{self._precision}, {plural(models, 'model')}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:
-        """One line a decision."""
+        """Prints a line for one decision of a strategy."""
         if "candidate" not in facts:
             parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
             return self.say("  " + ", ".join(parts))
@@ -111,14 +112,14 @@ class TerminalProgress:
         return self.say(marked("  {}: {}{}", facts["candidate"], said, verdict))
 
     def status(self, text: str) -> None:
-        """Where the best merge would stand; a pipe is told when the piece is done."""
+        """Shows a line in the place of the best merge; a pipe is told when the piece is done."""
         self._best = showable(text)
         self._update(best=self._best)
 
     def say(self, text: str | Text) -> None:
-        """A line that stays."""
+        """A line that stays; of a message, settings are told as flags."""
         self._told.add(str(text))
-        line = text if isinstance(text, Text) else Text(showable(text))
+        line = text if isinstance(text, Text) else Text(in_flags(text))
         if line.plain.startswith("warning:"):
             line.stylize("bold yellow", 0, len("warning:"))
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -133,5 +134,5 @@ class TerminalProgress:
 
 
 def shown(value: Any) -> str:
-    """A number among the facts of a decision."""
+    """Writes a value among the facts of a decision."""
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merging.plugins.task import CERTIFY, HELD_OUT
+from merging.values.report import in_words
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
-from merging.values.verdict import ACCURACY, Family, Role, Verdict
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
 
 
 def role_of(name: str, shifts: Sequence[str]) -> Role:
@@ -20,15 +21,15 @@ def role_of(name: str, shifts: Sequence[str]) -> Role:
 def verdict_of(
     name: str, found: Mapping[str, Any], *, shifts: Sequence[str], reference: str, against: str, objective: str
 ) -> Verdict:
-    """One test, not corrected. All of them were of accuracies, whatever the objective.
+    """Reads one test, not corrected. All of them were of accuracies, whatever the objective.
 
     Args:
         name: the set's.
         found: difference, interval (95 %), gained, lost, samples, p_value.
         shifts: the shifted sets.
         reference: the name of the row that was compared with.
-        against: that row in words.
-        objective: that chose.
+        against: the same row in words.
+        objective: name of the objective that chose.
     """
     role, extra = role_of(name, shifts), objective != ACCURACY
     p, low, high = float(found["p_value"]), *map(float, found["interval"])
@@ -64,7 +65,7 @@ def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
 
     Args:
         data: the row, with ``tests``, ``shifted`` and ``intervals``.
-        objective: that chose.
+        objective: name of the objective that chose.
     """
     counted = [name for name in (*data["tests"], str(Role.AVERAGE)) if name in data["intervals"]]
     if objective == ACCURACY or not counted:
@@ -80,3 +81,31 @@ def beside_objective(data: dict[str, Any], objective: str) -> dict[str, Any]:
         },
         "accuracies": accuracies,
     }
+
+
+def of_today(data: dict[str, Any]) -> dict[str, Any]:
+    """A result of the earlier format, its tests corrected as they are now."""
+    objective, shifts = data["objective"], data["shifts"]
+    ingredients = {row["label"]: row["ingredients"] for row in data["rows"]}
+    rows, verdicts = [], []
+    for row in data["rows"]:
+        told = []
+        for reference, columns in row["against"].items():
+            told += [
+                verdict_of(
+                    name,
+                    found,
+                    shifts=shifts,
+                    reference=reference,
+                    against=in_words(reference, ingredients.get(reference, ())),
+                    objective=objective,
+                )
+                for name, found in columns.items()
+            ]
+        verdicts.append(told)
+        rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
+    rows = [
+        row | {"verdicts": [verdict.to_json() for verdict in told]}
+        for row, told in zip(rows, corrected(verdicts), strict=True)
+    ]
+    return data | {"rows": rows, "measure": objective}

@@ -25,13 +25,13 @@ METHODS = "methods"
 RESULT = "benchmark.json"
 PICTURES = "pictures"
 DOCUMENTS = tuple(f"benchmark.{form}" for form in ("html", "md", "tex", "csv"))
-"""What describes the results, and shows the pictures."""
+"""Files that describe the results and show the pictures."""
 PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
 """Pictures that a rendering makes, and may remove when a later one does not."""
 
 
 class Folder:
-    """Where a benchmark is kept while it runs, and goes on from.
+    """Keeps a benchmark while it runs, and to go on from.
 
     Args:
         path: made when it is claimed.
@@ -49,11 +49,11 @@ class Folder:
         check_place(self.path)
         there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
         if any(not is_hidden(name) for name in there) and FILE not in there:
-            more = "; --overwrite replaces an earlier benchmark only" if overwrite else ""
-            raise FolderError(f"{self.path} holds other files and no benchmark; choose another --output{more}")
+            more = "; `overwrite` replaces an earlier benchmark only" if overwrite else ""
+            raise FolderError(f"{self.path} holds other files and no benchmark; choose another `output`{more}")
 
     def numerics(self) -> Numerics | None:
-        """What an earlier session has measured (``tune``): measuring again could find something else."""
+        """Reads what an earlier session has measured (``tune``): measuring again could find something else."""
         from merging.forward.numerics import Numerics
 
         if not (self.path / FILE).is_file():
@@ -63,7 +63,7 @@ class Folder:
         try:
             return Numerics(**kept) if kept else None
         except TypeError:
-            raise FolderError(f"{self.path / FILE}: its numerics are damaged; begin anew with --overwrite") from None
+            raise FolderError(f"{self.path / FILE}: its numerics are damaged; begin anew with `overwrite`") from None
 
     def claim(self, header: Mapping[str, Any], *, overwrite: bool) -> Memory:
         """Opens the memory; what is known there may be used, because it was measured under the same conditions.
@@ -97,7 +97,7 @@ class Folder:
             found.__exit__(None, None, None)
             raise FolderError(
                 f"{self.path} holds a benchmark under other conditions: {'; '.join(different)}; choose another "
-                "--output, or begin anew with --overwrite"
+                "`output`, or begin anew with `overwrite`"
             )
         return found
 

@@ -4,93 +4,82 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate, in_words
+from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
 from merging.benchmarking.runs import MethodRun
 from merging.evaluation.comparing import Comparer, Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import unscored
-from merging.values.report import SMALL_SAMPLE, models_of
-from merging.values.states import MethodState, RunState
+from merging.values.report import SMALL_SAMPLE, in_words, models_of
+from merging.values.states import MethodState
 from merging.values.statistics import Interval, mean_interval, wilson
 from merging.values.verdict import ACCURACY, Verdict, corrected
 
-if TYPE_CHECKING:
-    from merging.plugins.objective import Objective, WholeModelObjective
-    from merging.plugins.task import Task
-    from merging.storage.pool import ModelPool
+
+@dataclass(frozen=True)
+class Asked:
+    """What a benchmark was asked to compare.
+
+    Attributes:
+        methods: their names, in the order of the rows.
+        partitions: names of the partitioners.
+        seeds: of strategies and searches.
+        references: methods that every other one is compared with, where they are there.
+        refused: partitions that do not fit the model, and why; they have no rows.
+    """
+
+    methods: Sequence[str]
+    partitions: Sequence[str]
+    seeds: Sequence[int]
+    references: Sequence[str] = REFERENCES
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(
-    runs: Sequence[MethodRun],
-    singles: tuple[Single, ...],
-    *,
-    task: Task,
-    pool: ModelPool,
-    methods: Sequence[str],
-    partitions: Sequence[str],
-    seeds: tuple[int, ...],
-    header: Mapping[str, Any],
-    objective: Objective | WholeModelObjective,
-    state: RunState,
-    evaluations: int,
-    wall_seconds: float,
-    notes: Sequence[str],
-    command: str,
-    references: Sequence[str] = REFERENCES,
+    runs: Sequence[MethodRun], singles: tuple[Single, ...], asked: Asked, comparer: Comparer, pool: Sequence[str]
 ) -> Benchmark:
-    """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs."""
+    """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs.
+
+    Args:
+        runs: of the methods, in any order.
+        singles: the pool's models alone.
+        asked: what was to be compared.
+        comparer: by the objective, on the task's sets.
+        pool: names of its models.
+
+    Returns:
+        The rows and what is to be said of them; how the session went is for its caller to add.
+    """
     grouped: dict[tuple[str, str], list[MethodRun]] = {}
     for run in runs:
         grouped.setdefault((run.entry["method"], run.entry["partition"]), []).append(run)
-    refused = _refused(grouped, methods, partitions)
-    partitions = [label for label in partitions if label not in refused]
-    notes = [*notes, *(f"no method was run under {label}: {why}" for label, why in refused.items())]
-    comparer = Comparer(objective, task)
-    table = [_seen(group) for group in grouped.values()]
+    partitions = [label for label in asked.partitions if label not in asked.refused]
+    notes = [f"no method was run under {label}: {why}" for label, why in asked.refused.items()]
+    task, table = comparer.task, [_seen(group) for group in grouped.values()]
     rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
-    for method in methods:
+    for method in asked.methods:
         groups = {label: grouped.get((method, label), []) for label in partitions}
         joined = len({_content(group) for group in groups.values()}) == 1
         for label, group in list(groups.items())[: 1 if joined else None]:
             own = label if not joined or len(partitions) == 1 else None
             name = method if joined else f"{method} ({label})"
-            rows.append((_row(name, method, own, group, comparer, table, pool.names), group))
+            rows.append((_row(name, method, own, group, comparer, table, pool), group))
     if len(task.held_out) < SMALL_SAMPLE:
-        luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
-        notes = [*notes, luck]
+        notes.append(f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck")
     return Benchmark(
-        task.name,
-        objective.name,
-        _compared(rows, comparer, table, references),
-        singles,
-        {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
-        task.shifts,
-        pool.names,
-        seeds,
-        state,
-        evaluations,
-        wall_seconds,
-        tuple(notes),
-        command,
-        header,
-        comparer.measure,
+        task=task.name,
+        objective=comparer.objective.name,
+        rows=_compared(rows, comparer, table, asked.references),
+        singles=singles,
+        samples={HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
+        shifts=task.shifts,
+        pool=tuple(pool),
+        seeds=tuple(asked.seeds),
+        notes=tuple(notes),
+        measure=comparer.measure,
     )
-
-
-def _refused(
-    grouped: Mapping[tuple[str, str], Sequence[MethodRun]], methods: Sequence[str], partitions: Sequence[str]
-) -> dict[str, str]:
-    """Partitions that do not fit the model, and why: one note is enough, where another partition does fit."""
-    found = {}
-    for label in partitions:
-        runs = [run for method in methods for run in grouped.get((method, label), [])]
-        reasons = {run.why for run in runs if run.status is MethodState.CANNOT_RUN}
-        if len(reasons) == 1 and all(run.status is MethodState.CANNOT_RUN for run in runs):
-            found[label] = reasons.pop()
-    return found if len(found) < len(partitions) else {}
 
 
 def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:
@@ -115,12 +104,14 @@ def _row(
 ) -> BenchmarkRow:
     good = [run for run in group if run.status is MethodState.FINISHED]
     if not group:
-        return BenchmarkRow(method, label, partition, status=MethodState.NOT_RUN, why="interrupted before")
+        return BenchmarkRow(
+            strategy=method, label=label, partitioner=partition, status=MethodState.NOT_RUN, why="interrupted before"
+        )
     plain = BenchmarkRow(
-        group[0].entry["strategy"]["name"],
-        label,
-        partition,
-        group[0].entry["strategy"]["options"],
+        strategy=group[0].entry["strategy"]["name"],
+        label=label,
+        partitioner=partition,
+        options=group[0].entry["strategy"]["options"],
         status=group[0].status,
         why=group[0].why,
     )
@@ -205,7 +196,7 @@ def _compared(
         home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
         if home is None:
             continue
-        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0])
+        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0].ingredients)
         for i, (row, group) in enumerate(rows):
             if i != home and row.finished:
                 verdicts[i] += comparer.verdicts(

@@ -41,7 +41,7 @@ class Memory(Journal):
         self.header = self.head()
         if self.header is not None and self.header["event"] != BEGIN:
             self.__exit__(None, None, None)
-            raise FolderError(f"{path} does not begin with a benchmark; choose another --output")
+            raise FolderError(f"{path} does not begin with a benchmark; choose another `output`")
         self._known = {old["key"]: Outcome.from_json(old) for old in self._old if old["event"] == "evaluation"}
         self._held_out = {old["key"] for old in self._old if old.get("split") == HELD_OUT and not old.get("record")}
         self._old.clear()

@@ -56,14 +56,14 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a file says of one model.
+    """Holds what a file says of one model.
 
     Attributes:
         model: its name.
         accuracies: set → top-1 accuracy, a fraction; known sets only.
         source: the file, and the line in it.
         label: what the table calls it; empty outside the table.
-        order: of a trace, the names of the models as it took them.
+        order: names of the models as a trace took them; empty elsewhere.
     """
 
     model: str

@@ -15,9 +15,9 @@ from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.benchmarking.runs import Coefficients
-from merging.errors import FolderError, raised
+from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
-from merging.storage.folder import RECIPE, REPORT
+from merging.storage.result import RECIPE, REPORT
 from merging.values.report import UNTESTED, best_single, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
@@ -28,7 +28,7 @@ CLOSE = 0.01
 
 
 def read_folder(folder: Path) -> Benchmark:
-    """What lies in the folder of a benchmark, or of a run (one row for each of its strategies).
+    """Reads the folder of a benchmark, or of a run (one row for each of its strategies).
 
     Raises:
         FolderError: there is neither, or it is damaged.
@@ -43,7 +43,7 @@ def read_folder(folder: Path) -> Benchmark:
     try:
         report = json.loads(path.read_bytes())
         return _of_run(report, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
 
@@ -58,22 +58,22 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
     state, limit = state_of(report["status"])
     header = {key: report[key] for key in ("versions", "numerics", "optimizer", "partitioner", "seed")}
     return Benchmark(
-        str(report["task"]),
-        report["objective"],
-        rows,
-        (),
-        samples,
-        tuple(report["shifts"]),
-        tuple(report["pool"]),
-        (int(report["seed"]),),
-        state,
-        int(report["evaluations"]),
-        float(report["wall_seconds"]),
-        tuple(report["notes"]),
-        "",
-        header,
-        report.get("measure", report["objective"]),
-        limit,
+        task=str(report["task"]),
+        objective=report["objective"],
+        rows=rows,
+        singles=(),
+        samples=samples,
+        shifts=tuple(report["shifts"]),
+        pool=tuple(report["pool"]),
+        seeds=(int(report["seed"]),),
+        state=state,
+        evaluations=int(report["evaluations"]),
+        wall_seconds=float(report["wall_seconds"]),
+        notes=tuple(report["notes"]),
+        command="",
+        header=header,
+        measure=report.get("measure", report["objective"]),
+        limit=limit,
     )
 
 
@@ -113,10 +113,10 @@ def _row(
         mean = SHIFTED if counted else accurate(SHIFTED)
         intervals[mean] = mean_interval([shown[name] for name in parts], [sizes[name] for name in parts])
     return BenchmarkRow(
-        row["strategy"],
-        row["strategy"],
-        report["partitioner"] if asked else None,
-        report["options"] if asked else {},
+        strategy=row["strategy"],
+        label=row["strategy"],
+        partitioner=report["partitioner"] if asked else None,
+        options=report["options"] if asked else {},
         held_out=row["held_out"],
         tests=row["tests"],
         shifted=row["shifted"],

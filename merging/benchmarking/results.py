@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.benchmarking.earlier import beside_objective, verdict_of
+from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
-from merging.errors import FolderError, raised
+from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome
-from merging.values.report import average, best_single
+from merging.values.report import average
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
-from merging.values.verdict import ACCURACY, Role, Verdict, corrected
+from merging.values.verdict import ACCURACY, Role, Verdict
 
 if TYPE_CHECKING:
     pass
@@ -37,7 +37,7 @@ def accurate(column: str) -> str:
 
 @dataclass(frozen=True)
 class Single:
-    """One model of the pool; scores as fractions."""
+    """Holds the scores of one model of the pool, as fractions."""
 
     name: str
     held_out: float
@@ -46,12 +46,12 @@ class Single:
 
     @classmethod
     def of(cls, name: str, sets: Mapping[str, Outcome], shifts: Sequence[str]) -> Single:
-        """From its outcomes."""
+        """Makes it from its outcomes, set by set."""
         tests = {key: outcome.score for key, outcome in sets.items() if key != HELD_OUT}
         return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """A method's line; scores are fractions, and means over the seeds.
 
@@ -73,8 +73,8 @@ class BenchmarkRow:
         evaluations, cached, forward_equivalents, seconds: what it needs alone, means over the seeds.
         inference_cost: forward passes for each sample.
         verdicts: the paired tests, against each reference on each column; corrected over the whole table.
-        digest: of the merged model, the same for merges that give the same outputs (the first seed's).
-        coefficients: of a linear merge (the first seed's).
+        digest: digest of the merged model, the same for merges that give the same outputs (the first seed's).
+        coefficients: coefficients of a linear merge (the first seed's).
         trace: how the best held-out score rose (the first seed's).
     """
 
@@ -114,12 +114,12 @@ class BenchmarkRow:
         return {HELD_OUT: self.held_out, SHIFTED: self.shifted}.get(column, self.tests.get(column, beside.get(column)))
 
     def verdict(self, reference: str, column: str) -> Verdict | None:
-        """What the test against a reference says of a column; None of what is not compared with it."""
+        """Finds the verdict against a reference in a column; None where there is no such test."""
         named = (v for v in self.verdicts if v.reference == reference)
         return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Everything that a benchmark has found; ``to_json`` is ``benchmark.json``.
 
@@ -133,7 +133,7 @@ class Benchmark:
         wall_seconds: what this session took.
         header: versions, hashes, numerics: what the scores were measured under.
         measure: what the scores are: ``accuracy``, or the objective's name.
-        limit: of a single run that was read, the evaluations that it was allowed, where these are used up.
+        limit: evaluations that a single run was allowed, where one was read and these are used up.
     """
 
     task: str
@@ -171,7 +171,7 @@ class Benchmark:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """What the methods are compared with."""
+        """Names the rows that methods are compared with."""
         found = dict.fromkeys(v.reference for row in self.rows for v in row.verdicts)
         return tuple(sorted(found, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES)))
 
@@ -197,10 +197,10 @@ class Benchmark:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Benchmark:
-        """Reads :meth:`to_json` back."""
+        """Makes the benchmark from what :meth:`to_json` gave."""
         if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
-        data = _of_today(data) if data["format"] == EARLIER else data
+        data = of_today(data) if data["format"] == EARLIER else data
         values = {key: value for key, value in unworded(data).items() if key != "format"}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
@@ -209,51 +209,15 @@ class Benchmark:
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:
-        """Reads a ``benchmark.json``.
+        """Reads a ``benchmark.json``, of this version or an earlier one.
 
         Raises:
             FolderError: it is damaged.
         """
         try:
             return cls.from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is no benchmark's result, or damaged: {raised(error, whole=True)}") from None
-
-
-def in_words(reference: str, row: BenchmarkRow) -> str:
-    """What a row is called where others are compared with it."""
-    if reference == "best":
-        return best_single(row.ingredients[0] if len(row.ingredients) == 1 else None)
-    return "the greedy soup" if reference == "greedy" else reference
-
-
-def _of_today(data: dict[str, Any]) -> dict[str, Any]:
-    """A result of the earlier format, its tests corrected as they are now."""
-    objective, shifts = data["objective"], data["shifts"]
-    ingredients = {row["label"]: row["ingredients"] for row in data["rows"]}
-    rows, verdicts = [], []
-    for row in data["rows"]:
-        told = []
-        for reference, columns in row["against"].items():
-            home = BenchmarkRow(reference, reference, ingredients=tuple(ingredients.get(reference, ())))
-            told += [
-                verdict_of(
-                    name,
-                    found,
-                    shifts=shifts,
-                    reference=reference,
-                    against=in_words(reference, home),
-                    objective=objective,
-                )
-                for name, found in columns.items()
-            ]
-        verdicts.append(told)
-        rows.append(beside_objective({key: value for key, value in row.items() if key != "against"}, objective))
-    rows = [
-        row | {"verdicts": [verdict.to_json() for verdict in told]}
-        for row, told in zip(rows, corrected(verdicts), strict=True)
-    ]
-    return data | {"rows": rows, "measure": objective}
 
 
 def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from merging.benchmarking.folder import Folder
-from merging.benchmarking.gathering import gather
+from merging.benchmarking.gathering import Asked, gather
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import REFERENCES, Benchmark, Single
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
+from merging.evaluation.comparing import Comparer
 from merging.machine import at_most
 from merging.partitioners.whole import Whole
 from merging.plugins.objective import Objective, WholeModelObjective
@@ -110,7 +112,7 @@ def benchmark(
     if not seeds or min(seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
     if max_evaluations is not None and max_evaluations < 1:
-        raise OptionError(f"--max-evaluations {max_evaluations}: at least 1 is needed")
+        raise OptionError(f"`max_evaluations` {max_evaluations}: at least 1 is needed")
     for name in against:
         if name not in named:
             raise unknown("method to compare with:", name, named)
@@ -155,22 +157,18 @@ def benchmark(
                 raise
             state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
-        found = gather(
-            runs,
-            alone,
-            task=task,
-            pool=pool,
-            methods=tuple(named),
-            partitions=tuple(divided),
-            seeds=tuple(seeds),
-            header=header,
-            objective=first.objective,
+        references = tuple(dict.fromkeys((*REFERENCES, *against)))
+        asked = Asked(tuple(named), tuple(divided), tuple(seeds), references, plans.refused)
+        seconds, comparer = time.time() - began, Comparer(first.objective, task)
+        found = gather(runs, alone, asked, comparer, pool.names)
+        found = replace(
+            found,
             state=state,
             evaluations=memory.evaluations,
-            wall_seconds=time.time() - began,
-            notes=[*_notes(first), *work.remarks],
+            wall_seconds=seconds,
+            notes=(*_notes(first), *work.remarks, *found.notes),
             command=command,
-            references=tuple(dict.fromkeys((*REFERENCES, *against))),
+            header=header,
         )
     if folder is not None:
         folder.write(found)
@@ -185,8 +183,20 @@ def _entries(
     limits: Mapping[str, int | None],
 ) -> list[Entry]:
     """One method under one partition, at each seed."""
-    search = optimizer or optimizers[method[1].default_optimizer()]()
-    return [Entry(*method, *divided_by, search, seed, limits) for seed in seeds]
+    (name, strategy), (partition, partitioner) = method, divided_by
+    search = optimizer or optimizers[strategy.default_optimizer()]()
+    return [
+        Entry(
+            method=name,
+            strategy=strategy,
+            partition=partition,
+            partitioner=partitioner,
+            optimizer=search,
+            seed=seed,
+            limits=limits,
+        )
+        for seed in seeds
+    ]
 
 
 def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: str) -> Iterator[MethodRun]:

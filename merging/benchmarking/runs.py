@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
@@ -19,17 +19,17 @@ from merging.values.outcome import Outcome
 from merging.values.states import MethodState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is to be run: a method, a partition, a seed.
+    """Says what is to be run: a method, a partition, a seed.
 
     Attributes:
         method: what the method is called; its strategy's name, unless one strategy is there with several options.
-        strategy: with its options.
+        strategy: the strategy, with its options.
         partition: what the partitioner is called.
-        partitioner: with its options.
-        optimizer: of its searches.
-        seed: of strategy and searches.
+        partitioner: the partitioner, with its options.
+        optimizer: optimizer of its searches.
+        seed: seed of strategy and searches.
         limits: what else decides the result (evaluations per search, and in all).
     """
 
@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the file that the run is kept in."""
         return f"{self.method}.{self.partition}.seed{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Coefficients:
     values: NDArray[np.float64]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives all fields as JSON-ready values."""
         return {
             "ingredients": list(self.ingredients),
             "components": list(self.components),
@@ -73,13 +73,13 @@ class Coefficients:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Coefficients:
-        """Reads :meth:`to_json` back."""
+        """Makes the value from what :meth:`to_json` gave."""
         return cls(tuple(data["ingredients"]), tuple(data["components"]), np.array(data["values"], dtype=np.float64))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MethodRun:
-    """What an :class:`Entry` gave.
+    """Holds what an :class:`Entry` gave.
 
     Attributes:
         entry: ``Entry.to_json()``.
@@ -93,7 +93,7 @@ class MethodRun:
         forward_equivalents: what they cost, in passes over the held-out data.
         seconds: what it takes alone, test sets not included.
         inference_cost: forward passes for each sample.
-        coefficients: of a linear merge.
+        coefficients: coefficients of a linear merge.
         trace: (forward-equivalents, evaluations, best held-out score so far), a line for each improvement.
         model: the same for merges that give the same outputs, whatever they were scored with; a run's row has it too.
     """
@@ -116,7 +116,7 @@ class MethodRun:
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """The seed that the entry was run with."""
         return int(self.entry["seed"])
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class MethodRun:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> MethodRun:
-        """Reads :meth:`to_json` back."""
+        """Makes the value from what :meth:`to_json` gave."""
         drawn = data["coefficients"]
         return cls(
             **{
@@ -152,5 +152,5 @@ def read_run(path: Path) -> MethodRun | None:
         return MethodRun.from_json(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except DAMAGED:
         raise FolderError(f"{path} is damaged; remove it, and its method is run again") from None

@@ -76,6 +76,11 @@ class Plans:
             self._made = (label, made)
         return self._made[1]
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Partitions that were tried and do not fit the model, and why."""
+        return {label: str(self._refused[label]) for label in self.partitioners if label in self._refused}
+
     def header(self, made: Plan) -> dict[str, Any]:
         """What must be the same for scores to be used again."""
         own = ("request", "strategy", "partitioner", "optimizer", "seed", "budget", "baselines", "tests")
@@ -165,7 +170,7 @@ class Work:
 
     def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
         self.progress.say(f"  {status}: {why}")
-        return MethodRun(facts, status, why)
+        return MethodRun(entry=facts, status=status, why=why)
 
     def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
         from merging.benchmarking.watch import WatchedProblem
@@ -214,26 +219,26 @@ class Work:
             outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
-            facts,
-            MethodState.FINISHED,
-            why,
-            outcomes,
-            evaluator.digest(merged),
-            problem.seeded,
-            names,
-            meter.evaluations,
-            meter.cached,
-            meter.forward_equivalents,
-            max(own, 0.0) + meter.seconds,
-            len(merged.members) if isinstance(merged, Ensemble) else 1,
-            _coefficients(merged),
-            tuple(evaluator.trace),
-            evaluator.identity(merged),
+            entry=facts,
+            status=MethodState.FINISHED,
+            why=why,
+            outcomes=outcomes,
+            digest=evaluator.digest(merged),
+            seeded=problem.seeded,
+            ingredients=names,
+            evaluations=meter.evaluations,
+            cached=meter.cached,
+            forward_equivalents=meter.forward_equivalents,
+            seconds=max(own, 0.0) + meter.seconds,
+            inference_cost=len(merged.members) if isinstance(merged, Ensemble) else 1,
+            coefficients=_coefficients(merged),
+            trace=tuple(evaluator.trace),
+            model=evaluator.identity(merged),
         )
 
     def _task(self, made: Plan) -> Task:
         if made.task is None:
-            raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+            raise RequirementError("a benchmark scores its methods: give `task`, or a merge.toml with a [task]")
         return made.task
 
 

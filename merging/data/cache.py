@@ -29,13 +29,13 @@ from merging.storage import atomic
 from merging.storage.lock import Lock
 
 Images = NDArray[Any]
-"""Of pictures: uint8 ``(…, H, W, 3)``, or float32 ``(…, 3, H, W)`` where a transform is kept whole."""
+"""An array of pictures: uint8 ``(…, H, W, 3)``, or float32 ``(…, 3, H, W)`` where a transform is kept whole."""
 VERSION = 2
-"""Of what is stored; another number leaves older files alone."""
+"""Counts the ways of storing; another number leaves older files alone."""
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept."""
+    """Finds the folder for decoded images: ``MERGING_CACHE``, or ``~/.cache/merging``."""
     return Path(os.environ.get("MERGING_CACHE") or Path.home() / ".cache" / "merging").expanduser()
 
 
@@ -95,7 +95,7 @@ def cached_images(
         shape: finds the shape of all decoded images, N first; asked only where they are not on disk.
         fill: writes the images into the array that it is given; returns those it could not decode.
         tolerance: how many may be; asked at every run, so that the same ones are named again.
-        dtype: of the decoded images.
+        dtype: dtype of the decoded images.
 
     Raises:
         TaskError: whatever ``fill`` finds wrong, or too many damaged images; nothing is kept then.
@@ -233,7 +233,7 @@ def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = Tru
         facts = json.loads((place / "split.json").read_text("utf-8"))
         fingerprint = facts["fingerprint"]
         damaged = Losses((Damage(*entry) for entry in facts.get("damaged", ())), facts.get("changed"))
-        split = Split(torch.from_numpy(images), torch.from_numpy(labels), fingerprint)
+        split = Split(inputs=torch.from_numpy(images), labels=torch.from_numpy(labels), fingerprint=fingerprint)
         if verify and Split.of(split.inputs, split.labels).fingerprint != fingerprint:
             return None
     except (

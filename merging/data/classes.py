@@ -24,7 +24,7 @@ _BEGINS = re.compile(r"(\D*)(\d+)")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user says of a set's classes.
+    """Holds what a user says of a set's classes.
 
     Attributes:
         classes: names of the set's classes (what its numbers count, and the only ones that are used); ``own``: those
@@ -38,11 +38,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What each label of a set becomes.
+    """Says what each label of a set becomes.
 
     Attributes:
         labels: label as it is written → label of the split; samples of others are left out.
-        groups: for each label of the split the model's outputs that stand for it; None: labels are outputs.
+        groups: the model's outputs that stand for each label of the split; None: labels are outputs.
     """
 
     labels: Mapping[Written, int]
@@ -58,7 +58,7 @@ def distinct_names(labels: Sequence[Written]) -> tuple[str, ...] | None:
 def spelled(
     where: str, written: Sequence[Written], model: Sequence[str] | None, choice: Choice
 ) -> dict[Written, Written]:
-    """What the labels of a table mean, which says nothing of its classes: names, or numbers that count outputs.
+    """Decides what labels of a table mean that says nothing of its classes: names, or numbers that count outputs.
 
     Args:
         where: the set, for messages.
@@ -93,7 +93,7 @@ def nfc(name: str) -> str:
 
 
 def in_order_of_text(where: str, names: Sequence[str]) -> str | None:
-    """What is said where the names of classes are numbered, and their order is that of text; None where it is not.
+    """Warns that names of classes are numbered and their order is that of text; None where it is not.
 
     >>> in_order_of_text("photos", ["0", "1", "10", "2"])
     "photos: the names of the classes are numbered, and in the order of text: label 2 is class '10'; \
@@ -101,7 +101,7 @@ def in_order_of_text(where: str, names: Sequence[str]) -> str | None:
 
     Args:
         where: what has these names.
-        names: in the order that labels count.
+        names: the names, in the order that labels count.
     """
     values = _numbered(names)
     places: Sequence[int] = range(len(names)) if len(set(values)) == len(names) else ()
@@ -142,12 +142,12 @@ def _mostly_numbered(names: Sequence[str]) -> tuple[Sequence[int], list[int]]:
 
 
 def counted_from_one(where: str, labels: Sequence[Written], count: int | None) -> str | None:
-    """A question, where labels that are numbers begin at 1; None where they do not.
+    """Asks what labels mean that are numbers from 1 on; None where they do not begin there.
 
     Args:
         where: the set.
         labels: the distinct ones.
-        count: of the classes, where known.
+        count: number of the classes, where known.
     """
     found = [label for label in labels if isinstance(label, int)]
     if not found or len(found) < len(labels) or min(found) != 1:

@@ -13,7 +13,7 @@ def present(where: str, name: str, there: Iterable[str]) -> str:
 
     Args:
         where: what holds it, for messages.
-        name: as the user writes it.
+        name: the name as the user writes it.
         there: the names of the columns.
 
     Raises:
@@ -30,8 +30,8 @@ def texts_in(where: str, name: str, values: Sequence[Any], *, first: int) -> lis
 
     Args:
         where: what holds it, for messages.
-        name: of the column.
-        values: in it, a row each.
+        name: name of the column.
+        values: values of the column, a row each.
         first: number of the first row, as that kind of data counts them.
 
     Raises:

@@ -16,12 +16,12 @@ from merging.values.wording import some
 CORRUPT = 0.01
 """Share of a set's images that may be damaged, where the user does not say."""
 NAMED = 5
-"""How many of them a message names."""
+"""A message names so many of the damaged images."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One image that was left out.
+    """Names an image that was left out, and says why.
 
     Attributes:
         number: its place in the set, from 0.
@@ -54,11 +54,11 @@ def undamaged(count: int, damaged: Sequence[Damage]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How much of a set may be damaged.
+    """Decides how much of a set may be damaged.
 
     Attributes:
         where: the set, for messages.
-        share: of its images, 0 to 1.
+        share: share of its images that may be damaged, 0 to 1.
         progress: told what was left out.
     """
 
@@ -75,7 +75,7 @@ class Tolerance:
 
         Args:
             total: images in the set, damaged ones included.
-            damaged: in their order.
+            damaged: the damaged images, in their order.
 
         Raises:
             TaskError: they are more than the share.

@@ -22,7 +22,7 @@ from merging.values.wording import plural
 Content: TypeAlias = Path | bytes
 """An image file, or its bytes."""
 VERSION = 3
-"""Of what is decoded; part of the key under which decoded images are kept."""
+"""Counts the ways of decoding; part of the key under which decoded images are kept."""
 
 DEEP, TRANSPARENT, CMYK, FRAMES = "deep", "transparent", "cmyk", "frames"
 TURNED, STORED = "turned", "stored"
@@ -50,7 +50,7 @@ class UnfitPicture(TaskError):
 
 
 def rgb(content: Content, *, upright: bool = False) -> tuple[Image.Image, frozenset[str]]:
-    """Decodes a picture.
+    """Decodes one picture into mode RGB.
 
     Args:
         content: the file, or its bytes.
@@ -103,7 +103,7 @@ def size_of(content: Content, *, upright: bool = False) -> tuple[int, int]:
 
 
 def opened(content: Content) -> Image.Image:
-    """The picture, its header read.
+    """Opens a picture and reads its header.
 
     Raises:
         OSError: it is none.
@@ -120,7 +120,7 @@ def opened(content: Content) -> Image.Image:
 
 
 def counted(changes: Iterable[frozenset[str]]) -> dict[str, int]:
-    """How many pictures were changed in each way."""
+    """Counts the pictures that were changed in each way."""
     found: dict[str, int] = {}
     for kinds in changes:
         for kind in kinds:
@@ -129,7 +129,7 @@ def counted(changes: Iterable[frozenset[str]]) -> dict[str, int]:
 
 
 def sentences(where: str, total: int, changed: Mapping[str, int]) -> list[str]:
-    """A line for each kind of change.
+    """Writes a line for each kind of change.
 
     >>> sentences("photos", 500, {"deep": 500})
     ['photos: 500 of 500 pictures have 16 bits a channel: scaled to 8']

@@ -20,17 +20,17 @@ from merging.plugins.task import Split
 from merging.values.wording import some
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of images: torchvision's ``IMG_EXTENSIONS``."""
+"""Suffixes that images have: torchvision's ``IMG_EXTENSIONS``."""
 NAMED = 5
 """Suffixes and classes that a message names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tree:
-    """What lies in a folder of class folders.
+    """Lists what lies in a folder of class folders.
 
     Attributes:
-        folder: that one.
+        folder: the folder of class folders.
         classes: names of the folders in it, sorted: hidden ones too.
         images: (file, label) pairs, sorted by class, folder and name.
         empty: classes without an image.
@@ -97,7 +97,15 @@ def tree(folder: Path, labels: Mapping[str, int] | None = None) -> Tree:
             images += [(file, known[name]) for file in own]
             empty += [] if own else [name]
     beside = sum(entry.is_file() and entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(folder))
-    return Tree(folder, tuple(classes), tuple(images), tuple(empty), others, beside, tuple(loops))
+    return Tree(
+        folder=folder,
+        classes=tuple(classes),
+        images=tuple(images),
+        empty=tuple(empty),
+        others=others,
+        beside=beside,
+        loops=tuple(loops),
+    )
 
 
 def listed(folder: Path, labels: Mapping[str, int] | None = None) -> list[tuple[Path, int]]:
@@ -130,7 +138,7 @@ def walked(folder: Path, others: Counter[str] | None = None, loops: list[Path] |
     """Every image file in a folder and the folders in it, sorted by folder, then by name; links are followed.
 
     Args:
-        folder: where to begin.
+        folder: the folder to begin in.
         others: counts the files of other kinds by their suffix; filled.
         loops: links that lead back to a folder above them; filled.
 
@@ -161,7 +169,7 @@ def walked(folder: Path, others: Counter[str] | None = None, loops: list[Path] |
 
 
 def left_out(where: str, others: Mapping[str, int], loops: Sequence[Path] = ()) -> list[str]:
-    """What is said of files that are no images by their suffix, and of links that are not followed.
+    """Says which files are no images by their suffix, and which links are not followed.
 
     >>> left_out("photos", {".jfif": 250})
     ['photos: 250 files of other kinds (.jfif) left out']
@@ -190,7 +198,7 @@ def _leads_back(path: str, above: Set[str]) -> bool:
 
 
 def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """What decides the content of many files: place, size and time of change; reading them all would take too long.
+    """Gives place, size and time of change of many files, whose content would take too long to read.
 
     Raises:
         TaskError: one is not there.
@@ -214,9 +222,9 @@ def load_images(
 
     Args:
         images: (file, label) pairs.
-        transform: of each image.
+        transform: what prepares each image.
         border: pixels that are cut off on each side first.
-        classes: of the split, see :class:`merging.plugins.task.Split`.
+        classes: classes of the split, see :class:`merging.plugins.task.Split`.
         corrupt: share of the images that may be damaged; they are named and left out.
         progress: told how far decoding is.
 

@@ -23,8 +23,8 @@ def in_groups(where: str, labels: list[Any], groups: Sequence[Any] | None, decod
 
     Args:
         where: the set, for messages.
-        labels: as they are written, one a sample; empty where none are wanted.
-        groups: of the same samples; None: the set names none.
+        labels: the labels as they are written, one a sample; empty where none are wanted.
+        groups: groups of the same samples; None: the set names none.
         decode: loads what is listed.
 
     Returns:

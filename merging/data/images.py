@@ -48,7 +48,7 @@ class Normalise:
 
 
 def normalise(transform: Transform) -> Normalise:
-    """What the device does to the pictures that a transform's geometry has made.
+    """Gives what the device does to the pictures that a transform's geometry has made.
 
     Raises:
         TaskError: the transform is not divided.
@@ -68,7 +68,7 @@ def _plain() -> Transform:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the pictures of a task become arrays of one size.
+    """Says how the pictures of a task become arrays of one size.
 
     Attributes:
         transform: what is done to each picture that a file or stream holds.
@@ -83,7 +83,7 @@ class Preparation:
     border: int = 0
 
     def of_arrays(self, sides: tuple[int, int]) -> Transform | None:
-        """What is done to decoded pictures of one size; None: nothing.
+        """Gives what is done to decoded pictures of one size; None: nothing.
 
         Those that have the sides which the transform gives were prepared before.
 
@@ -102,7 +102,7 @@ def preparation(
     mean: Any = None,
     std: Any = None,
 ) -> Preparation:
-    """How pictures are prepared for a model: as its library does it.
+    """Prepares pictures for a model as its library does it.
 
     Arrays of one size, as ``.npz`` files hold them, stay as they are where the model takes images of any size (a
     convolutional network at 96 pixels costs a fifth of what it does at 224), unless ``size`` says otherwise.
@@ -142,7 +142,7 @@ def prepared(images: NDArray[np.uint8], transform: Transform, where: str, progre
 
     Args:
         images: uint8, RGB.
-        transform: of each.
+        transform: what prepares each picture.
         where: the set, for messages.
         progress: told how far this is.
     """

@@ -41,7 +41,7 @@ NO_LABEL = (
     "infinity",
     "-infinity",
 )
-"""What tables write where there is none, in lower case."""
+"""Words that tables write where there is no label, in lower case."""
 LARGE = 1 << 63
 """Labels beyond are none: they are kept as 64-bit integers."""
 TRUTH = "labels are true and false: taken as 1 and 0"
@@ -85,7 +85,7 @@ def read(values: Sequence[Any], place: Callable[[int], str], say: Callable[[str]
     and false are 1 and 0, which is said.
 
     Args:
-        values: of the column.
+        values: values of the column.
         place: number of a value → where it stands, such as "t.csv: row 3".
         say: told what is to be known.
 
@@ -122,7 +122,7 @@ def indices(labels: NDArray[Any], where: str, say: Callable[[str], None] = lambd
     """An array of labels as class indices ``(N,)``: whole numbers of any dtype, ``(N, 1)``, or one-hot ``(N, k)``.
 
     Args:
-        labels: of the samples.
+        labels: labels of the samples.
         where: the set, for messages.
         say: told what is to be known.
 
@@ -152,7 +152,7 @@ def indices(labels: NDArray[Any], where: str, say: Callable[[str], None] = lambd
 
 
 def no_classes(place: str, label: object) -> TaskError:
-    """What is said of a number that is no whole one, where classes are wanted."""
+    """Makes the error for a number that is no whole one, where classes are wanted."""
     return TaskError(f"{place} has the label {_shown(label)}; {_WAY}")
 
 

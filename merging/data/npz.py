@@ -76,7 +76,7 @@ def load_npz(
 
 
 def divided(source: str) -> tuple[Path, str]:
-    """File and key of ``file.npz:KEY``.
+    """Divides ``file.npz:KEY`` into file and key.
 
     Raises:
         TaskError: there is no such file.
@@ -107,7 +107,7 @@ def _opened(source: str) -> Iterator[tuple[Path, str, Any]]:
 
 
 def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ...]]:
-    """What ``file.npz:KEY`` says of its classes: their names, where the file has ``classes``; labels that occur.
+    """Reads names of the classes of ``file.npz:KEY``, where the file has ``classes``, and the labels that occur.
 
     Raises:
         TaskError: no such file, or another layout.

@@ -11,19 +11,19 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opened:
     """A set that was found and listed, and not decoded yet.
 
     Attributes:
         where: what the user wrote, for messages.
-        names: of its classes, in the order in which its numbers count them; None: it names none.
+        names: names of its classes, in the order in which its numbers count them; None: it names none.
         written: the distinct labels that occur; empty where they are not known before loading.
         choice: what the user says of its classes.
         decode: loads it, labels and groups as given; None: as they are, or without labels.
         final: whether its labels are the model's outputs already.
         spelled: whether labels stand in a table, where numbers may be names (:func:`merging.data.classes.spelled`).
-        place: where a label stands first, for messages.
+        place: says where a label stands first, for messages.
         counts: whether somebody wrote its numbers, who may have begun at 1; a library that declares classes has not.
     """
 

@@ -24,7 +24,7 @@ from merging.plugins.user_code import contained
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
-"""What a table may hold."""
+"""Keys that the table of a data set may hold."""
 
 
 def load_data(
@@ -37,7 +37,7 @@ def load_data(
     labelled: bool = True,
     progress: Progress | None = None,
 ) -> Split:
-    """A split from what the user writes.
+    """Loads a split from what the user writes.
 
     Args:
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
@@ -80,9 +80,10 @@ def open_data(
     for key in table:
         if key not in ("path", *form.keys):
             raise TaskError(f"{path}: '{key}' means nothing to this kind of data; leave it out")
+    reader = Reader(path=path, options=table, source=source, how=how, labelled=labelled, progress=progress or Silent())
     try:
         with contained():
-            opened = form.open(Reader(path, table, source, how, labelled, progress or Silent()))
+            opened = form.open(reader)
     except (MergingError, OSError, MemoryError):
         raise
     except Exception as error:  # a form of somebody else may raise anything

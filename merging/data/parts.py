@@ -18,7 +18,7 @@ def drawn(
     Args:
         labels: class indices, shape ``(N,)``.
         bounds: part → share of each class at which it begins and ends, between 0 and 1.
-        seed: of the draw.
+        seed: seed of the draw.
 
     >>> parts = drawn(np.array([0, 0, 1, 1]), {"a": (0, 0.5), "b": (0.5, 1)}, seed=0)
     >>> sorted(np.array([0, 0, 1, 1])[parts["a"]].tolist())

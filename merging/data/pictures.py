@@ -32,7 +32,7 @@ class Picture:
     """An image that has not been decoded.
 
     Attributes:
-        name: for messages.
+        name: its name in messages.
         content: the file, or its bytes.
     """
 
@@ -99,7 +99,7 @@ def load_pictures(
 
 
 def differ(where: str) -> TaskError:
-    """What is said of images of several sizes, where one is needed."""
+    """Says that images have several sizes, where one is needed."""
     return TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size in pixels")
 
 
@@ -116,7 +116,7 @@ def decode(
 
     Args:
         where: the set, for messages.
-        pictures: as many as the array has rows, in order.
+        pictures: the pictures, as many as the array has rows, in order.
         one: RGB picture → pixels.
         array: N rows, filled.
         progress: advanced.
@@ -154,7 +154,7 @@ def decode(
 
 
 def cut(image: Image.Image, border: int) -> Image.Image:
-    """The image without its border.
+    """Cuts the border off an image.
 
     Raises:
         TaskError: nothing would be left.
@@ -195,6 +195,6 @@ def _reason(error: Exception, content: Content) -> str:
 
 
 def paths(files: Iterable[Path], root: Path) -> Iterator[Picture]:
-    """Image files, named from a folder on."""
+    """Names image files from a folder on."""
     for file in files:
         yield Picture(str(file.relative_to(root)) if file.is_relative_to(root) else str(file), file)

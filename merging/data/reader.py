@@ -28,12 +28,12 @@ UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reader:
     """One set as the user names it, for the form that reads it.
 
     Attributes:
-        path: of the set, as it is written.
+        path: path of the set, as the user wrote it.
         options: the user's table, of which the form takes its ``keys``.
         source: the model's; None: nobody has named one.
         how: images are brought to size.
@@ -72,7 +72,9 @@ class Reader:
         self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
     ) -> Opened:
         """A set that is decoded at once (arguments as the attributes of :class:`Opened`)."""
-        return Opened(self.path, names, written if self.labelled else (), self.choice, decode)
+        return Opened(
+            where=self.path, names=names, written=written if self.labelled else (), choice=self.choice, decode=decode
+        )
 
     def samples(self, split: Split, names: tuple[str, ...] | None = None) -> Opened:
         """A set that is in memory already; pictures (uint8, ``(N, H, W, 3)``) are brought to the model's size.
@@ -88,7 +90,9 @@ class Reader:
                 split = replace(split, inputs=torch.from_numpy(images))
                 split = split.part(torch.arange(len(split)))  # its fingerprint is that of the prepared images
         if (split.classes is not None or not split.categorical) and self.labelled:
-            return Opened(self.path, None, (), self.choice, lambda _: split, final=True)
+            return Opened(
+                where=self.path, names=None, written=(), choice=self.choice, decode=lambda _: split, final=True
+            )
         return self.opened(names, tuple(split.labels.unique().tolist()), lambda found: self.relabelled(split, found))
 
     def images(

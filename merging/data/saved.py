@@ -11,7 +11,7 @@ from merging.data.cache import content_of
 from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
 from merging.data.pictures import Picture
-from merging.errors import TaskError, raised, unknown
+from merging.errors import DAMAGED, TaskError, raised, unknown
 from merging.models.extras import needed
 from merging.models.offline import offline
 
@@ -20,7 +20,7 @@ ONE, SEVERAL = "state.json", "dataset_dict.json"
 
 
 def is_saved(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
+    """Tells whether ``save_to_disk`` wrote this folder."""
     return (path / ONE).is_file() or (path / SEVERAL).is_file()
 
 
@@ -30,21 +30,21 @@ def names_saved(path: str) -> bool:
 
 
 class Saved:
-    """A data set on disk.
+    """A data set that the library ``datasets`` has saved on disk.
 
     Args:
         spec: its folder, or ``folder:split`` where there are several.
-        kind: of its samples, ``image`` or ``text``.
-        columns: that hold them, one, or two for pairs of texts; none: the one is found by its type.
+        kind: kind of its samples, ``image`` or ``text``.
+        columns: columns that hold them, one, or two for pairs of texts; none: the one is found by its type.
         label: name of a column; None: found by its type.
         labelled: whether a label is needed.
         group: name of the column of groups; None: there is none.
         say: told what is to be known of the labels.
 
     Attributes:
-        names: of the classes, where the data set says them.
-        labels: of the samples, as they are written; empty where none is needed.
-        groups: of the samples, where a column was named.
+        names: names of the classes, where the data set says them.
+        labels: labels of the samples, as they are written; empty where none is needed.
+        groups: groups of the samples, where a column was named.
 
     Raises:
         TaskError: ``datasets`` is not installed, no such split or column, or a damaged folder.
@@ -98,18 +98,18 @@ class Saved:
 
     @property
     def decided(self) -> Any:
-        """What decides the content."""
+        """Gives what decides the content: a digest of each file, and the columns; JSON-ready."""
         return [[content_of(file) for file in sorted(self._folder.glob("*.arrow"))], *self._columns]
 
     def pictures(self) -> Iterator[Picture]:
-        """Its images, in order."""
+        """Gives the images of the data set, in order."""
         for number, row in enumerate(self._data):
             value = row[self._columns[0]] or {}
             content = value.get("bytes") or Path(value.get("path") or "")
             yield Picture(f"row {number}", content)
 
     def texts(self) -> list[list[str]]:
-        """Its columns of texts.
+        """Gives the columns of texts, each with a text for every sample.
 
         Raises:
             TaskError: a row without a text.
@@ -157,7 +157,7 @@ def _folder(spec: str) -> Path:
         return path
     try:
         splits = list(json.loads((path / SEVERAL).read_text("utf-8-sig"))["splits"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         raise TaskError(f"{path / SEVERAL} is damaged") from None
     if not split:
         raise TaskError(f"{path} holds several splits ({', '.join(splits)}); name one: {path}:{splits[0]}")

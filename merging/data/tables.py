@@ -42,7 +42,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def column(path: Path, table: list[dict[str, Any]], name: str, empty: object = "") -> list[Any]:
-    """One column; a value that is missing, or ``empty``, is an error.
+    """Takes one column of a table; a value that is missing, or ``empty``, is an error.
 
     Raises:
         TaskError: there is none of that name (the nearest is named), or a row without it.
@@ -64,7 +64,7 @@ def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
 
 
 def labels(path: Path, values: list[Any], say: Callable[[str], None]) -> list[Written]:
-    """A column of labels, as :func:`merging.data.labels.read` takes them."""
+    """Reads a column of labels, as :func:`merging.data.labels.read` takes them."""
     return read(values, lambda number: f"{path}: row {number + 1}", lambda text: say(f"{path}: {text}"))
 
 

@@ -21,7 +21,7 @@ from merging.data.decoding import VERSION
 from merging.data.folders import left_out
 from merging.data.labels import Written, is_number, read, whole
 from merging.data.pictures import Picture
-from merging.errors import TaskError
+from merging.errors import DAMAGED, TaskError
 from merging.models.extras import needed
 
 IMAGES = (
@@ -46,7 +46,7 @@ IMAGES = (
 
 
 def shards(pattern: str) -> list[Path]:
-    """The files behind ``shards-{000..003}.tar``.
+    """Finds the files behind ``shards-{000..003}.tar``.
 
     Raises:
         TaskError: one is missing, or ``webdataset`` is not installed.
@@ -66,14 +66,14 @@ def shards(pattern: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Listing:
-    """What stands in tar files.
+    """Lists the samples that stand in tar files.
 
     Attributes:
-        labels: of the samples, as they are written; none where they were not asked for.
-        names: of the samples.
+        labels: labels of the samples, as they are written; none where they were not asked for.
+        names: names of the samples.
         others: files that belong to no sample with an image, by their suffix → how many.
         several: samples with more than one image.
-        said: of the labels.
+        said: what is to be known of the labels.
     """
 
     labels: list[Written]
@@ -132,7 +132,7 @@ def listing(files: list[Path], *, labelled: bool, column: str) -> Listing:
 
 
 def pictures(files: list[Path]) -> Iterator[Picture]:
-    """The samples' images, read one after the other."""
+    """Reads the samples' images one after the other."""
     for file, sample in _samples(files):
         yield Picture(f"{file.name}/{sample['__key__']}", next(sample[kind] for kind in IMAGES if kind in sample))
 
@@ -196,7 +196,7 @@ def _label(file: Path, sample: dict[str, Any], column: str) -> Any:
     elif "json" in sample:
         try:
             label = json.loads(sample["json"])[column]
-        except (ValueError, KeyError, TypeError):
+        except DAMAGED:
             raise TaskError(f"{where}: its .json has no '{column}'") from None
     if label in (None, ""):
         raise TaskError(f"{where} has no label; give it a .cls file (a number or a name), or a .json with '{column}'")

@@ -14,7 +14,7 @@ COLUMN = "text"
 
 
 class TextSource(Protocol):
-    """What is asked of a model's source, see :class:`merging.models.transformers.TransformersText`."""
+    """A model's source that reads text, see :class:`merging.models.transformers.TransformersText`."""
 
     def tokenize(
         self, texts: Sequence[str], progress: Progress | None = None, *, second: Sequence[str] | None = None

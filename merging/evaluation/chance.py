@@ -40,7 +40,7 @@ NAMED = 30
 """Classes that a proposed order lists at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chance:
     """A model against guessing.
 
@@ -182,12 +182,20 @@ def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], 
     p = float(binomtest(right, samples, guess, alternative="greater").pvalue)
     permuted = _permuted(answers, labels, classes)
     if permuted is None or permuted - right / samples <= GAIN:
-        return Chance(model, samples, right, guess, p)
+        return Chance(model=model, samples=samples, right=right, guess=guess, p=p)
     meant = _meant(answers, labels, classes)
     order = np.empty(classes, np.int64)
     order[meant] = np.arange(classes)
     seen = len(np.unique(labels)) == classes
-    return Chance(model, samples, right, guess, p, permuted, tuple(order.tolist()) if seen else None)
+    return Chance(
+        model=model,
+        samples=samples,
+        right=right,
+        guess=guess,
+        p=p,
+        permuted=permuted,
+        order=tuple(order.tolist()) if seen else None,
+    )
 
 
 def drawn(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

@@ -345,7 +345,15 @@ class Evaluator:
         terms = self.objective.terms(logits, labels)
         correct = np.packbits(top1(logits, labels).numpy()) if _are_classes(whole, logits) else None
         nan = int(_blank(logits).sum())
-        return Outcome(self._reduced(terms, split), len(labels), correct, seconds, passes, nan, self._kept(terms))
+        return Outcome(
+            score=self._reduced(terms, split),
+            samples=len(labels),
+            correct=correct,
+            seconds=seconds,
+            passes=passes,
+            nan=nan,
+            terms=self._kept(terms),
+        )
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
@@ -590,7 +598,7 @@ class Evaluator:
     def _scored(self, split: str, content: Contents | None) -> Outcome:
         if isinstance(self.objective, WholeModelObjective):
             score = self._score(self.objective.measure(self.live.module, _View(self, split)))
-            return Outcome(score, len(self.task.split(split)), None)
+            return Outcome(score=score, samples=len(self.task.split(split)), correct=None)
         check_labels(self.objective, self.task, (split,))
         terms, hits, margins, blank = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         whole = self.task.split(split)
@@ -609,7 +617,14 @@ class Evaluator:
             self._highest, self._margins = score, torch.cat(margins)
         correct = np.packbits(torch.cat(hits).numpy()) if hits else None
         nan = sum(int(count) for count in blank)  # read from the device once the pass has been made
-        return Outcome(score, len(whole), correct, passes=self._passes.share, nan=nan, terms=self._kept(joined))
+        return Outcome(
+            score=score,
+            samples=len(whole),
+            correct=correct,
+            passes=self._passes.share,
+            nan=nan,
+            terms=self._kept(joined),
+        )
 
     def _reduced(self, terms: Tensor, split: str) -> float:
         """The score of a whole split's terms."""

@@ -28,7 +28,7 @@ class Blend:
         live: the model; its weights are overwritten.
         rows: linear merges over its partition.
         batch_norm: BatchNorm layers use each batch's statistics, because averaged ones fit no mix.
-        project: from the model's logits to those of the data's classes.
+        project: takes the model's logits to those of the data's classes.
         on_gradient: told the number of samples before each gradient; it counts, and may stop the run.
     """
 

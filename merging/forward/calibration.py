@@ -18,7 +18,7 @@ class Calibration:
 
     Args:
         live: the model.
-        task: with training or unlabelled data.
+        task: the task, with training or unlabelled data.
         numerics: how passes are made.
         passes: hands out batches.
 
@@ -39,7 +39,7 @@ class Calibration:
 
     @property
     def samples(self) -> int:
-        """How many samples: in batches of one size, because each counts the same."""
+        """Counts the samples that are used: whole batches of one size, because each counts the same."""
         size, batches = equal_batches(min(SAMPLES, len(self._data)), self._numerics.batch)
         return size * batches
 

@@ -33,13 +33,14 @@ def on_device(what: T, device: str | torch.device, layout: str = "contiguous") -
 
 
 def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """What a model takes of samples as they are stored: on its device, prepared there, in its precision.
+    """Turns samples as they are stored into what a model takes: on its device, prepared there, in its precision.
 
     Args:
         task: knows how samples are prepared.
         stored: some of a split's ``inputs``.
-        device: where the model is.
-        dtype: in which it runs, None: in that of what was prepared; token ids and other integers stay what they are.
+        device: the device that the model is on.
+        dtype: the dtype that it runs in; None: that of what was prepared. Token ids and other integers stay what they
+            are.
     """
     inputs = task.prepare(on_device(stored, device))
     return inputs.to(dtype) if dtype is not None and inputs.is_floating_point() else inputs

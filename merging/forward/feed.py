@@ -12,11 +12,11 @@ from merging.plugins.task import Split
 
 
 class Feed:
-    """The samples of one split on a device.
+    """Hands out the samples of one split on a device.
 
     Args:
         split: the samples, as they are stored (images: uint8).
-        device: where batches are wanted.
+        device: the device that batches are wanted on.
         room: bytes that the inputs may take there; None: half of what is free on a CUDA device, else no limit.
             Where they need more, batches are copied one by one, the next one while this one is being worked on.
     """
@@ -33,7 +33,7 @@ class Feed:
         return len(self.labels)
 
     def take(self, index: Tensor | slice) -> Tensor:
-        """Some samples' inputs, on the device."""
+        """Gives some samples' inputs, on the device."""
         if isinstance(index, Tensor):
             index = on_device(index, self._inputs.device)
         return on_device(self._inputs[index], self.device)

@@ -26,11 +26,11 @@ def squared_gradients(
     """``Σ_x (∂ log p(y|x) / ∂θ)²``, entry by entry.
 
     Args:
-        module: in evaluation mode, its parameters as they are.
+        module: the model, in evaluation mode, its parameters as they are.
         batches: model inputs.
         labels: logits ``(N, classes)`` → the label of each sample, int64 ``(N,)``.
-        names: of the parameters.
-        project: from the model's logits to those of the data's classes.
+        names: names of the parameters.
+        project: takes the model's logits to those of the data's classes.
 
     Returns:
         Name → the sum over all samples, of the parameter's shape, float64, on the CPU. Zero for what no logit sees.

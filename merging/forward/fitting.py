@@ -38,7 +38,7 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     Structure, not value: a gradient that happens to be zero still counts as touched. Weights need not be sensible.
 
     Args:
-        module: in evaluation mode; left as it was.
+        module: the model, in evaluation mode; left as it was.
         inputs: a small batch, as the model takes it.
 
     Returns:
@@ -63,11 +63,15 @@ def untouched(module: nn.Module, inputs: Tensor) -> tuple[frozenset[str], torch.
     return frozenset(name for name in state if name not in touched), logits.shape
 
 
+class NoLogitsError(TypeError):
+    """A model gives something else than a tensor."""
+
+
 def check_logits(output: object) -> None:
     """Refuses what a model gives instead of logits, and says the way out.
 
     Raises:
-        TypeError: it is no tensor.
+        NoLogitsError: it is no tensor.
     """
     if isinstance(output, Tensor):
         return
@@ -76,7 +80,7 @@ def check_logits(output: object) -> None:
         kind = f"{kind} of {len(output)}"
     elif isinstance(output, Mapping):
         kind = f"{kind} with {', '.join(map(str, list(output)[:3]))}"
-    raise TypeError(
+    raise NoLogitsError(
         f"the model gives a {kind}, not a tensor of logits; wrap it in a module whose forward returns the logits alone"
     )
 
@@ -90,9 +94,9 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
     try:
         sample = batch_for(task, task.held_out.inputs[:2], numerics.device)
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
+    except NoLogitsError as error:
+        raise TaskError(f"task '{task.name}': {error}") from None
     except Exception as error:  # a user's model or data may raise anything
-        if "not a tensor of logits" in str(error):
-            raise TaskError(f"task '{task.name}': {error}") from None
         reason = raised(error)
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
     if len(shape) != 2 or shape[0] != len(sample):

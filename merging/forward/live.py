@@ -32,16 +32,16 @@ class LiveModel:
 
     Args:
         module: takes the pool's tensors under the pool's names (checked).
-        pool: where ingredients are read from.
+        pool: the pool that ingredients are read from.
         partition: one coefficient a component.
-        device: where the module runs. Weights are mixed in fp32 there, whatever the checkpoints' dtype.
+        device: the device that the module runs on. Weights are mixed in fp32 there, whatever the checkpoints' dtype.
         layout: ``channels_last`` keeps the filters of convolutions in that order.
-        dtype: in which the module runs. With ``bfloat16`` each mix is rounded once into a second buffer, which the
-            parameters are views of; BatchNorm and the head stay in fp32, so that logits do not become ties.
+        dtype: the dtype that the module runs in. With ``bfloat16`` each mix is rounded once into a second buffer, which
+            the parameters are views of; BatchNorm and the head stay in fp32, so that logits do not become ties.
 
     Attributes:
         weights: the flat buffer, fp32.
-        dtype: in which the module runs now.
+        dtype: the dtype that the module runs in now.
 
     Raises:
         PoolError: the module's tensors are not the pool's.
@@ -162,7 +162,7 @@ class LiveModel:
                 tensor.copy_(materialise_tensor(recipe, self.pool, name, self.columns[name]))
 
     def slice_of(self, column: int) -> slice:
-        """Where a component lies in the flat buffer."""
+        """Finds a component in the flat buffer."""
         return self._slices[column]
 
     def open_to_autograd(self) -> None:

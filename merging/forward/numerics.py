@@ -25,9 +25,9 @@ SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """How forward passes are computed."""
+    """Says how forward passes are computed."""
 
     device: str
     batch: int
@@ -47,7 +47,7 @@ class Numerics:
         compile: bool = False,
         threads: int | None = None,
     ) -> Numerics:
-        """The rule: one thread and large batches for small models, all cores and small batches for large ones.
+        """Follows the rule: one thread and large batches for small models, all cores and small batches for large ones.
 
         All cores are those that the process is granted (:func:`merging.machine.cores`).
 
@@ -62,7 +62,7 @@ class Numerics:
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small on a CUDA device that
                 multiplies it natively; fp32 on every CPU.
             compile: whether the model is compiled (``torch.compile``; with CUDA graphs on such a device).
-            threads: of passes on the CPU, instead of the rule's.
+            threads: threads of passes on the CPU, instead of the rule's.
 
         Raises:
             OptionError: the device is not there, there is no such precision, or so many threads make no sense.
@@ -80,16 +80,23 @@ class Numerics:
             batch //= 2
         layout = "channels_last" if convolutional and place != "mps" else "contiguous"
         brief = precision == "bf16" or (precision == "auto" and not small and native_bf16(place))
-        return cls(place, batch, threads, "bfloat16" if brief else "float32", layout, compile)
+        return cls(
+            device=place,
+            batch=batch,
+            threads=threads,
+            dtype="bfloat16" if brief else "float32",
+            layout=layout,
+            compiled=compile,
+        )
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """In which the model runs."""
+        """The dtype that the model runs in."""
         return torch_dtype(self.dtype)
 
     @property
     def remark(self) -> str | None:
-        """What a reader of scores should know about their precision."""
+        """Says what a reader of scores should know about their precision; None for fp32."""
         if self.dtype == "float32":
             return None
         return (
@@ -98,7 +105,7 @@ class Numerics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives all fields as JSON-ready values."""
         return asdict(self)
 
     @contextlib.contextmanager
@@ -142,5 +149,5 @@ def _device(wanted: str) -> str:
     if kind == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise OptionError(f"device '{wanted}' is not available on this machine; try --device cpu")
+        raise OptionError(f"device '{wanted}' is not available on this machine; try `device=cpu`")
     return wanted

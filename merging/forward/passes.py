@@ -74,7 +74,7 @@ class Passes:
         return self._feeds[split]
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """What the model takes: normalised, in the precision that it runs in."""
+        """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
         return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
 
     def batches(
@@ -178,11 +178,11 @@ class Passes:
                 found = compiled(x).float()
         except Exception as error:  # compilers raise whatever is missing on this machine
             reason = raised(error)
-            raise TaskError(f"the model cannot be compiled here ({reason}); leave out --compile") from None
+            raise TaskError(f"the model cannot be compiled here ({reason}); leave out `compile`") from None
         apart, largest = float((found - eager).abs().max()), float(eager.abs().max())
         if not apart <= _CLOSE[self.numerics.dtype] * max(largest, 1e-6):
             raise TaskError(
-                f"compiled, the model's logits are {apart:.3g} away from the eager ones; leave out --compile"
+                f"compiled, the model's logits are {apart:.3g} away from the eager ones; leave out `compile`"
             )
         return compiled
 
@@ -234,7 +234,7 @@ class Passes:
         if classes == 1 and high > 0:
             raise TaskError(
                 f"split '{split}' has labels from {low} to {high}, and the model gives one number: where labels are "
-                "numbers, take an objective for them, such as --objective mse"
+                "numbers, take an objective for them, such as `objective=mse`"
             )
         if low < 0 or high >= classes:
             raise TaskError(

@@ -76,7 +76,7 @@ def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: 
     except Exception as error:  # models raise whatever two dtypes in one sum provoke
         if must:
             reason = raised(error)
-            raise TaskError(f"the model cannot run in bf16 ({reason}); use --precision fp32") from None
+            raise TaskError(f"the model cannot run in bf16 ({reason}); use `precision=fp32`") from None
         live.widen()
         return replace(numerics, dtype="float32")
     return numerics

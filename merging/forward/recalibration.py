@@ -20,7 +20,7 @@ SAMPLES = 2048
 
 
 def equal_batches(count: int, most: int) -> tuple[int, int]:
-    """How samples are divided into batches of one size, of which each counts the same; a remainder is left out.
+    """Divides samples into batches of one size, of which each counts the same; a remainder is left out.
 
     >>> equal_batches(1000, 256), equal_batches(7, 3)
     ((250, 4), (2, 3))
@@ -37,7 +37,7 @@ def equal_batches(count: int, most: int) -> tuple[int, int]:
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
-    """The layers that keep statistics, by name."""
+    """Finds the BatchNorm layers that keep statistics, by name."""
     return {
         name: part
         for name, part in module.named_modules()
@@ -104,7 +104,7 @@ def several_values() -> Iterator[None]:
             raise
         raise TaskError(
             "BatchNorm needs at least two values a channel and was given a single sample: give more training data, "
-            "batches of two or more, or leave statistics alone with --no-recalibrate"
+            "batches of two or more, or leave statistics alone with `recalibrate=False`"
         ) from None
 
 

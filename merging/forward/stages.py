@@ -19,7 +19,7 @@ Step: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a forward pass.
+    """Computes one part of a forward pass.
 
     Attributes:
         run: takes the stage before's output (the first: the model's inputs).
@@ -60,7 +60,7 @@ def stages_of(module: nn.Module, inputs: Tensor) -> tuple[Stage, ...]:
     functions whose chain is its ``forward``.
 
     Args:
-        module: in evaluation mode.
+        module: the model, in evaluation mode.
         inputs: a small batch, as the model takes it.
 
     Returns:
@@ -86,10 +86,10 @@ def stages_of(module: nn.Module, inputs: Tensor) -> tuple[Stage, ...]:
 
 
 def shares_of(stages: Sequence[Stage], inputs: Tensor) -> tuple[float, ...]:
-    """What each stage costs of a whole pass, counted in floating-point operations; they add up to 1.
+    """Gives each stage's share of a whole pass, counted in floating-point operations; they add up to 1.
 
     Args:
-        stages: as :func:`stages_of` gives them.
+        stages: the stages, as :func:`stages_of` gives them.
         inputs: a small batch.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
@@ -202,14 +202,14 @@ class Activations:
 
     @property
     def bytes(self) -> int:
-        """What is kept now."""
+        """Counts the bytes that are kept now."""
         return sum(x.nbytes for _, parts in self._kept.values() for x in parts)
 
     def deepest(self, prefixes: Sequence[str]) -> int:
         """The last stage whose input is kept for these weights; 0: none.
 
         Args:
-            prefixes: for each stage, what decides its input.
+            prefixes: what decides the input of each stage.
         """
         found = [k for k, (prefix, _) in self._kept.items() if prefixes[k] == prefix]
         if found:
@@ -217,7 +217,7 @@ class Activations:
         return max(found, default=0)
 
     def batches(self, stage: int) -> list[Tensor]:
-        """The kept inputs of a stage."""
+        """Gives the kept inputs of a stage."""
         return self._kept[stage][1]
 
     def make_room(self, stage: int, wanted: int, in_use: int) -> bool:

@@ -1,11 +1,13 @@
-"""``--tune``: batch and threads by measurement instead of by rule."""
+"""The setting ``tune``: batch and threads by measurement instead of by rule."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 20
 
 
 def candidates(rule: Numerics, samples: int, threads: int | None = None) -> Iterator[Numerics]:
-    """What is measured: the rule itself first, then other batches, on a CPU with one thread and with all cores.
+    """Lists what is measured: the rule first, then other batches, on a CPU with one thread and with all cores.
 
     Args:
         rule: what would be used without measuring.
@@ -52,12 +54,12 @@ def tuned(
 
     Args:
         rule: what would be used without measuring; kept unless another choice is at least 5 % faster.
-        module: on the device, in the precision that it will run in.
+        module: the model, on the device, in the precision that it will run in.
         prepare: inputs as they are stored → what the module takes.
         inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
             the rule's are full.
         progress: told what happens.
-        threads: as for :func:`candidates`.
+        threads: the only number of threads, where the user has named one.
 
     Raises:
         OptionError: the device has no room for any of the batches.
@@ -67,16 +69,13 @@ def tuned(
     wanted = list(candidates(rule, len(inputs), threads))
     progress.stage("tuning batch and threads", len(wanted))
     for numerics in wanted:
-        with numerics.applied(), torch.inference_mode():
-            try:
-                times = [_seconds(module, prepare, inputs, numerics) for _ in range(4)]
-                found[numerics] = statistics.median(times[1:])
-            except torch.OutOfMemoryError:  # a batch that has no room is not the fastest
-                pass
+        no_room = contextlib.suppress(torch.OutOfMemoryError)  # such a batch is not the fastest
+        with no_room, numerics.applied(), torch.inference_mode():
+            found[numerics] = median_seconds(partial(_pass, module, prepare, inputs, numerics.batch))
         progress.advance()
     if not found:
         least = min(numerics.batch for numerics in wanted)
-        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try --device cpu")
+        raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try `device=cpu`")
     fastest = min(found, key=lambda numerics: found[numerics])
     chosen = rule if rule in found and found[fastest] >= 0.95 * found[rule] else fastest
     gain = f"{found[rule] / found[chosen]:.2f} times the rule's speed" if rule in found else "the rule's has no room"
@@ -88,10 +87,19 @@ def _kind(rule: Numerics) -> str:
     return "cpu" if rule.device == "cpu" else "cuda"
 
 
-def _seconds(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, numerics: Numerics) -> float:
-    began = time.perf_counter()
-    for part in inputs.split(numerics.batch):
+def _pass(module: nn.Module, prepare: Callable[[Tensor], Tensor], inputs: Tensor, batch: int) -> None:
+    for part in inputs.split(batch):
         module(prepare(part))
     if inputs.is_cuda:
         torch.cuda.synchronize(inputs.device)
-    return time.perf_counter() - began
+
+
+def median_seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """Wall time of some work, the median of several rounds after one that does not count."""
+    work()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

@@ -35,16 +35,16 @@ STRANGER = 0.3
 """Cosine of weights below which two models hardly share a pretrained model; fine-tuning leaves it near 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedModel:
-    """A checkpoint that could be opened.
+    """Says what was found in one checkpoint.
 
     Attributes:
-        name: in reports.
+        name: its name in reports.
         path: file or folder.
         tensors: how many.
         parameters: numbers in them.
-        dtypes: of its tensors.
+        dtypes: dtypes of its tensors.
         hash: content hash; None where it could not be read to the end.
         error: what is wrong with it.
     """
@@ -58,18 +58,18 @@ class CheckedModel:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What was found; ``errors`` would make a run fail, ``warnings`` would not.
+    """Holds what was found; ``errors`` would make a run fail, ``warnings`` would not.
 
     Attributes:
         models: the pool's checkpoints, in its order.
         base: what they were fine-tuned from, where it was named.
-        sets: of the task.
+        sets: sets of the task.
         shared: contents in more than one set.
-        outputs: of the model, where it could be run.
-        cost: of the run, where nothing is wrong.
-        task: with the data, for pictures.
+        outputs: number of the model's outputs, where it could be run.
+        cost: cost of the run, where nothing is wrong.
+        task: the task with its data, for pictures.
     """
 
     models: tuple[CheckedModel, ...]
@@ -83,7 +83,7 @@ class Checked:
     task: Task | None = field(repr=False, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives everything but the task as JSON-ready values."""
         return {
             "models": [asdict(model) for model in self.models],
             "base": asdict(self.base) if self.base else None,
@@ -111,13 +111,13 @@ def check(
 
     Args:
         models: files, folders and patterns; empty: the task's own pool.
-        strategy: of the run.
+        strategy: strategy of the run.
         base: the model they were fine-tuned from.
         task: model and data, where there are any.
         errors: what is known to be wrong already; nothing is estimated then.
         progress: told what happens.
         should_stop: asked between files and sets.
-        settings: as for :func:`merging.running.plan.plan`.
+        settings: settings of the run, as for :func:`merging.running.plan.plan`.
 
     Raises:
         Stopped: ``should_stop`` said so.
@@ -131,9 +131,7 @@ def check(
         warnings += pool.beside
     if pool is not None and not wrong:
         _look_for_strangers(pool, warnings)
-    faults = (
-        [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))] if pool else []
-    )
+    faults = [fault for _, fault in factor_faults(pool.with_base)] if pool else []
     if not settings.get("as_stored"):
         wrong += faults
     ready: Plan | None = None
@@ -156,7 +154,17 @@ def check(
         cost = estimate(ready, progress, should_stop)
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
-    return Checked(tuple(found), start, tuple(sets), tuple(shared), outputs, cost, tuple(wrong), tuple(warnings), task)
+    return Checked(
+        models=tuple(found),
+        base=start,
+        sets=tuple(sets),
+        shared=tuple(shared),
+        outputs=outputs,
+        cost=cost,
+        errors=tuple(wrong),
+        warnings=tuple(warnings),
+        task=task,
+    )
 
 
 def _open(
@@ -189,7 +197,7 @@ def _open(
         else:
             wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
     elif not models:
-        wrong.append("no models given; name files, folders or patterns with --models")
+        wrong.append("no models given; name files, folders or patterns with `models`")
     if first is None and own is not None and own.base is not None:
         first = own.base.path, own.base.key
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))
@@ -210,17 +218,17 @@ def _read(name: str, path: Path, key: str, opened: dict[str, Checkpoint], wrong:
         checkpoint = Checkpoint(path, name, key)
     except MergingError as error:
         wrong.append(str(error))
-        return CheckedModel(name or stem(path), str(path), error=str(error))
+        return CheckedModel(name=name or stem(path), path=str(path), error=str(error))
     sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
     dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
-    facts = (checkpoint.name, str(path), len(sizes), sum(sizes), dtypes)
+    found = CheckedModel(name=checkpoint.name, path=str(path), tensors=len(sizes), parameters=sum(sizes), dtypes=dtypes)
     try:
         digest = checkpoint.hash
     except MergingError as error:
         wrong.append(str(error))
-        return CheckedModel(*facts, error=str(error))
+        return replace(found, error=str(error))
     opened[str(path)] = checkpoint
-    return CheckedModel(*facts, hash=digest)
+    return replace(found, hash=digest)
 
 
 def _fit(

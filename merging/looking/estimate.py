@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from merging.forward.device import batch_for
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES
+from merging.forward.tuning import median_seconds
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
@@ -27,21 +26,21 @@ TIMED = 512
 """Samples of the timed batches at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A run's cost.
+    """Says what a run will cost.
 
     Attributes:
         evaluations: distinct evaluations on the held-out data, baselines included, where every candidate that the
             strategy tries is worth going on with: about as many as there can be.
         passes: the same in whole forward passes; forward and backward count as 3.
         complete: False where the rehearsal was ended early: there are more.
-        samples_per_second: of forward passes.
+        samples_per_second: samples that pass forward in a second.
         pass_seconds: one pass over the held-out data.
         mix_seconds: one mix of two models in place.
         minutes: all of it, with the test sets at the end; savings by activations of earlier passes not taken off.
         batch: samples a batch.
-        device: where it was timed.
+        device: the device that it was timed on.
     """
 
     evaluations: int
@@ -59,7 +58,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     """Rehearses a run that is planned, and times its parts.
 
     Args:
-        made: with a task. Its model's weights are overwritten.
+        made: the plan, with a task. Its model's weights are overwritten.
         progress: told what happens.
         should_stop: ends the rehearsal at once.
     """
@@ -71,8 +70,8 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         recipes = [Recipe.single(row, made.partition) for row in made.pool.ingredients[:2]]
         live.load(recipes[0])
         inputs = task.held_out.inputs[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
-        sample = _median(lambda: forward(live, numerics, task, inputs)) / len(inputs)
-        mix = _median(lambda: _mix(live, recipes, len(made.partition)))
+        sample = median_seconds(lambda: forward(live, numerics, task, inputs)) / len(inputs)
+        mix = median_seconds(lambda: _mix(live, recipes, len(made.partition)))
         outputs = forward(live, numerics, task, task.held_out.inputs[:2])
         progress.stage("rehearsing the run, without forward passes")
         meter, complete = rehearse(made, outputs, should_stop=should_stop)
@@ -89,7 +88,15 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         passes += averages * min(len(task.split(measured)), SAMPLES) / len(task.held_out)
     seconds = passes * one + meter.evaluations * mix + tested * sample
     return Cost(
-        meter.evaluations, passes, complete, 1 / sample, one, mix, seconds / 60, numerics.batch, numerics.device
+        evaluations=meter.evaluations,
+        passes=passes,
+        complete=complete,
+        samples_per_second=1 / sample,
+        pass_seconds=one,
+        mix_seconds=mix,
+        minutes=seconds / 60,
+        batch=numerics.batch,
+        device=numerics.device,
     )
 
 
@@ -117,14 +124,3 @@ def _mix(live: LiveModel, recipes: Sequence[Recipe], components: int) -> int:
         live.set_ends(recipes[0], recipes[1])
         live.trial(np.full(components, 0.5), "lerp")
     return 0
-
-
-def _median(work: Callable[[], int], rounds: int = 3) -> float:
-    """Seconds, after one round that does not count."""
-    work()
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)

@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How the models of a pool lie to each other.
+    """Says how the models of a pool lie to each other.
 
     Attributes:
         distances: ``‖θ_i − θ_j‖₂`` over all tensors that are averaged, shape ``(n, n)``.
@@ -83,7 +83,7 @@ def kinship(pool: ModelPool) -> NDArray[np.float64]:
     Fine-tuned from one model, they are near 1; from independent initialisations near 0 (Neyshabur et al. 2020,
     https://arxiv.org/abs/2008.11687). The largest matrices and filters are looked at, a million elements a model.
     """
-    members = [*pool.checkpoints, *([pool.base] if pool.base is not None else [])]
+    members = pool.with_base
     shapes = {name: shape for name, (shape, _) in pool.tensors.items() if name in pool.mixable and len(shape) > 1}
     gram, left = np.zeros((len(members), len(members))), _CHUNK
     for name in sorted(shapes, key=lambda name: (-math.prod(shapes[name]), name)):

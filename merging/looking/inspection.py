@@ -55,16 +55,16 @@ class Barrier:
 
     @property
     def height(self) -> float:
-        """How far the midpoint lies below the mean of the ends; negative where averaging helps."""
+        """Measures how far the midpoint lies below the mean of the ends; negative where averaging helps."""
         return sum(self.ends) / 2 - self.midpoint
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """What :func:`inspect_module` and :func:`inspect_pool` found; ``to_json`` is what ``merge inspect --json`` prints.
+    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
 
     Attributes:
-        partition: with inert and constant components marked, as far as they are known.
+        partition: the partition, with inert and constant components marked, as far as they are known.
         tensors: name → (shape, dtype name).
         marked: whether the model was there to tell inert components.
         pool: names of the checkpoints, in order; empty for a bare architecture.
@@ -72,7 +72,7 @@ class Inspection:
         ties: groups of tensors that are one.
         geometry: distances in the pool, from two checkpoints on.
         scores: held-out score of each checkpoint, where a task is there.
-        barriers: of the pairs that were asked for.
+        barriers: barriers of the pairs that were asked for.
         notes: what the partition, the files and what lies beside them say.
         objective: what the scores are.
     """
@@ -159,7 +159,7 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
     partition.check_covers(tensors)
     idle, _ = untouched(module.eval(), example)
     partition = partition.with_ties(ties).with_marks(untouched=idle)
-    return Inspection(partition, tensors, marked=True, ties=ties, notes=partition.notes)
+    return Inspection(partition=partition, tensors=tensors, marked=True, ties=ties, notes=partition.notes)
 
 
 def inspect_pool(
@@ -186,10 +186,10 @@ def inspect_pool(
         module: an architecture, which tells inert components where there is no task.
         example: a batch for it.
         freeze: regular expressions, as for a run.
-        barriers: of the best model with every other, of all pairs, or none; without a task there are none.
+        barriers: those of the best model with every other, of all pairs, or none; without a task there are none.
         objective: what barriers are measured in; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of passes; default: as for :func:`merging.merge`.
+        threads: threads of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
         should_stop: asked between batches.
 
@@ -224,19 +224,19 @@ def inspect_pool(
     progress.stage("comparing the models")
     geometry = measure(pool, partition) if len(pool) > 1 else None
     files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
-    files += [fault for _, fault in factor_faults((*pool.checkpoints, *([pool.base] if pool.base else [])))]
+    files += [fault for _, fault in factor_faults(pool.with_base)]
     return Inspection(
-        partition,
-        dict(pool.tensors),
-        module is not None,
-        pool.names,
-        pool.duplicates,
-        pool.ties,
-        geometry,
-        scores,
-        found,
-        (*partition.notes, *files, *pool.beside),
-        (objective or Accuracy()).name,
+        partition=partition,
+        tensors=dict(pool.tensors),
+        marked=module is not None,
+        pool=pool.names,
+        duplicates=pool.duplicates,
+        ties=pool.ties,
+        geometry=geometry,
+        scores=scores,
+        barriers=found,
+        notes=(*partition.notes, *files, *pool.beside),
+        objective=(objective or Accuracy()).name,
     )
 
 

@@ -24,14 +24,14 @@ from merging.strategies.best import Best
 from merging.values.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interpolation:
     """Scores along the line from one model to another.
 
     Attributes:
         first, second: their names.
         objective: what the scores are.
-        shares: of the second model, from 0 to 1.
+        shares: shares of the second model, from 0 to 1.
         scores: set → score at each share; ``held-out`` among them.
         samples: set → number of samples.
     """
@@ -44,7 +44,7 @@ class Interpolation:
     samples: dict[str, int]
 
     def barrier(self, name: str = HELD_OUT) -> float:
-        """How far the curve falls below the straight line between its ends, at most; 0 where it never does."""
+        """Measures how far the curve falls below the straight line between its ends, at most; 0 where it never does."""
         values = self.scores[name]
         lines = ((1 - share) * values[0] + share * values[-1] for share in self.shares)
         return max(line - value for line, value in zip(lines, values, strict=True))
@@ -56,7 +56,7 @@ class Interpolation:
         return self.shares[at], values[at]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives shares, scores and barriers as JSON-ready values."""
         return {
             "first": self.first,
             "second": self.second,
@@ -91,7 +91,7 @@ def interpolate(
         tests: score the test sets too.
         objective: what the held-out score is; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of passes; default: as for :func:`merging.merge`.
+        threads: threads of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
         should_stop: asked between batches.
 
@@ -143,10 +143,10 @@ def interpolate(
             progress.advance()
     samples = {name: len(task.split(name)) for name in names}
     return Interpolation(
-        pool.names[0],
-        pool.names[1],
-        made.objective.name,
-        shares,
-        {name: tuple(found) for name, found in scores.items()},
-        samples,
+        first=pool.names[0],
+        second=pool.names[1],
+        objective=made.objective.name,
+        shares=shares,
+        scores={name: tuple(found) for name, found in scores.items()},
+        samples=samples,
     )

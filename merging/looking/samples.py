@@ -75,9 +75,9 @@ def strips(
 
     Args:
         sets: name → split; images, or texts where ``decode`` is given.
-        path: of the picture; its suffix says the format.
+        path: path of the picture; its suffix says the format.
         count: samples a set.
-        names: of the classes; default: their numbers.
+        names: names of the classes; default: their numbers.
         decode: a stored sample → its text.
 
     Raises:
@@ -87,7 +87,7 @@ def strips(
     check_place(path)
     shown = {name: split for name, split in sets.items() if decode is not None or pixels(split, 0) is not None}
     if not shown:
-        raise TaskError("no set holds images or texts that could be shown; leave --pictures out")
+        raise TaskError("no set holds images or texts that could be shown; leave the pictures out")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.0 * count + 0.5, 1.35 * len(shown) + 0.2), dpi=120)

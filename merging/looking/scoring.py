@@ -23,10 +23,10 @@ from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
 from merging.storage.content import content_hash
-from merging.storage.folder import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
+from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.sources import Source
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
@@ -50,9 +50,9 @@ def evaluate(
         task: the architecture and the data.
         splits: which sets; default: the held-out data and every test set.
         objective: what the score is; default: top-1 accuracy.
-        models: where a recipe's ingredients are; default: where they were.
+        models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of passes; default: as for :func:`merging.merge`.
+        threads: threads of passes; default: as for :func:`merging.merge`.
         progress: told what happens.
 
     Returns:
@@ -151,4 +151,6 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) ->
     recipe = read_recipe(path)
     pool = ModelPool.open(models) if models else ModelPool.reopen(recipe.ingredients)
     tensors = materialise(recipe, pool)
-    return pool, Weights(tensors, recipe.ingredients, "recipe", {}, content_hash(tensors))
+    return pool, Weights(
+        tensors=tensors, ingredients=recipe.ingredients, strategy="recipe", options={}, hash=content_hash(tensors)
+    )

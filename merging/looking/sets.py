@@ -21,15 +21,15 @@ UNEVEN = 10
 """A set's largest class is so many times its smallest one before anything is said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedSet:
-    """A split.
+    """Says what was found in one split.
 
     Attributes:
-        name: of the set.
+        name: name of the set.
         samples: how many.
-        shape: of one stored sample.
-        dtype: in which it is stored.
+        shape: shape of one stored sample.
+        dtype: dtype in which it is stored.
         counts: samples of each class, in the order of the set's classes; empty for unlabelled data and for numbers.
         missing: classes without a sample.
         twice: samples whose content occurs earlier in the same set.
@@ -59,8 +59,8 @@ def look_at(
 
     Args:
         splits: name → set.
-        outputs: of the model, where known; default: as many as the labels need.
-        padding: of texts: what fills them up.
+        outputs: number of the model's outputs, where known; default: as many as the labels need.
+        padding: id of the token that fills texts up; None: nothing does.
         wrong: labels that the model does not have are added here.
         warnings: what may be a mistake is added here.
         progress: told how far this is.
@@ -97,7 +97,16 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
     missing = tuple(number for number, count in enumerate(counts) if not count)
     shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.inputs)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
-    return CheckedSet(name, len(split), shape, dtype, tuple(counts), missing, twice, labels)
+    return CheckedSet(
+        name=name,
+        samples=len(split),
+        shape=shape,
+        dtype=dtype,
+        counts=tuple(counts),
+        missing=missing,
+        twice=twice,
+        labels=labels,
+    )
 
 
 def _about(each: CheckedSet) -> list[str]:

@@ -27,11 +27,11 @@ class Source(Protocol):
         """Names of the tensors that are averaged."""
 
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
-        """One tensor of one ingredient."""
+        """Reads one tensor of one ingredient."""
 
 
 def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> Tensor:
-    """``Σ coefficient · tensor`` in float64, in order, cast once to ``dtype``.
+    """Sums ``Σ coefficient · tensor`` in float64, in order, cast once to ``dtype``.
 
     ``n`` equal tensors with coefficients ``1/n`` give the tensor back exactly in every dtype narrower than float64.
     A single term with coefficient 1 gives it back in float64 too, signed zeros included.
@@ -66,7 +66,7 @@ def elected_mean(changes: Sequence[Tensor]) -> Tensor:
 def materialise_tensor(
     recipe: Recipe, pool: Source, name: str, column: int, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """One tensor of a recipe's model; ``column`` is its component's index.
+    """Computes one tensor of a recipe's model; ``column`` is its component's index.
 
     Integer and boolean tensors come from the first ingredient; overrides replace the sum. ``dtype`` is that of the
     result (default: the pool's), and the sum is cast to it once.
@@ -83,7 +83,7 @@ def materialise_tensor(
 
 
 def materialise(recipe: Recipe, pool: ModelPool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The merged model: every tensor of the pool, in the first ingredient's order and dtypes (or all in ``dtype``).
+    """Computes the merged model: all of the pool's tensors, in the first ingredient's order, in its dtypes or in one.
 
     Raises:
         RecipeError: an ingredient is not in the pool.

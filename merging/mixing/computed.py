@@ -44,7 +44,7 @@ class Computed(Mapping[str, "Tensor"]):
         self.checkpoints = (*pool.checkpoints, *([self._base] if self._base else []))
 
     def combine(self, name: str, given: Mapping[Checkpoint, Tensor]) -> Tensor:
-        """One merged tensor, float64 where it was computed, from the checkpoints' tensors of that name.
+        """Computes one merged tensor, float64 where it was computed, from the checkpoints' tensors of that name.
 
         Raises:
             StrategyError: the function failed, or returned something else than a tensor of that shape and kind.
@@ -85,7 +85,7 @@ class Computed(Mapping[str, "Tensor"]):
 
 
 def checked(found: object, name: str, info: TensorInfo, made: str, error: type[MergingError]) -> Tensor:
-    """The tensor that stands for one of the pool's, once its kind and shape are known to be right.
+    """Checks kind and shape of the tensor that stands for one of the pool's, and gives it back on the CPU.
 
     Args:
         found: what a strategy or a recipe gives for it.

@@ -38,7 +38,7 @@ class Writer(Protocol):
         """Name → (shape, dtype name) of what is taken."""
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Some elements of a tensor, from a place in bytes on."""
+        """Takes some elements of a tensor, from a place in bytes on."""
 
 
 class InMemory:
@@ -57,7 +57,7 @@ class InMemory:
         self._gaps = {name: Gaps(name, len(raw)) for name, raw in self._bytes.items()}
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Some elements of a tensor.
+        """Takes some elements of a tensor, from a place in bytes on.
 
         Raises:
             CheckpointError: they are not all the tensor's own, or were written before.
@@ -87,7 +87,7 @@ class Nowhere:
         self.tensors = tensors
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Drops them."""
+        """Drops the elements."""
 
 
 class Output:
@@ -148,5 +148,5 @@ def check_fits(piece: Piece, values: NDArray[np.floating[Any]], result: Raw, inf
     wide = "float32" if abs(value) <= largest("float32") and dtype != "float32" else "float64"
     raise ResultError(
         f"tensor '{piece.name}' of the merged model would be {value:.8g}{at}, beyond the largest number of {dtype}, "
-        f"{largest(dtype):.8g}; pass --dtype {wide}, or {way_out}"
+        f"{largest(dtype):.8g}; pass `dtype={wide}`, or {way_out}"
     )

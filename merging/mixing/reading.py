@@ -26,7 +26,7 @@ _ALIGN, _MIB = 64, 1 << 20
 
 
 def units(tensors: Mapping[str, TensorInfo], models: int, *, whole: bool = False) -> list[list[Piece]]:
-    """All tensors in the order of their names, cut and gathered to what is read at a time.
+    """Cuts and gathers all tensors, in the order of their names, to what is read at a time.
 
     Args:
         tensors: name → (shape, dtype name).
@@ -75,11 +75,11 @@ class Inputs:
         self.threads.shutdown(cancel_futures=True)
 
     def hashes(self) -> dict[Checkpoint, str]:
-        """Content hashes, once everything was read."""
+        """Gives the content hashes, once everything was read."""
         return {c: digest.hexdigest() for c, digest in zip(self.checkpoints, self._digests, strict=True)}
 
     def read(self, work: Sequence[Sequence[Piece]]) -> Iterator[tuple[Sequence[Piece], list[list[Raw]]]]:
-        """For each unit its pieces, and for each checkpoint their bytes; the next unit is read meanwhile.
+        """Reads for each unit its pieces, and for each checkpoint their bytes; the next unit is read meanwhile.
 
         The bytes are valid until the next unit is asked for.
         """
@@ -102,7 +102,7 @@ class Inputs:
         return [self.threads.submit(self._one, index, number % 2, pieces) for index in range(len(self.checkpoints))]
 
     def _one(self, index: int, turn: int, pieces: Sequence[Piece]) -> list[Raw]:
-        """One checkpoint's pieces, read and hashed."""
+        """Reads and hashes one checkpoint's pieces."""
         checkpoint, digest = self.checkpoints[index], self._digests[index]
         ends = ends_of(pieces, checkpoint.tensors)
         buffer = self._buffers.get((index, turn))
@@ -126,7 +126,7 @@ class Inputs:
 
 
 def ends_of(pieces: Sequence[Piece], tensors: Mapping[str, TensorInfo]) -> list[int]:
-    """Where each piece begins in a buffer, in bytes, and where the last one ends."""
+    """Finds where each piece begins in a buffer, in bytes, and where the last one ends."""
     ends = [0]
     for piece in pieces:
         size = (piece.stop - piece.start) * itemsize(tensors[piece.name][1])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settled:
-    """What is known once everything was read.
+    """The hashes that are known once everything was read.
 
     Attributes:
         hash: content hash of the merged model.
@@ -90,7 +90,7 @@ def stream(
         if not ingredient.hash.startswith(UNREAD) and hashes[checkpoint] != ingredient.hash:
             raise RecipeError(
                 f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
-                "written; pass the original with --models"
+                "written; pass the original with `models`"
             )
         if ingredient.hash.startswith(UNREAD):
             checkpoint.check_unchanged()  # else what was read first, and last, may be of two models
@@ -98,7 +98,7 @@ def stream(
 
 
 def settled(merged: Recipe | Weights, pool: ModelPool, found: Settled) -> Recipe | Weights:
-    """The same merge with the hashes that are known now."""
+    """Gives the same merge with the hashes that are known now."""
     rows = tuple(replace(i, hash=found.hashes[pool.find(i)]) for i in merged.ingredients)
     if isinstance(merged, Weights):
         return replace(merged, ingredients=rows, hash=found.hash)
@@ -157,7 +157,7 @@ def _linear(
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts)})
             values = sums_of(sums[place], pool.tensors[piece.name][1], accumulate)
             narrow_sums = accumulate != "float64" and not np.isfinite(values).all()
-            way_out = f"leave out --accumulate {accumulate}" if narrow_sums else "choose smaller coefficients"
+            way_out = f"leave out `accumulate={accumulate}`" if narrow_sums else "choose smaller coefficients"
             check_fits(piece, values, results[place], output.tensors[piece.name], way_out)
         for before in following:
             before.result()
@@ -173,7 +173,7 @@ def _finish(pieces: Sequence[Piece], results: Sequence[Raw], output: Output) -> 
 
 
 def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, output: Output) -> None:
-    """Tensors that a function computes, one by one; the inputs are read and checked in the same order."""
+    """Writes the tensors that a function computes, one by one; the inputs are read and checked in the same order."""
     computed = merged.tensors if isinstance(merged.tensors, Computed) else None
     for pieces, parts in inputs.read(units(pool.tensors, len(inputs.checkpoints), whole=True)):
         for number, piece in enumerate(pieces):

@@ -21,7 +21,7 @@ _own = threading.local()
 
 
 def sums_of(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> NDArray[np.floating[Any]]:
-    """``Σ coefficient · tensor``, all elements at once: for those that are looked at one by one."""
+    """Computes ``Σ coefficient · tensor``, all elements at once: for those that are looked at one by one."""
     count = len(terms[0][0]) // itemsize(given)
     total, part = np.zeros(count, dtype=accumulate), np.empty(count, dtype=accumulate)
     with np.errstate(all="ignore"):
@@ -32,7 +32,9 @@ def sums_of(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> 
 
 
 def sum_into(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
-    """``Σ coefficient · tensor`` with the bits of :func:`merging.mixing.arithmetic.weighted_sum`, a block at a time.
+    """Computes ``Σ coefficient · tensor``, a block at a time.
+
+    The bits are those of :func:`merging.mixing.arithmetic.weighted_sum`.
 
     Args:
         terms: (elements, coefficient) pairs.
@@ -69,7 +71,7 @@ def sum_into(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted
 
 
 def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> float | None:
-    """The coefficient of all terms, where it is one and multiplying the sum by it gives the bits of multiplying each.
+    """Finds the one coefficient of all terms, where multiplying their sum by it gives the bits of multiplying each.
 
     That is so for powers of two, which only change exponents: 2, 4, 8 … models that are averaged. In float64 no
     number of a narrower dtype comes near the ends of the exponent's range. A negative one would turn the sign of a
@@ -81,7 +83,7 @@ def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: st
 
 
 def _scratch(size: int, dtype: str) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Two buffers of this thread's own."""
+    """Gives two buffers of this thread's own."""
     if getattr(_own, "dtype", None) != dtype or len(_own.buffers[0]) < size:
         _own.dtype = dtype
         _own.buffers = (np.empty(size, dtype=dtype), np.empty(size, dtype=dtype))

@@ -15,8 +15,8 @@ from merging.mixing.output import InMemory, Nowhere, Writer
 from merging.mixing.streaming import Settled, settled, stream
 from merging.plugins.progress import Progress, Silent
 from merging.storage.dtypes import SAFETENSORS, is_floating
-from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.pool import ModelPool
+from merging.storage.result import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.shards import ModelWriter, parse_size
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
@@ -65,7 +65,7 @@ class Writing:
         if format not in MODELS:
             raise OptionError(str(unknown("format", format, MODELS)))
         if format != "safetensors" and (max_shard_size is not None or accumulate != "float64"):
-            raise OptionError("--max-shard-size and --accumulate are for safetensors; leave out --format pt")
+            raise OptionError(f"`max_shard_size` and `accumulate` are for safetensors; leave out `format={format}`")
         return cls(format, dtype, accumulate, parse_size(max_shard_size) if max_shard_size is not None else None)
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
-    """The source behind a model's name.
+    """Finds the source behind a model's name.
 
     Args:
         spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``,

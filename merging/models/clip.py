@@ -30,11 +30,11 @@ from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, is_ap
 from merging.values.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
-"""What stays of the text tower in the published checkpoints; it reaches no logit."""
+"""Names what is left of the text tower in the published checkpoints; it reaches no logit."""
 
 
 class ClipClassifier(nn.Module):
-    """``logits = classification_head(image_features / |image_features|)``.
+    """Classifies by ``logits = classification_head(image_features / |image_features|)``.
 
     Args:
         clip: a module whose ``visual`` is an image tower.
@@ -57,7 +57,7 @@ class ClipClassifier(nn.Module):
         return logits
 
     def forward_steps(self) -> list[Callable[[Tensor], Tensor]]:
-        """The parts of :meth:`forward` in order, see :mod:`merging.forward.stages`."""
+        """Gives the parts of :meth:`forward` in order, see :mod:`merging.forward.stages`."""
         visual: Any = self.model.visual
         return [visual, functools.partial(F.normalize, dim=-1), self.classification_head]
 
@@ -80,11 +80,11 @@ def clip_classifier(
     Initial weights are random but reproducible: the global generator is restored afterwards.
 
     Args:
-        config: as open_clip's ``get_model_config`` returns it.
+        config: the configuration, as open_clip's ``get_model_config`` returns it.
         classes: number of output classes.
         tensors: names in the checkpoints that will be loaded; text blocks are kept, and the text tower's
             leftovers dropped, as these names say. None: the model-soups layout.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
     """
     if "multimodal_cfg" in config:
         raise TaskError("CoCa's image tower gives tokens besides its features; it is not a classifier's backbone")
@@ -118,15 +118,15 @@ def clip_classifier(
 
 
 class OpenClip(ModelSource):
-    """``open_clip:NAME``: :class:`ClipClassifier` on one of open_clip's image towers.
+    """Builds ``open_clip:NAME``: :class:`ClipClassifier` on one of open_clip's image towers.
 
     OpenAI's weights, and with them model-soups' 72 checkpoints, were trained with QuickGELU: they need
     ``ViT-B-32-quickgelu``. Plain ``ViT-B-32`` loads them strictly too, and scores wrongly in silence.
 
     Args:
-        name: of open_clip's model.
+        name: name of open_clip's model.
         classes: their names, for the head of whole CLIPs.
-        templates: of the prompts; default: "a photo of a {}.".
+        templates: templates of the prompts; default: "a photo of a {}.".
         arguments: ``pretrained``, the tag of published weights whose preprocessing is meant (default: the first), and
             ``force_image_size``, ``force_quick_gelu``, ``force_patch_dropout``, as ``open_clip.create_model`` has them.
 
@@ -160,19 +160,19 @@ class OpenClip(ModelSource):
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:
         """Builds the classifier; an image tower alone says nothing about classes, so they must be given."""
         if classes is None:
-            raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (--classes N)")
+            raise TaskError(f"{self.spec} is an image tower; say how many classes its linear head has (`classes`)")
         try:
             return clip_classifier(self.config, classes, tensors=tensors)
         except (TypeError, ValueError, ZeroDivisionError) as error:  # of arguments that nobody has checked
             raise TaskError(f"{self.spec} cannot be built: {raised(error, whole=True)}") from error
 
     def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
-        """The linear head."""
+        """Names the linear head and its axis of classes."""
         del tensors
         return {self.HEAD: 0}
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> OpenClip:
-        """With class names, whole CLIPs need no head: the text tower makes it."""
+        """Gives this source with class names: whole CLIPs then need no head, the text tower makes it."""
         return OpenClip(self.name, classes, templates, self.arguments)
 
     def build(self, pool: Any) -> nn.Module:
@@ -197,7 +197,7 @@ class OpenClip(ModelSource):
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Of the image tower."""
+        """Gives height and width of the image tower's pictures, in pixels."""
         size = self.config["vision_cfg"]["image_size"]
         return sides_of(size, f"{self.spec}: its image size is {size!r}; it is one number, or height and width")
 
@@ -216,7 +216,14 @@ class OpenClip(ModelSource):
         key = {"open_clip": open_clip.__version__, "settings": wanted}
         normalisation = Normalisation(tuple(mean), tuple(std))
         notes = () if overridden or "pretrained" in self.arguments else self._notes(normalisation)
-        return Transform(self.spec, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
+        return Transform(
+            name=self.spec,
+            whole=whole,
+            settings=key,
+            geometry=lambda image: from_unit(plain(image)),
+            proposed=normalisation,
+            notes=notes,
+        )
 
     def _notes(self, own: Normalisation) -> tuple[str, ...]:
         """Whether other tags of the name would mean another normalisation."""

@@ -9,12 +9,12 @@ from merging.errors import TaskError
 
 
 def needed(package: str, who: str, extra: str) -> Any:
-    """Such a package.
+    """Imports a package, or says which extra brings it.
 
     Args:
-        package: such as ``datasets``.
+        package: name of the package, such as ``datasets``.
         who: needs which package, as a message begins: "tar files need webdataset".
-        extra: that brings it.
+        extra: name of the extra that brings it.
 
     Raises:
         TaskError: it is not installed.

@@ -30,11 +30,11 @@ RESCALING = ("googlenet", "inception_v3")
 
 
 class Timm(ModelSource):
-    """``timm:NAME``: any of timm's classifiers (Wightman 2019, https://github.com/huggingface/pytorch-image-models).
+    """Builds ``timm:NAME``, any of timm's classifiers (Wightman 2019, https://github.com/huggingface/pytorch-image-models).
 
     Args:
-        name: of timm's model, perhaps with the tag of published weights, whose preprocessing is then meant.
-        arguments: of ``timm.create_model``.
+        name: name of timm's model, perhaps with the tag of published weights, whose preprocessing is then meant.
+        arguments: keyword arguments of ``timm.create_model``.
 
     Raises:
         TaskError: timm has no such model.
@@ -68,7 +68,7 @@ class Timm(ModelSource):
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """Of its own configuration, or the argument ``img_size``."""
+        """Gives height and width in pixels: the argument ``img_size``, or those of its own configuration."""
         own = self.arguments.get("img_size")
         if own is None:
             own = (self._published.get("input_size") or (None,))[1:]
@@ -99,7 +99,14 @@ class Timm(ModelSource):
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
         notes = () if mean is not None or std is not None or "." in self.name else self._notes(normalisation)
-        return Transform(self.spec, whole, key, lambda image: whole_numbers(plain(image)), normalisation, notes)
+        return Transform(
+            name=self.spec,
+            whole=whole,
+            settings=key,
+            geometry=lambda image: whole_numbers(plain(image)),
+            proposed=normalisation,
+            notes=notes,
+        )
 
     def _notes(self, own: Normalisation) -> tuple[str, ...]:
         """Whether other tags of the name would mean another normalisation."""
@@ -114,11 +121,12 @@ class Timm(ModelSource):
 
 
 class Torchvision(ModelSource):
-    """``torchvision:NAME``: any of torchvision's image classifiers (https://docs.pytorch.org/vision/stable/models.html).
+    """Builds ``torchvision:NAME``, any of its classifiers (https://docs.pytorch.org/vision/stable/models.html).
 
     Args:
-        name: of torchvision's model.
-        arguments: of its builder; ``weights``, such as ``IMAGENET1K_V1``, chooses whose transform is meant.
+        name: name of torchvision's model.
+        arguments: keyword arguments of its builder; ``weights``, such as ``IMAGENET1K_V1``, chooses whose transform is
+            meant.
 
     Raises:
         TaskError: torchvision has no such classifier, or it no such weights.
@@ -182,7 +190,7 @@ class Torchvision(ModelSource):
 
     @functools.cached_property
     def sides(self) -> tuple[int, int]:
-        """What the weights' transform cuts out, or the argument ``image_size``."""
+        """Gives height and width in pixels: the argument ``image_size``, or what the weights' transform cuts out."""
         if isinstance(self.arguments.get("image_size"), int):
             return (self.arguments["image_size"],) * 2
         crop = self.weights.transforms().crop_size

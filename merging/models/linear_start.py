@@ -23,7 +23,7 @@ def linear_start(
 
     Args:
         checkpoint: a whole CLIP in open_clip's names.
-        name: of open_clip's model, such as ``ViT-B-32-quickgelu``.
+        name: name of open_clip's model, such as ``ViT-B-32-quickgelu``.
         classes: names of the classes, in the order of the outputs.
         templates: such as ``["a photo of a {}."]``.
         output: the ``.safetensors`` file.

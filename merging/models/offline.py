@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from merging.errors import TaskError, raised
 
 CODE = "it brings code of its own (auto_map), which is never run; a model of your own goes in as python:module:function"
-"""What is said where a folder asks for ``trust_remote_code``."""
+"""Says why a folder that asks for ``trust_remote_code`` is refused."""
 
 
 @contextlib.contextmanager
@@ -48,12 +48,12 @@ def check_built_in(library: str, name: str) -> None:
     if ":" in name:
         raise TaskError(
             f"{library}:{name} names a place and no architecture of {library}, and nothing is downloaded here; name "
-            f"the architecture (merge inspect --model {library}:NAME shows one), and the weights with --models"
+            f"the architecture ({library}:NAME), and the weights with `models`"
         )
 
 
 def reason(error: Exception) -> str:
-    """What a library says, in one line; in our words where it wants code or the network."""
+    """Repeats what a library says, in one line; in our words where it wants code or the network."""
     said = raised(error, whole=True)
     if "trust_remote_code" in said or "custom code" in said:
         return CODE

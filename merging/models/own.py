@@ -29,11 +29,11 @@ class Python(ModelSource):
         """Calls the factory; it alone knows the number of classes."""
         del tensors
         if classes is not None:
-            raise TaskError(f"{self.spec} decides itself how many classes it has; leave --classes out")
+            raise TaskError(f"{self.spec} decides itself how many classes it has; leave `classes` out")
         return _called(self._factory, self.spec)
 
     def build(self, pool: ModelPool) -> nn.Module:
-        """Calls the factory."""
+        """Calls the factory, which needs no pool."""
         del pool
         return self.module()
 

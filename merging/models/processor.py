@@ -16,7 +16,7 @@ from merging.models.offline import offline, reason
 from merging.models.transform import Normalisation, Pixels, Transform, refused, whole_numbers
 
 FILES = ("preprocessor_config.json", "processor_config.json")
-"""Where transformers looks for the settings of an image processor."""
+"""Files in which transformers looks for the settings of an image processor."""
 _APART = ("do_rescale", "do_normalize", "do_flip_channel_order", "include_top")
 """Steps that are the device's."""
 
@@ -30,12 +30,12 @@ def transform_of(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Transform:
-    """What ``AutoImageProcessor`` makes of a folder, as that library hands it out by default.
+    """Makes the transform that ``AutoImageProcessor`` gives for a folder by default.
 
     Args:
         library: transformers.
         spec: the model's name, for messages.
-        folder: with ``config.json`` and perhaps one of :data:`FILES`.
+        folder: the model's folder, with ``config.json`` and perhaps one of :data:`FILES`.
         config: the model's configuration.
         size: side of square images, in pixels, in place of the processor's own.
         mean: per channel, likewise.
@@ -98,7 +98,9 @@ def _transform(library: Any, spec: str, processor: Any, notes: tuple[str, ...]) 
 
     said = processor.to_dict()
     key = {"transformers": library.__version__, "kind": type(processor).__name__, "settings": _plain(said)}
-    return Transform(spec, whole, key, geometry, _normalisation(processor), notes)
+    return Transform(
+        name=spec, whole=whole, settings=key, geometry=geometry, proposed=_normalisation(processor), notes=notes
+    )
 
 
 def _processor(library: Any, spec: str, folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:

@@ -40,7 +40,7 @@ class ModelSource(ABC):
 
         Args:
             classes: outputs of its head; None: the architecture's own number.
-            tensors: of the checkpoints that will be loaded, where an architecture has optional parts.
+            tensors: tensors of the checkpoints that will be loaded, where an architecture has optional parts.
 
         Raises:
             TaskError: the architecture does not say how many outputs, or cannot be built.
@@ -54,7 +54,7 @@ class ModelSource(ABC):
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """How its library prepares an image for evaluation; here: brought to ``sides``, with ImageNet's normalisation.
+        """Prepares an image for evaluation as its library does; here: brought to ``sides``, normalised as for ImageNet.
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
@@ -72,11 +72,11 @@ class ModelSource(ABC):
         return preset(self.spec, {"crop_size": side, "resize_size": side}, normalisation)
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
-        """The same source, told what the classes are called: only a text tower asks for that.
+        """Gives the same source, told what the classes are called: only a text tower asks for that.
 
         Args:
             classes: names, in the order of the outputs.
-            templates: of the prompts, each with one ``{}``.
+            templates: templates of the prompts, each with one ``{}``.
 
         Raises:
             TaskError: templates are given, and there is no text tower to read them.
@@ -142,11 +142,11 @@ class ModelSource(ABC):
 
 
 def chosen_for_you(spec: str, own: Normalisation, published: Mapping[str, Normalisation], write: str) -> str | None:
-    """What is said where nobody chose among published weights that differ in mean or deviation; None: they agree.
+    """Says which weights were taken where nobody chose and mean or deviation differ; None where they agree.
 
     Args:
-        spec: of the model.
-        own: that is taken.
+        spec: spelling of the model.
+        own: the normalisation that is taken.
         published: tag → its normalisation.
         write: how a tag is chosen, with ``{}`` for it.
     """
@@ -170,11 +170,11 @@ def preset(
     """The transform of a torchvision preset, ``ImageClassification`` where ``make`` says nothing else.
 
     Args:
-        name: of the model, for messages.
-        settings: of the preset, besides mean and deviation.
+        name: name of the model, for messages.
+        settings: settings of the preset, besides mean and deviation.
         normalisation: mean and deviation.
         make: builds the preset.
-        notes: for the user.
+        notes: what the user should know, a line each.
     """
     import torchvision
     from torchvision.transforms._presets import ImageClassification
@@ -184,7 +184,14 @@ def preset(
     plain = make(**settings, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     said = " ".join(f"{whole!r}".split())
     key = {"torchvision": torchvision.__version__, "preset": said}
-    return Transform(name, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
+    return Transform(
+        name=name,
+        whole=whole,
+        settings=key,
+        geometry=lambda image: from_unit(plain(image)),
+        proposed=normalisation,
+        notes=notes,
+    )
 
 
 def reproducible(build: Callable[[], M], seed: int = 0) -> M:
@@ -195,11 +202,11 @@ def reproducible(build: Callable[[], M], seed: int = 0) -> M:
 
 
 def sides_of(said: Any, wrong: str) -> tuple[int, int]:
-    """Height and width of images, from one number or a list that begins with one and ends with the other.
+    """Reads height and width of images from one number or a list that begins with one and ends with the other.
 
     Args:
-        said: by a configuration or the user.
-        wrong: what is said where it is neither.
+        said: what a configuration or the user says.
+        wrong: the message where it is neither.
 
     Raises:
         TaskError: it is neither.

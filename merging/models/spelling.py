@@ -37,7 +37,7 @@ def spelled(model: str | Mapping[str, Any]) -> str:
 
 
 def with_arguments(name: str, arguments: Mapping[str, Any]) -> str:
-    """A name and its arguments as one text.
+    """Writes a name and its arguments as one text.
 
     Raises:
         TaskError: an argument that cannot be written, such as an object.
@@ -50,7 +50,7 @@ def with_arguments(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def divided(spec: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a model's text.
+    """Divides a model's text into name and arguments.
 
     Raises:
         TaskError: what stands in the parentheses are no arguments.

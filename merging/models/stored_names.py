@@ -21,8 +21,9 @@ class StoredNames(nn.Module):
     """A tree with the model's own parts at the places that the files give them; the model itself runs.
 
     Args:
-        model: of transformers.
-        tensors: of the checkpoints; buffers that older versions stored (``position_ids``) are kept if these hold them.
+        model: a model of transformers.
+        tensors: tensors of the checkpoints; buffers that older versions stored (``position_ids``) are kept if these
+            hold them.
 
     Raises:
         TaskError: the files hold tensors that are joined or cut on loading; such a model has no such tree.

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from merging.errors import TaskError, raised
+from merging.moved import by_position
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, images between 0 and 1."""
@@ -50,12 +51,13 @@ class Normalisation:
         return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Transform:
-    """How one picture becomes a model's input.
+    """Turns one picture into a model's input.
 
     Attributes:
-        name: of the model, for messages.
+        name: name of the model, for messages.
         whole: the library's callable: a PIL image in RGB → float ``(3, H, W)``.
         settings: all that decides what it does, with the library's version; JSON-ready.
         geometry: the same without rescaling and normalisation: RGB, uint8 ``(H, W, 3)``; None: nobody knows it.
@@ -82,7 +84,7 @@ class Transform:
 
     @functools.cached_property
     def normalisation(self) -> Normalisation | None:
-        """What the device does to kept pixels; None where the transform is not divided.
+        """Gives what the device does to kept pixels; None where the transform is not divided.
 
         The settings' own first, to the bit where the arithmetic is torchvision's; else what the probes say.
         """
@@ -112,7 +114,7 @@ class Transform:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what is kept."""
+        """The dtype of the pixels that are kept: uint8 where the transform is divided, else float32."""
         return np.dtype(np.uint8 if self.divided else np.float32)
 
     def kept(self, height: int, width: int) -> tuple[int, ...]:
@@ -121,7 +123,7 @@ class Transform:
 
     @property
     def key(self) -> Any:
-        """What decides the kept pixels, JSON-ready."""
+        """Gives what decides the kept pixels, JSON-ready."""
         return [dict(self.settings), self.divided]
 
     @functools.cached_property
@@ -161,7 +163,7 @@ def as_stored(name: str, normalisation: Normalisation) -> Transform:
     def whole(image: Image.Image) -> Tensor:
         return normalisation.rows(torch.from_numpy(geometry(image)))
 
-    return Transform(name, whole, {"stored": True}, geometry, normalisation)
+    return Transform(name=name, whole=whole, settings={"stored": True}, geometry=geometry, proposed=normalisation)
 
 
 def refused(name: str, why: str) -> Transform:
@@ -170,7 +172,7 @@ def refused(name: str, why: str) -> Transform:
     def whole(image: Image.Image) -> Tensor:
         raise TaskError(why)
 
-    return Transform(name, whole, {"refused": why})
+    return Transform(name=name, whole=whole, settings={"refused": why})
 
 
 def whole_numbers(found: Any) -> Pixels:

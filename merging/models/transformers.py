@@ -36,8 +36,8 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
     """The source of a folder: :class:`TransformersText` or :class:`TransformersImage`, by its ``config.json``.
 
     Args:
-        folder: with ``config.json``.
-        arguments: in place of the configuration's own, such as ``image_size``.
+        folder: a folder with ``config.json``.
+        arguments: values in place of the configuration's own, such as ``image_size``.
 
     Raises:
         TaskError: transformers is not installed, no such folder, or no classifier of text or images.
@@ -66,12 +66,12 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
 
 
 class Transformers(ModelSource):
-    """What both kinds share: the module, whose state dict has the names that stand in the checkpoints.
+    """Builds the module of either kind, whose state dict has the names that stand in the checkpoints.
 
     Args:
-        folder: with ``config.json``.
+        folder: a folder with ``config.json``.
         config: read from it.
-        arguments: that the configuration has already taken.
+        arguments: those that the configuration has already taken.
     """
 
     auto: str
@@ -107,7 +107,7 @@ class Transformers(ModelSource):
 
 
 class TransformersImage(Transformers):
-    """Image classification; images as for every other source."""
+    """Classifies images, which are prepared as for every other source."""
 
     auto = "AutoModelForImageClassification"
 
@@ -117,7 +117,7 @@ class TransformersImage(Transformers):
 
     @functools.cached_property
     def sides(self) -> tuple[int, int] | None:
-        """Of the configuration, else what the folder's image processor gives."""
+        """Gives height and width in pixels: those of the configuration, else of the folder's image processor."""
         own = getattr(self.config, "image_size", None)
         if isinstance(own, int):
             return own, own
@@ -131,7 +131,7 @@ class TransformersImage(Transformers):
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """What ``AutoImageProcessor`` makes of the folder; where it has none, the one of the model's type.
+        """Gives the transform of the folder's ``AutoImageProcessor``; where it has none, of the model's type.
 
         A model built for another ``image_size`` gets pictures of that size.
         """
@@ -167,7 +167,7 @@ class TransformersText(Transformers):
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The folder's tokenizer.
+        """Loads the folder's tokenizer, once.
 
         Raises:
             TaskError: there is none, or it has no padding token.
@@ -193,7 +193,7 @@ class TransformersText(Transformers):
 
     @functools.cached_property
     def longest(self) -> int:
-        """How many tokens the model takes at most."""
+        """Counts the tokens that the model takes at most."""
         positions = getattr(self.config, "max_position_embeddings", None)
         if positions is not None and self.config.model_type in _OFFSET:
             positions -= self.padding + 1
@@ -202,12 +202,12 @@ class TransformersText(Transformers):
     def tokenize(
         self, texts: Sequence[str], progress: Progress | None = None, *, second: Sequence[str] | None = None
     ) -> Tensor:
-        """Texts, or pairs of texts, as token ids.
+        """Turns texts, or pairs of texts, into token ids.
 
         Args:
-            texts: or the first of each pair.
+            texts: the texts, or the first of each pair.
             progress: told how far this is.
-            second: of each pair.
+            second: the second of each pair.
 
         Returns:
             int64, shape ``(N, L)``; ``L`` is the longest text's length, at most :attr:`longest`. Where the tokenizer
@@ -252,7 +252,7 @@ class TransformersText(Transformers):
 
 
 class ImageClassifier(StoredNames):
-    """Images to logits.
+    """Turns images into logits under the names that the files give to tensors.
 
     Shapes:
         images ``(N, 3, H, W)`` float, already normalised; logits ``(N, classes)``.
@@ -265,7 +265,7 @@ class ImageClassifier(StoredNames):
 
 
 class TextClassifier(StoredNames):
-    """Token ids to logits.
+    """Turns token ids into logits under the names that the files give to tensors.
 
     A sample must be one tensor for the evaluator, so the attention mask is not stored: it is where the ids are not
     the padding's. (A text that contains the padding token itself is therefore read without it.)

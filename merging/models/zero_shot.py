@@ -23,7 +23,7 @@ from merging.moved import forwarding
 from merging.values.partition import TensorInfo
 
 TEMPLATES = ("a photo of a {}.",)
-"""Where a task gives none."""
+"""Templates for a task that gives none."""
 _TEXTS = 256
 """Texts that the tower reads at once."""
 
@@ -37,7 +37,7 @@ def tokens(name: str, config: Mapping[str, Any], classes: Sequence[str], templat
     """The prompts' token ids, int64, shape ``(classes, templates, context)``.
 
     Args:
-        name: of open_clip's model.
+        name: name of open_clip's model.
         config: its configuration.
         classes: names; underscores count as spaces.
         templates: each with one ``{}``.

@@ -1,4 +1,4 @@
-"""Finds plug-ins: the built-in folders, entry points of installed packages, single files given with ``--plugin``."""
+"""Finds plug-ins: the built-in folders, entry points of installed packages, and single files (``plugin``)."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def load_file(path: Path | str) -> None:
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise MergingError(f"--plugin {path}: no such file")
+        raise MergingError(f"plug-in {path}: no such file")
     if loaded_from(file) is not None:
         return
     name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise MergingError(f"--plugin {path}: not a Python file")
+        raise MergingError(f"plug-in {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -111,7 +111,7 @@ def load_file(path: Path | str) -> None:
         raise
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
-        raise MergingError(f"--plugin {path} failed: {raised(error, whole=True)}") from error
+        raise MergingError(f"plug-in {path} failed: {raised(error, whole=True)}") from error
 
 
 def load_all(plugins: Sequence[Path | str] = ()) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 TAKES = ("any", "classes", "numbers")
-"""What an objective may say of the labels that it takes."""
+"""Words that an objective may say of the labels that it takes."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Objective(Plugin):
         """
 
     def score(self, terms: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
-        """The score of terms: :meth:`reduce`, given what it asks for.
+        """Scores terms by :meth:`reduce`, given what it asks for.
 
         Args:
-            terms: of some samples, on the CPU.
-            labels: of the same samples, on the CPU.
+            terms: terms of some samples, on the CPU.
+            labels: labels of the same samples, on the CPU.
             groups: likewise, where the data names any.
 
         Raises:
@@ -104,9 +104,9 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
     """Refuses an objective that cannot score a task's sets.
 
     Args:
-        objective: of the run.
+        objective: objective of the run.
         task: the data.
-        names: of the sets that it is to score.
+        names: names of the sets that it is to score.
 
     Raises:
         TaskError: the labels of a set are numbers where it scores classes, or name no groups where it needs them.
@@ -119,7 +119,7 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
             kind, shape = dtype_name(split.labels), list(split.labels.shape)
             raise TaskError(
                 f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
-                f"{shape}); take one for numbers, such as --objective mse"
+                f"{shape}); take one for numbers, such as `objective=mse`"
             )
         if "groups" in objective.asks and split.groups is None:
             raise TaskError(
@@ -138,6 +138,6 @@ class WholeModelObjective(Plugin):
 
 
 class SplitView(Protocol):
-    """What a whole-model objective sees of a split: batches of (model inputs, labels) on the device."""
+    """Gives a whole-model objective the batches of a split: (model inputs, labels) on the device."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -33,7 +33,7 @@ class Search(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Number of variables."""
+        """Counts the variables of the box."""
 
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, which is brought into the box first.
@@ -66,3 +66,18 @@ class Optimizer(Plugin):
     @abstractmethod
     def maximize(self, search: Search) -> Solution:
         """Asks ``search.evaluate`` for points until it is done; the core keeps the best and catches ``BudgetSpent``."""
+
+
+def in_unit_box(search: Search) -> tuple[Callable[[Vector], float], Vector]:
+    """A search as minimisers of other libraries take it: over the box from 0 to 1 in every variable.
+
+    Returns:
+        The function to minimise, minus the score, and the start, shape ``(dimension,)``. A variable whose bounds are
+        one number stays at 0.
+    """
+    width = search.upper - search.lower
+
+    def loss(unit: Vector) -> float:
+        return -search.evaluate(search.lower + np.asarray(unit) * width)
+
+    return loss, (search.start - search.lower) / np.where(width > 0, width, 1.0)

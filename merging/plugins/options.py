@@ -27,7 +27,7 @@ UNSET: Any = _Unset()
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """What a field says about itself. ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default."""
+    """Holds what a field says of itself; ``low`` and ``high`` are inclusive, ``profiles`` maps profiles to defaults."""
 
     help: str
     low: float | None = None
@@ -71,9 +71,9 @@ class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
-    """What it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    """Says what it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
     limits: ClassVar[str] = ""
-    """Where it does not apply, what it costs, what to expect; a sentence or two."""
+    """Says where it does not apply, what it costs and what to expect, in a sentence or two."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
@@ -91,7 +91,7 @@ class Plugin(ABC):  # noqa: B024 (each kind has its own abstract method)
 
 @dataclass(frozen=True)
 class Option:
-    """One declared option of one plug-in class."""
+    """Describes one declared option of one plug-in class."""
 
     name: str
     type: Any

@@ -25,7 +25,7 @@ class Partitioner(Plugin):
 
     @abstractmethod
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """Groups the tensors.
+        """Groups a model's tensors into components.
 
         Args:
             tensors: name → (shape, dtype name), in the checkpoint's order.

@@ -100,7 +100,7 @@ class Problem(Protocol):
         budget: int,
         rounded: bool = True,
     ) -> Solution:
-        """Searches the box with the optimiser the user chose; ``--budget`` replaces ``budget``.
+        """Searches the box with the optimiser the user chose; the setting ``budget`` replaces the argument.
 
         ``rounded``: points are rounded to float32 first, so that a recipe can hold the very factors that were tried.
         """

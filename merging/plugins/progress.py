@@ -9,7 +9,7 @@ from merging.values.outcome import Outcome
 
 
 class Progress(Protocol):
-    """Where news of a run goes; the terminal shows it, a notebook may ignore it."""
+    """Takes the news of a run; the terminal shows them, a notebook may ignore them."""
 
     def stage(self, text: str, total: int | None = None) -> None:
         """A new piece of work begins; ``total`` steps where that is known."""
@@ -18,19 +18,19 @@ class Progress(Protocol):
         """Some steps of the current piece are done."""
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """One more point of a search was scored."""
+        """Told that one more point of a search was scored."""
 
     def best(self, outcome: Outcome, models: int) -> None:
-        """The best merge so far, and how many models are in it."""
+        """A better merge was found, and has so many models in it."""
 
     def decision(self, facts: Mapping[str, Any]) -> None:
         """A strategy decided something; ``facts`` is what the journal holds."""
 
     def status(self, text: str) -> None:
-        """How the current piece stands, in a few words; the next status takes its place."""
+        """The current piece stands so, in a few words; the next status takes their place."""
 
     def say(self, text: str) -> None:
-        """A line worth keeping."""
+        """Something was said that is worth a line of its own."""
 
 
 def tell_precision(progress: Progress, text: str) -> None:
@@ -51,14 +51,14 @@ class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
 
     def precision(self, text: str) -> None:
-        """What the scores that follow are computed in where that is not fp32, such as bf16; empty: in fp32 again.
+        """The scores that follow are computed in this where it is not fp32, such as bf16; empty: in fp32 again.
 
         Asked for only where a progress has it: one may do without.
         """
         del text
 
     def measure(self, objective: str) -> None:
-        """What the scores that follow are: accuracy, or an objective's name; asked for where a progress has it."""
+        """The scores that follow are by the objective of this name; asked for where a progress has it."""
         del objective
 
     def stage(self, text: str, total: int | None = None) -> None:
@@ -70,21 +70,21 @@ class Silent:
         del steps
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """One more point was scored."""
+        """Told that one more point of a search was scored."""
         del asked, budget, best
 
     def best(self, outcome: Outcome, models: int) -> None:
-        """A better merge."""
+        """A better merge was found."""
         del outcome, models
 
     def decision(self, facts: Mapping[str, Any]) -> None:
-        """A decision."""
+        """A strategy decided something."""
         del facts
 
     def status(self, text: str) -> None:
-        """How the current piece stands."""
+        """The current piece stands otherwise now."""
         del text
 
     def say(self, text: str) -> None:
-        """A line worth keeping."""
+        """Something was said that is worth a line of its own."""
         del text

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import TaskError
+from merging.moved import by_position
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
@@ -25,7 +26,8 @@ CERTIFY = "certify"
 """The part of the held-out data that selects nothing and accepts or refuses the result."""
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
     """Samples and their labels, as they are kept in memory.
 
@@ -68,7 +70,8 @@ class Split:
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
         for tensor in (inputs, labels):
             digest.update(bytes_of(tensor).data)
-        return cls(inputs, labels, digest.hexdigest()).with_classes(classes).with_groups(groups)
+        made = cls(inputs=inputs, labels=labels, fingerprint=digest.hexdigest())
+        return made.with_classes(classes).with_groups(groups)
 
     def with_groups(self, groups: Sequence[object] | None) -> Split:
         """The same samples, each in a group: whatever names it, such as a background or a hospital.
@@ -147,7 +150,8 @@ def identity(batch: Tensor) -> Tensor:
     return batch
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
     """A model and its data.
 
@@ -243,6 +247,6 @@ class Task:
         accepts = np.sort(ordered[np.diff(steps) > 0])
         selects = np.setdiff1d(np.arange(len(labels)), accepts)
         if not (len(accepts) and len(selects)):
-            raise TaskError(f"--certify-split {share:g} leaves one part of the {len(labels)} held-out samples empty")
+            raise TaskError(f"`certify_split` {share:g} leaves one part of the {len(labels)} held-out samples empty")
         parts = [self.held_out.part(index) for index in (torch.from_numpy(selects), torch.from_numpy(accepts))]
         return replace(self, held_out=parts[0], certify=parts[1])

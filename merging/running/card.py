@@ -5,7 +5,7 @@ Names in it are text: neither Markdown nor HTML that stands in them does anythin
 
 from __future__ import annotations
 
-from merging.storage.folder import MODELS
+from merging.storage.result import MODELS
 from merging.storage.shards import INDEX
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report

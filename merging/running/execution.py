@@ -179,8 +179,9 @@ class Execution:
         if asked in found.merges and found.cut != asked:
             return
         if not found.merges:
-            more = "" if found.interrupted else ", go on with --resume and a larger one"
-            ended = status_of(found.state, found.limit)
+            ended, more = "interrupted", ""
+            if not found.interrupted:
+                ended, more = f"`max_evaluations` {found.limit} reached", ", go on with `resume` and a larger one"
             raise InterruptedRunError(f"{ended} before the first result; there is nothing to save yet{more}")
         scores = {name: found.outcomes[name, HELD_OUT].score for name in found.scored}
         found.saved = max(reversed(scores), key=lambda name: scores[name]) if scores else next(reversed(found.merges))

@@ -15,11 +15,11 @@ def check_numbers(seed: int, budget: int | None, limit: int | None, models: int,
         RequirementError: one line that says which.
     """
     if seed < 0:
-        raise RequirementError(f"seed is {seed}; it must be 0 or larger")
+        raise RequirementError(f"`seed` is {seed}; it must be 0 or larger")
     if budget is not None and budget < 1:
-        raise RequirementError(f"budget is {budget}; a search needs at least 1 evaluation")
+        raise RequirementError(f"`budget` is {budget}; a search needs at least 1 evaluation")
     if limit is not None and ranks and limit < models:
-        raise RequirementError(f"--max-evaluations {limit} does not even rank the {models} models; allow {models}")
+        raise RequirementError(f"`max_evaluations` {limit} does not even rank the {models} models; allow {models}")
 
 
 def ranks_models(strategy: MixStrategy) -> bool:
@@ -42,7 +42,7 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there |= dict.fromkeys(("model", "objective", "gradients", "per_sample_gradients"), task is not None)
     there["train"] = task is not None and task.train is not None
     there["classes"] = task is not None and task.held_out.categorical
-    ways = {"base": "--base FILE", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
+    ways = {"base": "`base`", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
     for need in sorted(strategy.requires()):
         if need == "classes" and task is not None and not there[need]:
             raise RequirementError(
@@ -51,4 +51,4 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
                 "average=logits)"
             )
         if not there[need]:
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '--task')}")
+            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '`task`')}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from merging import machine
 from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run as it will be: everything opened and checked, nothing evaluated or written."""
 
@@ -135,7 +134,7 @@ def plan(
     check_needs(strategy, pool, task)
     if task is not None:
         check_labels(objective, task, (HELD_OUT, *(task.tests if tests else ())))
-    stored = check_factors((*pool.checkpoints, *([pool.base] if pool.base else [])), as_stored=as_stored)
+    stored = check_factors(pool.with_base, as_stored=as_stored)
     task = _divided(task, certify_split, seed)
     module = task.build(pool) if task else None
     partition = divide(pool, partitioner, module, freeze)
@@ -159,24 +158,24 @@ def plan(
     optimizer = optimizer or optimizers[strategy.default_optimizer()]()
     measured, notes = _recalibrates(recalibrate, task, pool)
     return Plan(
-        pool,
-        strategy,
-        partitioner,
-        objective,
-        optimizer,
-        task,
-        partition,
-        numerics,
-        live,
-        seed,
-        budget,
-        max_evaluations,
-        tuple(freeze),
-        baselines and task is not None,
-        tests,
-        certify_split,
-        measured,
-        (*pool.beside, *stored, *notes),
+        pool=pool,
+        strategy=strategy,
+        partitioner=partitioner,
+        objective=objective,
+        optimizer=optimizer,
+        task=task,
+        partition=partition,
+        numerics=numerics,
+        live=live,
+        seed=seed,
+        budget=budget,
+        max_evaluations=max_evaluations,
+        freeze=tuple(freeze),
+        baselines=baselines and task is not None,
+        tests=tests,
+        certify_split=certify_split,
+        recalibrate=measured,
+        notes=(*pool.beside, *stored, *notes),
     )
 
 
@@ -201,9 +200,9 @@ def _divided(task: Task | None, share: float | None, seed: int) -> Task | None:
     if share is None:
         return task
     if not 0 < share < 1:
-        raise RequirementError(f"certify_split is {share:g}; it is the share of held-out data that accepts, 0 to 1")
+        raise RequirementError(f"`certify_split` is {share:g}; it is the share of held-out data that accepts, 0 to 1")
     if task is None:
-        raise RequirementError("certify_split divides held-out data, but there is no task; give one with --task")
+        raise RequirementError("`certify_split` divides held-out data, but there is no task; give one with `task`")
     return task.certified(share, seed)
 
 
@@ -218,7 +217,7 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     data = task is not None and task.calibrates is not None
     if wanted and not data:
         raise RequirementError(
-            "recalibrate measures BatchNorm statistics on training data, and there is none; give [task] train (or "
+            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give [task] train (or "
             "unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)
@@ -252,5 +251,4 @@ def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], .
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bits of a run."""
-    packages = ("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    return machine.versions("merging", "torch", "open_clip_torch", "numpy", "scipy", "nevergrad")

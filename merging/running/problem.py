@@ -80,7 +80,7 @@ class MergeProblem:
     def evaluator(self) -> Evaluator:
         """The evaluator; a strategy that declares its needs always finds one."""
         if self._evaluator is None:
-            raise RequirementError("this strategy evaluates models, but there is no task; give one with --task")
+            raise RequirementError("this strategy evaluates models, but there is no task; give one with `task`")
         return self._evaluator
 
     def single(self, index: int) -> Recipe:
@@ -99,9 +99,17 @@ class MergeProblem:
         last = (self.pool.base_ingredient,) if self.pool.base and base else ()
         rows = (*self.pool.ingredients, *last)
         if self._evaluator is None:
-            return Weights(computed, rows, strategy.name, strategy.options(), "")
+            return Weights(
+                tensors=computed, ingredients=rows, strategy=strategy.name, options=strategy.options(), hash=""
+            )
         tensors = dict(computed)
-        return Weights(tensors, rows, strategy.name, strategy.options(), content_hash(tensors))
+        return Weights(
+            tensors=tensors,
+            ingredients=rows,
+            strategy=strategy.name,
+            options=strategy.options(),
+            hash=content_hash(tensors),
+        )
 
     def evaluate(self, merged: Merge) -> Outcome:
         """The outcome on the held-out data."""

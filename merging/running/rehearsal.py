@@ -84,7 +84,7 @@ class _Imagined(Evaluator):
     def _imagined(self) -> Outcome:
         self._made += 1
         count = len(self.task.held_out)
-        return Outcome(float(self._made), count, np.packbits(np.ones(count, dtype=bool)))
+        return Outcome(score=float(self._made), samples=count, correct=np.packbits(np.ones(count, dtype=bool)))
 
     def _measure(self, split: str, mix: Any, content: Any) -> Outcome:
         del split, mix, content
@@ -93,7 +93,7 @@ class _Imagined(Evaluator):
     def _of_logits(self, logits: Tensor, split: str, passes: float, seconds: float) -> Outcome:
         del logits, split, seconds
         outcome = self._imagined()
-        return Outcome(outcome.score, outcome.samples, outcome.correct, passes=passes)
+        return Outcome(score=outcome.score, samples=outcome.samples, correct=outcome.correct, passes=passes)
 
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
         del recipe, threshold

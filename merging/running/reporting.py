@@ -89,19 +89,19 @@ def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator:
         tests = {split: seen[split][0].score for split in task.tests if split in seen}
         rows.append(
             Row(
-                name,
-                made.label,
-                seen[HELD_OUT][0].score,
-                tests,
-                average([tests[split] for split in task.shifts if split in tests]),
-                _names(made.merge),
-                made.meter.evaluations,
-                made.meter.cached,
-                made.meter.forward_equivalents,
-                made.seconds,
-                _cost(made.merge),
-                comparer.accuracies(seen),
-                evaluator.identity(made.merge),
+                strategy=name,
+                label=made.label,
+                held_out=seen[HELD_OUT][0].score,
+                tests=tests,
+                shifted=average([tests[split] for split in task.shifts if split in tests]),
+                ingredients=_names(made.merge),
+                evaluations=made.meter.evaluations,
+                cached=made.meter.cached,
+                forward_equivalents=made.meter.forward_equivalents,
+                seconds=made.seconds,
+                inference_cost=_cost(made.merge),
+                accuracies=comparer.accuracies(seen),
+                digest=evaluator.identity(made.merge),
             )
         )
     return tuple(rows)

@@ -26,6 +26,7 @@ from merging.running.reporting import report_of
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
+from merging.storage.result import write_beside
 from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
@@ -42,7 +43,7 @@ EVALUATED = b'"event":"evaluation"'
 """What stands in a journal that somebody has paid for."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
     """What :func:`merge` returns.
 
@@ -168,7 +169,7 @@ def merge(
     output = None if output is None else Path(output).absolute()  # a plug-in may go to another folder
     how = Writing.of(format, dtype, accumulate, max_shard_size)
     if cache_memory is not None and cache_memory < 0:
-        raise RequirementError(f"cache_memory is {cache_memory}; it is a number of MiB, 0 for none")
+        raise RequirementError(f"`cache_memory` is {cache_memory}; it is a number of MiB, 0 for none")
     progress = progress or Silent()
     if output is not None and not resume:
         folders.check_free(Path(output), overwrite=overwrite, inputs=_files(pool))
@@ -222,10 +223,10 @@ def merge(
                     card = model_card(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
                     )
-                    folders.write_beside(aside, merged, report.to_json(), card)
+                    write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
-    return Result(merged, report, pool, folder, dtype, accumulate)
+    return Result(merge=merged, report=report, pool=pool, folder=folder, dtype=dtype, accumulate=accumulate)
 
 
 def _journal(
@@ -241,7 +242,7 @@ def _journal(
     if different:
         way = "start a new run for that"
         if changed == ["numerics"] and (threads := _other_threads(old["numerics"], header["numerics"])):
-            way = f"go on with as many threads as then: --threads {threads}"
+            way = f"go on with as many threads as then: `threads={threads}`"
         raise FolderError(f"{folder} cannot be resumed: {'; '.join(different)}; {way}")
     return Journal(folder / FILE, resume=True)
 
@@ -296,7 +297,7 @@ def _brief(value: Any) -> str:
 
 
 def _files(pool: ModelPool) -> list[Path]:
-    return [file for c in (*pool.checkpoints, *([pool.base] if pool.base else [])) for file in c.files]
+    return [file for checkpoint in pool.with_base for file in checkpoint.files]
 
 
 __all__ = ["Result", "merge", "plan"]

@@ -92,7 +92,7 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
 
 
 def new_folder(parent: Path, name: str = "") -> Path:
-    """An empty folder to write in, beside what it will become; nobody else has its name."""
+    """Makes an empty folder to write in, beside what it will become; nobody else has its name."""
     while True:
         path = parent / f"{LEFTOVER}{secrets.token_hex(4)}{_ending(name)}"
         with contextlib.suppress(FileExistsError):
@@ -119,7 +119,7 @@ def copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to make, which takes a path's place, whole and on the disk, when the block ends well.
+    """Gives a file to make, which takes a path's place, whole and on the disk, when the block ends well.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; what was there before is untouched.
@@ -197,7 +197,7 @@ def save_torch(path: Path, values: Any) -> None:
 
 
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
-    """What is being written in a folder, or was when its writer was killed; with a name, what was to become that."""
+    """Lists what is being written in a folder, or was when its writer was killed; with a name, what becomes that."""
     found = [path for path in parent.iterdir() if path.name.startswith(LEFTOVER)]
     if name is None:
         return found

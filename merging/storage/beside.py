@@ -14,6 +14,7 @@ from merging.storage import class_names, vocabulary
 from merging.storage.class_order import some
 from merging.storage.companions import Companions, companions, read_companion, readable, shown
 from merging.storage.model_folder import COMPANIONS
+from merging.values import wording
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -191,9 +192,7 @@ def _compared(name: str, versions: Sequence[_Version]) -> Iterator[str]:
     said = [line for key in keys if (line := _values(key, [(models, each.get(key)) for models, each in flat]))]
     yield from (f"{key} is {line}" for key, line in said[:_LINES])
     if len(said) > _LINES:
-        rest = [key for key, _ in said[_LINES : 3 * _LINES]]
-        more = len(said) - 3 * _LINES
-        yield f"also differ: {', '.join(rest)}" + (f" and {more} more" if more > 0 else "")
+        yield f"also differ: {wording.some([key for key, _ in said[_LINES:]], 2 * _LINES)}"
 
 
 def _values(key: str, of: Sequence[tuple[Sequence[str], Any]]) -> tuple[str, str] | None:
@@ -222,7 +221,7 @@ def _cut(text: str, begin: int) -> str:
 
 
 def _alike(texts: Sequence[str]) -> int:
-    """With how many characters all of several texts begin."""
+    """Counts the characters with which all of several texts begin."""
     return next(
         (n for n, several in enumerate(zip(*texts, strict=False)) if len(set(several)) > 1), min(map(len, texts))
     )

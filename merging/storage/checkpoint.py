@@ -77,7 +77,7 @@ class Checkpoint:
         self.ties = tuple(tuple(canonical[key] for key in group if key in canonical) for group in ties)
 
     def _open(self, file: Path) -> TensorFile:
-        """A file in its format, whatever its name says it is."""
+        """Opens a file in its format, whatever its name says it is."""
         kind = format_of(file)
         if self.key and len(self.files) == 1 and not kind.keyed:
             raise CheckpointError(f"{file}: is a {kind.format} file, which has no '{self.key}'; leave the key out")
@@ -98,7 +98,7 @@ class Checkpoint:
         self.classes |= opened.classes
 
     def _named(self) -> dict[str, str]:
-        """Canonical name → key, without what wrappers of a module add."""
+        """Finds the model's own name of each key, without what wrappers of a module add."""
         lightning = any(opened.lightning for opened in self._opened)
         names, notes = unwrapped(self._holders, str(self.path), lightning=lightning)
         self.notes += notes
@@ -162,7 +162,7 @@ class Checkpoint:
         return companions(self.path).files
 
     def load(self) -> dict[str, Tensor]:
-        """The whole state dict, in the file's order."""
+        """Reads the whole state dict, in the file's order."""
         return {name: self.read(name) for name in self.tensors}
 
     @functools.cached_property

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from merging.errors import CheckpointError
+from merging.errors import DAMAGED, CheckpointError
 from merging.storage.companions import read_companion, readable
 from merging.storage.model_folder import SMALL
 
@@ -44,19 +44,19 @@ Names = Mapping[str, str]
 
 
 class Model(Protocol):
-    """What is asked of a checkpoint here."""
+    """A checkpoint, as far as its classes are looked for: where it lies and what its file says."""
 
     @property
     def path(self) -> Path:
-        """File or folder."""
+        """The file or folder of the checkpoint."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Where its tensors are."""
+        """The files that hold the checkpoint's tensors."""
 
     @property
     def classes(self) -> Mapping[str, Names]:
-        """Those that stand in a file of ``torch.save``, beside its tensors: where → index → name."""
+        """The classes that stand in a file of ``torch.save``, beside its tensors: where → index → name."""
 
 
 def classes_of(checkpoint: Model, known: dict[object, dict[str, Names]] | None = None) -> dict[str, Names]:
@@ -149,7 +149,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _parsed(file: Path, known: dict[object, dict[str, Names]]) -> dict[str, Names]:
-    """What one file says; equal files are read once."""
+    """The classes that one file names; equal files are read once."""
     try:
         content = read_companion(file)
     except CheckpointError:  # it was there when it was looked for
@@ -207,5 +207,5 @@ def _metadata(file: Path) -> dict[str, str]:
             return {}
         found = json.loads(header)["__metadata__"]
         return {str(key): str(value) for key, value in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except DAMAGED:
         return {}

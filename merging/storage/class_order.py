@@ -14,6 +14,7 @@ from pathlib import Path
 from merging.errors import PoolError
 from merging.storage.class_names import Model, Names, classes_of
 from merging.storage.companions import shown
+from merging.values import wording
 
 _PLACEHOLDER = re.compile(r"(?:label|class|cls|category)?[ _-]?(\d+)", re.IGNORECASE)
 
@@ -69,7 +70,7 @@ def names_classes(checkpoint: Model) -> bool:
 
 
 def _compare(group: Sequence[_Said]) -> Iterator[str]:
-    """Every model of a group against the first whose classes have names."""
+    """Compares every model of a group with the first whose classes have names."""
     first = next((each for each in group if not _numbered(each.names)), group[0])
     numbered, reworded, respelled = list[_Said](), list[_Said](), list[_Said]()
     for other in group:
@@ -104,7 +105,7 @@ def some(models: Sequence[str]) -> str:
     """
     models = [shown(model) for model in models]
     if len(models) > 3:
-        return f"{', '.join(models[:3])} and {len(models) - 3} more"
+        return wording.some(models, 3)
     return " and ".join([", ".join(models[:-1]), models[-1]] if len(models) > 1 else models)
 
 
@@ -133,7 +134,7 @@ def _refused(first: _Said, other: _Said, index: str) -> str:
 
 
 def _main(found: Mapping[str, Names]) -> tuple[str, Names]:
-    """Where a model says its classes, with names rather than numbers where it can be."""
+    """The place where a model says its classes, with names rather than numbers where it can be."""
     return next(((place, names) for place, names in found.items() if not _numbered(names)), next(iter(found.items())))
 
 
@@ -170,5 +171,4 @@ def _one(said: _Said, index: str) -> str:
 
 
 def _few(names: Names) -> str:
-    first = [shown(name) for name in list(names.values())[:2]]
-    return ", ".join(first) + (", …" if len(names) > 2 else "")
+    return wording.some([shown(name) for name in names.values()], 2, counted=False)

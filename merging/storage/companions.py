@@ -16,6 +16,7 @@ from merging.errors import CheckpointError, refused
 from merging.storage.atomic import put
 from merging.storage.file_kind import SUFFIXES
 from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, is_transformers
+from merging.values.wording import some
 
 _OURS = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".ps1", ".exe", ".js", ".ipynb")
@@ -27,7 +28,7 @@ _SHARED_BLOB = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 
 @dataclass(frozen=True)
 class Companions:
-    """What lies beside a model.
+    """The small files that lie beside a model: those that go along with it, and those that are left out.
 
     Attributes:
         files: what goes along with the model, where it lies.
@@ -38,10 +39,8 @@ class Companions:
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """What is left out, in a few words; empty where nothing is."""
-        named = [f"{shown(name)} ({why})" for name, why in self.left_out[:_SHOWN]]
-        more = len(self.left_out) - len(named)
-        return ", ".join(named) + (f" and {more} more" if more else "")
+        """Says what is left out, in a few words; empty where nothing is."""
+        return some([f"{shown(name)} ({why})" for name, why in self.left_out], _SHOWN)
 
 
 def companions(path: Path) -> Companions:
@@ -72,12 +71,12 @@ def companions(path: Path) -> Companions:
 
 
 def readable(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Those of several files in a folder that may be read as a model's own."""
+    """Chooses from a folder's files those that may be read as a model's own."""
     return tuple(folder / name for name in names if not refusal(folder / name))
 
 
 def refusal(file: Path) -> str:
-    """Why a file is not taken as part of the model beside it; empty where it may be."""
+    """The reason why a file is not taken as part of the model beside it; empty where it may be."""
     try:
         found = file.lstat()
         if stat.S_ISLNK(found.st_mode):
@@ -100,7 +99,7 @@ def refusal(file: Path) -> str:
 
 
 def read_companion(file: Path) -> bytes:
-    """The content of one of a model's companions; what it is was looked at before, and is looked at again.
+    """Reads one of a model's companions; what it is was looked at before, and is looked at again.
 
     Raises:
         CheckpointError: it is another file now, or cannot be read.
@@ -138,7 +137,7 @@ def shown(text: str) -> str:
 
 
 def _may_belong(folder: Path, name: str) -> bool:
-    """Neither ours, nor weights, nor hidden, nor a folder."""
+    """Whether a file may belong to a model: it is neither ours, nor weights, nor hidden, nor a folder."""
     return not (
         name.startswith(".")
         or name in _OURS

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def digest_head(name: str, info: TensorInfo) -> bytes:
-    """What stands before a tensor's bytes in a content hash."""
+    """The bytes that stand before a tensor's own in a content hash: its name, dtype and shape."""
     return f"{name}\0{info[1]}\0{list(info[0])}\0".encode()
 
 
@@ -45,7 +45,7 @@ class ContentHash:
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """BLAKE3 over sorted (name, dtype, shape, bytes): the same for the same weights in any file format."""
+    """Hashes a model: BLAKE3 over sorted (name, dtype, shape, bytes), the same for the same weights in any format."""
     digest = ContentHash()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -38,7 +38,7 @@ _BYTES |= dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "flo
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes an element.
+    """Bytes that one element of a dtype takes.
 
     >>> itemsize("bfloat16")
     2
@@ -69,7 +69,7 @@ def info_of(tensor: torch.Tensor) -> TensorInfo:
 
 
 def size_of(info: TensorInfo) -> int:
-    """Bytes of a tensor.
+    """Bytes that a tensor takes, by its shape and dtype.
 
     >>> size_of(((2, 3), "bfloat16"))
     12
@@ -91,5 +91,5 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def is_floating(dtype: str) -> bool:
-    """Whether it has a fraction: such tensors are averaged."""
+    """Whether a dtype's numbers have a fraction: such tensors are averaged, others come from the first model."""
     return "float" in dtype

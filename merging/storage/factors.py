@@ -17,6 +17,7 @@ import numpy as np
 from merging.errors import PoolError
 from merging.storage.dtypes import is_floating, size_of
 from merging.values.partition import TensorInfo
+from merging.values.wording import some
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -27,9 +28,9 @@ WAYS_OUT = {
     QUANTISED: _DEQUANTISE,
     ADAPTER: "put each adapter into its base (merge_and_unload of PEFT), then merge the full models",
     NORMED: "take the parametrisation off (torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm), "
-    "or merge the parts as they are with --as-stored",
-    MASK: "multiply the weights by their masks first, or keep the first model's with --as-stored",
-    PRUNED: "make the pruning permanent (torch.nn.utils.prune.remove), or merge the parts as they are with --as-stored",
+    "or merge the parts as they are with `as_stored`",
+    MASK: "multiply the weights by their masks first, or keep the first model's with `as_stored`",
+    PRUNED: "make the pruning permanent (torch.nn.utils.prune.remove), or merge the parts as they are with `as_stored`",
 }
 AS_STORED = frozenset({NORMED, PRUNED, MASK})
 """Kinds whose parts may be merged where the user says so: the result is a model of the same kind."""
@@ -60,7 +61,7 @@ _PIECE = 16 << 20
 
 @dataclass(frozen=True)
 class Factored:
-    """Tensors of one module that make a weight together.
+    """The tensors of one module that make a weight together.
 
     Attributes:
         kind: ``quantised``, ``adapter``, ``weight norm`` or ``pruning``.
@@ -119,7 +120,7 @@ _WIDE = ("float32", "float16", "bfloat16")
 
 
 def _tails(name: str) -> Iterator[str]:
-    """``a.b.c`` → ``c``, ``b.c``: what the name says within its module, or within a part of one."""
+    """Cuts ``a.b.c`` to ``c`` and ``b.c``: what the name says within its module, or within a part of one."""
     parts = name.split(".")
     for count in range(1, min(len(parts), 4) + 1):
         yield ".".join(parts[-count:])
@@ -167,7 +168,7 @@ def _scales(tensors: Mapping[str, TensorInfo], wide: str, narrow: str) -> bool:
 
 
 def factor_faults(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, str]]:
-    """Why these models' averages, tensor by tensor, would not be averages of their weights: kind, and a sentence.
+    """Says why these models' averages, tensor by tensor, would not be averages of their weights: kind, and a sentence.
 
     By names, shapes and dtypes; and without: an integer tensor of more than one element that differs between models
     can only be codes (or data), and comes from one of them while everything else is averaged; a boolean one is a mask.
@@ -182,7 +183,7 @@ def factor_faults(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, str]
         differing = _differing(checkpoints, found.tensors)
         if differing is not None:
             said.add(found.kind)
-            parts = ", ".join(f"'{name}'" for name in found.tensors[:3]) + (", …" if len(found.tensors) > 3 else "")
+            parts = some([f"'{name}'" for name in found.tensors], 3, counted=False)
             fault = (
                 f"{parts} make one weight ({found.kind}, {found.why}), and differ between {checkpoints[0].path} "
                 f"and {differing.path}: averages of the parts are no average of the weights; {WAYS_OUT[found.kind]}"

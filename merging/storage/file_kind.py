@@ -72,7 +72,7 @@ def _recognised(path: Path, head: bytes) -> type[TensorFile] | None:
 
 
 def _other(path: Path, head: bytes) -> str:
-    """What a file is that no format recognises, with the way out; empty where that is not known."""
+    """Says what a file is that no format recognises, with the way out; empty where that is not known."""
     if head[:4] == b"PK\x03\x04":
         return _of_zip(path)
     if head[257:262] == b"ustar":

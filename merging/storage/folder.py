@@ -6,31 +6,21 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, RecipeError, is_full, raised, reason_of
+from merging.errors import DAMAGED, FolderError, MergingError, is_full, reason_of
 from merging.storage import atomic, journal
-from merging.storage.checkpoint import Checkpoint
-from merging.storage.companions import copy_companion
 from merging.storage.lock import Lock, is_hidden
+from merging.storage.result import CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, RECIPE, REPORT
 from merging.storage.shards import INDEX, SHARD
-from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
-RECIPE = "recipe.json"
-OVERRIDES = "overrides.safetensors"
-REPORT = "report.json"
-CARD = "README.md"
-ENSEMBLE = "ensemble.json"
-MEMBERS = "members"
-MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
 _LEDGER = ".replacing.json"
 """What is being replaced and by what, as long as that takes: a run that is killed meanwhile leaves no other record."""
 _DESCRIBING = (REPORT, CARD, RECIPE, ENSEMBLE, INDEX)
@@ -45,10 +35,10 @@ def check_place(folder: Path) -> None:
         FolderError: it is a file, or this process may not write where it would be made.
     """
     if folder.exists() and not folder.is_dir():
-        raise FolderError(f"--output {folder} is a file; name a folder")
+        raise FolderError(f"`output` {folder} is a file; name a folder")
     there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     if not os.access(there, os.W_OK | os.X_OK):
-        raise FolderError(f"cannot write to {there}; choose another --output")
+        raise FolderError(f"cannot write to {there}; choose another `output`")
 
 
 def check_parent(path: Path, called: str) -> None:
@@ -80,12 +70,12 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
     earlier = (folder / journal.FILE).exists()
     if folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir()) and not overwrite:
         what = "another run" if earlier else "other files"
-        way = f"continue it with --resume {folder}, or " if earlier else ""
-        raise FolderError(f"{folder} holds {what}; {way}choose another --output or pass --overwrite")
+        way = "continue it with `resume`, or " if earlier else ""
+        raise FolderError(f"{folder} holds {what}; {way}choose another `output` or pass `overwrite`")
     foreign = [] if earlier or not folder.is_dir() else sorted(p.name for p in folder.iterdir() if _is_ours(p.name))
     if foreign:
         raise FolderError(
-            f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another --output"
+            f"{folder / foreign[0]} was not written by a run and is not overwritten; choose another `output`"
         )
     for path in inputs:
         below = (
@@ -94,7 +84,7 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
             else ()
         )
         if below and _is_ours(below[0]):
-            raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
+            raise FolderError(f"{path} is merged and would be overwritten by the result; choose another `output`")
 
 
 def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> journal.Journal:
@@ -115,25 +105,9 @@ def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> jour
     return journal.Journal(folder / journal.FILE, lock=lock)
 
 
-def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:
-    """Writes a state dict; tied tensors stay one storage in a ``.pt`` and become copies in safetensors."""
-    state = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    if kind == "pt":
-        for group in ties:
-            state |= dict.fromkeys(group[1:], state[group[0]])
-        atomic.save_torch(path, state)
-    else:
-        seen: set[int] = set()
-        for name, tensor in state.items():
-            if tensor.untyped_storage().data_ptr() in seen:
-                state[name] = tensor.clone()
-            seen.add(tensor.untyped_storage().data_ptr())
-        atomic.save_safetensors(path, state, {"format": "pt"})
-
-
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[Path]:
-    """A folder beside the results to write them into; they appear, renamed into place, when the block ends well.
+    """Gives a folder beside the results to write them into; they appear, renamed into place, when the block ends well.
 
     What an earlier run has left there and this one does not write (other shards, an index, a tokenizer) is removed.
     Whenever this is killed, no report, recipe, card or index stands beside something else than it describes.
@@ -154,7 +128,7 @@ def writing(folder: Path) -> Iterator[Path]:
         reason = reason_of(error).replace("; free some space", "")  # the way out stands behind it
         raise FolderError(
             f"cannot write the result to {folder}: {reason}; nothing was left there, "
-            + ("free some space or choose another --output" if is_full(error) else "choose another --output")
+            + ("free some space or choose another `output`" if is_full(error) else "choose another `output`")
         ) from None
     finally:
         if aside is not None:
@@ -192,7 +166,7 @@ def _recorded(folder: Path) -> tuple[set[str], set[str]]:
     try:
         ledger = json.loads((folder / _LEDGER).read_bytes())
         files, members = ledger["files"], ledger["members"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         files, members = [], []
     names = {name for name in files if isinstance(name, str) and Path(name).name == name and not is_hidden(name)}
     folders = {name for name in members if isinstance(name, str) and re.fullmatch(rf"{MEMBERS}/\d+", name)}
@@ -205,104 +179,20 @@ def _members(folder: Path) -> set[str]:
     try:
         entries = json.loads((folder / ENSEMBLE).read_bytes())["members"]
         found = {str(entry["folder"]) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return set()
     # Only names that a run gives: these folders are removed, and the file may say anything.
     return {name for name in found if re.fullmatch(rf"{MEMBERS}/\d+", name) and (folder / name).is_dir()}
 
 
-def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
-    """Copies what belongs to a model besides its tensors; ``config.json`` then says the new dtype."""
-    for file in checkpoint.extras:
-        if not (aside / file.name).exists():
-            copy_companion(file, aside / file.name)
-    config = aside / "config.json"
-    if dtype is not None and config.exists():
-        with contextlib.suppress(ValueError):
-            content = json.loads(config.read_bytes())
-            for key in {"torch_dtype", "dtype"} & set(content):
-                content[key] = dtype
-            _write_json(config, content)
-
-
-def write_ensemble(aside: Path, average: str, members: Sequence[Mapping[str, Any]]) -> None:
-    """Writes which members there are and how their outputs are averaged."""
-    _write_json(aside / ENSEMBLE, {"format": "merging-ensemble/1", "average": average, "members": list(members)})
-
-
-def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], list[tuple[Path, str, float]]]:
-    """What is averaged, and each member's folder, name and weight.
-
-    Raises:
-        RecipeError: it is damaged.
-    """
-    path = folder / ENSEMBLE
-    try:
-        data = json.loads(path.read_bytes())
-        members = [(folder / m["folder"], str(m["name"]), float(m["weight"])) for m in data["members"]]
-        if data["average"] not in ("logits", "probabilities"):
-            raise ValueError(f"average {data['average']!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
-    return data["average"], members
-
-
-def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: str) -> None:
-    """Writes recipe (where there is one), card, and the report with the lineage."""
-    if isinstance(merged, Recipe):
-        _write_json(aside / RECIPE, merged.to_json())
-        if merged.overrides:
-            atomic.save_safetensors(aside / OVERRIDES, merged.overrides)
-    atomic.put(aside / CARD, card)
-    files = sorted({file.name for file in aside.iterdir()} | {REPORT})
-    lineage = [asdict(ingredient) for ingredient in merged.ingredients]
-    _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
-
-
 def _earlier(folder: Path) -> set[str]:
-    """What an earlier run says that it has written."""
+    """Names of the files that an earlier run says it has written."""
     try:
         names = json.loads((folder / REPORT).read_bytes())["files"]
         return {n for n in names if isinstance(n, str) and Path(n).name == n and not is_hidden(n)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return set()
 
 
 def _is_ours(name: str) -> bool:
     return name in _OURS or name == INDEX or SHARD.fullmatch(name) is not None
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.unlink(missing_ok=True)
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic.put(path, text.encode("utf-8", "backslashreplace"))  # a path that is no text, as JSON's own escape
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; none where there is no file."""
-    if not path.exists():
-        return {}
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Tensor] = load_file(path)
-    return tensors
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Reads ``recipe.json`` and, beside it, its overrides.
-
-    Raises:
-        RecipeError: there is none, or it is damaged.
-    """
-    path = path / RECIPE if path.is_dir() else path
-    try:
-        data = json.loads(path.read_bytes())
-        overrides = _load(path.with_name(OVERRIDES))
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}") from None
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        raise RecipeError(f"{path} is damaged: {error}") from None
-    try:
-        return Recipe.from_json(data, overrides)
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from None

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from merging.errors import FolderError
+from merging.errors import DAMAGED, FolderError
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
+from merging.values.wording import beginning
 
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")
@@ -85,7 +86,7 @@ class Journal:
         return request
 
     def head(self) -> dict[str, Any] | None:
-        """The next old event."""
+        """The next event of the run that is resumed; None when they are used up."""
         return self._old[0] if self._old else None
 
     def write(self, event: str, **facts: Any) -> None:
@@ -119,7 +120,7 @@ class Journal:
             left = left[file.write(left) :]
 
     def replay(self, key: str, split: str) -> Outcome | None:
-        """The outcome that the journal holds for the evaluation now due, or None when the old events are used up."""
+        """Looks up the outcome of the evaluation that is now due; None when the old events are used up."""
         old = self.head()
         if old is None or old["event"] != "evaluation" or (old["key"], old["split"]) != (key, split):
             return None
@@ -156,7 +157,7 @@ class _Syncing:
         self._thread: threading.Thread | None = None
 
     def soon(self) -> None:
-        """In a moment, on a thread of its own: a search does not wait for the disk."""
+        """Has the file synced in a moment, on a thread of its own: a search does not wait for the disk."""
         self._due.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
@@ -164,13 +165,13 @@ class _Syncing:
         self._check()
 
     def now(self) -> None:
-        """Before this returns."""
+        """Syncs the file before this returns."""
         os.fsync(self._file.fileno())
         self._due.clear()
         self._check()
 
     def end(self) -> None:
-        """All of it, for the last time."""
+        """Ends the thread and syncs the file for the last time."""
         self._ended.set()
         self._due.set()
         if self._thread is not None:
@@ -194,7 +195,7 @@ class _Syncing:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The first event of a journal: what the run was asked to do.
+    """Reads the first event of a journal: what the run was asked to do.
 
     Raises:
         FolderError: there is no journal, or it does not begin with a run.
@@ -208,7 +209,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, Any]], int]:
-    """Events up to the first one called ``until``, and their length in bytes; only the last line may be torn."""
+    """Reads the events before the first one called ``until``, and their bytes; only the last line may be torn."""
     events: list[dict[str, Any]] = []
     whole = 0
     lines = content.split(b"\n")
@@ -221,7 +222,7 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
                 texts = isinstance(event["key"], str) and isinstance(event["split"], str)
                 if not (texts and math.isfinite(Outcome.from_json(event).score)):
                     raise ValueError("not an evaluation")
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except DAMAGED:
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
         if event["event"] == until:
             break
@@ -238,7 +239,7 @@ def _finite(text: str) -> float:
 
 
 def _number(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's."""
+    """Turns NumPy's and torch's scalars into Python's."""
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{value!r} cannot be written to the journal")
@@ -249,5 +250,4 @@ def _timeless(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(event: dict[str, Any]) -> str:
-    text = json.dumps(_timeless(event))
-    return text if len(text) < 120 else text[:117] + "…"
+    return beginning(json.dumps(_timeless(event)), 120)

@@ -46,7 +46,7 @@ class Lock:
                 raise
 
     def release(self) -> None:
-        """Lets go; a second time does nothing."""
+        """Lets go of the lock; a second time does nothing."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._place.unlink()  # while it is held: the next one makes a new file, and notices this one gone
@@ -68,7 +68,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _locked(place: Path, path: Path, *, wait: bool) -> IO[bytes] | None:
-    """The open file, locked; None where its last holder has removed it meanwhile."""
+    """Opens the file and locks it; None where its last holder has removed it meanwhile."""
     file = os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     try:
         import fcntl
@@ -82,6 +82,6 @@ def _locked(place: Path, path: Path, *, wait: bool) -> IO[bytes] | None:
         pass
     except BlockingIOError:
         file.close()
-        raise FolderError(f"another run is writing to {path}; wait for it or choose another --output") from None
+        raise FolderError(f"another run is writing to {path}; wait for it or choose another `output`") from None
     file.close()
     return None

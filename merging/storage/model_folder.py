@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from merging.errors import CheckpointError, raised
+from merging.errors import DAMAGED, CheckpointError, raised
 from merging.storage.file_kind import SUFFIXES
 from merging.storage.tensor_file import FORMATS
 
@@ -83,7 +83,7 @@ _FOREIGN = (
 
 
 def foreign(path: Path) -> str:
-    """What a folder without models is, and the way out; empty where it is nothing that is known."""
+    """Says what a folder without models is, and the way out; empty where it is nothing that is known."""
     return next((words for pattern, words in _FOREIGN if any(path.glob(pattern))), "")
 
 
@@ -126,7 +126,7 @@ def is_transformers(config: Path) -> bool:
     """Whether a ``config.json`` is that of a transformers model."""
     try:
         return "model_type" in json.loads(config.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
+    except DAMAGED:
         return False
 
 
@@ -154,7 +154,7 @@ def _check_parts(path: Path) -> None:
 
 
 def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The files of a checkpoint, in the order in which libraries look for them, and the keys that its index names.
+    """Finds the files of a checkpoint, in the order in which libraries look, and the keys that its index names.
 
     Raises:
         CheckpointError: a folder that holds none or several, or an index that cannot be followed.
@@ -187,7 +187,7 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         where = json.loads(chosen.read_bytes())["weight_map"]
         names = {str(name) for name in where.values()}
         keys = tuple(str(key) for key in where)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{chosen}: not an index of shards ({raised(error, whole=True)})") from None
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{chosen}: a shard lies outside its folder")

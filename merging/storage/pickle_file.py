@@ -72,7 +72,7 @@ class PickleFile(TensorFile):
         return head[:1] == b"\x80" and b"" < head[1:2] <= b"\x05"
 
     def read(self, key: str) -> Tensor:
-        """One tensor, as it was loaded: a view of the file's map."""
+        """Gives one tensor as it was loaded: a view of the file's map."""
         return self._loaded[key]
 
     def read_bytes(self, key: str, offset: int, into: memoryview) -> None:

@@ -47,7 +47,7 @@ class ModelPool:
         self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
         self.base = base
         first = self.checkpoints[0]
-        for other in (*self.checkpoints[1:], *([base] if base else [])):
+        for other in self.with_base[1:]:
             check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
@@ -82,14 +82,14 @@ class ModelPool:
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
-        """The checkpoints of a recipe, where they were when it was written.
+        """Opens the checkpoints of a recipe, where they were when it was written.
 
         Raises:
             RecipeError: one is no longer there.
         """
         lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
         if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass --models")
+            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
         names = [row.name for row in ingredients]
         if len(set(names)) < len(names):  # a base that was called as a model is
             names = [f"{name} ({number})" for number, name in enumerate(names)]
@@ -110,7 +110,7 @@ class ModelPool:
 
     @functools.cached_property
     def mixable(self) -> frozenset[str]:
-        """Floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
+        """Names of the floating-point tensors: the ones that are averaged. The rest come from the first ingredient."""
         return frozenset(name for name, (_, dtype) in self.tensors.items() if is_floating(dtype))
 
     @property
@@ -118,13 +118,18 @@ class ModelPool:
         """Groups of tensors that are one storage in every checkpoint."""
         return ties(self.checkpoints)
 
+    @property
+    def with_base(self) -> tuple[Checkpoint, ...]:
+        """The models, and after them the base where there is one."""
+        return self.checkpoints if self.base is None else (*self.checkpoints, self.base)
+
     def check_open_files(self) -> None:
         """Says, before any work, whether all files can be open at once, as they are while a merge is written.
 
         Raises:
             PoolError: this process may not have so many.
         """
-        count = sum(len(c.files) for c in (*self.checkpoints, *([self.base] if self.base else [])))
+        count = sum(len(checkpoint.files) for checkpoint in self.with_base)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit != resource.RLIM_INFINITY and count + SPARE_FILES > limit:
             raise PoolError(
@@ -160,7 +165,7 @@ class ModelPool:
             PoolError: the pool has no base.
         """
         if self.base is None:
-            raise PoolError("this pool has no base; give one with --base")
+            raise PoolError("this pool has no base; give one with `base`")
         return self._rows.of(self.base)
 
     @property
@@ -197,11 +202,11 @@ class ModelPool:
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
-        """Tensors that are bit-equal in all checkpoints of the pool."""
+        """Names of the tensors that are bit-equal in all checkpoints of the pool."""
         return constant(self.checkpoints)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
-        """The checkpoint with an ingredient's content.
+        """Finds the checkpoint with an ingredient's content.
 
         Raises:
             RecipeError: no checkpoint of this pool has that content hash.
@@ -209,5 +214,5 @@ class ModelPool:
         return self._rows.find(ingredient)
 
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
-        """One tensor of one ingredient."""
+        """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)

@@ -35,7 +35,7 @@ def largest(dtype: str) -> float:
 
 
 def first_unfit(values: NDArray[np.floating[Any]], result: Raw, dtype: str) -> int | None:
-    """The first number that a dtype does not hold, or None.
+    """Finds the first number that a dtype does not hold; None where it holds all.
 
     Rounding to the largest number is rounding; what lies further out is lost, whether the cast gives infinity, NaN or,
     as PyTorch's does for some fp8, the largest number.
@@ -57,7 +57,7 @@ def first_unfit(values: NDArray[np.floating[Any]], result: Raw, dtype: str) -> i
 
 
 def widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
-    """Elements of any floating-point dtype, in that of the sums."""
+    """Writes elements of any floating-point dtype into an array of the sums' dtype."""
     if dtype in NUMPY_FLOATS:
         np.copyto(into, raw.view(dtype))
     else:
@@ -67,7 +67,7 @@ def widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
 
 
 def narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
-    """Sums, in any floating-point dtype, rounded as torch rounds."""
+    """Writes sums as elements of any floating-point dtype, rounded as torch rounds."""
     if dtype == "float16":  # by way of float32, as torch does
         np.copyto(result.view(dtype), sums.astype(np.float32), casting="same_kind")
     elif dtype in NUMPY_FLOATS:
@@ -79,7 +79,7 @@ def narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
 
 
 def as_tensor(raw: Raw, dtype: str) -> Tensor:
-    """The same bytes as a flat tensor."""
+    """Views bytes as a flat tensor of a dtype."""
     import torch
 
     if not len(raw):  # an array of nothing has a stride that torch cannot view
@@ -88,12 +88,12 @@ def as_tensor(raw: Raw, dtype: str) -> Tensor:
 
 
 def in_dtype(tensor: Tensor, dtype: str) -> Tensor:
-    """A tensor in a dtype by its name."""
+    """Casts a tensor to a dtype, by its name."""
     return tensor.to(torch_dtype(dtype))
 
 
 def bytes_of(tensor: Tensor) -> Raw:
-    """The same bytes as an array."""
+    """Views a tensor's elements, in their order, as bytes; a tensor that is not contiguous is copied."""
     raw: Raw = _flat(tensor).numpy()
     return raw
 

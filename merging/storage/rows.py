@@ -86,7 +86,7 @@ class Rows:
         return digest
 
     def find(self, row: Ingredient) -> Checkpoint:
-        """The checkpoint with a row's content.
+        """Finds the checkpoint with a row's content.
 
         Raises:
             RecipeError: no checkpoint has that content hash.
@@ -97,7 +97,7 @@ class Rows:
         if row.hash not in self._by_hash:
             raise RecipeError(
                 f"ingredient '{row.name}' (content {row.hash[:12]}…) is not among the checkpoints given: "
-                "its file has changed or is missing; pass the original with --models"
+                "its file has changed or is missing; pass the original with `models`"
             )
         return self._by_hash[row.hash]
 

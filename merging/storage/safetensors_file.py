@@ -64,7 +64,7 @@ class SafetensorsFile(TensorFile):
         return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= room
 
     def read(self, key: str) -> Tensor:
-        """One tensor, a view of the file's map."""
+        """Reads one tensor, as a view of the file's map."""
         try:
             with self._lock:
                 if self._mapped is None:

@@ -26,7 +26,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, 
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``5GB``, ``500MiB``, ``1000``.
+    """Reads a size such as ``5GB``, ``500MiB`` or ``1000``, in bytes.
 
     Raises:
         OptionError: it is no size.
@@ -37,7 +37,7 @@ def parse_size(text: str) -> int:
     except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise OptionError(f"--max-shard-size {text}: write it as 5GB or 500MiB")
+        raise OptionError(f"`max_shard_size` {text}: write it as 5GB or 500MiB")
     return size
 
 
@@ -167,7 +167,7 @@ class Gaps:
 
 
 def _divided(tensors: Mapping[str, TensorInfo], limit: int | None) -> list[list[str]]:
-    """Tensors by file: wide dtypes first, so that each begins at a multiple of its element's size; then by name."""
+    """Divides tensors into files: wide dtypes first, then by name: each begins at a multiple of its element's size."""
     ordered = sorted(tensors, key=lambda name: (-itemsize(tensors[name][1]), name))
     shards: list[list[str]] = [[]]
     filled = 0

@@ -15,7 +15,7 @@ from merging.storage.model_folder import foreign, is_leftover, is_model_folder, 
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that reads runs of digits as numbers.
+    """Makes a sort key that reads runs of digits as numbers.
 
     >>> sorted(["model_10", "model_2"], key=natural_key)
     ['model_2', 'model_10']
@@ -29,7 +29,7 @@ Source: TypeAlias = str | Path | Mapping[str, str]
 
 
 def divided(source: Source) -> tuple[str, str]:
-    """A source's path and key (empty: none was chosen).
+    """Divides a source into its path and its key (empty: none was chosen).
 
     Raises:
         PoolError: a mapping without a path, or with something else in it.
@@ -91,7 +91,7 @@ def _check_ranks(paths: Sequence[Path]) -> None:
 
 
 def unmatched(source: str) -> str:
-    """Why a source may have matched nothing: what was looked for, and where models are nearby."""
+    """Says why a source may have matched nothing: what was looked for, and where models are nearby."""
     path = Path(source).expanduser()
     below = [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
     inside = [str(entry) for entry in below if expand(entry)]
@@ -101,7 +101,7 @@ def unmatched(source: str) -> str:
 
 
 def identity(path: Path) -> tuple[int, int] | str:
-    """What is the same for all links to a file or folder."""
+    """A value that is the same for all links to a file or folder."""
     try:
         found = path.stat()
     except OSError:
@@ -127,7 +127,7 @@ def expand(source: str | Path) -> list[Path]:
 
 
 def _literal_folder(pattern: Path) -> str:
-    """The pattern with those of its first folders escaped that exist as written."""
+    """Escapes those of a pattern's first folders that exist as written."""
     known = Path(pattern.anchor)
     for depth, part in enumerate(pattern.parts[1:] if pattern.anchor else pattern.parts):
         if not (known / part).is_dir():
@@ -149,7 +149,7 @@ def _is_model(path: Path, *, by_content: bool = False) -> bool:
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
-    """File stems; where those collide (run_1/model.pt, run_2/model.pt), as many folders as tell them apart."""
+    """Names models by their files' stems, and by as many folders as tell them apart: run_1/model, run_2/model."""
     for depth in range(1, max(len(path.parts) for path in files) + 1):
         parts = ((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path)) for path in files)
         names = [showable("/".join(part)) for part in parts]

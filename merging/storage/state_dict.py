@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merging.errors import CheckpointError, unknown
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class Found:
     lightning: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Place:
     """A mapping that holds tensors directly, or a list of some."""
 
@@ -73,7 +74,7 @@ class _Place:
     def __str__(self) -> str:
         if not self.named:
             return f"'{self.key}' (a list of {len(self.tensors)} tensors without names)"
-        return f"'{self.key}' ({len(self.tensors)} tensor{'s' if len(self.tensors) > 1 else ''})"
+        return f"'{self.key}' ({plural(len(self.tensors), 'tensor')})"
 
 
 def state_dict_in(path: Path, content: Any, key: str) -> Found:
@@ -106,8 +107,8 @@ def state_dict_in(path: Path, content: Any, key: str) -> Found:
         named = [place.key for place in models if place.named]
         example = next((key for key in named if key in ("state_dict", "model")), named[0] if named else "KEY")
         raise CheckpointError(
-            f"{path}: holds {len(models)} sets of tensors: {', '.join(map(str, models))}; choose one with --key "
-            f"{example}, or models = [{{ path = …, key = '{example}' }}]"
+            f"{path}: holds {len(models)} sets of tensors: {', '.join(map(str, models))}; choose one with "
+            f"`key={example}`, or models = [{{ path = …, key = '{example}' }}]"
         )
     if chosen.arrays:
         raise CheckpointError(
@@ -138,7 +139,7 @@ def _is_float(tensor: Any) -> bool:
 def _places(
     content: Any, where: tuple[str, ...] = (), seen: set[int] | None = None, *, training: bool = False
 ) -> Iterator[_Place]:
-    """Every mapping or list that holds tensors, marked where its name says that it is training state."""
+    """Finds every mapping or list that holds tensors, marked where its name says that it is training state."""
     from torch import Tensor
 
     seen = set() if seen is None else seen
@@ -160,7 +161,14 @@ def _places(
     if tensors:
         others = tuple(name for name, value in entries if name not in tensors)
         arrays = tuple(name for name, value in kept if isinstance(value, np.ndarray) and value.size > 1)
-        yield _Place(where, tensors, others, arrays, isinstance(content, Mapping), training)
+        yield _Place(
+            where=where,
+            tensors=tensors,
+            others=others,
+            arrays=arrays,
+            named=isinstance(content, Mapping),
+            training=training,
+        )
     for name, value in kept:
         yield from _places(value, (*where, name), seen, training=training or bool(_TRAINING.fullmatch(name)))
 

@@ -85,7 +85,7 @@ class TensorFile(ABC):
 
     @abstractmethod
     def read(self, key: str) -> Tensor:
-        """One tensor, on the CPU.
+        """Reads one tensor to the CPU.
 
         Raises:
             CheckpointError: the file has changed since it was opened.
@@ -146,7 +146,7 @@ def _state(path: Path) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def readable_name(path: Path) -> Iterator[str]:
-    """A name under which libraries that know UTF-8 only can open a file, whatever bytes its own name has.
+    """Gives a name under which libraries that know UTF-8 only can open a file, whatever bytes its own name has.
 
     Raises:
         CheckpointError: there is none on this system.

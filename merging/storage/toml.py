@@ -9,12 +9,11 @@ from typing import Any
 from merging.errors import MergingError
 
 
-def read_toml(path: Path, *, said: str = "", error: type[MergingError] = MergingError) -> dict[str, Any]:
+def read_toml(path: Path, *, error: type[MergingError] = MergingError) -> dict[str, Any]:
     """The tables of a file; a mark at its beginning that says UTF-8 is passed over.
 
     Args:
         path: the file.
-        said: before its name in a message, such as the flag that named it.
         error: the class of what is raised.
 
     Raises:
@@ -23,4 +22,4 @@ def read_toml(path: Path, *, said: str = "", error: type[MergingError] = Merging
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as reason:
-        raise error(f"{said}{path}: {reason}") from None
+        raise error(f"{path}: {reason}") from None

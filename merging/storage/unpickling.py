@@ -38,7 +38,7 @@ def load(path: Path) -> Any:
 
 
 def _harmless() -> list[Any]:
-    """Classes that hold values and do nothing when they are made: what training programs keep beside the weights."""
+    """Lists classes that hold values and do nothing when they are made: what is kept beside the weights."""
     import datetime
     import decimal
     import pathlib
@@ -113,7 +113,7 @@ def _asks_for_bytes(content: bytes) -> bool:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why ``torch.load`` gave up, in words."""
+    """Says why ``torch.load`` gave up."""
     from torch.serialization import get_unsafe_globals_in_checkpoint
 
     said = str(error)

@@ -31,7 +31,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What one file holds.
+    """The tokens and settings that one file of a tokenizer holds.
 
     Attributes:
         tokens: number → token.
@@ -98,7 +98,7 @@ def read_vocabulary(name: str, content: bytes) -> Vocabulary | None:
 
 
 def _of_tokenizers(data: dict[str, Any]) -> Vocabulary:
-    """What the library ``tokenizers`` writes: a mapping (word pieces, byte pairs) or a list with scores (unigrams)."""
+    """Reads what ``tokenizers`` writes: a mapping (word pieces, byte pairs) or a list with scores (unigrams)."""
     model = data.get("model") or {}
     listed = model.get("vocab") or {}
     if isinstance(listed, Mapping):
@@ -119,7 +119,7 @@ def _of_tokenizers(data: dict[str, Any]) -> Vocabulary:
 
 
 def _of_tiktoken(content: bytes) -> Vocabulary | None:
-    """Lines of a token in base 64 and its number; None where it is another kind of file."""
+    """Reads lines of a token in base 64 and its number; None where it is another kind of file."""
     if not re.match(rb"[A-Za-z0-9+/]+=* \d+\n", content):
         return None
     pairs = [line.split() for line in content.decode("ascii").splitlines() if line]
@@ -150,7 +150,7 @@ def _of_sentencepiece(content: bytes) -> Vocabulary:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Number and value of a protobuf message's fields (wire types 0, 1, 2 and 5)."""
+    """Reads number and value of a protobuf message's fields (wire types 0, 1, 2 and 5)."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -172,7 +172,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where the next thing begins."""
+    """Reads a number of seven bits a byte, and finds where the next thing begins."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -21,7 +21,7 @@ _INSIDE = re.compile(rf"(^|\.)(?:{'|'.join(ANYWHERE)})\.")
 
 
 def unwrapped(keys: Iterable[str], where: str, *, lightning: bool = False) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The names under which a state dict's tensors are known.
+    """Finds the names under which a state dict's tensors are known.
 
     Args:
         keys: as stored.

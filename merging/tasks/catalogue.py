@@ -22,7 +22,7 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
     """A task by its registered name, or from ``python:module:function`` (a function that returns a :class:`Task`).
 
     Args:
-        name: of the task.
+        name: name of the task.
         progress: told how far decoding is, where the task can say so.
         described: what a registered task takes, such as ``data`` and ``model`` of ``imagenet-shifts``.
 

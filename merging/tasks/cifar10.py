@@ -25,7 +25,7 @@ from merging.tasks.own_data import place, tolerated
 SHIFTS = ("tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict")
 """Images of the same classes from Tiny-ImageNet, and of Geirhos et al. (2019), https://arxiv.org/abs/1811.12231."""
 SHARE = 0.1
-"""Of the training images: held-out."""
+"""Share of the training images that is held out."""
 FILES = ("cifar10.npz", "cifar10_shifts.npz")
 
 
@@ -37,7 +37,7 @@ def cifar10_shifts(
     corrupt: float | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """The task (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf).
+    """Makes the task (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf).
 
     Args:
         data: folder with ``cifar10.npz`` (sets ``train`` and ``test``) and ``cifar10_shifts.npz`` (those of

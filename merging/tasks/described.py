@@ -18,7 +18,7 @@ from merging.tasks.catalogue import named_task
 
 
 def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
-    """The task that a [task] table describes.
+    """Makes the task that a [task] table describes.
 
     Args:
         table: ``name`` of a registered task with what that takes, perhaps in ``options``; or ``model``, ``held_out``

@@ -65,7 +65,7 @@ def upsample(levels: Images) -> Images:
 
 
 def handwritten(split: Split) -> tuple[Tensor, Tensor]:
-    """One part of the handwritten digits, the same stratified split every time.
+    """Gives one part of the handwritten digits, the same stratified split every time.
 
     Args:
         split: ``train`` (197 images), ``held_out`` (800) or ``test`` (800).
@@ -95,7 +95,7 @@ def printed() -> tuple[Tensor, Tensor]:
 
 
 def inverted(images: Images) -> Images:
-    """Dark ink on bright paper."""
+    """Turns digits into dark ink on bright paper."""
     return 255 - images
 
 

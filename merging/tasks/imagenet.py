@@ -44,7 +44,7 @@ def imagenet_shifts(
     corrupt: float | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """ImageNet with its shifted test sets.
+    """Makes the task of ImageNet with its shifted test sets.
 
     Args:
         data: folder that holds ``imagenet/train`` and ``imagenet/val`` (class folders by WordNet id) and, as far as

@@ -9,10 +9,10 @@ from merging.errors import TaskError
 
 
 def place(task: str, data: str | Path | None, what: str) -> Path:
-    """Where a task's data lie, ``~`` as the home folder.
+    """Finds the place of a task's data, ``~`` as the home folder.
 
     Args:
-        task: its name.
+        task: name of the task.
         data: what [task] says.
         what: is there, for the message where it says nothing.
 

@@ -19,7 +19,7 @@ from merging.tasks.own_data import place, tolerated
 
 SOURCE, SHIFTS = ("photo", "art_painting"), ("cartoon", "sketch")
 SHARE = 0.2
-"""Of the source: held-out, and as much again for the test."""
+"""Share of the source that is held out; the test takes as much again."""
 
 
 def pacs(
@@ -29,7 +29,7 @@ def pacs(
     corrupt: float | None = None,
     progress: Progress | None = None,
 ) -> Task:
-    """The task (https://arxiv.org/abs/1710.03077).
+    """Makes the task of PACS (https://arxiv.org/abs/1710.03077).
 
     Args:
         data: ``pacs96.npz``, all four domains in the layout of :mod:`merging.data.npz`.

@@ -31,9 +31,9 @@ from merging.plugins.registry import KINDS
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE"} | dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
-"""Of the server: nothing that starts a thread while it loads."""
+"""Variables of the server, so that nothing starts a thread while it loads."""
 SEEDS = ("12345", "54321")
-"""Of its hashes: the first that is not the caller's own."""
+"""Seeds of its hashes; the first that is not the caller's own is taken."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def start(work: str, kind: str, plugin: Plugin, **facts: Any) -> Other:
     Args:
         work: ``merge`` (says its hash of a string, and the content hash of the merged model) or ``interrupt`` (says the
             time at which it raises in a search).
-        kind: of plug-in.
+        kind: kind of the plug-in, such as ``strategy``.
         plugin: an instance; its class must be defined at the top of its module.
         facts: whatever the work needs.
     """

@@ -52,7 +52,7 @@ class TinyNet(nn.Module):
         self.register_buffer("steps", torch.tensor(0))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Class logits."""
+        """Computes class logits, shape ``(N, classes)``."""
         logits: Tensor = self.fc2(torch.relu(self.fc1(inputs)))
         return logits
 
@@ -82,7 +82,7 @@ def tiny_pool(folder: Path, models: int = 4, *, base: bool = True, equal: bool =
     """Writes a trained base and models fine-tuned from it as safetensors, and opens them. The same bits every time.
 
     Args:
-        folder: where the files go.
+        folder: the folder that the files go to.
         models: how many, called ``model_0`` …
         base: open the pool with its base.
         equal: all models (and the base) are one and the same, under different names.
@@ -124,7 +124,7 @@ def tiny_problem(
 
 
 def tiny_numerics() -> Numerics:
-    """How the tiny problem is computed: one thread on the CPU."""
+    """Gives the numerics of the tiny problem: one thread on the CPU."""
     return Numerics.choose("cpu", TinyNet(), torch.zeros(FEATURES))
 
 
@@ -170,7 +170,7 @@ class Bowl:
     def __call__(self, x: Vector) -> Outcome:
         """``1 − |x − top|²``."""
         self.points.append(np.array(x))
-        return Outcome(float(1.0 - ((x - self.top) ** 2).sum()), 1)
+        return Outcome(score=float(1.0 - ((x - self.top) ** 2).sum()), samples=1)
 
 
 class StrictSearch(BoxSearch):
@@ -179,7 +179,7 @@ class StrictSearch(BoxSearch):
     refused = 0
 
     def evaluate(self, x: Vector) -> float:
-        """As :meth:`BoxSearch.evaluate`."""
+        """Scores a point as :meth:`BoxSearch.evaluate` does, and counts those after the budget is spent."""
         try:
             return super().evaluate(x)
         except BudgetSpent:

@@ -70,7 +70,7 @@ class ObjectiveContract(PluginContract):
         assert shuffled == pytest.approx(_score(objective, logits, labels), rel=1e-6, abs=1e-9)
 
     def test_takes_a_single_sample(self, objective: Objective) -> None:
-        """One sample has a finite score."""
+        """A single sample has a finite score."""
         logits, labels = (part[:1] for part in _random(objective))
         assert math.isfinite(_score(objective, logits, labels))
 

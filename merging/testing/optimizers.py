@@ -73,13 +73,13 @@ class OptimizerContract(PluginContract):
 
     def test_survives_a_plateau(self, plugin: Optimizer, dimension: int) -> None:
         """Accuracies are staircases: most small steps change nothing."""
-        search = box(lambda x: Outcome(0.5, 1), dimension, budget=20)
+        search = box(lambda x: Outcome(score=0.5, samples=1), dimension, budget=20)
         assert run_search(plugin, search).score == 0.5
 
     def test_survives_the_worst_score(self, plugin: Optimizer, dimension: int) -> None:
         """Models that give NaN score as the lowest finite number."""
         bowl, worst = Bowl(dimension), -float(np.finfo(np.float64).max)
-        search = box(lambda x: Outcome(worst, 1) if x[0] > 0.6 else bowl(x), dimension, budget=30)
+        search = box(lambda x: Outcome(score=worst, samples=1) if x[0] > 0.6 else bowl(x), dimension, budget=30)
         assert run_search(plugin, search).score > worst
 
     def test_same_seed_same_points(self, plugin: Optimizer, dimension: int) -> None:

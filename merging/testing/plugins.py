@@ -40,7 +40,7 @@ class PluginContract(Contract):
     """Base of the contracts of frozen dataclasses; ``plugin`` is an instance."""
 
     def test_is_frozen(self, plugin: Plugin) -> None:
-        """No attribute can be set."""
+        """No attribute of an instance can be set."""
         assert dataclasses.is_dataclass(plugin)
         for field in ("anything", *plugin.options()):
             with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):

@@ -49,7 +49,7 @@ class RegimeContract(PluginContract):
     def task(self) -> Task:
         """160 samples to learn from."""
         train: Split = blobs(160, seed=7)
-        return Task("blobs", lambda pool: _net(train), blobs(60, seed=8), train=train)
+        return Task(name="blobs", build=lambda pool: _net(train), held_out=blobs(60, seed=8), train=train)
 
     @pytest.fixture
     def start(self, plugin: Regime, settings: HyperParameters, task: Task) -> Callable[..., list[Run]]:

@@ -52,7 +52,7 @@ def second_device(free: int = 1 << 33, capability: tuple[int, int] = (9, 0)) -> 
 
     Args:
         free: bytes that are said to be free there.
-        capability: of the GPU; from (8, 0) on it multiplies bf16 natively.
+        capability: compute capability of the GPU; from (8, 0) on it multiplies bf16 natively.
     """
     calls = _Calls()
     stubs: dict[str, Any] = {

@@ -13,7 +13,7 @@ class Stream:
     has waited too.
 
     Args:
-        device: of the GPU; there is one.
+        device: name of the GPU; there is one.
         how: what else ``torch.cuda.Stream`` takes.
 
     Attributes:
@@ -30,7 +30,7 @@ class Stream:
         return Event(self)
 
     def synchronize(self) -> None:
-        """This program waits."""
+        """Waits until the copies are made."""
         self.arrive()
         self.leaving.clear()
 
@@ -60,6 +60,6 @@ class Event:
         self._stream = stream
 
     def synchronize(self) -> None:
-        """This program waits."""
+        """Waits until the copies of its stream are made."""
         if self._stream is not None:
             self._stream.synchronize()

@@ -17,7 +17,7 @@ POLICIES = ("rand", "augmix", "original", "originalr", "v0", "3a")
 
 
 def augmentation(name: str) -> Callable[[Tensor], Tensor] | None:
-    """What is done to a batch of stored images, each on its own; None where nothing is.
+    """Finds what changes a batch of stored images, each on its own; None where nothing does.
 
     Args:
         name: ``flip`` mirrors; ``crop`` takes 70 to 100 % of the area and mirrors; ``affine`` and ``wide-affine`` turn,

@@ -12,7 +12,7 @@ class Average:
     """The running mean of a module's parameters; torch's own, with buffers as the module has them.
 
     Args:
-        module: as it is trained.
+        module: the module as it is trained.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -22,7 +22,7 @@ class Average:
 
     @property
     def count(self) -> int:
-        """How many iterates are in it."""
+        """Counts the iterates that are in it."""
         return int(self._mean.n_averaged)
 
     def add(self) -> None:
@@ -53,7 +53,7 @@ def replace_by(modules: Sequence[nn.Module], change: Callable[[Tensor], Tensor])
     """Replaces the weights of all modules at once.
 
     Args:
-        modules: of one architecture.
+        modules: modules of one architecture.
         change: float64 ``(modules, …)``, one tensor of all of them, → the same shape.
     """
     with torch.no_grad():

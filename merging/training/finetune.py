@@ -55,9 +55,9 @@ def finetune(
         linear_probe: epochs in which the head alone is trained first, once for all models (Kumar et al. 2022,
             https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none.
         regime: how the models are trained; default: each on its own.
-        seed: of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
+        seed: seed of draws; run ``k`` trains with ``seed + k`` unless the sweep says otherwise.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of training and passes on the CPU, of each job; default: as for :func:`merging.merge`.
+        threads: threads of training and passes on the CPU, for each job; default: as for :func:`merging.merge`.
         jobs: models that are trained at once; default: one for each core where the model is small and the search is
             random. A regime that trains all of them together has one process.
         progress: told what happens.
@@ -77,24 +77,24 @@ def finetune(
     if models < 1:
         raise RequirementError(f"{models} models make no pool; ask for at least 1")
     if jobs is not None and jobs < 1:
-        raise RequirementError(f"{jobs} jobs train nothing; ask for at least 1, or leave --jobs out")
+        raise RequirementError(f"{jobs} jobs train nothing; ask for at least 1, or leave `jobs` out")
     if regime.together and (search != "random" or jobs not in (None, 1)):
         raise RequirementError(
-            f"{regime.name} trains all models together, in one process; leave --search and --jobs out"
+            f"{regime.name} trains all models together, in one process; leave `search` and `jobs` out"
         )
     if search == "optuna" and jobs not in (None, 1):
-        raise RequirementError("each proposal of optuna follows from the models before; leave --jobs out")
+        raise RequirementError("each proposal of optuna follows from the models before; leave `jobs` out")
     if jobs is None and _from_a_file(regime):
         jobs = 1
     elif jobs not in (None, 1) and _from_a_file(regime):
-        raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave --jobs out")
+        raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = task or make_task()
     for name, split in (("train", task.train), ("held-out", task.held_out)):
         if split is not None and not split.categorical:
             raise RequirementError(
                 f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
-                "them with a program of your own, and merge them with --objective mse"
+                "them with a program of your own, and merge them with `objective=mse`"
             )
     start = Start.of(task, base, device, threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
@@ -117,7 +117,9 @@ def finetune(
         folder.claim()
         folder = replace(folder, facts=facts | {"base": start.write(path, probe, seed, progress)})
         folder.claim()
-        turn = Turn(folder, task, regime, start.numerics, progress, should_stop)
+        turn = Turn(
+            folder=folder, task=task, regime=regime, numerics=start.numerics, progress=progress, should_stop=should_stop
+        )
         if regime.together:
             return turn.together(drawn, start.module)
         if search == "optuna":
@@ -130,7 +132,7 @@ def finetune(
 
 
 def _from_a_file(regime: Regime) -> bool:
-    """Given with --plugin, or written in the user's own script: its class cannot be sent to another process."""
+    """Whether it was defined in a plug-in file or the user's own script: no other process could load its class."""
     return type(regime).__module__.startswith(("merging_plugin_", "__main__"))
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from merging.errors import FolderError
+from merging import machine
+from merging.errors import DAMAGED, FolderError
 from merging.plugins.options import build
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
@@ -23,12 +22,12 @@ from merging.values.report import scored
 
 BASE = "base.safetensors"
 RECORD = "finetune.json"
-"""What the whole pool was made with."""
+"""File that says what the whole pool was made with."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after an epoch.
+    """Says what is known after an epoch.
 
     Attributes:
         number: counted from 1.
@@ -48,13 +47,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """One model of a pool; ``str`` gives what is said of it.
+    """Describes one model of a pool; ``str`` gives a line of it.
 
     Attributes:
-        name: of its file, without the suffix.
+        name: name of its file, without the suffix.
         settings: its hyper-parameters.
         held_out: accuracy after the last epoch; 0 where it diverged.
-        seconds: that it took; 0 where it was there already.
+        seconds: time that it took; 0 where it was there already.
         diverged: why there is a record, but no model.
     """
 
@@ -72,14 +71,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class PoolFolder:
-    """Where a pool is written; plain values, so that it can go to another process.
+    """Writes a pool into its folder; made of plain values, so that it can go to another process.
 
     Attributes:
         path: the folder.
         facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head, None before
             that is there), seed, sweep, regime.
         numerics: how they are computed.
-        command: that made it.
+        command: command line that made it.
     """
 
     path: Path
@@ -89,7 +88,7 @@ class PoolFolder:
 
     @property
     def base(self) -> Path:
-        """What all models start from."""
+        """File of the base that all models start from."""
         return self.path / BASE
 
     def lock(self) -> Lock:
@@ -112,16 +111,16 @@ class PoolFolder:
         if not path.exists():
             if self.base.exists() and not self._is_start():
                 raise FolderError(
-                    f"{self.base} is there without a record of its pool, and is not the --base that was given; move it "
-                    "away, or choose another --output"
+                    f"{self.base} is there without a record of its pool, and is not the `base` that was given; move it "
+                    "away, or choose another `output`"
                 )
             self._record()
             return
         try:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
             old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
-        except (ValueError, TypeError) as error:
-            raise FolderError(f"{path} is damaged ({error}); choose another --output") from None
+        except DAMAGED as error:
+            raise FolderError(f"{path} is damaged ({error}); choose another `output`") from None
         unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
         asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
         changed = [key for key, value in asked.items() if old.get(key) != json.loads(json.dumps(value))]
@@ -129,7 +128,7 @@ class PoolFolder:
             dict.fromkeys({"start": "base", "linear_probe": "linear probe"}.get(key, key) for key in changed)
         )
         if changed:
-            raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another --output")
+            raise FolderError(f"{self.path} holds a pool with another {' and '.join(changed)}; choose another `output`")
         if unfinished and self.facts["base"] is not None:
             self._record()
 
@@ -153,10 +152,10 @@ class PoolFolder:
             record = json.loads(path.read_bytes())
             diverged = str(record.get("diverged", ""))
             same, held_out = record["settings"] == settings.options(), 0.0 if diverged else float(record["held_out"])
-        except (ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
-            raise FolderError(f"{path} was made with other hyper-parameters; choose another --output")
+            raise FolderError(f"{path} was made with other hyper-parameters; choose another `output`")
         if not diverged and not (self.path / f"{name}.safetensors").exists():
             return None
         return Trained(name, record["settings"], held_out, 0.0, diverged)
@@ -191,9 +190,8 @@ def model_name(index: int) -> str:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of what decides the bits, and of other packages."""
-    found = {name: version(name) for name in ("merging", "torch", "timm", "numpy", *more)}
-    return {"python": platform.python_version()} | found
+    """Gives the versions of what decides the bits of training, and of other packages."""
+    return machine.versions("merging", "torch", "timm", "numpy", *more)
 
 
 def save(path: Path, module: nn.Module) -> None:

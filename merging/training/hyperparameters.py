@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from merging.errors import OptionError, unknown
+from merging.moved import by_position
 from merging.plugins.options import Plugin, build, option, options_of
 from merging.storage.dtypes import dtype_name
 from merging.storage.toml import read_toml
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 SCHEDULES = ("cosine", "tanh", "poly", "constant")
 
 
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class HyperParameters(Plugin):
-    """One run's settings; names and meanings are those of timm's training script."""
+    """Holds one run's settings; names and meanings are those of timm's training script."""
 
     name: ClassVar[str] = "finetune"
 
@@ -43,7 +45,7 @@ class HyperParameters(Plugin):
     seed: int = option(0, "of data order, augmentation and mixup", low=0)
 
     def shown(self) -> str:
-        """In a few words."""
+        """Says the main ones in a few words."""
         rest = [self.augmentation] + [f"mixup {self.mixup:g}"] * bool(self.mixup)
         return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:g}, {self.epochs} epochs, {', '.join(rest)}"
 
@@ -62,7 +64,7 @@ class Range:
     whole: bool = False
 
     def draw(self, generator: np.random.Generator) -> float | int:
-        """One of them."""
+        """Draws one value of the range."""
         if self.log:
             found = float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
             return round(found) if self.whole else found
@@ -71,7 +73,7 @@ class Range:
         return float(generator.uniform(self.low, self.high))
 
     def plain(self) -> dict[str, float | bool]:
-        """As it is written."""
+        """Gives the range as it is written in a sweep, JSON-ready."""
         return {"low": self.low, "high": self.high, "log": self.log}
 
 
@@ -81,7 +83,7 @@ Values = Range | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the runs of a pool have in common, and what is drawn for each.
+    """Says what the runs of a pool have in common, and what is drawn for each.
 
     Attributes:
         space: hyper-parameter → range or values; those with one value are the same for all.
@@ -100,11 +102,11 @@ class Sweep:
         Raises:
             OptionError: no TOML, an unknown name (the nearest is given), or a value that is out of range.
         """
-        return cls.of(read_toml(path, said="--sweep ", error=OptionError), str(path))
+        return cls.of(read_toml(path, error=OptionError), str(path))
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "sweep") -> Sweep:
-        """A sweep from plain values, checked (raises as :meth:`read`)."""
+        """Makes a sweep from plain values, checked (raises as :meth:`read`)."""
         known = [declared.name for declared in options_of(HyperParameters)]
         listed = data.get("models", [])
         if not isinstance(listed, Sequence) or not all(isinstance(entry, Mapping) for entry in listed):
@@ -126,7 +128,7 @@ class Sweep:
         return made
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready values, as :meth:`of` takes them."""
+        """Gives the sweep as JSON-ready values, as :meth:`of` takes them."""
         space = {
             name: values.plain() if isinstance(values, Range) else list(values) for name, values in self.space.items()
         }
@@ -161,7 +163,7 @@ class Sweep:
         return {"seed": seed + index, **drawn, **own}
 
     def suggest(self, trial: Any, index: int, seed: int) -> dict[str, Any]:
-        """As :meth:`settings`, from an Optuna trial."""
+        """Gives the settings of a run as :meth:`settings` does, drawn by an Optuna trial."""
         found: dict[str, Any] = {"seed": seed + index}
         for key, values in self.space.items():
             if isinstance(values, Range) and values.whole:
@@ -201,13 +203,13 @@ DEFAULT = Sweep.of(
         "label_smoothing": [0.0, 0.1],
     }
 )
-"""What is drawn where no sweep is given, in the manner of Wortsman et al. 2022, Appendix J."""
+"""Sweep that is drawn from where none is given, in the manner of Wortsman et al. 2022, Appendix J."""
 
 IMAGES_ONLY = ("augmentation", "mixup")
 
 
 def default_sweep(inputs: Tensor) -> Sweep:
-    """What is drawn for samples: all of :data:`DEFAULT` for images, no augmentation or mixup for anything else."""
+    """Gives the default sweep for samples: :data:`DEFAULT` for images, without augmentation and mixup for others."""
     if inputs.ndim >= 3 and dtype_name(inputs) == "uint8":
         return DEFAULT
     return Sweep({name: values for name, values in DEFAULT.space.items() if name not in IMAGES_ONLY})

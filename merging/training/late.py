@@ -13,9 +13,9 @@ class Copies:
     """K versions of some parameters of a run's module, and of the running statistics of the layers they belong to.
 
     Args:
-        run: whose module, data and schedule they share.
-        names: of the parameters.
-        count: K.
+        run: the run whose module, data and schedule they share.
+        names: names of the parameters.
+        count: K, the number of copies.
         noise: σ of their start, relative to each tensor's root mean square.
     """
 
@@ -41,7 +41,7 @@ class Copies:
         run.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """One batch for the copy whose turn it is; after K of them, one step of the shared weights."""
+        """Trains the copy whose turn it is on one batch; after K of them the shared weights make one step."""
         run, own, optimizer = self._run, self.copies[self._turn], self._optimizers[self._turn]
         self.load(self._turn)
         for group in optimizer.param_groups:

@@ -37,9 +37,9 @@ def schedule_of(optimizer: torch.optim.Optimizer, settings: HyperParameters, ste
     """The schedule, updated step by step; None where the learning rate is constant from the start.
 
     Args:
-        optimizer: whose learning rate it sets.
-        settings: of the run.
-        steps: of an epoch.
+        optimizer: the optimizer whose learning rate it sets.
+        settings: settings of the run.
+        steps: batches of an epoch.
     """
     if settings.schedule == "constant" and not settings.warmup:
         return None
@@ -67,7 +67,7 @@ def mixup_of(settings: HyperParameters, classes: int) -> Callable[[Tensor, Tenso
 
     def mix(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not inputs.is_floating_point():
-            raise OptionError("mixup and cutmix blend images; set them to 0 for texts (--set mixup=0)")
+            raise OptionError("mixup and cutmix blend images; set `mixup` and `cutmix` to 0 for texts")
         mixed, targets = mixup(inputs.clone(), labels)  # timm mixes in place
         return mixed, on_device(targets, mixed.device)
 

@@ -46,7 +46,7 @@ def side_by_side(
         regime: how they are trained.
         numerics: how they are computed.
         asked: hyper-parameters, a model each.
-        steps: that each of them takes.
+        steps: number of steps that each of them takes.
         jobs: processes at the most.
         progress: told of every step and epoch.
         should_stop: asked twice a second.
@@ -84,7 +84,7 @@ def side_by_side(
                 raise Stopped(StopReason.INTERRUPTED) from None
             raise MergingError(
                 "a training process died: too little memory, or a task that only this process can import; "
-                "--jobs 1 trains in this one"
+                "`jobs=1` trains in this one"
             ) from None
         except BaseException:  # interrupted, or an error in a process: none of them may go on alone
             for process in list((pool._processes or {}).values()):
@@ -149,7 +149,7 @@ def _begin(
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     task = make_task()
     reports = _Reports(news)
-    turn = Turn(folder, task, regime, numerics, reports, lambda: False)
+    turn = Turn(folder=folder, task=task, regime=regime, numerics=numerics, progress=reports, should_stop=lambda: False)
     _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
 
 

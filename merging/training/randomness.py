@@ -17,7 +17,7 @@ class Randomness:
     Runs that take turns in one process each keep theirs, so that each draws what it would have drawn alone.
 
     Args:
-        seed: of all of them.
+        seed: seed of all of them.
         device: its own generator is kept too, where it has one.
     """
 
@@ -40,7 +40,7 @@ class Randomness:
                 self._now = self._states()
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors, for :meth:`restore`."""
+        """Gives plain values and tensors for :meth:`restore`."""
         version, words, gauss = self._now["python"]
         kind, keys, position, has_gauss, cached = self._now["numpy"]
         return {

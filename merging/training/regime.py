@@ -1,4 +1,4 @@
-"""What happens between the steps of a run, or of several: the interface that ``--regime`` names."""
+"""What happens between the steps of a run, or of several: the interface of what ``regime`` names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Regime(Plugin):
         """Refuses what cannot be trained so, before anything is written.
 
         Args:
-            settings: of the models that are about to be trained.
+            settings: settings of the models that are about to be trained.
             module: the architecture.
             steps: how many batches each of them will see.
 

@@ -26,9 +26,9 @@ from merging.training.trainer import Run, accuracy, steps_of
 from merging.values.report import scored
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Start:
-    """A module that holds the base.
+    """Holds the base in a module, checked against the task.
 
     Attributes:
         module: the architecture, on its device.
@@ -58,7 +58,7 @@ class Start:
         _ = task.training  # nothing else is opened where there is none
         checkpoint = Checkpoint(base) if base is not None else task.pool().base if task.pool is not None else None
         if checkpoint is None:
-            raise RequirementError("there is no base to fine-tune; give one with --base")
+            raise RequirementError("there is no base to fine-tune; give one with `base`")
         module = module_for(task, ModelPool([checkpoint]))
         state = module.state_dict()
         lost = [name for name in state if name not in checkpoint.tensors]
@@ -72,13 +72,21 @@ class Start:
         loaded = checkpoint.load()
         for name, tensor in loaded.items():
             if not has_only_finite(tensor):
-                raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another --base")
+                raise PoolError(f"{checkpoint.path}: tensor '{name}' holds NaN or infinite values; give another `base`")
         module.load_state_dict({**state, **loaded})
         numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
         on_device(module, numerics.device, numerics.layout)
         extras = checkpoint.extras if not lost else ()  # a new head is not that of the base's configuration
         left_out = str(companions(checkpoint.path)) if not lost else ""
-        return cls(module, task, numerics, frozenset(lost), extras, content_hash(loaded), left_out)
+        return cls(
+            module=module,
+            task=task,
+            numerics=numerics,
+            lost=frozenset(lost),
+            extras=extras,
+            digest=content_hash(loaded),
+            left_out=left_out,
+        )
 
     def probe(self, epochs: int | None) -> int:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
@@ -88,9 +96,9 @@ class Start:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
 
         Args:
-            folder: of the pool.
+            folder: folder of the pool.
             probe: epochs in which the head alone is trained first.
-            seed: of that.
+            seed: seed of that training.
             progress: told what happens.
 
         Returns:

@@ -30,9 +30,9 @@ class Run:
     forward pass runs in bf16 (autocast).
 
     Args:
-        module: on any device; it is moved, and trained in place.
+        module: the model, on any device; it is moved, and trained in place.
         task: its ``train`` data, and held-out data to look at.
-        settings: of the run.
+        settings: settings of the run.
         numerics: device, threads, batch of held-out passes.
         only: names of the parameters that are trained; None: all.
         advance: told the steps that were made.
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def epoch(self) -> float:
-        """How many epochs are done; at the end of one, a whole number."""
+        """Counts the epochs that are done; at the end of one, a whole number."""
         return self.done / self.steps
 
     @property
@@ -103,7 +103,7 @@ class Run:
             group["lr"] = rate
 
     def step(self) -> None:
-        """One batch, one step of the optimizer."""
+        """Takes one batch and makes one step of the optimizer."""
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients()
         self.update()
@@ -129,7 +129,7 @@ class Run:
         self._losses += float(loss.detach())
 
     def update(self) -> None:
-        """One step of the optimizer along the gradients, which are clipped."""
+        """Makes one step of the optimizer along the gradients, which are clipped."""
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -151,7 +151,7 @@ class Run:
         self._advance(1)
 
     def held_out(self) -> float:
-        """Top-1 accuracy on the held-out data."""
+        """Measures top-1 accuracy on the held-out data, a fraction."""
         return accuracy(self.module, self.task, self.task.held_out, self.numerics)
 
     def recalibrate(self) -> None:
@@ -228,7 +228,7 @@ def batch_size(task: Task, settings: HyperParameters) -> int:
 
 
 def steps_of(task: Task, settings: HyperParameters) -> int:
-    """How many steps a run makes."""
+    """Counts the steps that a run makes."""
     return settings.epochs * (len(task.training) // batch_size(task, settings))
 
 

@@ -27,9 +27,9 @@ STATE = ".population.pt"
 """A population that is being trained, after its last whole epoch."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Turn:
-    """What every training of a pool has in common."""
+    """Holds what every training of a pool has in common."""
 
     folder: PoolFolder
     task: Task
@@ -82,7 +82,7 @@ class Turn:
         if there and not path.exists():
             raise FolderError(
                 f"{self.folder.path} holds {len(there)} of {len(asked)} models of a population that is trained "
-                "together; choose another --output"
+                "together; choose another `output`"
             )
         began = time.perf_counter()
         self.progress.stage(f"{len(asked)} models together", sum(steps_of(self.task, one) for one in asked))
@@ -141,6 +141,6 @@ class Turn:
         except Exception as error:  # damaged archives raise whatever their bytes provoke
             raise FolderError(f"{path} is damaged ({error}); remove it, and the population begins anew") from None
         if not same:
-            raise FolderError(f"{path} is of other models; choose another --output")
+            raise FolderError(f"{path} is of other models; choose another `output`")
         self.progress.advance(sum(run.done for run in runs))
         return [[Epoch(**epoch) for epoch in one] for one in kept["epochs"]], float(kept["seconds"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.moved import by_position
 from merging.values.statistics import wilson
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ WORST = -1e300
 """The score of what cannot be scored; finite, so that means and JSON can hold it."""
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome:
     """The result of one forward pass over a whole split.
 
@@ -45,7 +47,7 @@ class Outcome:
 
     @property
     def hits(self) -> NDArray[np.bool_]:
-        """Per-sample correctness, shape ``(samples,)``."""
+        """Tells which samples are right, bool, shape ``(samples,)``."""
         if self.correct is None:
             raise ValueError("this objective keeps no per-sample correctness")
         return np.unpackbits(self.correct, count=self.samples).astype(bool)
@@ -66,7 +68,7 @@ class Outcome:
         return wilson(self.accuracy, self.samples)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values; the bits as base64."""
+        """Gives all fields as JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
         rare: dict[str, Any] = {"nan": self.nan} if self.nan else {}
         if self.terms is not None:
@@ -81,18 +83,18 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
-        """Reads :meth:`to_json` back."""
+        """Makes the value from what :meth:`to_json` gave."""
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
         terms = data.get("terms")
         return cls(
-            float(data["score"]),
-            int(data["samples"]),
-            correct,
-            float(data["seconds"]),
-            float(data.get("passes", 1.0)),
-            int(data.get("nan", 0)),
-            None if terms is None else _array_from_json(terms),
+            score=float(data["score"]),
+            samples=int(data["samples"]),
+            correct=correct,
+            seconds=float(data["seconds"]),
+            passes=float(data.get("passes", 1.0)),
+            nan=int(data.get("nan", 0)),
+            terms=None if terms is None else _array_from_json(terms),
         )
 
 
@@ -108,7 +110,7 @@ def _array_from_json(data: dict[str, Any]) -> NDArray[Any]:
 
 @dataclass
 class Meter:
-    """What a strategy, or a whole run, has cost on the held-out data.
+    """Counts what a strategy, or a whole run, has cost on the held-out data.
 
     Attributes:
         evaluations: distinct ones.
@@ -133,7 +135,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Solution:
-    """Where a derivative-free search ended.
+    """Says where a derivative-free search ended.
 
     Attributes:
         x: best point seen, shape ``(dimensions,)``.
@@ -180,7 +182,7 @@ def is_score(value: float) -> bool:
 
 
 def unscored(outcomes: Mapping[str, Outcome], objective: str) -> str:
-    """Where a model answers NaN, or its score is no number; empty where neither is.
+    """Says on which sets a model answers NaN, or its score is no number; empty where neither is.
 
     Args:
         outcomes: set → what was seen there.

@@ -147,7 +147,7 @@ class Partition:
                 components.append(replace(component, name=name, tensors=tuple(cold), frozen=True))
         if unused:
             raise PartitionError(
-                f"--freeze {sorted(unused)[0]!r} matches no component and no tensor; "
+                f"`freeze` {sorted(unused)[0]!r} matches no component and no tensor; "
                 f"components: {', '.join(self.names)}"
             )
         return Partition(tuple(components), self.notes)

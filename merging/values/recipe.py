@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import MergingError, RecipeError
+from merging.moved import by_position
 from merging.values.partition import Component, Partition
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Recipe:
 
     @classmethod
     def single(cls, ingredient: Ingredient, partition: Partition) -> Recipe:
-        """One model as it is."""
+        """Makes the recipe of one model as it is."""
         return cls((ingredient,), partition, np.ones((1, len(partition))))
 
     @classmethod
@@ -145,7 +146,7 @@ class Recipe:
         return [(i, float(value)) for i, value in zip(self.ingredients, values, strict=True) if value != 0.0]
 
     def key(self) -> list[Any]:
-        """What decides the logits: (ingredient hash, coefficient) pairs of every component that is not inert."""
+        """Gives what decides the logits: (ingredient hash, coefficient) pairs of every component that is not inert."""
         columns = [[(i.hash, c.hex()) for i, c in self.terms(column)] for column in self.partition.effective]
         groups = [self.partition.components[column].tensors for column in self.partition.effective]
         overrides = [(name, _tensor_hash(self.overrides[name])) for name in sorted(self.overrides)]
@@ -154,7 +155,7 @@ class Recipe:
         return [list(zip(columns, groups, strict=True)), overrides]
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside it."""
+        """Gives JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside the recipe."""
         return {
             "format": FORMAT,
             "ingredients": [
@@ -177,7 +178,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Any, overrides: Mapping[str, Tensor] | None = None) -> Recipe:
-        """Reads :meth:`to_json` back.
+        """Makes the recipe from what :meth:`to_json` gave.
 
         Raises:
             RecipeError: not a recipe, or an override that does not have the bytes it was saved with.
@@ -215,7 +216,8 @@ def _tensor_hash(tensor: Tensor) -> str:
     return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + data).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@by_position
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Weights:
     """A merged state dict that no recipe can express (non-linear methods), with the lineage of where it came from."""
 
@@ -229,7 +231,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """No single model: members whose outputs are averaged. Inference costs ``len(members)`` forward passes.
+    """Averages the outputs of its members, and is no single model. Inference costs ``len(members)`` forward passes.
 
     Attributes:
         members: the models.
@@ -249,7 +251,7 @@ class Ensemble:
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
-        """The ingredients of all members, each once."""
+        """Lists the ingredients of all members, each once."""
         return tuple(dict.fromkeys(i for member in self.members for i in member.ingredients))
 
     @property

@@ -8,7 +8,18 @@ from typing import Any
 
 from merging.values.outcome import is_score
 from merging.values.states import RunState, status_of, worded
-from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
+from merging.values.verdict import (
+    ACCURACY,
+    MARKS,
+    Family,
+    Role,
+    Standing,
+    Verdict,
+    correction,
+    legend,
+    sentence,
+    sentences,
+)
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -16,9 +27,9 @@ SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One strategy's line in the table.
+    """Holds one strategy's line in the table.
 
     Attributes:
         strategy: its name.
@@ -73,17 +84,17 @@ class Certificate:
     accepted: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
+    """Holds all that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
     Attributes:
         state: how it has ended; ``status`` says it in words, as ``report.json`` does.
         saved: strategy of the row whose merge was written, and which ``ingredients`` and ``content_hash`` are of: the
             one that was asked for, unless a baseline was better when the run was interrupted, or certifying refused it.
         best_single_name: the best single model on the held-out data, once the models were ranked.
-        verdicts: of the strategy that was asked for against the best single model: one for each set, and one for the
-            average of the shifted ones.
+        verdicts: verdicts on the strategy that was asked for against the best single model: one for each set, one for
+            the average of the shifted ones.
         measure: what they compare: ``accuracy``, or the objective's name.
         samples: set → number of samples.
         limit: the evaluations that it was allowed, where these are used up.
@@ -143,7 +154,7 @@ class Report:
 
     @property
     def saved_instead(self) -> str:
-        """Which other merge than the strategy's was written, and why; empty where it is the strategy's own."""
+        """Says which other merge than the strategy's was written, and why; empty where it is the strategy's own."""
         if self.saved == self.strategy:
             return ""
         row = self.written
@@ -170,7 +181,7 @@ class Report:
 
     @property
     def made_of(self) -> str:
-        """How many models are in the merge, in words, such as "3 of 4 models and the base"."""
+        """Says in words how many models are in the merge, such as "3 of 4 models and the base"."""
         count = models_of(self.ingredients, self.pool)
         return f"{count} of {len(self.pool)} models" + (" and the base" if count < len(self.ingredients) else "")
 
@@ -199,7 +210,7 @@ class Report:
 
     @property
     def reference(self) -> str:
-        """What the strategy is compared with, in words."""
+        """Says in words what the strategy is compared with."""
         return best_single(self.best_single_name)
 
     def told(self, row: Row, name: str, *, extra: bool = False) -> Verdict | None:
@@ -224,7 +235,7 @@ class Report:
 
     @property
     def heading(self) -> str:
-        """What the scores are."""
+        """Says what the scores are, and in which unit."""
         return "top-1 accuracy in %" if self.percent else self.objective
 
     def lines(self) -> list[tuple[str, list[str], list[Verdict | None]]]:
@@ -252,11 +263,11 @@ class Report:
         return [*(f"{sets}: {sentence(verdict)}" for sets, verdict in sentences(self.verdicts)), *self.remarks()]
 
     def remarks(self) -> list[str]:
-        """What else there is to say of the rows: whether the merge was accepted, and which ones were not compared."""
+        """Says of the rows whether the merge was accepted, and which ones were not compared; a line each."""
         lines = [] if self.certificate is None else [self.certificate_line(self.certificate)]
         if self.untested:
             lines.append(
-                f"{', '.join(self.untested)}: {MARKS['not tested']} not tested; merge benchmark tests them all"
+                f"{', '.join(self.untested)}: {MARKS[Standing.NOT_TESTED]} not tested; merge benchmark tests them all"
             )
         return lines
 
@@ -267,11 +278,11 @@ class Report:
 
     @property
     def legend(self) -> str:
-        """What the marks mean, and how the tests were corrected."""
+        """Explains the marks, and how the tests were corrected."""
         return " ".join(filter(None, (legend(self.reference), correction(self.verdicts))))
 
     def certificate_line(self, found: Certificate) -> str:
-        """Whether the samples that selected nothing accepted the merge."""
+        """Says whether the samples that selected nothing accepted the merge."""
         scores = f"{found.merged:.4f} against {found.best_single:.4f} on {found.samples} samples that selected nothing"
         if found.accepted:
             return f"accepted: {scores}"
@@ -303,11 +314,23 @@ def best_single(name: str | None) -> str:
     return "the best single model" + (f" ({name})" if name else "")
 
 
+def in_words(reference: str, ingredients: Sequence[str]) -> str:
+    """What a row is called where others are compared with it.
+
+    Args:
+        reference: the name of its method.
+        ingredients: the models in it.
+    """
+    if reference == "best":
+        return best_single(ingredients[0] if len(ingredients) == 1 else None)
+    return "the greedy soup" if reference == "greedy" else reference
+
+
 def models_of(ingredients: Iterable[str], pool: Iterable[str]) -> int:
-    """How many models of the pool a merge has; the base is none of them."""
+    """Counts the models of the pool that a merge has; the base is none of them."""
     return len(set(ingredients) & set(pool))
 
 
 def average(values: Sequence[float]) -> float | None:
-    """The mean, or None of nothing."""
+    """Averages values; None where there is none."""
     return sum(values) / len(values) if values else None

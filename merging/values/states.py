@@ -9,7 +9,7 @@ from typing import Any
 
 
 class RunState(StrEnum):
-    """How a run, or a whole benchmark, has ended."""
+    """Says how a run, or a whole benchmark, has ended."""
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
@@ -19,13 +19,13 @@ class RunState(StrEnum):
 
 
 class MethodState(StrEnum):
-    """How one method of a benchmark has ended; its value is the word for it."""
+    """Says how one method of a benchmark has ended; its value is the word for it."""
 
     FINISHED = "finished"
     CANNOT_RUN = "cannot run"
     """Something that it needs is not there, or the partition does not fit."""
     FAILED = "failed"
-    """It broke."""
+    """It broke while it ran."""
     NOT_RUN = "not run"
     """The benchmark ended before its turn."""
 
@@ -70,7 +70,7 @@ def worded(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unworded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads :func:`worded` back.
+    """Puts ``state`` and ``limit`` back where :func:`worded` has put ``status``.
 
     Raises:
         ValueError: the status is no text.

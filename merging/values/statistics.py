@@ -30,20 +30,21 @@ _AT_ONCE = 1 << 22
 
 
 class PairedTest(StrEnum):
-    """How two scores are compared on the same samples."""
+    """Names the test by which two scores are compared on the same samples."""
 
     MCNEMAR = "mcnemar"
     NORMAL = "normal"
     BOOTSTRAP = "bootstrap"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method against a reference, on the same samples.
+    """Compares a method with a reference on the same samples.
 
     Attributes:
         test: how they were compared.
-        difference: of the scores, a fraction for accuracies; the mean of the sets' differences where there are several.
+        difference: difference of the scores, a fraction for accuracies; the mean of the sets' differences where there
+            are several.
         p_value: two-sided, not corrected for other tests.
         samples: number of samples.
         gained: samples that the reference has wrong and the method right (with seeds: sum of the shares gained); None
@@ -87,7 +88,7 @@ class Comparison:
         return agreeing(found, self.difference, significant=self.p_value < alpha)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives everything but the draws as JSON-ready values."""
         return {
             "test": str(self.test),
             "difference": self.difference,
@@ -100,7 +101,7 @@ class Comparison:
         }
 
     def sentence(self, than: str) -> str:
-        """The comparison in words, ``than`` naming what came before."""
+        """Says the comparison in words, ``than`` naming what came before."""
         word = "distinguishable" if self.distinguishable else "not distinguishable"
         low, high = self.interval
         if self.gained is None or self.lost is None:
@@ -116,22 +117,22 @@ class Comparison:
 
 
 Paired = Comparison
-"""Its name before it knew other tests than McNemar's; kept for one release."""
+"""Name of :class:`Comparison` before it knew other tests than McNemar's; kept for one release."""
 
 
 def normal_quantile(alpha: float) -> float:
-    """How many standard errors reach the ends of an interval at level 1 − ``alpha``."""
+    """Gives the standard errors that reach the ends of an interval at level 1 − ``alpha``."""
     from scipy.stats import norm
 
     return float(norm.isf(alpha / 2))
 
 
 def agreeing(interval: Interval, difference: float, *, significant: bool) -> Interval:
-    """The interval, an end moved past 0 where rounding (or another way of finding it) has left it on the other side.
+    """Moves an end of the interval past 0 where rounding, or another way of finding it, has left it on the other side.
 
     Args:
-        interval: of a difference.
-        difference: where it lies around.
+        interval: interval of a difference.
+        difference: the difference that it lies around.
         significant: what the test at the same level says.
     """
     low, high = min(interval[0], difference), max(interval[1], difference)
@@ -153,7 +154,7 @@ def _bootstrap_p(beyond: NDArray[Any], draws: int) -> NDArray[np.float64]:
 
 
 def wilson(accuracy: float, samples: int) -> tuple[float, float]:
-    """95 % interval of an accuracy (Wilson 1927, https://doi.org/10.2307/2276774).
+    """Gives the 95 % interval of an accuracy (Wilson 1927, https://doi.org/10.2307/2276774).
 
     The accuracy may be a mean over seeds: the samples are the same ones, and stay as many. (scipy's own takes whole
     numbers of right answers only.) All right, or none, is an end of the interval, to the bit.
@@ -200,26 +201,36 @@ def paired(before: Sequence[Correctness], after: Sequence[Correctness]) -> Compa
     exact = len(set(sizes)) == 1 and all(np.isin(step, (-1.0, 0.0, 1.0)).all() for step in steps)
     if exact:
         p, _ = mcnemar(int(gained), int(lost), sum(sizes))
-        return Comparison(PairedTest.MCNEMAR, difference, p, sum(sizes), gained, lost)
+        return Comparison(
+            test=PairedTest.MCNEMAR, difference=difference, p_value=p, samples=sum(sizes), gained=gained, lost=lost
+        )
     variance = sum(float(np.square(step).sum()) / len(step) ** 2 for step in steps) / len(steps) ** 2
     deviation = math.sqrt(variance)
     p = float(2 * norm.sf(abs(difference) / deviation)) if variance else 1.0
-    return Comparison(PairedTest.NORMAL, difference, p, sum(sizes), gained, lost, deviation)
+    return Comparison(
+        test=PairedTest.NORMAL,
+        difference=difference,
+        p_value=p,
+        samples=sum(sizes),
+        gained=gained,
+        lost=lost,
+        deviation=deviation,
+    )
 
 
 def resample(
     scores: Sequence[float], terms: Sequence[NDArray[Any]], reduce: Reduce | None = None, *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Scores of one set's samples drawn again with replacement, the same draws for every model: a paired bootstrap.
+    """Scores one set's samples drawn again with replacement, the same draws for every model: a paired bootstrap.
 
     They lie around the model's own score: what a score that is no mean gains or loses by being drawn again is taken
     off, and the spread is that of ``samples − 1`` (Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789).
 
     Args:
-        scores: of the models.
-        terms: of the same models, an array of shape ``(samples,)`` or ``(samples, k)`` each.
+        scores: scores of the models.
+        terms: terms of the same models, an array of shape ``(samples,)`` or ``(samples, k)`` each.
         reduce: the score of the samples with given indices; None: the terms' mean.
-        seed: of the draws; other sets take other ones.
+        seed: seed of the draws; other sets take other ones.
 
     Returns:
         Shape ``(models, RESAMPLES)``.
@@ -255,7 +266,7 @@ def bootstrapped(difference: float, draws: NDArray[np.float64], samples: int) ->
     never below that of a sign for each sample.
 
     Args:
-        difference: of the scores, after less before.
+        difference: difference of the scores, after less before.
         draws: the differences of :func:`resample`'s scores, in any order.
         samples: number of samples.
 
@@ -273,7 +284,7 @@ def bootstrapped(difference: float, draws: NDArray[np.float64], samples: int) ->
         spread = float(ordered.std(ddof=1))
         tail = float(2 * norm.sf(abs(difference) / spread)) if spread else 0.0
         p = min(p, max(tail, 2.0 ** (1 - min(samples, 1000))))
-    return Comparison(PairedTest.BOOTSTRAP, difference, p, samples, draws=ordered)
+    return Comparison(test=PairedTest.BOOTSTRAP, difference=difference, p_value=p, samples=samples, draws=ordered)
 
 
 def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, counted: bool = True) -> Comparison:
@@ -283,7 +294,7 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
         before: the reference's.
         after: the other one's.
         reduce: the objective's score of the samples with given indices; None: the mean of the terms.
-        counted: by right and wrong, where both outcomes know it; False: by the objective's terms.
+        counted: compare by right and wrong, where both outcomes know it; False: by the objective's terms.
 
     Raises:
         ValueError: they cannot be paired.

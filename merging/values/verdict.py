@@ -28,7 +28,7 @@ ACCURACY = "accuracy"
 
 
 class Role(StrEnum):
-    """What a set is there for."""
+    """Says what a set is there for."""
 
     HELD_OUT = "held-out"
     CERTIFY = "certify"
@@ -38,7 +38,7 @@ class Role(StrEnum):
 
 
 class Family(StrEnum):
-    """Which tests are corrected together: those that one conclusion could be picked from."""
+    """Says which tests are corrected together: those that one conclusion could be picked from."""
 
     PRIMARY = "primary"
     """All methods on the plain test sets and on the average of the shifted ones."""
@@ -56,30 +56,41 @@ class Family(StrEnum):
         return fixed.get(role, cls.SECONDARY if extra else cls.PRIMARY)
 
 
+class Standing(StrEnum):
+    """How a model stands against the one that it is compared with; its value is the word for it."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NEITHER = "neither"
+    NOT_TESTED = "not tested"
+    REFERENCE = "reference"
+    """There is no verdict to be had: it is what the others are compared with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One model against a reference, on one set, by one measure.
+    """Compares one model with a reference, on one set, by one measure.
 
     Attributes:
         set: the set's name.
         role: what it is there for.
         reference: the name of the row that it is compared with, such as ``best``.
-        against: that row in words, such as "the best single model (run4)".
+        against: the same row in words, such as "the best single model (run4)".
         measure: ``accuracy``, or the objective's name.
         family: the tests that it was corrected with.
-        difference: of the scores, the model's less the reference's: a fraction for accuracies; None where the model has
+        difference: the model's score less the reference's: a fraction for accuracies; None where the model has
             no score to compare.
-        interval: of the difference, at ``level``; None where nothing was tested.
+        interval: interval of the difference, at ``level``; None where nothing was tested.
         p: two-sided, of this test alone; None where nothing was tested.
         corrected: the same after Holm's correction over the family.
-        level: of the interval, 0.95 and above: 1 − 0.05/k, where k is what the correction has multiplied p by.
+        level: level of the interval, 0.95 and above: 1 − 0.05/k, where k is what the correction has multiplied p by.
         tests: how many tests were corrected together.
         test: how it was tested.
         gained: samples that the reference has wrong and the model right (with seeds: the sum of the shares gained);
             None where nothing is counted.
         lost: the other way round.
         samples: how many there are.
-        why: where nothing was tested, the reason.
+        why: the reason where nothing was tested.
         extra: an accuracy that stands beside another objective, which is the one that counts.
         comparison: what has been computed, while it is at hand; not kept in files.
     """
@@ -124,7 +135,7 @@ class Verdict:
             set: the set's name.
             role: what it is there for.
             reference: the name of the row that it is compared with.
-            against: that row in words.
+            against: the same row in words.
             measure: ``accuracy``, or the objective's name.
             extra: an accuracy that stands beside another objective.
             samples: how many there are, where nothing was computed.
@@ -194,11 +205,11 @@ class Verdict:
         interval = None if self.interval is None else list(self.interval)
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "comparison"}
         words = {name: str(kept[name]) for name in ("role", "family")} | {"test": self.test and str(self.test)}
-        return kept | words | {"interval": interval, "verdict": word(self)}
+        return kept | words | {"interval": interval, "verdict": str(word(self))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """Reads :meth:`to_json` back."""
+        """Makes the verdict from what :meth:`to_json` gave."""
         values = {name: data[name] for name in cls.__dataclass_fields__ if name != "comparison"}
         values |= {"role": Role(data["role"]), "family": Family(data["family"])}
         values["test"] = None if data["test"] is None else PairedTest(data["test"])
@@ -207,13 +218,13 @@ class Verdict:
 
 
 def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
-    """The verdicts of a table's rows after Holm's correction: p and interval both, over all rows' tests of a family.
+    """Corrects the verdicts of a table's rows by Holm: p and interval both, over all rows' tests of a family.
 
     Tests against another reference, and of another measure, are other families. What chose the merge, and what has
     certified it, is left as it is.
 
     Args:
-        rows: of each method, its verdicts.
+        rows: the verdicts of each method.
     """
     families: dict[tuple[str, ...], list[tuple[int, int]]] = {}
     found = [list(row) for row in rows]
@@ -232,26 +243,32 @@ def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
     return [tuple(row) for row in found]
 
 
-MARKS = {"better": "▲", "worse": "▼", "neither": "≈", "not tested": "–", "reference": ""}
-"""A verdict in a word → its mark."""
+MARKS = {
+    Standing.BETTER: "▲",
+    Standing.WORSE: "▼",
+    Standing.NEITHER: "≈",
+    Standing.NOT_TESTED: "–",
+    Standing.REFERENCE: "",
+}
+"""The sign that a table shows."""
 
 
-def word(verdict: Verdict | None) -> str:
-    """``better``, ``worse``, ``neither`` or ``not tested``; ``reference`` where there is no verdict to be had."""
+def word(verdict: Verdict | None) -> Standing:
+    """How the model of a verdict stands, in a word; ``REFERENCE`` where there is no verdict to be had."""
     if verdict is None:
-        return "reference"
+        return Standing.REFERENCE
     if not verdict.tested:
-        return "not tested"
-    return "better" if verdict.better else "worse" if verdict.worse else "neither"
+        return Standing.NOT_TESTED
+    return Standing.BETTER if verdict.better else Standing.WORSE if verdict.worse else Standing.NEITHER
 
 
 def mark(verdict: Verdict | None) -> str:
-    """The sign that a table shows beside a score."""
+    """Gives the sign that a table shows beside a score."""
     return MARKS[word(verdict)]
 
 
 def legend(against: str) -> str:
-    """What the marks mean."""
+    """Explains the marks of verdicts against a reference."""
     return f"▲ better or ▼ worse than {against} (5 % level), ≈ no difference that can be told from luck, – not tested."
 
 
@@ -264,7 +281,7 @@ def difference(verdict: Verdict) -> str:
     '-1.70 [-3.14, -0.27]'
     """
     if verdict.difference is None:
-        return MARKS["not tested"]
+        return MARKS[Standing.NOT_TESTED]
     if verdict.percent:
         shown = [f"{100 * value:+.2f}" for value in (verdict.difference, *(verdict.interval or ()))]
     else:
@@ -273,7 +290,7 @@ def difference(verdict: Verdict) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Two digits, and no more zeros than help.
+    """Writes p with two digits, and no more zeros than help.
 
     >>> p_value(0.0312), p_value(1e-7), p_value(1.0), p_value(0.067)
     ('p=.031', 'p<.001', 'p=1', 'p=.067')
@@ -290,7 +307,7 @@ def p_value(p: float | None) -> str:
 def compact(verdict: Verdict) -> str:
     """Mark, difference, interval and p in one cell; why there are none, where nothing was tested."""
     if not verdict.tested:
-        return f"{MARKS['not tested']} not tested"
+        return f"{MARKS[Standing.NOT_TESTED]} not tested"
     return f"{mark(verdict)} {difference(verdict)} {p_value(verdict.corrected)}"
 
 
@@ -300,16 +317,16 @@ def title(verdict: Verdict) -> str:
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in words, without the set's name.
+    """Says the verdict in words, without the set's name.
 
     The words "better", "worse", "not distinguishable" and "not tested" stand at the beginning.
     """
     if not verdict.tested:
-        return f"{MARKS['not tested']} not tested: {verdict.why}"
+        return f"{MARKS[Standing.NOT_TESTED]} not tested: {verdict.why}"
     head = {
-        "better": f"better than {verdict.against}",
-        "worse": f"worse than {verdict.against}",
-        "neither": f"not distinguishable from {verdict.against}",
+        Standing.BETTER: f"better than {verdict.against}",
+        Standing.WORSE: f"worse than {verdict.against}",
+        Standing.NEITHER: f"not distinguishable from {verdict.against}",
     }[word(verdict)]
     unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")
@@ -332,7 +349,7 @@ CAUTIONS = {
     Family.CERTIFICATION: "these samples selected nothing",
     Family.SECONDARY: "secondary",
 }
-"""What is to be said of a family's tests."""
+"""Says of a family's tests what its reader should know."""
 
 
 def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
@@ -345,7 +362,7 @@ def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
 
 
 def correction(verdicts: Iterable[Verdict]) -> str:
-    """How intervals and p values were corrected: what stands above a table, or below the sentences."""
+    """Explains how intervals and p values were corrected, above a table or below the sentences."""
     sizes: dict[tuple[Family, bool], int] = {}
     verdicts = tuple(verdicts)
     for verdict in verdicts:

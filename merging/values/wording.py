@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 
 def plural(count: int, noun: str, form: str = "") -> str:
-    """A count with its noun.
+    """Writes a count with its noun.
 
     >>> plural(1, "model"), plural(0, "model"), plural(12_000, "sample", ",")
     ('1 model', '0 models', '12,000 samples')
 
     Args:
-        count: of the things.
-        noun: for one of them; several have an s.
-        form: of the number, as ``format`` takes it.
+        count: number of the things.
+        noun: word for one of them; several have an s.
+        form: form of the number, as ``format`` takes it.
     """
     return f"{count:{form}} {noun}{'' if count == 1 else 's'}"
 
 
 def some(names: Sequence[str], most: int, *, counted: bool = True) -> str:
-    """The first names of many, and how many there are besides.
+    """Lists the first names of many, and how many there are besides.
 
     >>> some(["a", "b", "c", "d"], 2), some(["a", "b"], 2), some(["a", "b", "c"], 2, counted=False)
     ('a, b and 2 more', 'a, b', 'a, b, …')

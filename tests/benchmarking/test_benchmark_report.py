@@ -454,7 +454,7 @@ def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -
     assert not (tmp_path / "plain/pictures/scatter.png").exists()
     assert SHIFTED not in plain.columns
     assert "single models" not in shown(plain, 80).partition("Against")[2].splitlines()[-1]
-    broken = BenchmarkRow("greedy", "greedy", status=MethodState.FAILED, why="broken")
+    broken = BenchmarkRow(strategy="greedy", label="greedy", status=MethodState.FAILED, why="broken")
     nothing = replace(found, rows=(broken,), singles=())
     render(nothing, tmp_path / "nothing")
     assert "failed: broken" in (tmp_path / "nothing/benchmark.html").read_text()

@@ -25,9 +25,9 @@ def small(folder: Path, images: int) -> tuple[ModelPool, Task]:
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
     task = Task(
-        "small",
-        lambda pool: squeezenet1_1(num_classes=3),
-        Split.of(pixels, torch.arange(images) % 3),
+        name="small",
+        build=lambda pool: squeezenet1_1(num_classes=3),
+        held_out=Split.of(pixels, torch.arange(images) % 3),
         prepare=Normalise((0.5,) * 3, (0.5,) * 3),
     )
     return noisy(squeezenet1_1(num_classes=3), folder, 2), task

@@ -138,6 +138,13 @@ def test_a_name_that_is_a_colour_stays_a_name() -> None:
 
 def test_a_line_between_two_models_follows_the_scheme() -> None:
     scores: dict[str, tuple[float, ...]] = {name: (0.1, 0.2, 0.3) for name in ("held-out", "test")}
-    found = Interpolation("a", "b", "accuracy", (0.0, 0.5, 1.0), scores, dict.fromkeys(scores, 10))
+    found = Interpolation(
+        first="a",
+        second="b",
+        objective="accuracy",
+        shares=(0.0, 0.5, 1.0),
+        scores=scores,
+        samples=dict.fromkeys(scores, 10),
+    )
     (svg,) = draw(lambda figure: curve(figure, found), "line", WIDE, "svg")
     assert {colour for _, _, colour in painted(inline(svg))} <= {f"var(--{name})" for name in SCHEMES}

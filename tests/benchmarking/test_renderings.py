@@ -108,8 +108,8 @@ def benchmark(seed: int) -> Benchmark:
         beside = scores(generator, "accuracy") if measure == "macro-f1" else {}
         rows.append(
             BenchmarkRow(
-                label.split()[0],
-                label,
+                strategy=label.split()[0],
+                label=label,
                 held_out=values["held-out"],
                 shifted=values[SHIFTED],
                 verdicts=own,
@@ -121,7 +121,17 @@ def benchmark(seed: int) -> Benchmark:
             )
         )
     samples = {name: 500 for name in SETS if name != SHIFTED}
-    return Benchmark("blobs", measure, tuple(rows), (), samples, ("fog", "snow"), ("m1", "m2"), (0,), measure=measure)
+    return Benchmark(
+        task="blobs",
+        objective=measure,
+        rows=tuple(rows),
+        singles=(),
+        samples=samples,
+        shifts=("fog", "snow"),
+        pool=("m1", "m2"),
+        seeds=(0,),
+        measure=measure,
+    )
 
 
 def report(seed: int) -> Report:
@@ -132,32 +142,44 @@ def report(seed: int) -> Report:
         beside = scores(generator, "accuracy") if measure == "macro-f1" else {}
         tests = {key: values[key] for key in SETS if key not in ("held-out", SHIFTED)}
         rows.append(
-            Row(name, name, values["held-out"], tests, values[SHIFTED], ("m1",), 1, 0, 1.0, 1.0, accuracies=beside)
+            Row(
+                strategy=name,
+                label=name,
+                held_out=values["held-out"],
+                tests=tests,
+                shifted=values[SHIFTED],
+                ingredients=("m1",),
+                evaluations=1,
+                cached=0,
+                forward_equivalents=1.0,
+                seconds=1.0,
+                accuracies=beside,
+            )
         )
     return Report(
-        "greedy",
-        {},
-        "whole",
-        "none",
-        measure,
-        "blobs",
-        RunState.FINISHED,
-        0,
-        1,
-        1,
-        ("all",),
-        ("m1", "m2"),
-        ("m1",),
-        3,
-        0,
-        3.0,
-        1.0,
-        1,
-        500,
-        ("fog", "snow"),
-        {},
-        {},
-        "abc",
+        strategy="greedy",
+        options={},
+        partitioner="whole",
+        optimizer="none",
+        objective=measure,
+        task="blobs",
+        state=RunState.FINISHED,
+        seed=0,
+        components=1,
+        active_components=1,
+        component_names=("all",),
+        pool=("m1", "m2"),
+        ingredients=("m1",),
+        evaluations=3,
+        cached=0,
+        forward_equivalents=3.0,
+        wall_seconds=1.0,
+        peak_memory_bytes=1,
+        held_out_samples=500,
+        shifts=("fog", "snow"),
+        numerics={},
+        versions={},
+        content_hash="abc",
         rows=tuple(rows),
         best_single_name="m1",
         measure=measure,

@@ -81,7 +81,7 @@ def test_other_objectives_score_too(merge: Merge, pool_folder: Path) -> None:
 def test_wilson_interval_against_the_formula() -> None:
     import numpy as np
 
-    outcome = Outcome(0.9, 100, np.packbits(np.arange(100) < 90))
+    outcome = Outcome(score=0.9, samples=100, correct=np.packbits(np.arange(100) < 90))
     z, p, n = 1.959963984540054, 0.9, 100
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5

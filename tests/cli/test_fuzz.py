@@ -18,9 +18,9 @@ from merging.cli.asking.request import combine, read_toml, restore
 from merging.errors import MergingError
 from merging.mixing.arithmetic import materialise
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.folder import read_recipe
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
+from merging.storage.result import read_recipe
 from merging.testing import tiny_pool
 from tests.conftest import Merge
 

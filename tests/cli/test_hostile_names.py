@@ -166,7 +166,18 @@ def test_markdown_reads_every_name_as_text(name: str) -> None:
 
 
 def report(name: str) -> Report:
-    row = Row(name, name, 0.5, {name: 0.5}, 0.5, (name,), 3, 0, 3.0, 1.0)
+    row = Row(
+        strategy=name,
+        label=name,
+        held_out=0.5,
+        tests={name: 0.5},
+        shifted=0.5,
+        ingredients=(name,),
+        evaluations=3,
+        cached=0,
+        forward_equivalents=3.0,
+        seconds=1.0,
+    )
     return Report(
         strategy=name,
         options={name: name},

@@ -30,7 +30,6 @@ from merging.data.opening import load_data
 from merging.errors import MergingError, TaskError
 from merging.forward.recalibration import recalibrate
 from merging.plugins.problem import Problem
-from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
@@ -38,8 +37,11 @@ from merging.tasks.cifar10 import SHIFTS
 from merging.tasks.described import described_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge
+from tests.heard import Heard
 from tests.project.test_docs import blocks, page
 from tests.sized import sized
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CLASSES = ("bird", "cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
@@ -67,16 +69,6 @@ def floats():
 def wrong():
     return 3
 """
-
-
-class News(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **how: Any) -> bytes:
@@ -131,11 +123,6 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("forms")
     write_forms(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -285,7 +272,7 @@ def test_accuracies_by_hand(forms: Path, shifted: Path) -> None:
             "unrestricted": {"path": str(shifted / "pets"), "classes": "all"},
         },
     }
-    news = News()
+    news = Heard()
     task = described_task(table, news)
     assert any("pets: scored on its 2 of the model's 3 classes" in line for line in news.said)
     torch.manual_seed(3)
@@ -367,7 +354,7 @@ def test_damaged_images_are_left_out_at_every_run(tmp_path: Path, form: str) -> 
         load_data(spec)
     splits, lines = [], []
     for _ in range(2):
-        news = News()
+        news = Heard()
         splits.append(load_data({"path": spec, "corrupt": 0.1}, progress=news))
         lines.append(news.said)
     (line,) = lines[0]
@@ -394,7 +381,7 @@ def resized(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("form", list(NAMES))
 @pytest.mark.parametrize("tenth", [resized(60_000, 60_000), b""], ids=["bomb", "empty"])
 def test_an_image_is_damaged_in_every_form_whatever_the_decoder_raises(tmp_path: Path, form: str, tenth: bytes) -> None:
-    news = News()
+    news = Heard()
     assert len(load_data({"path": damage(tmp_path, form, tenth), "corrupt": 0.1}, progress=news)) == 18
     assert all(name in news.said[-1] for name in NAMES[form]), news.said
 
@@ -431,7 +418,7 @@ def test_suites_take_a_share_too(tmp_path: Path, name: str) -> None:
     table = {"name": name, "data": suite(tmp_path, name), "model": "timm:resnet18"}
     with pytest.raises(TaskError, match=r"2 of [24]0 images: more than corrupt = 0\.01 allows"):
         described_task(table)
-    news = News()
+    news = Heard()
     task = described_task(table | {"corrupt": 0.2}, news)
     assert len(task.tests[task.shifts[0] if task.shifts else "test"]) == 18
     assert len(news.said) >= len(task.tests), "each set says so"
@@ -468,7 +455,9 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
     }
     read = described_task(table)
     assert read.unlabelled is not None
-    task = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare, unlabelled=read.unlabelled)
+    task = Task(
+        name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare, unlabelled=read.unlabelled
+    )
     pool = ModelPool.open([tmp_path / "*.pt"])
     result = merging.merge(pool, Uniform(), task=task, baselines=False)
     assert isinstance(result.merge, Recipe)
@@ -484,7 +473,7 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
     for name in ("norm.running_mean", "norm.running_var"):
         assert torch.allclose(result.merge.overrides[name], module.state_dict()[name], atol=1e-5)
     assert any("measured again on 2 unlabelled samples" in note for note in result.report.notes)
-    without = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare)
+    without = Task(name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare)
     with pytest.raises(MergingError, match=r"give \[task\] train \(or unlabelled"):
         merging.merge(pool, Uniform(), task=without, recalibrate=True)
 
@@ -511,7 +500,9 @@ def test_strategies_may_ask_for_unlabelled_data(forms: Path, tmp_path: Path) -> 
     pool = ModelPool.open([tmp_path / "*.pt"])
     table = {"model": "python:my_data:model", "held_out": str(forms / "photos")}
     read = described_task(table | {"unlabelled": str(forms / "photos.csv")})
-    task = Task("t", lambda pool: Normed(), read.held_out, prepare=read.prepare, unlabelled=read.unlabelled)
+    task = Task(
+        name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare, unlabelled=read.unlabelled
+    )
     NeedsUnlabelled.seen.clear()
     merging.merge(pool, NeedsUnlabelled(), task=task, baselines=False, recalibrate=False)
     assert NeedsUnlabelled.seen == [-1] * 12
@@ -626,6 +617,13 @@ def test_saved_data_sets_ask_for_what_is_not_clear(forms: Path, tmp_path: Path) 
         load_data(str(tmp_path / "plain"))
     with pytest.raises(TaskError, match=r"which column holds the image.*none among a, b"):
         load_data({"path": str(tmp_path / "plain"), "label": "a"})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"splits": 3}', "{}", "[" * 100_000 + "]" * 100_000])
+def test_damaged_splits_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset_dict.json").write_text(content)
+    with pytest.raises(TaskError, match=r"dataset_dict\.json is damaged"):
+        load_data(f"{tmp_path}:train")
 
 
 @pytest.mark.parametrize(("package", "spec"), [("webdataset", "shards-000.tar"), ("datasets", "photos-saved:train")])

@@ -23,25 +23,12 @@ from merging.data.images import Preparation
 from merging.data.opening import load_data
 from merging.data.tars import IMAGES
 from merging.errors import TaskError
-from merging.plugins.progress import Silent
 from tests.data.test_data import write_tar
+from tests.heard import Heard
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 ORIENTATION = 274
-
-
-class News(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
@@ -238,7 +225,7 @@ def test_every_form_scales_and_says_it_at_every_run(form: str, tmp_path: Path) -
     values = np.random.default_rng(1).integers(0, 65536, (5, 4, 4), dtype=np.uint16)
     spec = FORMS[form](tmp_path, [encoded(Image.fromarray(each)) for each in values])
     for _ in range(2):
-        news = News()
+        news = Heard()
         split = load_data(spec, progress=news)
         assert np.array_equal(split.inputs[..., 0].numpy(), np.rint(values[in_order(form, 5)] / 257))
         assert [line for line in news.said if "16 bits" in line] == [
@@ -260,7 +247,7 @@ def test_every_form_turns_as_its_library_does(form: str, upright: bool | None, t
     count = sum(each > 1 for each in orientations)
     what = "turned upright (upright = false" if turns else "taken as stored (upright = true"
     for _ in range(2):
-        news = News()
+        news = Heard()
         split = load_data({"path": spec} | ({} if upright is None else {"upright": upright}), progress=news)
         for place, number in enumerate(in_order(form, 4)):
             assert np.array_equal(split.inputs[place].numpy(), np.asarray(right[number]))
@@ -283,13 +270,13 @@ def test_what_a_mac_keeps_beside_a_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "set/a/._000.png").write_bytes(b"\0\5\26\7" + bytes(100))
     with pytest.raises(TaskError, match=r"a/\._000\.png is damaged \(it is no picture but what a Mac keeps beside one"):
         load_data(spec)
-    news = News()
+    news = Heard()
     assert len(load_data({"path": spec, "corrupt": 0.5}, progress=news)) == 3
     assert "AppleDouble" in news.said[-1]
 
 
 def test_one_is_said_of_one(tmp_path: Path) -> None:
-    news = News()
+    news = Heard()
     load_data(as_folders(tmp_path, [MODES["RGBA"][0], MODES["RGB"][0]]), how=Preparation(), progress=news)
     assert news.said == [f"{tmp_path / 'set'}: 1 of 2 pictures {SAID[TRANSPARENT][0]}"]
 

@@ -18,17 +18,15 @@ from merging.data.folders import SUFFIXES, listed, tree
 from merging.data.opening import load_data
 from merging.errors import TaskError
 from tests.data.test_data import write, write_tar
-from tests.data.test_decoding import News, encoded, pixels
+from tests.data.test_decoding import encoded, pixels
+from tests.heard import Heard
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 PICTURE = encoded(Image.fromarray(pixels()))
 NAMES = st.text("ab.-_ Zé0", min_size=1, max_size=4).filter(lambda name: name not in (".", ".."))
 KINDS = st.sampled_from([*SUFFIXES, ".JPG", ".Png", ".gif", ".jfif", ".txt", "", ".png.bak", ".tar.png"])
 FILES = st.lists(st.tuples(st.lists(NAMES, max_size=2), NAMES, KINDS), max_size=5)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
 
 
 def test_the_suffixes_are_the_library_s() -> None:
@@ -83,7 +81,7 @@ def spread(folder: Path, count: int = 6) -> Path:
 
 
 def said_of(spec: object, **how: object) -> tuple[list[str], torch.Tensor]:
-    news = News()
+    news = Heard()
     return news.said, load_data(spec, progress=news, **how).labels  # type: ignore[arg-type]
 
 

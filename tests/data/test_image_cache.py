@@ -30,9 +30,8 @@ from tests.sized import sized
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def folder(own_cache: Path) -> Path:
+    return own_cache
 
 
 def write(file: Path, sizes: list[tuple[int, int]], seed: int = 0) -> str:

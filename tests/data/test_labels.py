@@ -22,16 +22,14 @@ from merging.data.opening import load_data
 from merging.errors import TaskError
 from merging.tasks.described import described_task
 from tests.data.test_data import write, write_tar
-from tests.data.test_decoding import News, encoded
+from tests.data.test_decoding import encoded
+from tests.heard import Heard
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CLASSES = 12
 PICTURE = encoded(Image.new("RGB", (2, 2)))
 NAMES = tuple(f"class {number}" for number in range(CLASSES))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
 
 
 def as_csv(folder: Path, labels: Sequence[Any]) -> str:
@@ -114,7 +112,7 @@ def test_numbers_count_however_they_are_written(
     classes: Sequence[str] | None,
 ) -> None:
     labels = [11, 0, 3, 10, 2, 2, 1]
-    news = News()
+    news = Heard()
     split = load_data(form(tmp_path, [as_written(label) for label in labels]), classes=classes, progress=news)
     assert split.labels.tolist() == labels, how
     assert split.classes is None
@@ -147,7 +145,7 @@ def test_arrays_of_any_kind(labels: list[int], kind: str, layout: int) -> None:
 
 @pytest.mark.parametrize("form", [as_jsonl, as_saved, as_json_in_tar, as_npz])
 def test_true_and_false_are_one_and_zero_and_it_is_said(form: Any, tmp_path: Path) -> None:
-    news = News()
+    news = Heard()
     spec = form(tmp_path, [True, False, True])
     assert load_data(spec, progress=news).labels.tolist() == [1, 0, 1]
     assert news.said == [f"{spec}: labels are true and false: taken as 1 and 0"]
@@ -200,12 +198,12 @@ def test_names_may_look_like_numbers(tmp_path: Path) -> None:
 def test_counted_from_one_is_asked_where_the_last_class_is_absent(
     form: Any, classes: Sequence[str] | None, tmp_path: Path
 ) -> None:
-    news = News()
+    news = Heard()
     spec = form(tmp_path, [1, 2, 5, 1])
     load_data(spec, classes=classes, progress=news)
     of = ", and there are 12 classes (0 to 11)" if classes else ""
     assert news.said == [f"warning: {spec}: the labels go from 1 to 5{of}; are they counted from 1?"]
-    news = News()
+    news = Heard()
     (tmp_path / "b").mkdir()
     load_data(form(tmp_path / "b", [0, 2, 5]), classes=classes, progress=news)
     assert news.said == []
@@ -215,7 +213,7 @@ def test_a_library_that_declares_classes_is_not_asked(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
     columns = {"image": [{"bytes": PICTURE, "path": None}] * 2, "label": [1, 2]}
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "saved")
-    news = News()
+    news = Heard()
     load_data(str(tmp_path / "saved"), progress=news)
     assert news.said == []
 
@@ -276,12 +274,12 @@ def test_folders_that_are_numbers(tmp_path: Path) -> None:
     for number in range(CLASSES):
         write(tmp_path / "set" / str(number) / "x.png", PICTURE)
     table = {"model": "timm:test_resnet", "held_out": str(tmp_path / "set")}
-    news = News()
+    news = Heard()
     task = described_task(table, news)
     assert task.held_out.labels.tolist() == list(range(CLASSES))
     assert task.classes == tuple(sorted(map(str, range(CLASSES)))), "as ImageFolder has it"
     assert any("label 2 is class '10'" in line for line in news.said)
-    news = News()
+    news = Heard()
     task = described_task(table | {"classes": list(map(str, range(CLASSES)))}, news)
     assert sorted(task.held_out.labels.tolist()) == list(range(CLASSES))
     assert not any("order of text" in line for line in news.said)
@@ -369,7 +367,7 @@ def test_labels_below_zero_are_refused(tmp_path: Path, form: Callable[[Path, Seq
 @pytest.mark.parametrize("odd", ["cat", "1_0", "²", "class 3"])
 @pytest.mark.parametrize("form", [as_csv, as_tar])
 def test_numbers_among_names_are_said(tmp_path: Path, odd: str, form: Callable[[Path, Sequence[Any]], str]) -> None:
-    news = News()
+    news = Heard()
     task = described_task(
         {"model": "timm:test_resnet", "size": "stored", "held_out": form(tmp_path, ["0", "10", odd, "2"])}, news
     )

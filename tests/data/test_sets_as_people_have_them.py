@@ -19,7 +19,8 @@ from merging.errors import TaskError
 from merging.looking.scoring import evaluate
 from merging.tasks.described import described_task
 from tests.conftest import Merge
-from tests.data.test_decoding import News, encoded
+from tests.data.test_decoding import encoded
+from tests.heard import Heard
 
 MODEL = """
 import torch
@@ -38,8 +39,7 @@ PICTURES = [(number, part) for number in range(12) for part in range(4)]
 
 
 @pytest.fixture(autouse=True)
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+def bench(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "shades.py").write_text(MODEL)
@@ -227,7 +227,7 @@ def test_the_score_is_right_and_what_is_left_out_is_said(kind: str) -> None:
     make, said = RIGHT[kind]
     spec = make()
     for _ in range(2):
-        news = News()
+        news = Heard()
         task = described_task(PLAIN | {"held_out": spec}, news)
         assert len(task.held_out) == (24 if "left out" in said else 48)
         assert evaluate("model.pt", task, device="cpu")["held-out"].accuracy == 1.0
@@ -264,7 +264,7 @@ def test_folders_that_count_from_one_are_asked_for_their_names() -> None:
         place = Path("set", str(number + 1), f"{part}.png")
         place.parent.mkdir(parents=True, exist_ok=True)
         picture(number, part).save(place)
-    news = News()
+    news = Heard()
     task = described_task({key: value for key, value in PLAIN.items() if key != "classes"} | {"held_out": "set"}, news)
     assert task.classes[:3] == ("1", "10", "11")
     assert any("label 1 is class '10'; [task] classes" in line for line in news.said)

@@ -15,8 +15,8 @@ from torch import Tensor
 from merging.data.images import Preparation
 from merging.data.opening import load_data
 from merging.errors import TaskError
-from merging.plugins.progress import Silent
 from merging.plugins.task import Split
+from tests.heard import Heard
 
 CLASSES = ("bad", "good")
 
@@ -33,22 +33,12 @@ class Letters:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-class Said(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def load(
     path: Path | str,
     outputs: Sequence[str] | None = CLASSES,
     *,
     labelled: bool = True,
-    progress: Said | None = None,
+    progress: Heard | None = None,
     **table: Any,
 ) -> Split:
     source: Any = Letters()
@@ -99,13 +89,13 @@ def test_labels_of_stars(tmp_path: Path) -> None:
     stars = ["1", "2", "3", "4", "5"]
     for labels in (["2", "1"], [2, 1]):
         path = lines(tmp_path / "a.jsonl", *({"text": "a", "label": label} for label in labels))
-        news = Said()
+        news = Heard()
         assert load(path, stars, progress=news).labels.tolist() == [1, 0]
-        assert "labels are taken as the names of the classes" in news.lines[-1]
+        assert "labels are taken as the names of the classes" in news.said[-1]
         assert load(path, ["x", "y", "z"]).labels.tolist() == [2, 1]
         assert load(path, None).labels.tolist() == [2, 1]
         assert load(path, ["0", "1", "2"], progress=news).labels.tolist() == [2, 1]
-        assert len(news.lines) == 1, "names that count from 0 are no news"
+        assert len(news.said) == 1, "names that count from 0 are no news"
         assert load(path, stars, classes=stars).labels.tolist() == [2, 1], "said to count from 0"
     (tmp_path / "a.csv").write_text("text,label\na,0\nb,4\n")
     with pytest.raises(TaskError, match=r"label 0 is none of the classes, whose names are numbers \(1 to 5\)"):

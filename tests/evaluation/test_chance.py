@@ -31,7 +31,8 @@ from merging.testing import tiny_pool, tiny_problem
 from merging.testing.fixtures import tiny_task
 from tests.conftest import Merge
 from tests.data.test_data import write
-from tests.data.test_decoding import News, encoded
+from tests.data.test_decoding import encoded
+from tests.heard import Heard
 
 
 def answered(labels: np.ndarray, classes: int, right: float, seed: int) -> np.ndarray:
@@ -120,7 +121,7 @@ def test_a_class_that_was_not_seen_is_not_placed() -> None:
 
 def test_answers_that_are_nan_are_wrong() -> None:
     labels = labels_of(3, 30)
-    assert compared("m", np.full(30, -1), labels, 3) == Chance("m", 30, 0, 1 / 3, 1.0)
+    assert compared("m", np.full(30, -1), labels, 3) == Chance(model="m", samples=30, right=0, guess=1 / 3, p=1.0)
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=300), st.integers(1, 300), st.integers(0, 9))
@@ -203,7 +204,7 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
 def test_a_run_says_it_first_and_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = tiny_pool(tmp_path / "pool", 3)
     task = replace(tiny_task(), held_out=turned(tiny_task().held_out))
-    news = News()
+    news = Heard()
     result = run(pool, Greedy(), task=task, device="cpu", output=tmp_path / "a", progress=news)
     (said,) = (note for note in result.report.notes if "no better than a guess" in note or "in the order" in note)
     assert news.said[0] == f"warning: {said}"
@@ -236,7 +237,7 @@ def test_a_resumed_run_says_it_again(tmp_path: Path) -> None:
 
     ended = run(pool, Greedy(), task=task, device="cpu", output=tmp_path / "a", should_stop=stop)
     assert ended.report.status == "interrupted"
-    news = News()
+    news = Heard()
     resumed = run(pool, Greedy(), task=task, device="cpu", output=tmp_path / "a", resume=True, progress=news)
     assert resumed.report.content_hash == whole.report.content_hash
     assert news.said[0] == f"warning: {whole.report.notes[0]}"
@@ -258,9 +259,8 @@ SHADES = ("black", "coal", "dark", "grey", "light", "pale", "white")
 
 
 @pytest.fixture
-def bright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bright(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pictures of seven shades, and two models that tell them apart without a mistake."""
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bright_shades.py").write_text(BRIGHT)
     for number, name in enumerate(SHADES):

@@ -34,11 +34,6 @@ from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.values.recipe import Recipe
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
-
-
 def evaluator_of(
     pool: ModelPool,
     *,
@@ -51,7 +46,7 @@ def evaluator_of(
     task = task or tiny_task()
     made = plan(pool, Best(), partitioner=Layer(), task=task, freeze=freeze, device="cpu")
     assert made.live is not None
-    numerics = Numerics("cpu", batch, 1)
+    numerics = Numerics(device="cpu", batch=batch, threads=1)
     return Evaluator(made.live, task, objective or Accuracy(), numerics, Journal(None), limit=limit)
 
 

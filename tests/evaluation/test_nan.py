@@ -49,7 +49,9 @@ class Normed(nn.Module):
 
 
 def task() -> Task:
-    return Task("normed", lambda pool: Normed(), blobs(120, seed=1), tests={"test": blobs(90, seed=2)})
+    return Task(
+        name="normed", build=lambda pool: Normed(), held_out=blobs(120, seed=1), tests={"test": blobs(90, seed=2)}
+    )
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_samples_are_counted(tmp_path: Path, bad: set[int], value: float, ensemb
     pool = tiny_pool(tmp_path / "pool", models=2) if not (tmp_path / "pool").exists() else opened_tiny(tmp_path)
     whole = Whole().split(pool.tensors)
     live = LiveModel(Holes(), pool, whole, "cpu")
-    with_holes = Task("holes", lambda pool: Holes(), Split.of(inputs, held_out.labels))
+    with_holes = Task(name="holes", build=lambda pool: Holes(), held_out=Split.of(inputs, held_out.labels))
     evaluator = Evaluator(live, with_holes, NegativeLogLikelihood(), tiny_numerics(), Journal(None))
     recipes = [Recipe.single(row, whole) for row in pool.ingredients]
     merged = Ensemble(tuple(recipes), (1.0, 1.0)) if ensemble else recipes[0]

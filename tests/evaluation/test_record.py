@@ -19,14 +19,9 @@ from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 def evaluator(

@@ -30,16 +30,11 @@ from merging.running.plan import Plan, plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.testing import TinyNet, tiny_pool, tiny_task
+from merging.testing import TinyNet, tiny_task
 from merging.testing.second_device import second_device
 from merging.values.recipe import Recipe
 
 ROOT = Path(merging.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 def sends() -> Iterator[str]:
@@ -69,9 +64,9 @@ def test_modules_and_tensors_go_there(device: str) -> None:
     assert there.is_cuda
     assert on_device(there, there.device) is there
     task = Task(
-        "t",
-        lambda pool: module,
-        Split.of(torch.zeros(2, 3, dtype=torch.uint8), torch.arange(2)),
+        name="t",
+        build=lambda pool: module,
+        held_out=Split.of(torch.zeros(2, 3, dtype=torch.uint8), torch.arange(2)),
         prepare=lambda x: x.float() if x.dtype == torch.uint8 else x,
     )
     assert batch_for(task, torch.zeros(2, 3, dtype=torch.uint8), device, torch.bfloat16).dtype == torch.bfloat16
@@ -132,7 +127,14 @@ def problem(kind: str, folder: Path, samples: int, seed: int) -> tuple[ModelPool
         torch.manual_seed(seed + number)
         save_file(made().state_dict(), folder / f"{number}.safetensors")
     parts = [Split.of(inputs(draw, n), torch.from_numpy(draw.integers(0, 3, n))) for n in (samples, 30)]
-    task = Task(kind, lambda pool: made(), parts[0], {"test": parts[1]}, prepare=prepared, train=parts[1])
+    task = Task(
+        name=kind,
+        build=lambda pool: made(),
+        held_out=parts[0],
+        tests={"test": parts[1]},
+        prepare=prepared,
+        train=parts[1],
+    )
     return ModelPool.open([folder / "*.safetensors"]), task
 
 

@@ -25,16 +25,11 @@ from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.uniform import Uniform
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import tiny_numerics
 from merging.values.recipe import Recipe
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
 def evaluator(pool: ModelPool, task: Task, **settings: object) -> Evaluator:
@@ -71,7 +66,7 @@ def test_real_architectures_run_in_bf16(tmp_path: Path, spec: str) -> None:
             tmp_path / f"{number}.safetensors",
         )
     pixels = torch.rand(4, 3, side, side, generator=torch.Generator().manual_seed(0))
-    task = Task(spec, source.build, Split.of(pixels, torch.arange(4)))
+    task = Task(name=spec, build=source.build, held_out=Split.of(pixels, torch.arange(4)))
     pool = ModelPool.open([tmp_path])
     found = {}
     for precision in ("fp32", "bf16"):
@@ -97,9 +92,9 @@ class Narrow(nn.Module):
 def test_a_model_that_cannot_take_bf16_says_so(tmp_path: Path) -> None:
     for name in "ab":
         save_file(Narrow().state_dict(), tmp_path / f"{name}.safetensors")
-    task = Task("narrow", lambda pool: Narrow(), Split.of(torch.randn(6, 4), torch.arange(6) % 2))
+    task = Task(name="narrow", build=lambda pool: Narrow(), held_out=Split.of(torch.randn(6, 4), torch.arange(6) % 2))
     pool = ModelPool.open([tmp_path])
-    with pytest.raises(TaskError, match=r"cannot run in bf16 .*--precision fp32"):
+    with pytest.raises(TaskError, match=r"cannot run in bf16 .*`precision=fp32`"):
         plan(pool, Uniform(), task=task, precision="bf16")
     made = plan(pool, Uniform(), task=task)
     assert made.numerics is not None
@@ -163,7 +158,7 @@ def test_compiled_passes_agree_with_eager_ones(pool: ModelPool) -> None:
 def test_a_wrongly_compiled_model_is_refused(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, **settings: lambda x: module(x) + 1)
     made = evaluator(pool, tiny_task(), compile=True)
-    with pytest.raises(TaskError, match="away from the eager ones; leave out --compile"):
+    with pytest.raises(TaskError, match="away from the eager ones; leave out `compile`"):
         made.evaluate(Recipe.single(pool.ingredients[0], made.live.partition))
 
 

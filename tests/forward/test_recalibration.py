@@ -116,7 +116,14 @@ def task(folder: Path, *, train: bool = True) -> Task:
     own = load_npz(f"{folder / 'train.npz'}:x") if train else None
     prepare = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     held_out = load_npz(f"{folder / 'test.npz'}:x")
-    return Task("resnet", lambda pool: ResNet20(), held_out, tests={"test": held_out}, prepare=prepare, train=own)
+    return Task(
+        name="resnet",
+        build=lambda pool: ResNet20(),
+        held_out=held_out,
+        tests={"test": held_out},
+        prepare=prepare,
+        train=own,
+    )
 
 
 @pytest.mark.slow
@@ -244,6 +251,6 @@ def test_models_without_batch_norm_are_left_alone(tmp_path: Path) -> None:
     silent = merging.merge(pool, Uniform(), task=merging.testing.tiny_task(), baselines=False)
     assert not any("BatchNorm" in note for note in silent.report.notes)
     without = merging.testing.tiny_task()
-    none = Task("blobs", without.build, without.held_out)
+    none = Task(name="blobs", build=without.build, held_out=without.held_out)
     with pytest.raises(merging.MergingError, match=r"give \[task\] train"):
         merging.merge(pool, Uniform(), task=none, recalibrate=True)

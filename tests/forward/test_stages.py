@@ -85,7 +85,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPool, Task]:
         save_file(state, folder / f"m{number}.safetensors")
     images = torch.randint(0, 256, (70, 12, 12, 3), generator=generator, dtype=torch.uint8)
     held_out = Split.of(images, torch.arange(70) % 4)
-    task = Task("small", lambda pool: Small(), held_out, prepare=Normalise((0.5,) * 3, (0.25,) * 3))
+    task = Task(name="small", build=lambda pool: Small(), held_out=held_out, prepare=Normalise((0.5,) * 3, (0.25,) * 3))
     return ModelPool.open([folder]), task
 
 

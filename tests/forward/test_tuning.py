@@ -28,7 +28,7 @@ def test_larger_batches_than_the_rule_are_tried(tmp_path: Path, device: str) -> 
             sizes.add(len(inputs))
             return super().forward(inputs)
 
-    task = Task("large", lambda pool: Seen(), blobs(5000, 1))
+    task = Task(name="large", build=lambda pool: Seen(), held_out=blobs(5000, 1))
     made = plan(tiny_pool(tmp_path), Uniform(), partitioner=Layer(), task=task, device=device, tune=True)
     assert {128, 256, 512, 1024, 2048} <= sizes
     assert made.numerics is not None
@@ -59,5 +59,5 @@ def test_a_batch_without_room_is_not_chosen(device: str) -> None:
     assert chosen.batch in (128, 256)
     assert "the rule's has no room" in heard.said
     module.most = 0
-    with pytest.raises(OptionError, match=r"no room on cuda, not even for 128 samples; try --device cpu"):
+    with pytest.raises(OptionError, match=r"no room on cuda, not even for 128 samples; try `device=cpu`"):
         tuned(rule, module, lambda x: batch_for(task, x, device), inputs, heard)

@@ -121,7 +121,7 @@ def test_a_pool_under_an_architecture(merge: Merge, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "open_clip:ViT-B-32"], "--classes N"),
+        (["--model", "open_clip:ViT-B-32"], "(--classes)"),
         (["--model", "open_clip:ViT-B-33", "--classes", "3"], "did you mean 'ViT-B-32'"),
         (["--model", "timm:resnet81", "--classes", "3"], "did you mean 'resnet"),
         (["--model", "torchvision:squeezenet", "--classes", "3"], "did you mean 'squeezenet"),

@@ -107,7 +107,13 @@ def test_another_shape(tmp_path: Path, own: tuple[int, ...], other: tuple[int, .
     found = Computed(
         pool, whole, lambda name, models, base: torch.ones(other) if name == "w" else models[0], strategy="x"
     )
-    weights = Weights(dict(found) if scored and own == other else found, pool.ingredients, "x", {}, "")
+    weights = Weights(
+        tensors=dict(found) if scored and own == other else found,
+        ingredients=pool.ingredients,
+        strategy="x",
+        options={},
+        hash="",
+    )
     if own == other:
         assert Writing().state_dict(weights, pool)["w"].shape == own
         return
@@ -115,7 +121,13 @@ def test_another_shape(tmp_path: Path, own: tuple[int, ...], other: tuple[int, .
     with pytest.raises(StrategyError) as caught:
         found["w"] if scored else Writing().state_dict(weights, pool)
     assert str(caught.value) == said
-    given = Weights({"w": torch.ones(other), "next": torch.zeros(2)}, pool.ingredients, "x", {}, "")
+    given = Weights(
+        tensors={"w": torch.ones(other), "next": torch.zeros(2)},
+        ingredients=pool.ingredients,
+        strategy="x",
+        options={},
+        hash="",
+    )
     with pytest.raises(StrategyError) as caught:
         check_merge(given, pool) if scored else Writing().state_dict(given, pool)
     assert str(caught.value) == said
@@ -167,7 +179,7 @@ def test_a_function_may_write_to_what_it_is_given(tmp_path: Path) -> None:
 
     found = Computed(pool, Whole().split(pool.tensors), combine)
     assert [found["w"].tolist(), found["w"].tolist()] == [[3.0] * 3] * 2
-    weights = Weights(found, pool.ingredients, "x", {}, "")
+    weights = Weights(tensors=found, ingredients=pool.ingredients, strategy="x", options={}, hash="")
     assert Writing().state_dict(weights, pool)["w"].tolist() == [3.0] * 3
     assert pool.checkpoints[0].read("w").tolist() == [1.0] * 3
 
@@ -193,7 +205,9 @@ def test_weights_of_other_tensors(tmp_path: Path) -> None:
     state = pool.checkpoints[0].load()
 
     def weights(tensors: dict[str, Any]) -> Weights:
-        return Weights(tensors, pool.ingredients, "own", {}, content_hash(state))
+        return Weights(
+            tensors=tensors, ingredients=pool.ingredients, strategy="own", options={}, hash=content_hash(state)
+        )
 
     check_merge(weights(state), pool)
     for tensors, said in (

@@ -25,9 +25,9 @@ from merging.mixing.writing import Writing
 from merging.partitioners.whole import Whole
 from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
-from merging.storage.folder import save_model
 from merging.storage.pool import ModelPool
 from merging.storage.raw import bytes_of, first_unfit, largest
+from merging.storage.result import save_model
 from merging.storage.shards import ModelWriter
 from merging.strategies.dare import Dare
 from merging.strategies.task_arithmetic import TaskArithmetic
@@ -130,12 +130,12 @@ def test_beyond_the_largest_number_is_refused(
         said = str(caught.value)
         if path == "float32 sums" and abs(float(value)) >= ENDS["float32"][1]:
             assert "inf at" in said
-            assert "leave out --accumulate float32" in said
+            assert "leave out `accumulate=float32`" in said
         else:
             summed = np.float32(float(value)) if path == "float32 sums" else float(value)
             assert f"{summed:.8g} at" in said
             assert f"beyond the largest number of {dtype}" in said
-            assert "--dtype" in said
+            assert "pass `dtype=" in said
         assert not out.exists()
     else:
         found = save(pool, Uniform(), out, dtype, path)["b.second"].double()
@@ -220,7 +220,7 @@ def test_numbers_that_no_dtype_holds(tmp_path: Path) -> None:
     pool = ModelPool.open([tmp_path / "pool"])
     with pytest.raises(ResultError, match=r"tensor 'w' of the merged model would be inf at \[0\]"):
         save(pool, Weighted(weights=("m0=1", "m1=1"), normalize=False), tmp_path / "sum", None, "safetensors")
-    with pytest.raises(ResultError, match=r"would be inf .*leave out --accumulate float32"):
+    with pytest.raises(ResultError, match=r"would be inf .*leave out `accumulate=float32`"):
         save(ModelPool.open([tmp_path / "pool"]), Uniform(), tmp_path / "f32", None, "float32 sums")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "pool"]
 

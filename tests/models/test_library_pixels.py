@@ -45,7 +45,7 @@ from benchmarks.library_transforms import (
     transformers_folder,
     transformers_transform,
 )
-from benchmarks.pixels import EQUAL, Compared, compare, of_library, of_task, photographs, quiet
+from benchmarks.pixels import EQUAL, Compared, compare, of_library, of_task, quiet
 from merging.errors import TaskError
 
 pytestmark = pytest.mark.slow
@@ -55,15 +55,9 @@ FIGURES = Path(__file__).parents[2] / "docs" / "pixels.json"
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+def apart(own_cache: Path) -> Iterator[None]:
     with quiet():
         yield
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photographs(tmp_path_factory.mktemp("photographs"), (64, 64))
 
 
 def assert_same(subject: Subject, folder: Path) -> Compared:

@@ -23,7 +23,7 @@ from benchmarks.library_transforms import (
     transformers_folder,
     transformers_transform,
 )
-from benchmarks.pixels import of_library, photographs
+from benchmarks.pixels import of_library
 from merging.data.folders import load_images
 from merging.data.images import normalise, preparation
 from merging.data.opening import load_data
@@ -31,12 +31,12 @@ from merging.errors import TaskError
 from merging.forward.numerics import Numerics
 from merging.looking.samples import pixels
 from merging.models.transform import Normalisation, Transform, as_stored, whole_numbers
-from merging.plugins.progress import Silent
 from merging.tasks.described import described_task
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
 from tests.conftest import Merge
+from tests.heard import Heard
 
 pytestmark = pytest.mark.slow
 
@@ -53,22 +53,8 @@ PUBLISHED = json.loads(PROCESSORS.read_text("utf-8"))
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+def cache(own_cache: Path) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return photographs(tmp_path_factory.mktemp("photographs"), (64, 64))
-
-
-class Said(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 # transforms that do not come apart
@@ -80,13 +66,13 @@ def padded(folder: Path) -> Path:
 
 
 def test_a_transform_that_is_not_divided_is_kept_whole(tmp_path: Path, photos: Path) -> None:
-    folder, said = padded(tmp_path / "model"), Said()
+    folder, said = padded(tmp_path / "model"), Heard()
     right = torch.stack(of_library(transformers_transform(folder), photos))
     for _ in range(2):  # made, and from disk
         task = described_task({"model": f"transformers:{folder}", "held_out": str(photos)}, said)
         assert task.held_out.inputs.dtype == torch.float32
         assert torch.equal(task.prepare(task.held_out.inputs), right)
-    assert [line for line in said.lines if "kept as float32" in line and "GB for 8 pictures" in line] != []
+    assert [line for line in said.said if "kept as float32" in line and "GB for 8 pictures" in line] != []
     shown = pixels(task.held_out, 0)
     assert shown is not None
     assert (shown.shape, str(shown.dtype)) == ((32, 32, 3), "uint8")
@@ -130,9 +116,13 @@ def test_a_cut_is_never_trusted() -> None:
         lambda image: np.array(image)[:-1],
         lambda image: np.array(image).astype(np.float32) + 0.5,
     ):
-        assert not Transform("x", plain.whole, {}, wrong).divided
+        assert not Transform(name="x", whole=plain.whole, settings={}, geometry=wrong).divided
     swapped = Transform(
-        "x", plain.whole, {}, lambda image: np.array(image)[..., ::-1].copy(), Normalisation((0.5,) * 3, (0.5,) * 3)
+        name="x",
+        whole=plain.whole,
+        settings={},
+        geometry=lambda image: np.array(image)[..., ::-1].copy(),
+        proposed=Normalisation((0.5,) * 3, (0.5,) * 3),
     )
     assert swapped.normalisation is not None
     assert swapped.normalisation.flipped, "found by the probes"

@@ -454,7 +454,7 @@ def test_texts_on_a_device(texts: Path, tmp_path: Path, device: str) -> None:
         source = merging.model_source(f"transformers:{texts / 'start'}")
         parts = [load_data({"path": str(texts / f"{n}.jsonl")}, source, classes=list(RULES)) for n in ("train", "test")]
         train, test = (Split.of(part.inputs[:30], part.labels[:30]) for part in parts)
-        return Task("texts", source.build, test, {"test": test}, train=train)
+        return Task(name="texts", build=source.build, held_out=test, tests={"test": test}, train=train)
 
     sweep = Sweep.of({"learning_rate": [1e-3], "epochs": [1], "batch_size": 20, "augmentation": "none", "mixup": 0.0})
     for models in (1, 2):

@@ -88,7 +88,7 @@ def test_a_mix_has_the_head_of_its_own_text_tower(pool: ModelPool) -> None:
     pixels = torch.randint(0, 256, (30, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     prepare = Normalise((0.5,) * 3, (0.5,) * 3)
     source = OpenClip(NAME).named(CLASSES, TEMPLATES)
-    task = Task("shapes", source.build, Split.of(pixels, torch.arange(30) % 3), prepare=prepare)
+    task = Task(name="shapes", build=source.build, held_out=Split.of(pixels, torch.arange(30) % 3), prepare=prepare)
     made = plan(pool, merging.ManifoldMix(), partitioner=merging.Block(), task=task, device="cpu", precision="fp32")
     assert made.live is not None
     assert made.numerics is not None
@@ -130,7 +130,7 @@ def test_the_head_is_read_where_the_model_is(pool: ModelPool, tmp_path: Path, de
     start = ModelPool.open([tmp_path / "start.safetensors"])
     whole, linear = OpenClip(NAME).named(CLASSES, TEMPLATES), OpenClip(NAME)
     for source, models, numbers in ((whole, pool, (0, 1)), (linear, start, (0,))):
-        task = Task("shapes", source.build, Split.of(pixels, torch.arange(9) % 3), prepare=prepare)
+        task = Task(name="shapes", build=source.build, held_out=Split.of(pixels, torch.arange(9) % 3), prepare=prepare)
         made = plan(models, merging.Best(), task=task, device=device, precision="fp32")
         assert made.live is not None
         assert made.numerics is not None

@@ -75,7 +75,7 @@ def test_ngopt_on_three_components_with_the_budget_that_crashed() -> None:
     """Nevergrad 1.0.12 on NumPy 2.4: ``float()`` of an array in MetaModel, then a thread that never ends."""
     before = threading.active_count()
     staircase = Bowl(3)
-    search = box(lambda x: Outcome(round(staircase(x).score, 2), 1), 3, budget=240)
+    search = box(lambda x: Outcome(score=round(staircase(x).score, 2), samples=1), 3, budget=240)
     assert run_search(Nevergrad(method="NGOpt"), search).score >= 0.99
     assert search.asked == 240
     settled(before)

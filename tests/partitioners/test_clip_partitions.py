@@ -94,7 +94,7 @@ def test_a_tower_without_the_text_leftovers_says_so(classifier: ClipClassifier, 
 
 
 def test_other_models_are_refused_with_a_way_out() -> None:
-    with pytest.raises(merging.MergingError, match=r"visual.*--partitioner layer"):
+    with pytest.raises(merging.MergingError, match=r"visual.*`partitioner=layer`"):
         merging.ClipC8().split({"fc1.weight": ((2, 2), "float32")})
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 def task_of(samples: int) -> Task:
-    return Task("blobs", lambda pool: TinyNet(), blobs(samples, seed=5))
+    return Task(name="blobs", build=lambda pool: TinyNet(), held_out=blobs(samples, seed=5))
 
 
 @given(samples=st.integers(20, 200), share=st.floats(0.2, 0.8), seed=st.integers(0, 2**32))
@@ -63,7 +63,7 @@ def test_an_empty_part_is_refused() -> None:
 def test_a_task_is_needed(merge: Merge, pool_folder: Path) -> None:
     ran = merge("run", "--strategy", "uniform", "--models", pool_folder / "model_*.safetensors", "--certify-split", 0.5)
     assert ran.code == 2
-    assert "certify_split" in ran.err
+    assert "--certify-split divides" in ran.err
     assert "--task" in ran.err
 
 

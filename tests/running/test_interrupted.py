@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from merging.strategies.uniform import Uniform
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.values.recipe import Recipe
 from tests.conftest import Merge, spawn
+from tests.stopping import after
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +41,6 @@ MANIFOLD = ManifoldMix(budget=12, tau=0.9)
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
     return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
-
-
-def after(count: int) -> Callable[[], bool]:
-    """Stops at the question with that number, and from then on."""
-    asked = iter(range(1 << 30))
-    return lambda: next(asked) >= count
 
 
 def stopped(pool: ModelPool, strategy: MixStrategy, count: int, **more: object) -> Result | None:

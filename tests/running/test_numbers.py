@@ -64,7 +64,10 @@ def data(count, seed, outputs, kind):
 
 def task(outputs=1, kind=torch.float32):
     sets = {"test": data(60, 2, outputs, kind), "shifted": data(50, 3, outputs, kind)}
-    return Task("numbers", lambda pool: Net(outputs), data(80, 1, outputs, kind), sets, ("shifted",))
+    held_out = data(80, 1, outputs, kind)
+    return Task(
+        name="numbers", build=lambda pool: Net(outputs), held_out=held_out, tests=sets, shifts=("shifted",)
+    )
 
 
 def vectors():
@@ -172,7 +175,7 @@ def test_labels_that_are_no_classes_are_refused_by_objectives_of_classes(
     split = Split.of(torch.zeros(40, 6), labels)
     classes = len(shape) == 1 and kind in (torch.int64, torch.int32)
     assert split.categorical == classes
-    task = Task("numbers", lambda pool: NUMBERS["Net"](2), split)
+    task = Task(name="numbers", build=lambda pool: NUMBERS["Net"](2), held_out=split)
     from merging.plugins.objective import check_labels
 
     if classes and objective != "worst-group":
@@ -185,7 +188,7 @@ def test_labels_that_are_no_classes_are_refused_by_objectives_of_classes(
 def test_accuracy_of_numbers_from_one_output_says_what_to_take(tmp_path: Path) -> None:
     pool, task = ModelPool.open(models(tmp_path / "pool", 1)), NUMBERS["counts"]()
     with pytest.raises(
-        TaskError, match=r"the model gives one number: where labels are numbers, take .*--objective mse"
+        TaskError, match=r"the model gives one number: where labels are numbers, take .*`objective=mse`"
     ):
         merge(pool, Greedy(), task=task)
 

@@ -60,7 +60,9 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPool, Task]:
             moved = {name: t + 0.003 * torch.randn(t.shape) for name, t in start.items()}
             save_file(moved, folder / f"m{number}.safetensors")
     tests = {"test": data(120, 1), "shifted": data(100, 2)}
-    return ModelPool.open([folder]), Task("wide", lambda pool: Wide(), data(200, 3), tests, ("shifted",))
+    return ModelPool.open([folder]), Task(
+        name="wide", build=lambda pool: Wide(), held_out=data(200, 3), tests=tests, shifts=("shifted",)
+    )
 
 
 @pytest.mark.slow
@@ -150,7 +152,7 @@ class Scored:
         dtype = "bfloat16"
 
     def record(self, merged: Recipe, split: str = "held-out") -> Outcome:
-        return Outcome(self.exact_scores[merged.names], 10, np.packbits(np.ones(10, dtype=bool)))
+        return Outcome(score=self.exact_scores[merged.names], samples=10, correct=np.packbits(np.ones(10, dtype=bool)))
 
 
 def test_steps_that_fp32_reverses_are_told(wide: tuple[ModelPool, Task]) -> None:
@@ -158,7 +160,7 @@ def test_steps_that_fp32_reverses_are_told(wide: tuple[ModelPool, Task]) -> None
     partition = Whole().split(pool.tensors)
     assert isinstance(partition, Partition)
     recipes = [Recipe.mean(pool.ingredients[:count], partition) for count in range(1, 5)]
-    kept = [(recipe, Outcome(0.5 + 0.01 * n, 10)) for n, recipe in enumerate(recipes)]
+    kept = [(recipe, Outcome(score=0.5 + 0.01 * n, samples=10)) for n, recipe in enumerate(recipes)]
     exact = dict(zip((r.names for r in recipes), (0.50, 0.51, 0.505, 0.52), strict=True))
     singles = {(name,): 0.3 for name in pool.names[1:]}
     made = Rescoring(Scored(exact | singles), pool, partition, Silent())  # type: ignore[arg-type]
@@ -171,8 +173,8 @@ def test_steps_that_fp32_reverses_are_told(wide: tuple[ModelPool, Task]) -> None
     (note,) = Rescoring(Scored(tied | singles), pool, partition, Silent()).reversals("x", kept, None)  # type: ignore[arg-type]
     assert note.startswith("x: fp32 reverses 3 of 3 accepted steps: "), "what is no better would not be accepted"
     made.best_single()
-    assert made.reversals("x", kept[:2], Outcome(0.51, 10)) == []
-    (note,) = made.reversals("x", kept[:2], Outcome(0.4, 10))
+    assert made.reversals("x", kept[:2], Outcome(score=0.51, samples=10)) == []
+    (note,) = made.reversals("x", kept[:2], Outcome(score=0.4, samples=10))
     assert note == "x: re-scored in fp32, the merge is below the best single model, m0 (0.4 against 0.5 held-out)"
 
 

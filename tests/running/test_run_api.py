@@ -68,7 +68,13 @@ def test_a_strategy_may_give_weights(pool: ModelPool, tmp_path: Path, registered
         def mix(self, problem: Problem) -> Weights:
             states = [materialise(problem.single(i), problem.pool) for i in range(len(problem.pool))]
             tensors = {name: torch.stack([state[name] for state in states]).median(dim=0).values for name in states[0]}
-            return Weights(tensors, problem.pool.ingredients, self.name, self.options(), content_hash(tensors))
+            return Weights(
+                tensors=tensors,
+                ingredients=problem.pool.ingredients,
+                strategy=self.name,
+                options=self.options(),
+                hash=content_hash(tensors),
+            )
 
     result = merging.merge(pool, Median(), task=tiny_task(), output=tmp_path / "out")
     assert isinstance(result.merge, Weights)

@@ -20,7 +20,7 @@ SEEN: list[Vector] = []
 
 def score(x: Vector) -> Outcome:
     SEEN.append(x)
-    return Outcome(-float(np.abs(x - 0.25).sum()), 1)
+    return Outcome(score=-float(np.abs(x - 0.25).sum()), samples=1)
 
 
 def search(dimension: int = 3, budget: int = 10, start: float = 0.5) -> BoxSearch:

@@ -309,7 +309,7 @@ def outcomes(objective: Any, split: Split, shift: float, seed: int) -> dict[str,
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(len(split), 3)).astype(np.float32))
     logits[torch.arange(len(split)), split.labels] += shift
     terms = objective.terms(logits, split.labels)
-    return {"test": (Outcome(objective.reduce(terms), len(split), terms=terms.numpy()),)}
+    return {"test": (Outcome(score=objective.reduce(terms), samples=len(split), terms=terms.numpy()),)}
 
 
 def test_a_score_that_is_no_mean_is_drawn_again_by_its_own_reduce() -> None:
@@ -330,11 +330,11 @@ def test_what_cannot_be_drawn_again_says_why() -> None:
     before, after = (outcomes(Fragile(), task.tests["test"], 0.5, seed) for seed in (1, 2))
     found = Comparer(Fragile(), task).compare(["test"], before, after)
     assert found == "fragile fails on samples drawn again: ValueError: ties"
-    few = {"test": (Outcome(0.5, 4, terms=np.ones(4)),)}
+    few = {"test": (Outcome(score=0.5, samples=4, terms=np.ones(4)),)}
     assert Comparer(Median(), task).compare(["test"], few, few) == "4 samples say nothing about others"
-    bare = {"test": (Outcome(0.5, 90),)}
+    bare = {"test": (Outcome(score=0.5, samples=90),)}
     assert Comparer(Median(), task).compare(["test"], bare, bare) == "the objective tells no samples apart"
-    blank = {"test": (Outcome(-1e300, 90, terms=np.full(90, np.nan)),)}
+    blank = {"test": (Outcome(score=-1e300, samples=90, terms=np.full(90, np.nan)),)}
     assert Comparer(Median(), task).compare(["test"], blank, blank) == "a model has no finite score there"
 
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from merging.storage.beside import PROVENANCE
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.folder import carry
 from merging.storage.pool import ModelPool
+from merging.storage.result import carry
 from merging.storage.vocabulary import read_vocabulary
 from tests.conftest import TASK, Merge
 

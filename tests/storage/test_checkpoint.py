@@ -102,7 +102,7 @@ def test_nested_wrappers_and_two_of_them(tmp_path: Path) -> None:
     assert nested.hash == content_hash(state)
     assert any("model.state_dict" in note for note in nested.notes)
     path = save({"ema": other, "state_dict": state}, tmp_path / "both.pt")
-    with pytest.raises(CheckpointError, match=r"2 sets of tensors: 'ema' .*'state_dict' .*choose one with --key"):
+    with pytest.raises(CheckpointError, match=r"2 sets of tensors: 'ema' .*'state_dict' .*choose one with `key="):
         Checkpoint(path)
     both = Checkpoint(path, key="state_dict")
     assert both.hash == content_hash(state)

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from merging.errors import CheckpointError
-from merging.plugins.progress import Silent
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import companions, copy_companion, read_companion, refusal
-from merging.storage.folder import carry
 from merging.storage.model_folder import COMPANIONS, SMALL
 from merging.storage.pool import ModelPool
+from merging.storage.result import carry
 from merging.testing import tiny_pool, tiny_task
 from merging.training.start import Start
 from tests.conftest import Merge
+from tests.heard import Heard
 
 SECRET = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 
@@ -325,16 +325,6 @@ def test_a_stranger_s_folder_through_the_command_line(merge: Merge, tmp_path: Pa
         assert line in " ".join(merge(command, "--models", tmp_path / "m").out.split())
 
 
-class Said(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def test_a_pool_that_is_fine_tuned_takes_the_same(tmp_path: Path) -> None:
     tiny_pool(tmp_path / "tiny", models=1)
     folder = tmp_path / "start"
@@ -344,11 +334,11 @@ def test_a_pool_that_is_fine_tuned_takes_the_same(tmp_path: Path) -> None:
     (folder / "config.json").chmod(0o4755)
     (folder / "code.py").write_text("import os")
     (folder / "vocab.txt").symlink_to("/etc/passwd")
-    said = Said()
+    said = Heard()
     Start.of(tiny_task(), folder, "cpu").write(tmp_path / "pool", 0, 0, said)
     assert sorted(file.name for file in (tmp_path / "pool").iterdir()) == ["base.safetensors", "config.json"]
     assert stat.S_IMODE((tmp_path / "pool" / "config.json").stat().st_mode) == 0o644
-    assert "beside the base, left out of the pool: code.py (code), vocab.txt (a link out of the folder)" in said.lines
+    assert "beside the base, left out of the pool: code.py (code), vocab.txt (a link out of the folder)" in said.said
 
 
 def test_a_file_that_is_exchanged_meanwhile_is_not_copied(tmp_path: Path) -> None:

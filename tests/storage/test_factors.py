@@ -268,5 +268,5 @@ def test_ordinary_models_are_no_factors(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mask", "weight_mask", "l.keep_mask"])
 def test_float_masks_that_differ(name: str, tmp_path: Path) -> None:
     pool = pool_of(tmp_path, lambda n: {"weight": weight(n), name: (torch.arange(6) % (n + 2) == 0).float()})
-    with pytest.raises(PoolError, match="--as-stored"):
+    with pytest.raises(PoolError, match="`as_stored`"):
         check_factors(pool.checkpoints)

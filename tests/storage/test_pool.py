@@ -86,7 +86,7 @@ def test_the_base_is_left_out_of_the_pool(tmp_path: Path) -> None:
     assert torch.equal(pool.read(pool.base_ingredient, "w"), torch.zeros(2, 2))
     with pytest.raises(PoolError, match="besides the base"):
         ModelPool.open([base], base)
-    with pytest.raises(PoolError, match="--base"):
+    with pytest.raises(PoolError, match="give one with `base`"):
         _ = ModelPool.open([tmp_path]).base_ingredient
 
 

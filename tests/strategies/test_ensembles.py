@@ -34,11 +34,6 @@ from tests.conftest import Merge
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
-
-
 def outputs(pool: ModelPool, inputs: Tensor) -> list[Tensor]:
     """Logits of every model in float64."""
     found = []

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from merging.plugins.progress import Silent
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
+from tests.heard import Heard
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +53,8 @@ def test_sorted_greedy_is_the_paper_s_recipe(pool: ModelPool, ties: bool) -> Non
     assert np.allclose(recipe.coefficients, 1 / len(wanted))
 
 
-class Told(Silent):
-    def __init__(self) -> None:
-        self.facts: list[dict[str, Any]] = []
-
-    def decision(self, facts: Any) -> None:
-        self.facts.append(dict(facts))
-
-
 def test_random_orders_keep_the_best_and_report_the_spread(pool: ModelPool) -> None:
-    problem, told = tiny_problem(pool, seed=5), Told()
+    problem, told = tiny_problem(pool, seed=5), Heard()
     problem.progress = told
     recipe = Greedy(order="random", orders=4).mix(problem)
     states = [checkpoint.load() for checkpoint in pool.checkpoints]
@@ -80,7 +70,7 @@ def test_random_orders_keep_the_best_and_report_the_spread(pool: ModelPool) -> N
 
 
 def test_every_decision_is_told_with_its_scores(pool: ModelPool) -> None:
-    problem, told = tiny_problem(pool), Told()
+    problem, told = tiny_problem(pool), Heard()
     problem.progress = told
     Greedy().mix(problem)
     assert len(told.facts) == 5

@@ -21,16 +21,11 @@ from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.fisher import Fisher
 from merging.strategies.learned import Learned
-from merging.testing import tiny_pool, tiny_problem, tiny_task
+from merging.testing import tiny_problem, tiny_task
 from merging.testing.fixtures import TinyNet
 from merging.values.recipe import Recipe
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
 
 
 def held_out_loss(problem: MergeProblem, recipe: Recipe, scale: float = 1.0) -> float:
@@ -82,7 +77,7 @@ def test_frozen_parameters_and_layouts_have_the_same_gradient(pool: ModelPool) -
         del pool
         return TinyNet().requires_grad_(False)
 
-    task = merging.Task(own.name, frozen, own.held_out, train=own.train)
+    task = merging.Task(name=own.name, build=frozen, held_out=own.held_out, train=own.train)
     found = []
     for problem in (tiny_problem(pool), tiny_problem(pool, task=task)):
         batch = (own.held_out.inputs[:20], own.held_out.labels[:20])
@@ -109,7 +104,9 @@ def test_a_convolution_s_gradient_in_channels_last(tmp_path: Path) -> None:
         states.append(Small().state_dict())
         torch.save(states[-1], tmp_path / f"m{number}.pt")
     data = merging.Split.of(torch.randn(12, 3, 7, 7), torch.arange(12) % 5)
-    problem = tiny_problem(ModelPool.open([tmp_path]), task=merging.Task("conv", lambda pool: Small(), data))
+    problem = tiny_problem(
+        ModelPool.open([tmp_path]), task=merging.Task(name="conv", build=lambda pool: Small(), held_out=data)
+    )
     assert problem.evaluator.numerics.layout == "channels_last"
     table = np.array([[0.7] * len(problem.partition), [0.4] * len(problem.partition)])
     _, slopes, _ = problem.blend([problem.single(0), problem.single(1)]).gradient(table, (data.inputs, data.labels))
@@ -132,7 +129,7 @@ def test_a_set_s_own_classes_are_learned_and_measured(pool: ModelPool) -> None:
     own = tiny_task()
     labels = torch.tensor([1, 1, 0])[own.held_out.labels]
     held_out = merging.Split.of(own.held_out.inputs, labels, [[2], [0, 1]])
-    problem = tiny_problem(pool, task=merging.Task("two", own.build, held_out))
+    problem = tiny_problem(pool, task=merging.Task(name="two", build=own.build, held_out=held_out))
     soup = problem.mean(range(5))
     assert problem.logits(soup).shape == (120, 2)
     assert problem.score(problem.logits(soup)) == problem.evaluate(soup).score
@@ -313,7 +310,7 @@ def test_tied_tensors_have_one_information(tmp_path: Path) -> None:
         weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(number))
         torch.save({"a.weight": weight, "b.weight": weight}, tmp_path / f"m{number}.pt")
     own = tiny_task()
-    task = merging.Task("tied", lambda pool: Tied(), own.held_out, train=own.train)
+    task = merging.Task(name="tied", build=lambda pool: Tied(), held_out=own.held_out, train=own.train)
     result = merging.merge(ModelPool.open([tmp_path]), Fisher(), partitioner=Whole(), task=task, baselines=False)
     state = result.state_dict()
     assert torch.equal(state["a.weight"], state["b.weight"])

@@ -10,30 +10,17 @@ import pytest
 
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import build
-from merging.plugins.progress import Silent
 from merging.running.problem import MergeProblem
 from merging.storage.pool import ModelPool
 from merging.strategies.manifoldmix import ManifoldMix
-from merging.testing import tiny_pool, tiny_problem
+from merging.testing import tiny_problem
 from merging.values.outcome import Outcome
 from merging.values.recipe import Recipe
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
-    return tiny_pool(tmp_path_factory.mktemp("pool"), models=5)
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.facts: list[dict[str, Any]] = []
-
-    def decision(self, facts: Any) -> None:
-        self.facts.append(dict(facts))
+from tests.heard import Heard
 
 
 def watched(pool: ModelPool, **more: Any) -> tuple[MergeProblem, list[dict[str, Any]]]:
-    problem, told = tiny_problem(pool, budget=more.pop("budget", 20), **more), Told()
+    problem, told = tiny_problem(pool, budget=more.pop("budget", 20), **more), Heard()
     problem.progress = told
     return problem, told.facts
 
@@ -103,10 +90,10 @@ class Scripted(MergeProblem):
         rows = [i for i, _ in recipe.terms(0)]
         alone = len(rows) == 1
         score = self._scores[self.pool.names.index(rows[0].name)] if alone else self._average(recipe)
-        return Outcome(score, 120)
+        return Outcome(score=score, samples=120)
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Callable[[Vector], Outcome]:
-        return lambda factors: Outcome(self._trial(factors), 120)
+        return lambda factors: Outcome(score=self._trial(factors), samples=120)
 
     def maximize(self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, **more: Any) -> Any:
         self.boxes.append((lower, upper, start, budget))

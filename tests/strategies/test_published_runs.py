@@ -86,14 +86,14 @@ class Replay:
         return Recipe.mean([self.pool.ingredients[index] for index in indices], self.partition)
 
     def rank(self) -> list[tuple[int, Outcome]]:
-        scores = [(i, Outcome(self.singles[name], IMAGES)) for i, name in enumerate(self.pool.names)]
+        scores = [(i, Outcome(score=self.singles[name], samples=IMAGES)) for i, name in enumerate(self.pool.names)]
         return sorted(scores, key=lambda pair: -pair[1].score)
 
     def evaluate(self, recipe: Recipe) -> Outcome:
         if len(recipe.names) == 1:
-            return Outcome(self.singles[recipe.names[0]], IMAGES)
+            return Outcome(score=self.singles[recipe.names[0]], samples=IMAGES)
         self.evaluated += 1
-        return Outcome(self.average(recipe), IMAGES)
+        return Outcome(score=self.average(recipe), samples=IMAGES)
 
     def average(self, recipe: Recipe) -> float:
         raise NotImplementedError
@@ -159,7 +159,7 @@ class ManifoldReplay(Replay):
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str) -> Callable[[Vector], Outcome]:
         assert mixing == "sum"
-        return lambda factors: Outcome(0.0, IMAGES)
+        return lambda factors: Outcome(score=0.0, samples=IMAGES)
 
     def maximize(
         self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, rounded: bool

@@ -21,6 +21,8 @@ from merging.tasks.imagenet import SETS, imagenet_shifts, objectnet_folders
 from tests.conftest import Merge
 from tests.sized import sized
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CLASSES = {"n01440764": 0, "n01443537": 1, "n01484850": 2, "n01498041": 6, "n01531178": 11}
 """WordNet id → ImageNet class; 6 and 11 are in ImageNet-A, 1, 2, 6 and 11 in ImageNet-R."""
 
@@ -50,11 +52,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
-
-
 class Means(nn.Module):
     """A thousand outputs from a picture's mean colours: cheap, and different for different pictures."""
 
@@ -70,7 +67,14 @@ class Means(nn.Module):
 @pytest.fixture
 def task(data: Path) -> Task:
     made = imagenet_shifts(data)
-    return Task(made.name, lambda pool: Means(), made.held_out, made.tests, made.shifts, made.prepare)
+    return Task(
+        name=made.name,
+        build=lambda pool: Means(),
+        held_out=made.held_out,
+        tests=made.tests,
+        shifts=made.shifts,
+        prepare=made.prepare,
+    )
 
 
 def test_sets_classes_and_labels(data: Path) -> None:

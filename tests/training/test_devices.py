@@ -18,24 +18,19 @@ from merging.plugins.discovery import load_all
 from merging.plugins.task import Split, Task
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.regime import regimes
 from merging.training.trainer import Run, accuracy
 from tests.conftest import TASK, Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.slow
 load_all()
 
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [4], "batch_size": 30})
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_pool(tmp_path / "start", models=1)
-    return tmp_path / "start" / "base.safetensors"
 
 
 def headless(base: Path, folder: Path) -> Path:
@@ -140,10 +135,10 @@ def pictures() -> Task:
         return Split.of(pixels, labels)
 
     return Task(
-        "pictures",
-        lambda pool: Normed(),
-        part(60, 1),
-        {"test": part(60, 2)},
+        name="pictures",
+        build=lambda pool: Normed(),
+        held_out=part(60, 1),
+        tests={"test": part(60, 2)},
         train=part(90, 3),
         prepare=Normalise((0.5,) * 3, (0.5,) * 3),
     )
@@ -184,13 +179,7 @@ def test_every_regime_is_tried() -> None:
 
 def test_a_population_goes_on_where_it_was(base: Path, tmp_path: Path, device: str) -> None:
     """Generators, optimizers and weights come back to the device: the same models as without interruption."""
-    steps = 0
-
-    def stop() -> bool:
-        nonlocal steps
-        steps += 1
-        return steps > 26  # in the third of four epochs of five steps, two models
-
+    stop = after(26)  # in the third of four epochs of five steps, two models
     papa = regimes["papa"]()
     how: dict[str, Any] = {"models": 2, "base": base, "regime": papa, "device": device}
     with pytest.raises(Stopped):

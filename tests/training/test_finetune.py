@@ -19,23 +19,19 @@ import merging
 from merging.errors import FolderError, OptionError, PoolError, RequirementError, Stopped, TaskError
 from merging.plugins.progress import Silent
 from merging.plugins.task import Task
-from merging.testing import tiny_pool, tiny_task
+from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, tiny_numerics
 from merging.training.augment import NAMES, augmentation
 from merging.training.finetune import finetune
+from merging.training.folder import PoolFolder
 from merging.training.hyperparameters import DEFAULT, HyperParameters, Range, Sweep, default_sweep
 from merging.training.trainer import Run, accuracy
 from tests.conftest import ENVIRONMENT, Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.gpu
 
 SWEEP = Sweep.of({"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "epochs": [2, 3], "batch_size": 30})
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    tiny_pool(tmp_path / "start", models=1)
-    return tmp_path / "start" / "base.safetensors"
 
 
 def test_training_is_plain_gradient_descent_where_it_is_asked_to_be() -> None:
@@ -254,13 +250,28 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
 
 
+NOT_THE_RECORD = [b"", b"{", b"[]", b"null", b'"x"', b"[" * 100_000 + b"]" * 100_000, b"\xff\xfe{}", b'{"settings": 3}']
+
+
+@pytest.mark.parametrize("content", NOT_THE_RECORD)
+def test_what_is_no_record_is_said_to_be_damaged(tmp_path: Path, content: bytes) -> None:
+    facts = {"start": "x", "linear_probe": 0, "base": None, "task": "tiny"}
+    folder = PoolFolder(tmp_path, facts, {}, "")
+    (tmp_path / "model_00.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"model_00\.json is damaged \(.*\); remove it"):
+        folder.written("model_00", HyperParameters())
+    (tmp_path / "finetune.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"finetune\.json is damaged|holds a pool with another"):
+        PoolFolder(tmp_path, facts | {"base": "x"}, {}, "").claim()
+
+
 @pytest.mark.parametrize(
     "content", [b"epochs = ", b"epochs = 1\nepochs = 2", b"\xff\xfe", b"epochs = " + b"[" * 5000 + b"]" * 5000]
 )
 def test_what_is_no_sweep_is_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
     """As a merge.toml is, also where the parser gives up."""
     (tmp_path / "sweep.toml").write_bytes(content)
-    with pytest.raises(OptionError, match=r"--sweep .*sweep\.toml: "):
+    with pytest.raises(OptionError, match=r"^\S*sweep\.toml: "):
         Sweep.read(tmp_path / "sweep.toml")
 
 
@@ -292,10 +303,10 @@ def test_mistakes_in_a_sweep(given: dict[str, object], said: str) -> None:
 
 def test_mistakes(base: Path, tmp_path: Path) -> None:
     own = tiny_task()
-    untrained = Task("blobs", own.build, own.held_out)
+    untrained = Task(name="blobs", build=own.build, held_out=own.held_out)
     with pytest.raises(TaskError, match="no training data"):
         finetune(lambda: untrained, tmp_path / "a", SWEEP, models=1, base=base)
-    with pytest.raises(RequirementError, match="--base"):
+    with pytest.raises(RequirementError, match="give one with `base`"):
         finetune(tiny_task, tmp_path / "a", SWEEP, models=1)
     with pytest.raises(RequirementError, match="random or optuna"):
         finetune(tiny_task, tmp_path / "a", SWEEP, models=1, base=base, search="grid")
@@ -318,7 +329,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=tmp_path / "moved.safetensors", jobs=1)
     with pytest.raises(FolderError, match="another linear probe"):
         finetune(tiny_task, tmp_path / "d", SWEEP, models=1, base=base, jobs=1, linear_probe=3)
-    with pytest.raises(RequirementError, match="optuna follows from the models before; leave --jobs out"):
+    with pytest.raises(RequirementError, match="optuna follows from the models before; leave `jobs` out"):
         finetune(tiny_task, tmp_path / "e", SWEEP, models=1, base=base, jobs=2, search="optuna")
     with pytest.raises(FolderError, match="another sweep"):
         finetune(tiny_task, tmp_path / "d", DEFAULT, models=1, base=base, jobs=1)
@@ -328,13 +339,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_finished_models_stay(base: Path, tmp_path: Path) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 17  # in the second model
-
+    should_stop = after(17)  # in the second model
     with pytest.raises(Stopped):
         finetune(tiny_task, tmp_path / "cut", SWEEP, models=3, base=base, jobs=1, should_stop=should_stop)
     assert sorted(p.name for p in (tmp_path / "cut").glob("model_*.safetensors")) == ["model_00.safetensors"]

@@ -33,6 +33,7 @@ from merging.training.regimes.papa import Papa
 from merging.training.regimes.swa import SwaRegime
 from merging.training.trainer import Run, accuracy
 from tests.conftest import Merge
+from tests.stopping import after
 
 pytestmark = pytest.mark.gpu
 
@@ -68,7 +69,13 @@ def handwritten() -> Task:
     wrong = torch.rand(600, generator=draw) < 0.3
     given[wrong] = torch.randint(0, 10, (int(wrong.sum()),), generator=draw)
     held_out, test = Split.of(inputs[600:1200], labels[600:1200]), Split.of(inputs[1200:], labels[1200:])
-    return Task("handwritten", lambda pool: Net(), held_out, {"test": test}, train=Split.of(inputs[:600], given))
+    return Task(
+        name="handwritten",
+        build=lambda pool: Net(),
+        held_out=held_out,
+        tests={"test": test},
+        train=Split.of(inputs[:600], given),
+    )
 
 
 def only_here() -> Task:
@@ -397,16 +404,10 @@ def test_each_regime_makes_a_pool_that_merges(
 
 
 def test_an_interrupted_population_goes_on_with_the_same_bits(base: Path, tmp_path: Path) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 2 * 12 * 2 + 5  # in the third epoch
-
+    stop = after(2 * 12 * 2 + 5)  # in the third epoch
     papa = Papa(alpha=0.9)
     with pytest.raises(Stopped):
-        finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=should_stop)
+        finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa, should_stop=stop)
     assert (tmp_path / "cut/.population.pt").exists()
     resumed = finetune(handwritten, tmp_path / "cut", SWEEP, models=2, base=base, regime=papa)
     whole = finetune(handwritten, tmp_path / "whole", SWEEP, models=2, base=base, regime=papa)
@@ -424,10 +425,10 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
     def made(regime: Regime, sweep: Sweep = SWEEP, models: int = 2, **more: object) -> None:
         finetune(handwritten, tmp_path / "no", sweep, models=models, base=base, regime=regime, **more)  # type: ignore[arg-type]
 
-    with pytest.raises(OptionError, match="--models 2 or more"):
+    with pytest.raises(OptionError, match="`models=2` or more"):
         made(Papa(), models=1)
     uneven = Sweep.of({**{k: list(v) for k, v in SWEEP.space.items() if isinstance(v, tuple)}, "epochs": [2, 3, 4]})
-    with pytest.raises(OptionError, match="--set epochs="):
+    with pytest.raises(OptionError, match="such as `epochs="):
         made(Papa(), uneven, models=6)
     with pytest.raises(RequirementError, match="together, in one process"):
         made(Papa(), search="optuna")
@@ -445,7 +446,7 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         made(SwaRegime(tail="cyclic", low=0.9), jobs=1)
     with pytest.raises(RequirementError, match="at least 1"):
         made(SwaRegime(), jobs=0)
-    with pytest.raises(OptionError, match=r"no norm layers to copy; choose -o regime\.what=head"):
+    with pytest.raises(OptionError, match=r"no norm layers to copy; choose `regime\.what=head`"):
         LatePhase().names(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(OptionError, match="no linear layer"):
         LatePhase(what="head").names(nn.BatchNorm1d(2))
@@ -486,7 +487,7 @@ def test_runs_that_diverge_are_recorded_and_left_out(base: Path, tmp_path: Path)
     wild = Sweep.of({**sweep.plain(), "models": [], "learning_rate": 1e30})
     with pytest.raises(merging.MergingError, match=r"a member of the population diverged.*lower learning_rate"):
         finetune(handwritten, tmp_path / "papa", wild, models=2, base=base, regime=Papa())
-    with pytest.raises(merging.MergingError, match=r"a training process died.*--jobs 1"):
+    with pytest.raises(merging.MergingError, match=r"a training process died.*`jobs=1`"):
         finetune(only_here, tmp_path / "dies", sweep, models=2, base=base, jobs=2)
     broken = load_file(base)
     broken["head.bias"][0] = float("nan")

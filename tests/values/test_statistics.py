@@ -22,7 +22,7 @@ bits = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30
 
 def outcome(hits: list[bool]) -> Outcome:
     packed = np.packbits(np.array(hits, dtype=bool))
-    return Outcome(sum(hits) / len(hits), len(hits), packed, 0.25)
+    return Outcome(score=sum(hits) / len(hits), samples=len(hits), correct=packed, seconds=0.25)
 
 
 def mcnemar(gained: int, lost: int) -> Fraction:
@@ -42,7 +42,9 @@ def test_wilsons_interval_is_scipys(counted: tuple[int, int]) -> None:
     low, high = wilson(right / samples, samples)
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-15)
     assert (low == 0.0, high == 1.0) == (right == 0, right == samples)
-    assert Outcome(right / samples, samples, np.packbits(np.arange(samples) < right)).interval == (low, high)
+    assert Outcome(
+        score=right / samples, samples=samples, correct=np.packbits(np.arange(samples) < right)
+    ).interval == (low, high)
 
 
 @given(bits)
@@ -128,7 +130,7 @@ def test_json_keeps_the_bits(hits: list[bool]) -> None:
 
 
 def test_outcomes_without_bits() -> None:
-    plain = Outcome(-1.5, 10)
+    plain = Outcome(score=-1.5, samples=10)
     assert Outcome.from_json(plain.to_json()).correct is None
     with pytest.raises(ValueError, match="no per-sample"):
         _ = plain.hits
@@ -138,7 +140,7 @@ def test_outcomes_without_bits() -> None:
 
 @pytest.mark.parametrize("terms", [np.array([0.5, -1.25, 3.0], dtype=np.float32), np.arange(6).reshape(3, 2)])
 def test_terms_survive_json(terms: np.ndarray) -> None:
-    back = Outcome.from_json(json.loads(json.dumps(Outcome(0.5, 3, terms=terms).to_json()))).terms
+    back = Outcome.from_json(json.loads(json.dumps(Outcome(score=0.5, samples=3, terms=terms).to_json()))).terms
     assert back is not None
     assert (back.dtype, back.tolist()) == (terms.dtype, terms.tolist())
 
@@ -146,9 +148,9 @@ def test_terms_survive_json(terms: np.ndarray) -> None:
 def test_what_is_no_mean_is_not_taken_for_one() -> None:
     """A median's terms, or several numbers a sample, say nothing by their mean."""
     terms = np.random.default_rng(0).exponential(size=50)
-    mean, median = (Outcome(float(score), 50, terms=terms) for score in (terms.mean(), np.median(terms)))
+    mean, median = (Outcome(score=float(score), samples=50, terms=terms) for score in (terms.mean(), np.median(terms)))
     assert compare(mean, mean).p_value == 1
-    for other in (median, Outcome(float(terms.mean()), 50, terms=np.stack([terms, terms], axis=1))):
+    for other in (median, Outcome(score=float(terms.mean()), samples=50, terms=np.stack([terms, terms], axis=1))):
         with pytest.raises(ValueError, match="give reduce"):
             compare(other, other)
     found = compare(median, median, lambda values, index: float(np.median(values[index])))

@@ -99,12 +99,12 @@ def _line(texts: list[str]) -> str:
 
 
 def title(found: Benchmark) -> str:
-    """What was compared on what."""
+    """Names the task, and counts the methods and models that were compared."""
     return f"Benchmark on {found.task}: {len(found.rows)} methods, {len(found.pool)} models"
 
 
 def caption(found: Benchmark) -> str:
-    """What the numbers are, and how many samples they stand on."""
+    """Says what the numbers are, and how many samples they stand on."""
     samples = ", ".join(f"{name} {count:,}" for name, count in found.samples.items() if count)
     seeds = (
         f" Means over up to {len(found.seeds)} seeds, sd their standard deviation where they differ."
@@ -116,7 +116,7 @@ def caption(found: Benchmark) -> str:
 
 
 def what(found: Benchmark) -> str:
-    """What the scores are."""
+    """Says what the scores are, and in which unit."""
     return "Top-1 accuracy in %" if found.percent(HELD_OUT) else f"Scores: {found.objective}"
 
 

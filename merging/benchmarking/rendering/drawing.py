@@ -49,13 +49,13 @@ Drawing = Callable[[Figure], None]
 
 
 def draw(drawing: Drawing, name: str, size: tuple[float, float], *kinds: Literal["png", "svg"]) -> list[bytes]:
-    """A picture's files, drawn once; the same bits every time.
+    """Draws a picture once and gives its files; they have the same bits every time.
 
     Args:
         drawing: what draws it.
         name: its identifiers in SVG follow from it, so that several pictures can stand in one page.
         size: inches.
-        kinds: of files.
+        kinds: kinds of files, in the order of the result.
     """
     found = []
     with _style(f"{name}{size}"):

@@ -25,7 +25,7 @@ from merging.benchmarking.rendering.tables import (
 from merging.benchmarking.results import Benchmark
 from merging.errors import showable
 from merging.values.states import RunState
-from merging.values.verdict import MARKS, Verdict, difference, mark, p_value, word
+from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
     "scatter": "In-distribution against shifted scores: every single model and every method (Figure 2 of the paper).",
@@ -38,7 +38,7 @@ MAPS = 12
 
 
 def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
-    """The page.
+    """Makes the page, one HTML file that needs no other.
 
     Args:
         found: the results.
@@ -66,6 +66,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         title=title(found),
         caption=caption(found),
         ended="" if found.state is RunState.FINISHED else found.status,
+        kinds=KINDS,
         findings=findings(found),
         rows=_rows(found),
         headings=[heading(found, column) for column in found.columns],
@@ -119,18 +120,18 @@ def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
     return tables
 
 
-KINDS = {"better": "up", "worse": "down", "neither": "none", "not tested": "none"}
-"""A verdict in a word → the class that colours it."""
+KINDS = {Standing.BETTER: "up", Standing.WORSE: "down"}
+"""The class that colours a verdict; others have none."""
 
 
 def _test(verdict: Verdict | None) -> dict[str, str] | None:
     if verdict is None:
         return None
-    kind = KINDS[word(verdict)]
+    kind = KINDS.get(word(verdict), "none")
     if not verdict.tested:
         return {
             "kind": kind,
-            "difference": MARKS["not tested"],
+            "difference": MARKS[Standing.NOT_TESTED],
             "interval": "",
             "p": "not tested",
             "details": verdict.why,

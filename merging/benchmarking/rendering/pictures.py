@@ -157,7 +157,7 @@ def search(figure: Figure, found: Benchmark) -> None:
 
 
 def heat_map(figure: Figure, row: BenchmarkRow) -> None:
-    """A merge's coefficients: ingredients × components."""
+    """Draws a merge's coefficients: ingredients × components."""
     drawn = row.coefficients
     if drawn is None:
         raise ValueError(f"{row.label} has no coefficients")

@@ -9,7 +9,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
-from merging.values.verdict import MARKS, Verdict, correction, difference, legend, word
+from merging.values.verdict import MARKS, Standing, Verdict, correction, difference, legend, word
 
 COSTS = {
     "models": "models in it",
@@ -29,14 +29,14 @@ COST_LEGEND = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A score.
+    """Shows one score in a table.
 
     Attributes:
         text: the number, or a dash.
         rank: 1 best, 2 second best of its column, 0 neither.
-        mark: of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
+        mark: mark of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
         word: the same as a word.
         interval: its 95 % interval as text, or nothing.
         half: half of that interval as text.
@@ -46,7 +46,7 @@ class Cell:
     text: str
     rank: int = 0
     mark: str = ""
-    word: str = "reference"
+    word: Standing = Standing.REFERENCE
     interval: str = ""
     half: str = ""
     spread: str = ""
@@ -75,7 +75,7 @@ def _ranks(found: Benchmark, column: str) -> list[float]:
 def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) -> Cell:
     value = row.value(column)
     if value is None:
-        return Cell("–")
+        return Cell(text="–")
     percent = found.percent(column)
     rank = ranks.index(round(value, 6)) + 1 if row.inference_cost == 1 and round(value, 6) in ranks else 0
     told = outcome(row, "best", column)
@@ -83,21 +83,21 @@ def _cell(found: Benchmark, row: BenchmarkRow, column: str, ranks: list[float]) 
     interval = row.intervals.get(column)
     spread = row.spread.get(column)
     return Cell(
-        number(value, percent=percent),
-        rank,
-        MARKS[told],
-        told,
-        " to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
-        f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
-        number(spread, percent=percent) if spread else "",
+        text=number(value, percent=percent),
+        rank=rank,
+        mark=MARKS[told],
+        word=told,
+        interval=" to ".join(f"{scale * end:{'.2f' if percent else '.4g'}}" for end in interval) if interval else "",
+        half=f"{scale * (interval[1] - interval[0]) / 2:{'.1f' if percent else '.2g'}}" if interval else "",
+        spread=number(spread, percent=percent) if spread else "",
     )
 
 
-def outcome(row: BenchmarkRow, reference: str, column: str) -> str:
-    """What the test of a score says, in a word; of a row that is compared elsewhere only, that it was not tested."""
+def outcome(row: BenchmarkRow, reference: str, column: str) -> Standing:
+    """Says in a word what the test of a score found; ``not tested`` where a row is compared elsewhere only."""
     verdict = row.verdict(reference, column)
     if verdict is None and any(v.reference == reference for v in row.verdicts):
-        return "not tested"
+        return Standing.NOT_TESTED
     return word(verdict)
 
 
@@ -125,7 +125,7 @@ def placed(found: Benchmark) -> list[BenchmarkRow]:
 
 
 def single_scores(found: Benchmark) -> list[tuple[float, float]]:
-    """Of every single model, its scores at home and under shift."""
+    """Pairs every single model's score at home with its mean under shift."""
     column = home(found)
     pairs = [(s.held_out if column == HELD_OUT else s.tests[column], s.shifted) for s in found.singles]
     return [(x, y) for x, y in pairs if y is not None and _scored(x, y)]
@@ -159,32 +159,32 @@ def compared(found: Benchmark, reference: str) -> tuple[list[str], dict[str, lis
 
 
 def legend_of(found: Benchmark) -> str:
-    """What the marks beside the scores mean, and how the tests were corrected."""
+    """Explains the marks beside the scores, and how the tests were corrected."""
     told = [verdict for _, verdict in verdicts(found, "best")]
     marks = [legend(found.against("best")), correction(told)] if told else []
     return " ".join(filter(None, [RANKS, *marks, "Held-out data chose the merges: that column is optimistic."]))
 
 
 def unit(found: Benchmark) -> str:
-    """What differences are in."""
+    """Names the unit of differences."""
     return "points" if found.percent(HELD_OUT) else found.objective
 
 
 def correction_of(found: Benchmark, reference: str) -> str:
-    """How the tests against a reference were corrected, and in which unit their differences are."""
+    """Explains how the tests against a reference were corrected, and the unit of their differences."""
     told = [verdict for _, verdict in verdicts(found, reference)]
     return f"Differences in {unit(found)} on the same samples, with intervals. {correction(told)}".strip()
 
 
 def corrected_by(found: Benchmark, reference: str) -> str:
-    """The same in few words, for the main columns."""
+    """Says in few words how the tests of the main columns were corrected."""
     tests = max((verdict.tests for _, verdict in verdicts(found, reference, main(found))), default=0)
     both = f", both corrected by Holm over {tests} tests" if tests > 1 else ""
     return f"difference in {unit(found)}, its interval and p{both}"
 
 
 def findings(found: Benchmark) -> list[str]:
-    """What the tests say: a sentence for each reference and main column, and one for single shifted sets."""
+    """Says what the tests found: a sentence for each reference and main column, and one for single shifted sets."""
     lines = []
     for reference in found.references:
         for column in main(found):
@@ -199,13 +199,15 @@ def findings(found: Benchmark) -> list[str]:
 
 
 def _summary(told: Sequence[tuple[str, Verdict]]) -> str:
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[Standing, list[str]] = {}
     for name, verdict in told:
         shown = difference(verdict).partition(" ")[0]
         kinds.setdefault(word(verdict), []).append(f"{name} {shown}" if verdict.significant else name)
-    parts = [f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in ("better", "worse") if kind in kinds]
-    if "neither" in kinds:
-        parts.append(f"{MARKS['neither']} {len(kinds['neither'])} of {len(told)} not distinguishable")
-    if "not tested" in kinds:
-        parts.append(f"{MARKS['not tested']} {len(kinds['not tested'])} not tested")
+    parts = [
+        f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in (Standing.BETTER, Standing.WORSE) if kind in kinds
+    ]
+    if neither := kinds.get(Standing.NEITHER):
+        parts.append(f"{MARKS[Standing.NEITHER]} {len(neither)} of {len(told)} not distinguishable")
+    if untested := kinds.get(Standing.NOT_TESTED):
+        parts.append(f"{MARKS[Standing.NOT_TESTED]} {len(untested)} not tested")
     return "; ".join(parts)

@@ -26,7 +26,7 @@ class Independent(Regime):
     )
 
     def train(self, runs: Sequence[Run]) -> Iterator[None]:
-        """One step after the other."""
+        """Makes one step after the other until the run is finished."""
         (run,) = runs
         while not run.finished:
             for _ in range(run.steps):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @regimes.register("late-phase")
 @dataclass(frozen=True)
 class LatePhase(Regime):
-    """From epoch T₀ on, K copies of the norm layers and/or the head share the rest; at the end they are averaged.
+    """K copies of the norm layers and/or the head share the rest from epoch T₀ on; at the end they are averaged.
 
     Copy k sees every K-th batch and steps at once, with an optimizer of its own; the shared weights step once in K
     batches, along the mean of the K gradients. Running statistics of BatchNorm belong to the copies, are averaged with
@@ -71,7 +71,7 @@ class LatePhase(Regime):
         if self.what != "head":
             found += sorted(norms_of(module))
             if not found:
-                raise OptionError(f"{type(module).__name__} has no norm layers to copy; choose -o regime.what=head")
+                raise OptionError(f"{type(module).__name__} has no norm layers to copy; choose `regime.what=head`")
         if self.what != "norms":
             found += sorted(head_of(module) - set(found))
             if not found:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @regimes.register("papa")
 @dataclass(frozen=True)
 class Papa(Regime):
-    """Each model has its own data order and augmentation; their weights are drawn to the population's mean.
+    """Models with data orders and augmentations of their own have their weights drawn to the population's mean.
 
     ``gradual`` pulls every model a little every few steps, less as the learning rate falls. ``all`` replaces every
     model by the mean every few epochs, ``two`` (the paper's PAPA-2) by the mean of a random pair; both measure
@@ -49,16 +49,16 @@ class Papa(Regime):
     epochs: int = option(5, "epochs from one replacement to the next (all, two); the first is after epoch 1", low=1)
 
     def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
-        """At least two members, in step with each other."""
+        """Refuses fewer than two members, and members that would not be in step with each other."""
         del module, steps
         if len(settings) < 2:
-            raise OptionError("papa trains a population; ask for --models 2 or more")
+            raise OptionError("papa trains a population; ask for `models=2` or more")
         for name in self.in_common:
             values = {getattr(one, name) for one in settings}
             if len(values) > 1:
                 raise OptionError(
                     f"papa trains all models in step, but {name} is {' or '.join(map(str, sorted(values)))}; "
-                    f"give one value, such as --set {name}={max(values)}"
+                    f"give one value, such as `{name}={max(values)}`"
                 )
 
     def train(self, runs: Sequence[Run]) -> Iterator[None]:

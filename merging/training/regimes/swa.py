@@ -49,7 +49,7 @@ class SwaRegime(Regime):
     low: float = option(0.01, "where a cycle ends, as a share of the peak", low=0.0)
 
     def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
-        """At least two iterates, that can differ."""
+        """Refuses a tail of fewer than two iterates, and iterates that could not differ."""
         del module, steps
         if self.rate == 0:
             raise OptionError("swa with regime.rate=0 does not move in its tail; the paper's is half of the peak")
@@ -65,7 +65,7 @@ class SwaRegime(Regime):
                 )
 
     def train(self, runs: Sequence[Run]) -> Iterator[None]:
-        """The module holds the mean after the last epoch."""
+        """Trains one run, whose module holds the mean after the last epoch."""
         from merging.training.averaging import Average
 
         (run,) = runs

@@ -38,7 +38,13 @@ class Median(merging.MixStrategy):
             values = [pool.read(ingredient, name) for ingredient in pool.ingredients]
             tensors[name] = self._middle(torch.stack(values)) if name in pool.mixable else values[0].clone()
             problem.progress.advance()
-        return merging.Weights(tensors, pool.ingredients, self.name, self.options(), content_hash(tensors))
+        return merging.Weights(
+            tensors=tensors,
+            ingredients=pool.ingredients,
+            strategy=self.name,
+            options=self.options(),
+            hash=content_hash(tensors),
+        )
 
     def _middle(self, values: torch.Tensor) -> torch.Tensor:
         """The mean of the middle values, along the first dimension (models)."""
