@@ -14,7 +14,7 @@ from merging.cli.asking.options import shared
 @click.argument("name")
 @shared("plugin", "as_json")
 def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Options, defaults, ranges and paper of one plug-in (strategy, partitioner, optimizer, objective or regime)."""
+    """Options, defaults, ranges and paper of one plug-in, of whatever kind."""
     from merging.cli.showing.screen import print_json, warn
     from merging.errors import unknown
     from merging.plugins.discovery import load_all
@@ -33,16 +33,18 @@ def command(name: str, plugin: tuple[str, ...], as_json: bool) -> None:
             _print(entry)
 
 
-def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
+def describe(kind: str, plugin: Any) -> dict[str, Any]:
     """Everything a plug-in declares, as JSON-ready values."""
-    from merging.plugins.options import UNSET, options_of
+    from merging.plugins.functions import parameters_of
+    from merging.plugins.options import UNSET, Plugin, options_of
 
     options = []
-    for declared in options_of(plugin):
+    declares = isinstance(plugin, type) and issubclass(plugin, Plugin)
+    for declared in options_of(plugin) if declares else parameters_of(plugin) if kind == "task" else ():
         spec = declared.spec
         entry = {
             "name": declared.name,
-            "type": getattr(declared.type, "__name__", str(declared.type)).replace("NoneType", "none"),
+            "type": _type(declared.type),
             "default": None if declared.default is UNSET else declared.default,
             "low": spec.low,
             "high": spec.high,
@@ -56,7 +58,7 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
         "kind": kind,
         "name": plugin.name,
         "summary": plugin.summary,
-        "description": inspect.cleandoc(plugin.__doc__ or ""),
+        "description": inspect.cleandoc(plugin.__doc__ or "").partition("\nArgs:\n")[0].rstrip(),
         "paper": plugin.paper,
         "formula": plugin.formula,
         "limits": plugin.limits,
@@ -65,7 +67,15 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
     }
     if kind == "strategy":
         data |= {"needs": sorted(plugin.needs), "min_models": plugin.min_models, "gives": plugin.gives}
+    if kind == "form":
+        data |= {"written": plugin.written, "keys": list(plugin.keys)}
+    if kind == "model":
+        data |= {"written": getattr(plugin, "written", "") or f"{plugin.name}:NAME"}
     return data
+
+
+def _type(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).replace("NoneType", "none").replace("pathlib.Path", "path")
 
 
 def _print(data: dict[str, Any]) -> None:
@@ -81,6 +91,12 @@ def _print(data: dict[str, Any]) -> None:
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
         console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
+    if "written" in data:
+        console.print(f"\nWritten: {data['written']}", highlight=False)
+    if "keys" in data:
+        console.print(f"Besides its path a set may say: {', '.join(data['keys'])}", highlight=False)
+    if data["kind"] in ("model", "form"):
+        return
     if not data["options"]:
         console.print("\nNo options.")
         return
@@ -93,7 +109,8 @@ def _print(data: dict[str, Any]) -> None:
             marked("[bold]{}[/]", entry["name"]),
             marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits),
         )
-    console.print(f"\nOptions, set with -o {data['kind']}.NAME=VALUE:", highlight=False)
+    where = "in [task] of a merge.toml" if data["kind"] == "task" else f"with -o {data['kind']}.NAME=VALUE"
+    console.print(f"\nOptions, set {where}:", highlight=False)
     console.print(table, highlight=False)
 
 

@@ -12,7 +12,7 @@ from merging.cli.asking.options import shared
 @click.command("list")
 @shared("plugin", "as_json")
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
-    """List strategies, partitioners, optimizers, objectives and regimes."""
+    """List every plug-in: strategies, partitioners, optimizers, objectives, regimes, tasks, models, forms of data."""
     from merging.cli.showing.screen import print_json, warn
     from merging.plugins.discovery import load_all
     from merging.plugins.registry import PLUGINS

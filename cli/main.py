@@ -23,7 +23,7 @@ COMMANDS = {
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
-    "list": "List strategies, partitioners, optimizers, objectives and regimes.",
+    "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }

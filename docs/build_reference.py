@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from merging.plugins.registry import STATED
+
 DOCS = Path(__file__).resolve().parent
-STATED = ("summary", "formula", "limits", "paper")
+TITLES = {"task": "What it scores", "model": "What it computes", "form": "What a sample is"}
+"""Above what a plug-in states as its formula, where that is none of a merge."""
 HEAD = "<!-- Written by docs/build_reference.py; change the plug-in, then run it again. -->\n"
 
 
@@ -122,21 +125,37 @@ def page(entry: dict[str, Any]) -> str:
     """One plug-in's page."""
     kind, name = entry["kind"], entry["name"]
     lines = [HEAD, f"# {name}", "", f"*{kind}*: {entry['summary']}.", "", entry["description"], ""]
-    lines += ["## What it computes", "", "```", entry["formula"], "```", ""]
+    lines += [f"## {TITLES.get(kind, 'What it computes')}", "", "```", entry["formula"], "```", ""]
     if kind == "strategy":
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
         lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
-    lines += ["## Options", ""]
-    command = "merge finetune --output pool" if kind == "regime" else "merge run"
-    if entry["options"]:
-        lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
-        lines += [_row(option) for option in entry["options"]]
-        example = entry["options"][0]
-        lines += ["", "```", f"{command} --{kind} {name} -o {kind}.{example['name']}={_example(example)}", "```", ""]
-    else:
-        lines += ["None.", "", "```", f"{command} --{kind} {name}", "```", ""]
+    lines += _set(entry) if kind in ("model", "form") else _options(entry)
     lines += ["## Limits", "", entry["limits"], "", "## Source", "", entry["paper"], ""]
     return "\n".join(lines)
+
+
+def _options(entry: dict[str, Any]) -> list[str]:
+    """The options of a plug-in, and how one is given."""
+    kind, name, lines = entry["kind"], entry["name"], ["## Options", ""]
+    command = f"merge finetune --output pool --{kind} {name}" if kind == "regime" else f"merge run --{kind} {name}"
+    if not entry["options"]:
+        return [*lines, "None.", "", "```", command, "```", ""]
+    lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
+    lines += [_row(option) for option in entry["options"]]
+    example = entry["options"][0]
+    if kind == "task":
+        return [*lines, "", "```toml", "[task]", f'name = "{name}"', f'{example["name"]} = "…"', "```", ""]
+    return [*lines, "", "```", f"{command} -o {kind}.{example['name']}={_example(example)}", "```", ""]
+
+
+def _set(entry: dict[str, Any]) -> list[str]:
+    """How a model or a set of samples is named in a merge.toml."""
+    if entry["kind"] == "model":
+        example = f'model = "{entry["written"]}"  # or, with arguments, {{ {entry["name"]} = "…", … }}'
+        return ["## In a merge.toml", "", "```toml", "[task]", example, "```", ""]
+    keys = ", ".join(f"`{key}`" for key in entry["keys"])
+    said = [f"Its path is written as: {entry['written']}.", f"A table with `path` may also say {keys}"]
+    return ["## In a merge.toml", "", *said, "([data](../../data.md)).", ""]
 
 
 def _row(option: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@
 from .benchmarking.rendering.forms import render as render
 from .benchmarking.results import Benchmark as Benchmark
 from .benchmarking.runner import benchmark as benchmark
+from .data.form import DataForm as DataForm
+from .data.opened import Opened as Opened
+from .data.reader import Reader as Reader
 from .errors import BudgetSpent as BudgetSpent
 from .errors import CheckpointError as CheckpointError
 from .errors import Diverged as Diverged

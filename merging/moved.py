@@ -82,7 +82,7 @@ MODULES = {
     "tasks.data": "data.opening",
     "tasks.drawing": "data.parts",
     "tasks.folders": "data.folders",
-    "tasks.forms": "data.forms",
+    "tasks.forms": "data.reader",
     "tasks.npz": "data.npz",
     "tasks.pictures": "data.pictures",
     "tasks.saved": "data.saved",
@@ -111,6 +111,11 @@ NAMES = {
         "cli.asking.request": "requested",
         "cli.asking.signals": "process_start stop_on_signal",
     },
+    "data.forms": {
+        "data.images": "is_images",
+        "data.opened": "Opened",
+        "data.reader": "Reader UNLABELLED",
+    },
     "estimate": {
         "running.rehearsal": "REHEARSAL rehearse",
     },
@@ -131,6 +136,7 @@ NAMES = {
         "forward.fitting": "check_fits untouched",
     },
     "models.catalogue": {
+        "models.own": "Python",
         "plugins.user_code": "import_object",
     },
     "models.zero_shot": {
@@ -176,6 +182,10 @@ NAMES = {
     },
     "tasks.catalogue": {
         "plugins.registry": "tasks",
+    },
+    "tasks.forms": {
+        "data.images": "is_images",
+        "data.opened": "Opened",
     },
     "tasks.npz": {
         "data.images": "Normalise",

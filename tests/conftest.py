@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
-from merging.plugins.registry import PLUGINS, tasks
+from merging.plugins.registry import PLUGINS
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
 from merging.testing.second_device import second_device
@@ -88,7 +88,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _names_go_with_the_test() -> Iterator[None]:
     """What a test registers is gone with it; what is built in may be loaded for good."""
-    before = {registry: set(registry) for registry in (*PLUGINS.values(), tasks)}
+    before = {registry: set(registry) for registry in PLUGINS.values()}
     yield
     for registry, names in before.items():
         for name in set(registry) - names:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, assert_type
+from typing import TYPE_CHECKING, Any, ClassVar, assert_type
+
+import torch
+from torch import nn
 
 import merging
-from merging.plugins.registry import objectives, optimizers, partitioners, strategies, tasks
+from merging.plugins.registry import forms, models, objectives, optimizers, partitioners, strategies, tasks
 from merging.running.given import Destination, Parts
 from merging.running.settings import Passes, Search, Settings
 from merging.training.regime import regimes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @strategies.register("typed-top-k")
@@ -163,6 +166,35 @@ class Half(merging.Regime):
             for _ in range(run.steps):
                 run.step()
             yield
+
+
+@models.register("typed-source")
+class Source(merging.ModelSource):
+    """An architecture of mine."""
+
+    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+        super().__init__(f"typed-source:{name}", arguments)
+
+    def module(self, classes: int | None = None, tensors: Mapping[str, merging.TensorInfo] | None = None) -> nn.Module:
+        """A linear one."""
+        del tensors
+        return nn.Linear(4, classes or 2)
+
+
+@forms.register("typed-form")
+@dataclass(frozen=True)
+class Form(merging.DataForm):
+    """Zeros."""
+
+    summary: ClassVar[str] = "zeros"
+    suffixes: ClassVar[tuple[str, ...]] = (".zeros",)
+
+    def open(self, reader: merging.Reader) -> merging.Opened:
+        """One sample."""
+        return reader.samples(merging.Split.of(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)))
+
+
+assert_type(Form(), Form)
 
 
 @tasks.register("typed-task")

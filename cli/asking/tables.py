@@ -49,6 +49,7 @@ class TaskTable(Table):
     """[task]: a registered name, or a model with its data."""
 
     name: str | None = None
+    options: dict[str, Any] = {}
     model: str | dict[str, Any] | None = None
     held_out: Data | None = None
     test: Data | None = None

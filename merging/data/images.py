@@ -171,3 +171,8 @@ def say_size(where: str, count: int, shape: tuple[int, ...], transform: Transfor
             f"{where}: the preprocessing of {transform.name} does not come apart into geometry and normalisation; "
             f"its results are kept as float32, {needed / 1e9:.2g} GB for {count:,} pictures"
         )
+
+
+def is_images(inputs: Tensor) -> bool:
+    """Whether samples are kept as images: uint8, ``(N, H, W, 3)``."""
+    return inputs.dtype == torch.uint8 and inputs.ndim == 4 and inputs.shape[-1] == 3

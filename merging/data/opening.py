@@ -1,25 +1,26 @@
 """A set of samples from what the user writes: a path, or a table with a path and what is to be known about it.
 
-The forms: ``file.npz:KEY``, a folder of class folders, ``.tar`` shards, a folder of Hugging Face's ``save_to_disk``, a
-table of image paths (``.csv``, ``.tsv``, ``.jsonl``), a table of texts for a text model, ``python:module:function``.
+The forms stand in :mod:`merging.data.forms`, a file each; plug-ins may register others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from merging.data.forms import Opened, Reader
+from merging.data.form import DataForm
 from merging.data.images import Preparation, preparation
-from merging.data.saved import is_saved
-from merging.data.tables import SUFFIXES
+from merging.data.opened import Opened
+from merging.data.reader import Reader
 from merging.data.text import takes_texts
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource
+from merging.plugins.discovery import load_installed
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.registry import forms
 from merging.plugins.task import Split
+from merging.plugins.user_code import kind_of, running
 
 Spec: TypeAlias = str | Mapping[str, Any]
 KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
@@ -75,30 +76,32 @@ def open_data(
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
+    form = _form(path, texts=takes_texts(source))
+    for key in table:
+        if key not in ("path", *form.keys):
+            raise TaskError(f"{path}: '{key}' means nothing to this kind of data; leave it out")
     reader = Reader(path=path, options=table, source=source, how=how, labelled=labelled, progress=progress or Silent())
-    if path.startswith("python:"):
-        return reader.made()
-    file = Path(path).expanduser()
-    suffix = file.suffix.lower()
-    on_disk = is_saved(file) or (":" in path and is_saved(Path(path.rpartition(":")[0]).expanduser()))
-    if takes_texts(source):
-        if suffix not in SUFFIXES and not on_disk:
-            raise TaskError(
-                f"no such texts: '{path}'; a text model takes .jsonl, .csv or .tsv, a folder of save_to_disk, or "
-                "python:module:function"
-            )
-        return reader.texts()
-    if ".npz:" in path or suffix == ".npz":
-        return reader.npz()
-    if file.name.endswith((".tar", ".tar.gz", ".tgz")):
-        return reader.tar()
-    if suffix in SUFFIXES:
-        return reader.table(file)
-    if on_disk:
-        return reader.saved()
-    if file.is_dir():
-        return reader.folder(file)
-    raise TaskError(
-        f"no such data: '{path}'; write a folder of class folders, file.npz:KEY, a .csv, .tsv or .jsonl of paths and "
-        "labels, a .tar, a folder of save_to_disk, or python:module:function"
-    )
+    with running(f"{path}: reading it as '{form.name}'", form, error=TaskError):
+        opened = form.open(reader)
+    if not isinstance(opened, Opened):
+        raise TaskError(f"the form '{form.name}' returned {kind_of(opened)}, not what its reader makes")
+    return opened
+
+
+def _form(path: str, *, texts: bool) -> DataForm:
+    """The form of a path, for models that take texts or for others.
+
+    Raises:
+        TaskError: no form, or two of one rank, know such a path.
+    """
+    load_installed()
+    known = sorted((forms[name]() for name in forms if forms[name].texts in (None, texts)), key=lambda each: each.rank)
+    fits = [form for form in known if form.reads(path)]
+    best = [form for form in fits if form.rank == fits[-1].rank]
+    if len(best) > 1:
+        raise TaskError(f"'{path}' is read by the forms {' and '.join(form.name for form in best)}; use one")
+    if not best:
+        *ways, last = [form.written or " or ".join(form.suffixes) for form in known]
+        kind, way_out = ("texts", "a text model takes") if texts else ("data", "write")
+        raise TaskError(f"no such {kind}: '{path}'; {way_out} {', '.join(ways)}, or {last}")
+    return best[0]

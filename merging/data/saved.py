@@ -24,6 +24,11 @@ def is_saved(path: Path) -> bool:
     return (path / ONE).is_file() or (path / SEVERAL).is_file()
 
 
+def names_saved(path: str) -> bool:
+    """Whether a user's path is such a folder, or ``folder:split``."""
+    return is_saved(Path(path).expanduser()) or (":" in path and is_saved(Path(path.rpartition(":")[0]).expanduser()))
+
+
 class Saved:
     """A data set that the library ``datasets`` has saved on disk.
 

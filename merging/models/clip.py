@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from merging.errors import PoolError, TaskError, raised, unknown
 from merging.models.offline import check_built_in
 from merging.models.source import ModelSource, chosen_for_you, reproducible, sides_of
-from merging.models.spelling import allowed, with_arguments
+from merging.models.spelling import allowed
 from merging.models.transform import Normalisation, Transform, from_unit
 from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, is_apart, local, zero_shot_clip
 from merging.values.partition import TensorInfo
@@ -143,8 +143,7 @@ class OpenClip(ModelSource):
         templates: Sequence[str] = (),
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        self.arguments = dict(arguments or {})
-        super().__init__(with_arguments(f"open_clip:{name}", self.arguments))
+        super().__init__(f"open_clip:{name}", arguments)
         self.name = name
         self.class_names, self.templates = tuple(classes), tuple(templates)
         check_built_in("open_clip", name)

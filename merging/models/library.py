@@ -12,7 +12,6 @@ from torch import nn
 from merging.errors import TaskError, raised, unknown
 from merging.models.offline import check_built_in, offline
 from merging.models.source import ModelSource, chosen_for_you, preset, reproducible, sides_of
-from merging.models.spelling import with_arguments
 from merging.models.transform import Normalisation, Transform, refused, whole_numbers
 from merging.values.partition import TensorInfo
 
@@ -44,8 +43,7 @@ class Timm(ModelSource):
     def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         import timm
 
-        self.arguments = dict(arguments or {})
-        super().__init__(with_arguments(f"timm:{name}", self.arguments))
+        super().__init__(f"timm:{name}", arguments)
         self.name = name
         check_built_in("timm", name)
         if not timm.is_model(name):
@@ -138,7 +136,7 @@ class Torchvision(ModelSource):
         from torchvision import models
 
         given = dict(arguments or {})
-        super().__init__(with_arguments(f"torchvision:{name}", given))
+        super().__init__(f"torchvision:{name}", given)
         self.name = name
         known = models.list_models(module=models)
         if name not in known:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import PoolError, TaskError
+from merging.models.spelling import with_arguments
 from merging.models.transform import IMAGENET, Normalisation, Transform, as_stored, from_unit
 from merging.values.partition import TensorInfo
 from merging.values.wording import some
@@ -25,12 +26,13 @@ class ModelSource(ABC):
     """An architecture by its name; nothing is ever downloaded, a pool's weights go in.
 
     Args:
-        spec: the name, with its source: ``timm:resnet18``; perhaps with arguments:
-            ``timm:vit_tiny_patch16_224(img_size=64)``.
+        spec: the name, with its source: ``timm:resnet18``.
+        arguments: that it is built with; they become part of the spec, ``timm:vit_tiny_patch16_224(img_size=64)``.
     """
 
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
+    def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
+        self.arguments = dict(arguments or {})
+        self.spec = with_arguments(spec, self.arguments)
 
     @abstractmethod
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
@@ -52,7 +54,7 @@ class ModelSource(ABC):
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Transform:
-        """Prepares an image for evaluation as its library does; here: by ImageNet's normalisation alone.
+        """Prepares an image for evaluation as its library does; here: brought to ``sides``, normalised as for ImageNet.
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
@@ -63,9 +65,11 @@ class ModelSource(ABC):
             TaskError: the library has no such preprocessing.
         """
         normalisation = Normalisation(tuple(mean or IMAGENET[0]), tuple(std or IMAGENET[1]))
-        if size is None:
+        if size is None and self.sides is None:
             return as_stored(self.spec, normalisation)
-        return preset(self.spec, {"crop_size": size, "resize_size": size}, normalisation)
+        height, width = (size, size) if size is not None else self.sides or (224, 224)
+        side = height if height == width else [height, width]
+        return preset(self.spec, {"crop_size": side, "resize_size": side}, normalisation)
 
     def named(self, classes: Sequence[str], templates: Sequence[str] = ()) -> ModelSource:
         """Gives the same source, told what the classes are called: only a text tower asks for that.

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import TaskError, unknown
+from merging.plugins.discovery import load_installed
+from merging.plugins.registry import models
 
-SOURCES = ("open_clip", "timm", "torchvision", "transformers", "python")
 EXAMPLE = "model = { timm = 'vit_tiny_patch16_224', img_size = 64 }"
 
 
 def spelled(model: str | Mapping[str, Any]) -> str:
     """A model as text, from either form: a table names its source, and the other keys are arguments.
+
+    A source that no installed package registers (a plug-in file may, later) is the table's first key.
 
     Raises:
         TaskError: a table without a source, with two, or with a value that is no number, text, truth or list of them.
@@ -23,7 +26,8 @@ def spelled(model: str | Mapping[str, Any]) -> str:
         return model
     if not isinstance(model, Mapping):
         raise TaskError(f"a model is a name such as 'timm:resnet18', or a table such as {EXAMPLE}, not {model!r}")
-    named = [source for source in SOURCES if source in model]
+    load_installed()
+    named = [key for key in model if key in models] or [key for key in model if isinstance(key, str)][:1]
     if len(named) != 1 or not isinstance(model[named[0]], str) or not model[named[0]]:
         wrong = "names several sources" if len(named) > 1 else "names no source and model"
         raise TaskError(f"the model's table {wrong} ({', '.join(map(str, model)) or 'it is empty'}); write {EXAMPLE}")
@@ -68,11 +72,10 @@ def divided(spec: str) -> tuple[str, dict[str, Any]]:
 def _apart(spec: str) -> tuple[str, str, str]:
     """Before the arguments' parenthesis, it, and what follows; a folder that is there keeps its own parentheses."""
     source, _, place = spec.partition(":")
-    if source == "transformers":
-        ends = [len(place), *(number for number, letter in enumerate(place) if letter == "(")]
-        for end in sorted(ends, reverse=True):
-            if Path(place[:end]).expanduser().is_dir():
-                return f"{source}:{place[:end]}", place[end : end + 1], place[end + 1 :]
+    ends = [number for number, letter in enumerate(place) if letter == "("]
+    for end in sorted([len(place), *ends] if ends else [], reverse=True):
+        if source != "python" and place[:end] and Path(place[:end]).expanduser().is_dir():
+            return f"{source}:{place[:end]}", place[end : end + 1], place[end + 1 :]
     return spec.partition("(")
 
 

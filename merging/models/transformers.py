@@ -22,7 +22,7 @@ from merging.models.extras import needed
 from merging.models.offline import offline, reason
 from merging.models.processor import transform_of
 from merging.models.source import ModelSource, reproducible
-from merging.models.spelling import allowed, with_arguments
+from merging.models.spelling import allowed
 from merging.models.stored_names import StoredNames
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
@@ -78,10 +78,9 @@ class Transformers(ModelSource):
     """Name of the class in transformers that makes the model."""
 
     def __init__(self, folder: str, config: Any, arguments: Mapping[str, Any] | None = None) -> None:
-        super().__init__(with_arguments(f"transformers:{folder}", arguments or {}))
+        super().__init__(f"transformers:{folder}", arguments)
         self.folder = Path(folder).expanduser()
         self.config = config
-        self.arguments = dict(arguments or {})
 
     @property
     def classes(self) -> tuple[str, ...] | None:

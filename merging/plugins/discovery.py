@@ -10,16 +10,26 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 from merging.errors import MergingError, raised
-from merging.plugins.registry import PLUGINS, tasks
-from merging.plugins.user_code import contained, running
+from merging.plugins.registry import PLUGINS, Registry
+from merging.plugins.user_code import contained, loaded_from, running
 
-FOLDERS = ("strategies", "partitioners", "optimizers", "objectives", "training.regimes")
-"""Folders with a plug-in a file. They and the tasks lie higher than this module, which knows them by name only."""
-TASKS = "tasks.catalogue"
+FOLDERS = (
+    "strategies",
+    "partitioners",
+    "optimizers",
+    "objectives",
+    "training.regimes",
+    "tasks.suites",
+    "models.sources",
+    "data.forms",
+)
+"""Folders with a plug-in a file. Some lie higher than this module, which knows them by name only."""
 
 
 @functools.cache
@@ -32,33 +42,62 @@ def load_installed() -> tuple[str, ...]:
         package = importlib.import_module(f"merging.{folder}")
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    importlib.import_module(f"merging.{TASKS}")
-    failed = []
-    for registry in (*PLUGINS.values(), tasks):
-        points = sorted(importlib.metadata.entry_points(group=registry.group), key=lambda point: point.name)
-        for point in points:
+    failed: list[str] = []
+    points = _entry_points(failed)
+    for registry in PLUGINS.values():
+        for point in sorted((point for point in points if point.group == registry.group), key=lambda each: each.name):
             try:
-                with contained():
-                    loaded = point.load()
-                if callable(loaded) and loaded not in [registry[name] for name in registry]:
-                    registry.register(point.name)(loaded)
+                _enter(point, registry)
             except Exception as error:  # third-party code may raise anything while it is imported
-                failed.append(f"plug-in {point.value} is left out: {raised(error, whole=True)}")
+                why = str(error) if isinstance(error, MergingError) else raised(error, whole=True)
+                failed.append(f"plug-in {point.value} is left out: {why}")
     return tuple(failed)
 
 
+def _entry_points(failed: list[str]) -> list[EntryPoint]:
+    """Every entry point of our groups, once; a package whose list cannot be read is named in ``failed``."""
+    found: dict[tuple[str, str, str], EntryPoint] = {}
+    groups = {registry.group for registry in PLUGINS.values()}
+    for package in importlib.metadata.distributions():
+        try:
+            own = [point for point in package.entry_points if point.group in groups]
+        except Exception as error:  # a line without "=" raises whatever it provokes
+            failed.append(f"the entry points of {package.metadata['Name']} are left out: they cannot be read ({error})")
+            continue
+        for point in own:  # an older version further down the path has the same
+            found.setdefault((point.group, point.name, point.value), point)
+    return list(found.values())
+
+
+def _enter(point: EntryPoint, registry: Registry[Callable[..., Any]]) -> None:
+    """Loads an entry point, and enters what its module has not entered itself.
+
+    Raises:
+        MergingError: it has no name, names no object, or one that is no plug-in of this kind.
+        Exception: whatever its module raises while it is imported.
+    """
+    if not point.name:
+        raise MergingError(f"its entry point has no name; write name = {point.value} below [{point.group}]")
+    if EntryPoint.pattern.match(point.value) is None or ":" not in point.value:
+        raise MergingError(f"its entry point '{point.name}' names no object; write {point.name} = package.module:Class")
+    with contained():
+        loaded = point.load()
+    if not any(registry[name] is loaded for name in registry):
+        registry.register(point.name)(loaded)
+
+
 def load_file(path: Path | str) -> None:
-    """Runs a plug-in file, whose decorators register what it defines.
+    """Runs a plug-in file, whose decorators register what it defines; one that is loaded already is not run again.
 
     Raises:
         MergingError: there is no such file, or it fails; the cause is named.
     """
     file = Path(path).expanduser().resolve()
-    name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
-    if name in sys.modules:
-        return
     if not file.is_file():
         raise MergingError(f"plug-in {path}: no such file")
+    if loaded_from(file) is not None:
+        return
+    name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise MergingError(f"plug-in {path}: not a Python file")

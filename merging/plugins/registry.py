@@ -2,61 +2,114 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from merging.errors import NameTakenError, unknown
+from merging.errors import MergingError, NameTakenError, unknown
 from merging.plugins.options import Declared, check_fields
 
 if TYPE_CHECKING:
+    from merging.data.form import DataForm
+    from merging.models.source import ModelSource
     from merging.plugins.objective import Objective
     from merging.plugins.optimizer import Optimizer
     from merging.plugins.partitioner import Partitioner
     from merging.plugins.strategy import MixStrategy
     from merging.plugins.task import Task
+    from merging.training.regime import Regime
 
 T = TypeVar("T", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
+STATED = ("summary", "formula", "limits", "paper")
+"""What a plug-in says about itself: a class by attributes of these names, a function where it is registered."""
+_RESERVED = frozenset(" :=,()[]{}/\\'\"")
+"""Characters that mean something where a plug-in's name is written: flags, tables, paths."""
+
 
 class Registry(Generic[T]):
-    """Name → plug-in class of one kind.
+    """Name → plug-in of one kind.
 
     Args:
         kind: the field's word for one entry, e.g. ``"strategy"``.
         group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
+        interface: of its classes, as ``"module:name"`` (some lie higher than this module); None: it is not looked at.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    functions = False
+    """Whether a function may be entered."""
+
+    def __init__(self, kind: str, group: str, interface: str | None = None) -> None:
         self.kind = kind
         self.group = group
+        self._interface = interface
         self._classes: dict[str, T] = {}
 
-    def register(self, name: str) -> Callable[[C], C]:
+    def register(self, name: str, **stated: Any) -> Callable[[C], C]:
         """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
 
-        Whether it is of this kind is looked at by the contract tests.
+        A file that is run twice (given with ``--plugin``, and imported by another one) enters its plug-ins anew, and so
+        does the cell of a notebook.
+
+        Args:
+            name: letters, digits, hyphens; nothing that means something else where it is written.
+            stated: ``summary``, ``paper``, ``limits``, ``formula`` and ``tiny`` of a function, which has no class
+                attributes; without a summary, the first line of its docstring is one.
 
         Raises:
-            NameTakenError: another class has that name; nothing is overwritten.
+            NameTakenError: another plug-in has that name; nothing is overwritten.
+            MergingError: no name, an odd one, or an object of another kind.
             OptionError: a field of the class is no option.
         """
+        if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
+            said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
+            raise MergingError(
+                f"{said} is no name for a {self.kind}: letters, digits and hyphens are, as in register('mine')"
+            )
 
         def enter(plugin: C) -> C:
+            self._check(plugin, name)
             other = self._classes.get(name)
-            if other is not None and other is not plugin:
-                raise NameTakenError(
-                    f"the {self.kind} '{name}' of {_origin(plugin)} is already registered by {_origin(other)}; "
-                    "give one of them another name"
-                )
-            if "__dataclass_fields__" in vars(plugin) and issubclass(plugin, Declared):
+            if other is not None and not _same(other, plugin):
+                whose, taken = _origin(plugin), _origin(other)
+                again = "registered twice there" if whose == taken else f"already registered by {taken}"
+                raise NameTakenError(f"the {self.kind} '{name}' of {whose} is {again}; give one of them another name")
+            if isinstance(plugin, type) and "__dataclass_fields__" in vars(plugin) and issubclass(plugin, Declared):
                 check_fields(plugin)
-            plugin.name = name  # type: ignore[attr-defined]
-            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: the contracts look
+            first = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0].rstrip(".")
+            defaults = {"summary": "" if isinstance(plugin, type) else first, **dict.fromkeys(STATED[1:], "")}
+            missing = {key: value for key, value in defaults.items() if not hasattr(plugin, key)}
+            for key, value in {**missing, **stated, "name": name}.items():
+                setattr(plugin, key, value)
+            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: it was looked at
             return plugin
 
         return enter
+
+    def _check(self, plugin: object, name: str) -> None:
+        """Refuses what is no plug-in of this kind.
+
+        Raises:
+            MergingError: it is none.
+        """
+        wanted = "a function" if self.functions else "a class"
+        if self._interface is not None:
+            wanted = f"{wanted}, or a class derived from" if self.functions else "a class derived from"
+            wanted += f" {self._interface.rpartition(':')[2]}"
+        if not isinstance(plugin, type):
+            fits = self.functions and callable(plugin)
+        elif self._interface is None:
+            fits = not self.functions
+        else:
+            fits = issubclass(plugin, pkgutil.resolve_name(self._interface))
+        if not fits:
+            said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
+            raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")
 
     def __getitem__(self, name: str) -> T:
         if name not in self._classes:
@@ -73,33 +126,57 @@ class Registry(Generic[T]):
         return len(self._classes)
 
 
-class TaskRegistry(Registry[T]):
-    """A registry of functions."""
+class FunctionRegistry(Registry[T]):
+    """A registry of functions, and of classes where it has an interface."""
 
-    def register(self, name: str) -> Callable[[F], F]:
+    functions = True
+
+    def register(self, name: str, **stated: Any) -> Callable[[F], F]:
         """As :meth:`Registry.register`, for a function."""
-        return super().register(name)  # type: ignore[return-value]
+        return super().register(name, **stated)  # type: ignore[return-value]
 
 
 def _origin(plugin: Any) -> str:
-    return f"{plugin.__module__}.{plugin.__qualname__}"
+    return f"{plugin.__module__}.{getattr(plugin, '__qualname__', plugin.__class__.__qualname__)}"
 
 
-strategies: Registry[type[MixStrategy]] = Registry("strategy", "merging.strategies")
-partitioners: Registry[type[Partitioner]] = Registry("partitioner", "merging.partitioners")
-optimizers: Registry[type[Optimizer]] = Registry("optimizer", "merging.optimizers")
-objectives: Registry[type[Objective]] = Registry("objective", "merging.objectives")
+def _same(one: Any, other: Any) -> bool:
+    """Whether two objects are one definition: one object, or of a file that two modules were made of, or of a cell."""
+    if one is other:
+        return True
+    if getattr(one, "__qualname__", None) != getattr(other, "__qualname__", None):
+        return False
+    if one.__module__ == other.__module__:
+        return not hasattr(sys.modules.get(one.__module__), "__file__")
+    try:
+        return os.path.samefile(inspect.getfile(one), inspect.getfile(other))
+    except (TypeError, OSError):  # defined in no file
+        return False
+
+
+strategies: Registry[type[MixStrategy]] = Registry(
+    "strategy", "merging.strategies", "merging.plugins.strategy:MixStrategy"
+)
+partitioners: Registry[type[Partitioner]] = Registry(
+    "partitioner", "merging.partitioners", "merging.plugins.partitioner:Partitioner"
+)
+optimizers: Registry[type[Optimizer]] = Registry(
+    "optimizer", "merging.optimizers", "merging.plugins.optimizer:Optimizer"
+)
+objectives: Registry[type[Objective]] = Registry(
+    "objective", "merging.objectives", "merging.plugins.objective:Objective"
+)
+regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes", "merging.training.regime:Regime")
+tasks: FunctionRegistry[Callable[..., Task]] = FunctionRegistry("task", "merging.tasks")
+models: FunctionRegistry[Callable[..., ModelSource]] = FunctionRegistry(
+    "model", "merging.models", "merging.models.source:ModelSource"
+)
+forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.data.form:DataForm")
 
 KINDS: dict[str, Registry[Any]] = {
-    "strategy": strategies,
-    "partitioner": partitioners,
-    "optimizer": optimizers,
-    "objective": objectives,
+    registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
 """What a merge is composed of."""
 
-PLUGINS: dict[str, Registry[Any]] = dict(KINDS)
-"""Every kind of plug-in with declared options: those of a merge, and (once :mod:`merging.training.regime` is loaded)
-how pools are trained."""
-
-tasks: TaskRegistry[Callable[..., Task]] = TaskRegistry("task", "merging.tasks")
+PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models, forms)}
+"""Every kind that a person may add."""

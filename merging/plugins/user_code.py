@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from traceback import walk_tb
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from merging.errors import (
@@ -220,7 +222,33 @@ def import_object(spec: str) -> Any:
     if here not in sys.path:
         sys.path.append(here)  # last: a file there must not shadow an installed package
     with running(f"'{spec}': importing {module}", module, error=TaskError):
-        found = importlib.import_module(module)
+        found = _module(module)
     if not hasattr(found, name):
         raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
     return getattr(found, name)
+
+
+def _module(name: str) -> ModuleType:
+    """A module by name; where its file was run under another name (``--plugin``), that one: no file is run twice."""
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.has_location and spec.origin is not None:
+            known = loaded_from(Path(spec.origin))
+            if known is not None:
+                return sys.modules.setdefault(name, known)
+    return importlib.import_module(name)
+
+
+def loaded_from(file: Path) -> ModuleType | None:
+    """The module that a file has become, by whatever path or name; None: it has not been run, or is the program."""
+    try:
+        wanted = file.stat()
+    except OSError:  # within an archive
+        return None
+    for name, module in list(sys.modules.items()):
+        origin = getattr(module, "__file__", None)
+        if isinstance(origin, str) and name not in ("__main__", "__mp_main__"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(origin), wanted):
+                    return module
+    return None

@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from merging.errors import TaskError
+from merging.plugins.discovery import load_installed
+from merging.plugins.functions import parameters_of
+from merging.plugins.options import UNSET
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.plugins.user_code import import_object, kind_of, running
+from merging.plugins.user_code import PluginError, import_object, kind_of, running
 
 DEFAULT = "digits"
-
-
-@tasks.register("imagenet-shifts")
-def _imagenet_shifts(
-    data: str | None = None,
-    model: str = "open_clip:ViT-B-32-quickgelu",
-    held_out: str | None = None,
-    corrupt: float | None = None,
-    progress: Progress | None = None,
-) -> Task:
-    from merging.tasks.imagenet import imagenet_shifts
-
-    return imagenet_shifts(data, model, held_out, corrupt=corrupt, progress=progress)
-
-
-@tasks.register("pacs")
-def _pacs(
-    data: str | None = None,
-    model: str = "torchvision:squeezenet1_1",
-    corrupt: float | None = None,
-    progress: Progress | None = None,
-) -> Task:
-    from merging.tasks.pacs import pacs
-
-    return pacs(data, model, corrupt=corrupt, progress=progress)
-
-
-@tasks.register("cifar10-shifts")
-def _cifar10_shifts(
-    data: str | None = None,
-    model: str | None = None,
-    size: int | None = None,
-    corrupt: float | None = None,
-    progress: Progress | None = None,
-) -> Task:
-    from merging.tasks.cifar10 import cifar10_shifts
-
-    return cifar10_shifts(data, model, size, corrupt=corrupt, progress=progress)
-
-
-@tasks.register("digits")
-def _digits() -> Task:
-    from merging.tasks.digits import digits
-
-    return digits()
 
 
 def load_task(name: str, progress: Progress | None = None, **described: Any) -> Task:
@@ -71,18 +30,39 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
         UnknownNameError: nobody registered that name.
         TaskError: the function fails or returns something else, or a value that the task does not take.
     """
-    if not name.startswith("python:"):
-        make = tasks[name]
-        takes = inspect.signature(make).parameters
-        for key in described:
-            if key not in takes:
-                raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
-        with running(f"task '{name}'", make):
-            task = make(**described, **({"progress": progress} if "progress" in takes else {}))
+    return named_task(name, described, progress)
+
+
+def named_task(name: str, described: Mapping[str, Any], progress: Progress | None = None) -> Task:
+    """As :func:`load_task`, what is said of the task in a mapping: a parameter of its may have any name."""
+    if name.startswith("python:"):
+        make, given = import_object(name), dict[str, Any]()
     else:
-        make = import_object(name)
-        with running(f"'{name}'", make, error=TaskError):
-            task = make()
+        load_installed()
+        make = tasks[name]
+        given = _given(name, described)
+        if progress is not None and "progress" in inspect.signature(make).parameters:
+            given["progress"] = progress
+    registered = not name.startswith("python:")
+    with running(f"task '{name}'" if registered else f"'{name}'", make, error=PluginError if registered else TaskError):
+        task = make(**given)
     if not isinstance(task, Task):
         raise TaskError(f"task '{name}' returned {kind_of(task)}, not a merging.Task")
     return task
+
+
+def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a registered task, checked.
+
+    Raises:
+        TaskError: something that it does not take, or nothing where it needs something.
+        OptionError: a value of another type.
+    """
+    takes = {option.name: option for option in parameters_of(tasks[name])}
+    for key in described:
+        if key not in takes:
+            raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
+    for key, option in takes.items():
+        if option.default is UNSET and key not in described:
+            raise TaskError(f"the task '{name}' needs [task] {key}")
+    return {key: takes[key].check(value, name) for key, value in described.items()}

@@ -7,21 +7,22 @@ from typing import Any
 
 from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
-from merging.data.forms import Opened, is_images
-from merging.data.images import Preparation, normalise, preparation
+from merging.data.images import Preparation, is_images, normalise, preparation
+from merging.data.opened import Opened
 from merging.data.opening import open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task, identity
-from merging.tasks.catalogue import load_task
+from merging.tasks.catalogue import named_task
 
 
 def described_task(table: Mapping[str, Any], progress: Progress | None = None) -> Task:
     """Makes the task that a [task] table describes.
 
     Args:
-        table: ``name`` of a registered task with what that takes; or ``model``, ``held_out`` and perhaps ``test``,
+        table: ``name`` of a registered task with what that takes, perhaps in ``options``; or ``model``, ``held_out``
+            and perhaps ``test``,
             ``shifts`` (name → data), ``train``, ``unlabelled``, as :func:`merging.data.opening.load_data` reads them;
             ``classes``: names of the model's outputs, in order (default: those of the model's folder, else of the
             training or held-out data); ``templates``: prompts for the zero-shot head of a whole CLIP; ``corrupt``:
@@ -33,8 +34,10 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
         TaskError: a model or a data set that does not exist, or classes that do not fit.
     """
     if table.get("name"):
-        rest = {key: value for key, value in table.items() if key != "name"}
-        return load_task(table["name"], progress, **rest)
+        rest = {key: value for key, value in table.items() if key not in ("name", "options")}
+        return named_task(table["name"], {**rest, **table.get("options", {})}, progress)
+    if table.get("options"):
+        raise TaskError("[task] options are those of a registered task; give its name")
     source, news = model_source(table["model"]), progress or Silent()
     shifts = dict(table.get("shifts", {}))
     for name in shifts:

@@ -39,7 +39,7 @@ SETS = {
 def imagenet_shifts(
     data: str | Path | None = None,
     model: str = "open_clip:ViT-B-32-quickgelu",
-    held_out: str | None = None,
+    held_out: str | Path | None = None,
     *,
     corrupt: float | None = None,
     progress: Progress | None = None,

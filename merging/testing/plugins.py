@@ -13,20 +13,31 @@ from merging.plugins.options import Plugin, build, options_of
 from merging.plugins.registry import PLUGINS
 
 
-class PluginContract:
-    """Base of the four contracts. A subclass supplies the fixture ``plugin``: the instance under test."""
+class Contract:
+    """Base of every contract. A subclass supplies the fixture ``plugin``: what is under test."""
 
     kind: ClassVar[str]
 
     @pytest.fixture
     def plugin(self) -> Any:
-        """The instance under test; override it."""
-        raise NotImplementedError("override the fixture 'plugin' with an instance of your plug-in")
+        """What is under test; override it."""
+        raise NotImplementedError("override the fixture 'plugin' with your plug-in")
 
-    def test_is_registered_under_its_name(self, plugin: Plugin) -> None:
-        """The registry's entry under its name is this class."""
+    def test_is_registered_under_its_name(self, plugin: Any) -> None:
+        """The registry's entry under its name is this function, or this class."""
         assert plugin.name
-        assert PLUGINS[self.kind][plugin.name] is type(plugin)
+        registered = PLUGINS[self.kind][plugin.name]
+        assert registered is plugin or registered is type(plugin)
+
+    def test_says_what_it_is(self, plugin: Any) -> None:
+        """A summary of one line, and a docstring of its own."""
+        assert plugin.summary.strip(), "summary is what `merge list` prints"
+        assert "\n" not in plugin.summary
+        assert plugin.__doc__, "it has no docstring"
+
+
+class PluginContract(Contract):
+    """Base of the contracts of frozen dataclasses; ``plugin`` is an instance."""
 
     def test_is_frozen(self, plugin: Plugin) -> None:
         """No attribute of an instance can be set."""
@@ -37,8 +48,7 @@ class PluginContract:
 
     def test_says_what_it_is(self, plugin: Plugin) -> None:
         """A summary of one line, and a docstring of its own."""
-        assert plugin.summary.strip(), "summary is what `merge list` prints"
-        assert "\n" not in plugin.summary
+        super().test_says_what_it_is(plugin)
         assert type(plugin).__dict__.get("__doc__"), "the class has no docstring"
         assert not str(type(plugin).__doc__).startswith(type(plugin).__name__ + "("), "the class has no docstring"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import RequirementError
 from merging.plugins.options import Plugin
-from merging.plugins.registry import PLUGINS, Registry
+from merging.plugins.registry import regimes as regimes
 from merging.plugins.user_code import kind_of, named, running
 
 if TYPE_CHECKING:
@@ -80,7 +80,3 @@ def epochs_of(regime: Regime, runs: Sequence[Run]) -> Iterator[None]:
 
 
 _END = object()
-
-
-regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes")
-PLUGINS["regime"] = regimes

@@ -13,20 +13,20 @@ import pytest
 
 import merging
 from merging.plugins.discovery import load_all
-from merging.plugins.registry import PLUGINS
+from merging.plugins.registry import KINDS, PLUGINS
 
 load_all()
 FOR_AUTHORS = [
     *(f"plugins.{kind}" for kind in ("strategy", "partitioner", "optimizer", "objective")),
     *("plugins.problem", "plugins.searches", "plugins.slopes", "plugins.whole_model_objective"),
-    *("plugins.progress", "plugins.options", "plugins.task", "training.regime"),
+    *("plugins.progress", "plugins.options", "plugins.task", "training.regime", "data.form"),
 ]
 """The modules in which the interfaces stand."""
 NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting"}
 """Types there that nobody who writes a plug-in meets."""
 
 
-@pytest.mark.parametrize("kind", list(PLUGINS))
+@pytest.mark.parametrize("kind", [*KINDS, "regime"])
 def test_every_built_in_plug_in_is_public(kind: str) -> None:
     own = [PLUGINS[kind][name] for name in PLUGINS[kind] if PLUGINS[kind][name].__module__.startswith("merging.")]
     assert own

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import merging
 from benchmarks import methods
@@ -124,6 +124,34 @@ def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     (tmp_path / "test_others.py").write_text("\n".join(tests) + "\n")
     said = run(["pytest", "-q", "-p", "no:cacheprovider", "test_others.py"], tmp_path)
     assert int(re.search(r"(\d+) passed", said)[1]) >= 40  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_the_other_kinds(tmp_path: Path) -> None:
+    """A task, a model source, a form of data and a regime, from their page alone."""
+    write_files("write-a-task.md", tmp_path)
+    described, _, trained, merged, tested = run_commands("write-a-task.md", tmp_path, more="--no-tests").values()
+    assert "of the held-out data, and of each test set (default 200)" in described
+    assert "2 models" in trained
+    assert "300 held-out samples" in merged
+    assert int(re.search(r"(\d+) passed", tested)[1]) >= 40  # type: ignore[index]
+    names: dict[str, object] = {}
+    exec((tmp_path / "mine.py").read_text(), names)  # noqa: S102 (our own page)
+    source: merging.ModelSource = names["Mine"]("small", {})  # type: ignore[operator]
+    (tmp_path / "checkpoints").mkdir()
+    for seed in range(3):
+        state = source.module(3).state_dict()
+        generator = torch.Generator().manual_seed(seed)
+        noisy = {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in state.items()}
+        save_file(noisy, tmp_path / f"checkpoints/{seed}.safetensors")
+    for name, classes in (("held_out", ["cat", "dog", "bird"]), ("test", ["owl", "cat", "dog"])):
+        images = torch.randint(0, 256, (30, 20, 20, 3), generator=generator, dtype=torch.uint8)
+        values = {"images": images, "labels": torch.arange(30) % 3, "classes": classes}
+        torch.save(values, tmp_path / f"{name}.pt")
+    (command,) = re.findall(r"^merge run .*animals.*$", page("write-a-task.md"), re.MULTILINE)
+    run([*shlex.split(command), "--output", "out"], tmp_path)
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert (report["task"], report["status"]) == ("mine:small", "finished")
 
 
 def test_entry_point_example(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_the_package_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
     )
 
 
+def test_the_form_of_data_is_listed_and_tested(tmp_path: Path) -> None:
+    file = EXAMPLES / "torch_file.py"
+    assert "torch-file" in run(["merging", "list", "--plugin", file], tmp_path)
+    tests = ["pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, EXAMPLES / "test_torch_file.py"]
+    assert "passed" in run(tests, tmp_path)
+
+
 def test_the_single_file_is_listed_run_and_tested(pool_folder: Path, tmp_path: Path) -> None:
     file = EXAMPLES / "single_file.py"
     assert "softmax-soup" in run(["merging", "list", "--plugin", file], tmp_path)

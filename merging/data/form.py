@@ -1,0 +1,54 @@
+"""The interface of data forms: how a set is written on disk, and what finds it there."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from merging.plugins.options import Plugin
+
+if TYPE_CHECKING:
+    from merging.data.opened import Opened
+    from merging.data.reader import Reader
+
+COMMON = ("classes", "map")
+"""What may be said of every set: which classes it has, and what they are called in the model."""
+PICTURES = (*COMMON, "corrupt", "border", "upright")
+"""What may be said of a set of image files besides."""
+
+
+@dataclass(frozen=True)
+class DataForm(Plugin):
+    """One way to write a set of samples, entered by ``@forms.register("name")``; it has no options.
+
+    Attributes:
+        written: what a user writes, such as ``file.npz:KEY``.
+        suffixes: of the files that are of this form, in lower case; where they do not tell, override :meth:`reads`.
+        keys: what a user may say of such a set besides its path, of :data:`merging.data.opening.KEYS`.
+        texts: whether it is for models that take texts; None: for every model.
+        rank: where several forms read a path, that of the highest rank does; built-in ones have 0 to 5.
+    """
+
+    written: ClassVar[str] = ""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    keys: ClassVar[tuple[str, ...]] = COMMON
+    texts: ClassVar[bool | None] = False
+    rank: ClassVar[int] = 10
+
+    def reads(self, path: str) -> bool:
+        """Whether a path, as the user writes it, is of this form; the file may be missing."""
+        return bool(self.suffixes) and Path(path).name.lower().endswith(self.suffixes)
+
+    @abstractmethod
+    def open(self, reader: Reader) -> Opened:
+        """Finds the set and lists its labels, without decoding it.
+
+        Args:
+            reader: has the ``path``, what else the user said (``options``), the model's ``source``, and whether labels
+                are wanted (``labelled``). ``reader.images(…)`` and ``reader.samples(…)`` make what is returned.
+
+        Raises:
+            TaskError: no such set, or another layout.
+        """
