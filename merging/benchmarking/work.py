@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
+from merging.benchmarking.watch import Trace
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
-from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import contained
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
 from merging.running.rescoring import Rescoring
+from merging.running.session import Session
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
-    from merging.benchmarking.watch import SharedEvaluator
+    from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Observer
 
 LIMIT = "--max-evaluations"
 """How the message begins with which an evaluator ends a run at its limit."""
@@ -105,37 +108,35 @@ class Work:
         self.remarks: list[str] = []
         self._cache_memory, self._exact_savings = cache_memory, exact_savings
 
-    def evaluator(self, made: Plan, limit: int | None = None) -> SharedEvaluator:
-        """A fresh one over the shared memory."""
-        from merging.benchmarking.watch import SharedEvaluator
-        from merging.evaluation.evaluator import CACHE_MEMORY
+    def session(self, made: Plan, *observers: Observer) -> Session:
+        """A fresh one over the shared memory.
 
-        memory = CACHE_MEMORY if self._cache_memory is None else self._cache_memory << 20
-        found = SharedEvaluator(
-            made.live,
-            made.task,
-            made.objective,
-            made.numerics,
+        Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
+        then those of the method alone, so that its result does not depend on which methods ran before it.
+        """
+        return Session.open(
+            made,
             self.memory,
-            limit=limit,
+            self.progress,
             should_stop=self.should_stop,
+            cache_memory=self._cache_memory,
             exact_savings=self._exact_savings,
-            measure_again=made.recalibrate,
-            progress=self.progress,
-            cache_memory=memory,
+            observers=observers,
         )
-        found.begin()
-        return found
 
     def singles(self) -> tuple[Single, ...]:
         """Every model of the pool on every set."""
         made, pool = self.plans.first(), self.plans.pool
-        evaluator, task = self.evaluator(made), self._task(made)
+        evaluator = self._evaluator(self.session(made))
+        task = evaluator.task
         self.progress.stage("single models on all sets", len(pool))
         found = []
         for ingredient in pool.ingredients:
             recipe = Recipe.single(ingredient, made.partition)
-            sets = {name: evaluator.record(recipe, name) for name in (HELD_OUT, *task.tests)}
+            sets = {}
+            for name in (HELD_OUT, *task.tests):  # as a search sees it where that is the same: methods find it then
+                score = evaluator.evaluate if evaluator.of_record(name) else evaluator.record
+                sets[name] = score(recipe, name)
             found.append(Single.of(ingredient.name, sets, task.shifts))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
@@ -170,21 +171,16 @@ class Work:
         return MethodRun(facts, status, why)
 
     def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
-        from merging.benchmarking.watch import WatchedProblem
-
-        task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
-        evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
-        problem = WatchedProblem(
-            made.pool,
-            made.partition,
-            evaluator,
-            entry.optimizer,
-            self.memory,
-            self.progress,
+        began, trace, limits = time.perf_counter(), Trace(), entry.limits
+        made = dataclasses.replace(
+            made,
+            optimizer=entry.optimizer,
             seed=entry.seed,
-            budget=entry.limits.get("budget"),
+            budget=limits.get("budget"),
+            max_evaluations=limits.get("max_evaluations"),
         )
-        why = ""
+        session = self.session(made, trace)
+        evaluator, problem, why = self._evaluator(session), session.problem(), ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")
         tell_measure(self.progress, evaluator.objective.name)
@@ -201,9 +197,9 @@ class Work:
                 raise
             why, outcome = f"{stop}: the best so far", problem.best[1]
             merged = evaluator.recalibrated(problem.best[0])
-        meter = dataclasses.replace(evaluator.meter)
+        meter = dataclasses.replace(evaluator.ledger.meter)
         # Passes of this session are in the meter's seconds already, as are those that were only looked up.
-        own = time.perf_counter() - began - (self.memory.seconds - before)
+        own = time.perf_counter() - began - evaluator.ledger.spent
         if not evaluator.of_record():
             if entry.strategy.name == Best.name and search.due:  # bf16 may rank the models otherwise
                 _, merged, outcome = search.best_single()
@@ -212,7 +208,7 @@ class Work:
                 if search.due:
                     why = "; ".join([*([why] if why else []), *search.reversals(entry.method, problem.kept, outcome)])
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
-        for name in task.tests:
+        for name in evaluator.task.tests:
             outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
@@ -220,8 +216,8 @@ class Work:
             "finished",
             why,
             outcomes,
-            evaluator.digest(merged),
-            problem.seeded,
+            evaluator.keys.evaluation(merged),
+            problem.seeds.used,
             names,
             meter.evaluations,
             meter.cached,
@@ -229,14 +225,15 @@ class Work:
             max(own, 0.0) + meter.seconds,
             len(merged.members) if isinstance(merged, Ensemble) else 1,
             _coefficients(merged),
-            tuple(evaluator.trace),
-            evaluator.identity(merged),
+            tuple(trace.lines),
+            evaluator.keys.identity(merged),
         )
 
-    def _task(self, made: Plan) -> Task:
-        if made.task is None:
+    @staticmethod
+    def _evaluator(session: Session) -> Evaluator:
+        if session.evaluator is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
-        return made.task
+        return session.evaluator
 
 
 def _coefficients(merged: Merge) -> Coefficients | None:

@@ -35,21 +35,30 @@ class Passes:
         numerics: batch, and whether the model is compiled.
         cache_memory: bytes for activations of earlier passes; 0: every pass is whole.
         should_stop: asked between batches; True ends the pass at once.
+        counts: integer labels are numbers to be met, and no outputs of the model.
 
     Attributes:
         share: what the last pass cost, as a share of a whole one; by operations where it began late.
-        counts: integer labels are numbers to be met, and no outputs of the model.
+        activations: of earlier passes.
+        compiled: the compiled model, from the first pass on that runs one.
     """
 
     def __init__(
-        self, live: LiveModel, task: Task, numerics: Numerics, cache_memory: int, should_stop: Callable[[], bool]
+        self,
+        live: LiveModel,
+        task: Task,
+        numerics: Numerics,
+        cache_memory: int,
+        should_stop: Callable[[], bool],
+        *,
+        counts: bool = False,
     ) -> None:
-        self.live, self.task, self.numerics, self.should_stop = live, task, numerics, should_stop
+        self.live, self.task, self.numerics = live, task, numerics
         self.share = 1.0
-        self.counts = False
+        self._should_stop, self._counts = should_stop, counts
         self._classes: int | None = None
         self.activations = Activations(0 if numerics.compiled else cache_memory)
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self.compiled: Callable[[Tensor], Tensor] | None = None
         self._stages: tuple[Stage, ...] = ()
         self._shares: tuple[float, ...] = ()
         self._last: list[str] = []  # what decided the stages' inputs in the pass before
@@ -159,9 +168,9 @@ class Passes:
         if not self.numerics.compiled or self._eager:
             logits: Tensor = self.live.module(x)
             return logits
-        if self._compiled is None:
-            self._compiled = self._compile(x)
-        return self._compiled(x)
+        if self.compiled is None:
+            self.compiled = self._compile(x)
+        return self.compiled(x)
 
     def _compile(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """The compiled model, its logits compared with the eager ones'.
@@ -187,7 +196,7 @@ class Passes:
         return compiled
 
     def _check_stop(self) -> None:
-        if self.should_stop():
+        if self._should_stop():
             raise Stopped("interrupted")
 
     def _prefixes(self, content: Contents, feed: Feed) -> list[str]:
@@ -224,7 +233,7 @@ class Passes:
             TaskError: there are such labels.
         """
         whole = self.task.split(split)
-        if split == UNLABELLED or self.counts or not whole.categorical:
+        if split == UNLABELLED or self._counts or not whole.categorical:
             return
         feed = next(iter(self._feeds.values())) if self._feeds else Feed(whole, self.live.weights.device)
         if self._classes is None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from merging.errors import InterruptedRunError, Stopped, StrategyError
 from merging.evaluation.comparing import Comparer
@@ -21,16 +21,13 @@ from merging.plugins.user_code import contained
 from merging.running.baselines import BASELINES
 from merging.running.notes import RELEASE, doubt, layers, negative_variance, shown
 from merging.running.plan import Plan, versions
-from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
+from merging.running.session import Session
 from merging.storage.journal import Journal
 from merging.values.outcome import Meter, Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.report import SMALL_SAMPLE, Certificate, Report, Row, average, best_single
 from merging.values.verdict import Verdict, corrected
-
-if TYPE_CHECKING:
-    from merging.evaluation.evaluator import Evaluator
 
 
 class Execution:
@@ -47,23 +44,15 @@ class Execution:
         exact_savings: bool,
     ) -> None:
         self.plan, self.journal, self.progress = made, journal, progress
-        self.evaluator: Evaluator | None = None
-        if made.task is not None and made.live is not None and made.numerics is not None:
-            from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
-
-            self.evaluator = Evaluator(
-                made.live,
-                made.task,
-                made.objective,
-                made.numerics,
-                journal,
-                limit=made.max_evaluations,
-                should_stop=should_stop,
-                exact_savings=exact_savings,
-                measure_again=made.recalibrate,
-                progress=progress,
-                cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
-            )
+        self.session = Session.open(
+            made,
+            journal,
+            progress,
+            should_stop=should_stop,
+            cache_memory=cache_memory,
+            exact_savings=exact_savings,
+        )
+        self.evaluator = self.session.evaluator
         self.comparer = Comparer(made.objective, made.task) if made.task is not None and self.evaluator else None
         self.merges: dict[str, tuple[Merge, Meter, float]] = {}
         self.labels = {s.name: s.label or s.name for s in (*BASELINES, made.strategy)}
@@ -81,16 +70,12 @@ class Execution:
 
     def execute(self) -> tuple[Merge, str]:
         """Baselines, then the strategy, then the test sets. Returns the merge and how the run ended."""
-        asked = self.plan.strategy
-        certifying = self.plan.task is not None and self.plan.task.certify is not None
-        wanted = BASELINES if self.plan.baselines else BASELINES[:1] if certifying else ()
-        baselines = [b for b in wanted if b.name != asked.name]
         status = "finished"
         if self.evaluator is not None and self.plan.task is not None and self.plan.tests:
-            self.evaluator.check_labels(tuple(self.plan.task.tests))
+            self.evaluator.scorer.check_labels(tuple(self.plan.task.tests))
         try:
-            self.doubt = doubt(self.evaluator, self.plan.seed, self.progress)
-            for strategy in (*(b for b in baselines if len(self.plan.pool) >= b.min_models), asked):
+            self.doubt = doubt(self.session)
+            for strategy in self.session.strategies:
                 self._mix(strategy)
                 self._rescore(strategy.name)
         except (Stopped, KeyboardInterrupt) as stop:
@@ -141,7 +126,7 @@ class Execution:
         asked, due = self.plan.strategy.name, self.rescoring.due
         if interrupted and not due:
             return
-        with self.evaluator.unhurried() if interrupted else contextlib.nullcontext():
+        with self.evaluator.ledger.unhurried() if interrupted else contextlib.nullcontext():
             for name in [name for name in self.merges if (name, HELD_OUT) in self.outcomes]:
                 if due and not interrupted:
                     self._rescore(name)
@@ -198,24 +183,14 @@ class Execution:
     def _mix(self, strategy: MixStrategy) -> None:
         """Runs one strategy with a meter of its own; of one that is stopped, its own best so far is its merge."""
         began = time.perf_counter()
-        total = self.evaluator.total.seconds if self.evaluator else 0.0
-        meter = self.evaluator.begin() if self.evaluator else Meter()
+        total = self.evaluator.ledger.total.seconds if self.evaluator else 0.0
+        meter = self.evaluator.ledger.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
         search = self.rescoring.search if self.rescoring is not None and self.rescoring.due else ""
         tell_precision(self.progress, search)
         made = self.plan
         tell_measure(self.progress, made.objective.name)
-        problem = MergeProblem(
-            made.pool,
-            made.partition,
-            self.evaluator,
-            made.optimizer,
-            self.journal,
-            self.progress,
-            seed=made.seed,
-            budget=made.budget,
-            on_ranked=self._ranked,
-        )
+        problem = self.session.problem(self._ranked)
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
             self.decisions, self.kept = problem.decisions, problem.kept
@@ -242,7 +217,7 @@ class Execution:
             if problem.top is not None:
                 self.top, self.top_name = problem.top, problem.top_name
             if found is not None:
-                paid = self.evaluator.total.seconds - total if self.evaluator else 0.0
+                paid = self.evaluator.ledger.total.seconds - total if self.evaluator else 0.0
                 own = max(time.perf_counter() - began - paid, 0.0) + meter.seconds
                 self.merges[strategy.name] = (found[0], meter, own)
                 if found[1] is not None:
@@ -274,7 +249,7 @@ class Execution:
         merged = written.merge
         made, task = self.plan, self.plan.task
         asked = made.strategy.name
-        total = self.evaluator.total if self.evaluator else Meter()
+        total = self.evaluator.ledger.total if self.evaluator else Meter()
         rows = tuple(self._row(name) for name in self.merges if (name, "held-out") in self.outcomes)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return Report(
@@ -356,7 +331,7 @@ class Execution:
             seconds,
             _cost(merged),
             self.comparer.accuracies(self._seen(name)) if self.comparer else {},
-            self.evaluator.identity(merged) if self.evaluator else "",
+            self.evaluator.keys.identity(merged) if self.evaluator else "",
         )
 
     def _unscored(self) -> list[str]:
@@ -396,10 +371,10 @@ class Execution:
                 "model_0 of the model-soups release is the linear-probe initialisation, not a fine-tuned model"
             )
         norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
-        measured = self.evaluator.statistics if self.evaluator is not None else frozenset[str]()
+        measured = self.evaluator.keys.statistics if self.evaluator is not None else frozenset[str]()
         fresh = [name for name in norms if f"{name}.running_mean" in measured]
         rest = [name for name in norms if name not in fresh]
-        calibration = self.evaluator.calibration if self.evaluator is not None else None
+        calibration = self.evaluator.keys.calibration if self.evaluator is not None else None
         if fresh and len(ingredients) > 1 and calibration is not None:
             notes.append(
                 f"BatchNorm statistics of {layers(fresh)} were measured again on {calibration.samples:,} "

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from merging.plugins.progress import Progress
 from merging.values.outcome import is_score
 from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
-    from merging.evaluation.evaluator import Evaluator
+    from merging.running.session import Session
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
@@ -23,13 +22,15 @@ def shown(score: float, objective: str) -> str:
     return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
-def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | None:
+def doubt(session: Session) -> str | None:
     """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
-    if evaluator is None:
+    made, evaluator = session.plan, session.evaluator
+    if evaluator is None or made.live is None:
         return None
     from merging.evaluation.chance import against_chance  # loads torch
 
-    found = against_chance(evaluator, seed, progress)
+    numerics, stop, progress = evaluator.numerics, evaluator.ledger.interrupted, session.progress
+    found = against_chance(made.live, evaluator.task, made.objective, numerics, made.seed, progress, stop)
     if found is not None:
         progress.say(f"warning: {found}")
     return found

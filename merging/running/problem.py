@@ -12,13 +12,13 @@ from merging.errors import RequirementError
 from merging.mixing.computed import Combine, Computed
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.options import Plugin
-from merging.plugins.problem import Path
+from merging.plugins.problem import Blend, Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
 from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search
+from merging.running.seeds import Seeds
 from merging.storage.content import content_hash
-from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.partition import Partition
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from merging.evaluation.evaluator import Evaluator
-    from merging.forward.blend import Blend
+    from merging.evaluation.ledger import Log
 
 
 class MergeProblem:
@@ -52,7 +52,7 @@ class MergeProblem:
         partition: Partition,
         evaluator: Evaluator | None,
         optimizer: Optimizer,
-        journal: Journal,
+        journal: Log,
         progress: Progress,
         *,
         seed: int = 0,
@@ -72,8 +72,8 @@ class MergeProblem:
         self._journal = journal
         self._budget = budget
         self._on_ranked = on_ranked
-        self._seeds = np.random.SeedSequence(seed)
-        self.generator = np.random.default_rng(self._seeds.spawn(1)[0])
+        self.seeds = Seeds(seed)
+        self.generator = self.seeds.generator
         self._singles: dict[int, Recipe] = {}
 
     @property
@@ -142,7 +142,7 @@ class MergeProblem:
     ) -> Solution:
         """One optimiser call; its generator is the next of the run's seed sequence."""
         points = self._budget or budget
-        generator = np.random.default_rng(self._seeds.spawn(1)[0])
+        generator = self.seeds.search()
         search = BoxSearch(function, lower, upper, start, points, generator, self._on_point(points), rounded=rounded)
         return run_search(self._optimizer, search)
 
@@ -151,29 +151,29 @@ class MergeProblem:
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
         """Logits of a split."""
-        return self.evaluator.logits(recipe, split)
+        return self.evaluator.outputs.logits(recipe, split)
 
     def score(self, logits: Tensor) -> float:
         """The objective of given held-out logits."""
-        return self.evaluator.score(logits)
+        return self.evaluator.outputs.score(logits)
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """A split in random order."""
-        return self.evaluator.batches(split, generator, size)
+        return self.evaluator.gradients.batches(split, generator, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
         """Loss, and its derivative by the coefficients."""
-        return self.evaluator.gradient(recipe, batch)
+        return self.evaluator.gradients.gradient(recipe, batch)
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows to be mixed with learned coefficients."""
-        return self.evaluator.blend(rows)
+        return self.evaluator.gradients.blend(rows)
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """Labels of a split."""
-        return self.evaluator.labels(split)
+        return self.evaluator.outputs.labels(split)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -184,11 +184,11 @@ class MergeProblem:
 
     def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
         """The diagonal Fisher information, or the empirical one."""
-        return self.evaluator.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
+        return self.evaluator.gradients.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
 
     def live(self, recipe: Recipe) -> nn.Module:
         """The merged module."""
-        return self.evaluator.open(recipe)
+        return self.evaluator.gradients.open(recipe)
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,19 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import BudgetSpent
-from merging.evaluation.evaluator import Evaluator
 from merging.forward.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Split, Task
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.running.run import Result, merge
 from merging.running.search import BoxSearch
+from merging.running.session import Session
 from merging.storage.atomic import replacing, save_safetensors
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -115,12 +115,9 @@ def tiny_problem(
     budget: int | None = None,
 ) -> MergeProblem:
     """The problem that a strategy would be given: the real one, over a pool of :func:`tiny_pool`."""
-    task, optimizer, journal = task or tiny_task(), optimizer or Random(), journal or Journal(None)
-    made = plan(pool, Best(), partitioner=partitioner or Layer(), task=task, freeze=freeze, device="cpu")
-    if made.live is None or made.numerics is None:
-        raise RuntimeError("a plan with a task has a live model")
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, journal)
-    return MergeProblem(pool, made.partition, evaluator, optimizer, journal, Silent(), seed=seed, budget=budget)
+    made = plan(pool, Best(), partitioner=partitioner or Layer(), task=task or tiny_task(), freeze=freeze, device="cpu")
+    made = dataclasses.replace(made, optimizer=optimizer or Random(), seed=seed, budget=budget)
+    return Session.open(made, journal).problem()
 
 
 def tiny_numerics() -> Numerics:
