@@ -104,6 +104,10 @@ NAMES = {
     "estimate": {
         "running.rehearsal": "REHEARSAL rehearse",
     },
+    "evaluator": {
+        "evaluation.outputs": "LOGITS_MEMORY",
+        "evaluation.threshold": "margin",
+    },
     "interfaces": {
         "plugins.objective": "Objective SplitView WholeModelObjective",
         "plugins.optimizer": "Optimizer Search Vector",
