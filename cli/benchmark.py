@@ -16,6 +16,7 @@ from merging.cli.asking.request import output_folder, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError, unknown
 from merging.plugins.user_code import contained
+from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 SETTINGS = (
@@ -122,7 +123,7 @@ def _into(
         show_benchmark(console, found)
         where = marked("\nTables, page and pictures: [bold]{}[/] (benchmark.html, .md, .csv, .tex, .json)", folder)
         console.print(where, highlight=False, soft_wrap=True)
-    if found.status != "finished":
+    if found.state is not RunState.FINISHED:
         again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again += [] if flags["output"] else ["--output", str(folder)]
         said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: merge {}", shlex.join(again))

@@ -13,6 +13,7 @@ from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import showable
 from merging.plugins.user_code import contained
+from merging.values.states import RunState
 
 
 @click.command(
@@ -116,11 +117,11 @@ def _execute(request: dict[str, Any], flags: dict[str, Any], started: float, fol
             started=started,
         )
     show_report(console, result.report, folder, request["format"], built_in=not request["models"])
-    if result.report.status != "finished":
-        more = "" if result.report.status == "interrupted" else " --max-evaluations MORE"
+    if result.report.state is not RunState.FINISHED:
+        more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
         news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
-    if result.report.status == "interrupted":
+    if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
 
 

@@ -14,6 +14,7 @@ import errno
 import resource
 import unicodedata
 from collections.abc import Iterable
+from enum import StrEnum
 
 _ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
@@ -125,8 +126,27 @@ class Diverged(MergingError):
     """A training run whose loss is no longer finite."""
 
 
+class StopReason(StrEnum):
+    """Why a whole run must end before its strategy is done."""
+
+    INTERRUPTED = "interrupted"
+    LIMIT = "limit"
+
+
 class Stopped(Exception):
-    """Raised at the evaluator's door when the whole run must end: interrupted, or ``--max-evaluations`` reached."""
+    """Raised at the evaluator's door when the whole run must end.
+
+    Attributes:
+        reason: somebody interrupted it, or its evaluations are used up; whoever catches it decides by this.
+        limit: how many evaluations it had; None where it was interrupted.
+    """
+
+    def __init__(self, reason: StopReason = StopReason.INTERRUPTED, limit: int | None = None) -> None:
+        self.reason, self.limit = StopReason(reason), limit
+        super().__init__(self.reason, limit)  # as it is pickled, when it leaves a process
+
+    def __str__(self) -> str:
+        return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
 
 
 def is_full(error: BaseException) -> bool:

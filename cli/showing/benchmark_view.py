@@ -31,6 +31,7 @@ from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked
 from merging.errors import showable
+from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     console.width = max(console.width, 30)  # in less, rich would cut numbers
     console.print(Text(showable(title(found))), style="bold", highlight=False)
     console.print(Text(showable(what(found))), highlight=False)
-    _show_scores(console, replace(found, rows=tuple(row for row in found.rows if row.status != "not run")))
+    begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
+    _show_scores(console, replace(found, rows=begun))
     console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:

@@ -14,6 +14,7 @@ from merging.benchmarking.runs import Entry, MethodRun, read_run
 from merging.errors import FolderError
 from merging.storage import atomic
 from merging.storage.lock import Lock, is_hidden
+from merging.values.states import MethodState
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
@@ -111,7 +112,7 @@ class Folder:
     def kept(self, entry: Entry) -> MethodRun | None:
         """The finished run of an earlier session, if it is of this very entry."""
         run = read_run(self._file(entry))
-        return run if run is not None and run.status == "finished" and run.entry == entry.to_json() else None
+        return run if run is not None and run.status is MethodState.FINISHED and run.entry == entry.to_json() else None
 
     def keep(self, entry: Entry, run: MethodRun) -> None:
         """Writes a run, whole or not at all."""

@@ -19,6 +19,7 @@ from merging.errors import FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.folder import RECIPE, REPORT
 from merging.values.report import UNTESTED, best_single, models_of
+from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
 
@@ -54,6 +55,7 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
     samples |= {verdict.set: verdict.samples for verdict in verdicts if verdict.set in sets}
     samples |= {name: count for name, count in report.get("samples", {}).items() if name in samples}
     rows = tuple(_row(row, report, samples, verdicts, folder) for row in report["rows"])
+    state, limit = state_of(report["status"])
     header = {key: report[key] for key in ("versions", "numerics", "optimizer", "partitioner", "seed")}
     return Benchmark(
         str(report["task"]),
@@ -64,13 +66,14 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
         tuple(report["shifts"]),
         tuple(report["pool"]),
         (int(report["seed"]),),
-        report["status"],
+        state,
         int(report["evaluations"]),
         float(report["wall_seconds"]),
         tuple(report["notes"]),
         "",
         header,
         report.get("measure", report["objective"]),
+        limit,
     )
 
 
@@ -193,6 +196,7 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         samples |= {name: count for name, count in part.samples.items() if not samples.get(name)}
     singles = {single.name: single for part in parts for single in part.singles}
     first = parts[0]
+    ended = next((part for part in parts if part.state is not RunState.FINISHED), first)
     return replace(
         first,
         task=", ".join(dict.fromkeys(part.task for part in parts)),
@@ -202,7 +206,8 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         shifts=tuple(dict.fromkeys(name for part in parts for name in part.shifts)),
         pool=tuple(dict.fromkeys(name for part in parts for name in part.pool)),
         seeds=tuple(dict.fromkeys(seed for part in parts for seed in part.seeds)),
-        status=next((part.status for part in parts if part.status != "finished"), "finished"),
+        state=ended.state,
+        limit=ended.limit,
         evaluations=sum(part.evaluations for part in parts),
         wall_seconds=sum(part.wall_seconds for part in parts),
         notes=(*_differences(found), *_once(twice), *dict.fromkeys(note for part in parts for note in part.notes)),

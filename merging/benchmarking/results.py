@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.benchmarking.earlier import beside_objective, verdict_of
-from merging.benchmarking.runs import Coefficients, MethodRun
+from merging.benchmarking.runs import Coefficients
 from merging.errors import FolderError
-from merging.evaluation.comparing import Comparer, Seen
 from merging.plugins.task import HELD_OUT
-from merging.values.outcome import Outcome, unscored
-from merging.values.report import SMALL_SAMPLE, average, best_single, models_of
-from merging.values.statistics import Interval, mean_interval, wilson
+from merging.values.outcome import Outcome
+from merging.values.report import average, best_single
+from merging.values.states import MethodState, RunState, status_of, unworded, worded
+from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
 
 if TYPE_CHECKING:
-    from merging.plugins.objective import Objective, WholeModelObjective
-    from merging.plugins.task import Task
-    from merging.storage.pool import ModelPool
+    pass
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -63,7 +60,7 @@ class BenchmarkRow:
         label: what tables call it.
         partitioner: the partition; None where it makes no difference.
         options: the strategy's.
-        status: ``finished``, ``cannot run``, ``failed``, or ``not run`` (interrupted before).
+        status: how it has ended.
         why: a reason, or a remark.
         held_out: score on the data that selected (optimistic for what was selected).
         tests: set → score by the objective.
@@ -85,7 +82,7 @@ class BenchmarkRow:
     label: str
     partitioner: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    status: str = "finished"
+    status: MethodState = MethodState.FINISHED
     why: str = ""
     held_out: float | None = None
     tests: Mapping[str, float] = field(default_factory=dict)
@@ -131,10 +128,12 @@ class Benchmark:
         singles: every model of the pool, where they were scored.
         samples: set → number of samples, ``held-out`` among them.
         shifts: the shifted sets.
+        state: how it has ended; ``status`` says it in words, as ``benchmark.json`` does.
         evaluations: distinct held-out evaluations, by all methods and single models together.
         wall_seconds: what this session took.
         header: versions, hashes, numerics: what the scores were measured under.
         measure: what the scores are: ``accuracy``, or the objective's name.
+        limit: of a single run that was read, the evaluations that it was allowed, where these are used up.
     """
 
     task: str
@@ -145,13 +144,19 @@ class Benchmark:
     shifts: tuple[str, ...]
     pool: tuple[str, ...]
     seeds: tuple[int, ...]
-    status: str = "finished"
+    state: RunState = RunState.FINISHED
     evaluations: int = 0
     wall_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     command: str = ""
     header: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ACCURACY
+    limit: int | None = None
+
+    @property
+    def status(self) -> str:
+        """The state in words."""
+        return status_of(self.state, self.limit)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -182,7 +187,7 @@ class Benchmark:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: fractions, seconds, forward passes over the held-out data."""
-        data = asdict(replace(self, rows=()))
+        data = worded(asdict(replace(self, rows=())))
         data["rows"] = [_row_to_json(row) for row in self.rows]
         return {"format": FORMAT, **data}
 
@@ -196,7 +201,7 @@ class Benchmark:
         if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
         data = _of_today(data) if data["format"] == EARLIER else data
-        values = {key: value for key, value in data.items() if key != "format"}
+        values = {key: value for key, value in unworded(data).items() if key != "format"}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])
@@ -213,198 +218,6 @@ class Benchmark:
             return cls.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FolderError(f"{path} is no benchmark's result, or damaged: {type(error).__name__}: {error}") from None
-
-
-def gather(
-    runs: Sequence[MethodRun],
-    singles: tuple[Single, ...],
-    *,
-    task: Task,
-    pool: ModelPool,
-    methods: Sequence[str],
-    partitions: Sequence[str],
-    seeds: tuple[int, ...],
-    header: Mapping[str, Any],
-    objective: Objective | WholeModelObjective,
-    status: str,
-    evaluations: int,
-    wall_seconds: float,
-    notes: Sequence[str],
-    command: str,
-    references: Sequence[str] = REFERENCES,
-) -> Benchmark:
-    """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs."""
-    grouped: dict[tuple[str, str], list[MethodRun]] = {}
-    for run in runs:
-        grouped.setdefault((run.entry["method"], run.entry["partition"]), []).append(run)
-    refused = _refused(grouped, methods, partitions)
-    partitions = [label for label in partitions if label not in refused]
-    notes = [*notes, *(f"no method was run under {label}: {why}" for label, why in refused.items())]
-    comparer = Comparer(objective, task)
-    table = [_seen(group) for group in grouped.values()]
-    rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
-    for method in methods:
-        groups = {label: grouped.get((method, label), []) for label in partitions}
-        joined = len({_content(group) for group in groups.values()}) == 1
-        for label, group in list(groups.items())[: 1 if joined else None]:
-            own = label if not joined or len(partitions) == 1 else None
-            name = method if joined else f"{method} ({label})"
-            rows.append((_row(name, method, own, group, comparer, table, pool.names), group))
-    if len(task.held_out) < SMALL_SAMPLE:
-        luck = f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck"
-        notes = [*notes, luck]
-    return Benchmark(
-        task.name,
-        objective.name,
-        _compared(rows, comparer, table, references),
-        singles,
-        {HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
-        task.shifts,
-        pool.names,
-        seeds,
-        status,
-        evaluations,
-        wall_seconds,
-        tuple(notes),
-        command,
-        header,
-        comparer.measure,
-    )
-
-
-def _refused(
-    grouped: Mapping[tuple[str, str], Sequence[MethodRun]], methods: Sequence[str], partitions: Sequence[str]
-) -> dict[str, str]:
-    """Partitions that do not fit the model, and why: one note is enough, where another partition does fit."""
-    found = {}
-    for label in partitions:
-        runs = [run for method in methods for run in grouped.get((method, label), [])]
-        reasons = {run.why for run in runs if run.status == "cannot run"}
-        if len(reasons) == 1 and all(run.status == "cannot run" for run in runs):
-            found[label] = reasons.pop()
-    return found if len(found) < len(partitions) else {}
-
-
-def _content(group: Sequence[MethodRun]) -> tuple[Any, ...]:
-    """What tells two partitions' runs of a method apart."""
-    return tuple((run.seed, run.status, run.digest or run.why) for run in group)
-
-
-def _seen(group: Sequence[MethodRun]) -> Seen:
-    """Set → the outcomes of all finished seeds."""
-    good = [run for run in group if run.status == "finished"]
-    return {name: [run.outcomes[name] for run in good] for name in (good[0].outcomes if good else ())}
-
-
-def _row(
-    label: str,
-    method: str,
-    partition: str | None,
-    group: Sequence[MethodRun],
-    comparer: Comparer,
-    table: Sequence[Seen],
-    pool: Sequence[str],
-) -> BenchmarkRow:
-    good = [run for run in group if run.status == "finished"]
-    if not group:
-        return BenchmarkRow(method, label, partition, status="not run", why="interrupted before")
-    plain = BenchmarkRow(
-        group[0].entry["strategy"]["name"],
-        label,
-        partition,
-        group[0].entry["strategy"]["options"],
-        status=group[0].status,
-        why=group[0].why,
-    )
-    if not good:
-        return plain
-    task, objective, seen = comparer.task, comparer.objective.name, _seen(group)
-    scores = {name: [outcome.score for outcome in known] for name, known in seen.items()}
-    beside = comparer.accuracies(seen)
-    scores |= {accurate(name): [outcome.accuracy for outcome in seen[name]] for name in beside}
-    for mean, parts in ((SHIFTED, task.shifts), (accurate(SHIFTED), [accurate(name) for name in task.shifts])):
-        if parts and scores.keys() >= set(parts):
-            scores[mean] = [statistics.fmean(scores[name][i] for name in parts) for i in range(len(good))]
-    means = {name: statistics.fmean(values) for name, values in scores.items()}
-    accuracies = {name: means[accurate(name)] for name in (*seen, SHIFTED) if accurate(name) in means}
-    intervals = _intervals(means, {name: known[0].samples for name, known in seen.items()}, comparer, seen, table)
-    fails = [run for run in group if run.status != "finished"]
-    same = len({run.digest for run in good}) == 1
-    idle = ["each seed gave the same merge"] if len(good) > 1 and same else []
-    blank = [said for run in good if (said := unscored(run.outcomes, objective))]
-    remarks = [*plain.why.splitlines(), *blank, *idle, *(f"seed {run.seed} {run.status}: {run.why}" for run in fails)]
-    return replace(
-        plain,
-        status="finished",
-        why="; ".join(dict.fromkeys(remarks)),
-        held_out=means[HELD_OUT],
-        tests={name: means[name] for name in task.tests},
-        shifted=means.get(SHIFTED),
-        intervals=intervals,
-        spread={n: statistics.stdev(values) for n, values in scores.items()} if len(good) > 1 else {},
-        seeds=tuple(run.seed for run in good),
-        ingredients=good[0].ingredients,
-        models=statistics.fmean(models_of(run.ingredients, pool) for run in good),
-        evaluations=_mean(good, "evaluations"),
-        cached=_mean(good, "cached"),
-        forward_equivalents=_mean(good, "forward_equivalents"),
-        seconds=_mean(good, "seconds"),
-        inference_cost=max(run.inference_cost for run in good),
-        coefficients=good[0].coefficients,
-        trace=good[0].trace,
-        accuracies=accuracies,
-        digest=good[0].model,
-    )
-
-
-def _intervals(
-    means: Mapping[str, float], samples: Mapping[str, int], comparer: Comparer, seen: Seen, table: Sequence[Seen]
-) -> dict[str, Interval]:
-    """Column → the 95 % interval of its score."""
-    shifts, found = comparer.task.shifts, dict[str, Interval]()
-    counted = comparer.measure == ACCURACY
-    for name in samples:
-        column = name if counted else accurate(name)
-        if column in means:
-            found[column] = wilson(means[column], samples[name])
-        if not counted and (own := comparer.interval([name], seen, table)) is not None:
-            found[name] = own
-    mean, parts = (SHIFTED, shifts) if counted else (accurate(SHIFTED), tuple(accurate(name) for name in shifts))
-    if mean in means:
-        found[mean] = mean_interval([means[name] for name in parts], [samples[name] for name in shifts])
-    if shifts and not counted and (own := comparer.interval(shifts, seen, table)) is not None:
-        found[SHIFTED] = own
-    return found
-
-
-def _mean(runs: Sequence[MethodRun], name: str) -> float:
-    mean = statistics.fmean(getattr(run, name) for run in runs)
-    return int(mean) if mean == int(mean) and name in ("evaluations", "cached") else mean
-
-
-def _compared(
-    rows: Sequence[tuple[BenchmarkRow, list[MethodRun]]],
-    comparer: Comparer,
-    table: Sequence[Seen],
-    references: Sequence[str],
-) -> tuple[BenchmarkRow, ...]:
-    """The rows with their paired tests, against each reference, corrected over the whole table."""
-    sets = (HELD_OUT, *comparer.task.tests)
-    verdicts: list[list[Verdict]] = [[] for _ in rows]
-    named = [{row.strategy, *(run.entry["method"] for run in group)} for row, group in rows]
-    for reference in references:
-        which = [i for i, (row, _) in enumerate(rows) if reference in named[i] and row.finished]
-        home = next((i for i in which if rows[i][0].label == reference), which[0] if which else None)
-        if home is None:
-            continue
-        before, against = _seen(rows[home][1]), in_words(reference, rows[home][0])
-        for i, (row, group) in enumerate(rows):
-            if i != home and row.finished:
-                verdicts[i] += comparer.verdicts(
-                    sets, before, _seen(group), reference=reference, against=against, among=table
-                )
-    found = corrected(verdicts)
-    return tuple(replace(row, verdicts=told) for (row, _), told in zip(rows, found, strict=True))
 
 
 def in_words(reference: str, row: BenchmarkRow) -> str:
@@ -450,7 +263,7 @@ def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _row_from_json(data: dict[str, Any]) -> BenchmarkRow:
-    values = dict(data)
+    values = data | {"status": MethodState(data["status"])}
     for key in ("seeds", "ingredients"):
         values[key] = tuple(values[key])
     values["trace"] = tuple((float(a), int(b), float(c)) for a, b, c in values["trace"])

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from merging.benchmarking.folder import Folder
+from merging.benchmarking.gathering import gather
 from merging.benchmarking.memory import Memory
-from merging.benchmarking.results import REFERENCES, Benchmark, Single, gather
+from merging.benchmarking.results import REFERENCES, Benchmark, Single
 from merging.benchmarking.runs import Entry, MethodRun
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
@@ -26,12 +27,12 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task
 from merging.running.plan import Plan
 from merging.storage.pool import ModelPool
+from merging.values.states import MethodState, RunState
 
 if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
 
 P = TypeVar("P", bound=Plugin)
-LIMIT = "--max-evaluations"
 
 
 def benchmark(
@@ -141,18 +142,18 @@ def benchmark(
             for divided_by in divided.items()
             for method in named.items()
         ]
-        runs, alone, status = list[MethodRun](), tuple[Single, ...](), "finished"
+        runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
         try:
             alone = work.singles() if singles else ()
             for number, same in enumerate(entries, 1):
                 for run in _seeds(same, work, folder, f"{number} of {len(entries)}"):
                     runs.append(run)
         except Stopped:
-            status = "interrupted"
+            state = RunState.INTERRUPTED
         except KeyboardInterrupt:
             if should_stop():  # asked to stop, and pressed again: at once
                 raise
-            status = "interrupted"
+            state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
         found = gather(
             runs,
@@ -164,7 +165,7 @@ def benchmark(
             seeds=tuple(seeds),
             header=header,
             objective=first.objective,
-            status=status,
+            state=state,
             evaluations=memory.evaluations,
             wall_seconds=time.time() - began,
             notes=[*_notes(first), *work.remarks],
@@ -199,7 +200,7 @@ def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: s
             if folder is not None:
                 folder.keep(entry, run)
         yield run
-        if run.status != "finished" or not run.seeded:
+        if run.status is not MethodState.FINISHED or not run.seeded:
             return
 
 

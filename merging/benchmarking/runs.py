@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
 from merging.values.outcome import Outcome
-
-Status = Literal["finished", "cannot run", "failed"]
+from merging.values.states import MethodState
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class MethodRun:
     """
 
     entry: Mapping[str, Any]
-    status: Status
+    status: MethodState
     why: str = ""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     digest: str = ""
@@ -134,6 +133,7 @@ class MethodRun:
         return cls(
             **{
                 **data,
+                "status": MethodState(data["status"]),
                 "outcomes": {name: Outcome.from_json(outcome) for name, outcome in data["outcomes"].items()},
                 "coefficients": Coefficients.from_json(drawn) if drawn else None,
                 "ingredients": tuple(data["ingredients"]),

@@ -11,7 +11,7 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.benchmarking.watch import Trace
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StrategyError
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
@@ -25,13 +25,11 @@ from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.states import MethodState
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Observer
-
-LIMIT = "--max-evaluations"
-"""How the message begins with which an evaluator ends a run at its limit."""
 
 
 class Plans:
@@ -154,19 +152,19 @@ class Work:
             made = self.plans[entry.partition]
             check_needs(entry.strategy, self.plans.pool, made.task)
         except (PartitionError, RequirementError) as error:
-            return self._without(facts, "cannot run", str(error))
+            return self._without(facts, MethodState.CANNOT_RUN, str(error))
         try:
             return self._finish(entry, made, facts)
         except Stopped as stop:
-            if self.should_stop() or not str(stop).startswith(LIMIT):
+            if self.should_stop() or stop.reason is not StopReason.LIMIT:
                 raise
-            return self._without(facts, "cannot run", f"{stop} before the first result")
+            return self._without(facts, MethodState.CANNOT_RUN, f"{stop} before the first result")
         except MergingError as error:
-            return self._without(facts, "failed", str(error))
+            return self._without(facts, MethodState.FAILED, str(error))
         except Exception as error:  # a method of somebody else's may raise anything, and the others go on
-            return self._without(facts, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            return self._without(facts, MethodState.FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
 
-    def _without(self, facts: Mapping[str, Any], status: Any, why: str) -> MethodRun:
+    def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
         self.progress.say(f"  {status}: {why}")
         return MethodRun(facts, status, why)
 
@@ -213,7 +211,7 @@ class Work:
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
             facts,
-            "finished",
+            MethodState.FINISHED,
             why,
             outcomes,
             evaluator.keys.evaluation(merged),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from merging.errors import Stopped, showable
+from merging.errors import Stopped, StopReason, showable
 from merging.forward.device import batch_for
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -133,7 +133,7 @@ def against_chance(
     answers = list[NDArray[np.int64]]()
     for start in range(0, len(chosen), numerics.batch):
         if should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
         rows = split.inputs[torch.from_numpy(chosen[start : start + numerics.batch])]
         with torch.inference_mode():
             outputs = live.module(batch_for(task, rows, numerics.device, live.dtype))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from merging.errors import Stopped
+from merging.errors import Stopped, StopReason
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Meter, Outcome
 
@@ -125,7 +125,7 @@ class Ledger:
         """
         if key not in self._known:
             if self.interrupted():
-                raise Stopped("interrupted")
+                raise Stopped(StopReason.INTERRUPTED)
             outcome = self.journal.replay(key, split) or measure()
             self.journal.write("evaluation", key=key, split=split, record=True, **outcome.to_json())
             self._known[key] = outcome
@@ -138,9 +138,9 @@ class Ledger:
             Stopped: that is so.
         """
         if self.interrupted():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
         if split == HELD_OUT and self.limit is not None and self.total.evaluations >= self.limit:
-            raise Stopped(f"--max-evaluations {self.limit} reached")
+            raise Stopped(StopReason.LIMIT, limit=self.limit)
 
     def interrupted(self) -> bool:
         """Whether the run has been asked to stop."""

@@ -12,7 +12,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from merging.errors import Stopped, TaskError
+from merging.errors import Stopped, StopReason, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
@@ -197,7 +197,7 @@ class Passes:
 
     def _check_stop(self) -> None:
         if self._should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
 
     def _prefixes(self, content: Contents, feed: Feed) -> list[str]:
         """For each stage, a digest of all that decides its input: the tensors that earlier stages read."""

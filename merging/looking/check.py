@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import MergingError, Stopped
+from merging.errors import MergingError, Stopped, StopReason
 from merging.evaluation.chance import against_chance
 from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
@@ -153,7 +153,7 @@ def check(
     if ready is not None and ready.task is not None and not wrong:
         cost = estimate(ready, progress, should_stop)
         if should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
     return Checked(tuple(found), start, tuple(sets), tuple(shared), outputs, cost, tuple(wrong), tuple(warnings), task)
 
 
@@ -197,7 +197,7 @@ def _open(
         found.append(_read(name, path, key, opened, wrong))
         progress.advance()
         if should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
     start = _read("", *first, opened, wrong) if first is not None else None
     return found, start, opened
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from merging.errors import Stopped
+from merging.errors import Stopped, StopReason
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
 from merging.running.leaks import digests, samples_in_common
@@ -81,7 +81,7 @@ def look_at(
         warnings += _about(each)
         progress.advance()
         if should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
     shared = list(samples_in_common(contents))
     warnings += map(str, shared)
     return sets, shared

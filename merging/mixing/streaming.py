@@ -18,7 +18,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.errors import CheckpointError, RecipeError, Stopped, StrategyError
+from merging.errors import CheckpointError, RecipeError, Stopped, StopReason, StrategyError
 from merging.machine import cores
 from merging.mixing.computed import Computed, check_merge, checked
 from merging.mixing.output import Output, Piece, Writer, check_fits
@@ -186,7 +186,7 @@ class Inputs:
                 following = self._begin(number + 1, work[number + 1])
             yield pieces, ready
             if self._should_stop():
-                raise Stopped("interrupted")
+                raise Stopped(StopReason.INTERRUPTED)
             done += sum(part.nbytes for parts in ready for part in parts)
             self._progress.advance(done // _MIB - told)
             told = done // _MIB

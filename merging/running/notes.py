@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from merging.values.outcome import is_score
+from merging.plugins.task import Task
+from merging.running.found import Found
+from merging.running.plan import Plan
+from merging.values.outcome import is_score, unscored
+from merging.values.report import SMALL_SAMPLE
 from merging.values.verdict import ACCURACY
 
 if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
     from merging.running.session import Session
 
 RELEASE = {f"model_{number}" for number in range(72)}
@@ -24,12 +30,12 @@ def shown(score: float, objective: str) -> str:
 
 def doubt(session: Session) -> str | None:
     """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
-    made, evaluator = session.plan, session.evaluator
+    made, evaluator, progress = session.plan, session.evaluator, session.progress
     if evaluator is None or made.live is None:
         return None
     from merging.evaluation.chance import against_chance  # loads torch
 
-    numerics, stop, progress = evaluator.numerics, evaluator.ledger.interrupted, session.progress
+    numerics, stop = evaluator.numerics, evaluator.ledger.interrupted
     found = against_chance(made.live, evaluator.task, made.objective, numerics, made.seed, progress, stop)
     if found is not None:
         progress.say(f"warning: {found}")
@@ -48,3 +54,96 @@ def negative_variance(names: Sequence[str]) -> str:
         f"negative variance in {layers([name or 'the model' for name in names])}: a model with it answers NaN; choose "
         "smaller coefficients, or give training data for measuring it again"
     )
+
+
+def notes(
+    made: Plan, found: Found, evaluator: Evaluator | None, ingredients: Sequence[str], negative: Sequence[str]
+) -> tuple[str, ...]:
+    """All that a run says beside its numbers, in the order in which it is shown.
+
+    Args:
+        made: its plan.
+        found: what it has found.
+        evaluator: its door; None where nothing was scored.
+        ingredients: names of the models in the merge that is saved.
+        negative: its layers whose running variance is negative somewhere.
+    """
+    certifying = made.task is not None and made.task.certify is not None
+    return (
+        *([found.doubt] if found.doubt is not None else []),
+        *([negative_variance(negative)] if negative else []),
+        *_of_scores(made, found),
+        *made.partition.notes,
+        *made.notes,
+        *_of_models(made),
+        *(_of_batch_norm(made, evaluator) if len(ingredients) > 1 else []),
+        *(_of_data(made.task, made) if made.task is not None else []),
+        *(
+            ["not certified: the run ended before, or there was no merge to compare with a single model"]
+            if certifying and found.certificate is None
+            else []
+        ),
+    )
+
+
+def _of_scores(made: Plan, found: Found) -> list[str]:
+    """Scores that are none, or that the scores of record contradict, and rows that are not at their end."""
+    said = []
+    for name, own in found.merges.items():
+        outcomes = {split: seen[0] for split, seen in found.seen(name).items()}
+        blank = unscored(outcomes, made.objective.name)
+        said += [f"{own.label}: {blank}"] if blank else []
+    said += found.remarks
+    if found.cut is not None and found.cut in found.merges:
+        said.append(f"{found.merges[found.cut].label} did not come to its end: its row is its best so far")
+    return said
+
+
+def _of_models(made: Plan) -> list[str]:
+    """What is odd about the checkpoints."""
+    said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
+    found = [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
+    found += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
+    if made.task is not None:
+        for name, differ in made.pool.untuned.items():
+            found.append(
+                f"{name} keeps the base's weights but for {differ} of {len(made.pool.mixable)} tensors: an "
+                "initialisation or a linear probe, not a fine-tuned model"
+            )
+    if set(made.pool.names) == RELEASE:
+        found.append("model_0 of the model-soups release is the linear-probe initialisation, not a fine-tuned model")
+    return found
+
+
+def _of_batch_norm(made: Plan, evaluator: Evaluator | None) -> list[str]:
+    """Which BatchNorm statistics of an average were measured again, and which were averaged."""
+    norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
+    measured = evaluator.keys.statistics if evaluator is not None else frozenset[str]()
+    fresh = [name for name in norms if f"{name}.running_mean" in measured]
+    rest = [name for name in norms if name not in fresh]
+    calibration = evaluator.keys.calibration if evaluator is not None else None
+    found = []
+    if fresh and calibration is not None:
+        found.append(
+            f"BatchNorm statistics of {layers(fresh)} were measured again on {calibration.samples:,} "
+            f"{'training' if calibration.split == 'train' else calibration.split} samples"
+        )
+    if rest:
+        data = made.task is not None and made.task.calibrates is not None
+        way = "" if data else "; give training data ([task] train), or unlabelled, for that"
+        found.append(
+            f"BatchNorm statistics of {layers(rest)} were averaged, not measured again on data: scores may suffer{way}"
+        )
+    return found
+
+
+def _of_data(task: Task, made: Plan) -> list[str]:
+    """Samples that stand in two sets, numbers of the passes, and too few samples."""
+    from merging.running.leaks import leaks  # loads torch
+
+    found = [*leaks(task, made.live.module if made.live is not None else None)]
+    if made.numerics is not None and made.numerics.remark is not None:
+        found.append(made.numerics.remark)
+    if len(task.held_out) < SMALL_SAMPLE:
+        found.append(f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck")
+    return found

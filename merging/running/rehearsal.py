@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from merging.errors import Stopped
+from merging.errors import Stopped, StopReason
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.gradients import GRADIENT, SQUARES, Gradients
 from merging.evaluation.keys import Trial
@@ -54,7 +54,7 @@ def rehearse(
             evaluator.ledger.begin()
             evaluator.evaluate(strategy.mix(session.problem()))  # as a run does, for its table
     except Stopped as stop:
-        return evaluator.ledger.total, str(stop).startswith("--max")
+        return evaluator.ledger.total, stop.reason is StopReason.LIMIT
     return evaluator.ledger.total, True
 
 

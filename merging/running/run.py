@@ -22,12 +22,15 @@ from merging.plugins.task import Task
 from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.plan import plan
+from merging.running.reporting import report_of
+from merging.running.session import Session
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
+from merging.values.states import RunState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,20 +209,28 @@ def merge(
     ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            run = Execution(made, journal, progress, should_stop, cache_memory, exact_savings=exact_savings)
-            merged, status = run.execute()
+            session = Session.open(
+                made,
+                journal,
+                progress,
+                should_stop=should_stop,
+                cache_memory=cache_memory,
+                exact_savings=exact_savings,
+            )
+            found = Execution(session).execute()
+            merged = found.merge
             stop = should_stop if task is None else _never  # a search that was interrupted is still written
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
                 written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
                 merged = written.merge
-                report = run.report(written, status, started)
+                report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
                         report, command, format, sharded=(aside / INDEX).exists(), linear=isinstance(merged, Recipe)
                     )
                     folders.write_beside(aside, merged, report.to_json(), card)
-        if status == "finished":
+        if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merged, report, pool, folder, dtype, accumulate)
 

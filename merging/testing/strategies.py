@@ -19,6 +19,7 @@ from merging.testing.fixtures import content_of, merge_tiny, tiny_pool, tiny_pro
 from merging.testing.plugins import PluginContract
 from merging.testing.second_device import second_device
 from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.values.states import RunState
 
 GIVES: dict[str, type[Any]] = {"recipe": Recipe, "weights": Weights, "ensemble": Ensemble}
 OFFERED = NEEDS - {"unlabelled"}
@@ -69,7 +70,7 @@ class StrategyContract(PluginContract):
     def test_the_fewest_models_are_enough(self, strategy: MixStrategy, tmp_path: Path) -> None:
         """``min_models`` models can be merged."""
         result = merge_tiny(strategy, tiny_pool(tmp_path, models=strategy.min_models))
-        assert result.report.status == "finished"
+        assert result.report.state is RunState.FINISHED
         assert result.report.ingredients
 
     def test_missing_needs_are_named(self, plugin: MixStrategy, pool: ModelPool) -> None:
@@ -164,7 +165,7 @@ class StrategyContract(PluginContract):
             if "nothing to save" in str(error):  # nothing was scored yet
                 return
             raise
-        assert result.report.status == ("interrupted" if asked > after else "finished")
+        assert result.report.state is (RunState.INTERRUPTED if asked > after else RunState.FINISHED)
         assert asked <= after + 1, "it went on evaluating after it was told to stop"
         if not isinstance(result.merge, Ensemble):
             assert set(result.state_dict()) == set(pool.tensors)

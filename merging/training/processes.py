@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from torch import nn
 
-from merging.errors import MergingError, Stopped
+from merging.errors import MergingError, Stopped, StopReason
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
@@ -78,10 +78,10 @@ def side_by_side(
                     found[running.pop(future)] = trained
                     progress.say(str(trained))
                 if should_stop():
-                    raise Stopped("interrupted")
+                    raise Stopped(StopReason.INTERRUPTED)
         except BrokenProcessPool:
             if should_stop():  # whoever stopped this process has stopped all of them
-                raise Stopped("interrupted") from None
+                raise Stopped(StopReason.INTERRUPTED) from None
             raise MergingError(
                 "a training process died: too little memory, or a task that only this process can import; "
                 "--jobs 1 trains in this one"

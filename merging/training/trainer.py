@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from merging.errors import Diverged, Stopped, TaskError
+from merging.errors import Diverged, Stopped, StopReason, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
@@ -116,7 +116,7 @@ class Run:
             Stopped: ``should_stop`` said so; the batch has not been drawn.
         """
         if self._should_stop():
-            raise Stopped("interrupted")
+            raise Stopped(StopReason.INTERRUPTED)
         if not self.module.training:
             self.module.train()
         with self._random.used():

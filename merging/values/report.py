@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from merging.values.outcome import is_score
+from merging.values.states import RunState, status_of, worded
 from merging.values.verdict import ACCURACY, MARKS, Family, Role, Verdict, correction, legend, sentence, sentences
 
 HELD_OUT = str(Role.HELD_OUT)
@@ -77,6 +78,7 @@ class Report:
     """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
     Attributes:
+        state: how it has ended; ``status`` says it in words, as ``report.json`` does.
         saved: strategy of the row whose merge was written, and which ``ingredients`` and ``content_hash`` are of: the
             one that was asked for, unless a baseline was better when the run was interrupted, or certifying refused it.
         best_single_name: the best single model on the held-out data, once the models were ranked.
@@ -84,6 +86,7 @@ class Report:
             average of the shifted ones.
         measure: what they compare: ``accuracy``, or the objective's name.
         samples: set → number of samples.
+        limit: the evaluations that it was allowed, where these are used up.
     """
 
     strategy: str
@@ -92,7 +95,7 @@ class Report:
     optimizer: str
     objective: str
     task: str | None
-    status: str
+    state: RunState
     seed: int
     components: int
     active_components: int
@@ -121,11 +124,17 @@ class Report:
     best_single_name: str | None = None
     measure: str = ACCURACY
     samples: Mapping[str, int] = field(default_factory=dict)
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""
         if not self.saved:
             object.__setattr__(self, "saved", self.strategy)
+
+    @property
+    def status(self) -> str:
+        """The state in words: ``finished``, ``interrupted``, or which limit was reached."""
+        return status_of(self.state, self.limit)
 
     @property
     def written(self) -> Row | None:
@@ -141,11 +150,10 @@ class Report:
         said = f"the {row.named}" if row is not None else self.saved
         if self.certificate is not None and not self.certificate.accepted:
             return f"{said}, because {self.strategy} was refused on samples that selected nothing"
-        if self.status == "finished":
+        if self.state is RunState.FINISHED:
             return f"{said}, not the merge by {self.strategy}"
-        when = "the run was interrupted"
-        if self.status.endswith(" reached"):
-            when = f"{self.status.removesuffix(' reached')} was reached"
+        limited = self.state is RunState.LIMIT
+        when = f"--max-evaluations {self.limit} was reached" if limited else "the run was interrupted"
         if self.merged is None:
             return f"{said}: {self.strategy} had no result yet when {when}"
         return f"{said}, which was better than {self.strategy} when {when}"
@@ -168,7 +176,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; scores are fractions, seconds and bytes as named."""
-        data = asdict(replace(self, verdicts=()))
+        data = worded(asdict(replace(self, verdicts=())))
         data["verdicts"] = [verdict.to_json() for verdict in self.verdicts]
         data["best_single"] = data.pop("best_single_name")
         merged, single = self.merged, self.best_single

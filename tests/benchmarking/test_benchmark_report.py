@@ -38,6 +38,7 @@ from merging.strategies.wise_ft import WiseFt
 from merging.testing import TinyNet, tiny_task
 from merging.testing.fixtures import open_tiny_pool
 from merging.values.recipe import Recipe
+from merging.values.states import MethodState
 from merging.values.verdict import difference, mark, p_value
 from tests.conftest import TASK, Merge
 
@@ -453,7 +454,8 @@ def test_without_shifts_and_without_anything(found: Benchmark, tmp_path: Path) -
     assert not (tmp_path / "plain/pictures/scatter.png").exists()
     assert SHIFTED not in plain.columns
     assert "single models" not in shown(plain, 80).partition("Against")[2].splitlines()[-1]
-    nothing = replace(found, rows=(BenchmarkRow("greedy", "greedy", status="failed", why="broken"),), singles=())
+    broken = BenchmarkRow("greedy", "greedy", status=MethodState.FAILED, why="broken")
+    nothing = replace(found, rows=(broken,), singles=())
     render(nothing, tmp_path / "nothing")
     assert "failed: broken" in (tmp_path / "nothing/benchmark.html").read_text()
     assert "broken" in shown(nothing, 80)

@@ -24,6 +24,7 @@ from merging.cli.showing.table import show_report
 from merging.errors import showable
 from merging.running.card import model_card
 from merging.values.report import Report, Row
+from merging.values.states import RunState
 from merging.values.statistics import PairedTest
 from merging.values.verdict import (
     MARKS,
@@ -140,7 +141,7 @@ def report(seed: int) -> Report:
         "none",
         measure,
         "blobs",
-        "finished",
+        RunState.FINISHED,
         0,
         1,
         1,

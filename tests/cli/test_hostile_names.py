@@ -32,6 +32,7 @@ from merging.errors import MergingError, showable
 from merging.running.card import model_card
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report, Row
+from merging.values.states import RunState
 from tests.conftest import TASK, Merge
 
 WORDS = [
@@ -173,7 +174,7 @@ def report(name: str) -> Report:
         optimizer=name,
         objective="accuracy",
         task=name,
-        status=name,
+        state=RunState.FINISHED,
         seed=0,
         components=1,
         active_components=1,

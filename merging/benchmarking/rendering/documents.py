@@ -22,6 +22,7 @@ from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.markdown import plain
+from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
 
 
@@ -126,9 +127,9 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     reasons = [
         f"{row.label}: {row.why if row.finished else f'{row.status}: {row.why}'}"
         for row in found.rows
-        if row.why and (unfinished or row.finished) and row.status != "not run"
+        if row.why and (unfinished or row.finished) and row.status is not MethodState.NOT_RUN
     ]
-    waiting = [row.label for row in found.rows if row.status == "not run"]
+    waiting = [row.label for row in found.rows if row.status is MethodState.NOT_RUN]
     waiting = [f"not run, as the benchmark was interrupted before: {', '.join(waiting)}"] if waiting else []
     return [*reasons, *waiting, *found.notes]
 

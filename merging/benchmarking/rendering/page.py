@@ -23,6 +23,7 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import Benchmark
 from merging.errors import showable
+from merging.values.states import RunState
 from merging.values.verdict import MARKS, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
@@ -63,7 +64,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
     return environment.get_template("page.html.j2").render(
         title=title(found),
         caption=caption(found),
-        status=found.status,
+        ended="" if found.state is RunState.FINISHED else found.status,
         findings=findings(found),
         rows=_rows(found),
         headings=[heading(found, column) for column in found.columns],

@@ -1,0 +1,132 @@
+"""What is told of a run: its report, with a row for each strategy and the verdicts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from merging.evaluation.comparing import Comparer
+from merging.machine import peak_memory
+from merging.mixing.writing import Written
+from merging.plugins.progress import Progress
+from merging.plugins.task import CERTIFY, HELD_OUT, Task
+from merging.running.found import Found
+from merging.running.notes import notes
+from merging.running.plan import Plan, versions
+from merging.values.outcome import Meter
+from merging.values.recipe import Ensemble, Merge, Weights
+from merging.values.report import Report, Row, average, best_single
+from merging.values.verdict import Verdict, corrected
+
+if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
+
+
+def report_of(
+    made: Plan, found: Found, written: Written, evaluator: Evaluator | None, progress: Progress, started: float
+) -> Report:
+    """Everything that is known of a run.
+
+    Args:
+        made: its plan.
+        found: what it has found.
+        written: what was written of that.
+        evaluator: its door; None where nothing was scored.
+        progress: told that models are compared.
+        started: ``time.time()`` of its start.
+    """
+    merged, task = written.merge, made.task
+    comparer = Comparer(made.objective, task) if task is not None and evaluator is not None else None
+    total = evaluator.ledger.total if evaluator is not None else Meter()
+    names = _names(merged)
+    return Report(
+        strategy=made.strategy.name,
+        options=made.strategy.options(),
+        partitioner=made.partitioner.name,
+        optimizer=made.optimizer.name,
+        objective=made.objective.name,
+        task=task.name if task else None,
+        state=found.state,
+        limit=found.limit,
+        seed=made.seed,
+        components=len(made.partition),
+        active_components=len(made.partition.active),
+        component_names=made.partition.names,
+        top_single=found.single[1].score if found.single else None,
+        pool=made.pool.names,
+        ingredients=names,
+        evaluations=total.evaluations,
+        cached=total.cached,
+        forward_equivalents=total.forward_equivalents,
+        wall_seconds=time.time() - started,
+        peak_memory_bytes=peak_memory(),
+        held_out_samples=len(task.held_out) if task else 0,
+        shifts=task.shifts if task else (),
+        numerics=made.numerics.to_json() if made.numerics else {},
+        versions=versions(),
+        content_hash=written.hash,
+        rows=_rows(task, found, comparer, evaluator),
+        verdicts=_verdicts(made, found, comparer, progress),
+        decisions=tuple(found.decisions),
+        notes=notes(made, found, evaluator, names, written.negative),
+        certificate=found.certificate,
+        inference_cost=_cost(merged),
+        ensemble=isinstance(merged, Ensemble),
+        saved=found.saved,
+        best_single_name=found.single[0] if found.single else None,
+        measure=comparer.measure if comparer else made.objective.name,
+        samples={split: outcome.samples for (_, split), outcome in found.outcomes.items()},
+    )
+
+
+def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator: Evaluator | None) -> tuple[Row, ...]:
+    """A row for each strategy whose merge was scored."""
+    if task is None or comparer is None or evaluator is None:
+        return ()
+    rows = []
+    for name in found.scored:
+        made, seen = found.merges[name], found.seen(name)
+        tests = {split: seen[split][0].score for split in task.tests if split in seen}
+        rows.append(
+            Row(
+                name,
+                made.label,
+                seen[HELD_OUT][0].score,
+                tests,
+                average([tests[split] for split in task.shifts if split in tests]),
+                _names(made.merge),
+                made.meter.evaluations,
+                made.meter.cached,
+                made.meter.forward_equivalents,
+                made.seconds,
+                _cost(made.merge),
+                comparer.accuracies(seen),
+                evaluator.keys.identity(made.merge),
+            )
+        )
+    return tuple(rows)
+
+
+def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Progress) -> tuple[Verdict, ...]:
+    """The strategy that was asked for against the best single model, on every set."""
+    asked, task = made.strategy.name, made.task
+    if comparer is None or task is None or asked == "best" or asked not in found.merges:
+        return ()
+    before, after = found.seen("best"), found.seen(asked)
+    name, outcome = found.single or (None, None)
+    if outcome is not None:
+        before.setdefault(HELD_OUT, (outcome,))
+    sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.tests else ())]
+    progress.stage("comparing with the best single model")
+    told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
+    return corrected([told])[0]
+
+
+def _names(merged: Merge) -> tuple[str, ...]:
+    """The models in a merge."""
+    return tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
+
+
+def _cost(merged: Merge) -> int:
+    """Forward passes for each sample."""
+    return len(merged.members) if isinstance(merged, Ensemble) else 1

@@ -1,0 +1,79 @@
+"""How runs and methods end: values to decide by, and the words that files and people are given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """How a run, or a whole benchmark, has ended."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    """Somebody has stopped it; what it saves is the best so far."""
+    LIMIT = "limit"
+    """It has used up the evaluations that it was allowed; what it saves is the best so far."""
+
+
+class MethodState(StrEnum):
+    """How one method of a benchmark has ended; its value is the word for it."""
+
+    FINISHED = "finished"
+    CANNOT_RUN = "cannot run"
+    """Something that it needs is not there, or the partition does not fit."""
+    FAILED = "failed"
+    """It broke."""
+    NOT_RUN = "not run"
+    """The benchmark ended before its turn."""
+
+
+_LIMIT = "--max-evaluations {} reached"
+
+
+def status_of(state: RunState, limit: int | None) -> str:
+    """The words for a run's state, as reports say it and JSON keeps it.
+
+    Args:
+        state: how it has ended.
+        limit: how many evaluations it was allowed, where these are used up.
+
+    >>> status_of(RunState.LIMIT, 20), status_of(RunState.FINISHED, None)
+    ('--max-evaluations 20 reached', 'finished')
+    """
+    return _LIMIT.format(limit) if state is RunState.LIMIT else str(state)
+
+
+def state_of(status: str) -> tuple[RunState, int | None]:
+    """Reads :func:`status_of` back; other words, which plug-ins of earlier versions could give, were interruptions.
+
+    Raises:
+        ValueError: it is no text.
+
+    >>> state_of("--max-evaluations 20 reached")
+    (<RunState.LIMIT: 'limit'>, 20)
+    """
+    if not isinstance(status, str):
+        raise ValueError(f"a run's status is text, not {type(status).__name__}")
+    if found := re.fullmatch(_LIMIT.format(r"(\d+)"), status):
+        return RunState.LIMIT, int(found[1])
+    return (RunState.FINISHED if status == RunState.FINISHED else RunState.INTERRUPTED), None
+
+
+def worded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A value's JSON with ``status``, in words, where its ``state`` and ``limit`` stood."""
+    status = status_of(data["state"], data["limit"])
+    rest = {("status" if name == "state" else name): value for name, value in data.items() if name != "limit"}
+    return rest | {"status": status}
+
+
+def unworded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads :func:`worded` back.
+
+    Raises:
+        ValueError: the status is no text.
+    """
+    state, limit = state_of(data["status"])
+    return {name: value for name, value in data.items() if name != "status"} | {"state": state, "limit": limit}
