@@ -6,10 +6,11 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -33,6 +34,19 @@ from merging.strategies.uniform import Uniform
 from merging.values.recipe import Recipe
 
 Call = Callable[[], object]
+T = TypeVar("T")
+
+only_option = click.option("--only", help="Part of a subject's name.")
+pairs_option = click.option("--pairs", "count", type=int, default=7, show_default=True)
+json_option = click.option("--json", "as_json", is_flag=True)
+
+
+def chosen(subjects: Mapping[str, T], only: str | None) -> Iterator[tuple[str, T, Path]]:
+    """Subjects whose name has ``only`` in it, each with a temporary folder, which is gone when the next one comes."""
+    for name, subject in subjects.items():
+        if only is None or only in name:
+            with tempfile.TemporaryDirectory() as folder:
+                yield name, subject, Path(folder)
 
 
 def data_folder() -> Path:
@@ -76,9 +90,10 @@ def pairs(one: Call, other: Call, count: int = 7) -> dict[str, Any]:
 
 def show(name: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
     """Prints the rows, as JSON with the machine or as lines."""
-    machine = {"cores": len(os.sched_getaffinity(0)), "torch": torch.__version__, "python": platform.python_version()}
     if as_json:
-        click.echo(json.dumps({"benchmark": name, **machine, "rows": rows}, indent=1))
+        machine = {"cores": len(os.sched_getaffinity(0)), "torch": torch.__version__}
+        about = {"benchmark": name, **machine, "python": platform.python_version()}
+        click.echo(json.dumps({**about, "rows": rows}, indent=1))
         return
     for row in rows:
         click.echo(

@@ -15,7 +15,7 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import seconds, show, trials, vit_b32
+from benchmarks.common import json_option, seconds, show, trials, vit_b32
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.forward.device import batch_for
@@ -51,7 +51,7 @@ def ceiling(device: torch.device) -> float:
 @click.option("--images", type=int, default=26_000, show_default=True)
 @click.option("--only", help="Part of a variant's name.")
 @click.option("--count", type=int, default=7, show_default=True, help="Evaluations of each variant.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(images: int, only: str | None, count: int, as_json: bool) -> None:
     """Evaluations per second, share of the ceiling, projected time of the published search."""
     rows = []

@@ -7,7 +7,6 @@ mixes a new point, normalises uint8 images, and scores. Exact savings are off. B
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,18 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
+from benchmarks.common import (
+    chosen,
+    evaluator,
+    json_option,
+    only_option,
+    pairs,
+    pairs_option,
+    show,
+    squeezenet,
+    trials,
+    vit_b32,
+)
 from merging.forward.device import batch_for
 from merging.forward.numerics import PRECISIONS
 from merging.partitioners.block import Block
@@ -59,18 +69,14 @@ def measure(name: str, folder: Path, images: int | None, count: int, precision: 
 
 
 @click.command()
-@click.option("--only", help="Part of a subject's name.")
+@only_option
 @click.option("--images", type=int, help="How many; default: 1024 and 256.")
-@click.option("--pairs", "count", type=int, default=7, show_default=True)
+@pairs_option
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(only: str | None, images: int | None, count: int, precision: str, as_json: bool) -> None:
     """Evaluator ÷ bare forward pass."""
-    rows = []
-    for name in SUBJECTS:
-        if only is None or only in name:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append(measure(name, Path(folder), images, count, precision))
+    rows = [measure(name, folder, images, count, precision) for name, _, folder in chosen(SUBJECTS, only)]
     show("engine", rows, as_json=as_json)
 
 

@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
 
-from benchmarks.common import evaluator, pairs, show, squeezenet, trials, vit_b32
+from benchmarks.common import (
+    chosen,
+    evaluator,
+    json_option,
+    only_option,
+    pairs,
+    pairs_option,
+    show,
+    squeezenet,
+    trials,
+    vit_b32,
+)
 from merging.partitioners.clip import ClipC8
 from merging.partitioners.layer import Layer
 from merging.plugins.partitioner import Partitioner
@@ -55,16 +65,14 @@ def measure(
 
 
 @click.command()
-@click.option("--only", help="Part of a subject's name.")
-@click.option("--pairs", "count", type=int, default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@only_option
+@pairs_option
+@json_option
 def main(only: str | None, count: int, as_json: bool) -> None:
     """Head-only evaluation ÷ whole evaluation."""
-    rows = []
-    for name, subject in SUBJECTS.items():
-        if only is None or only in name:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append({"subject": name, **measure(Path(folder), subject, head, count)})
+    rows = [
+        {"subject": name, **measure(folder, subject, head, count)} for name, subject, folder in chosen(SUBJECTS, only)
+    ]
     show("head", rows, as_json=as_json)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from benchmarks.common import show
+from benchmarks.common import json_option, show
 
 CACHE = 64
 """MiB for activations of earlier passes."""
@@ -99,7 +99,7 @@ def spawn(folder: Path, images: int, *, search: bool) -> dict[str, int]:
 
 @click.command()
 @click.option("--images", type=int, default=64, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @click.option("--child", "folder", hidden=True)
 @click.option("--search", is_flag=True, hidden=True)
 def main(images: int, as_json: bool, folder: str | None, search: bool) -> None:

@@ -29,7 +29,7 @@ import torch
 from blake3 import blake3
 from safetensors.torch import load_file, save_file
 
-from benchmarks.common import seconds, show
+from benchmarks.common import json_option, seconds, show
 
 PEAK = "import sys; sys.stderr.write(open('/proc/self/status', encoding='utf-8').read().split('VmHWM:')[1].split()[0])"
 MERGE = "import sys; from merging.cli.main import main\ntry: main()\nfinally:\n "
@@ -139,7 +139,7 @@ def timed(call: Callable[[], object], paths: list[Path], outputs: list[Path]) ->
 @click.option("--count", type=int, default=7, show_default=True, help="Interleaved rounds.")
 @click.option("--most", type=int, default=32, show_default=True, help="Models of the largest pool, for memory.")
 @click.option("--sync/--no-sync", default=True, show_default=True, help="The same final sync on all sides.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(mergekit: Path | None, models: int, count: int, most: int, sync: bool, as_json: bool) -> None:
     """Weights-only merges: time and memory."""
     rows: list[dict[str, Any]] = []

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from merging.values.report import number
+
 if TYPE_CHECKING:
     import merging
 
@@ -96,7 +98,7 @@ def render(data: dict[str, Any]) -> str:
     single = [row for row in data["rows"] if row["inference_cost"] == 1]
     best = {key: max(row[key] for row in single) for key in ("held_out", "test", "shifted")}
     for row in data["rows"]:
-        scores = [f"{100 * row[key]:.2f}" for key in best]
+        scores = [number(row[key], percent=True) for key in best]
         marked = [
             f"**{text}**" if row in single and row[key] == best[key] else text
             for text, key in zip(scores, best, strict=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from merging.values.report import number
+
 BACKENDS: dict[str, dict[str, Any]] = {
     "nevergrad-cobyla": {},
     "nevergrad-reference": {},
@@ -67,7 +69,7 @@ def render(data: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in data["rows"]:
-        scores = " | ".join(f"{100 * row[key]:.2f}" for key in ("held_out", "test", "shifted"))
+        scores = " | ".join(number(row[key], percent=True) for key in ("held_out", "test", "shifted"))
         lines.append(
             f"| {row['optimizer']} | {row['evaluations']} | {row['wall_seconds']:.0f} "
             f"| {row['ingredients']} | {scores} |"

@@ -17,6 +17,7 @@ import click
 
 from benchmarks.common import data_folder
 from merging.benchmarking.results import Benchmark
+from merging.values.report import number
 
 SEEDS = (0, 100, 200)
 """Of the pools; run k of a pool trains with seed + k."""
@@ -102,7 +103,7 @@ def _score(row: dict[str, Any], column: str) -> float:
 
 def _mean(values: list[float]) -> str:
     spread = f" ±{100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{spread}"
+    return f"{number(statistics.mean(values), percent=True)}{spread}"
 
 
 def _differences(rows: list[dict[str, Any]], reference: str, column: str) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from benchmarks.common import data_folder, evaluator, noisy, pairs, show, trials
+from benchmarks.common import data_folder, evaluator, json_option, noisy, pairs, pairs_option, show, trials
 from merging.data.images import Preparation, normalise
 from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
@@ -120,8 +120,8 @@ def measure(kind: str, folder: Path, images: int, *, same_layout: bool, count: i
 
 @click.command()
 @click.option("--images", type=int, default=512, show_default=True)
-@click.option("--pairs", "count", type=int, default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@pairs_option
+@json_option
 def main(images: int, count: int, as_json: bool) -> None:
     """The published way ÷ the evaluator."""
     rows = []

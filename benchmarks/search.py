@@ -7,7 +7,7 @@ The pools: the built-in digits, and SqueezeNet 1.1 fine-tuned four times on PACS
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import merging
-from benchmarks.common import data_folder, part, show
+from benchmarks.common import chosen, data_folder, json_option, only_option, part, show
 from merging.data.images import normalise
 from merging.data.npz import load_npz
 from merging.models.catalogue import model_source
@@ -76,6 +76,7 @@ def _joined(splits: list[Split]) -> Split:
     return Split.of(torch.cat([split.inputs for split in splits]), torch.cat([split.labels for split in splits]))
 
 
+POOLS: dict[str, Callable[[Path], Made]] = {"digits": digits, "pacs": pacs}
 OPTIMIZERS: dict[str, Optimizer] = {"nevergrad-cobyla": merging.NevergradCobyla(), "coordinate": merging.Coordinate()}
 
 
@@ -115,23 +116,18 @@ def measure(made: Made, optimizer: Optimizer, folder: Path, budget: int | None) 
 
 
 @click.command()
-@click.option("--only", help="digits or pacs.")
+@only_option
 @click.option("--budget", type=int, help="Evaluations per search; default: the strategy's (digits: 250).")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(only: str | None, budget: int | None, as_json: bool) -> None:
     """A manifold mix with exact savings on, against off."""
     rows = []
-    for name, make in (("digits", digits), ("pacs", pacs)):
-        if only is None or only == name:
-            with tempfile.TemporaryDirectory() as folder:
-                pool_folder = Path(folder) / "pool"
-                pool_folder.mkdir()
-                made = make(pool_folder)
-                for optimizer in OPTIMIZERS.values():
-                    rows.append(
-                        {"task": name, "optimizer": optimizer.name, **measure(made, optimizer, Path(folder), budget)}
-                    )
-                    click.echo(json.dumps(rows[-1]), err=True)
+    for name, make, folder in chosen(POOLS, only):
+        (folder / "pool").mkdir()
+        made = make(folder / "pool")
+        for optimizer in OPTIMIZERS.values():
+            rows.append({"task": name, "optimizer": optimizer.name, **measure(made, optimizer, folder, budget)})
+            click.echo(json.dumps(rows[-1]), err=True)
     show("search", rows, as_json=as_json)
 
 

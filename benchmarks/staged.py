@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 
-from benchmarks.common import show, squeezenet, vit_b32
+from benchmarks.common import chosen, json_option, only_option, pairs_option, show, squeezenet, vit_b32
 from benchmarks.head import last_third, measure
 from merging.partitioners.block import Block
 
@@ -18,16 +15,15 @@ SUBJECTS = {"squeezenet1_1 96 px": (squeezenet, Block(), 1024), "ViT-B/32 224 px
 
 
 @click.command()
-@click.option("--only", help="Part of a subject's name.")
-@click.option("--pairs", "count", type=int, default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@only_option
+@pairs_option
+@json_option
 def main(only: str | None, count: int, as_json: bool) -> None:
     """Evaluation of a late change ÷ whole evaluation."""
-    rows = []
-    for name, subject in SUBJECTS.items():
-        if only is None or only in name:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append({"subject": name, **measure(Path(folder), subject, last_third, count)})
+    rows = [
+        {"subject": name, **measure(folder, subject, last_third, count)}
+        for name, subject, folder in chosen(SUBJECTS, only)
+    ]
     show("staged", rows, as_json=as_json)
 
 

@@ -8,14 +8,12 @@ of the held-out samples. To accept, nearly all samples must be seen in any order
 from __future__ import annotations
 
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.common import show
-from benchmarks.search import digits, pacs
+from benchmarks.common import chosen, json_option, only_option, show
+from benchmarks.search import POOLS
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.running.plan import plan
@@ -61,15 +59,11 @@ def measure(name: str, made: Any) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--only", help="digits or pacs.")
-@click.option("--json", "as_json", is_flag=True)
+@only_option
+@json_option
 def main(only: str | None, as_json: bool) -> None:
     """Share of the held-out samples that a threshold test sees."""
-    rows = []
-    for name, make in (("digits", digits), ("pacs", pacs)):
-        if only is None or only == name:
-            with tempfile.TemporaryDirectory() as folder:
-                rows.append(measure(name, make(Path(folder))))
+    rows = [measure(name, make(folder)) for name, make, folder in chosen(POOLS, only)]
     show("threshold", rows, as_json=as_json)
 
 

@@ -41,7 +41,7 @@ def command(
 
     from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, remark
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
@@ -110,4 +110,4 @@ def command(
     models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
     click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:
-        news.print(marked("[yellow]note:[/] {}", negative_variance(written.negative)), highlight=False, soft_wrap=True)
+        news.print(remark(negative_variance(written.negative)), highlight=False, soft_wrap=True)

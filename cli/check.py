@@ -12,6 +12,7 @@ from merging.cli.asking.request import SETTINGS, requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,7 +165,7 @@ def _decoder(request: dict[str, Any]) -> Any:
 
 
 def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
-    from merging.cli.showing.screen import marked
+    from merging.cli.showing.screen import marked, remark
 
     models = [*found.models, *([found.base] if found.base else [])]
     if models:
@@ -186,24 +187,17 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
             highlight=False,
         )
     for warning in found.warnings:
-        console.print(marked("[yellow]warning:[/] {}", warning), highlight=False, soft_wrap=True)
+        console.print(remark(warning, "warning"), highlight=False, soft_wrap=True)
     if not found.errors:
         count = len(found.warnings)
-        console.print(
-            f"Everything fits; {count} warning{'s' if count > 1 else ''} above." if count else "Everything fits."
-        )
-
-
-def _table() -> Any:
-    from rich.table import Table
-
-    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        console.print(f"Everything fits; {plural(count, 'warning')} above." if count else "Everything fits.")
 
 
 def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import marked
 
-    table = _table()
+    table = screen.table()
     table.add_column("model")
     for column in ("tensors", "parameters"):
         table.add_column(column, justify="right")
@@ -218,7 +212,9 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
 
 
 def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
-    table = _table()
+    from merging.cli.showing import screen
+
+    table = screen.table()
     table.add_column("set")
     for column in ("samples", "classes", "smallest", "largest"):
         table.add_column(column, justify="right")
@@ -277,5 +273,5 @@ def duration(minutes: float) -> str:
     """
     if minutes < 1:
         seconds = max(1, -int(-60 * minutes // 1))
-        return f"{seconds} second{'s' if seconds > 1 else ''}"
+        return plural(seconds, "second")
     return f"{minutes:.2g} minutes" if minutes < 100 else f"{minutes / 60:.2g} hours"

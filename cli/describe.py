@@ -69,8 +69,7 @@ def describe(kind: str, plugin: type[Any]) -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import Screen, marked
 
     console = Screen()
@@ -85,7 +84,7 @@ def _print(data: dict[str, Any]) -> None:
     if not data["options"]:
         console.print("\nNo options.")
         return
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = screen.table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for entry in data["options"]:

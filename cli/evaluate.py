@@ -38,7 +38,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     --task and merge.toml, the task is the one of the run whose folder is given.
     """
     from merging.cli.asking.resolve import plugins, task_of
-    from merging.cli.showing.screen import Screen, marked, print_json
+    from merging.cli.showing.screen import Screen, print_json, remark
     from merging.cli.showing.terminal import TerminalProgress
 
     news = Screen(stderr=True)
@@ -83,7 +83,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     console = news if flags["as_json"] else Screen()
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
-            console.print(marked("[yellow]note:[/] {}: {}", name, said), highlight=False, soft_wrap=True)
+            console.print(remark(f"{name}: {said}"), highlight=False, soft_wrap=True)
 
 
 def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
@@ -181,13 +181,12 @@ def _show(
     verdicts: tuple[Verdict, ...],
     objective: str,
 ) -> None:
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import marked
-    from merging.cli.showing.terminal import percent
+    from merging.values.report import scored
     from merging.values.verdict import ACCURACY, correction, sentence, sentences
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = screen.table()
     table.add_column("" if objective == ACCURACY else showable(objective))
     table.add_column("samples", justify="right")
     for name in found:
@@ -197,14 +196,14 @@ def _show(
         cells = []
         for name, each in found.items():
             outcome, interval = each[split], intervals[name][split]
-            cell = marked(percent(outcome.score, objective))
+            cell = marked(scored(outcome.score, objective))
             if objective == ACCURACY and outcome.correct is not None:
                 shown = True
                 low, high = outcome.interval
                 cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
             elif interval is not None:
                 drawn = True
-                cell += marked(" [dim]{} to {}[/]", *(percent(end, objective) for end in interval))
+                cell += marked(" [dim]{} to {}[/]", *(scored(end, objective) for end in interval))
             cells.append(cell)
         table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
     console.print(table, highlight=False)

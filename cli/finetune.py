@@ -52,6 +52,7 @@ def command(**flags: Any) -> None:
     from merging.cli.asking.resolve import task_of
     from merging.cli.showing.screen import Screen
     from merging.cli.showing.terminal import TerminalProgress
+    from merging.values.report import scored
 
     news = Screen(stderr=True)
     kept = {k: v for k, v in flags.items() if k not in ("models", "options")}
@@ -107,7 +108,7 @@ def command(**flags: Any) -> None:
     best = max(there, key=lambda trained: trained.held_out)
     lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
     click.echo(
-        f"{len(there)} models in {folder}{lost}; best {best.name} with {100 * best.held_out:.2f} % held-out\n"
+        f"{len(there)} models in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
         + (f" --task {showable(flags['task'])}" if flags["task"] else "")
     )

@@ -11,6 +11,7 @@ from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError, showable
 from merging.plugins.user_code import contained
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,13 +137,11 @@ def _architecture(flags: dict[str, Any], partitioner: Any) -> Inspection:
 
 
 def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
-    from rich.table import Table
-
-    from merging.cli.showing.screen import marked
+    from merging.cli.showing import screen
 
     if found.pool:
         _show_pool(console, found)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = screen.table()
     table.add_column("component")
     columns = ["tensors", "parameters", *(["spread"] if found.geometry else [])]
     for column in columns:
@@ -160,9 +159,8 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
     console.print(table)
     total = sum(found.parameters(component) for component in found.partition.components)
     active = f", {len(found.partition.active)} active" if found.marked else ""
-    plural = "" if len(found.partition) == 1 else "s"
     console.print(
-        f"{len(found.partition)} component{plural}{active}; {len(found.tensors)} tensors, {total:,} parameters",
+        f"{plural(len(found.partition), 'component')}{active}; {len(found.tensors)} tensors, {total:,} parameters",
         highlight=False,
     )
     if not found.marked:
@@ -170,7 +168,7 @@ def _show(console: Console, found: Inspection, *, tensors: bool) -> None:
     for group in found.ties:
         console.print(showable(f"tied: {', '.join(group)}"), highlight=False)
     for note in found.notes:
-        console.print(marked("[yellow]note:[/] {}", note), highlight=False)
+        console.print(screen.remark(note), highlight=False)
 
 
 def _state(found: Inspection, index: int) -> str:
@@ -181,13 +179,12 @@ def _state(found: Inspection, index: int) -> str:
 
 
 def _show_pool(console: Console, found: Inspection) -> None:
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import marked
-    from merging.cli.showing.terminal import percent
+    from merging.values.report import scored
 
     geometry, names = found.geometry, found.pool
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = screen.table()
     table.add_column("")
     table.add_column("model")
     with_best = {
@@ -202,13 +199,11 @@ def _show_pool(console: Console, found: Inspection) -> None:
     for head in heads:
         table.add_column(showable(head), justify="right")
     for i, name in enumerate(names):
-        row = [percent(found.scores[i], found.objective)] if found.scores else []
+        row = [scored(found.scores[i], found.objective)] if found.scores else []
         if with_best:
             barrier = with_best.get(name)
             row += (
-                [percent(barrier.midpoint, found.objective), _height(found, barrier.height)]
-                if barrier
-                else ["best", ""]
+                [scored(barrier.midpoint, found.objective), _height(found, barrier.height)] if barrier else ["best", ""]
             )
         if geometry is not None:
             row += [f"{100 * geometry.from_base[i] / geometry.norm:.2f} %"] if geometry.from_base is not None else []
@@ -255,8 +250,7 @@ def _best(found: Inspection) -> str:
 
 def _show_matrix(console: Console, found: Inspection) -> None:
     """Distances in percent of the weights' own length, below the diagonal; cosines (or midpoints) above it."""
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.screen import marked
 
     geometry, n = found.geometry, len(found.pool)
@@ -266,11 +260,8 @@ def _show_matrix(console: Console, found: Inspection) -> None:
     in_percent = " in %" if _scale(found) == 100 else ""
     above = f"midpoint's held-out score{in_percent}" if every else "cosine of the differences from the base"
     title = "below the diagonal: distance in % of the weights' length"
-    table = Table(
-        box=None,
-        pad_edge=False,
+    table = screen.table(
         title_justify="left",
-        header_style="bold",
         padding=(0, 1, 0, 0),
         title=title + (f"; above: {above}" if every or geometry.cosines is not None else ""),
     )

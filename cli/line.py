@@ -105,20 +105,19 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
 
 
 def _show(console: Console, found: Interpolation) -> None:
-    from rich.table import Table
-
+    from merging.cli.showing import screen
     from merging.cli.showing.scatter import SINGLE, scatter
     from merging.cli.showing.screen import marked
-    from merging.cli.showing.terminal import percent
+    from merging.values.report import scored
     from merging.values.verdict import ACCURACY
 
     beside = "" if found.objective == ACCURACY else f" ({found.objective})"
     console.print(marked("[bold]from {} to {}[/]{}", found.first, found.second, beside), highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = screen.table()
     for head in ("share", *found.scores):
         table.add_column(showable(head), justify="right")
     for number, share in enumerate(found.shares):
-        table.add_row(f"{share:.2f}", *(percent(values[number], found.objective) for values in found.scores.values()))
+        table.add_row(f"{share:.2f}", *(scored(values[number], found.objective) for values in found.scores.values()))
     console.print(table)
     accuracy = found.objective == "accuracy"
     values = [100 * value if accuracy else value for value in found.scores["held-out"]]
@@ -133,5 +132,5 @@ def _show(console: Console, found: Interpolation) -> None:
         barrier, (share, score) = found.barrier(name), found.best(name)
         height = f"barrier {scale * barrier:.2f}" if barrier > 1e-12 else "no barrier"
         console.print(
-            f"{showable(name)}: {height}; highest at {share:.2f}, {percent(score, found.objective)}", highlight=False
+            f"{showable(name)}: {height}; highest at {share:.2f}, {scored(score, found.objective)}", highlight=False
         )

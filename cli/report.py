@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,8 +9,9 @@ from rich.table import Table
 
 from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
-from merging.cli.showing.screen import Screen, marked, print_json, say_json
+from merging.cli.showing.screen import Screen, marked, parts, print_json, remark, say_json, table
 from merging.errors import FolderError, RequirementError, showable
+from merging.values.report import number
 
 AVERAGE = "average"
 LABEL = 16
@@ -100,43 +100,31 @@ def _show(found: Published) -> None:
     console = Screen()
     console.width = max(console.width, LABEL + 1 + len("IN-Sketch"))  # in less, rich would cut numbers
     console.print("Table 1 of Fassold 2023, from the files: top-1 accuracy in %", style="bold", highlight=False)
-    for names in _parts(console.width):
-        console.print(_table(found.rows, names), highlight=False)
+    heads = {**SETS, AVERAGE: AVERAGE}
+    widths = [1 + max(len(head), len("80.39")) for head in heads.values()]
+    for part in parts(widths, console.width - LABEL):
+        console.print(_table(found.rows, [list(heads)[index] for index in part]), highlight=False)
     console.print(
         "Best of each column in bold. IN-2p: images held out of ImageNet's training set, which rank the models. "
         "average: over the five shifted sets.",
         style="dim",
     )
     for finding in found.findings:
-        console.print(marked("[yellow]note: [/]{}", finding), soft_wrap=True)
-
-
-def _parts(width: int) -> Iterator[list[str]]:
-    """The columns, in as many tables as a narrow terminal needs."""
-    part: list[str] = []
-    left = width - LABEL
-    for name, heading in {**SETS, AVERAGE: AVERAGE}.items():
-        needed = 1 + max(len(heading), len("80.39"))
-        if part and needed > left:
-            yield part
-            part, left = [], width - LABEL
-        part.append(name)
-        left -= needed
-    yield part
+        console.print(remark(finding), soft_wrap=True)
 
 
 def _table(rows: tuple[Result, ...], names: list[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 0, 0, 1))
-    table.add_column("", min_width=LABEL, overflow="fold")
+    shown = table(padding=(0, 0, 0, 1))
+    shown.add_column("", min_width=LABEL, overflow="fold")
     values = {name: [row.average if name == AVERAGE else row.accuracies.get(name) for row in rows] for name in names}
     for name in names:
-        table.add_column(SETS.get(name, name), justify="right", no_wrap=True)
+        shown.add_column(SETS.get(name, name), justify="right", no_wrap=True)
     best = {name: max((v for v in column if v is not None), default=None) for name, column in values.items()}
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         cells = []
         for name in names:
-            value = values[name][number]
-            text = "–" if value is None else f"{100 * value:.2f}"
+            value = values[name][index]
+            text = number(value, percent=True)
             cells.append(marked("[bold]{}[/]" if value is not None and value == best[name] else "{}", text))
-        table.add_row(showable(row.label), *cells)
-    return table
+        shown.add_row(showable(row.label), *cells)
+    return shown

@@ -177,13 +177,22 @@ def reason_of(error: BaseException) -> str:
     return showable(f"{where}{error.strerror or error}{way_out.get(error.errno or 0, '')}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str], way_out: str = "") -> UnknownNameError:
+def unknown(
+    kind: str, name: str, known: Iterable[str], way_out: str = "", *, error: type[MergingError] = UnknownNameError
+) -> MergingError:
     """The error for a name that is not known: says the nearest one, or lists all of them.
 
     >>> str(unknown("strategy", "gredy", ["uniform", "greedy"]))
     "unknown strategy 'gredy'; did you mean 'greedy'?"
+
+    Args:
+        kind: what the name is one of.
+        name: as it was written.
+        known: the names that there are.
+        way_out: what else may be done.
+        error: its class.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
-    return UnknownNameError(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))
+    return error(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.plugins.objective import Objective
 from merging.plugins.registry import objectives
+from merging.values.outcome import answered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class MacroF1(Objective):
     def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The predicted class, −1 where the model answers NaN."""
         del labels
-        return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+        return answered(logits)
 
     def reduce(self, terms: Tensor, labels: Tensor) -> float:
         """From the counts of labels, predictions and matches of each class."""

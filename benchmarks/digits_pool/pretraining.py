@@ -25,6 +25,7 @@ from merging.tasks.digits_data import CLASSES, CLIP_CONFIG
 from merging.training.folder import BASE, save, versions
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run, steps_of
+from merging.values.report import scored
 
 RENDERED = 20_000
 PRINTED_COUNT = 800
@@ -96,7 +97,7 @@ def main(output: Path) -> None:
         "versions": versions("open_clip_torch", "scikit-learn", "matplotlib", "pillow"),
     }
     (output / "base.json").write_text(json.dumps(record, indent=1) + "\n")
-    click.echo(f"{output / BASE}: {100 * score:.2f} % held-out before any fine-tuning")
+    click.echo(f"{output / BASE}: {scored(score)} held-out before any fine-tuning")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from merging.cli.asking.request import check_trust, combine, read_toml, restore
 from merging.errors import FolderError, MergingError
 from merging.plugins.registry import KINDS
+from merging.values.wording import beginning
 
 COSTS = ("max_evaluations", "cache_memory", "exact_savings", "dtype")
 """What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
@@ -146,5 +147,4 @@ def _shown(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    text = str(value)
-    return (text if len(text) <= 120 else text[:117] + "…") or "empty"
+    return beginning(str(value), 120) or "empty"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
-from merging.cli.showing.screen import marked
+from merging.cli.showing.screen import STYLES, marked, parts, remark
 from merging.errors import showable
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
 
 MARKS = {0: "", 1: "¹", 2: "²"}
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
 SHORT = {
     "models": "models",
     "inference_cost": "passes",
@@ -67,7 +65,7 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
         console.print(marked("• {}", line), highlight=False)
     _show_scatter(console, found)
     for line in remarks(found):
-        console.print(marked("[yellow]note:[/] {}", line), highlight=False)
+        console.print(remark(line), highlight=False)
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
         f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "
@@ -141,7 +139,9 @@ def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str,
         for head, (_, texts) in zip(heads, columns, strict=True)
     ]
     label = min(max((name.cell_len for name in names), default=0), max(console.width // 3, 10))
-    for part in _parts(widths, console.width - label - 2):  # the rule below the head is longer by one on each side
+    for part in parts(
+        [width + GAP for width in widths], console.width - label - 2
+    ):  # the rule below the head is longer by one on each side
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))
         table.add_column("", min_width=label, max_width=label, overflow="fold")
         for index in part:
@@ -149,19 +149,6 @@ def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str,
         for number, name in enumerate(names):
             table.add_row(name, *(columns[index][1][number] for index in part))
         console.print(table, highlight=False)
-
-
-def _parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    part, left = list[int](), room
-    for index, width in enumerate(widths):
-        needs = width + GAP
-        if part and needs > left:
-            yield part
-            part, left = [], room
-        part.append(index)
-        left -= needs
-    if part:
-        yield part
 
 
 def _show_scatter(console: Console, found: Benchmark) -> None:

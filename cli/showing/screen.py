@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -17,6 +17,11 @@ from rich.text import Text
 
 from merging.errors import showable
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
+"""Colour of a verdict; its mark says the same without one."""
 _PLACE = "\ue000"
 """Stands for a value in a template."""
 
@@ -61,6 +66,39 @@ def _filled(place: Text, value: object) -> Text:
     for span in place.spans:
         text.stylize_before(span.style)
     return text
+
+
+def table(**how: Any) -> Table:
+    """A table without lines, its headings bold; ``how``: what is otherwise, as rich's ``Table`` takes it."""
+    from rich.table import Table
+
+    return Table(**{"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0), **how})
+
+
+def parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """The columns of a wide table, in as many tables as a narrow terminal needs.
+
+    Args:
+        widths: of the columns, with the gap before each.
+        room: for all of a table's columns; one that is wider stands alone.
+
+    Yields:
+        The numbers of one table's columns.
+    """
+    part, left = list[int](), room
+    for index, width in enumerate(widths):
+        if part and width > left:
+            yield part
+            part, left = [], room
+        part.append(index)
+        left -= width
+    if part:
+        yield part
+
+
+def remark(text: object, mark: str = "note") -> Text:
+    """A remark on a result: a sentence, which may hold names, after its mark."""
+    return marked(f"[yellow]{mark}:[/] {{}}", text)
 
 
 def warn(warnings: Iterable[str]) -> None:

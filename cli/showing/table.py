@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.cli.showing.screen import marked
+from merging.cli.showing.screen import STYLES, marked, remark
 from merging.errors import showable
 from merging.storage.folder import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
-from merging.values.report import Report, models_of, number
+from merging.values.report import Report, models_of, scored
 from merging.values.verdict import Role, Verdict, mark, sentence, sentences, word
-
-STYLES = {"better": "green", "worse": "red", "neither": "default", "not tested": "dim", "reference": "default"}
-"""Colour of a verdict; its mark says the same without one."""
+from merging.values.wording import plural
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
@@ -26,7 +24,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         console.print(_table(report))
         console.print(marked("Best of each line in bold. {}", report.legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
-            top = number(report.top_single, percent=report.percent) + " %" * report.percent
+            top = scored(report.top_single, report.measure)
             console.print(
                 marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )
@@ -40,8 +38,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             console.print(Text(showable(line)), highlight=False)
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
-    for note in report.notes:
-        console.print(marked("[yellow]note:[/] {}", note), highlight=False)
+    for line in report.notes:
+        console.print(remark(line), highlight=False)
     console.print(
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
@@ -78,11 +76,6 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         lines += [Text("               merge run --strategy uniform --models 'folder/*.safetensors'")]
     for hint in lines:
         console.print(hint, highlight=False, soft_wrap=True)
-
-
-def plural(count: int, word: str) -> str:
-    """The count with its noun."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _table(report: Report) -> Table:

@@ -12,8 +12,10 @@ from rich.text import Text
 
 from merging.cli.showing.screen import marked
 from merging.errors import showable
-from merging.values.outcome import Outcome, is_score
+from merging.values.outcome import Outcome
+from merging.values.report import scored
 from merging.values.verdict import ACCURACY
+from merging.values.wording import plural
 
 
 class TerminalProgress:
@@ -85,11 +87,11 @@ class TerminalProgress:
         self._objective = objective
 
     def _score(self, score: float | None) -> str:
-        return percent(score, self._objective)
+        return scored(score, self._objective)
 
     def best(self, outcome: Outcome, models: int) -> None:
         """A better merge."""
-        self._best = f"best {self._score(outcome.score)}{self._precision}, {models} model{'s' if models > 1 else ''}"
+        self._best = f"best {self._score(outcome.score)}{self._precision}, {plural(models, 'model')}"
         self._update(best=self._best)
 
     def decision(self, facts: Mapping[str, Any]) -> None:
@@ -128,15 +130,6 @@ class TerminalProgress:
     def _update(self, **changes: Any) -> None:
         if self._task is not None:
             self._bar.update(self._task, **changes)
-
-
-def percent(score: float | None, objective: str = ACCURACY) -> str:
-    """An accuracy in percent; scores by another objective as they are; NaN where there is none."""
-    if score is None:
-        return "–"
-    if not is_score(score):
-        return "NaN"
-    return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from merging.errors import FolderError
 from merging.storage import atomic
 from merging.storage.lock import Lock, is_hidden
 from merging.values.states import MethodState
+from merging.values.wording import beginning, some
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark
@@ -156,11 +157,6 @@ def _change(key: str, old: Any, new: Any) -> str:
     """What differs, in words: of several entries (models, sets, versions) only those that do."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = [str(name) for name in {**old, **new} if old.get(name) != new.get(name)]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f"other {key} ({', '.join(names[:3])}{more})"
-    return f"{key} was {_shown(old)}, is {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else text[:117] + "…"
+        return f"other {key} ({some(names, 3)})"
+    was, now = (beginning(json.dumps(value), 120) for value in (old, new))
+    return f"{key} was {was}, is {now}"

@@ -19,6 +19,7 @@ from typing import Any
 
 from merging.errors import MergingError
 from merging.running.notes import RELEASE
+from merging.values.report import scored
 
 HELD_OUT = "ImageNet2p"
 SHIFTED = ("ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA")
@@ -222,7 +223,7 @@ def _of_the_pool(pool: Sequence[Result], ranked: Sequence[Result], traces: Seque
     """Ranks, orders, copies, and the model that was not fine-tuned."""
     order = [result.model for result in ranked]
     if order:
-        best = [f"{result.model} ({100 * result.accuracies[HELD_OUT]:.2f} %)" for result in ranked[:2]]
+        best = [f"{result.model} ({scored(result.accuracies[HELD_OUT])})" for result in ranked[:2]]
         ties = [
             f"{one.model} before {two.model}"
             for one, two in pairwise(ranked)
@@ -234,7 +235,7 @@ def _of_the_pool(pool: Sequence[Result], ranked: Sequence[Result], traces: Seque
         yield f"{len(pool) - len(order)} of {len(pool)} models have no rank, for want of {HELD_OUT}"
     for trace in traces if order else ():
         same = "the same order" if list(trace.order) == order else "another order"
-        end = f"ended at {100 * trace.accuracies[HELD_OUT]:.2f} % held-out"
+        end = f"ended at {scored(trace.accuracies[HELD_OUT])} held-out"
         yield f"{Path(trace.source).name}: the run took the models in {same} and {end}"
     copies: dict[tuple[tuple[str, float], ...], list[str]] = {}
     for result in pool:

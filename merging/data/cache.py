@@ -21,7 +21,7 @@ import torch
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from merging.data.damage import Damage, Losses, Tolerance
+from merging.data.damage import Damage, Losses, Tolerance, undamaged
 from merging.errors import TaskError
 from merging.machine import available_memory
 from merging.plugins.task import Split
@@ -109,7 +109,7 @@ def cached_images(
     def decode(images: Images, aside: Path | None) -> tuple[Split, NDArray[np.int64], list[Damage]]:
         damaged = fill(images)
         tolerance.accept(len(labels), damaged)
-        rest = _undamaged(len(labels), damaged)
+        rest = undamaged(len(labels), damaged)
         if damaged:
             try:
                 images = _without(images, rest, aside) if aside is not None else images[rest]
@@ -188,8 +188,7 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
         decided: all that decides it, JSON-ready.
         make: finds it.
     """
-    key = blake3(json.dumps([VERSION, decided], sort_keys=True).encode()).hexdigest()[:32]
-    note = cache_folder() / "lists" / key
+    note = cache_folder() / "lists" / _key([VERSION, decided])
     with contextlib.suppress(OSError, ValueError):
         return json.loads(note.read_text("utf-8"))
     value = make()
@@ -219,8 +218,11 @@ def content_of(file: Path) -> str:
 def _place(decided: list[Any]) -> Path:
     """Where images are kept that are decided by these values, and by the versions of what decodes them."""
     versions = [importlib.metadata.version(name) for name in ("pillow", "torchvision")]  # importing them takes seconds
-    key = blake3(json.dumps([VERSION, *versions, *decided], sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "images" / key[:32]
+    return cache_folder() / "images" / _key([VERSION, *versions, *decided])
+
+
+def _key(decided: list[Any]) -> str:
+    return blake3(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _read(place: Path, tolerance: Tolerance | None = None, *, verify: bool = True) -> Split | None:
@@ -263,10 +265,6 @@ def _settle(aside: Path, place: Path, labels: NDArray[np.int64], fingerprint: st
 def _save(path: Path, values: NDArray[Any]) -> None:
     with os.fdopen(atomic.create(path), "wb") as file:
         np.save(file, values)
-
-
-def _undamaged(count: int, damaged: list[Damage]) -> NDArray[np.int64]:
-    return np.setdiff1d(np.arange(count), [damage.number for damage in damaged])
 
 
 def _without(images: Images, rest: NDArray[np.int64], folder: Path) -> Images:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from merging.data.decoding import sentences
 from merging.errors import TaskError
 from merging.plugins.progress import Progress, Silent
+from merging.values.wording import some
 
 CORRUPT = 0.01
 """Share of a set's images that may be damaged, where the user does not say."""
@@ -43,6 +47,11 @@ class Losses(list[Damage]):
         self.changed = dict(changed or {})
 
 
+def undamaged(count: int, damaged: Sequence[Damage]) -> NDArray[np.int64]:
+    """Numbers of the images that could be decoded, of ``count`` in the set."""
+    return np.setdiff1d(np.arange(count), [damage.number for damage in damaged])
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How much of a set may be damaged.
@@ -75,8 +84,7 @@ class Tolerance:
             self.progress.say(line)
         if not damaged:
             return
-        names = ", ".join(damage.name for damage in damaged[:NAMED])
-        names += f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
+        names = some([damage.name for damage in damaged], NAMED)
         verb = "is" if len(damaged) == 1 else "are"
         said = f"{self.where}: {names} {verb} damaged ({damaged[0].why}), {len(damaged)} of {total:,} images"
         if len(damaged) > self.share * total or len(damaged) == total:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from merging.errors import TaskError
+from merging.values.wording import plural
 
 Content: TypeAlias = Path | bytes
 """An image file, or its bytes."""
@@ -139,7 +140,7 @@ def sentences(where: str, total: int, changed: Mapping[str, int]) -> list[str]:
         changed: kind → how many.
     """
     return [
-        f"{where}: {count:,} of {total:,} picture{'s' if total > 1 else ''} {SAID[kind][count != 1]}"
+        f"{where}: {count:,} of {plural(total, 'picture', ',')} {SAID[kind][count != 1]}"
         for kind, count in changed.items()
         if kind in SAID
     ]

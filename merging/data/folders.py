@@ -17,6 +17,7 @@ from merging.errors import TaskError
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
+from merging.values.wording import some
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of images: torchvision's ``IMG_EXTENSIONS``."""
@@ -54,9 +55,9 @@ class Tree:
         """
         if self.empty:
             raise TaskError(
-                f"{self.folder}: no images of {some(self.empty)} ({', '.join(SUFFIXES)}), which ImageFolder refuses; "
-                "convert their files, remove the folders, or say in the set's table which classes count: classes = "
-                "'own', or a list"
+                f"{self.folder}: no images of {some(self.empty, NAMED)} ({', '.join(SUFFIXES)}), which ImageFolder "
+                "refuses; convert their files, remove the folders, or say in the set's table which classes count: "
+                "classes = 'own', or a list"
             )
 
     def remarks(self) -> list[str]:
@@ -69,8 +70,8 @@ class Tree:
         if odd:
             count = "counts as a class" if len(odd) == 1 else "count as classes"
             said.append(
-                f"warning: {self.folder}: {some(odd)} {count}, as ImageFolder has it, which moves the labels after "
-                "it; remove it where that is not meant"
+                f"warning: {self.folder}: {some(odd, NAMED)} {count}, as ImageFolder has it, which moves the labels "
+                "after it; remove it where that is not meant"
             )
         return said
 
@@ -173,11 +174,6 @@ def left_out(where: str, others: Mapping[str, int], loops: Sequence[Path] = ()) 
         files = "1 file of another kind" if total == 1 else f"{total:,} files of other kinds"
         said.append(f"{where}: {files} ({', '.join(kinds)}) left out")
     return said + [f"{where}: the link {link} leads back to a folder above it and is not followed" for link in loops]
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of many."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _refuse(error: OSError) -> None:

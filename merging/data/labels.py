@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.errors import TaskError
+from merging.values.wording import beginning
 
 Written: TypeAlias = str | int
 """A label as it stands in the data: text, or a whole number."""
@@ -193,5 +194,4 @@ def _is_one_hot(rows: NDArray[Any]) -> bool:
 
 
 def _shown(value: object) -> str:
-    text = repr(value.tolist() if isinstance(value, np.ndarray) else value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return beginning(repr(value.tolist() if isinstance(value, np.ndarray) else value), 60)

@@ -6,8 +6,10 @@ Layout: ``KEY_images`` uint8 ``(N, H, W, 3)``, or ``KEY_jpeg`` (all JPEG bytes i
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from merging.data.cache import cached
-from merging.data.damage import Damage, Losses, Tolerance
-from merging.data.decoding import VERSION, UnfitPicture, counted, rgb, size_of
+from merging.data.damage import Losses, Tolerance, undamaged
+from merging.data.decoding import VERSION
 from merging.data.images import Preparation, prepared, say_size
 from merging.data.labels import indices
+from merging.data.pictures import Picture, decode, differ, sizes_of
 from merging.errors import TaskError, unknown
-from merging.machine import cores
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
@@ -46,38 +48,31 @@ def load_npz(
             images.
     """
     how, progress = how or Preparation(), progress or Silent()
-    path, key = divided(source)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
-            if key not in keys:
-                raise TaskError(str(unknown(f"data set in {path}:", key, keys)))
-            labels = indices(arrays[f"{key}_labels"], source, progress.say)
-            pixels: NDArray[np.uint8] | None = None
-            if f"{key}_images" in arrays:
-                pixels = _checked(arrays[f"{key}_images"], source)
-                transform = how.of_arrays((pixels.shape[1], pixels.shape[2]))
-                if transform is None:
-                    return Split.of(torch.from_numpy(pixels), torch.from_numpy(labels))
+    with _opened(source) as (path, key, arrays):
+        keys = [entry.removesuffix("_labels") for entry in arrays.files if entry.endswith("_labels")]
+        if key not in keys:
+            raise unknown(f"data set in {path}:", key, keys, error=TaskError)
+        labels = indices(arrays[f"{key}_labels"], source, progress.say)
+        pixels: NDArray[np.uint8] | None = None
+        if f"{key}_images" in arrays:
+            pixels = _checked(arrays[f"{key}_images"], source)
+            transform = how.of_arrays((pixels.shape[1], pixels.shape[2]))
+            if transform is None:
+                return Split.of(torch.from_numpy(pixels), torch.from_numpy(labels))
 
-            def make() -> tuple[NDArray[Any], NDArray[np.int64], Losses]:
-                if pixels is not None and transform is not None:
-                    return prepared(pixels, transform, source, progress), labels, Losses()
-                jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
-                images, damaged = jpegs.decode(how, progress, upright=upright)
-                rest = np.setdiff1d(np.arange(len(images)), [damage.number for damage in damaged])
-                if damaged and len(images) == len(labels):
-                    return images[rest], labels[rest], damaged
-                return images, labels, damaged
+        def make() -> tuple[NDArray[Any], NDArray[np.int64], Losses]:
+            if pixels is not None and transform is not None:
+                return prepared(pixels, transform, source, progress), labels, Losses()
+            jpegs = _Jpegs(arrays[f"{key}_jpeg"], arrays[f"{key}_offsets"], source)
+            images, damaged = jpegs.decode(how, progress, upright=upright)
+            if damaged and len(images) == len(labels):
+                rest = undamaged(len(images), damaged)
+                return images[rest], labels[rest], damaged
+            return images, labels, damaged
 
-            decided = {"key": key, "transform": how.transform.key, "arrays": how.arrays}
-            decided |= {"decoding": VERSION, "upright": upright}
-            return cached(path, decided, make, Tolerance(source, how.corrupt, progress))
-    except TaskError:
-        raise
-    except Exception as error:  # damaged archives raise whatever their bytes provoke
-        reason = f"{type(error).__name__}: {error}"
-        raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+        decided = {"key": key, "transform": how.transform.key, "arrays": how.arrays}
+        decided |= {"decoding": VERSION, "upright": upright}
+        return cached(path, decided, make, Tolerance(source, how.corrupt, progress))
 
 
 def divided(source: str) -> tuple[Path, str]:
@@ -93,24 +88,35 @@ def divided(source: str) -> tuple[Path, str]:
     return path, key
 
 
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[tuple[Path, str, Any]]:
+    """File and key of ``file.npz:KEY``, and the arrays in the file while it is open.
+
+    Raises:
+        TaskError: no such file, or what is read from it is damaged or has another layout.
+    """
+    path, key = divided(source)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            yield path, key, arrays
+    except TaskError:
+        raise
+    except Exception as error:  # damaged archives raise whatever their bytes provoke
+        reason = f"{type(error).__name__}: {error}"
+        raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+
+
 def names_and_labels(source: str) -> tuple[tuple[str, ...] | None, tuple[int, ...]]:
     """What ``file.npz:KEY`` says of its classes: their names, where the file has ``classes``; labels that occur.
 
     Raises:
         TaskError: no such file, or another layout.
     """
-    path, key = divided(source)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
-            if f"{key}_labels" not in arrays:
-                return names, ()  # loading says what is wrong
-            return names, tuple(np.unique(indices(arrays[f"{key}_labels"], source)).tolist())
-    except TaskError:
-        raise
-    except Exception as error:  # damaged archives raise whatever their bytes provoke
-        reason = f"{type(error).__name__}: {error}"
-        raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
+    with _opened(source) as (_, key, arrays):
+        names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+        if f"{key}_labels" not in arrays:
+            return names, ()  # loading says what is wrong
+        return names, tuple(np.unique(indices(arrays[f"{key}_labels"], source)).tolist())
 
 
 def groups_of(source: str, name: str, samples: int) -> list[str]:
@@ -119,10 +125,9 @@ def groups_of(source: str, name: str, samples: int) -> list[str]:
     Raises:
         TaskError: there is no such array, or it does not go with the samples that were loaded.
     """
-    path, key = divided(source)
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with _opened(source) as (path, key, arrays):
         if f"{key}_{name}" not in arrays:
-            raise TaskError(str(unknown(f"array in {path}:", f"{key}_{name}", arrays.files)))
+            raise unknown(f"array in {path}:", f"{key}_{name}", arrays.files, error=TaskError)
         found = arrays[f"{key}_{name}"]
     if found.shape != (samples,):
         raise TaskError(f"{source}: '{key}_{name}' has shape {list(found.shape)}, for {samples} samples")
@@ -146,48 +151,23 @@ class _Jpegs:
     source: str
 
     def decode(self, how: Preparation, progress: Progress, *, upright: bool) -> tuple[NDArray[Any], Losses]:
-        """All images, prepared; several at a time, as Pillow and torch let other threads run.
-
-        Also those that are damaged, whose rows hold anything.
-        """
+        """All images, prepared, also those that are damaged, whose rows hold anything (:func:`pictures.decode`)."""
         count = len(self.offsets) - 1
         if count < 1:
             return np.zeros((0, 1, 1, 3), np.uint8), Losses()
-        sizes = {size for number in range(count) if (size := self._size(number, upright))}  # headers only
+        sizes = sizes_of(self._pictures(), upright=upright)
         width, height = next(iter(sizes), (8, 8))
         transform = how.transform if len(sizes) > 1 else how.of_arrays((height, width))
         if len(sizes) > 1 and how.transform.sides is None:
-            raise TaskError(f"{self.source}: images differ in size; store them in one size, or give the [task] a size")
+            raise differ(self.source)
         example = Image.new("RGB", (width, height))
         first = np.array(example) if transform is None else transform(example)
         say_size(self.source, count, first.shape, how.transform, progress)
         images = np.empty((count, *first.shape), first.dtype)
-
-        def one(number: int) -> Damage | frozenset[str]:
-            try:
-                image, changes = rgb(self._bytes(number), upright=upright)
-            except UnfitPicture as error:
-                raise TaskError(f"{self.source}: image {number}: {error}") from None
-            except (OSError, ValueError, SyntaxError) as error:
-                return Damage(number, f"image {number}", " ".join(str(error).split()).partition(" <_io")[0])
-            images[number] = np.array(image) if transform is None else transform(image)
-            return changes
-
         progress.stage(f"decoding {self.source}", count)
-        found: list[Damage | frozenset[str]] = []
-        with ThreadPoolExecutor(cores()) as workers:
-            for each in workers.map(one, range(count)):
-                found.append(each)
-                progress.advance()
-        changes = counted(each for each in found if not isinstance(each, Damage))
-        return images, Losses((each for each in found if isinstance(each, Damage)), changes)
+        one = np.array if transform is None else transform
+        return images, decode(self.source, self._pictures(), one, images, progress, upright=upright)
 
-    def _size(self, number: int, upright: bool) -> tuple[int, int] | None:
-        try:
-            return size_of(self._bytes(number), upright=upright)
-        except (OSError, ValueError, SyntaxError):
-            return None  # decoding counts and names it
-
-    def _bytes(self, number: int) -> bytes:
-        begin, end = self.offsets[number : number + 2]
-        return self.data[begin:end].tobytes()
+    def _pictures(self) -> Iterator[Picture]:
+        for number, (begin, end) in enumerate(pairwise(self.offsets)):
+            yield Picture(f"image {number}", self.data[begin:end].tobytes())

@@ -70,7 +70,7 @@ def open_data(
     table: dict[str, Any] = {"path": spec} if isinstance(spec, str) else dict(spec)
     for key in table:
         if key not in KEYS:
-            raise TaskError(str(unknown("key in a data set:", key, KEYS)))
+            raise unknown("key in a data set:", key, KEYS, error=TaskError)
     path = table.get("path")
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.values.strata import by_class
+
 
 def drawn(
     labels: NDArray[np.int64], bounds: Mapping[str, tuple[float, float]], seed: int
@@ -22,8 +24,6 @@ def drawn(
     >>> sorted(np.array([0, 0, 1, 1])[parts["a"]].tolist())
     [0, 1]
     """
-    mixed = np.random.default_rng(seed).permutation(len(labels))
-    ordered = mixed[np.argsort(labels[mixed], kind="stable")]
-    rank = np.arange(len(ordered)) - np.searchsorted(labels[ordered], labels[ordered])
-    share = rank / np.bincount(labels)[labels[ordered]]
+    ordered, turns = by_class(labels, np.random.default_rng(seed).permutation(len(labels)))
+    share = turns / np.bincount(labels)[labels[ordered]]
     return {name: np.sort(ordered[(share >= low) & (share < high)]) for name, (low, high) in bounds.items()}

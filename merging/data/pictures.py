@@ -75,9 +75,9 @@ def load_pictures(
         if transform.sides is not None:
             expected = transform.kept(*transform.sides)
         else:
-            sizes = _sizes(pictures(), how.border, upright)
+            sizes = sizes_of(pictures(), how.border, upright=upright)
             if len(sizes) > 1:
-                raise _differ(where)
+                raise differ(where)
             size = next(iter(sizes), (8, 8))  # no image at all can be opened: decoding says why
             expected = transform(Image.new("RGB", size)).shape
         say_size(where, len(labels), expected, transform, progress)
@@ -86,7 +86,7 @@ def load_pictures(
     def one(image: Image.Image) -> Images:
         made = transform(cut(image, how.border))
         if made.shape != expected:  # it would be stretched, or taken for a damaged one
-            raise _differ(where)
+            raise differ(where)
         return made
 
     def fill(array: Images) -> Losses:
@@ -98,7 +98,8 @@ def load_pictures(
     return cached_images(key, labels, shape, fill, tolerance, dtype=transform.dtype)
 
 
-def _differ(where: str) -> TaskError:
+def differ(where: str) -> TaskError:
+    """What is said of images of several sizes, where one is needed."""
     return TaskError(f"{where}: images differ in size; store them in one size, or give the [task] a size in pixels")
 
 
@@ -165,8 +166,14 @@ def cut(image: Image.Image, border: int) -> Image.Image:
     return image.crop((border, border, image.width - border, image.height - border))
 
 
-def _sizes(pictures: Iterable[Picture], border: int, upright: bool) -> set[tuple[int, int]]:
-    """Widths and heights that occur; two at the most, as more say nothing new."""
+def sizes_of(pictures: Iterable[Picture], border: int = 0, *, upright: bool = False) -> set[tuple[int, int]]:
+    """Widths and heights of images that occur, by their headers; two at the most, as more say nothing new.
+
+    Args:
+        pictures: the images; those whose header cannot be read are left to the decoding.
+        border: pixels that are cut off on each side.
+        upright: images are turned as their EXIF orientation says.
+    """
     found: set[tuple[int, int]] = set()
     for picture in pictures:
         try:

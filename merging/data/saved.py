@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from merging.data.cache import content_of
+from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
 from merging.data.pictures import Picture
 from merging.errors import TaskError, unknown
+from merging.models.extras import needed
 from merging.models.offline import offline
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"
@@ -56,12 +58,7 @@ class Saved:
     ) -> None:
         self.where, self.kind = spec, kind
         self._folder = _folder(spec)
-        try:
-            import datasets
-        except ImportError:
-            raise TaskError(
-                f"{spec} needs the package datasets; install it with: pip install 'merging[data]'"
-            ) from None
+        datasets = needed("datasets", f"{spec} needs the package datasets", "data")
         try:
             with offline():
                 data = datasets.load_from_disk(str(self._folder))
@@ -112,18 +109,11 @@ class Saved:
         Raises:
             TaskError: a row without a text.
         """
-        found = [list(self._data[name]) for name in self._columns]
-        for name, values in zip(self._columns, found, strict=True):
-            for number, value in enumerate(values):
-                if not isinstance(value, str):
-                    raise TaskError(f"{self.where}: row {number} has {value!r} in '{name}', which is not a text")
-        return found
+        return [texts_in(self.where, name, list(self._data[name]), first=0) for name in self._columns]
 
     def _one(self, data: Any, kind: str, wanted: str | None, found: Sequence[str]) -> str:
         if wanted is not None:
-            if wanted not in data.features:
-                raise TaskError(str(unknown(f"column in {self.where}:", wanted, data.features)))
-            return wanted
+            return present(self.where, wanted, data.features)
         if len(found) != 1:
             what = (
                 f"there are several ({', '.join(found)})"
@@ -167,5 +157,5 @@ def _folder(spec: str) -> Path:
     if not split:
         raise TaskError(f"{path} holds several splits ({', '.join(splits)}); name one: {path}:{splits[0]}")
     if split not in splits:
-        raise TaskError(str(unknown(f"split in {path}:", split, splits)))
+        raise unknown(f"split in {path}:", split, splits, error=TaskError)
     return path / split

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".ndjson", ".json")
@@ -46,8 +47,7 @@ def column(path: Path, table: list[dict[str, Any]], name: str, empty: object = "
     Raises:
         TaskError: there is none of that name (the nearest is named), or a row without it.
     """
-    if name not in table[0]:
-        raise TaskError(str(unknown(f"column in {path}:", name, table[0])))
+    present(str(path), name, table[0])
     for number, row in enumerate(table, 1):
         if row.get(name) in (None, empty):
             raise TaskError(f"{path}: row {number} has no '{name}'")
@@ -60,11 +60,7 @@ def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
     Raises:
         TaskError: as :func:`column`, or a value that is no text.
     """
-    found = column(path, table, name, None)
-    for number, value in enumerate(found, 1):
-        if not isinstance(value, str):
-            raise TaskError(f"{path}: row {number} has {value!r} in '{name}', which is not a text")
-    return found
+    return texts_in(str(path), name, column(path, table, name, None), first=1)
 
 
 def labels(path: Path, values: list[Any], say: Callable[[str], None]) -> list[Written]:

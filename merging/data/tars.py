@@ -22,6 +22,7 @@ from merging.data.folders import left_out
 from merging.data.labels import Written, is_number, read, whole
 from merging.data.pictures import Picture
 from merging.errors import TaskError
+from merging.models.extras import needed
 
 IMAGES = (
     "jpg",
@@ -207,8 +208,4 @@ def _place(file: Path, key: str) -> str:
 
 
 def _webdataset() -> Any:
-    try:
-        from webdataset import tariterators
-    except ImportError:
-        raise TaskError("tar files need webdataset; install it with: pip install 'merging[data]'") from None
-    return tariterators
+    return needed("webdataset", "tar files need webdataset", "data").tariterators

@@ -26,14 +26,15 @@ from merging.forward.numerics import Numerics
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split, Task
+from merging.values.outcome import answered
 from merging.values.recipe import Recipe
+from merging.values.statistics import LEVEL
+from merging.values.strata import by_class
 
 SAMPLES = 256
 """Held-out samples that are scored."""
 FEWEST = 20
 """Below so many nothing can be said."""
-LEVEL = 0.05
-"""p from which on chance is not rejected."""
 GAIN = 0.3
 """What another order of the classes has to gain before it is proposed."""
 NAMED = 30
@@ -142,7 +143,7 @@ def against_chance(
             logits = split.project(outputs).float().cpu()
         if split.classes is None and int(split.labels.max()) >= logits.shape[1]:
             return None  # the evaluator says so
-        answers.append(torch.where(logits.isnan().any(1), -1, logits.argmax(1)).numpy())
+        answers.append(answered(logits).numpy())
         classes = logits.shape[1]
         progress.advance(len(rows))
     found = compared(name, np.concatenate(answers), labels, classes)
@@ -206,11 +207,10 @@ def drawn(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]
     [10, 10]
     """
     mixed = np.random.default_rng([seed, len(labels), count]).permutation(len(labels))
-    ordered = mixed[np.argsort(labels[mixed], kind="stable")]
-    turn = np.arange(len(ordered)) - np.searchsorted(labels[ordered], labels[ordered])  # of its class before it
+    ordered, turns = by_class(labels, mixed)
     place = np.empty(len(labels), np.int64)
     place[mixed] = np.arange(len(labels))
-    return np.sort(ordered[np.lexsort((place[ordered], turn))[:count]])
+    return np.sort(ordered[np.lexsort((place[ordered], turns))[:count]])
 
 
 def _percent(share: float) -> str:
@@ -253,10 +253,9 @@ def _permuted(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: in
     """
     if classes > len(labels):  # at most a few of them are seen twice; and the assignment would take long
         return None
-    rank = np.empty(len(labels), np.int64)
-    ordered = np.argsort(labels, kind="stable")
-    rank[ordered] = np.arange(len(labels)) - np.searchsorted(labels[ordered], labels[ordered])
-    halves = rank % 2 == 0
+    ordered, turns = by_class(labels)
+    halves = np.empty(len(labels), bool)
+    halves[ordered] = turns % 2 == 0
     right = 0
     for chooses in (halves, ~halves):
         meant = _meant(answers[chooses], labels[chooses], classes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.values.outcome import Outcome, is_score
-from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, paired, resample
+from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, is_mean, paired, resample
 from merging.values.verdict import ACCURACY, Role, Verdict
 
 Seen = Mapping[str, Sequence[Outcome]]
@@ -196,10 +196,7 @@ class Comparer:
         """Whether the score is the terms' mean: then the objective need not be asked thousands of times."""
         if not isinstance(self.objective, Objective) or not self.objective.decomposable or self.objective.asks:
             return False
-        return all(
-            values.ndim == 1 and bool(np.isclose(values.mean(dtype=np.float64), score, rtol=1e-5, atol=1e-9))
-            for values, score in zip(terms, scores, strict=True)
-        )
+        return all(is_mean(values, score) for values, score in zip(terms, scores, strict=True))
 
     def _reduce(self, split: Split) -> Reduce:
         import torch

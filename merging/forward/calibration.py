@@ -9,7 +9,7 @@ from merging.forward.device import on_device
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.passes import Passes
-from merging.forward.recalibration import SAMPLES, recalibrate, statistics_of
+from merging.forward.recalibration import SAMPLES, equal_batches, recalibrate, statistics_of
 from merging.plugins.task import Task
 
 
@@ -40,16 +40,15 @@ class Calibration:
     @property
     def samples(self) -> int:
         """How many samples: in batches of one size, because each counts the same."""
-        count = min(SAMPLES, len(self._data))
-        batches = -(-count // self._numerics.batch)
-        return count // batches * batches
+        size, batches = equal_batches(min(SAMPLES, len(self._data)), self._numerics.batch)
+        return size * batches
 
     def measure(self) -> float:
         """Measures; returns the cost as a share of a pass over the held-out data."""
         feed, count = self._passes.feed(self.split), self.samples
         chosen = np.sort(np.random.default_rng(0).permutation(len(self._data))[:count])
         order = on_device(torch.from_numpy(chosen), feed.labels.device)
-        size = count // -(-count // self._numerics.batch)
+        size, _ = equal_batches(count, self._numerics.batch)
         batches = (inputs for inputs, _ in self._passes.batches(self.split, order, size))
         self.statistics &= recalibrate(self._live.module, batches, self.statistics)
         return count / self._held_out

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from merging.forward.device import on_device
 from merging.forward.fitting import check_fits
+from merging.forward.head import head_layer
 from merging.mixing.arithmetic import materialise_tensor
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
@@ -252,10 +253,11 @@ class _OnDevice:
 
 
 def _kept_exact(module: nn.Module) -> frozenset[str]:
-    """Names that stay in fp32: BatchNorm's, and those of the head, the last linear layer or convolution."""
-    heads = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-    if heads:
-        heads[-1].register_forward_pre_hook(lambda part, given: tuple(x.float() for x in given))
-    exact = [part for part in module.modules() if isinstance(part, _BatchNorm)] + heads[-1:]
+    """Names that stay in fp32: BatchNorm's, and those of the head."""
+    exact: list[nn.Module] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    head = head_layer(module)
+    if head is not None:
+        head[1].register_forward_pre_hook(lambda part, given: tuple(x.float() for x in given))
+        exact.append(head[1])
     tensors = {id(t) for part in exact for t in part.state_dict(keep_vars=True).values()}
     return frozenset(n for n, t in module.state_dict(keep_vars=True).items() if id(t) in tensors)

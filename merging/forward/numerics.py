@@ -68,7 +68,7 @@ class Numerics:
         """
         check_threads(threads)
         if precision not in PRECISIONS:
-            raise OptionError(str(unknown("precision", precision, PRECISIONS)))
+            raise unknown("precision", precision, PRECISIONS, error=OptionError)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
         place = _device(device)
@@ -142,7 +142,7 @@ def check_threads(threads: int | None) -> None:
 def _device(wanted: str) -> str:
     kind, colon, number = wanted.partition(":")
     if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise OptionError(str(unknown("device", wanted, DEVICES)))
+        raise unknown("device", wanted, DEVICES, error=OptionError)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])

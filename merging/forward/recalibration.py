@@ -19,6 +19,23 @@ SAMPLES = 2048
 """Training samples that statistics are measured on at the most; the same ones for every model."""
 
 
+def equal_batches(count: int, most: int) -> tuple[int, int]:
+    """How samples are divided into batches of one size, of which each counts the same; a remainder is left out.
+
+    >>> equal_batches(1000, 256), equal_batches(7, 3)
+    ((250, 4), (2, 3))
+
+    Args:
+        count: samples there are, 1 or more.
+        most: samples in a batch at the most.
+
+    Returns:
+        Samples in a batch, and how many batches.
+    """
+    batches = -(-count // most)
+    return count // batches, batches
+
+
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
     """The layers that keep statistics, by name."""
     return {

@@ -48,7 +48,7 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     if source == "python" and name:
         return Python(text, arguments)
     way_out = "write open_clip:NAME, timm:NAME, torchvision:NAME, transformers:FOLDER or python:module:factory"
-    raise TaskError(str(unknown("model source", source if name else text, SOURCES, way_out)))
+    raise unknown("model source", source if name else text, SOURCES, way_out, error=TaskError)
 
 
 def model_builder(spec: str | Mapping[str, Any]) -> Callable[[ModelPool], nn.Module]:

@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from merging.errors import PoolError, TaskError, unknown
 from merging.models.offline import check_built_in
-from merging.models.source import ModelSource, chosen_for_you
+from merging.models.source import ModelSource, chosen_for_you, reproducible, sides_of
 from merging.models.spelling import allowed, with_arguments
 from merging.models.transform import Normalisation, Transform, from_unit
-from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, local, zero_shot_clip
+from merging.models.zero_shot import TEMPLATES, from_disk, has_text_tower, is_apart, local, zero_shot_clip
 from merging.values.partition import TensorInfo
 
 TEXT_LEFTOVERS = ("positional_embedding", "text_projection", "logit_scale", "token_embedding", "ln_final")
@@ -90,10 +90,10 @@ def clip_classifier(
         raise TaskError("CoCa's image tower gives tokens besides its features; it is not a classifier's backbone")
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
     wanted = local({key: config[key] for key in keys if key in config})
-    apart = bool(config.get("custom_text")) or "hf_model_name" in config["text_cfg"]
+    apart = is_apart(config)
     text = tensors is not None and any(name.startswith(("model.transformer.", "model.text.")) for name in tensors)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+
+    def build() -> ClipClassifier:
         clip: nn.Module
         if apart and not text:
             vision = CLIPVisionCfg(**config["vision_cfg"])
@@ -106,12 +106,14 @@ def clip_classifier(
             clip = open_clip.CLIP(**wanted)
             if not text:
                 del clip.transformer
-        classifier = ClipClassifier(clip, config["embed_dim"], classes)
+        return ClipClassifier(clip, config["embed_dim"], classes)
+
+    classifier = reproducible(build, seed)
     if tensors is not None and not apart:
         present = {name.split(".")[1] for name in tensors if name.startswith("model.")}
         for leftover in TEXT_LEFTOVERS:
             if leftover not in present:
-                delattr(clip, leftover)
+                delattr(classifier.model, leftover)
     return classifier
 
 
@@ -148,12 +150,12 @@ class OpenClip(ModelSource):
         check_built_in("open_clip", name)
         config = open_clip.get_model_config(name)
         if config is None:
-            raise TaskError(str(unknown("open_clip model", name, open_clip.list_models())))
+            raise unknown("open_clip model", name, open_clip.list_models(), error=TaskError)
         allowed(f"open_clip:{name}", self.arguments, ARGUMENTS)
         tags = open_clip.list_pretrained_tags_by_model(name)
         self._tag = self.arguments.get("pretrained", tags[0] if tags else None)
         if "pretrained" in self.arguments and self._tag not in tags:
-            raise TaskError(str(unknown(f"tag of open_clip:{name}:", str(self._tag), tags)))
+            raise unknown(f"tag of open_clip:{name}:", str(self._tag), tags, error=TaskError)
         self.config: dict[str, Any] = _configured(config, self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> ClipClassifier:
@@ -198,10 +200,7 @@ class OpenClip(ModelSource):
     def sides(self) -> tuple[int, int]:
         """Of the image tower."""
         size = self.config["vision_cfg"]["image_size"]
-        try:
-            return (int(size[0]), int(size[-1])) if isinstance(size, list | tuple) else (int(size), int(size))
-        except (TypeError, ValueError, IndexError):
-            raise TaskError(f"{self.spec}: its image size is {size!r}; it is one number, or height and width") from None
+        return sides_of(size, f"{self.spec}: its image size is {size!r}; it is one number, or height and width")
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None

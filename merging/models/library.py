@@ -11,7 +11,7 @@ from torch import nn
 
 from merging.errors import TaskError, unknown
 from merging.models.offline import check_built_in, offline
-from merging.models.source import ModelSource, chosen_for_you, preset, reproducible
+from merging.models.source import ModelSource, chosen_for_you, preset, reproducible, sides_of
 from merging.models.spelling import with_arguments
 from merging.models.transform import Normalisation, Transform, refused, whole_numbers
 from merging.values.partition import TensorInfo
@@ -49,7 +49,7 @@ class Timm(ModelSource):
         self.name = name
         check_built_in("timm", name)
         if not timm.is_model(name):
-            raise TaskError(str(unknown("timm model", name, timm.list_models())))
+            raise unknown("timm model", name, timm.list_models(), error=TaskError)
         _check_arguments(f"timm:{name}", self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
@@ -76,12 +76,7 @@ class Timm(ModelSource):
             own = (self._published.get("input_size") or (None,))[1:]
         if not own:
             return None
-        try:
-            return (int(own[-2]), int(own[-1])) if isinstance(own, list | tuple) else (int(own), int(own))
-        except (TypeError, ValueError, IndexError):
-            raise TaskError(
-                f"{self.spec}: img_size is {own!r}; it is one number of pixels, or height and width"
-            ) from None
+        return sides_of(own, f"{self.spec}: img_size is {own!r}; it is one number of pixels, or height and width")
 
     def transform(
         self, size: int | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -139,12 +134,12 @@ class Torchvision(ModelSource):
         self.name = name
         known = models.list_models(module=models)
         if name not in known:
-            raise TaskError(str(unknown("torchvision classifier", name, known)))
+            raise unknown("torchvision classifier", name, known, error=TaskError)
         self._entries: Any = models.get_model_weights(name)
         self._wanted = given.pop("weights", None)
         if self._wanted is not None and str(self._wanted).rpartition(".")[2] not in self._entries.__members__:
-            raise TaskError(
-                str(unknown(f"weights of torchvision:{name}:", str(self._wanted), self._entries.__members__))
+            raise unknown(
+                f"weights of torchvision:{name}:", str(self._wanted), self._entries.__members__, error=TaskError
             )
         self.arguments = given
         _check_arguments(f"torchvision:{name}", given)
@@ -221,7 +216,7 @@ def _check_arguments(spec: str, arguments: Mapping[str, Any]) -> None:
             raise TaskError(f"{spec}: leave the argument '{key}' out; {RESERVED[key]}")
 
 
-def _built(constructor: functools.partial[Any], spec: str) -> nn.Module:
+def _built(constructor: functools.partial[nn.Module], spec: str) -> nn.Module:
     try:
         with offline():
             module = reproducible(constructor)

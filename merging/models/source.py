@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from merging.errors import PoolError, TaskError
 from merging.models.transform import IMAGENET, Normalisation, Transform, as_stored, from_unit
 from merging.values.partition import TensorInfo
+from merging.values.wording import some
 
 if TYPE_CHECKING:
     from merging.storage.pool import ModelPool
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ModelSource(ABC):
@@ -146,7 +149,7 @@ def chosen_for_you(spec: str, own: Normalisation, published: Mapping[str, Normal
     others = [tag for tag, said in published.items() if said != own]
     if not others:
         return None
-    named = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+    named = some(others, 3, counted=False)
     return (
         f"{spec}: published weights differ in mean and std; taken are {own.mean} and {own.std}. Began your models at "
         f"{named}? write {write.format(others[0])}"
@@ -180,8 +183,25 @@ def preset(
     return Transform(name, whole, key, lambda image: from_unit(plain(image)), normalisation, notes)
 
 
-def reproducible(build: functools.partial[nn.Module]) -> nn.Module:
-    """Calls a constructor with torch's global generator at 0, and puts that back."""
+def reproducible(build: Callable[[], M], seed: int = 0) -> M:
+    """Calls a constructor with torch's global generator at a seed, and puts that back."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build()
+
+
+def sides_of(said: Any, wrong: str) -> tuple[int, int]:
+    """Height and width of images, from one number or a list that begins with one and ends with the other.
+
+    Args:
+        said: by a configuration or the user.
+        wrong: what is said where it is neither.
+
+    Raises:
+        TaskError: it is neither.
+    """
+    ends = (said[0], said[-1]) if isinstance(said, list | tuple) and said else (said, said)
+    try:
+        return int(ends[0]), int(ends[1])
+    except (TypeError, ValueError):
+        raise TaskError(wrong) from None

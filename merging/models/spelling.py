@@ -84,7 +84,7 @@ def allowed(spec: str, arguments: Mapping[str, Any], known: tuple[str, ...]) -> 
     """
     for key in arguments:
         if key not in known:
-            raise TaskError(str(unknown(f"argument of {spec}:", key, known)))
+            raise unknown(f"argument of {spec}:", key, known, error=TaskError)
 
 
 def _value(node: ast.expr) -> Any:

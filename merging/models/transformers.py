@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import TaskError
+from merging.models.extras import needed
 from merging.models.offline import offline, reason
 from merging.models.processor import transform_of
 from merging.models.source import ModelSource, reproducible
@@ -288,11 +289,7 @@ class TextClassifier(StoredNames):
 
 
 def _library(spec: str) -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise TaskError(f"{spec} needs Hugging Face's transformers: pip install 'merging[text]'") from None
-    return transformers
+    return needed("transformers", f"{spec} needs Hugging Face's transformers", "text")
 
 
 def _overridden(config: Any, arguments: Mapping[str, Any], spec: str) -> Any:

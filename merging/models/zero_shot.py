@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from merging.errors import TaskError
 from merging.models.offline import offline, reason
+from merging.models.source import reproducible
 from merging.moved import forwarding
 from merging.values.partition import TensorInfo
 
@@ -106,6 +107,11 @@ class ZeroShotCustomClip(_ZeroShot, open_clip.CustomTextCLIP):  # type: ignore[m
     """A CLIP whose text tower is ``text``."""
 
 
+def is_apart(config: Mapping[str, Any]) -> bool:
+    """Whether an architecture's text tower is an object of its own, ``text``; else its parts lie beside ``visual``."""
+    return bool(config.get("custom_text")) or "hf_model_name" in config["text_cfg"]
+
+
 def local(config: Mapping[str, Any]) -> dict[str, Any]:
     """An architecture's configuration, its towers without weights of somebody else, which would be downloaded."""
     text = {"text_cfg": {**config["text_cfg"], "hf_model_pretrained": False}} if "text_cfg" in config else {}
@@ -130,13 +136,10 @@ def zero_shot_clip(
 ) -> nn.Module:
     """Builds the classifier, with reproducible random weights (arguments as for :func:`tokens`)."""
     prompts = tokens(name, config, classes, templates)
-    apart = bool(config.get("custom_text")) or "hf_model_name" in config["text_cfg"]
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        kind: type[nn.Module] = ZeroShotCustomClip if apart else ZeroShotClip
-        wanted = local({key: config[key] for key in keys if key in config})
-        clip = from_disk(functools.partial(kind, **wanted))
+    kind: type[nn.Module] = ZeroShotCustomClip if is_apart(config) else ZeroShotClip
+    wanted = local({key: config[key] for key in keys if key in config})
+    clip = reproducible(functools.partial(from_disk, functools.partial(kind, **wanted)), seed)
     clip.register_buffer("prompts", prompts, persistent=False)
     return clip
 

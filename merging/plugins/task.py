@@ -10,6 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.values import verdict
+from merging.values.strata import by_class
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -192,6 +193,17 @@ class Task:
         """The split on which statistics of activations are measured: training data, else unlabelled; None: neither."""
         return "train" if self.train is not None else UNLABELLED if self.unlabelled is not None else None
 
+    @property
+    def training(self) -> Split:
+        """The training data.
+
+        Raises:
+            TaskError: there is none.
+        """
+        if self.train is None:
+            raise TaskError(f"task '{self.name}' has no training data; give [task] train")
+        return self.train
+
     def split(self, name: str) -> Split:
         """A split by name: ``held-out``, ``train``, ``unlabelled``, or a test set's.
 
@@ -224,7 +236,7 @@ class Task:
 
         labels = self.held_out.labels.cpu().numpy()
         mixed = np.random.default_rng([seed, len(labels)]).permutation(len(labels))
-        ordered = mixed[np.argsort(labels[mixed], kind="stable")] if labels.ndim == 1 else mixed
+        ordered = by_class(labels, mixed)[0] if labels.ndim == 1 else mixed
         steps = np.floor(np.arange(len(labels) + 1) * share)
         accepts = np.sort(ordered[np.diff(steps) > 0])
         selects = np.setdiff1d(np.arange(len(labels)), accepts)

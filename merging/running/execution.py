@@ -13,11 +13,12 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import contained
 from merging.running.found import Found, Made
-from merging.running.notes import doubt, shown
+from merging.running.notes import doubt
 from merging.running.scores import Scores
 from merging.running.session import Session
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
+from merging.values.report import scored
 from merging.values.states import RunState, status_of
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Execution:
         if self.found.single is None:
             self.found.single = name, outcome
             where = f" ({self.scores.search})" if self.scores is not None and self.scores.search else ""
-            score = shown(outcome.score, self.plan.objective.name)
+            score = scored(outcome.score, self.plan.objective.name)
             self.progress.say(f"  the best single model{where} is {name}, {score} held-out")
 
     def _choose(self) -> None:

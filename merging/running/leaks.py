@@ -9,6 +9,7 @@ import torch
 from blake3 import blake3
 
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task
+from merging.values.wording import plural
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Shared:
 
     def __str__(self) -> str:
         more = f", {self.otherwise} of them with another label" if self.otherwise else ""
-        plural = "samples" if self.samples > 1 else "sample"
-        return f"{self.samples} {plural} of {self.second} also in {self.first}{more}: scores there are too high"
+        return (
+            f"{plural(self.samples, 'sample')} of {self.second} also in {self.first}{more}: scores there are too high"
+        )
 
 
 def leaks(task: Task, module: object = None) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
-from merging.values.outcome import is_score, unscored
+from merging.values.outcome import unscored
 from merging.values.report import SMALL_SAMPLE
-from merging.values.verdict import ACCURACY
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
-
-
-def shown(score: float, objective: str) -> str:
-    """A score in a line of progress: an accuracy in percent, others as they are."""
-    if not is_score(score):
-        return "NaN"
-    return f"{100 * score:.2f} %" if objective == ACCURACY else f"{score:.4g}"
 
 
 def doubt(session: Session) -> str | None:
@@ -44,8 +37,7 @@ def doubt(session: Session) -> str | None:
 
 def layers(names: Sequence[str]) -> str:
     """How many layers, and the names of the first four."""
-    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown})"
+    return f"{plural(len(names), 'layer')} ({some(names, 4, counted=False)})"
 
 
 def negative_variance(names: Sequence[str]) -> str:
@@ -102,7 +94,7 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
 def _of_models(made: Plan) -> list[str]:
     """What is odd about the checkpoints."""
     said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
-    found = [f"{note} ({count} checkpoint{'s' if count > 1 else ''})" for note, count in said.items()]
+    found = [f"{note} ({plural(count, 'checkpoint')})" for note, count in said.items()]
     found += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
     if made.task is not None:
         for name, differ in made.pool.untuned.items():

@@ -15,7 +15,6 @@ from merging.plugins.options import Plugin
 from merging.plugins.problem import Blend, Path
 from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, UNLABELLED
-from merging.running.notes import shown
 from merging.running.search import BoxSearch, run_search
 from merging.running.seeds import Seeds
 from merging.storage.content import content_hash
@@ -23,6 +22,7 @@ from merging.storage.pool import ModelPool
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.partition import Partition
 from merging.values.recipe import Merge, Recipe, Weights
+from merging.values.report import scored
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -203,4 +203,4 @@ class MergeProblem:
             self.kept.append(self.best)
             self.progress.best(outcome, len(recipe.names))
             if len(recipe.names) == 1:
-                self.progress.status(f"best {shown(outcome.score, self.evaluator.objective.name)}, {recipe.names[0]}")
+                self.progress.status(f"best {scored(outcome.score, self.evaluator.objective.name)}, {recipe.names[0]}")

@@ -10,6 +10,7 @@ from merging.storage.pool import ModelPool
 from merging.values.outcome import Outcome
 from merging.values.partition import Partition
 from merging.values.recipe import Recipe
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -84,7 +85,7 @@ class Rescoring:
                 models = len(steps[number][0].names)
                 said.append(
                     f"{_change(before, after)} ({self.search}), {_change(exact[number - 1], exact[number])} in fp32 "
-                    f"({models} model{'s' if models > 1 else ''})"
+                    f"({plural(models, 'model')})"
                 )
         notes = [f"{label}: fp32 reverses {len(said)} of {len(steps) - 1} accepted steps: {'; '.join(said)}"] * bool(
             said

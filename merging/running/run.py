@@ -31,6 +31,7 @@ from merging.storage.shards import INDEX
 from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.report import Report
 from merging.values.states import RunState
+from merging.values.wording import beginning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -244,7 +245,7 @@ def _journal(
         return folders.claim(folder, overwrite=overwrite, inputs=inputs)
     old = read_header(folder / FILE)
     changed = [key for key, value in header.items() if key != "request" and old.get(key) != value]
-    different = [f"{key} was {_shown(old.get(key))}, is {_shown(header[key])}" for key in changed]
+    different = [f"{key} was {_brief(old.get(key))}, is {_brief(header[key])}" for key in changed]
     if different:
         way = "start a new run for that"
         if changed == ["numerics"] and (threads := _other_threads(old["numerics"], header["numerics"])):
@@ -298,13 +299,12 @@ def _measured(output: Path | str) -> Numerics | bool:
         raise FolderError(f"{output}: the journal's numerics are damaged; start a new run") from None
 
 
+def _brief(value: Any) -> str:
+    return beginning(json.dumps(value), 160)
+
+
 def _files(pool: ModelPool) -> list[Path]:
     return [file for c in (*pool.checkpoints, *([pool.base] if pool.base else [])) for file in c.files]
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 160 else text[:157] + "…"
 
 
 __all__ = ["Result", "merge", "plan"]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from merging.plugins.progress import Progress, tell_precision
 from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.running.found import Found
-from merging.running.notes import shown
 from merging.running.plan import Plan
 from merging.running.rescoring import Rescoring
 from merging.values.recipe import Recipe
-from merging.values.report import Certificate
+from merging.values.report import Certificate, scored
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -49,7 +48,7 @@ class Scores:
             single, recipe, outcome = self.rescoring.best_single()
             found.merges[name], found.single = replace(found.merges[name], merge=recipe), (single, outcome)
             if found.outcomes[name, HELD_OUT] is not outcome:
-                score = shown(outcome.score, self.plan.objective.name)
+                score = scored(outcome.score, self.plan.objective.name)
                 self.progress.say(f"  re-scored in fp32, the best single model is {single}, {score} held-out")
         else:
             self.progress.stage("re-scored in fp32")

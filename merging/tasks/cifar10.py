@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from merging.data.damage import CORRUPT
 from merging.data.images import normalise, preparation
 from merging.data.npz import names_and_labels
 from merging.data.opening import load_data
@@ -21,6 +20,7 @@ from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task, identity
+from merging.tasks.own_data import place, tolerated
 
 SHIFTS = ("tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict")
 """Images of the same classes from Tiny-ImageNet, and of Geirhos et al. (2019), https://arxiv.org/abs/1811.12231."""
@@ -50,15 +50,14 @@ def cifar10_shifts(
     Raises:
         TaskError: no such files, another layout, or no model.
     """
-    if data is None:
-        raise TaskError(f"the task 'cifar10-shifts' needs [task] data: the folder that holds {' and '.join(FILES)}")
+    root = place("cifar10-shifts", data, f"the folder that holds {' and '.join(FILES)}")
     if model is None:
         raise TaskError("the task 'cifar10-shifts' needs [task] model: the architecture, such as timm:resnet18")
-    root, source = Path(data).expanduser(), model_source(model)
+    source = model_source(model)
     for file in FILES:
         if not (root / file).is_file():
             raise TaskError(f"[task] data: {root} has no {file}")
-    how = preparation(source, size, CORRUPT if corrupt is None else corrupt)
+    how = preparation(source, size, tolerated(corrupt))
     names, _ = names_and_labels(f"{root / FILES[0]}:train")
 
     def load(file: str, key: str, classes: str) -> Split:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from merging.data.damage import CORRUPT
 from merging.data.folders import listed, load_images
 from merging.data.images import normalise
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task, identity
+from merging.tasks.own_data import place, tolerated
+from merging.values.strata import by_class
 
 PER_CLASS = 26
 """Held-out images of each class: 2 % of the training set."""
@@ -57,16 +58,12 @@ def imagenet_shifts(
     Raises:
         TaskError: a folder that is missing, or an index file that belongs to other files.
     """
-    if data is None:
-        raise TaskError(
-            "the task 'imagenet-shifts' needs [task] data: the folder that holds imagenet/train and the rest"
-        )
-    root, source = Path(data), model_source(model)
+    root = place("imagenet-shifts", data, "the folder that holds imagenet/train and the rest")
+    source = model_source(model)
     transform = source.transform()
     ids = {name: rank for rank, name in enumerate(_wordnet_ids("imagenet"))}
     chosen = _held_out(listed(root / "imagenet" / "train", ids), held_out)
-    share = CORRUPT if corrupt is None else corrupt
-    load = functools.partial(load_images, transform=transform, corrupt=share, progress=progress)
+    load = functools.partial(load_images, transform=transform, corrupt=tolerated(corrupt), progress=progress)
     tests = {"test": load(listed(_first(root, "imagenet/val_in_folder", "imagenet/val"), ids))}
     for name, places in SETS.items():
         folder = next((root / place for place in places if (root / place).is_dir()), None)
@@ -109,10 +106,8 @@ def objectnet_folders() -> dict[str, list[int]]:
 def _held_out(images: list[tuple[Path, int]], index: object) -> list[tuple[Path, int]]:
     if index is None:
         labels = np.array([label for _, label in images])
-        mixed = np.random.default_rng(0).permutation(len(images))
-        ordered = mixed[np.argsort(labels[mixed], kind="stable")]
-        starts = np.searchsorted(labels[ordered], labels[ordered])
-        return [images[k] for k in np.sort(ordered[np.arange(len(ordered)) - starts < PER_CLASS])]
+        ordered, turns = by_class(labels, np.random.default_rng(0).permutation(len(images)))
+        return [images[k] for k in np.sort(ordered[turns < PER_CLASS])]
     if not isinstance(index, str | Path):
         raise TaskError("[task] held_out of imagenet-shifts is the name of an index file")
     try:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from merging.data.damage import CORRUPT
 from merging.data.images import Preparation, normalise
 from merging.data.npz import load_npz
 from merging.data.parts import drawn
-from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split, Task
+from merging.tasks.own_data import place, tolerated
 
 SOURCE, SHIFTS = ("photo", "art_painting"), ("cartoon", "sketch")
 SHARE = 0.2
@@ -41,12 +40,10 @@ def pacs(
     Raises:
         TaskError: no such file, or another layout.
     """
-    if data is None:
-        raise TaskError("the task 'pacs' needs [task] data: the file with the four domains, such as pacs96.npz")
+    file = place("pacs", data, "the file with the four domains, such as pacs96.npz")
     source = model_source(model)
-    share = CORRUPT if corrupt is None else corrupt
-    stored = Preparation(corrupt=share)
-    domains = {name: load_npz(f"{data}:{name}", stored, progress=progress) for name in (*SOURCE, *SHIFTS)}
+    stored = Preparation(corrupt=tolerated(corrupt))
+    domains = {name: load_npz(f"{file}:{name}", stored, progress=progress) for name in (*SOURCE, *SHIFTS)}
     bounds = {"held-out": (0.0, SHARE), "test": (SHARE, 2 * SHARE), "train": (2 * SHARE, 1.0)}
     parts = {name: drawn(domains[name].labels.numpy(), bounds, seed) for seed, name in enumerate(SOURCE)}
 

@@ -58,7 +58,7 @@ def _change(name: str) -> Callable[[Image.Image], Image.Image]:
     if name == "crop":
         return lambda image: flip(_crop(image))
     if name.partition("-")[0] not in POLICIES:
-        raise OptionError(str(unknown("augmentation", name, (*NAMES, *POLICIES))))
+        raise unknown("augmentation", name, (*NAMES, *POLICIES), error=OptionError)
     from timm.data.auto_augment import augment_and_mix_transform as augmix_transform
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 

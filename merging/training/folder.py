@@ -19,6 +19,7 @@ from merging.storage.checkpoint import Checkpoint
 from merging.storage.lock import Lock
 from merging.training.hyperparameters import HyperParameters
 from merging.training.trainer import Run
+from merging.values.report import scored
 
 BASE = "base.safetensors"
 RECORD = "finetune.json"
@@ -65,7 +66,7 @@ class Trained:
 
     def __str__(self) -> str:
         settings = build(HyperParameters, self.settings).shown()
-        what = f"{self.diverged}; no model is written" if self.diverged else f"{100 * self.held_out:.2f} % held-out"
+        what = f"{self.diverged}; no model is written" if self.diverged else f"{scored(self.held_out)} held-out"
         return f"{self.name}: {what}, " + (f"{self.seconds:.0f} s ({settings})" if self.seconds else "there already")
 
 
@@ -184,6 +185,11 @@ class PoolFolder:
             save(self.path / f"{name}.safetensors", run.module)
         replace(self.path / f"{name}.json", record)
         return Trained(name, run.settings.options(), held_out, seconds, diverged)
+
+
+def model_name(index: int) -> str:
+    """Name of a pool's model, counted from 0, which is that of its file without the suffix."""
+    return f"model_{index:02d}"
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from merging.errors import OptionError, unknown
 from merging.plugins.options import Plugin, build, option, options_of
+from merging.storage.toml import read_toml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,11 +99,7 @@ class Sweep:
         Raises:
             OptionError: no TOML, an unknown name (the nearest is given), or a value that is out of range.
         """
-        try:
-            data = tomllib.loads(path.read_text("utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise OptionError(f"--sweep {path}: {error}") from None
-        return cls.of(data, str(path))
+        return cls.of(read_toml(path, said="--sweep ", error=OptionError), str(path))
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "sweep") -> Sweep:
@@ -115,7 +111,7 @@ class Sweep:
         for entry in ({k: v for k, v in data.items() if k != "models"}, *listed):
             for key in entry:
                 if key not in known:
-                    raise OptionError(str(unknown(f"hyper-parameter in {where}:", key, known)))
+                    raise unknown(f"hyper-parameter in {where}:", key, known, error=OptionError)
         space: dict[str, Values] = {}
         for key, value in data.items():
             if key != "models":

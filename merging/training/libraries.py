@@ -20,7 +20,7 @@ def check_names(optimizers: Iterable[str], augmentations: Iterable[str]) -> None
     known = [str(name) for name in importlib.import_module("timm.optim").list_optimizers()]
     for name in optimizers:
         if name not in known:
-            raise OptionError(str(unknown("optimizer of timm", name, known)))
+            raise unknown("optimizer of timm", name, known, error=OptionError)
     for name in augmentations:
         augmentation(name)
 

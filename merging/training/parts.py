@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
+from merging.forward.head import head_layer
+
 
 def head_of(module: nn.Module) -> frozenset[str]:
-    """Names of the parameters of the last linear layer or convolution."""
-    layers = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-    if not layers:
+    """Names of the parameters of its head, see :func:`merging.forward.head.head_layer`; none where it has none."""
+    found = head_layer(module)
+    if found is None:
         return frozenset()
-    name, part = layers[-1]
+    name, part = found
     return frozenset(f"{name}.{own}" if name else own for own, _ in part.named_parameters())
 
 

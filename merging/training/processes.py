@@ -20,7 +20,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
-from merging.training.folder import PoolFolder, Trained
+from merging.training.folder import PoolFolder, Trained, model_name
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime
 from merging.training.start import module_for
@@ -55,7 +55,7 @@ def side_by_side(
         Stopped: ``should_stop`` said so; finished models are kept.
         MergingError: a process died: killed for its memory, or unable to import what makes the task.
     """
-    found = {k: folder.written(f"model_{k:02d}", settings) for k, settings in enumerate(asked)}
+    found = {k: folder.written(model_name(k), settings) for k, settings in enumerate(asked)}
     waiting = [k for k, trained in found.items() if trained is None]
     if not waiting:
         progress.say(f"{len(asked)} models, there already")
@@ -169,7 +169,7 @@ def _run(index: int, settings: HyperParameters) -> Trained:
     if _mine is None:
         raise RuntimeError("the process was not begun")
     turn, reports, module = _mine
-    reports.name = f"model_{index:02d}"
+    reports.name = model_name(index)
     try:
         return turn.one(index, settings, module)
     finally:

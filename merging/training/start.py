@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from merging.errors import PoolError, RequirementError, TaskError
+from merging.errors import PoolError, RequirementError
 from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
@@ -22,6 +22,7 @@ from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
 from merging.training.parts import head_of
 from merging.training.trainer import Run, accuracy, steps_of
+from merging.values.report import scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,7 @@ class Start:
         Raises:
             MergingError: no training data, no base, or one of another architecture.
         """
-        if task.train is None:
-            raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+        _ = task.training  # nothing else is opened where there is none
         checkpoint = Checkpoint(base) if base is not None else task.pool().base if task.pool is not None else None
         if checkpoint is None:
             raise RequirementError("there is no base to fine-tune; give one with --base")
@@ -110,7 +110,7 @@ class Start:
             save(kept, self.module)
         with self.numerics.applied(tf32=True):
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
-        progress.say(f"base: {100 * score:.2f} % held-out")
+        progress.say(f"base: {scored(score)} held-out")
         return content_hash(load_file(kept))
 
     def _probe(self, epochs: int, seed: int, progress: Progress) -> None:

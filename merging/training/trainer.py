@@ -14,12 +14,13 @@ from merging.errors import Diverged, Stopped, StopReason, TaskError
 from merging.forward.device import batch_for, on_device
 from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
-from merging.forward.recalibration import SAMPLES, batch_norms, recalibrate, several_values
+from merging.forward.recalibration import SAMPLES, batch_norms, equal_batches, recalibrate, several_values
 from merging.plugins.task import Split, Task
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of
 from merging.training.randomness import Randomness
+from merging.values.outcome import answered
 
 
 class Run:
@@ -60,13 +61,12 @@ class Run:
         advance: Callable[[int], None] = lambda steps: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        if task.train is None:
-            raise TaskError(f"task '{task.name}' has no training data; give [task] train")
+        self._data = task.training
         check_names([settings.optimizer], [settings.augmentation])
         self.module, self.task, self.settings, self.numerics = module, task, settings, numerics
         self.facts: dict[str, Any] = {}
         self.done, self.loss = 0, float("nan")
-        self._data, self._device = task.train, torch.device(numerics.device)
+        self._device = torch.device(numerics.device)
         self._size = batch_size(task, settings)
         self.steps = len(self._data) // self._size
         on_device(module, self._device, numerics.layout)
@@ -159,7 +159,7 @@ class Run:
         if not batch_norms(self.module):
             return
         count = min(SAMPLES, len(self._data))
-        size = count // -(-count // self.numerics.batch)  # equal batches, because each counts the same
+        size, _ = equal_batches(count, self.numerics.batch)
         chosen = torch.randperm(len(self._data), generator=torch.Generator().manual_seed(0))[: count // size * size]
         self.module.eval()
         recalibrate(self.module, (self._prepared(self._data.inputs[part]) for part in chosen.split(size)))
@@ -217,20 +217,19 @@ def accuracy(module: nn.Module, task: Task, split: Split, numerics: Numerics) ->
             except TypeError as error:
                 raise TaskError(f"task '{task.name}': {error}") from None
             logits = split.project(output)
-            right += int((logits.argmax(1).cpu() == split.labels[part]).sum())
+            right += int((answered(logits).cpu() == split.labels[part]).sum())
     return right / len(split)
 
 
 def batch_size(task: Task, settings: HyperParameters) -> int:
     """Samples of a step: what was asked for, or all there are; an even number of them, as timm's mixup pairs them."""
-    count = len(task.train) if task.train is not None else 0
+    count = len(task.training)
     return max(1, min(settings.batch_size, count - count % 2))
 
 
 def steps_of(task: Task, settings: HyperParameters) -> int:
     """How many steps a run makes."""
-    count = len(task.train) if task.train is not None else 0
-    return settings.epochs * (count // batch_size(task, settings))
+    return settings.epochs * (len(task.training) // batch_size(task, settings))
 
 
 def _classes(module: nn.Module, task: Task, numerics: Numerics) -> int:

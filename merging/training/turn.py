@@ -17,10 +17,11 @@ from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.storage import atomic
-from merging.training.folder import Epoch, PoolFolder, Trained
+from merging.training.folder import Epoch, PoolFolder, Trained, model_name
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime
 from merging.training.trainer import Run, steps_of
+from merging.values.report import scored
 
 STATE = ".population.pt"
 """A population that is being trained, after its last whole epoch."""
@@ -44,7 +45,7 @@ class Turn:
             FolderError: it is there with other settings.
             Stopped: ``should_stop`` said so.
         """
-        name = f"model_{index:02d}"
+        name = model_name(index)
         found = self.folder.written(name, settings)
         if found is not None:
             self.progress.say(str(found))
@@ -57,7 +58,7 @@ class Turn:
             try:
                 for _ in self.regime.train([run]):
                     epochs.append(Epoch.of(run))
-                    self.progress.status(f"epoch {epochs[-1].number}: {100 * epochs[-1].held_out:.2f} % held-out")
+                    self.progress.status(f"epoch {epochs[-1].number}: {scored(epochs[-1].held_out)} held-out")
             except Diverged as error:
                 diverged = str(error)
         trained = self.folder.write(name, run, epochs, time.perf_counter() - began, diverged)
@@ -71,7 +72,7 @@ class Turn:
             FolderError: some of the models are there, others are not, and nothing says how far they were.
             Stopped: ``should_stop`` said so.
         """
-        names, path = [f"model_{k:02d}" for k in range(len(asked))], self.folder.path / STATE
+        names, path = list(map(model_name, range(len(asked)))), self.folder.path / STATE
         found = [self.folder.written(name, settings) for name, settings in zip(names, asked, strict=True)]
         there = [trained for trained in found if trained is not None]
         if len(there) == len(asked):
@@ -94,7 +95,7 @@ class Turn:
                 seconds = spent + time.perf_counter() - began
                 self._keep(runs, epochs, seconds)
                 mean = sum(known[-1].held_out for known in epochs) / len(epochs)
-                self.progress.say(f"epoch {epochs[0][-1].number}: {100 * mean:.2f} % held-out on average")
+                self.progress.say(f"epoch {epochs[0][-1].number}: {scored(mean)} held-out on average")
         share = (spent + time.perf_counter() - began) / len(runs)
         done = [
             self.folder.write(name, run, known, share) for name, run, known in zip(names, runs, epochs, strict=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.values.statistics import wilson
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,11 +62,8 @@ class Outcome:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson 1927, https://doi.org/10.2307/2276774)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.right, self.samples).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        """95 % interval of the accuracy, see :func:`merging.values.statistics.wilson`."""
+        return wilson(self.accuracy, self.samples)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; the bits as base64."""
@@ -149,17 +148,29 @@ class Solution:
     stopped: str
 
 
+def answered(logits: Tensor) -> Tensor:
+    """The class that a model answers for each sample: that of its largest logit, −1 where one of them is NaN.
+
+    Args:
+        logits: ``(N, classes)``.
+
+    Returns:
+        int64 ``(N,)``.
+    """
+    return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+
+
 def top1(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether each sample's largest logit is its label's; a sample with a NaN among its logits is wrong.
 
     Args:
         logits: ``(N, classes)``.
-        labels: int64 ``(N,)``.
+        labels: int64 ``(N,)``, 0 or more.
 
     Returns:
         bool ``(N,)``.
     """
-    right: Tensor = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+    right: Tensor = answered(logits) == labels
     return right
 
 

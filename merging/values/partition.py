@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from merging.errors import PartitionError
+from merging.values.wording import some
 
 TensorInfo: TypeAlias = tuple[tuple[int, ...], str]
 """Shape and dtype name (``"float32"``) of one tensor."""
@@ -96,10 +97,12 @@ class Partition:
         covered = {tensor for component in self.components for tensor in component.tensors}
         missing = [tensor for tensor in tensors if tensor not in covered]
         if missing:
-            raise PartitionError(f"no component covers {_few(missing)}; add a pattern for them")
+            raise PartitionError(f"no component covers {some(_quoted(missing), 8)}; add a pattern for them")
         unknown = sorted(covered - set(tensors))
         if unknown:
-            raise PartitionError(f"the partition names tensors that the models do not have: {_few(unknown)}")
+            raise PartitionError(
+                f"the partition names tensors that the models do not have: {some(_quoted(unknown), 8)}"
+            )
 
     def with_ties(self, ties: Sequence[Sequence[str]]) -> Partition:
         """Moves every group of tied tensors into the component of its first member."""
@@ -169,6 +172,5 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise PartitionError(f"{pattern!r} is not a regular expression: {error}") from None
 
 
-def _few(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more
+def _quoted(names: Sequence[str]) -> list[str]:
+    return [f"'{name}'" for name in names]

@@ -287,6 +287,17 @@ def number(value: float | None, *, percent: bool) -> str:
     return f"{100 * value:.2f}" if percent else f"{value:.4g}"
 
 
+def scored(value: float | None, measure: str = ACCURACY) -> str:
+    """A score with its unit: an accuracy in percent, others as :func:`number` writes them.
+
+    >>> scored(0.9325), scored(-0.25, "nll"), scored(None)
+    ('93.25 %', '-0.25', '–')
+    """
+    percent = measure == ACCURACY
+    text = number(value, percent=percent)
+    return f"{text} %" if percent and value is not None and is_score(value) else text
+
+
 def best_single(name: str | None) -> str:
     """The best single model, and which one it is where that is known."""
     return "the best single model" + (f" ({name})" if name else "")

@@ -155,7 +155,8 @@ def _bootstrap_p(beyond: NDArray[Any], draws: int) -> NDArray[np.float64]:
 def wilson(accuracy: float, samples: int) -> tuple[float, float]:
     """95 % interval of an accuracy (Wilson 1927, https://doi.org/10.2307/2276774).
 
-    The accuracy may be a mean over seeds: the samples are the same ones, and stay as many.
+    The accuracy may be a mean over seeds: the samples are the same ones, and stay as many. (scipy's own takes whole
+    numbers of right answers only.) All right, or none, is an end of the interval, to the bit.
 
     >>> [round(bound, 4) for bound in wilson(0.9, 100)]
     [0.8256, 0.9448]
@@ -163,7 +164,8 @@ def wilson(accuracy: float, samples: int) -> tuple[float, float]:
     centre = accuracy + Z * Z / (2 * samples)
     half = Z * math.sqrt(accuracy * (1 - accuracy) / samples + Z * Z / (4 * samples * samples))
     scale = 1 + Z * Z / samples
-    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    low, high = max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+    return low if accuracy > 0 else 0.0, high if accuracy < 1 else 1.0
 
 
 def mean_interval(accuracies: Sequence[float], samples: Sequence[int]) -> tuple[float, float]:
@@ -298,18 +300,18 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
         return paired([before.hits.astype(np.float64)], [after.hits.astype(np.float64)])
     if before.terms is None or after.terms is None:
         raise ValueError("these outcomes tell no samples apart and cannot be paired")
-    if reduce is None and not all(_is_mean(outcome) for outcome in (before, after)):
+    if reduce is None and not all(is_mean(outcome.terms, outcome.score) for outcome in (before, after)):
         raise ValueError("these scores are not the means of their terms; give reduce, which scores some of the samples")
     old, new = resample([before.score, after.score], [before.terms, after.terms], reduce)
     return bootstrapped(after.score - before.score, new - old, before.samples)
 
 
-def _is_mean(outcome: Outcome) -> bool:
-    terms = outcome.terms
+def is_mean(terms: NDArray[Any] | None, score: float) -> bool:
+    """Whether a score is the mean of its terms, one number a sample; samples drawn again need no objective then."""
     return (
         terms is not None
         and terms.ndim == 1
-        and math.isclose(terms.mean(dtype=np.float64), outcome.score, rel_tol=1e-5, abs_tol=1e-9)
+        and math.isclose(terms.mean(dtype=np.float64), score, rel_tol=1e-5, abs_tol=1e-9)
     )
 
 

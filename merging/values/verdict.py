@@ -21,6 +21,7 @@ from merging.values.statistics import (
     mcnemar,
     normal_quantile,
 )
+from merging.values.wording import plural
 
 ACCURACY = "accuracy"
 """The measure whose differences are points: shown in percent, and counted in samples."""
@@ -358,7 +359,7 @@ def correction(verdicts: Iterable[Verdict]) -> str:
         (Family.SECONDARY, False): "of single shifted sets (secondary)",
         (Family.SECONDARY, True): "of accuracies (secondary)",
     }
-    said = [f"{count} test{'s' if count > 1 else ''} {what[kind]}" for kind, count in sizes.items()]
+    said = [f"{plural(count, 'test')} {what[kind]}" for kind, count in sizes.items()]
     if max(sizes.values()) == 1:
         return f"Intervals are at 95 %, nothing needs correcting: {' and '.join(said)}."
     chose = any(verdict.family == Family.SELECTION for verdict in verdicts)

@@ -7,8 +7,10 @@ import gzip
 import io
 import json
 import re
+import struct
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -318,12 +320,12 @@ def test_accuracies_by_hand(forms: Path, shifted: Path) -> None:
 # damaged images
 
 
-def damage(folder: Path, form: str) -> str | dict[str, Any]:
+def damage(folder: Path, form: str, tenth: bytes = b"no image") -> str | dict[str, Any]:
     """Twenty images, the fourth cut off in the middle, the tenth no image at all."""
     import datasets
 
     images = [encoded(np.full((8, 8, 3), 10 * k, np.uint8), "JPEG") for k in range(20)]
-    images[3], images[9] = images[3][: len(images[3]) // 2], b"no image"
+    images[3], images[9] = images[3][: len(images[3]) // 2], tenth
     for number, image in enumerate(images):
         write(folder / f"set/{'ab'[number % 2]}/{number:02}.jpg", image)
     if form == "folder":
@@ -380,6 +382,21 @@ def test_damaged_images_are_left_out_at_every_run(tmp_path: Path, form: str) -> 
     assert splits[1].fingerprint == splits[0].fingerprint == Split.of(splits[0].inputs, splits[0].labels).fingerprint
     with pytest.raises(TaskError, match=r"more than corrupt = 0.05 allows"):  # also from the cache
         load_data({"path": spec, "corrupt": 0.05})
+
+
+def resized(width: int, height: int) -> bytes:
+    """A PNG whose header says another size than it has."""
+    image = encoded(np.zeros((8, 8, 3), np.uint8))
+    header = b"IHDR" + struct.pack(">II", width, height) + image[24:29]
+    return image[:12] + header + struct.pack(">I", zlib.crc32(header)) + image[33:]
+
+
+@pytest.mark.parametrize("form", list(NAMES))
+@pytest.mark.parametrize("tenth", [resized(60_000, 60_000), b""], ids=["bomb", "empty"])
+def test_an_image_is_damaged_in_every_form_whatever_the_decoder_raises(tmp_path: Path, form: str, tenth: bytes) -> None:
+    news = News()
+    assert len(load_data({"path": damage(tmp_path, form, tenth), "corrupt": 0.1}, progress=news)) == 18
+    assert all(name in news.said[-1] for name in NAMES[form]), news.said
 
 
 def test_damaged_images_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +19,7 @@ from torch.nn import functional as F
 import merging
 from merging.data.images import Normalise
 from merging.data.npz import load_npz
-from merging.forward.recalibration import recalibrate, statistics_of
+from merging.forward.recalibration import equal_batches, recalibrate, statistics_of
 from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
@@ -199,6 +202,14 @@ def test_the_command(merge: Merge, folder: Path, monkeypatch: pytest.MonkeyPatch
     assert ran.code == 2
     assert "give [task] train" in ran.err
     assert not Path("none").exists()
+
+
+@given(st.integers(1, 5000), st.integers(1, 600))
+def test_batches_are_equal_few_and_leave_little_out(count: int, most: int) -> None:
+    size, batches = equal_batches(count, most)
+    assert 1 <= size <= most
+    assert 0 <= count - size * batches < batches
+    assert batches == math.ceil(count / most)
 
 
 def test_statistics_are_exact_means_over_batches() -> None:

@@ -28,21 +28,14 @@ from torch import Tensor, nn
 from torchvision.transforms._presets import ImageClassification
 
 import merging
-from benchmarks.pixels import (
-    EQUAL,
+from benchmarks.library_transforms import (
     LIBRARIES,
     PROCESSORS,
-    Compared,
     Subject,
-    compare,
-    of_library,
-    of_task,
     open_clip_models,
     open_clip_others,
     open_clip_setting,
     open_clip_transform,
-    photographs,
-    quiet,
     timm_models,
     timm_setting,
     timm_transform,
@@ -52,6 +45,7 @@ from benchmarks.pixels import (
     transformers_folder,
     transformers_transform,
 )
+from benchmarks.pixels import EQUAL, Compared, compare, of_library, of_task, photographs, quiet
 from merging.errors import TaskError
 
 pytestmark = pytest.mark.slow

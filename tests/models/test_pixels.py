@@ -18,13 +18,12 @@ import torchvision
 from PIL import Image
 
 import merging
-from benchmarks.pixels import (
+from benchmarks.library_transforms import (
     PROCESSORS,
-    of_library,
-    photographs,
     transformers_folder,
     transformers_transform,
 )
+from benchmarks.pixels import of_library, photographs
 from merging.data.folders import load_images
 from merging.data.images import normalise, preparation
 from merging.data.opening import load_data

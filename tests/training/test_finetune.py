@@ -145,6 +145,15 @@ def test_a_pool_is_made_completed_and_merged(base: Path, tmp_path: Path) -> None
     assert torch.equal(load_file(folder / "base.safetensors")["fc1.weight"], load_file(base)["fc1.weight"])
 
 
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_a_sample_that_is_answered_with_nan_is_wrong(label: int) -> None:
+    """As in every table; the largest of NaN is the first of them, which may well be the label."""
+    task, module = tiny_task(), TinyNet()
+    module.register_forward_hook(lambda module, given, logits: torch.full_like(logits, torch.nan))
+    only = task.held_out.part(torch.nonzero(task.held_out.labels == label)[:, 0])
+    assert accuracy(module, task, only, tiny_numerics()) == 0.0
+
+
 class Heard(Silent):
     """Keeps what is told."""
 
@@ -243,6 +252,16 @@ def test_sweeps_draw_what_they_say() -> None:
     assert Sweep.of(whole.plain()) == whole
     assert DEFAULT.with_one(("epochs",)).values("epochs") == [16]
     assert Sweep.of({"erasing": {"low": 0.0, "high": 0.5}}).space["erasing"] == Range(0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "content", [b"epochs = ", b"epochs = 1\nepochs = 2", b"\xff\xfe", b"epochs = " + b"[" * 5000 + b"]" * 5000]
+)
+def test_what_is_no_sweep_is_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
+    """As a merge.toml is, also where the parser gives up."""
+    (tmp_path / "sweep.toml").write_bytes(content)
+    with pytest.raises(OptionError, match=r"--sweep .*sweep\.toml: "):
+        Sweep.read(tmp_path / "sweep.toml")
 
 
 def test_only_images_are_augmented_and_mixed_by_default() -> None:

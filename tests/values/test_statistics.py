@@ -8,13 +8,13 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from merging.values.outcome import Outcome
-from merging.values.statistics import compare
+from merging.values.statistics import compare, wilson
 from merging.values.statistics import mcnemar as exact
 
 bits = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
@@ -30,6 +30,19 @@ def mcnemar(gained: int, lost: int) -> Fraction:
     n = gained + lost
     tail = sum(comb(n, k) for k in range(min(gained, lost) + 1))
     return min(Fraction(1), Fraction(2 * tail, 2**n))
+
+
+@given(st.integers(1, 60_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@example((0, 3))
+@example((10, 10))
+def test_wilsons_interval_is_scipys(counted: tuple[int, int]) -> None:
+    """Outcomes and means over seeds have one; at the ends it reaches 0 and 1 to the bit."""
+    right, samples = counted
+    theirs = binomtest(right, samples).proportion_ci(0.95, "wilson")
+    low, high = wilson(right / samples, samples)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-15)
+    assert (low == 0.0, high == 1.0) == (right == 0, right == samples)
+    assert Outcome(right / samples, samples, np.packbits(np.arange(samples) < right)).interval == (low, high)
 
 
 @given(bits)

@@ -11,6 +11,7 @@ from merging.benchmarking.rendering.tables import (
     COSTS,
     Cell,
     cells,
+    compared,
     correction_of,
     cost,
     findings,
@@ -75,13 +76,10 @@ def to_markdown(found: Benchmark) -> str:
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
         lines += ["", f"## Against {plain(found.against(reference))}", "", plain(correction_of(found, reference)), ""]
-        told = {row.label: {c: row.verdict(reference, c) for c in found.columns} for row in found.rows}
-        columns = [c for c in found.columns if any(verdicts[c] for verdicts in told.values())]
+        columns, told = compared(found, reference)
         lines += _rows(["method", *(heading(found, c) for c in columns)])
         for label, verdicts in told.items():
-            if any(verdicts.values()):
-                texts = [compact(verdict) if (verdict := verdicts[c]) else "" for c in columns]
-                lines.append(_line([plain(label), *map(plain, texts)]))
+            lines.append(_line([plain(text) for text in (label, *(compact(v) if v else "" for v in verdicts))]))
     lines += ["", *(f"- {plain(text)}" for text in findings(found))]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -15,6 +15,7 @@ from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
     cells,
+    compared,
     correction_of,
     cost,
     findings,
@@ -104,13 +105,8 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
 def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
     tables = []
     for reference in found.references:
-        told = {row.label: {c: row.verdict(reference, c) for c in found.columns} for row in found.rows}
-        columns = [c for c in found.columns if any(verdicts[c] for verdicts in told.values())]
-        rows = [
-            {"label": label, "tests": [_test(verdicts[column]) for column in columns]}
-            for label, verdicts in told.items()
-            if any(verdicts.values())
-        ]
+        columns, told = compared(found, reference)
+        rows = [{"label": label, "tests": list(map(_test, verdicts))} for label, verdicts in told.items()]
         heads = [heading(found, column) for column in columns]
         tables.append(
             {

@@ -150,6 +150,14 @@ def verdicts(found: Benchmark, reference: str, columns: Sequence[str] = ()) -> I
                 yield row, verdict
 
 
+def compared(found: Benchmark, reference: str) -> tuple[list[str], dict[str, list[Verdict | None]]]:
+    """The columns that have verdicts against a reference; and label → verdicts there, of rows that have any."""
+    told = {row.label: [row.verdict(reference, column) for column in found.columns] for row in found.rows}
+    keep = [k for k in range(len(found.columns)) if any(verdicts[k] for verdicts in told.values())]
+    rows = {label: [verdicts[k] for k in keep] for label, verdicts in told.items() if any(verdicts)}
+    return [found.columns[k] for k in keep], rows
+
+
 def legend_of(found: Benchmark) -> str:
     """What the marks beside the scores mean, and how the tests were corrected."""
     told = [verdict for _, verdict in verdicts(found, "best")]

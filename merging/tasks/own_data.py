@@ -1,0 +1,29 @@
+"""What registered tasks are told of their data: where these lie, and how many pictures may be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from merging.data.damage import CORRUPT
+from merging.errors import TaskError
+
+
+def place(task: str, data: str | Path | None, what: str) -> Path:
+    """Where a task's data lie, ``~`` as the home folder.
+
+    Args:
+        task: its name.
+        data: what [task] says.
+        what: is there, for the message where it says nothing.
+
+    Raises:
+        TaskError: it says nothing.
+    """
+    if data is None:
+        raise TaskError(f"the task '{task}' needs [task] data: {what}")
+    return Path(data).expanduser()
+
+
+def tolerated(corrupt: float | None) -> float:
+    """Share of a set's pictures that may be damaged; None: the usual one."""
+    return CORRUPT if corrupt is None else corrupt
