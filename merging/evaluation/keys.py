@@ -11,7 +11,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from merging.forward.numerics import Numerics
-from merging.forward.passes import Contents
+from merging.forward.staging import Contents
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.values.partition import Partition

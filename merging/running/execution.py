@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from merging.errors import InterruptedRunError, Stopped, StopReason, StrategyError
 from merging.mixing.computed import check_merge
@@ -20,9 +19,6 @@ from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
 from merging.values.report import scored
 from merging.values.states import RunState, status_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class Execution:
