@@ -47,15 +47,14 @@ def command(
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
     from merging.storage import atomic
-    from merging.storage.folder import OVERRIDES, RECIPE, check_free, read_recipe
+    from merging.storage.folder import OVERRIDES, RECIPE, check_free, check_parent, read_recipe
     from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
 
     kind = {".safetensors": "safetensors", ".pt": "pt", "": "safetensors"}.get(output.suffix)
     if kind is None:
         raise FolderError(f"--output {output}: the name must end in .safetensors or .pt, or have no ending (a folder)")
-    if not output.absolute().parent.is_dir():
-        raise FolderError(f"--output {output}: there is no folder {output.parent}")
+    check_parent(output, f"--output {output}")
     how = Writing.of(kind, dtype, accumulate, max_shard_size)
     whole_folder = not output.suffix
     if whole_folder:

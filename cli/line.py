@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from merging.cli.asking.request import requested
 from merging.cli.asking.signals import stop_on_signal
-from merging.errors import FolderError, InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
+from merging.errors import InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
 from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ def show_line(flags: dict[str, Any]) -> None:
     picture = Path(flags["plot"]) if flags["plot"] is not None else None
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise OptionError(f"--plot {picture}: the name ends with .png or .svg")
-    if picture is not None and not picture.absolute().parent.is_dir():
-        raise FolderError(f"--plot {picture}: there is no folder {picture.parent}")
+    if picture is not None:
+        from merging.storage.folder import check_parent
+
+        check_parent(picture, f"--plot {picture}")
     console, news = Screen(), Screen(stderr=True)
     found = _interpolated(flags, news)
     if picture is not None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from merging.cli.showing import streams
-from merging.errors import MergingError, reason_of, showable, unknown
+from merging.errors import MergingError, raised, reason_of, refused, showable, unknown
 from merging.machine import allow_open_files
 
 COMMANDS = {
@@ -72,7 +72,7 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
-            code = _fail(f"standard output: {reason.strerror}; some of it was not written", 1)
+            code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:
         code = _fail(str(error), error.exit_code)
     except click.exceptions.Abort:
@@ -94,7 +94,7 @@ def main() -> None:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename}:{place.lineno}"
-        code = _fail(f"{type(error).__name__}: {error} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
+        code = _fail(f"{raised(error, whole=True)} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -54,13 +54,14 @@ def command(paths: tuple[str, ...], published: tuple[str, ...], output: str | No
 def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
     from merging.benchmarking.folder import RESULT
     from merging.benchmarking.reading import combine, read_folder
+    from merging.storage.folder import check_place
     from merging.storage.lock import is_hidden
 
     names = _names(folders)
     target = Path(output) if output is not None else None
+    if target is not None:
+        check_place(target)
     if target is not None and target.exists():
-        if not target.is_dir():
-            raise FolderError(f"--output {target} is a file; name a folder")
         if any(not is_hidden(path.name) for path in target.iterdir()) and not (target / RESULT).is_file():
             raise FolderError(f"{target} holds other files and no report; choose another --output")
         if len(folders) > 1 and target.resolve() in [folder.resolve() for folder in folders]:

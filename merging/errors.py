@@ -157,6 +157,29 @@ def is_full(error: BaseException) -> bool:
     )
 
 
+def raised(error: BaseException, *, whole: bool = False) -> str:
+    r"""What code of somebody else raised: the kind of error and its words, on one line.
+
+    Args:
+        error: of a library, a plug-in, or of what damaged bytes provoke.
+        whole: all lines of it, joined; else the first.
+
+    >>> raised(ValueError("no shape\n  at all")), raised(KeyError("a"), whole=True), raised(EOFError())
+    ('ValueError: no shape', "KeyError: 'a'", 'EOFError')
+    """
+    words = " ".join(str(error).split()) if whole else next(iter(str(error).strip().splitlines()), "")
+    return showable(f"{type(error).__name__}: {words}" if words else type(error).__name__)
+
+
+def refused(error: OSError) -> str:
+    """What the system refused, in its words alone.
+
+    >>> refused(FileNotFoundError(2, "No such file or directory", "gone.pt"))
+    'No such file or directory'
+    """
+    return showable(error.strerror or error)
+
+
 def reason_of(error: BaseException) -> str:
     """What the system refused, with the file and the way out: the disk, memory, or the number of open files.
 
@@ -174,7 +197,7 @@ def reason_of(error: BaseException) -> str:
         errno.EMFILE: f" ({resource.getrlimit(resource.RLIMIT_NOFILE)[0]} for this process; ulimit -n raises that)",
         errno.ENFILE: " on this machine; end other programs",
     }
-    return showable(f"{where}{error.strerror or error}{way_out.get(error.errno or 0, '')}")
+    return showable(f"{where}{refused(error)}{way_out.get(error.errno or 0, '')}")
 
 
 def unknown(

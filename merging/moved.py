@@ -93,9 +93,11 @@ MODULES = {
 
 NAMES = {
     "checkpoint": {
-        "storage.content": "content_hash digest_head has_only_finite",
-        "storage.model_folder": "COMPANIONS SUFFIXES is_model_folder",
-        "storage.pickle_file": "OLD_MAGIC",
+        "storage.content": "content_hash digest_head",
+        "storage.model_folder": "COMPANIONS is_model_folder",
+        "storage.file_kind": "SUFFIXES",
+        "storage.raw": "has_only_finite",
+        "storage.unpickling": "OLD_MAGIC",
     },
     "cli.run": {
         "cli.asking.request": "SETTINGS requested",

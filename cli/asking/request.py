@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 
-from merging.errors import FolderError, MergingError, OptionError, showable, unknown
+from merging.errors import FolderError, MergingError, OptionError, refused, showable, unknown
 from merging.models.spelling import spelled
 from merging.plugins.registry import KINDS
 
@@ -380,7 +380,7 @@ def output_folder(given: str | None, what: str) -> Iterator[Path]:
                     raise FolderError(f"cannot make {folder}; choose another --output") from None
                 raise
             except OSError as error:
-                raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --output") from None
+                raise FolderError(f"cannot make {folder}: {refused(error)}; choose another --output") from None
             break
     try:
         yield folder

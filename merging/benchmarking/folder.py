@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from merging.benchmarking.memory import BEGIN, FILE, Memory
 from merging.benchmarking.runs import Entry, MethodRun, read_run
 from merging.errors import FolderError
 from merging.storage import atomic
+from merging.storage.folder import check_place
 from merging.storage.lock import Lock, is_hidden
 from merging.values.states import MethodState
 from merging.values.wording import beginning, some
@@ -46,17 +46,11 @@ class Folder:
         Raises:
             FolderError: it is a file, holds something else than a benchmark, or cannot be written.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise FolderError(f"--output {self.path} is a file; name a folder")
+        check_place(self.path)
         there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
         if any(not is_hidden(name) for name in there) and FILE not in there:
             more = "; --overwrite replaces an earlier benchmark only" if overwrite else ""
             raise FolderError(f"{self.path} holds other files and no benchmark; choose another --output{more}")
-        parent = self.path
-        while not parent.exists():
-            parent = parent.parent
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise FolderError(f"cannot write to {parent}; choose another --output")
 
     def numerics(self) -> Numerics | None:
         """What an earlier session has measured (``tune``): measuring again could find something else."""
@@ -77,22 +71,19 @@ class Folder:
         Raises:
             FolderError: another process is writing there, or the conditions differ.
         """
-        lock: Lock | None = None
-        try:
+        with atomic.refusals(f"cannot write to {self.path}"):
             atomic.make_folder(self.path)
             lock = Lock(self.path)
-            self.check(overwrite=overwrite)
-            if overwrite:  # the memory last: as long as it is there, this is a benchmark's folder
-                withdraw(self.path)
-                atomic.remove(self.path / RESULT)
-                atomic.remove(self.path / METHODS)
-                atomic.write(self.path / FILE, b"")
-        except OSError as error:
-            if lock is not None:
+            try:
+                self.check(overwrite=overwrite)
+                if overwrite:  # the memory last: as long as it is there, this is a benchmark's folder
+                    withdraw(self.path)
+                    atomic.remove(self.path / RESULT)
+                    atomic.remove(self.path / METHODS)
+                    atomic.write(self.path / FILE, b"")
+            except OSError:
                 lock.release()
-            if isinstance(error, FolderError):
                 raise
-            raise FolderError(f"cannot write to {self.path}: {error.strerror}") from None
         found = Memory(self.path / FILE, lock)
         if found.header is None:
             found.write(BEGIN, **header)
@@ -135,14 +126,12 @@ class Folder:
         Raises:
             FolderError: the disk is full, or the folder cannot be written.
         """
-        try:
+        with atomic.refusals(f"cannot write {path}", "; free some space, then run it again"):
             atomic.make_folder(path.parent)
             with atomic.replacing(path) as aside:
                 atomic.put(aside, text)
                 if path.name == RESULT and not (path.is_file() and path.read_bytes() == text.encode()):
                     withdraw(self.path)
-        except OSError as error:
-            raise FolderError(f"cannot write {path}: {error.strerror}; free some space, then run it again") from None
 
 
 def withdraw(folder: Path) -> None:

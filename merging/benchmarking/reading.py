@@ -15,7 +15,7 @@ from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.benchmarking.runs import Coefficients
-from merging.errors import FolderError
+from merging.errors import FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage.folder import RECIPE, REPORT
 from merging.values.report import UNTESTED, best_single, models_of
@@ -44,7 +44,7 @@ def read_folder(folder: Path) -> Benchmark:
         report = json.loads(path.read_bytes())
         return _of_run(report, folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FolderError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
 
 def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.runs import Coefficients
-from merging.errors import FolderError
+from merging.errors import FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome
 from merging.values.report import average, best_single
@@ -217,7 +217,7 @@ class Benchmark:
         try:
             return cls.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FolderError(f"{path} is no benchmark's result, or damaged: {type(error).__name__}: {error}") from None
+            raise FolderError(f"{path} is no benchmark's result, or damaged: {raised(error, whole=True)}") from None
 
 
 def in_words(reference: str, row: BenchmarkRow) -> str:

@@ -11,7 +11,7 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.benchmarking.watch import Trace
-from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError
+from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, StrategyError, raised
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
@@ -162,7 +162,7 @@ class Work:
         except MergingError as error:
             return self._without(facts, MethodState.FAILED, str(error))
         except Exception as error:  # a method of somebody else's may raise anything, and the others go on
-            return self._without(facts, MethodState.FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+            return self._without(facts, MethodState.FAILED, raised(error))
 
     def _without(self, facts: Mapping[str, Any], status: MethodState, why: str) -> MethodRun:
         self.progress.say(f"  {status}: {why}")

@@ -22,7 +22,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from merging.data.damage import Damage, Losses, Tolerance, undamaged
-from merging.errors import TaskError
+from merging.errors import TaskError, refused
 from merging.machine import available_memory
 from merging.plugins.task import Split
 from merging.storage import atomic
@@ -175,7 +175,7 @@ def _in_memory(shape: tuple[int, ...], dtype: np.dtype[Any], why: OSError) -> Im
     if needed > free:
         raise TaskError(
             f"{shape[0]:,} decoded images need {needed / 1e9:.1f} GB; {cache_folder()} cannot keep them "
-            f"({why.strerror or why}), and {free / 1e9:.1f} GB of memory are free; name another folder with "
+            f"({refused(why)}), and {free / 1e9:.1f} GB of memory are free; name another folder with "
             "MERGING_CACHE"
         )
     return np.zeros(shape, dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from merging.data.damage import CORRUPT
 from merging.data.images import Preparation
 from merging.data.pictures import load_pictures, paths
-from merging.errors import TaskError
+from merging.errors import TaskError, refused
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
@@ -178,7 +178,7 @@ def left_out(where: str, others: Mapping[str, int], loops: Sequence[Path] = ()) 
 
 def _refuse(error: OSError) -> None:
     """Ends the walk at a folder that cannot be read, which would be left out without a word."""
-    raise TaskError(f"{error.filename}: {error.strerror}")
+    raise TaskError(f"{error.filename}: {refused(error)}")
 
 
 def _leads_back(path: str, above: Set[str]) -> bool:
@@ -198,7 +198,7 @@ def states(files: Sequence[Path]) -> list[tuple[str, int, int]]:
     try:
         return [(str(path.resolve()), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
     except OSError as error:
-        raise TaskError(f"no such image: {error.filename} ({error.strerror})") from None
+        raise TaskError(f"no such image: {error.filename} ({refused(error)})") from None
 
 
 def load_images(

@@ -24,7 +24,7 @@ from merging.data.labels import Written, is_fraction, is_number, no_classes, who
 from merging.data.npz import groups_of, load_npz, names_and_labels
 from merging.data.pictures import Picture, load_pictures, paths
 from merging.data.text import COLUMN, takes_texts, text_columns, tokenized
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
@@ -280,7 +280,7 @@ class Reader:
         except (TaskError, ExitedError):
             raise
         except Exception as error:  # the user's function may raise or return anything
-            reason = f"{type(error).__name__}: {error}"
+            reason = raised(error, whole=True)
             raise TaskError(f"'{self.path}' gives no data; return a Split or (inputs, labels) ({reason})") from error
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))

@@ -24,7 +24,7 @@ from merging.data.decoding import VERSION
 from merging.data.images import Preparation, prepared, say_size
 from merging.data.labels import indices
 from merging.data.pictures import Picture, decode, differ, sizes_of
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, raised, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 
@@ -102,7 +102,7 @@ def _opened(source: str) -> Iterator[tuple[Path, str, Any]]:
     except TaskError:
         raise
     except Exception as error:  # damaged archives raise whatever their bytes provoke
-        reason = f"{type(error).__name__}: {error}"
+        reason = raised(error, whole=True)
         raise TaskError(f"{source}: not image data in the documented layout ({reason})") from None
 
 

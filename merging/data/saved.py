@@ -11,7 +11,7 @@ from merging.data.cache import content_of
 from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
 from merging.data.pictures import Picture
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, raised, unknown
 from merging.models.extras import needed
 from merging.models.offline import offline
 
@@ -63,7 +63,7 @@ class Saved:
             with offline():
                 data = datasets.load_from_disk(str(self._folder))
         except Exception as error:  # whatever a damaged folder provokes
-            raise TaskError(f"{self._folder}: not a data set on disk ({type(error).__name__}: {error})") from None
+            raise TaskError(f"{self._folder}: not a data set on disk ({raised(error, whole=True)})") from None
         self.names: tuple[str, ...] | None = None
         self.labels: list[Written] = []
         found = _columns(data, "label", lambda feature: isinstance(feature, datasets.ClassLabel))

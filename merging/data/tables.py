@@ -12,7 +12,7 @@ from typing import Any
 
 from merging.data.columns import present, texts_in
 from merging.data.labels import Written, read
-from merging.errors import TaskError
+from merging.errors import TaskError, refused
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".ndjson", ".json")
@@ -27,7 +27,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TaskError(f"{path}: {error.strerror}") from None
+        raise TaskError(f"{path}: {refused(error)}") from None
     try:
         text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.errors import raised
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
 from merging.values.outcome import Outcome, is_score
@@ -185,8 +186,8 @@ class Comparer:
             with np.errstate(invalid="ignore"):
                 drawn = resample(scores, terms, reduce, seed=zlib.crc32(name.encode()))
         except Exception as error:  # somebody's own reduce, on samples that it has never seen together
-            said = f"{self.objective.name} fails on samples drawn again: {type(error).__name__}: {error}"
-            self._drawn |= dict.fromkeys(outcomes, said.splitlines()[0])
+            said = f"{self.objective.name} fails on samples drawn again: {raised(error)}"
+            self._drawn |= dict.fromkeys(outcomes, said)
             return
         for key, row in zip(outcomes, drawn, strict=True):
             finite = bool(np.isfinite(row).all())

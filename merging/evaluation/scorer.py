@@ -17,6 +17,7 @@ from merging.evaluation.threshold import Margins, above
 from merging.forward.passes import Passes
 from merging.plugins.objective import Objective, WholeModelObjective
 from merging.plugins.task import CERTIFY, HELD_OUT
+from merging.storage.raw import in_dtype
 from merging.values.outcome import Decision, Outcome
 from merging.values.recipe import Recipe, Weights
 
@@ -134,7 +135,7 @@ class LiveScorer:
             state = self.live.module.state_dict()
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._keys.statistics)}
         stored = self.live.pool.tensors
-        return {name: tensor.to(getattr(torch, stored[name][1])) for name, tensor in found.items()}, extra
+        return {name: in_dtype(tensor, stored[name][1]) for name, tensor in found.items()}, extra
 
     def _load(self, model: Recipe | Weights | Trial) -> float:
         """Puts a model into the module, its statistics measured where they are averages; passes that this took."""

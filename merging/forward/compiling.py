@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 
 _CLOSE = {"float32": 1e-3, "bfloat16": 5e-2}
 """How far a compiled model's logits may be from the eager ones, relative to the largest."""
@@ -33,7 +33,7 @@ def compiled(module: nn.Module, x: Tensor, dtype: str) -> Callable[[Tensor], Ten
             warnings.simplefilter("ignore", UserWarning)
             found = made(x).float()
     except Exception as error:  # compilers raise whatever is missing on this machine
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = raised(error)
         raise TaskError(f"the model cannot be compiled here ({reason}); leave out --compile") from None
     apart, largest = float((found - eager).abs().max()), float(eager.abs().max())
     if not apart <= _CLOSE[dtype] * max(largest, 1e-6):

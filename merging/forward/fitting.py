@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from merging.errors import PoolError, TaskError
+from merging.errors import PoolError, TaskError, raised
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.forward.stages import Watch
@@ -93,7 +93,7 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
     except Exception as error:  # a user's model or data may raise anything
         if "not a tensor of logits" in str(error):
             raise TaskError(f"task '{task.name}': {error}") from None
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = raised(error)
         raise TaskError(f"task '{task.name}': the model cannot take the held-out data ({reason})") from error
     if len(shape) != 2 or shape[0] != len(sample):
         raise TaskError(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
 from merging.machine import cores
+from merging.storage.dtypes import torch_dtype
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -84,8 +85,7 @@ class Numerics:
     @property
     def torch_dtype(self) -> torch.dtype:
         """In which the model runs."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype
+        return torch_dtype(self.dtype)
 
     @property
     def remark(self) -> str | None:

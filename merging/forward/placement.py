@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.forward.device import batch_for
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
@@ -75,7 +75,7 @@ def _in_its_precision(live: LiveModel, task: Task, numerics: Numerics, *, must: 
             live.module(batch_for(task, task.held_out.inputs[:2], numerics.device, live.dtype))
     except Exception as error:  # models raise whatever two dtypes in one sum provoke
         if must:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = raised(error)
             raise TaskError(f"the model cannot run in bf16 ({reason}); use --precision fp32") from None
         live.widen()
         return replace(numerics, dtype="float32")

@@ -25,6 +25,7 @@ from merging.plugins.objective import Objective
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, Silent
 from merging.running.plan import divide
+from merging.storage.dtypes import info_of
 from merging.storage.factors import factor_faults
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
@@ -150,7 +151,7 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
         PartitionError: the partitioner does not understand these names, or misses some.
     """
     state = module.state_dict(keep_vars=True)
-    tensors = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
+    tensors = {name: info_of(t) for name, t in state.items()}
     homes: dict[int, list[str]] = {}
     for name, tensor in state.items():
         homes.setdefault(id(tensor), []).append(name)

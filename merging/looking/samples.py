@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.errors import FolderError, TaskError
+from merging.errors import TaskError
 from merging.plugins.task import Split
 from merging.storage.atomic import replacing
+from merging.storage.folder import check_parent
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
 
@@ -111,8 +112,7 @@ def check_place(path: Path) -> None:
     """Raises MergingError where no picture can be written under that name."""
     if path.suffix.lower() not in SUFFIXES:
         raise TaskError(f"{path}: pictures are written as {', '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise FolderError(f"{path}: there is no folder {path.parent}")
+    check_parent(path, str(path))
 
 
 def label(split: Split, index: int, names: Sequence[str] | None) -> str:

@@ -12,6 +12,7 @@ from merging.errors import Stopped, StopReason
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
 from merging.running.leaks import digests, samples_in_common
+from merging.storage.dtypes import dtype_name
 
 if TYPE_CHECKING:
     from merging.running.leaks import Shared
@@ -94,7 +95,7 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
         known = split.labels.cpu()[split.labels.cpu() >= 0]
         counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
     missing = tuple(number for number, count in enumerate(counts) if not count)
-    shape, dtype = tuple(split.inputs.shape[1:]), str(split.inputs.dtype).removeprefix("torch.")
+    shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.inputs)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
     return CheckedSet(name, len(split), shape, dtype, tuple(counts), missing, twice, labels)
 

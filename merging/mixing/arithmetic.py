@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.mixing.computed import check_merge
+from merging.storage.dtypes import torch_dtype
 from merging.storage.pool import ModelPool
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Recipe
@@ -74,7 +75,7 @@ def materialise_tensor(
         return recipe.overrides[name].to(dtype or recipe.overrides[name].dtype)
     if name not in pool.mixable:
         return pool.read(recipe.ingredients[0], name).clone()
-    dtype = dtype or getattr(torch, pool.tensors[name][1])
+    dtype = dtype or torch_dtype(pool.tensors[name][1])
     terms = recipe.terms(column)
     if not terms:
         return torch.zeros(pool.tensors[name][0], dtype=dtype)

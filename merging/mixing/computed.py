@@ -6,11 +6,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from merging.errors import MergingError, RecipeError, Stopped, StrategyError
+from merging.errors import MergingError, RecipeError, Stopped, StrategyError, raised
 from merging.machine import cores
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.dtypes import is_floating
+from merging.storage.dtypes import dtype_name, is_floating
 from merging.storage.pool import ModelPool
+from merging.storage.raw import in_dtype
 from merging.values.partition import Partition, TensorInfo
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
@@ -64,7 +65,7 @@ class Computed(Mapping[str, "Tensor"]):
             raise
         except Exception as error:  # the function may be anybody's, and raise anything
             place = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = raised(error)
             raise StrategyError(
                 f"strategy '{self._strategy}' failed on tensor '{name}': {reason} (at {place.filename}:{place.lineno})"
             ) from error
@@ -73,10 +74,8 @@ class Computed(Mapping[str, "Tensor"]):
         return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
 
     def __getitem__(self, name: str) -> Tensor:
-        import torch
-
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})
-        return tensor.to(getattr(torch, self._pool.tensors[name][1]))
+        return in_dtype(tensor, self._pool.tensors[name][1])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._pool.tensors)
@@ -105,7 +104,7 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
         raise error(f"{made} a {kind} tensor for '{name}'; only plain dense tensors can be written")
     if tuple(found.shape) != tuple(shape):
         raise error(f"{made} shape {list(found.shape)} for tensor '{name}', which has {list(shape)}")
-    own = str(found.dtype).removeprefix("torch.")
+    own = dtype_name(found)
     if own != dtype and not (found.is_floating_point() and is_floating(dtype)):
         raise error(f"{made} {_article(own)} tensor for '{name}', which is {dtype}")
     return found.detach().cpu()

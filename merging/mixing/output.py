@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from merging.errors import ResultError
-from merging.storage.content import digest_head
-from merging.storage.dtypes import is_floating, itemsize
+from merging.storage.content import ContentHash
+from merging.storage.dtypes import is_floating, itemsize, torch_dtype
 from merging.storage.raw import Raw, bytes_of, first_unfit, largest, widen
 from merging.storage.shards import Gaps
 from merging.values.partition import TensorInfo
@@ -53,7 +52,7 @@ class InMemory:
         import torch
 
         self.tensors = tensors
-        self._made = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (shape, dtype) in tensors.items()}
+        self._made = {name: torch.empty(shape, dtype=torch_dtype(dtype)) for name, (shape, dtype) in tensors.items()}
         self._bytes = {name: bytes_of(tensor) for name, tensor in self._made.items()}
         self._gaps = {name: Gaps(name, len(raw)) for name, raw in self._bytes.items()}
 
@@ -104,7 +103,7 @@ class Output:
     def __init__(self, writer: Writer) -> None:
         self.tensors = writer.tensors
         self.negative: list[str] = []
-        self._writer, self._digest = writer, blake3()
+        self._writer, self._digest = writer, ContentHash()
 
     @property
     def hash(self) -> str:
@@ -114,9 +113,7 @@ class Output:
     def write(self, piece: Piece, result: Raw) -> None:
         """Takes the next piece; pieces come in the order of the tensors' names."""
         dtype = self.tensors[piece.name][1]
-        if piece.start == 0:
-            self._digest.update(digest_head(piece.name, self.tensors[piece.name]))
-        self._digest.update(result.data)
+        self._digest.add(piece.name, self.tensors[piece.name], result, piece.start)
         self._writer.write(piece.name, piece.start * itemsize(dtype), result)
         layer, _, kind = piece.name.rpartition(".")
         if kind == "running_var" and layer not in self.negative and is_floating(dtype) and len(result):

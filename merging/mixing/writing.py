@@ -14,7 +14,7 @@ from merging.errors import OptionError, unknown
 from merging.mixing.output import InMemory, Nowhere, Writer
 from merging.mixing.streaming import Settled, settled, stream
 from merging.plugins.progress import Progress, Silent
-from merging.storage.dtypes import SAFETENSORS
+from merging.storage.dtypes import SAFETENSORS, is_floating
 from merging.storage.folder import MEMBERS, MODELS, carry, save_model, write_ensemble
 from merging.storage.pool import ModelPool
 from merging.storage.shards import ModelWriter, parse_size
@@ -24,7 +24,7 @@ from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-DTYPES = tuple(name for name in SAFETENSORS.values() if "float" in name)
+DTYPES = tuple(name for name in SAFETENSORS.values() if is_floating(name))
 ACCUMULATE = ("float64", "float32")
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, raised, unknown
 from merging.models.source import ModelSource
 from merging.models.spelling import SOURCES, divided, spelled, with_arguments
 from merging.plugins.user_code import ExitedError, contained, import_object
@@ -86,7 +86,7 @@ def _called(factory: Any, spec: str) -> nn.Module:
     except ExitedError:
         raise
     except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{spec}' failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"'{spec}' failed: {raised(error, whole=True)}") from error
     if not isinstance(module, nn.Module):
         raise TaskError(f"'{spec}' returned {type(module).__name__}, not an nn.Module")
     return module

@@ -21,7 +21,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from merging.errors import PoolError, TaskError, unknown
+from merging.errors import PoolError, TaskError, raised, unknown
 from merging.models.offline import check_built_in
 from merging.models.source import ModelSource, chosen_for_you, reproducible, sides_of
 from merging.models.spelling import allowed, with_arguments
@@ -165,7 +165,7 @@ class OpenClip(ModelSource):
         try:
             return clip_classifier(self.config, classes, tensors=tensors)
         except (TypeError, ValueError, ZeroDivisionError) as error:  # of arguments that nobody has checked
-            raise TaskError(f"{self.spec} cannot be built: {type(error).__name__}: {error}") from error
+            raise TaskError(f"{self.spec} cannot be built: {raised(error, whole=True)}") from error
 
     def heads(self, tensors: Mapping[str, TensorInfo] | None = None) -> dict[str, int]:
         """The linear head."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, raised, unknown
 from merging.models.offline import check_built_in, offline
 from merging.models.source import ModelSource, chosen_for_you, preset, reproducible, sides_of
 from merging.models.spelling import with_arguments
@@ -96,7 +96,7 @@ class Timm(ModelSource):
             whole = prepared.create_transform(**settings)
             plain = prepared.create_transform(**settings, use_prefetcher=True)  # all but ToTensor and Normalize
         except Exception as error:  # settings that timm does not know
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = raised(error, whole=True)
             raise TaskError(f"{self.spec}: timm has no transform for {settings} ({said})") from None
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
@@ -223,6 +223,6 @@ def _built(constructor: functools.partial[nn.Module], spec: str) -> nn.Module:
     except Exception as error:  # constructors raise whatever their arguments provoke
         if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
             raise TaskError(f"{spec} has no argument '{found[1]}' ({error})") from error
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        said = raised(error, whole=True)
         raise TaskError(f"{spec} cannot be built: {said}") from error
     return module

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 
 CODE = "it brings code of its own (auto_map), which is never run; a model of your own goes in as python:module:function"
 """What is said where a folder asks for ``trust_remote_code``."""
@@ -54,9 +54,9 @@ def check_built_in(library: str, name: str) -> None:
 
 def reason(error: Exception) -> str:
     """What a library says, in one line; in our words where it wants code or the network."""
-    said = f"{type(error).__name__}: {error}"
+    said = raised(error, whole=True)
     if "trust_remote_code" in said or "custom code" in said:
         return CODE
     if "offline" in said.lower() or "local_files_only" in said or "huggingface.co" in said:
-        return f"it is not on this disk, and nothing is downloaded here ({said.splitlines()[0][:200]})"
-    return said.splitlines()[0]
+        return f"it is not on this disk, and nothing is downloaded here ({raised(error)[:200]})"
+    return raised(error)

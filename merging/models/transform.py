@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, images between 0 and 1."""
@@ -136,7 +136,7 @@ class Transform:
             except TaskError:
                 raise
             except Exception as error:  # libraries raise whatever their settings provoke
-                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                said = raised(error, whole=True)[:200]
                 raise TaskError(
                     f"{self.name}: its preprocessing does not work on a picture of {width} × {height} pixels ({said})"
                 ) from None

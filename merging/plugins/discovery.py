@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from merging.errors import MergingError
+from merging.errors import MergingError, raised
 from merging.plugins.registry import PLUGINS, tasks
 from merging.plugins.user_code import contained
 
@@ -43,7 +43,7 @@ def load_installed() -> tuple[str, ...]:
                 if callable(loaded) and loaded not in [registry[name] for name in registry]:
                     registry.register(point.name)(loaded)
             except Exception as error:  # third-party code may raise anything while it is imported
-                failed.append(f"plug-in {point.value} is left out: {type(error).__name__}: {error}")
+                failed.append(f"plug-in {point.value} is left out: {raised(error, whole=True)}")
     return tuple(failed)
 
 
@@ -72,7 +72,7 @@ def load_file(path: Path | str) -> None:
         raise
     except Exception as error:  # the user's file may raise anything
         del sys.modules[name]
-        raise MergingError(f"--plugin {path} failed: {type(error).__name__}: {error}") from error
+        raise MergingError(f"--plugin {path} failed: {raised(error, whole=True)}") from error
 
 
 def load_all(plugins: Sequence[Path | str] = ()) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from merging.errors import OptionError, TaskError
 from merging.plugins.options import Plugin
+from merging.storage.dtypes import dtype_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +116,7 @@ def check_labels(objective: Objective | WholeModelObjective, task: Task, names: 
     for name in names:
         split = task.split(name)
         if objective.takes == "classes" and not split.categorical:
-            kind, shape = str(split.labels.dtype).removeprefix("torch."), list(split.labels.shape)
+            kind, shape = dtype_name(split.labels), list(split.labels.shape)
             raise TaskError(
                 f"objective '{objective.name}' scores classes, but the labels of {name} are numbers ({kind}, shape "
                 f"{shape}); take one for numbers, such as --objective mse"

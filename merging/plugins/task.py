@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import TaskError
+from merging.storage.dtypes import dtype_name
+from merging.storage.raw import bytes_of
 from merging.values import verdict
 from merging.values.strata import by_class
 
@@ -57,7 +59,6 @@ class Split:
         Raises:
             TaskError: no samples, inputs and labels of different length, or a label that is none of the classes.
         """
-        import torch
         from blake3 import blake3
 
         if len(inputs) == 0:
@@ -66,7 +67,7 @@ class Split:
             raise TaskError(f"{len(inputs)} samples but {len(labels)} labels")
         digest = blake3(f"{inputs.dtype}{tuple(inputs.shape)}".encode(), max_threads=blake3.AUTO)
         for tensor in (inputs, labels):
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(bytes_of(tensor).data)
         return cls(inputs, labels, digest.hexdigest()).with_classes(classes).with_groups(groups)
 
     def with_groups(self, groups: Sequence[object] | None) -> Split:
@@ -134,7 +135,8 @@ class Split:
     def categorical(self) -> bool:
         """Whether the labels are classes: one integer a sample. Others are numbers, and nothing is right or wrong."""
         kind = self.labels.dtype
-        return self.labels.ndim == 1 and not (kind.is_floating_point or kind.is_complex) and str(kind) != "torch.bool"
+        whole = not (kind.is_floating_point or kind.is_complex) and dtype_name(self.labels) != "bool"
+        return self.labels.ndim == 1 and whole
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, TaskError, unknown
+from merging.errors import MergingError, TaskError, raised, unknown
 
 
 class ExitedError(MergingError):
@@ -72,7 +72,7 @@ def import_object(spec: str) -> Any:
     except ExitedError:
         raise
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise TaskError(f"'{spec}': importing {module} failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"'{spec}': importing {module} failed: {raised(error, whole=True)}") from error
     if not hasattr(found, name):
         raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
     return getattr(found, name)

@@ -9,6 +9,7 @@ import torch
 from blake3 import blake3
 
 from merging.plugins.task import HELD_OUT, UNLABELLED, Split, Task
+from merging.storage.raw import bytes_of
 from merging.values.wording import plural
 
 
@@ -68,7 +69,7 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     for row, label in zip(split.inputs.cpu(), split.labels.tolist(), strict=True):
         is_text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
         content = row[..., (row if row.ndim == 1 else row[0]) != padding] if is_text else row  # of segments, too
-        digest = blake3(content.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
+        digest = blake3(bytes_of(content).data).digest()
         found.setdefault(digest, outputs[label] if outputs is not None and label >= 0 else label)
     return found
 

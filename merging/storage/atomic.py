@@ -16,11 +16,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merging.errors import FolderError, refused
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 LEFTOVER = ".writing-"
 """Begins the name of everything that is being written; what a killed process has left is known by it."""
+
+
+@contextlib.contextmanager
+def refusals(doing: str, way_out: str = "") -> Iterator[None]:
+    """Says as one line what the system refuses while the block writes.
+
+    Args:
+        doing: begins the message, such as "cannot write to runs/one".
+        way_out: ends it.
+
+    Raises:
+        FolderError: in the place of any OSError, with the system's reason; one that is raised there stays.
+    """
+    try:
+        yield
+    except FolderError:
+        raise
+    except OSError as error:
+        raise FolderError(f"{doing}: {refused(error)}{way_out}") from None
 
 
 def sync(path: Path) -> None:

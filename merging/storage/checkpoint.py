@@ -1,4 +1,4 @@
-"""One state dict on disk, opened lazily: safetensors by map, ``.pt`` with ``weights_only=True``, one file or shards.
+"""One state dict on disk, opened lazily, in one file or in shards, whatever their format.
 
 Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) are undone and said.
 """
@@ -6,37 +6,31 @@ Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) ar
 from __future__ import annotations
 
 import functools
-import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
-from merging.errors import CheckpointError, reason_of, showable
-from merging.storage.class_names import Names, classes_in
+from merging.errors import CheckpointError, refused, showable
+from merging.storage.class_names import Names
 from merging.storage.companions import companions
-from merging.storage.content import content_hash, has_only_finite
-from merging.storage.dtypes import SAFETENSORS
-from merging.storage.file_kind import SAFETENSORS as IS_SAFETENSORS
-from merging.storage.file_kind import TORCH, kind_of, readable_name
-from merging.storage.model_folder import INDEX_SUFFIX, SUFFIXES, files_of
-from merging.storage.pickle_file import load
-from merging.storage.settings_inside import settings_in
+from merging.storage.content import content_hash
+from merging.storage.file_kind import SUFFIXES, format_of
+from merging.storage.model_folder import INDEX_SUFFIX, files_of
+from merging.storage.raw import has_only_finite
+from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
-KNOWN = frozenset(SAFETENSORS.values())
-"""Dtypes that can be read and written."""
 
 
 class Checkpoint:
     """A state dict on disk.
+
+    Its files are opened in their formats (:class:`merging.storage.tensor_file.TensorFile`); here their tensors get
+    the model's own names.
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
@@ -63,141 +57,78 @@ class Checkpoint:
         self.key = key
         called = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
         self.name = showable(called)
-        self.notes: tuple[str, ...] = ()
-        self.ties: tuple[tuple[str, ...], ...] = ()
-        self.classes: dict[str, Names] = {}
-        self.settings: dict[str, Any] = {}
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = files_of(self.path)
-        self._places: dict[str, tuple[Path, int]] = {}  # key → file and offset of its bytes there
-        self._states: dict[Path, tuple[int, ...]] = {}  # file → what tells that it was replaced
-        self._readers: dict[Path, Any] = {}
-        self._handles: dict[Path, int] = {}
-        self._loaded: dict[str, Tensor] | None = None
-        self._tied_keys: list[list[str]] = []
-        self._lightning = False
-        self._lock = threading.Lock()
-        stored: dict[str, TensorInfo] = {}
+        self.notes: tuple[str, ...] = ()
+        self.settings: dict[str, Any] = {}
+        self.classes: dict[str, Names] = {}
+        self._opened: list[TensorFile] = []
+        self._holders: dict[str, TensorFile] = {}  # key → the file that holds it
         for file in self.files:
-            opened = self._open(file)
-            twice = next((key for key in opened if key in stored), None)
-            if twice is not None:
-                raise CheckpointError(f"{self.path}: tensor '{twice}' stands in {file.name} and in another shard")
-            stored |= opened
-        lost = [key for key in expected if key not in stored]
+            self._add(self._open(file))
+        lost = [key for key in expected if key not in self._holders]
         if lost:
             raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
-        self._stored = self._named(stored)
-        torn = next((name for name in self._stored if not name.isascii() and not _is_text(name)), None)
-        if torn is not None:
-            raise CheckpointError(f"{self.path}: the name of tensor '{torn}' is no text; rename it and save again")
-        self.tensors: dict[str, TensorInfo] = {name: stored[key] for name, key in self._stored.items()}
+        self._stored = self._named()
+        self.tensors: dict[str, TensorInfo] = {n: self._holders[key].tensors[key] for n, key in self._stored.items()}
+        canonical = {key: name for name, key in self._stored.items()}
+        ties = [group for opened in self._opened for group in opened.ties]
+        self.ties = tuple(tuple(canonical[key] for key in group if key in canonical) for group in ties)
 
-    def _open(self, file: Path) -> dict[str, TensorInfo]:
-        """A file's tensors, whatever its name says it is."""
-        kind = kind_of(file)
-        if kind == IS_SAFETENSORS or (kind != TORCH and file.suffix == ".safetensors" and kind.startswith("no file")):
-            if self.key and len(self.files) == 1:
-                raise CheckpointError(f"{file}: is a safetensors file, which has no '{self.key}'; leave the key out")
-            found = self._open_safetensors(file)
-        elif kind == TORCH and file.suffix == ".safetensors":  # torch.load, too, goes by that name
-            raise CheckpointError(f"{file}: is a file of torch.save, not of safetensors; rename it to {file.stem}.pt")
-        elif kind == TORCH:
-            found = self._open_pickle(file)
-        else:
-            raise CheckpointError(f"{file}: is {kind}")
-        if file.suffix in SUFFIXES and (file.suffix == ".safetensors") != (kind == IS_SAFETENSORS):
-            self.notes += (f"{file.name} is a file of {'torch.save' if kind == TORCH else kind} in spite of its name",)
-        return found
+    def _open(self, file: Path) -> TensorFile:
+        """A file in its format, whatever its name says it is."""
+        kind = format_of(file)
+        if self.key and len(self.files) == 1 and not kind.keyed:
+            raise CheckpointError(f"{file}: is a {kind.format} file, which has no '{self.key}'; leave the key out")
+        opened = kind(file, self.key if kind.keyed else "")
+        self.notes += opened.notes
+        if file.suffix in SUFFIXES and file.suffix not in kind.suffixes:
+            self.notes += (f"{file.name} is a file of {kind.format} in spite of its name",)
+        return opened
 
-    def _open_safetensors(self, path: Path) -> dict[str, TensorInfo]:
-        try:
-            self._states[path] = _state(path)
-            with readable_name(path) as name:
-                opened: Any = safe_open(name, framework="np")  # for the header, which needs no torch
-            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
-            with path.open("rb") as file:  # valid: it was just opened
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length))
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
-        except (SafetensorError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
-        self.settings |= settings_in(header.get("__metadata__") or {})
-        found: dict[str, TensorInfo] = {}
-        for key, part in slices.items():
-            dtype = SAFETENSORS.get(part.get_dtype())
-            if dtype is None:
-                raise CheckpointError(f"{path}: tensor '{key}' has unsupported dtype {part.get_dtype()}")
-            found[key] = (tuple(part.get_shape()), dtype)
-            self._places[key] = (path, 8 + length + header[key]["data_offsets"][0])
-        if not found:
-            raise CheckpointError(f"{path}: holds no tensors")
-        return found
+    def _add(self, opened: TensorFile) -> None:
+        """Takes what a file holds and says."""
+        twice = next((key for key in opened.tensors if key in self._holders), None)
+        if twice is not None:
+            raise CheckpointError(f"{self.path}: tensor '{twice}' stands in {opened.path.name} and in another shard")
+        self._opened.append(opened)
+        self._holders |= dict.fromkeys(opened.tensors, opened)
+        self.settings |= opened.settings
+        self.classes |= opened.classes
 
-    def _open_pickle(self, path: Path) -> dict[str, TensorInfo]:
-        import torch
-
-        self._states[path] = _state(path)
-        found = load(path, self.key)
-        self.notes += found.notes
-        self.classes |= {f"in the file: {where}": names for where, names in classes_in(found.content)}
-        self.settings |= settings_in(found.content)
-        self._lightning |= found.lightning
-        self._loaded = (self._loaded or {}) | found.tensors
-        by_storage: dict[Any, list[str]] = {}
-        for key, tensor in found.tensors.items():
-            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
-                kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
-                raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
-            if str(tensor.dtype).removeprefix("torch.") not in KNOWN:
-                raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {tensor.dtype}")
-            place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-            if tensor.numel():
-                by_storage.setdefault(place, []).append(key)
-        self._tied_keys += [keys for keys in by_storage.values() if len(keys) > 1]
-        return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in found.tensors.items()}
-
-    def _named(self, stored: Mapping[str, TensorInfo]) -> dict[str, str]:
-        """Canonical name → stored name, without what wrappers of a module add."""
-        names, notes = unwrapped(stored, str(self.path), lightning=self._lightning)
+    def _named(self) -> dict[str, str]:
+        """Canonical name → key, without what wrappers of a module add."""
+        lightning = any(opened.lightning for opened in self._opened)
+        names, notes = unwrapped(self._holders, str(self.path), lightning=lightning)
         self.notes += notes
         for name, key in names.items():
-            if 0 in stored[key][0]:
+            if 0 in self._holders[key].tensors[key][0]:
                 raise CheckpointError(
                     f"{self.path}: tensor '{name}' has no elements: one rank's part of a sharded model; put the parts "
                     "together first (zero_to_fp32.py of DeepSpeed, torch.distributed.checkpoint.format_utils of FSDP)"
                 )
-        canonical = {key: name for name, key in names.items()}
-        self.ties = tuple(tuple(canonical[key] for key in group if key in canonical) for group in self._tied_keys)
+        torn = next((name for name in names if not name.isascii() and not _is_text(name)), None)
+        if torn is not None:
+            raise CheckpointError(f"{self.path}: the name of tensor '{torn}' is no text; rename it and save again")
         return names
 
     def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU.
+        """Reads one tensor to the CPU.
 
         Raises:
-            CheckpointError: the file's bytes for it cannot be read.
+            CheckpointError: the file has changed, or its bytes for it cannot be read.
         """
         key = self._stored[name]
-        if self._loaded is not None and key in self._loaded:
-            return self._loaded[key]
-        path, _ = self._places[key]
         try:
-            with self._lock:
-                if path not in self._readers:
-                    self._check_unchanged(path)
-                    with readable_name(path) as name_:
-                        self._readers[path] = safe_open(name_, framework="pt")
-            tensor: Tensor = self._readers[path].get_tensor(key)
+            return self._holders[key].read(key)
         except CheckpointError:
             raise
-        except (SafetensorError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.path}: tensor '{name}' cannot be read ({error})") from None
-        return tensor
 
     def read_bytes(self, name: str, offset: int, into: memoryview) -> None:
-        """Copies some of a tensor's bytes; safetensors by positioned reads, so that no map grows.
+        """Copies some of a tensor's bytes; several threads may do so at once.
 
         Args:
             name: of the tensor.
@@ -208,46 +139,22 @@ class Checkpoint:
             CheckpointError: the file has changed or cannot be read.
         """
         key = self._stored[name]
-        if self._loaded is not None and key in self._loaded:
-            import torch
-
-            flat = self._loaded[key].contiguous().reshape(-1).view(torch.uint8)
-            np.copyto(np.asarray(into), flat[offset : offset + len(into)].numpy())
-            return
-        path, begin = self._places[key]
+        file = self._holders[key]
         try:
-            with self._lock:
-                if path not in self._handles:
-                    self._check_unchanged(path)
-                    self._handles[path] = os.open(path, os.O_RDONLY)
-        except OSError as error:  # gone meanwhile, or one file too many
-            raise CheckpointError(f"{self.path} cannot be read ({reason_of(error)})") from None
-        done = 0
-        while done < len(into):
-            try:
-                count = os.preadv(self._handles[path], [into[done:]], begin + offset + done)
-            except OSError as error:
-                raise CheckpointError(f"{path}: tensor '{name}' cannot be read ({error.strerror})") from None
-            if count == 0:
-                raise CheckpointError(f"{path}: ends within tensor '{name}'; it has changed since it was opened")
-            done += count
+            file.read_bytes(key, offset, into)
+        except CheckpointError:
+            raise
+        except EOFError:
+            raise CheckpointError(
+                f"{file.path}: ends within tensor '{name}'; it has changed since it was opened"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"{file.path}: tensor '{name}' cannot be read ({refused(error)})") from None
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError where a file was replaced or written to since it was opened."""
-        for path in self._states:
-            self._check_unchanged(path)
-
-    def _check_unchanged(self, path: Path) -> None:
-        try:
-            same = _state(path) == self._states[path]
-        except OSError:  # it is gone
-            same = False
-        if not same:
-            raise CheckpointError(f"{path}: has changed since it was opened; start again")
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # the module may be gone when Python ends
-        for handle in getattr(self, "_handles", {}).values():
-            close(handle)
+        for opened in self._opened:
+            opened.check_unchanged()
 
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
@@ -277,9 +184,7 @@ class _Finite(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._checkpoint.read(name)
         if not has_only_finite(tensor):
-            raise CheckpointError(
-                f"{self._checkpoint.path}: tensor '{name}' holds NaN or infinite values; leave this checkpoint out"
-            )
+            raise not_finite(self._checkpoint, name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -287,6 +192,12 @@ class _Finite(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._checkpoint.tensors)
+
+
+def not_finite(checkpoint: Checkpoint, name: str) -> CheckpointError:
+    """The error for a tensor of a checkpoint that holds NaN or infinite values."""
+    where = f"{checkpoint.path}: tensor '{name}'"
+    return CheckpointError(f"{where} holds NaN or infinite values; leave this checkpoint out")
 
 
 def stem(path: Path) -> str:
@@ -302,9 +213,3 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

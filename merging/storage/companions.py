@@ -12,9 +12,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, refused
 from merging.storage.atomic import put
-from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, SUFFIXES, is_transformers
+from merging.storage.file_kind import SUFFIXES
+from merging.storage.model_folder import COMPANIONS, INDEX_SUFFIX, SMALL, is_transformers
 
 _OURS = ("report.json", "recipe.json", "README.md", "events.jsonl", "overrides.safetensors")
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".ps1", ".exe", ".js", ".ipynb")
@@ -114,7 +115,7 @@ def read_companion(file: Path) -> bytes:
             if content is not None and len(content) <= SMALL:
                 return content
     except OSError as error:
-        why = error.strerror or str(error)
+        why = refused(error)
     raise CheckpointError(f"{file}: cannot go along with the model ({why}); start again without it")
 
 

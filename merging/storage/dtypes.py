@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
+from merging.values.partition import TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
 SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -36,10 +44,50 @@ def itemsize(dtype: str) -> int:
     2
     """
     if dtype not in _BYTES:  # only torch.save writes others
-        import torch
-
-        _BYTES[dtype] = getattr(torch, dtype).itemsize
+        _BYTES[dtype] = torch_dtype(dtype).itemsize
     return _BYTES[dtype]
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Name of a tensor's dtype, as it stands in headers, partitions and recipes.
+
+    >>> import torch
+    >>> dtype_name(torch.ones(1, dtype=torch.bfloat16))
+    'bfloat16'
+    """
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def info_of(tensor: torch.Tensor) -> TensorInfo:
+    """A tensor's shape and the name of its dtype.
+
+    >>> import torch
+    >>> info_of(torch.ones(2, 3))
+    ((2, 3), 'float32')
+    """
+    return tuple(tensor.shape), dtype_name(tensor)
+
+
+def size_of(info: TensorInfo) -> int:
+    """Bytes of a tensor.
+
+    >>> size_of(((2, 3), "bfloat16"))
+    12
+    """
+    shape, dtype = info
+    return math.prod(shape) * itemsize(dtype)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of torch that has a name; loads torch.
+
+    >>> torch_dtype("bfloat16")
+    torch.bfloat16
+    """
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def is_floating(dtype: str) -> bool:

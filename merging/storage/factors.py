@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import PoolError
-from merging.storage.dtypes import is_floating, itemsize
+from merging.storage.dtypes import is_floating, size_of
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
@@ -231,8 +231,7 @@ def check_factors(checkpoints: Sequence[Checkpoint], *, as_stored: bool = False)
 def _differing(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> Checkpoint | None:
     """The first checkpoint in which one of the tensors is not the first one's, by their bytes."""
     for name in names:
-        shape, dtype = checkpoints[0].tensors[name]
-        size = math.prod(shape) * itemsize(dtype)
+        size = size_of(checkpoints[0].tensors[name])
         for begin in range(0, size, _PIECE):
             first, other = (np.empty(min(_PIECE, size - begin), np.uint8) for _ in range(2))
             checkpoints[0].read_bytes(name, begin, first.data)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import FolderError, MergingError, RecipeError, is_full, reason_of
+from merging.errors import FolderError, MergingError, RecipeError, is_full, raised, reason_of
 from merging.storage import atomic, journal
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -38,6 +38,33 @@ _DESCRIBING = (REPORT, CARD, RECIPE, ENSEMBLE, INDEX)
 _OURS = (*MODELS.values(), RECIPE, OVERRIDES, ENSEMBLE, MEMBERS, REPORT, CARD, journal.FILE)
 
 
+def check_place(folder: Path) -> None:
+    """Says, before any work, whether results can be written to a folder that may not be there yet; changes nothing.
+
+    Raises:
+        FolderError: it is a file, or this process may not write where it would be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"--output {folder} is a file; name a folder")
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FolderError(f"cannot write to {there}; choose another --output")
+
+
+def check_parent(path: Path, called: str) -> None:
+    """Says, before any work, whether the folder of a file that will be written is there.
+
+    Args:
+        path: of the file.
+        called: begins the message, such as "--output soup.pt".
+
+    Raises:
+        FolderError: it is not.
+    """
+    if not path.absolute().parent.is_dir():
+        raise FolderError(f"{called}: there is no folder {path.parent}")
+
+
 def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Says, before any work, whether a new run can use a folder; changes nothing.
 
@@ -49,8 +76,7 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
     Raises:
         FolderError: it is a file, holds other files, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise FolderError(f"--output {folder} is a file; name a folder")
+    check_place(folder)
     earlier = (folder / journal.FILE).exists()
     if folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir()) and not overwrite:
         what = "another run" if earlier else "other files"
@@ -69,11 +95,6 @@ def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         )
         if below and _is_ours(below[0]):
             raise FolderError(f"{path} is merged and would be overwritten by the result; choose another --output")
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise FolderError(f"cannot write to {parent}; choose another --output")
 
 
 def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> journal.Journal:
@@ -83,13 +104,9 @@ def claim(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> jour
         FolderError: as :func:`check_free`, or another process is writing there.
     """
     check_free(folder, overwrite=overwrite, inputs=inputs)
-    try:
+    with atomic.refusals(f"cannot write to {folder}"):
         atomic.make_folder(folder)
         lock = Lock(folder)
-    except FolderError:
-        raise
-    except OSError as error:
-        raise FolderError(f"cannot write to {folder}: {error.strerror}") from None
     try:
         check_free(folder, overwrite=overwrite, inputs=inputs)  # another one may have come first, and be done
     except FolderError:
@@ -226,7 +243,7 @@ def read_ensemble(folder: Path) -> tuple[Literal["logits", "probabilities"], lis
         if data["average"] not in ("logits", "probabilities"):
             raise ValueError(f"average {data['average']!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecipeError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise RecipeError(f"{path} is damaged: {raised(error, whole=True)}") from None
     return data["average"], members
 
 

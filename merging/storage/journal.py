@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from merging.errors import FolderError
-from merging.storage.atomic import sync
+from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
 
@@ -62,11 +62,9 @@ class Journal:
             raise
 
     def _open(self, path: Path, mode: str, *, replay: bool) -> None:
-        try:
+        with refusals(f"cannot open {path}"):
             # unbuffered: what could not be written is not tried again
             self._file = open(path, mode, buffering=0)  # noqa: SIM115 (open as long as the run)
-        except OSError as error:
-            raise FolderError(f"cannot open {path}: {error.strerror}") from None
         if replay:
             events, whole = _read(self._file.read(), path, until="stopped")
             self._old.extend(event for event in events if event["event"] not in _ASIDE)
@@ -114,15 +112,11 @@ class Journal:
                     f"{_short(old)} then, {_short(line)} now; start a new run"
                 )
         elif self._file is not None:
-            try:
+            kept = "; what was found so far is kept there: free some space and go on with it"
+            with refusals(f"cannot write {self.path}", kept):
                 self._append(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
                 if self._syncing is not None:
                     self._syncing.soon() if event in _OFTEN and not line.get("accepted") else self._syncing.now()
-            except OSError as error:
-                raise FolderError(
-                    f"cannot write {self.path}: {error.strerror}; what was found so far is kept there: free some space "
-                    "and go on with it"
-                ) from None
 
     @staticmethod
     def _append(file: IO[bytes], text: bytes) -> None:

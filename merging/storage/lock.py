@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO
 
 from merging.errors import FolderError
-from merging.storage.atomic import LEFTOVER, leftovers, remove
+from merging.storage.atomic import LEFTOVER, leftovers, refusals, remove
 
 NAME = ".lock"
 
@@ -34,17 +34,16 @@ class Lock:
     def __init__(self, path: Path, *, beside: bool = False, wait: bool = False) -> None:
         self._place = path.with_name(f".{path.name[-100:]}{NAME}") if beside else path / NAME
         self._file: IO[bytes] | None = None
-        try:
+        with refusals(f"cannot write to {self._place.parent}"):
             while self._file is None:
                 self._file = _locked(self._place, path, wait=wait)
-            for left in leftovers(self._place.parent, path.name if beside else None):
-                with contextlib.suppress(OSError):  # another user's
-                    remove(left)
-        except FolderError:
-            raise
-        except OSError as error:
-            self.release()
-            raise FolderError(f"cannot write to {self._place.parent}: {error.strerror}") from None
+            try:
+                for left in leftovers(self._place.parent, path.name if beside else None):
+                    with contextlib.suppress(OSError):  # another user's
+                        remove(left)
+            except OSError:
+                self.release()
+                raise
 
     def release(self) -> None:
         """Lets go; a second time does nothing."""

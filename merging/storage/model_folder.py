@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, raised
+from merging.storage.file_kind import SUFFIXES
+from merging.storage.tensor_file import FORMATS
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 INDEX_SUFFIX = ".index.json"
 COMPANIONS = (
     "config.json",
@@ -167,7 +168,8 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         chosen = indices[0]
     if chosen is None:
         files = sorted(entry for entry in path.iterdir() if is_weights(entry))
-        files = [p for p in files if p.suffix == ".safetensors"] or files
+        safe = tuple(suffix for known in FORMATS if known.safe for suffix in known.suffixes)
+        files = [p for p in files if p.suffix in safe] or files
         if files and all(_SHARD.fullmatch(file.name) for file in files):
             raise CheckpointError(
                 f"{path}: holds {len(files)} shards and not their index (*{INDEX_SUFFIX}); copy it too"
@@ -186,7 +188,7 @@ def files_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         names = {str(name) for name in where.values()}
         keys = tuple(str(key) for key in where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{chosen}: not an index of shards ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{chosen}: not an index of shards ({raised(error, whole=True)})") from None
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{chosen}: a shard lies outside its folder")
     lost = [name for name in sorted(names) if not (path / name).is_file()]

@@ -1,308 +1,122 @@
-"""Files of ``torch.save``: loaded without running code, and the state dict found in what a training program wrote."""
+"""Files of ``torch.save``: loaded by memory map without running code, and the state dict found in them."""
 
 from __future__ import annotations
 
-import argparse
-import pickletools
-import re
-import types
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merging.errors import CheckpointError, unknown
-from merging.storage.file_kind import readable_name
+from merging.errors import CheckpointError
+from merging.storage.dtypes import SAFETENSORS, dtype_name, info_of
+from merging.storage.raw import bytes_of
+from merging.storage.settings_inside import settings_in
+from merging.storage.state_dict import state_dict_in
+from merging.storage.tensor_file import TensorFile, file_format
+from merging.storage.unpickling import load
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOP = "."
-"""The key of tensors that stand at the top of a file, beside a mapping of others."""
-OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first bytes of what ``torch.save`` wrote before PyTorch 1.6: a pickled magic number."""
-LIGHTNING = "pytorch-lightning_version"
-"""The key by which a checkpoint of Lightning is known."""
-_TRAINING = re.compile(
-    r"(.*_)?optim(izer)?(s|_.*)?|opt_state.*|(lr_)?sched(uler)?(s|_.*)?|(grad_|loss_|amp_)?scaler(_.*)?|amp|callbacks|loops|"
-    r"(.*_)?rng(_.*)?|(.*_)?random(_state)?s?",
-    re.IGNORECASE,
-)
-"""Names of what a training program keeps for itself, tensors included: never the model."""
+_KNOWN = frozenset(SAFETENSORS.values())
+"""Dtypes that can be read and written."""
 _LARGER = 8
 _ROOM = 64 << 20
 """Tensors may be so many times the file's bytes (shared storages), and so many bytes more (small expanded buffers)."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a file holds.
-
-    Attributes:
-        tensors: the state dict, names as stored.
-        notes: what was chosen and left out.
-        lightning: whether Lightning wrote it.
-        content: all that is in it, such as the names of classes beside the weights.
-    """
-
-    tensors: dict[str, Tensor]
-    notes: tuple[str, ...] = ()
-    lightning: bool = False
-    content: Any = None
-
-
-@dataclass
-class _Place:
-    """A mapping that holds tensors directly, or a list of some."""
-
-    where: tuple[str, ...]
-    tensors: dict[str, Any] = field(default_factory=dict)
-    others: tuple[str, ...] = ()
-    arrays: tuple[str, ...] = ()
-    named: bool = True
-    training: bool = False
-
-    @property
-    def key(self) -> str:
-        return ".".join(self.where) or TOP
-
-    @property
-    def numbers(self) -> bool:
-        """Whether they are single numbers all, such as a loss."""
-        return all(tensor.numel() <= 1 for tensor in self.tensors.values())
-
-    def same(self, other: _Place) -> bool:
-        """Whether both are one state dict, pickled once and named twice."""
-        return [(name, t.data_ptr(), t.shape) for name, t in self.tensors.items()] == [
-            (name, t.data_ptr(), t.shape) for name, t in other.tensors.items()
-        ]
-
-    def __str__(self) -> str:
-        if not self.named:
-            return f"'{self.key}' (a list of {len(self.tensors)} tensors without names)"
-        return f"'{self.key}' ({len(self.tensors)} tensor{'s' if len(self.tensors) > 1 else ''})"
-
-
-def load(path: Path, key: str = "") -> Found:
-    """Reads a file by memory map, without running code, and finds its state dict.
+@file_format
+class PickleFile(TensorFile):
+    """A file of ``torch.save`` (see :class:`~merging.storage.tensor_file.TensorFile`).
 
     Args:
-        path: written by ``torch.save``.
+        path: the file.
         key: of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty: the
             only mapping of tensors there is.
 
     Raises:
         CheckpointError: the file wants to run code, is larger in memory than on disk, holds no state dict, or several
-            of which none was chosen.
+            of which none was chosen, or tensors that are not plain.
     """
-    import torch
 
-    _check_pickle(path)
-    with torch.serialization.safe_globals(_harmless()), readable_name(path) as name:
-        try:
-            content = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch.load raises whatever the bytes provoke; each is a bad file
-            raise CheckpointError(f"{path}: {_reason(path, error)}") from None
-    found = _chosen(path, content, key)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in found.tensors.values())
-    if size > _LARGER * path.stat().st_size + _ROOM:
-        raise CheckpointError(
-            f"{path}: its tensors would take {size / 1e9:,.1f} GB, the file has {path.stat().st_size:,} bytes; save "
-            "them with .contiguous()"
-        )
-    return found
+    format = "torch.save"
+    suffixes = (".pt", ".pth", ".bin", ".ckpt")
+    safe = False
+    keyed = True
 
+    def __init__(self, path: Path, key: str = "") -> None:
+        from merging.storage.class_names import classes_in  # which knows folders, and they the formats
 
-def _harmless() -> list[Any]:
-    """Classes that hold values and do nothing when they are made: what training programs keep beside the weights."""
-    import datetime
-    import decimal
-    import pathlib
+        super().__init__(path, key)
+        if path.suffix == ".safetensors":  # torch.load, too, goes by that name
+            raise CheckpointError(f"{path}: is a file of torch.save, not of safetensors; rename it to {path.stem}.pt")
+        content = load(path)
+        found = state_dict_in(path, content, key)
+        self._check_size(found.tensors)
+        self._loaded = found.tensors
+        self.notes, self.lightning = found.notes, found.lightning
+        self.settings = settings_in(content)
+        self.classes = {f"in the file: {where}": names for where, names in classes_in(content)}
+        for name, tensor in found.tensors.items():
+            self._check_plain(name, tensor)
+            self.tensors[name] = info_of(tensor)
+        self.ties = _ties(found.tensors)
 
-    core = np._core if hasattr(np, "_core") else np.core
-    array = core.multiarray
-    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType") and name != "ObjectDType"]
-    plain = (
-        argparse.Namespace,
-        types.SimpleNamespace,
-        decimal.Decimal,
-        datetime.datetime,
-        datetime.date,
-        datetime.time,
-        datetime.timedelta,
-        datetime.timezone,
-        pathlib.PurePath,
-        pathlib.PurePosixPath,
-        pathlib.PureWindowsPath,
-        frozenset,
-        slice,
-        list,
-        dict,
-        int,
-        float,
-        bool,
-    )
-    # torch's unpickler fills dicts and lists only; these two are taken for what they hold.
-    filled: list[tuple[Any, str]] = [(_as_dict, "collections.defaultdict"), (_as_list, "collections.deque")]
-    # A path of another system cannot be made here, and nobody opens it.
-    paths: list[tuple[type, str]] = [(pathlib.PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "Path")]
-    paths += [(pathlib.PureWindowsPath, "pathlib.WindowsPath")]
-    paths += [(kind, f"pathlib._local.{name.partition('.')[2]}") for kind, name in paths]  # Python 3.13
-    scalars = [(array.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    arrays = [(array._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
-    named = [(dict, f"{package}.utilities.data.AttributeDict") for package in ("lightning.fabric", "lightning_fabric")]
-    return [*plain, np.ndarray, np.dtype, *dtypes, *paths, *scalars, *arrays, *named, *filled]
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        """Whether the file is a zip archive as ``torch.save`` writes it, or a pickle."""
+        if head[:4] == b"PK\x03\x04":
+            return _is_state_dict(path)
+        return head[:1] == b"\x80" and b"" < head[1:2] <= b"\x05"
 
+    def read(self, key: str) -> Tensor:
+        """One tensor, as it was loaded: a view of the file's map."""
+        return self._loaded[key]
 
-def _as_dict(*factory: Any) -> dict[Any, Any]:
-    del factory
-    return {}
+    def read_bytes(self, key: str, offset: int, into: memoryview) -> None:
+        """Copies some of a tensor's bytes, in the order of its elements."""
+        raw = bytes_of(self._loaded[key])
+        np.copyto(np.asarray(into), raw[offset : offset + len(into)])
+
+    def _check_size(self, tensors: Mapping[str, Tensor]) -> None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        if size > _LARGER * self.path.stat().st_size + _ROOM:
+            raise CheckpointError(
+                f"{self.path}: its tensors would take {size / 1e9:,.1f} GB, the file has "
+                f"{self.path.stat().st_size:,} bytes; save them with .contiguous()"
+            )
+
+    def _check_plain(self, key: str, tensor: Tensor) -> None:
+        import torch
+
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
+            raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
+        if dtype_name(tensor) not in _KNOWN:
+            raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {tensor.dtype}")
 
 
-def _as_list(items: Any = (), maxlen: int | None = None) -> list[Any]:
-    del maxlen
-    return list(items)
+def _ties(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
+    """Groups of keys whose tensors are the same view of the same storage."""
+    by_storage: dict[Any, list[str]] = {}
+    for key, tensor in tensors.items():
+        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel():
+            by_storage.setdefault(place, []).append(key)
+    return tuple(tuple(keys) for keys in by_storage.values() if len(keys) > 1)
 
 
-def _check_pickle(path: Path) -> None:
-    """Refuses a pickle that asks for memory by a number alone: ``bytearray(5_000_000_000)`` takes twenty bytes.
-
-    Raises:
-        CheckpointError: it does.
-    """
+def _is_state_dict(path: Path) -> bool:
+    """Whether an archive is stored as ``torch.save`` does it: a pickle, no code, nothing compressed, no arrays."""
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-            content = archive.read(name) if name is not None else b""
-    except Exception:  # no zip, or damaged, which raises what the bytes provoke: torch.load says what it is
-        return
-    if b"bytearray" in content and _asks_for_bytes(content):
-        raise CheckpointError(f"{path}: holds a bytearray, which no state dict needs; save the state dict alone")
-
-
-def _asks_for_bytes(content: bytes) -> bool:
-    try:
-        asked = {argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str)}
-    except ValueError:  # damaged: torch.load says so
+            members = archive.infolist()
+    except Exception:  # zipfile raises whatever damaged bytes provoke
         return False
-    return bool(asked & {"bytearray", "builtins bytearray", "__builtin__ bytearray"})
-
-
-def _reason(path: Path, error: Exception) -> str:
-    """Why ``torch.load`` gave up, in words."""
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    said = str(error)
-    if "mmap" in said and is_old_format(path):
-        return "it is in torch's old format; load it and save it again with torch.save"
-    if "weights_only" in said or "Unsupported" in said:
-        try:
-            known = {
-                f"{item.__module__}.{item.__qualname__}" if not isinstance(item, tuple) else item[1]
-                for item in _harmless()
-            }
-            wanted = [name for name in get_unsafe_globals_in_checkpoint(path) if name not in known]
-        except Exception:  # the scan of damaged bytes raises as the load did
-            wanted = []
-        what = f" (of {', '.join(wanted[:3])}{', …' if len(wanted) > 3 else ''})" if wanted else ""
-        return f"it is a pickle that wants to run code{what}, not a plain state dict; save model.state_dict() instead"
-    if not zipfile.is_zipfile(path):
-        return "it is a plain pickle, not a file of torch.save; load it with its own program and save the state dict"
-    return f"torch.load cannot read it ({type(error).__name__}); save it again"
-
-
-def _chosen(path: Path, content: Any, key: str) -> Found:
-    """The state dict among a file's mappings of tensors."""
-    places = list(_places(content))
-    lightning = isinstance(content, Mapping) and LIGHTNING in content
-    models = [place for place in places if not place.numbers and not place.training]
-    models = [place for index, place in enumerate(models) if not any(place.same(before) for before in models[:index])]
-    models = models or [place for place in places if place.named and not place.training]
-    if key:
-        chosen = next((place for place in places if place.key == key and place.named), None)
-        if chosen is None:
-            there = [place.key for place in places if place.named]
-            raise CheckpointError(f"{path}: {unknown('mapping of tensors', key, there)}")
-    elif len(models) == 1 and models[0].named:
-        chosen = models[0]
-    elif not models:
-        keys = f"; its keys: {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(f"{path}: holds no state dict{keys}")
-    else:
-        named = [place.key for place in models if place.named]
-        example = next((key for key in named if key in ("state_dict", "model")), named[0] if named else "KEY")
-        raise CheckpointError(
-            f"{path}: holds {len(models)} sets of tensors: {', '.join(map(str, models))}; choose one with --key "
-            f"{example}, or models = [{{ path = …, key = '{example}' }}]"
-        )
-    if chosen.arrays:
-        raise CheckpointError(
-            f"{path}: '{chosen.arrays[0]}' is a NumPy array beside tensors ({len(chosen.arrays)} such); make them "
-            "tensors, then save again"
-        )
-    return Found(chosen.tensors, tuple(_notes(chosen, places)), lightning, content)
-
-
-def _notes(chosen: _Place, places: Sequence[_Place]) -> Iterator[str]:
-    if chosen.where:
-        yield f"state dict found under '{chosen.key}'"
-    beside = [place for place in places if place is not chosen and not place.same(chosen)]
-    sets = [str(place) for place in beside if not place.numbers and any(map(_is_float, place.tensors.values()))]
-    if sets:
-        yield f"left out: {', '.join(sets)}"
-    numbers = [name for place in beside if place.numbers and not place.training for name in place.tensors]
-    if numbers:
-        yield f"ignored single numbers: {', '.join(numbers[:5])}"
-    if chosen.others:
-        yield f"ignored what is not a tensor: {', '.join(chosen.others[:5])}"
-
-
-def _is_float(tensor: Any) -> bool:
-    return bool(tensor.is_floating_point())
-
-
-def _places(
-    content: Any, where: tuple[str, ...] = (), seen: set[int] | None = None, *, training: bool = False
-) -> Iterator[_Place]:
-    """Every mapping or list that holds tensors, marked where its name says that it is training state."""
-    from torch import Tensor
-
-    seen = set() if seen is None else seen
-    if id(content) in seen and len(where) != 1:  # two names at the top may mean one state dict; deeper it is a knot
-        return
-    seen.add(id(content))
-    if isinstance(content, argparse.Namespace | types.SimpleNamespace):
-        content = vars(content)
-    if isinstance(content, Mapping):
-        if {"state", "param_groups"} <= set(map(str, content)):  # an optimizer's
-            return
-        entries = [(str(name), value) for name, value in content.items()]
-    elif isinstance(content, list | tuple):
-        entries = [(str(number), value) for number, value in enumerate(content)]
-    else:
-        return
-    kept = [(name, value) for name, value in entries if not _is_random(name, value)]
-    tensors = {name: value for name, value in kept if isinstance(value, Tensor)}
-    if tensors:
-        others = tuple(name for name, value in entries if name not in tensors)
-        arrays = tuple(name for name, value in kept if isinstance(value, np.ndarray) and value.size > 1)
-        yield _Place(where, tensors, others, arrays, isinstance(content, Mapping), training)
-    for name, value in kept:
-        yield from _places(value, (*where, name), seen, training=training or bool(_TRAINING.fullmatch(name)))
-
-
-def _is_random(name: str, value: Any) -> bool:
-    """Whether an entry is the state of a random generator: bytes in a row, under a name that says so."""
-    from torch import Tensor, uint8
-
-    state = isinstance(value, Tensor) and value.dtype == uint8 and value.ndim == 1
-    return state and bool(_TRAINING.fullmatch(name)) and "." not in name
-
-
-def is_old_format(path: Path) -> bool:
-    """Whether PyTorch before 1.6 wrote the file: such a file cannot be mapped."""
-    with path.open("rb") as file:
-        return file.read(len(OLD_MAGIC)) == OLD_MAGIC
+    names = {member.filename.partition("/")[2] or member.filename for member in members}
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    return (
+        "data.pkl" in names and "constants.pkl" not in names and stored and not any(n.endswith(".npy") for n in names)
+    )

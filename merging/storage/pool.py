@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 import resource
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from merging.errors import PoolError, RecipeError
+from merging.storage.agreement import check_agreement, constant, ties, untuned
 from merging.storage.beside import differences
-from merging.storage.checkpoint import Checkpoint, stem
+from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
-from merging.storage.sources import divided, natural_key, selected, short_names
+from merging.storage.rows import Rows
+from merging.storage.sources import divided, names_apart, natural_key, selected
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 
@@ -43,9 +41,6 @@ class ModelPool:
             named.
     """
 
-    UNREAD = "unread:"
-    """Begins what stands for an ingredient's content hash until its file was read (see :meth:`postpone`)."""
-
     def __init__(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> None:
         if not checkpoints:
             raise PoolError("a pool needs at least one checkpoint")
@@ -53,18 +48,14 @@ class ModelPool:
         self.base = base
         first = self.checkpoints[0]
         for other in (*self.checkpoints[1:], *([base] if base else [])):
-            _check_agreement(first, other)
+            check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
         self._called = {c.name: c for c in self.checkpoints} | ({"the base": base} if base else {})
         self._classes = agree_on_classes(self._called)
-        self._by_hash: dict[str, Checkpoint] = {}
-        self._hashes: dict[Checkpoint, str] = {}
-        self._rows: dict[Checkpoint, Ingredient] = {}
-        self._ingredients: tuple[Ingredient, ...] | None = None
-        self._postponed = False
+        self._rows = Rows(self.checkpoints, base)
 
     @classmethod
     def open(cls, sources: Iterable[Source], base: Source | None = None) -> ModelPool:
@@ -84,11 +75,7 @@ class ModelPool:
         found = selected(sources, taken)
         if not found:
             raise PoolError("no models given besides the base; name checkpoints to merge")
-        paths = [path for path, _ in found]
-        names = short_names(paths)
-        apart = short_names([*paths, *taken])  # a base called as a model is gets a longer name, and so do the models
-        called = apart[-1] if base is not None and stem(taken[0]) in names else ""
-        names = apart[: len(names)] if called else names
+        names, called = names_apart([path for path, _ in found], taken[0] if taken else None)
         base_checkpoint = None if base is None else Checkpoint(taken[0], called, divided(base)[1])
         models = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
         return cls(models, base_checkpoint)
@@ -129,10 +116,7 @@ class ModelPool:
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """Groups of tensors that are one storage in every checkpoint."""
-        common = set(self.checkpoints[0].ties)
-        for checkpoint in self.checkpoints[1:]:
-            common &= set(checkpoint.ties)
-        return tuple(group for group in self.checkpoints[0].ties if group in common)
+        return ties(self.checkpoints)
 
     def check_open_files(self) -> None:
         """Says, before any work, whether all files can be open at once, as they are while a merge is written.
@@ -153,55 +137,20 @@ class ModelPool:
 
         For merges that read every byte once, and hash it then.
         """
-        self._postponed = not self._hashes
-        self._forget()
+        self._rows.postpone()
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
-        places = {(_place(c.path), c.key): c for c in self.checkpoints}
-        for row in rows:
-            if (row.file, row.key) in places:
-                self._by_hash[row.hash] = places[row.file, row.key]
+        self._rows.expect(rows)
 
     def settle(self, hashes: Mapping[Checkpoint, str]) -> None:
         """Takes content hashes that were found while merging."""
-        self._postponed = False
-        self._hashes |= hashes
-        self._forget()
-
-    def _forget(self) -> None:
-        """The rows are made again when they are next asked for: their hashes are others now."""
-        self._rows, self._ingredients = {}, None
-
-    def _hash(self, checkpoint: Checkpoint) -> str:
-        if self._postponed:
-            state = [
-                (checkpoint.key, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
-                for file in checkpoint.files
-            ]
-            digest = self.UNREAD + blake3(repr(state).encode()).hexdigest()
-        else:
-            digest = self._hashes.get(checkpoint) or checkpoint.hash
-            self._hashes[checkpoint] = digest
-        self._by_hash.setdefault(digest, checkpoint)
-        return digest
-
-    def _row(self, checkpoint: Checkpoint) -> Ingredient:
-        if checkpoint not in self._rows:
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
-            self._rows[checkpoint] = row
-        return self._rows[checkpoint]
+        self._rows.settle(hashes)
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """The checkpoints as recipe rows: name, content hash, file. Reads every file once."""
-        if self._ingredients is None:
-            if not self._postponed:
-                with ThreadPoolExecutor(2) as threads:
-                    unread = [c for c in self.checkpoints if c not in self._hashes]
-                    self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
-            self._ingredients = tuple(self._row(checkpoint) for checkpoint in self.checkpoints)
-        return self._ingredients
+        return self._rows.of_models
 
     @property
     def base_ingredient(self) -> Ingredient:
@@ -212,7 +161,7 @@ class ModelPool:
         """
         if self.base is None:
             raise PoolError("this pool has no base; give one with --base")
-        return self._row(self.base)
+        return self._rows.of(self.base)
 
     @property
     def duplicates(self) -> tuple[tuple[str, ...], ...]:
@@ -228,22 +177,7 @@ class ModelPool:
 
         Empty without a base. A model is read further only where its largest tensor is the base's own.
         """
-        import torch
-
-        if self.base is None:
-            return {}
-        base, found = self.base, dict[str, int]()
-        names = sorted(self.mixable, key=lambda name: (-math.prod(self.tensors[name][0]), name))
-        for checkpoint in self.checkpoints:
-
-            def same(name: str, own: Checkpoint = checkpoint) -> bool:
-                return torch.equal(_bits(own.read(name)), _bits(base.read(name)))
-
-            if names and same(names[0]):
-                differ = sum(not same(name) for name in names)
-                if differ <= len(names) // 2:
-                    found[checkpoint.name] = differ
-        return found
+        return untuned(self.checkpoints, self.base, self.mixable) if self.base is not None else {}
 
     @functools.cached_property
     def beside(self) -> tuple[str, ...]:
@@ -264,12 +198,7 @@ class ModelPool:
     @functools.cached_property
     def constant(self) -> frozenset[str]:
         """Tensors that are bit-equal in all checkpoints of the pool."""
-        import torch
-
-        equal = set(self.tensors)
-        for checkpoint in self.checkpoints[1:]:
-            equal = {n for n in equal if torch.equal(_bits(self.checkpoints[0].read(n)), _bits(checkpoint.read(n)))}
-        return frozenset(equal)
+        return constant(self.checkpoints)
 
     def find(self, ingredient: Ingredient) -> Checkpoint:
         """The checkpoint with an ingredient's content.
@@ -277,50 +206,8 @@ class ModelPool:
         Raises:
             RecipeError: no checkpoint of this pool has that content hash.
         """
-        if ingredient.hash not in self._by_hash:
-            _ = self.ingredients
-            _ = self.base_ingredient if self.base is not None else None
-        if ingredient.hash not in self._by_hash:
-            raise RecipeError(
-                f"ingredient '{ingredient.name}' (content {ingredient.hash[:12]}…) is not among the checkpoints given: "
-                "its file has changed or is missing; pass the original with --models"
-            )
-        return self._by_hash[ingredient.hash]
+        return self._rows.find(ingredient)
 
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
         """One tensor of one ingredient."""
         return self.find(ingredient).read(name)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """The tensor's bytes: 0.0 and -0.0 are equal numbers, but not equal bits."""
-    import torch
-
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def _place(path: Path) -> str:
-    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there."""
-    return str(path.absolute() if ".." not in path.parts else path.resolve())
-
-
-def _check_agreement(first: Checkpoint, other: Checkpoint) -> None:
-    where = f"{other.path} and {first.path}"
-    missing = [name for name in first.tensors if name not in other.tensors]
-    extra = [name for name in other.tensors if name not in first.tensors]
-    if missing and extra:
-        raise PoolError(
-            f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
-            f"only the first has '{extra[0]}' ({len(extra)})"
-        )
-    if missing or extra:
-        side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
-        raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
-    for name, (shape, dtype) in first.tensors.items():
-        other_shape, other_dtype = other.tensors[name]
-        if shape != other_shape:
-            raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
-        if dtype != other_dtype:
-            raise PoolError(
-                f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
-            )

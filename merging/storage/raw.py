@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.storage.content import has_only_finite
-from merging.storage.dtypes import NUMPY_FLOATS, is_floating
+from merging.storage.dtypes import NUMPY_FLOATS, is_floating, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +30,7 @@ def largest(dtype: str) -> float:
     if dtype not in _LARGEST:  # only torch.save writes others
         import torch
 
-        _LARGEST[dtype] = float(torch.finfo(getattr(torch, dtype)).max)
+        _LARGEST[dtype] = float(torch.finfo(torch_dtype(dtype)).max)
     return _LARGEST[dtype]
 
 
@@ -48,7 +47,7 @@ def first_unfit(values: NDArray[np.floating[Any]], result: Raw, dtype: str) -> i
     """
     import torch
 
-    known = torch.finfo(getattr(torch, dtype))
+    known = torch.finfo(torch_dtype(dtype))
     half_step = known.eps * 2.0 ** (math.frexp(known.max)[1] - 2)
     lost = ~torch.isfinite(as_tensor(result, dtype).double()).numpy()
     with np.errstate(invalid="ignore"):
@@ -84,23 +83,45 @@ def as_tensor(raw: Raw, dtype: str) -> Tensor:
     import torch
 
     if not len(raw):  # an array of nothing has a stride that torch cannot view
-        return torch.empty(0, dtype=getattr(torch, dtype))
-    return torch.from_numpy(raw).view(getattr(torch, dtype))
+        return torch.empty(0, dtype=torch_dtype(dtype))
+    return torch.from_numpy(raw).view(torch_dtype(dtype))
 
 
 def in_dtype(tensor: Tensor, dtype: str) -> Tensor:
     """A tensor in a dtype by its name."""
-    import torch
-
-    return tensor.to(getattr(torch, dtype))
+    return tensor.to(torch_dtype(dtype))
 
 
 def bytes_of(tensor: Tensor) -> Raw:
     """The same bytes as an array."""
+    raw: Raw = _flat(tensor).numpy()
+    return raw
+
+
+def _flat(tensor: Tensor) -> Tensor:
     import torch
 
-    raw: Raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return raw
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one size have the same bytes: 0.0 and -0.0 are equal numbers, but not equal bits."""
+    import torch
+
+    return torch.equal(_flat(one), _flat(other))
+
+
+def has_only_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; integers have none."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return True
+    # isfinite knows no fp8; float64 must not pass through float32, where 1e300 would be infinite
+    wide = tensor.float() if tensor.element_size() == 1 else tensor
+    # One sum is many times faster than a mask. It may overflow where no element does: then the mask decides.
+    kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return math.isfinite(float(wide.sum(dtype=kind))) or bool(torch.isfinite(wide).all())
 
 
 def only_finite(raw: Raw, dtype: str) -> bool:

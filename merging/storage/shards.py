@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import struct
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from merging.errors import CheckpointError, OptionError
 from merging.storage.atomic import create, put
-from merging.storage.dtypes import SAFETENSORS, itemsize
+from merging.storage.dtypes import SAFETENSORS, itemsize, size_of
 from merging.values.partition import TensorInfo
 
 MODEL = "model.safetensors"
@@ -66,7 +65,7 @@ class ModelWriter:
             if dtype not in _CODES:
                 raise CheckpointError(f"tensor '{name}' is {dtype}, which a safetensors file cannot hold; write a .pt")
         self._homes: dict[str, tuple[int, int]] = {}
-        self._gaps = {name: Gaps(name, _bytes(info)) for name, info in tensors.items()}
+        self._gaps = {name: Gaps(name, size_of(info)) for name, info in tensors.items()}
         self._handles: list[int] = []
         shards = _divided(tensors, max_shard_size)
         count = len(shards)
@@ -74,7 +73,7 @@ class ModelWriter:
         for name, shard in zip(names, shards, strict=True):
             self._begin(folder / name, shard)
         if count > 1:
-            total = sum(_bytes(tensors[name]) for shard in shards for name in shard)
+            total = sum(size_of(tensors[name]) for shard in shards for name in shard)
             where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
             put(folder / INDEX, json.dumps(index, indent=2) + "\n")
@@ -85,7 +84,7 @@ class ModelWriter:
         end = 0
         for name in shard:
             shape, dtype = self.tensors[name]
-            begin, end = end, end + _bytes(self.tensors[name])
+            begin, end = end, end + size_of(self.tensors[name])
             header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
             self._homes[name] = (len(self._handles), begin)
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -167,17 +166,13 @@ class Gaps:
             raise CheckpointError(f"tensor '{self._name}' has {self._size} bytes; {lost} of them were never written")
 
 
-def _bytes(info: TensorInfo) -> int:
-    return math.prod(info[0]) * itemsize(info[1])
-
-
 def _divided(tensors: Mapping[str, TensorInfo], limit: int | None) -> list[list[str]]:
     """Tensors by file: wide dtypes first, so that each begins at a multiple of its element's size; then by name."""
     ordered = sorted(tensors, key=lambda name: (-itemsize(tensors[name][1]), name))
     shards: list[list[str]] = [[]]
     filled = 0
     for name in ordered:
-        size = _bytes(tensors[name])
+        size = size_of(tensors[name])
         if limit is not None and shards[-1] and filled + size > limit:
             shards.append([])
             filled = 0

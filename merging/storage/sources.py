@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from merging.errors import PoolError, showable, unknown
 from merging.storage.checkpoint import stem
-from merging.storage.file_kind import looks_like_a_model
-from merging.storage.model_folder import SUFFIXES, foreign, is_leftover, is_model_folder, is_weights
+from merging.storage.file_kind import SUFFIXES, looks_like_a_model
+from merging.storage.model_folder import foreign, is_leftover, is_model_folder, is_weights
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -156,3 +156,15 @@ def short_names(files: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [showable(path) for path in files]
+
+
+def names_apart(files: Sequence[Path], base: Path | None) -> tuple[list[str], str]:
+    """The models' short names, and the base's, which is empty where its own stem will do.
+
+    A base that is called as a model is gets a longer name, and so do the models.
+    """
+    names = short_names(files)
+    if base is None or stem(base) not in names:
+        return names, ""
+    *names, called = short_names([*files, base])
+    return names, called

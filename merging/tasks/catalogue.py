@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from merging.errors import TaskError
+from merging.errors import TaskError, raised
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
@@ -85,7 +85,7 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
     except (TaskError, ExitedError):
         raise
     except Exception as error:  # the user's function may raise anything
-        raise TaskError(f"'{name}' failed: {type(error).__name__}: {error}") from error
+        raise TaskError(f"'{name}' failed: {raised(error, whole=True)}") from error
     if not isinstance(task, Task):
         raise TaskError(f"'{name}' returned {type(task).__name__}, not a merging.Task")
     return task

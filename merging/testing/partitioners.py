@@ -9,6 +9,7 @@ import pytest
 
 from merging.errors import PartitionError
 from merging.plugins.partitioner import Partitioner
+from merging.storage.dtypes import info_of
 from merging.testing.fixtures import TinyNet
 from merging.testing.plugins import PluginContract
 from merging.values.partition import TensorInfo
@@ -38,7 +39,7 @@ class PartitionerContract(PluginContract):
         if examples:
             return {name: ((2, 2), "float32") for name in examples}
         state = TinyNet().state_dict()
-        return {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
+        return {name: info_of(t) for name, t in state.items()}
 
     def test_covers_every_tensor_once(self, plugin: Partitioner, tensors: Mapping[str, TensorInfo]) -> None:
         """Every tensor is in exactly one component."""

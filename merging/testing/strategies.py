@@ -13,6 +13,7 @@ from merging.errors import MergingError, RequirementError
 from merging.plugins.strategy import NEEDS, MixStrategy
 from merging.running.plan import plan
 from merging.storage.content import content_hash
+from merging.storage.dtypes import info_of
 from merging.storage.pool import ModelPool
 from merging.testing.another_process import start
 from merging.testing.fixtures import content_of, merge_tiny, tiny_pool, tiny_problem, tiny_task
@@ -102,7 +103,7 @@ class StrategyContract(PluginContract):
     def test_keeps_shapes_and_dtypes(self, merging_strategy: MixStrategy, pool: ModelPool) -> None:
         """The merged model has the pool's tensors, finite."""
         state = merge_tiny(merging_strategy, pool).state_dict()
-        found = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in state.items()}
+        found = {name: info_of(t) for name, t in state.items()}
         assert found == pool.tensors
         assert all(torch.isfinite(tensor.double()).all() for tensor in state.values())
 

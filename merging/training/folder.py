@@ -98,10 +98,8 @@ class PoolFolder:
         Raises:
             FolderError: another process has it, or nobody can write there.
         """
-        try:
+        with atomic.refusals(f"cannot write to {self.path}"):
             atomic.make_folder(self.path)
-        except OSError as error:
-            raise FolderError(f"cannot write to {self.path}: {error.strerror}") from None
         return Lock(self.path)
 
     def claim(self) -> None:

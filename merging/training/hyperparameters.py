@@ -12,6 +12,7 @@ import numpy as np
 
 from merging.errors import OptionError, unknown
 from merging.plugins.options import Plugin, build, option, options_of
+from merging.storage.dtypes import dtype_name
 from merging.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -207,6 +208,6 @@ IMAGES_ONLY = ("augmentation", "mixup")
 
 def default_sweep(inputs: Tensor) -> Sweep:
     """What is drawn for samples: all of :data:`DEFAULT` for images, no augmentation or mixup for anything else."""
-    if inputs.ndim >= 3 and str(inputs.dtype) == "torch.uint8":
+    if inputs.ndim >= 3 and dtype_name(inputs) == "uint8":
         return DEFAULT
     return Sweep({name: values for name, values in DEFAULT.space.items() if name not in IMAGES_ONLY})

@@ -16,8 +16,9 @@ from merging.plugins.task import Task
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import companions, copy_companion
-from merging.storage.content import content_hash, has_only_finite
+from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
+from merging.storage.raw import has_only_finite
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
 from merging.training.parts import head_of

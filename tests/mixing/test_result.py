@@ -18,7 +18,7 @@ from torch import Tensor
 
 import merging
 from merging.errors import ResultError
-from merging.mixing import streaming
+from merging.mixing import reading, streaming, summing
 from merging.mixing.arithmetic import weighted_sum
 from merging.mixing.streaming import stream
 from merging.mixing.writing import Writing
@@ -149,8 +149,9 @@ def test_pieces_blocks_and_threads(
     tmp_path: Path, place: tuple[int, int], accumulate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The place is that in the whole tensor, wherever it was cut."""
-    monkeypatch.setattr(streaming, "UNIT", 1)
-    monkeypatch.setattr(streaming, "BLOCK", 1000)
+    monkeypatch.setattr(reading, "UNIT", 1)
+    monkeypatch.setattr(reading, "BLOCK", 1000)
+    monkeypatch.setattr(summing, "BLOCK", 1000)
     monkeypatch.setattr(streaming, "TASK", 3000)
     large = torch.ones(300, 1000)
     large[place] = -7e4

@@ -16,15 +16,17 @@ from torch import Tensor
 
 import merging
 from merging.errors import CheckpointError, FolderError, InterruptedRunError, OptionError, RecipeError
-from merging.mixing import streaming
+from merging.mixing import reading
 from merging.mixing.arithmetic import materialise
-from merging.mixing.streaming import stream, units
+from merging.mixing.reading import units
+from merging.mixing.streaming import stream
 from merging.partitioners.layer import Layer
 from merging.plugins.progress import Silent
 from merging.storage import shards
 from merging.storage.checkpoint import Checkpoint
-from merging.storage.content import content_hash, has_only_finite
+from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
+from merging.storage.raw import has_only_finite
 from merging.storage.shards import INDEX, ModelWriter, parse_size
 from merging.strategies.uniform import Uniform
 from merging.values.partition import Partition
@@ -78,7 +80,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_streamed_bits_are_the_definition(
     pool: ModelPool, tmp_path: Path, unit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "UNIT", unit)
+    monkeypatch.setattr(reading, "UNIT", unit)
     recipe = recipe_of(pool)
     with ModelWriter(tmp_path, pool.tensors) as writer:
         found = stream(recipe, pool, writer, Silent())
@@ -264,7 +266,7 @@ def test_finite_values_may_overflow_a_sum() -> None:
 
 
 def test_interrupted_nothing_is_left(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "UNIT", 1)
+    monkeypatch.setattr(reading, "UNIT", 1)
     asked: list[int] = []
 
     def should_stop() -> bool:

@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from merging.errors import CheckpointError
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash
-from merging.storage.file_kind import SAFETENSORS, TORCH, kind_of
+from merging.storage.file_kind import format_of
+from merging.storage.pickle_file import PickleFile
+from merging.storage.safetensors_file import SafetensorsFile
 from tests.conftest import Merge
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -111,11 +113,11 @@ def test_a_pickle_called_safetensors_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.pt", "model.bin", "5d41402abc4b2a76b9719d911017c592"])
 def test_either_kind_is_read_under_any_name(name: str, tmp_path: Path) -> None:
     save_file(STATE, tmp_path / name)
-    assert kind_of(tmp_path / name) == SAFETENSORS
+    assert format_of(tmp_path / name) is SafetensorsFile
     first = Checkpoint(tmp_path / name)
     assert first.hash == content_hash(STATE)
     torch.save(STATE, tmp_path / name)
-    assert kind_of(tmp_path / name) == TORCH
+    assert format_of(tmp_path / name) is PickleFile
     second = Checkpoint(tmp_path / name)
     assert second.hash == content_hash(STATE)
     notes = " ".join((*first.notes, *second.notes))

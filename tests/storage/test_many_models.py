@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import merging
 from merging.storage.pool import ModelPool
+from merging.storage.rows import UNREAD
 
 
 def work(folder: Path, models: int, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -45,7 +46,7 @@ def test_rows_follow_what_is_found_while_merging(tmp_path: Path) -> None:
         save_file({"a": torch.full((2,), float(number))}, tmp_path / f"model_{number}.safetensors")
     pool = ModelPool.open([tmp_path])
     pool.postpone()
-    assert all(row.hash.startswith(ModelPool.UNREAD) for row in pool.ingredients)
+    assert all(row.hash.startswith(UNREAD) for row in pool.ingredients)
     pool.settle({checkpoint: checkpoint.hash for checkpoint in pool.checkpoints})
     assert [row.hash for row in pool.ingredients] == [checkpoint.hash for checkpoint in pool.checkpoints]
     assert pool.find(pool.ingredients[1]) is pool.checkpoints[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from merging.benchmarking.folder import DOCUMENTS, PICTURES, RESULT, withdraw
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.results import Benchmark
-from merging.errors import FolderError
+from merging.errors import FolderError, refused
 from merging.plugins.progress import Progress, Silent
 from merging.storage import atomic
 from merging.storage.lock import Lock
@@ -70,7 +70,7 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
     except FolderError:
         raise
     except OSError as error:
-        raise FolderError(f"cannot write to {folder}: {error.strerror}; nothing half-written was left") from None
+        raise FolderError(f"cannot write to {folder}: {refused(error)}; nothing half-written was left") from None
     finally:
         if lock is not None:
             with contextlib.suppress(OSError):  # the next one that has the lock removes it

@@ -1,0 +1,79 @@
+"""What checkpoints have in common: they can be averaged, and which of their tensors are the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from merging.errors import PoolError
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.raw import same_bits
+
+
+def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
+    """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
+
+    Raises:
+        PoolError: names both files, and the first tensor in which they differ.
+    """
+    where = f"{other.path} and {first.path}"
+    missing = [name for name in first.tensors if name not in other.tensors]
+    extra = [name for name in other.tensors if name not in first.tensors]
+    if missing and extra:
+        raise PoolError(
+            f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
+            f"only the first has '{extra[0]}' ({len(extra)})"
+        )
+    if missing or extra:
+        side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
+        raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
+    for name, (shape, dtype) in first.tensors.items():
+        other_shape, other_dtype = other.tensors[name]
+        if shape != other_shape:
+            raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
+        if dtype != other_dtype:
+            raise PoolError(
+                f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
+            )
+
+
+def ties(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[str, ...], ...]:
+    """Groups of tensors that are one storage in every checkpoint, in the first one's order."""
+    first, *others = (checkpoint.ties for checkpoint in checkpoints)
+    return tuple(group for group in first if all(group in other for other in others))
+
+
+def constant(checkpoints: Sequence[Checkpoint]) -> frozenset[str]:
+    """Names of the tensors that are bit-equal in all checkpoints."""
+    first, *others = checkpoints
+    equal = set(first.tensors)
+    for other in others:
+        equal = {name for name in equal if same_bits(first.read(name), other.read(name))}
+    return frozenset(equal)
+
+
+def untuned(checkpoints: Sequence[Checkpoint], base: Checkpoint, averaged: Iterable[str]) -> dict[str, int]:
+    """Models that keep most of their base's tensors, such as a linear probe.
+
+    A model is read further only where its largest tensor is the base's own.
+
+    Args:
+        checkpoints: the models.
+        base: that they were fine-tuned from.
+        averaged: names of the tensors that are compared.
+
+    Returns:
+        Name of the model → how many tensors differ.
+    """
+    names = sorted(averaged, key=lambda name: (-math.prod(base.tensors[name][0]), name))
+    found = dict[str, int]()
+    for checkpoint in checkpoints:
+
+        def same(name: str, own: Checkpoint = checkpoint) -> bool:
+            return same_bits(own.read(name), base.read(name))
+
+        if names and same(names[0]):
+            differ = sum(not same(name) for name in names)
+            if differ <= len(names) // 2:
+                found[checkpoint.name] = differ
+    return found
