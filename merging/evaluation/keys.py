@@ -65,6 +65,7 @@ class Keys:
         self.partition, self.task, self.objective, self.numerics = partition, task, objective, numerics
         self.calibration = calibration
         self._integers = integers
+        self._rules: dict[tuple[bool, bool], str] = {}
         self._active = list(partition.active)
         self._columns = {name: c for c, component in enumerate(partition.components) for name in component.tensors}
 
@@ -109,13 +110,20 @@ class Keys:
         return self._key([*trial.ends, factors], HELD_OUT)
 
     def _key(self, what: list[Any], split: str, *, record: bool = False) -> str:
-        numerics = self.numerics.to_json() | ({"dtype": "float32"} if split == CERTIFY or record else {})
-        mark = ["of record"] if record else []
-        if record:
-            numerics["compiled"] = False
-        rules = json.dumps([self.objective.name, self.objective.options(), numerics, *mark], sort_keys=True)
+        rules = self._rules_of(certifies=split == CERTIFY, record=record)
         data = json.dumps([what, self.task.split(split).fingerprint, rules])
         return blake3(data.encode()).hexdigest()[:32]
+
+    def _rules_of(self, *, certifies: bool, record: bool) -> str:
+        """How logits are judged and computed; the same for all keys, and made once: a search asks for thousands."""
+        if (certifies, record) not in self._rules:
+            numerics = self.numerics.to_json() | ({"dtype": "float32"} if certifies or record else {})
+            mark = ["of record"] if record else []
+            if record:
+                numerics["compiled"] = False
+            rules = [self.objective.name, self.objective.options(), numerics, *mark]
+            self._rules[certifies, record] = json.dumps(rules, sort_keys=True)
+        return self._rules[certifies, record]
 
     def tensors(self, model: Recipe | Weights | Trial) -> Contents:
         """What decides each single tensor of a model: its column of coefficients; statistics depend on everything."""
