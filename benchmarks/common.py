@@ -21,6 +21,7 @@ from torch import nn
 from merging.data.images import normalise
 from merging.data.npz import load_npz
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.models.catalogue import model_source
 from merging.models.source import ModelSource
 from merging.objectives.nll import NegativeLogLikelihood
@@ -112,7 +113,7 @@ def evaluator(
     assert made.live is not None  # noqa: S101 (for the type checker)
     assert made.numerics is not None  # noqa: S101
     torch.set_num_threads(made.numerics.threads)
-    return Evaluator(made.live, task, made.objective, made.numerics, Journal(None), **settings)
+    return Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)), **settings)
 
 
 def trials(made: Evaluator, moved: Callable[[list[str]], list[int]] | None = None) -> Callable[[], object]:
@@ -122,8 +123,8 @@ def trials(made: Evaluator, moved: Callable[[list[str]], list[int]] | None = Non
         made: its pool's first two models are the ends.
         moved: which components change from call to call, of their names; default: all.
     """
-    partition = made.live.partition
-    ends = [Recipe.single(ingredient, partition) for ingredient in made.live.pool.ingredients[:2]]
+    partition = made.keys.partition
+    ends = [Recipe.single(ingredient, partition) for ingredient in made.scorer.live.pool.ingredients[:2]]
     path = made.between(ends[0], ends[1], "lerp")
     generator = np.random.default_rng(0)
     places = moved(list(partition.names)) if moved else list(range(len(partition)))

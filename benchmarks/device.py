@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import json_option, seconds, show, trials, vit_b32
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.device import batch_for
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.clip import ClipC8
@@ -66,7 +67,9 @@ def main(images: int, only: str | None, count: int, as_json: bool) -> None:
             with FlopCounterMode(display=False) as counter:
                 made.live.module(batch_for(task, task.held_out.inputs[:1], device, made.live.dtype))
             with made.numerics.applied():
-                evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None), cache_memory=0)
+                evaluator = Evaluator.over(
+                    made.live, task, made.objective, made.numerics, Ledger(Journal(None)), cache_memory=0
+                )
                 trial = trials(evaluator)
                 trial()
                 took = statistics.median(seconds(trial) for _ in range(count))

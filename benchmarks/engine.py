@@ -47,13 +47,15 @@ def measure(name: str, folder: Path, images: int | None, count: int, precision: 
     size = made.numerics.batch
     with torch.inference_mode():
         batches = [
-            batch_for(task, part, made.numerics.device, made.live.dtype).clone(memory_format=torch.preserve_format)
+            batch_for(task, part, made.numerics.device, made.scorer.live.dtype).clone(
+                memory_format=torch.preserve_format
+            )
             for part in task.held_out.inputs.split(size)
         ]
 
     def bare() -> None:
         with torch.inference_mode():
-            logits = [made.live.module(batch) for batch in batches]
+            logits = [made.scorer.live.module(batch) for batch in batches]
         logits[-1].cpu()  # a GPU has done all of them then; the evaluator waits for its scores too
 
     found = pairs(trials(made), bare, count)

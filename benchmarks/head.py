@@ -56,8 +56,8 @@ def measure(
     found = pairs(one, trials(whole), count)
     return {
         "images": images,
-        "moved": len(moved(list(kept.live.partition.names))),
-        "components": len(kept.live.partition),
+        "moved": len(moved(list(kept.keys.partition.names))),
+        "components": len(kept.keys.partition),
         "same_bits_as_whole_passes": equal,
         "ratio": found.pop("quotient"),
         **found,

@@ -81,10 +81,10 @@ def child(folder: Path, images: int, *, search: bool) -> dict[str, int]:
     peak.start()
     pool = merging.ModelPool.open([folder])
     made = evaluator(pool, task, merging.ClipC8(), cache_memory=CACHE << 20)
-    problem = [merging.Recipe.single(ingredient, made.live.partition) for ingredient in pool.ingredients]
+    problem = [merging.Recipe.single(ingredient, made.keys.partition) for ingredient in pool.ingredients]
     for recipe in problem:
         made.evaluate(recipe)
-    made.evaluate(merging.Recipe.mean(pool.ingredients, made.live.partition))
+    made.evaluate(merging.Recipe.mean(pool.ingredients, made.keys.partition))
     trial = trials(made)
     for _ in range(4):
         trial()

@@ -15,6 +15,7 @@ import click
 from benchmarks.common import chosen, json_option, only_option, show
 from benchmarks.search import POOLS
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.running.plan import plan
 from merging.storage.journal import Journal
 from merging.values.recipe import Recipe
@@ -28,7 +29,7 @@ def measure(name: str, made: Any) -> dict[str, Any]:
     assert ready.numerics is not None  # noqa: S101
 
     def fresh() -> Evaluator:
-        return Evaluator(ready.live, task, ready.objective, ready.numerics, Journal(None))  # type: ignore[arg-type]
+        return Evaluator.over(ready.live, task, ready.objective, ready.numerics, Ledger(Journal(None)))  # type: ignore[arg-type]
 
     singles = [Recipe.single(ingredient, ready.partition) for ingredient in pool.ingredients]
     with ready.numerics.applied():

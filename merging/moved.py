@@ -119,6 +119,10 @@ NAMES = {
     "estimate": {
         "running.rehearsal": "REHEARSAL rehearse",
     },
+    "evaluator": {
+        "evaluation.outputs": "LOGITS_MEMORY",
+        "evaluation.threshold": "margin",
+    },
     "interfaces": {
         "plugins.objective": "Objective",
         "plugins.optimizer": "Optimizer Search Vector",

@@ -103,9 +103,7 @@ def benchmark(
     first = plans.first()
     header = plans.header(first)
     with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(passes.threads):
-        work = Work(
-            plans, memory, progress, watcher.should_stop, passes.cache_memory, exact_savings=passes.exact_savings
-        )
+        work = Work(plans, memory, watcher)
         entries = [
             _entries(method, divided_by, design.optimizer, design.seeds, limits)
             for divided_by in divided.items()

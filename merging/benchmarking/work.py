@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
+from merging.benchmarking.watch import Trace
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
 from merging.plugins.strategy import mixed
-from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import PluginError
+from merging.plugins.watcher import Watcher
 from merging.running.given import Parts
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
-from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
-from merging.running.search import Searching
+from merging.running.session import Session
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
@@ -31,7 +32,8 @@ from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.states import MethodState
 
 if TYPE_CHECKING:
-    from merging.benchmarking.watch import SharedEvaluator
+    from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Observer
     from merging.forward.numerics import Numerics
 
 
@@ -111,47 +113,32 @@ class Work:
         self,
         plans: Plans,
         memory: Memory,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        cache_memory: int | None,
-        *,
-        exact_savings: bool,
+        watcher: Watcher,
     ) -> None:
-        self.plans, self.memory, self.progress, self.should_stop = plans, memory, progress, should_stop
+        self.plans, self.memory, self.watcher, self.progress = plans, memory, watcher, watcher.progress
         self.remarks: list[str] = []
-        self._cache_memory, self._exact_savings = cache_memory, exact_savings
 
-    def evaluator(self, made: Plan, limit: int | None = None) -> SharedEvaluator:
-        """A fresh one over the shared memory."""
-        from merging.benchmarking.watch import SharedEvaluator
-        from merging.evaluation.evaluator import CACHE_MEMORY
+    def session(self, made: Plan, *observers: Observer) -> Session:
+        """A fresh one over the shared memory.
 
-        memory = CACHE_MEMORY if self._cache_memory is None else self._cache_memory << 20
-        found = SharedEvaluator(
-            made.live,
-            made.task,
-            made.objective,
-            made.numerics,
-            self.memory,
-            limit=limit,
-            should_stop=self.should_stop,
-            exact_savings=self._exact_savings,
-            measure_again=made.recalibrate,
-            progress=self.progress,
-            cache_memory=memory,
-        )
-        found.begin()
-        return found
+        Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
+        then those of the method alone, so that its result does not depend on which methods ran before it.
+        """
+        return Session.open(made, self.memory, self.watcher, observers)
 
     def singles(self) -> tuple[Single, ...]:
         """Every model of the pool on every set."""
         made, pool = self.plans.first(), self.plans.pool
-        evaluator, task = self.evaluator(made), self._task(made)
+        evaluator = self._evaluator(self.session(made))
+        task = evaluator.task
         self.progress.stage("single models on all sets", len(pool))
         found = []
         for ingredient in pool.ingredients:
             recipe = Recipe.single(ingredient, made.partition)
-            sets = {name: evaluator.record(recipe, name) for name in (HELD_OUT, *task.tests)}
+            sets = {}
+            for name in (HELD_OUT, *task.tests):  # as a search sees it where that is the same: methods find it then
+                score = evaluator.evaluate if evaluator.of_record(name) else evaluator.record
+                sets[name] = score(recipe, name)
             found.append(Single.of(ingredient.name, sets, task.shifts))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
@@ -175,7 +162,7 @@ class Work:
         try:
             return self._finish(entry, made, facts)
         except Stopped as stop:
-            if self.should_stop() or stop.reason is not StopReason.LIMIT:
+            if self.watcher.should_stop() or stop.reason is not StopReason.LIMIT:
                 raise
             return self._without(facts, MethodState.CANNOT_RUN, f"{stop} before the first result")
         except MergingError as error:
@@ -188,13 +175,11 @@ class Work:
         return MethodRun(entry=facts, status=status, why=why)
 
     def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
-        task, began, before = self._task(made), time.perf_counter(), self.memory.seconds
-        evaluator = self.evaluator(made, entry.limits.get("max_evaluations"))
-        searching = Searching(entry.optimizer, entry.seed, entry.limits.get("budget"))
-        problem = MergeProblem(
-            made.pool, made.partition, evaluator, searching, self.memory, self.progress, strategy=entry.strategy
-        )
-        why = ""
+        began, trace = time.perf_counter(), Trace()
+        own = made.settings.changed({"seed": entry.seed, **entry.limits})
+        made = dataclasses.replace(made, strategy=entry.strategy, optimizer=entry.optimizer, settings=own)
+        session = self.session(made, trace)
+        evaluator, problem, why = self._evaluator(session), session.problem(entry.strategy), ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")
         tell_measure(self.progress, evaluator.objective.name)
@@ -204,13 +189,13 @@ class Work:
             merged = evaluator.recalibrated(found)
             outcome = evaluator.evaluate(merged)
         except Stopped as stop:
-            if self.should_stop() or problem.best is None:
+            if self.watcher.should_stop() or problem.best is None:
                 raise
             why, outcome = f"{stop}: the best so far", problem.best[1]
             merged = evaluator.recalibrated(problem.best[0])
-        meter = dataclasses.replace(evaluator.meter)
+        meter = dataclasses.replace(evaluator.ledger.meter)
         # Passes of this session are in the meter's seconds already, as are those that were only looked up.
-        own = time.perf_counter() - began - (self.memory.seconds - before)
+        elsewhere = time.perf_counter() - began - evaluator.ledger.spent
         if not evaluator.of_record():
             if entry.strategy.name == Best.name and search.due:  # bf16 may rank the models otherwise
                 _, merged, outcome = search.best_single()
@@ -219,7 +204,7 @@ class Work:
                 if search.due:
                     why = "; ".join([*([why] if why else []), *search.reversals(entry.method, problem.kept, outcome)])
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
-        for name in task.tests:
+        for name in evaluator.task.tests:
             outcomes[name] = evaluator.record(merged, name)
         names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
@@ -227,23 +212,24 @@ class Work:
             status=MethodState.FINISHED,
             why=why,
             outcomes=outcomes,
-            digest=evaluator.digest(merged),
-            seeded=problem.seeded,
+            digest=evaluator.keys.evaluation(merged),
+            seeded=problem.seeds.used,
             ingredients=names,
             evaluations=meter.evaluations,
             cached=meter.cached,
             forward_equivalents=meter.forward_equivalents,
-            seconds=max(own, 0.0) + meter.seconds,
+            seconds=max(elsewhere, 0.0) + meter.seconds,
             inference_cost=len(merged.members) if isinstance(merged, Ensemble) else 1,
             coefficients=_coefficients(merged),
-            trace=tuple(evaluator.trace),
-            model=evaluator.identity(merged),
+            trace=tuple(trace.lines),
+            model=evaluator.keys.identity(merged),
         )
 
-    def _task(self, made: Plan) -> Task:
-        if made.task is None:
+    @staticmethod
+    def _evaluator(session: Session) -> Evaluator:
+        if session.evaluator is None:
             raise RequirementError("a benchmark scores its methods: give `task`, or a merge.toml with a [task]")
-        return made.task
+        return session.evaluator
 
 
 def _coefficients(merged: Merge) -> Coefficients | None:

@@ -12,7 +12,7 @@ samples only, a model that finds them passes, one that answers the commonest cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from merging.errors import Stopped, StopReason, showable
-from merging.evaluation.evaluator import Evaluator
 from merging.forward.device import batch_for
+from merging.forward.live import LiveModel
+from merging.forward.numerics import Numerics
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split, Task
+from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import answered
 from merging.values.recipe import Recipe
 from merging.values.statistics import LEVEL
@@ -92,13 +94,25 @@ class Chance:
         )
 
 
-def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = None) -> str | None:
+def against_chance(
+    live: LiveModel,
+    task: Task,
+    objective: Objective | WholeModelObjective,
+    numerics: Numerics,
+    seed: int,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> str | None:
     """Scores the pool's first model on a few held-out samples; counts nowhere and leaves no random number changed.
 
     Args:
-        evaluator: with model, data, objective and numerics; it is not asked, and the model's weights are overwritten.
+        live: the model; its weights are overwritten.
+        task: the data.
+        objective: of the run.
+        numerics: batch, threads and precision.
         seed: of the draw.
         progress: told how far this is.
+        should_stop: asked between batches.
 
     Returns:
         A warning, also where classes are not named as the model has outputs; None where the model is better than a
@@ -107,12 +121,8 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
     Raises:
         Stopped: the run was interrupted.
     """
-    live, task, numerics = evaluator.live, evaluator.task, evaluator.numerics
     split = task.held_out
-    objective = evaluator.objective
-    if (
-        not isinstance(objective, Objective) or not objective.counts_hits
-    ):  # of other scores nobody knows what a guess is
+    if not isinstance(objective, Objective) or not objective.counts_hits:  # nobody knows what a guess scores otherwise
         return None
     if not _are_classes(split) or len(split) < FEWEST:
         return None
@@ -124,7 +134,7 @@ def against_chance(evaluator: Evaluator, seed: int, progress: Progress | None = 
     live.load(Recipe.single(live.pool.ingredients[0], live.partition))
     answers = list[NDArray[np.int64]]()
     for start in range(0, len(chosen), numerics.batch):
-        if evaluator.should_stop():
+        if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
         rows = split.inputs[torch.from_numpy(chosen[start : start + numerics.batch])]
         with torch.inference_mode():

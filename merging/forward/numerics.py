@@ -102,6 +102,11 @@ class Numerics:
             "in fp32"
         )
 
+    @property
+    def exact(self) -> bool:
+        """Whether passes are made as those of record are: in fp32, and not compiled."""
+        return self.dtype == "float32" and not self.compiled
+
     def to_json(self) -> dict[str, Any]:
         """Gives all fields as JSON-ready values."""
         return asdict(self)

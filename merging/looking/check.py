@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import MergingError, Stopped, StopReason
 from merging.evaluation.chance import against_chance
-from merging.evaluation.evaluator import Evaluator
 from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
@@ -28,7 +27,6 @@ from merging.running.settings import Settings
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
-from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.storage.sources import Source, divided, identity, natural_key, selected, short_names
 
@@ -339,11 +337,9 @@ def _doubts(ready: Plan, progress: Progress, should_stop: Callable[[], bool]) ->
     """Whether a model is no better than a guess, on a few samples."""
     if ready.live is None or ready.task is None or ready.numerics is None:
         return []
-    evaluator = Evaluator(
-        ready.live, ready.task, ready.objective, ready.numerics, Journal(None), should_stop=should_stop
-    )
-    with ready.numerics.applied():
-        found = against_chance(evaluator, ready.seed, progress)
+    numerics = ready.numerics
+    with numerics.applied():
+        found = against_chance(ready.live, ready.task, ready.objective, numerics, ready.seed, progress, should_stop)
     return [] if found is None else [found]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -211,9 +212,8 @@ def inspect_pool(
             partition = partition.with_marks(untouched=idle, equal=equal)
             if barriers != "none":
                 live = LiveModel(module, pool, partition, numerics.device, numerics.layout)
-                evaluator = Evaluator(
-                    live, task, objective or Accuracy(), numerics, Journal(None), should_stop=should_stop
-                )
+                ledger = Ledger(Journal(None), should_stop=should_stop)
+                evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, ledger)
                 scores, found = _barriers(evaluator, pool, partition, barriers == "all", progress)
     else:
         if module is not None and example is not None:

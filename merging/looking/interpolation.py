@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from merging.errors import OptionError, TaskError
-from merging.evaluation.evaluator import Evaluator
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.watcher import Watcher
 from merging.running.plan import plan
-from merging.storage.journal import Journal
+from merging.running.session import Session
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.recipe import Recipe
@@ -117,22 +117,13 @@ def interpolate(
         baselines=False,
         progress=progress,
     )
-    if made.live is None or made.numerics is None:
+    evaluator = Session.open(made, watcher=Watcher(progress=progress, should_stop=should_stop)).evaluator
+    if evaluator is None:
         raise TaskError("a curve needs a task")
     names = (HELD_OUT, *(task.tests if tests else ()))
     shares = tuple(step / steps for step in range(steps + 1))
     scores: dict[str, list[float]] = {name: [] for name in names}
-    with made.numerics.applied():
-        evaluator = Evaluator(
-            made.live,
-            task,
-            made.objective,
-            made.numerics,
-            Journal(None),
-            should_stop=should_stop,
-            measure_again=made.recalibrate,
-            progress=progress,
-        )
+    with evaluator.numerics.applied():
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
         progress.stage("along the line", len(shares))
         for share in shares:

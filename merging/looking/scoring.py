@@ -9,6 +9,7 @@ from pathlib import Path
 from merging.errors import unknown
 from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -72,7 +73,7 @@ def evaluate(
     with numerics.applied():
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
-        evaluator = Evaluator(live, task, objective or Accuracy(), numerics, Journal(None))
+        evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, Ledger(Journal(None)))
         if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
             progress.say(f"warning: {said}")
         progress.stage("scoring", len(names))

@@ -16,6 +16,7 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT, UNLABELLED
 from merging.plugins.user_code import kind_of, named, running
 from merging.running.search import BoxSearch, Searching, run_search
+from merging.running.seeds import Seeds
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.recipe import Recipe
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from merging.evaluation.evaluator import Evaluator
-    from merging.forward.blend import Blend
+    from merging.plugins.slopes import Blend
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class MergeScores:
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
         """Logits of a whole split, float32 on the CPU."""
-        return self.evaluator.logits(recipe, split)
+        return self.evaluator.outputs.logits(recipe, split)
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """Labels of a whole split, on the CPU."""
-        return self.evaluator.labels(split)
+        return self.evaluator.outputs.labels(split)
 
     def score(self, logits: Tensor) -> float:
         """The objective of given held-out logits."""
-        return self.evaluator.score(logits)
+        return self.evaluator.outputs.score(logits)
 
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
         """Whether the held-out score is above the threshold."""
@@ -61,13 +62,13 @@ class MergeSearches:
     """A run's :class:`merging.plugins.searches.Searches`.
 
     Attributes:
-        seeds: of the strategy; each search spawns the next.
+        seeds: those of the strategy; each search takes the next.
         strategy: whose searches they are, for messages.
     """
 
     evaluator: Evaluator
     searching: Searching
-    seeds: np.random.SeedSequence
+    seeds: Seeds
     progress: Progress
     strategy: MixStrategy | None = None
 
@@ -87,9 +88,15 @@ class MergeSearches:
     ) -> Solution:
         """One search by the optimizer; its generator is the next of the strategy's seed sequence."""
         points = self.searching.budget or budget
-        generator = np.random.default_rng(self.seeds.spawn(1)[0])
         search = BoxSearch(
-            self._outcomes(function), lower, upper, start, points, generator, self._on_point(points), rounded=rounded
+            self._outcomes(function),
+            lower,
+            upper,
+            start,
+            points,
+            self.seeds.search(),
+            self._on_point(points),
+            rounded=rounded,
         )
         return run_search(self.searching.optimizer, search)
 
@@ -129,16 +136,16 @@ class MergeSlopes:
         self, split: str, generator: np.random.Generator, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order."""
-        return self.evaluator.batches(split, generator, size)
+        return self.evaluator.gradients.batches(split, generator, size)
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
         """Rows to be mixed with learned coefficients."""
-        return self.evaluator.blend(rows)
+        return self.evaluator.gradients.blend(rows)
 
     def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
         """The diagonal Fisher information, or the empirical one."""
-        return self.evaluator.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
+        return self.evaluator.gradients.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
 
     def live(self, recipe: Recipe) -> nn.Module:
         """The merged module, open to autograd."""
-        return self.evaluator.open(recipe)
+        return self.evaluator.gradients.open(recipe)

@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from merging.errors import InterruptedRunError, Stopped, StopReason
 from merging.mixing.computed import check_merge
-from merging.plugins.progress import Progress, tell_measure, tell_precision
+from merging.plugins.progress import tell_measure, tell_precision
 from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
-from merging.running.baselines import BASELINES
 from merging.running.found import Found, Made
 from merging.running.notes import doubt
-from merging.running.plan import Plan
-from merging.running.problem import MergeProblem
 from merging.running.scores import Scores
-from merging.running.search import Searching
-from merging.storage.journal import Journal
+from merging.running.session import Session
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
 from merging.values.report import scored
 from merging.values.states import RunState, status_of
 
-if TYPE_CHECKING:
-    from merging.evaluation.evaluator import Evaluator
-
 
 class Execution:
     """One run: what happens, in order; ``found`` is what it has found so far."""
 
-    def __init__(
-        self,
-        made: Plan,
-        journal: Journal,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        cache_memory: int | None,
-        *,
-        exact_savings: bool,
-    ) -> None:
-        self.plan, self.journal, self.progress = made, journal, progress
-        self.evaluator: Evaluator | None = None
-        if made.task is not None and made.live is not None and made.numerics is not None:
-            from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
-
-            self.evaluator = Evaluator(
-                made.live,
-                made.task,
-                made.objective,
-                made.numerics,
-                journal,
-                limit=made.max_evaluations,
-                should_stop=should_stop,
-                exact_savings=exact_savings,
-                measure_again=made.recalibrate,
-                progress=progress,
-                cache_memory=CACHE_MEMORY if cache_memory is None else cache_memory << 20,
-            )
-        self.found = Found(saved=made.strategy.name)
-        self.scores = Scores(made, self.evaluator, journal, progress, self.found) if self.evaluator else None
+    def __init__(self, session: Session) -> None:
+        self.session, self.plan, self.evaluator = session, session.plan, session.evaluator
+        self.journal, self.progress = session.journal, session.progress
+        self.found = Found(saved=self.plan.strategy.name)
+        self.scores = (
+            Scores(session.plan, self.evaluator, self.journal, self.progress, self.found) if self.evaluator else None
+        )
 
     def execute(self) -> Found:
         """Runs baselines and strategy, makes the scores of record, chooses what is saved, and scores the test sets.
@@ -70,14 +38,11 @@ class Execution:
             InterruptedRunError: it was stopped before anything had a result.
         """
         made, found = self.plan, self.found
-        certifying = made.task is not None and made.task.certify is not None
-        wanted = BASELINES if made.baselines else BASELINES[:1] if certifying else ()
-        baselines = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
         if self.evaluator is not None and made.task is not None and made.tests:
-            self.evaluator.check_labels(tuple(made.task.tests))
+            self.evaluator.scorer.check_labels(tuple(made.task.tests))
         try:
-            found.doubt = doubt(self.evaluator, made.seed, self.progress)
-            for strategy in (*baselines, made.strategy):
+            found.doubt = doubt(self.session)
+            for strategy in self.session.strategies:
                 self._mix(strategy)
                 if self.scores is not None:
                     self.scores.rescore(strategy.name)
@@ -110,22 +75,13 @@ class Execution:
     def _mix(self, strategy: MixStrategy) -> None:
         """Runs one strategy with a meter of its own; of one that is stopped, its own best so far is its merge."""
         began = time.perf_counter()
-        total = self.evaluator.total.seconds if self.evaluator else 0.0
-        meter = self.evaluator.begin() if self.evaluator else Meter()
+        total = self.evaluator.ledger.total.seconds if self.evaluator else 0.0
+        meter = self.evaluator.ledger.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
         tell_precision(self.progress, self.scores.search if self.scores is not None else "")
         made, found = self.plan, self.found
         tell_measure(self.progress, made.objective.name)
-        problem = MergeProblem(
-            made.pool,
-            made.partition,
-            self.evaluator,
-            Searching(made.optimizer, made.seed, made.budget),
-            self.journal,
-            self.progress,
-            strategy=strategy,
-            on_ranked=self._ranked,
-        )
+        problem = self.session.problem(strategy, self._ranked)
         self.journal.write("strategy", name=strategy.name, options=strategy.options())
         if strategy is made.strategy:
             found.decisions, found.kept = problem.decisions, problem.kept
@@ -147,7 +103,7 @@ class Execution:
             if problem.top is not None and problem.top_name is not None:
                 found.single = problem.top_name, problem.top
             if given is not None:
-                paid = self.evaluator.total.seconds - total if self.evaluator else 0.0
+                paid = self.evaluator.ledger.total.seconds - total if self.evaluator else 0.0
                 own = max(time.perf_counter() - began - paid, 0.0) + meter.seconds
                 found.merges[strategy.name] = Made(strategy.label or strategy.name, given[0], meter, own)
                 if given[1] is not None:

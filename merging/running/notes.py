@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
@@ -16,18 +15,21 @@ from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.running.session import Session
 
 RELEASE = {f"model_{number}" for number in range(72)}
 """The individual models of model-soups' release; hparam_info.json there calls model_0 the "LP initialization"."""
 
 
-def doubt(evaluator: Evaluator | None, seed: int, progress: Progress) -> str | None:
+def doubt(session: Session) -> str | None:
     """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
-    if evaluator is None:
+    made, evaluator, progress = session.plan, session.evaluator, session.progress
+    if evaluator is None or made.live is None:
         return None
     from merging.evaluation.chance import against_chance  # loads torch
 
-    found = against_chance(evaluator, seed, progress)
+    numerics, stop = evaluator.numerics, evaluator.ledger.interrupted
+    found = against_chance(made.live, evaluator.task, made.objective, numerics, made.seed, progress, stop)
     if found is not None:
         progress.say(f"warning: {found}")
     return found
@@ -108,10 +110,10 @@ def _of_models(made: Plan) -> list[str]:
 def _of_batch_norm(made: Plan, evaluator: Evaluator | None) -> list[str]:
     """Which BatchNorm statistics of an average were measured again, and which were averaged."""
     norms = [name.removesuffix(".running_mean") for name in made.pool.tensors if name.endswith(".running_mean")]
-    measured = evaluator.statistics if evaluator is not None else frozenset[str]()
+    measured = evaluator.keys.statistics if evaluator is not None else frozenset[str]()
     fresh = [name for name in norms if f"{name}.running_mean" in measured]
     rest = [name for name in norms if name not in fresh]
-    calibration = evaluator.calibration if evaluator is not None else None
+    calibration = evaluator.keys.calibration if evaluator is not None else None
     found = []
     if fresh and calibration is not None:
         found.append(

@@ -6,8 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from merging.errors import RequirementError
 from merging.mixing.computed import Combine, Computed
 from merging.moved import part_of
@@ -18,8 +16,8 @@ from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
 from merging.running.needs import check_declared
 from merging.running.search import Searching
+from merging.running.seeds import Seeds
 from merging.storage.content import content_hash
-from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.values.outcome import Outcome
 from merging.values.partition import Partition
@@ -28,6 +26,7 @@ from merging.values.report import scored
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Log
 
 
 class MergeProblem:
@@ -50,7 +49,7 @@ class MergeProblem:
         partition: Partition,
         evaluator: Evaluator | None,
         searching: Searching,
-        journal: Journal,
+        journal: Log,
         progress: Progress,
         *,
         strategy: MixStrategy | None = None,
@@ -69,9 +68,8 @@ class MergeProblem:
         self.searching = searching
         self._journal = journal
         self._on_ranked = on_ranked
-        self.seeds = np.random.SeedSequence(searching.seed)
-        self.generator = np.random.default_rng(self.seeds.spawn(1)[0])
-        self._untouched = self.generator.bit_generator.state
+        self.seeds = Seeds(searching.seed)
+        self.generator = self.seeds.generator
         self._singles: dict[int, Recipe] = {}
 
     @property
@@ -160,15 +158,10 @@ class MergeProblem:
         """A member by the name that it had before; works for one release, declared or not, with a warning."""
         part = part_of("problem", name)
         if name == "gradient":
-            return self.evaluator.gradient
+            return self.evaluator.gradients.gradient
         undeclared = copy.copy(self)
         undeclared.strategy = None
         return getattr(getattr(undeclared, part), name)
-
-    @property
-    def seeded(self) -> bool:
-        """Whether anything random was drawn, or a search (which has a generator of its own) was made."""
-        return self.seeds.n_children_spawned > 1 or self.generator.bit_generator.state != self._untouched
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from merging.errors import Stopped, StopReason
 from merging.evaluation.evaluator import Evaluator
-from merging.plugins.progress import Silent
+from merging.evaluation.gradients import GRADIENT, SQUARES, Gradients
+from merging.evaluation.keys import Trial
+from merging.evaluation.ledger import Ledger
 from merging.plugins.strategy import mixed
-from merging.plugins.task import HELD_OUT
-from merging.running.baselines import BASELINES
+from merging.plugins.task import Task
+from merging.plugins.watcher import Watcher
 from merging.running.plan import Plan
-from merging.running.problem import MergeProblem
-from merging.running.search import Searching
-from merging.storage.journal import Journal
+from merging.running.session import Session
 from merging.values.outcome import Decision, Meter, Outcome
-from merging.values.recipe import Merge, Recipe
+from merging.values.recipe import Recipe, Weights
 
 REHEARSAL = 20.0
 """Seconds after which a rehearsal ends; the run is then longer than what is said."""
@@ -43,100 +43,133 @@ def rehearse(
     Returns:
         The meter of the whole run, and whether it came to its end.
     """
-    if made.task is None or made.live is None or made.numerics is None:
-        raise ValueError("without a task nothing is evaluated")
     end = time.perf_counter() + seconds
-    evaluator = _Imagined(
-        made.live,
-        made.task,
-        made.objective,
-        made.numerics,
-        Journal(None),
-        limit=made.max_evaluations,
-        should_stop=lambda: time.perf_counter() > end or should_stop(),
-    )
-    evaluator.outputs = outputs
-    wanted = BASELINES if made.baselines else BASELINES[:1] if made.task.certify is not None else ()
-    baselines = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
+    watcher = Watcher(should_stop=lambda: time.perf_counter() > end or should_stop())
+    session = Session.open(made, watcher=watcher)
+    real, live = session.evaluator, made.live
+    if real is None or live is None:
+        raise ValueError("without a task nothing is evaluated")
+    slopes = ImaginaryGradients(real.gradients, real.ledger, real.task, live.parameters)
+    evaluator = Evaluator(real.keys, real.ledger, ImaginaryScorer(real.task, outputs), slopes)
+    session = dataclasses.replace(session, evaluator=evaluator)
     try:
-        for strategy in (*baselines, made.strategy):
-            evaluator.begin()
-            problem = MergeProblem(
-                made.pool,
-                made.partition,
-                evaluator,
-                Searching(made.optimizer, made.seed, made.budget),
-                Journal(None),
-                Silent(),
-                strategy=strategy,
-            )
-            evaluator.evaluate(mixed(strategy, problem))  # as a run does, for its table
+        for strategy in session.strategies:
+            evaluator.ledger.begin()
+            evaluator.evaluate(mixed(strategy, session.problem(strategy)))  # as a run does, for its table
     except Stopped as stop:
-        return evaluator.total, stop.reason is StopReason.LIMIT
-    return evaluator.total, True
+        return evaluator.ledger.total, stop.reason is StopReason.LIMIT
+    return evaluator.ledger.total, True
 
 
-class _Imagined(Evaluator):
-    """Counts what is asked for and makes it up: each outcome is better than all before, and gradients are zero."""
+class ImaginaryScorer:
+    """Makes outcomes up: each is better than all before, and logits are zero.
 
-    outputs: int
-    _made = 0
+    Args:
+        task: the data, of which nothing but the numbers of samples and classes is looked at.
+        outputs: of the model.
+    """
 
-    def _imagined(self) -> Outcome:
+    def __init__(self, task: Task, outputs: int) -> None:
+        self._task, self._outputs, self._made = task, outputs, 0
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses none."""
+
+    def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
+        """The next outcome, at the price of a pass."""
+        del model, split, record
+        return self._next()
+
+    def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
+        """Zeros, at the price of a pass."""
+        del recipe, record
+        whole = self._task.split(split)
+        return whole.project(torch.zeros(len(whole), self._outputs)), 1.0
+
+    def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
+        """The next outcome."""
+        del logits, split, record
+        return self._next()
+
+    def expect_tests(self) -> None:
+        """Has nothing to keep for them."""
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
+        """Yes, after all samples."""
+        del recipe, threshold
+        return Decision(True, len(self._task.held_out)), 0.0
+
+    def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
+        """Nothing."""
+        del merged
+        return {}, 0.0
+
+    def _next(self) -> Outcome:
         self._made += 1
-        count = len(self.task.held_out)
+        count = len(self._task.held_out)
         return Outcome(score=float(self._made), samples=count, correct=np.packbits(np.ones(count, dtype=bool)))
 
-    def _measure(self, split: str, mix: Any, content: Any) -> Outcome:
-        del split, mix, content
-        return self._imagined()
 
-    def _of_logits(self, logits: Tensor, split: str, passes: float, seconds: float) -> Outcome:
-        del logits, split, seconds
-        outcome = self._imagined()
-        return Outcome(score=outcome.score, samples=outcome.samples, correct=outcome.correct, passes=passes)
+class ImaginaryGradients:
+    """Zeros, counted as gradients are.
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
-        del recipe, threshold
-        self._check_limits(HELD_OUT)
-        self._pay(1.0)
-        return Decision(True, len(self.task.held_out))
+    Args:
+        real: gives batches, and the module.
+        ledger: counts.
+        task: the data.
+        parameters: of the model, by name.
+    """
 
-    def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
-        self._through(self._key(self._content(recipe), split), split, self._imagined)
-        whole = self.task.split(split)
-        return whole.project(torch.zeros(len(whole), self.outputs))
+    def __init__(self, real: Gradients, ledger: Ledger, task: Task, parameters: Mapping[str, Tensor]) -> None:
+        self._real, self._ledger, self._task, self._parameters = real, ledger, task, parameters
+
+    def batches(
+        self, split: str, generator: np.random.Generator, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The real ones."""
+        return self._real.batches(split, generator, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
-        self._count(len(batch[1]), 3.0)
+        """A loss of one that nothing changes."""
+        self._count(len(batch[1]))
         return 1.0, np.zeros(recipe.coefficients.shape)
 
-    def blend(self, rows: Sequence[Recipe]) -> Any:
+    def blend(self, rows: Sequence[Recipe]) -> ImaginaryBlend:
+        """Rows whose mix has no slope."""
         del rows
-        return _NoBlend(lambda samples: self._count(samples, 3.0))
+        return ImaginaryBlend(self._count)
 
     def squared_gradients(
         self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
     ) -> dict[str, Tensor]:
+        """Zeros of the parameters' shapes."""
         del recipe, generator, sampled
-        self._count(min(samples, len(self.task.split(split))), 4.0)
-        return {name: torch.zeros_like(parameter, device="cpu") for name, parameter in self.live.parameters.items()}
+        self._count(min(samples, len(self._task.split(split))), SQUARES)
+        return {name: torch.zeros_like(p, device="cpu") for name, p in self._parameters.items()}
 
-    def recalibrated(self, merged: Merge) -> Merge:
-        return merged
+    def open(self, recipe: Recipe) -> nn.Module:
+        """The real module."""
+        return self._real.open(recipe)
 
-    def _count(self, samples: int, each: float) -> None:
-        self._check_limits(HELD_OUT)
-        self._pay(each * samples / len(self.task.held_out))
+    def _count(self, samples: int, each: float = GRADIENT) -> None:
+        self._ledger.check()
+        self._ledger.pay(each * samples / len(self._task.held_out))
 
 
 @dataclass(frozen=True)
-class _NoBlend:
+class ImaginaryBlend:
+    """A mix that has no slope.
+
+    Attributes:
+        count: told the number of samples of each gradient.
+    """
+
     count: Callable[[int], None]
 
     def gradient(
         self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
     ) -> tuple[float, NDArray[np.float64], float]:
+        """A loss of one that nothing changes."""
         del scale
         self.count(len(batch[1]))
         return 1.0, np.zeros(coefficients.shape), 0.0

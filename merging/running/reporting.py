@@ -37,7 +37,7 @@ def report_of(
     """
     merged, task = written.merge, made.task
     comparer = Comparer(made.objective, task) if task is not None and evaluator is not None else None
-    total = evaluator.total if evaluator is not None else Meter()
+    total = evaluator.ledger.total if evaluator is not None else Meter()
     names = _names(merged)
     return Report(
         strategy=made.strategy.name,
@@ -101,7 +101,7 @@ def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator:
                 seconds=made.seconds,
                 inference_cost=_cost(made.merge),
                 accuracies=comparer.accuracies(seen),
-                digest=evaluator.identity(made.merge),
+                digest=evaluator.keys.identity(made.merge),
             )
         )
     return tuple(rows)

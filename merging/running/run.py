@@ -21,6 +21,7 @@ from merging.running.execution import Execution
 from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
+from merging.running.session import Session
 from merging.running.settings import Settings
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -138,15 +139,8 @@ def merge(
     ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            run = Execution(
-                made,
-                journal,
-                progress,
-                watcher.should_stop,
-                passes.cache_memory,
-                exact_savings=passes.exact_savings,
-            )
-            found = run.execute()
+            session = Session.open(made, journal, watcher)
+            found = Execution(session).execute()
             merged = found.merge
             # A search that was interrupted is still written.
             stop = watcher.should_stop if parts.task is None else never
@@ -154,7 +148,7 @@ def merge(
                 write = how.ensemble if isinstance(merged, Ensemble) else how.model
                 written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
                 merged = written.merge
-                report = report_of(made, found, written, run.evaluator, progress, started)
+                report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
                         report,

@@ -11,12 +11,12 @@ from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.running.found import Found
 from merging.running.plan import Plan
 from merging.running.rescoring import Rescoring
-from merging.storage.journal import Journal
 from merging.values.recipe import Recipe
 from merging.values.report import Certificate, scored
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Log
 
 
 class Scores:
@@ -30,7 +30,7 @@ class Scores:
         found: read and added to.
     """
 
-    def __init__(self, made: Plan, evaluator: Evaluator, journal: Journal, progress: Progress, found: Found) -> None:
+    def __init__(self, made: Plan, evaluator: Evaluator, journal: Log, progress: Progress, found: Found) -> None:
         self.plan, self.evaluator, self.journal, self.progress, self.found = made, evaluator, journal, progress, found
         self.rescoring = Rescoring(evaluator, made.pool, made.partition, progress)
 
@@ -66,7 +66,7 @@ class Scores:
         found, due = self.found, self.rescoring.due
         if interrupted and not due:
             return
-        with self.evaluator.unhurried() if interrupted else contextlib.nullcontext():
+        with self.evaluator.ledger.unhurried() if interrupted else contextlib.nullcontext():
             for name in found.scored:
                 if due and not interrupted:
                     self.rescore(name)

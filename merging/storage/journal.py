@@ -89,6 +89,12 @@ class Journal:
         """The next event of the run that is resumed; None when they are used up."""
         return self._old[0] if self._old else None
 
+    def take(self) -> list[dict[str, Any]]:
+        """The old events, in order; nothing is compared with them from now on."""
+        old = list(self._old)
+        self._old.clear()
+        return old
+
     def write(self, event: str, **facts: Any) -> None:
         """Appends an event; during a replay, checks that it is the one that was written then.
 

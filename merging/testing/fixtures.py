@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import BudgetSpent
-from merging.evaluation.evaluator import Evaluator
 from merging.forward.numerics import Numerics
 from merging.optimizers.random import Random
 from merging.partitioners.layer import Layer
 from merging.plugins.optimizer import Optimizer, Vector
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Split, Task
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.running.run import Result, merge
-from merging.running.search import BoxSearch, Searching
+from merging.running.search import BoxSearch
+from merging.running.session import Session
 from merging.storage.atomic import replacing, save_safetensors
 from merging.storage.content import content_hash
 from merging.storage.journal import Journal
@@ -118,13 +117,18 @@ def tiny_problem(
 
     It offers everything; set its ``strategy``, and it offers what that one's ``needs`` ask for.
     """
-    task, optimizer, journal = task or tiny_task(), optimizer or Random(), journal or Journal(None)
-    made = plan(pool, Best(), partitioner=partitioner or Layer(), task=task, freeze=freeze, device="cpu")
-    if made.live is None or made.numerics is None:
-        raise RuntimeError("a plan with a task has a live model")
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, journal)
-    searching = Searching(optimizer, seed, budget)
-    return MergeProblem(pool, made.partition, evaluator, searching, journal, Silent())
+    made = plan(
+        pool,
+        Best(),
+        partitioner=partitioner or Layer(),
+        task=task or tiny_task(),
+        freeze=freeze,
+        device="cpu",
+        seed=seed,
+        budget=budget,
+        optimizer=optimizer or Random(),
+    )
+    return Session.open(made, journal).problem()
 
 
 def tiny_numerics() -> Numerics:

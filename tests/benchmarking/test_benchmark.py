@@ -24,7 +24,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.runner import benchmark
 from merging.benchmarking.runs import MethodRun
 from merging.errors import FolderError, MergingError, OptionError
-from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.scorer import LiveScorer
 from merging.optimizers.random import Random
 from merging.plugins.problem import Problem
 from merging.plugins.strategy import MixStrategy
@@ -90,13 +90,13 @@ def test_rows_are_what_each_method_gives_alone(pool: ModelPool) -> None:
 
 def test_no_score_is_measured_twice(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[str] = []
-    measure = Evaluator._measure
+    measure = LiveScorer.measure
 
-    def counting(self: Evaluator, split: str, *rest: Any) -> Outcome:
+    def counting(self: LiveScorer, model: Any, split: str, **how: Any) -> Outcome:
         passes.append(split)
-        return measure(self, split, *rest)
+        return measure(self, model, split, **how)
 
-    monkeypatch.setattr(Evaluator, "_measure", counting)
+    monkeypatch.setattr(LiveScorer, "measure", counting)
     methods = [Best(), Uniform(), Greedy(), ManifoldMix(budget=12)]
     found = benchmark(pool, methods, task=tiny_task(), partitioners=[Layer(), Whole()], seeds=(0, 1))
     assert passes.count(HELD_OUT) == found.evaluations

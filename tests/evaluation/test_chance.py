@@ -17,14 +17,12 @@ from torch import nn
 
 import merging
 from merging.evaluation.chance import FEWEST, SAMPLES, Chance, against_chance, compared, drawn
-from merging.evaluation.evaluator import Evaluator
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.plugins.progress import Silent
 from merging.plugins.task import Split, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.plan import plan
 from merging.running.run import merge as run
-from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.testing import tiny_pool, tiny_problem
@@ -137,12 +135,10 @@ def test_the_draw_takes_of_each_class_alike(given_: list[int], count: int, seed:
 
 def looked_at(task: Task, pool: ModelPool, objective: object = None, seed: int = 0) -> str | None:
     problem = tiny_problem(pool)
-    evaluator = problem._evaluator  # what a plug-in has no door to
-    assert isinstance(evaluator, Evaluator)
-    evaluator.task, evaluator.objective = task, objective or evaluator.objective  # type: ignore[assignment]
+    evaluator = problem.evaluator
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    found = against_chance(evaluator, seed)
-    assert evaluator.total.evaluations == 0
+    found = against_chance(evaluator.scorer.live, task, objective or evaluator.objective, evaluator.numerics, seed)
+    assert evaluator.ledger.total.evaluations == 0
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == np.random.get_state()[1].tolist()  # type: ignore[index]
     return found
@@ -342,7 +338,4 @@ def test_the_digits_are_not_spoken_of() -> None:
     assert made.live is not None
     assert made.numerics is not None
     with made.numerics.applied():
-        assert (
-            against_chance(Evaluator(made.live, task, made.objective, made.numerics, Journal(None)), 0, Silent())
-            is None
-        )
+        assert against_chance(made.live, task, made.objective, made.numerics, 0, Silent()) is None

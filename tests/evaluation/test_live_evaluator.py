@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import PoolError, Stopped, TaskError
-from merging.evaluation.evaluator import WORST, Evaluator, margin
+from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
+from merging.evaluation.threshold import margin
 from merging.forward.fitting import check_fits, untouched
 from merging.forward.numerics import Numerics
 from merging.mixing.arithmetic import materialise
@@ -31,6 +33,7 @@ from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
+from merging.values.outcome import WORST
 from merging.values.recipe import Recipe
 
 
@@ -42,12 +45,14 @@ def evaluator_of(
     task: Task | None = None,
     limit: int | None = None,
     freeze: tuple[str, ...] = (),
+    exact_savings: bool = True,
 ) -> Evaluator:
     task = task or tiny_task()
     made = plan(pool, Best(), partitioner=Layer(), task=task, freeze=freeze, device="cpu")
     assert made.live is not None
     numerics = Numerics(device="cpu", batch=batch, threads=1)
-    return Evaluator(made.live, task, objective or Accuracy(), numerics, Journal(None), limit=limit)
+    ledger = Ledger(Journal(None), limit=limit, exact_savings=exact_savings)
+    return Evaluator.over(made.live, task, objective or Accuracy(), numerics, ledger)
 
 
 def logits_of(state: dict[str, Tensor]) -> Tensor:
@@ -65,19 +70,24 @@ def frozen_problem(pool: ModelPool) -> MergeProblem:
     return tiny_problem(pool, freeze=("fc2.bias",))
 
 
+@pytest.fixture(scope="module")
+def frozen_evaluator(pool: ModelPool) -> Evaluator:
+    """Makes every trial: one from memory would mix nothing."""
+    return evaluator_of(pool, freeze=("fc2.bias",), exact_savings=False)
+
+
 @pytest.mark.parametrize("mixing", ["lerp", "sum"])
 @given(values=FACTORS)
 def test_a_trial_is_its_definition_run_naively(
-    pool: ModelPool, frozen_problem: MergeProblem, mixing: str, values: list[float]
+    pool: ModelPool, frozen_problem: MergeProblem, frozen_evaluator: Evaluator, mixing: str, values: list[float]
 ) -> None:
     problem = frozen_problem
     assert sorted(problem.partition.names) == ["fc1", "fc2", "fc2 (frozen)", "steps", "unused"]
     factors = np.array([*values, 0.5])
     incumbent, candidate = problem.mean([0, 1]), problem.single(2)
-    problem.evaluator._cache.clear()  # a trial from the cache would mix nothing
-    problem.search.between(incumbent, candidate, mixing=mixing)(factors)
+    frozen_evaluator.between(incumbent, candidate, mixing)(factors)
     with torch.inference_mode():
-        found = problem.evaluator.live.module(tiny_task().held_out.inputs)
+        found = frozen_evaluator.scorer.live.module(tiny_task().held_out.inputs)
     ahead, behind = materialise(incumbent, pool), materialise(candidate, pool)
     mixed = dict(ahead)
     for column in problem.partition.active:
@@ -115,7 +125,7 @@ def test_trials_and_evaluations_may_alternate(pool: ModelPool) -> None:
 
 def test_inert_moves_cost_nothing(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
-    total = problem.evaluator.total
+    total = problem.evaluator.ledger.total
     active = list(problem.partition.active)
     assert sorted(problem.partition.names[i] for i in active) == ["fc1", "fc2"]
     path = problem.search.between(problem.single(0), problem.single(1))
@@ -131,7 +141,7 @@ def test_inert_moves_cost_nothing(pool: ModelPool) -> None:
 
 def test_the_same_recipe_is_evaluated_once(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
-    total = problem.evaluator.total
+    total = problem.evaluator.ledger.total
     problem.evaluate(problem.mean([0, 1]))
     problem.evaluate(problem.single(0).lerp(problem.single(1), 0.5))
     assert (total.evaluations, total.cached) == (1, 1)
@@ -141,7 +151,7 @@ def test_the_same_recipe_is_evaluated_once(pool: ModelPool) -> None:
 
 def test_the_limit_stops_the_run_but_not_the_cache(pool: ModelPool) -> None:
     evaluator = evaluator_of(pool, limit=1)
-    recipes = [Recipe.single(ingredient, evaluator.live.partition) for ingredient in pool.ingredients]
+    recipes = [Recipe.single(ingredient, evaluator.keys.partition) for ingredient in pool.ingredients]
     evaluator.evaluate(recipes[0])
     evaluator.evaluate(recipes[0])
     with pytest.raises(Stopped, match="--max-evaluations 1"):
@@ -170,15 +180,15 @@ def test_exceeds_equals_the_full_evaluation(
     pool: ModelPool, objective: Objective, threshold: float, batch: int
 ) -> None:
     evaluator = evaluator_of(pool, batch=batch, objective=objective)
-    recipe = Recipe.mean(pool.ingredients, evaluator.live.partition)
+    recipe = Recipe.mean(pool.ingredients, evaluator.keys.partition)
     bound = threshold if objective.bounds else -3.0 * threshold
     decision = evaluator.exceeds(recipe, bound)
     if objective.bounds is not None:
-        assert evaluator.total.evaluations == 0
-        assert evaluator.total.forward_equivalents == pytest.approx(decision.samples_seen / 120)
+        assert evaluator.ledger.total.evaluations == 0
+        assert evaluator.ledger.total.forward_equivalents == pytest.approx(decision.samples_seen / 120)
     full = evaluator.evaluate(recipe)
     if objective.bounds is not None:
-        assert evaluator.total.evaluations == 1, "exceeds has filled the cache of full outcomes"
+        assert evaluator.ledger.total.evaluations == 1, "exceeds has filled the cache of full outcomes"
     assert decision.exceeds == (full.score > bound)
     assert not evaluator.exceeds(recipe, full.score).exceeds
     assert evaluator.exceeds(recipe, math.nextafter(full.score, -math.inf)).exceeds
@@ -186,7 +196,7 @@ def test_exceeds_equals_the_full_evaluation(
 
 def test_exceeds_stops_early_in_both_directions(pool: ModelPool) -> None:
     evaluator = evaluator_of(pool, batch=1)
-    recipe = Recipe.single(pool.ingredients[0], evaluator.live.partition)
+    recipe = Recipe.single(pool.ingredients[0], evaluator.keys.partition)
     low, high = evaluator.exceeds(recipe, 0.1), evaluator.exceeds(recipe, 0.99)
     assert low.exceeds
     assert low.samples_seen < 60
@@ -199,10 +209,10 @@ def test_exceeds_stops_early_in_both_directions(pool: ModelPool) -> None:
 @given(data=st.data())
 def test_the_hardest_first_decides_the_same(pool: ModelPool, objective: Objective, data: st.DataObject) -> None:
     evaluator = evaluator_of(pool, batch=data.draw(st.sampled_from([8, 16, 50])), objective=objective)
-    recipes = [Recipe.single(ingredient, evaluator.live.partition) for ingredient in pool.ingredients]
+    recipes = [Recipe.single(ingredient, evaluator.keys.partition) for ingredient in pool.ingredients]
     evaluator.exceeds(recipes[0], 0.0)  # asks for margins
     evaluator.evaluate(recipes[0])
-    assert (evaluator._margins is None) == (objective.bounds is None and not evaluator._tests)
+    assert (evaluator.scorer.margins.values is None) == (objective.bounds is None)
     exact = evaluator_of(pool, objective=objective)
     for recipe in recipes[1:]:
         score = exact.evaluate(recipe).score
@@ -214,7 +224,7 @@ def test_visiting_the_hardest_first_rejects_sooner(pool: ModelPool) -> None:
     seen = []
     for hardest in (False, True):
         evaluator = evaluator_of(pool, batch=4)
-        best, other = (Recipe.single(pool.ingredients[i], evaluator.live.partition) for i in (0, 1))
+        best, other = (Recipe.single(pool.ingredients[i], evaluator.keys.partition) for i in (0, 1))
         score = evaluator_of(pool).evaluate(other).score
         if hardest:
             evaluator.exceeds(other, 0.0)
@@ -255,12 +265,12 @@ def test_the_gradient_is_that_of_finite_differences(pool: ModelPool) -> None:
         ahead[index] += step
         behind[index] -= step
         assert slopes[index] == pytest.approx((slow(ahead) - slow(behind)) / (2 * step), rel=1e-3, abs=1e-4), index
-    assert problem.evaluator.total.forward_equivalents == pytest.approx(3 * len(batch[1]) / 120)
+    assert problem.evaluator.ledger.total.forward_equivalents == pytest.approx(3 * len(batch[1]) / 120)
 
 
 def test_batches_are_one_pass_in_an_order_of_the_generator(pool: ModelPool) -> None:
     evaluator = evaluator_of(pool, batch=16)
-    batches = list(evaluator.batches("train", np.random.default_rng(1)))
+    batches = list(evaluator.gradients.batches("train", np.random.default_rng(1)))
     order = np.random.default_rng(1).permutation(150)
     train = tiny_task().train
     assert train is not None
@@ -278,7 +288,7 @@ def test_the_live_module_is_open_to_autograd(pool: ModelPool) -> None:
 def test_nan_logits_score_as_the_worst_number(pool: ModelPool) -> None:
     broken = dataclasses.replace(tiny_task(), prepare=lambda inputs: inputs * float("nan"))
     evaluator = evaluator_of(pool, objective=NegativeLogLikelihood(), task=broken)
-    outcome = evaluator.evaluate(Recipe.single(pool.ingredients[0], evaluator.live.partition))
+    outcome = evaluator.evaluate(Recipe.single(pool.ingredients[0], evaluator.keys.partition))
     assert outcome.score == WORST
 
 
@@ -289,7 +299,7 @@ def test_labels_outside_the_classes_are_refused(pool: ModelPool, label: int) -> 
     labels[7] = label
     evaluator = evaluator_of(pool, task=dataclasses.replace(tiny_task(), held_out=Split.of(good.inputs, labels)))
     with pytest.raises(TaskError, match=f"'held-out' has labels from .*{label}.*3 classes"):
-        evaluator.evaluate(Recipe.single(pool.ingredients[0], evaluator.live.partition))
+        evaluator.evaluate(Recipe.single(pool.ingredients[0], evaluator.keys.partition))
 
 
 def test_a_module_that_does_not_fit_is_refused(pool: ModelPool) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import merging
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.live import LiveModel
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.whole import Whole
@@ -184,7 +185,7 @@ def test_samples_are_counted(tmp_path: Path, bad: set[int], value: float, ensemb
     whole = Whole().split(pool.tensors)
     live = LiveModel(Holes(), pool, whole, "cpu")
     with_holes = Task(name="holes", build=lambda pool: Holes(), held_out=Split.of(inputs, held_out.labels))
-    evaluator = Evaluator(live, with_holes, NegativeLogLikelihood(), tiny_numerics(), Journal(None))
+    evaluator = Evaluator.over(live, with_holes, NegativeLogLikelihood(), tiny_numerics(), Ledger(Journal(None)))
     recipes = [Recipe.single(row, whole) for row in pool.ingredients]
     merged = Ensemble(tuple(recipes), (1.0, 1.0)) if ensemble else recipes[0]
     outcome = evaluator.evaluate(merged)

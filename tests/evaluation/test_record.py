@@ -10,6 +10,7 @@ import torch
 
 from merging.errors import Stopped
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.objectives.accuracy import Accuracy
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
@@ -36,7 +37,8 @@ def evaluator(
     assert made.live is not None
     assert made.numerics is not None
     assert made.task is not None
-    return Evaluator(made.live, made.task, made.objective, made.numerics, journal or Journal(None), **more)  # type: ignore[arg-type]
+    ledger = Ledger(journal or Journal(None), **more)  # type: ignore[arg-type]
+    return Evaluator.over(made.live, made.task, made.objective, made.numerics, ledger)
 
 
 def merges(pool: ModelPool, partition: object) -> list[Merge]:
@@ -58,12 +60,12 @@ def same(one: Outcome, two: Outcome) -> bool:
 @pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood()], ids=lambda o: o.name)
 def test_the_record_of_a_bf16_run_is_that_of_an_fp32_one(pool: ModelPool, objective: Objective, split: str) -> None:
     brief, exact = evaluator(pool, objective), evaluator(pool, objective, "fp32")
-    assert brief.live.dtype == torch.bfloat16
-    for merged in merges(pool, exact.live.partition):
+    assert brief.scorer.live.dtype == torch.bfloat16
+    for merged in merges(pool, exact.keys.partition):
         found, wanted = brief.record(merged, split), exact.evaluate(merged, split)
         assert same(found, wanted)
         assert same(found, exact.record(merged, split))
-        assert brief.live.dtype == torch.bfloat16, "the search goes on as it was"
+        assert brief.scorer.live.dtype == torch.bfloat16, "the search goes on as it was"
         if objective.counts_hits:
             assert found.terms is None
         else:
@@ -74,23 +76,28 @@ def test_the_record_of_a_bf16_run_is_that_of_an_fp32_one(pool: ModelPool, object
 
 def test_a_record_is_no_evaluation_of_the_search(pool: ModelPool) -> None:
     made = evaluator(pool, limit=1)
-    meter = made.begin()
-    one, two, *_ = merges(pool, made.live.partition)
+    meter = made.ledger.begin()
+    one, two, *_ = merges(pool, made.keys.partition)
     made.evaluate(one)
-    before = made.total.evaluations, made.total.forward_equivalents, meter.evaluations, meter.cached
+    total = made.ledger.total
+    before = total.evaluations, total.forward_equivalents, meter.evaluations, meter.cached
     for merged in (one, two, one):
         made.record(merged)
-    assert (made.total.evaluations, made.total.forward_equivalents, meter.evaluations, meter.cached) == before
+    assert (total.evaluations, total.forward_equivalents, meter.evaluations, meter.cached) == before
     with pytest.raises(Stopped, match="max-evaluations 1"):
         made.evaluate(two)
 
 
 def test_an_fp32_search_by_accuracy_is_its_own_record(pool: ModelPool) -> None:
     made = evaluator(pool, precision="fp32")
-    for merged in merges(pool, made.live.partition):
+    for merged in merges(pool, made.keys.partition):
         assert made.record(merged, "test") is made.evaluate(merged, "test")
         seen = made.evaluate(merged)
         assert made.record(merged) is seen
+
+
+class NoScorer:
+    """Fails where a pass is asked for."""
 
 
 def test_a_record_is_read_back_from_the_journal(pool: ModelPool, tmp_path: Path) -> None:
@@ -99,8 +106,8 @@ def test_a_record_is_read_back_from_the_journal(pool: ModelPool, tmp_path: Path)
         with Journal(tmp_path / "events.jsonl", resume=resume) as journal:
             made = evaluator(pool, NegativeLogLikelihood(), journal=journal)
             if resume:
-                made._recorded = None  # type: ignore[method-assign, assignment]
-            found[resume] = [made.record(merged) for merged in merges(pool, made.live.partition)]
+                made = Evaluator(made.keys, made.ledger, NoScorer(), made.gradients)  # type: ignore[arg-type]
+            found[resume] = [made.record(merged) for merged in merges(pool, made.keys.partition)]
     for one, two in zip(found[False], found[True], strict=True):
         assert same(one, two)
         assert np.array_equal(one.terms, two.terms)  # type: ignore[arg-type]
@@ -108,11 +115,11 @@ def test_a_record_is_read_back_from_the_journal(pool: ModelPool, tmp_path: Path)
 
 def test_a_record_changes_nothing_that_the_search_sees(pool: ModelPool) -> None:
     plain, busy = evaluator(pool, NegativeLogLikelihood()), evaluator(pool, NegativeLogLikelihood())
-    one, two = (Recipe.single(row, plain.live.partition) for row in pool.ingredients[:2])
+    one, two = (Recipe.single(row, plain.keys.partition) for row in pool.ingredients[:2])
     for factor in (0.2, 0.5, 0.9):
         scores = []
         for made in (plain, busy):
             if made is busy:
                 made.record(two)
-            scores.append(made.between(one, two, "lerp")(np.full(len(made.live.partition), factor)).score)
+            scores.append(made.between(one, two, "lerp")(np.full(len(made.keys.partition), factor)).score)
         assert scores[0] == scores[1]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import merging
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.looking.estimate import estimate
@@ -142,7 +143,7 @@ def planned(pool: ModelPool, task: Task, **how: Any) -> tuple[Evaluator, Plan]:
     made = plan(pool, Uniform(), partitioner=Layer(), task=task, objective=NegativeLogLikelihood(), **how)
     assert made.live is not None
     assert made.numerics is not None
-    return Evaluator(made.live, made.task or task, made.objective, made.numerics, Journal(None)), made
+    return Evaluator.over(made.live, made.task or task, made.objective, made.numerics, Ledger(Journal(None))), made
 
 
 @settings(max_examples=8)
@@ -170,14 +171,16 @@ def test_a_device_scores_as_the_cpu_does(
             found = [evaluator.evaluate(mean).score, evaluator.evaluate(mean, "test").score]
             found += [path(np.full(len(made.partition), share)).score for share in (0.25, 0.5)]
             found += [float(evaluator.exceeds(recipe, found[0]).exceeds) for recipe in (*ends, mean)]
-            found.append(float(evaluator.logits(ends[0]).double().sum()))
+            found.append(float(evaluator.outputs.logits(ends[0]).double().sum()))
             if precision == "fp32":
-                batch = next(evaluator.batches("train", np.random.default_rng(0), 8))
+                batch = next(evaluator.gradients.batches("train", np.random.default_rng(0), 8))
                 found += [
-                    evaluator.gradient(mean, batch)[0],
-                    evaluator.blend(ends).gradient(np.full((2, len(made.partition)), 0.5), batch)[0],
+                    evaluator.gradients.gradient(mean, batch)[0],
+                    evaluator.gradients.blend(ends).gradient(np.full((2, len(made.partition)), 0.5), batch)[0],
                 ]
-                squares = evaluator.squared_gradients(ends[0], "train", 5, np.random.default_rng(0), sampled=True)
+                squares = evaluator.gradients.squared_gradients(
+                    ends[0], "train", 5, np.random.default_rng(0), sampled=True
+                )
                 found.append(float(sum(square.sum() for square in squares.values())))
             scores.append(found)
     assert scores[1] == pytest.approx(scores[0], rel=1e-5 if precision == "fp32" else 5e-2, abs=1e-5)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.feed import Feed
 from merging.forward.numerics import Numerics
 from merging.forward.tuning import candidates
@@ -36,12 +37,12 @@ def evaluator(pool: ModelPool, task: Task, **settings: object) -> Evaluator:
     made = plan(pool, Uniform(), partitioner=Layer(), task=task, objective=NegativeLogLikelihood(), **settings)  # type: ignore[arg-type]
     assert made.live is not None
     assert made.numerics is not None
-    return Evaluator(made.live, made.task or task, made.objective, made.numerics, Journal(None))
+    return Evaluator.over(made.live, made.task or task, made.objective, made.numerics, Ledger(Journal(None)))
 
 
 def test_bf16_mixes_in_fp32_and_rounds_once(pool: ModelPool) -> None:
-    plain = evaluator(pool, tiny_task(), precision="fp32").live
-    brief = evaluator(pool, tiny_task(), precision="bf16").live
+    plain = evaluator(pool, tiny_task(), precision="fp32").scorer.live
+    brief = evaluator(pool, tiny_task(), precision="bf16").scorer.live
     for live in (plain, brief):
         live.set_ends(*(Recipe.single(ingredient, live.partition) for ingredient in pool.ingredients[:2]))
         live.trial(np.full(len(live.partition), 0.3), "lerp")
@@ -72,7 +73,7 @@ def test_real_architectures_run_in_bf16(tmp_path: Path, spec: str) -> None:
     for precision in ("fp32", "bf16"):
         made = evaluator(pool, task, precision=precision)
         assert made.numerics.dtype == {"fp32": "float32", "bf16": "bfloat16"}[precision]
-        found[precision] = made.logits(Recipe.single(pool.ingredients[0], made.live.partition))
+        found[precision] = made.outputs.logits(Recipe.single(pool.ingredients[0], made.keys.partition))
     assert not torch.equal(found["fp32"], found["bf16"])
     assert float((found["fp32"] - found["bf16"]).abs().max()) < 0.05 * float(found["fp32"].abs().max())
 
@@ -106,7 +107,7 @@ def test_certifying_is_fp32(pool: ModelPool, tmp_path: Path) -> None:
     scores = {}
     for precision in ("fp32", "bf16"):
         made = evaluator(pool, tiny_task().certified(0.5, 0), precision=precision)
-        recipe = Recipe.mean(pool.ingredients, made.live.partition)
+        recipe = Recipe.mean(pool.ingredients, made.keys.partition)
         scores[precision] = [made.evaluate(recipe).score, made.evaluate(recipe, CERTIFY).score]
     assert scores["fp32"][1] == scores["bf16"][1]
     assert scores["fp32"][0] != scores["bf16"][0]
@@ -133,12 +134,12 @@ def test_streamed_data_scores_the_same(pool: ModelPool, monkeypatch: pytest.Monk
     import merging.forward.passes
 
     task = tiny_task()
-    recipes = [Recipe.single(i, evaluator(pool, task).live.partition) for i in pool.ingredients]
+    recipes = [Recipe.single(i, evaluator(pool, task).keys.partition) for i in pool.ingredients]
     plain = [evaluator(pool, task).evaluate(recipe).score for recipe in recipes]
     monkeypatch.setattr(merging.forward.passes, "Feed", lambda split, device: Feed(split, device, room=0))
     made = evaluator(pool, task)
     assert [made.evaluate(recipe).score for recipe in recipes] == plain
-    assert not made._passes.feed("held-out").resident
+    assert not made.scorer.passes.feed("held-out").resident
 
 
 @pytest.mark.slow
@@ -147,9 +148,9 @@ def test_streamed_data_scores_the_same(pool: ModelPool, monkeypatch: pytest.Monk
 def test_compiled_passes_agree_with_eager_ones(pool: ModelPool) -> None:
     eager, compiled = evaluator(pool, tiny_task()), evaluator(pool, tiny_task(), compile=True)
     assert compiled.numerics.compiled
-    recipe = Recipe.mean(pool.ingredients, eager.live.partition)
+    recipe = Recipe.mean(pool.ingredients, eager.keys.partition)
     assert compiled.evaluate(recipe).score == pytest.approx(eager.evaluate(recipe).score, rel=1e-5)
-    assert compiled._passes._compiled is not None
+    assert compiled.scorer.passes.compiled is not None
     path = [e.between(recipe, Recipe.single(pool.ingredients[0], recipe.partition), "lerp") for e in (eager, compiled)]
     one, two = (trial(np.full(len(recipe.partition), 0.4)).score for trial in path)
     assert two == pytest.approx(one, rel=1e-5), "weights that are mixed in place reach the compiled model"
@@ -159,7 +160,7 @@ def test_a_wrongly_compiled_model_is_refused(pool: ModelPool, monkeypatch: pytes
     monkeypatch.setattr(torch, "compile", lambda module, **settings: lambda x: module(x) + 1)
     made = evaluator(pool, tiny_task(), compile=True)
     with pytest.raises(TaskError, match="away from the eager ones; leave out `compile`"):
-        made.evaluate(Recipe.single(pool.ingredients[0], made.live.partition))
+        made.evaluate(Recipe.single(pool.ingredients[0], made.keys.partition))
 
 
 def test_tuning_measures_the_rule_and_others(pool: ModelPool) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.data.images import Normalise
-from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.forward.stages import Activations, shares_of, stages_of
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood
@@ -89,12 +90,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelPool, Task]:
     return ModelPool.open([folder]), task
 
 
-def evaluator(pool: ModelPool, task: Task, partitioner: Partitioner, **settings: object) -> Evaluator:
+def evaluator(
+    pool: ModelPool, task: Task, partitioner: Partitioner, cache_memory: int = CACHE_MEMORY, exact_savings: bool = True
+) -> Evaluator:
     made = plan(pool, ManifoldMix(), partitioner=partitioner, task=task, objective=NegativeLogLikelihood())
     assert made.live is not None
     assert made.numerics is not None
     numerics = replace(made.numerics, batch=32)
-    return Evaluator(made.live, task, made.objective, numerics, Journal(None), **settings)  # type: ignore[arg-type]
+    ledger = Ledger(Journal(None), exact_savings=exact_savings)
+    return Evaluator.over(made.live, task, made.objective, numerics, ledger, cache_memory=cache_memory)
 
 
 @pytest.mark.slow
@@ -171,7 +175,7 @@ def test_fast_is_plain(small: tuple[ModelPool, Task], partitioner: Partitioner, 
     limit = data.draw(st.sampled_from([1, 3_000, 40_000, 1 << 30]))
     fast = evaluator(pool, task, partitioner, cache_memory=limit)
     plain = evaluator(pool, task, partitioner, exact_savings=False)
-    partition = fast.live.partition
+    partition = fast.keys.partition
     singles = [Recipe.single(ingredient, partition) for ingredient in pool.ingredients]
     mixed = singles[0].lerp(singles[1], np.full(len(partition), 0.5))
     paths = [(e, e.between(mixed, singles[2], "lerp")) for e in (fast, plain)]
@@ -188,9 +192,9 @@ def test_fast_is_plain(small: tuple[ModelPool, Task], partitioner: Partitioner, 
             one, two = (e.evaluate(recipe) for e, _ in paths)
         assert one.score == two.score
         assert np.array_equal(one.correct, two.correct)  # type: ignore[arg-type]
-        assert fast._passes.activations.bytes <= limit
-    assert fast.total.forward_equivalents <= fast.total.evaluations + 1e-9
-    assert plain.total.forward_equivalents == asked
+        assert fast.scorer.passes.activations.bytes <= limit
+    assert fast.ledger.total.forward_equivalents <= fast.ledger.total.evaluations + 1e-9
+    assert plain.ledger.total.forward_equivalents == asked
 
 
 def test_a_change_of_the_head_reads_no_image(small: tuple[ModelPool, Task]) -> None:
@@ -202,7 +206,7 @@ def test_a_change_of_the_head_reads_no_image(small: tuple[ModelPool, Task]) -> N
         return task.prepare(batch)
 
     fast = evaluator(pool, replace(task, prepare=prepare), Layer())
-    partition = fast.live.partition
+    partition = fast.keys.partition
     path = fast.between(*(Recipe.single(ingredient, partition) for ingredient in pool.ingredients[:2]), "lerp")
     factors = np.full(len(partition), 0.5)
     path(factors)
@@ -217,7 +221,7 @@ def test_a_change_of_the_head_reads_no_image(small: tuple[ModelPool, Task]) -> N
 @pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11 says so of every second profile
 def test_trials_allocate_nothing(small: tuple[ModelPool, Task]) -> None:
     pool, task = small
-    live = evaluator(pool, task, Layer()).live
+    live = evaluator(pool, task, Layer()).scorer.live
     ends = [Recipe.single(ingredient, live.partition) for ingredient in pool.ingredients[:2]]
     live.set_ends(*ends)
     for mixing in ("lerp", "sum"):
@@ -270,7 +274,7 @@ def test_savings_change_no_run(tmp_path: Path, small: tuple[ModelPool, Task]) ->
 def test_held_out_is_the_only_split_that_is_kept(small: tuple[ModelPool, Task]) -> None:
     pool, task = small
     fast = evaluator(pool, replace(task, tests={"test": task.held_out}), Layer())
-    fast.evaluate(Recipe.single(pool.ingredients[0], fast.live.partition), "test")
-    assert fast._passes.activations.bytes == 0
-    fast.evaluate(Recipe.single(pool.ingredients[1], fast.live.partition), HELD_OUT)
-    assert fast._passes.activations.bytes > 0
+    fast.evaluate(Recipe.single(pool.ingredients[0], fast.keys.partition), "test")
+    assert fast.scorer.passes.activations.bytes == 0
+    fast.evaluate(Recipe.single(pool.ingredients[1], fast.keys.partition), HELD_OUT)
+    assert fast.scorer.passes.activations.bytes > 0

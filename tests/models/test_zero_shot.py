@@ -18,6 +18,7 @@ import merging
 from merging.data.images import Normalise
 from merging.errors import PoolError, TaskError
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.mixing.arithmetic import materialise
 from merging.models.clip import OpenClip
 from merging.models.linear_start import linear_start
@@ -95,14 +96,14 @@ def test_a_mix_has_the_head_of_its_own_text_tower(pool: ModelPool) -> None:
     text = [c for c in made.partition.components if any(n.startswith("transformer.") for n in c.tensors)]
     assert text
     assert not any(component.inert for component in text)
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+    evaluator = Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)))
     ends = [Recipe.single(row, made.partition) for row in pool.ingredients]
     for share in (0.25, 0.75, 0.25):
         mixed = ends[0].lerp(ends[1], share)
         plain = clip(0)
         plain.load_state_dict(materialise(mixed, pool))
         expected = by_open_clip(plain, prepare(pixels))
-        torch.testing.assert_close(evaluator.logits(mixed), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(evaluator.outputs.logits(mixed), expected, rtol=1e-4, atol=1e-4)
         right = int((expected.argmax(1) == task.held_out.labels).sum())
         assert evaluator.evaluate(mixed).right == right
     path = evaluator.between(ends[0], ends[1], "lerp")
@@ -134,9 +135,9 @@ def test_the_head_is_read_where_the_model_is(pool: ModelPool, tmp_path: Path, de
         made = plan(models, merging.Best(), task=task, device=device, precision="fp32")
         assert made.live is not None
         assert made.numerics is not None
-        evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+        evaluator = Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)))
         for number in numbers:
-            logits = evaluator.logits(Recipe.single(models.ingredients[number], made.partition))
+            logits = evaluator.outputs.logits(Recipe.single(models.ingredients[number], made.partition))
             expected = by_open_clip(clip(number), prepare(pixels))
             torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-2)
 

@@ -170,7 +170,7 @@ def test_an_old_search_draws_from_the_same_seeds(pool: ModelPool) -> None:
             size = len(problem.partition)
             box = {"lower": np.zeros(size), "upper": np.ones(size), "start": np.full(size, 0.5)}
             found.append([part.maximize(path, **box, budget=5).x.tolist() for _ in range(2)])
-        assert problem.seeded
+        assert problem.seeds.used
     assert found[0] == found[1]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from merging.benchmarking.runner import benchmark
 from merging.errors import MergingError, RequirementError, TaskError
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.looking.scoring import evaluate
 from merging.mixing.arithmetic import materialise
 from merging.objectives.mse import MeanSquaredError
@@ -198,13 +199,13 @@ def test_a_strategy_that_asks_for_gradients_is_told(tmp_path: Path) -> None:
     made = plan(pool, Uniform(), task=task, objective=MeanSquaredError())
     assert made.live is not None
     assert made.numerics is not None
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+    evaluator = Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)))
     recipe = Recipe.single(pool.ingredients[0], made.partition)
-    batch = next(iter(evaluator.batches(HELD_OUT, np.random.default_rng(0))))
+    batch = next(iter(evaluator.gradients.batches(HELD_OUT, np.random.default_rng(0))))
     calls: list[Callable[[], Any]] = [
-        lambda: evaluator.gradient(recipe, batch),
-        lambda: evaluator.blend([recipe]),
-        lambda: evaluator.squared_gradients(recipe, HELD_OUT, 4, np.random.default_rng(0), sampled=True),
+        lambda: evaluator.gradients.gradient(recipe, batch),
+        lambda: evaluator.gradients.blend([recipe]),
+        lambda: evaluator.gradients.squared_gradients(recipe, HELD_OUT, 4, np.random.default_rng(0), sampled=True),
     ]
     for call in calls:
         with pytest.raises(MergingError, match="the held-out labels are numbers, not classes"):

@@ -10,6 +10,7 @@ import pytest
 
 from merging.errors import TaskError
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.objectives.worst_group import WorstGroup
 from merging.plugins.task import Split, Task
 from merging.running.plan import plan
@@ -42,7 +43,7 @@ def test_a_run_is_scored_by_its_worst_group_on_every_set(tmp_path: Path, task: T
     made = plan(pool, Greedy(), task=task, objective=WorstGroup())
     assert made.live is not None
     assert made.numerics is not None
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+    evaluator = Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)))
     assert ran.report.merged is not None
     assert isinstance(ran.merge, Recipe)
     for name, score in ran.report.merged.tests.items():

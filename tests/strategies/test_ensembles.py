@@ -115,7 +115,7 @@ def test_greedy_selection(pool: ModelPool, order: str, replacement: bool) -> Non
     wanted = selected(outputs(pool, data.inputs), data.labels, replacement=replacement, one_pass=order == "sorted")
     expected = {name: wanted.count(index) for index, name in enumerate(pool.names) if index in wanted}
     assert dict(zip(merged.names, merged.weights, strict=True)) == expected
-    assert problem.evaluator.total.forward_equivalents == pytest.approx(5), "each model runs once"
+    assert problem.evaluator.ledger.total.forward_equivalents == pytest.approx(5), "each model runs once"
 
 
 def test_a_run_writes_the_members(merge: Merge, tiny: list[str]) -> None:

@@ -150,14 +150,14 @@ def test_a_set_s_own_classes_are_learned_and_measured(pool: ModelPool) -> None:
 
 def test_blends_are_counted_and_can_be_stopped(pool: ModelPool) -> None:
     problem = tiny_problem(pool)
-    problem.evaluator.should_stop = lambda: problem.evaluator.total.forward_equivalents > 4
+    problem.evaluator.ledger.should_stop = lambda: problem.evaluator.ledger.total.forward_equivalents > 4
     with pytest.raises(Stopped):
         Learned(epochs=9).mix(problem)
-    assert problem.evaluator.total.forward_equivalents < 9
+    assert problem.evaluator.ledger.total.forward_equivalents < 9
     problem = tiny_problem(pool)
-    before = problem.evaluator.total.forward_equivalents
+    before = problem.evaluator.ledger.total.forward_equivalents
     Learned(epochs=2).mix(problem)
-    assert problem.evaluator.total.forward_equivalents - before == pytest.approx(2 * 3 + 3, abs=1e-6)
+    assert problem.evaluator.ledger.total.forward_equivalents - before == pytest.approx(2 * 3 + 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("coefficients", ["convex", "affine"])
@@ -282,7 +282,7 @@ def test_sampled_labels_follow_the_seed_and_the_model(pool: ModelPool) -> None:
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert first.scores.splits == ("held-out", "train")
-    assert first.evaluator.total.forward_equivalents == pytest.approx(4 * 60 / 120)
+    assert first.evaluator.ledger.total.forward_equivalents == pytest.approx(4 * 60 / 120)
 
 
 def test_a_search_never_takes_worse_coefficients(pool: ModelPool) -> None:

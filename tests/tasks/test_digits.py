@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from benchmarks.digits_pool.pretraining import SETTINGS, pretrain, rendered
 from merging import Best, load_task
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.ledger import Ledger
 from merging.partitioners.clip import ClipC8
 from merging.plugins.options import build
 from merging.plugins.task import Task
@@ -104,7 +105,7 @@ def test_every_pair_shares_a_basin(made: Plan, task: Task, pool: ModelPool) -> N
     """Midpoint barrier of every pair of fine-tuned models at most 2 points."""
     assert made.live is not None
     assert made.numerics is not None
-    evaluator = Evaluator(made.live, task, made.objective, made.numerics, Journal(None))
+    evaluator = Evaluator.over(made.live, task, made.objective, made.numerics, Ledger(Journal(None)))
     with made.numerics.applied():
         singles = [evaluator.evaluate(Recipe.single(i, made.partition)).score for i in pool.ingredients]
         for one, other in itertools.combinations(range(len(pool)), 2):

@@ -1,0 +1,176 @@
+"""The ledger: what is known already, what it has cost, and how much there may be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from merging.errors import Stopped, StopReason
+from merging.plugins.task import HELD_OUT
+from merging.values.outcome import Meter, Outcome
+
+
+class Log(Protocol):
+    """Where evaluations and decisions are kept beyond the session: a run's journal, a benchmark's memory."""
+
+    def replay(self, key: str, split: str) -> Outcome | None:
+        """The outcome that is kept for the evaluation now due; None where it is to be made."""
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Keeps an event."""
+
+
+class Observer(Protocol):
+    """Watches a search without being part of it."""
+
+    def saw(self, outcome: Outcome, meter: Meter) -> None:
+        """A strategy has been told an outcome on the held-out data.
+
+        Args:
+            outcome: of a merge or a trial, measured now or known before.
+            meter: what the strategy has needed until then, this outcome included.
+        """
+
+
+class Ledger:
+    """Outcomes by key: each is made once, counted, and kept.
+
+    Args:
+        journal: where every evaluation is written, and read back on resume.
+        limit: distinct held-out evaluations after which the run ends, or None.
+        should_stop: asked before each evaluation and between batches; True ends the run at once.
+        exact_savings: False makes every evaluation that is asked for, known or not; for measuring what that saves.
+        observers: told what a strategy sees.
+
+    Attributes:
+        total: what the whole run has cost.
+        meter: what the present strategy alone would have cost.
+        spent: seconds in held-out passes of this session, those for the record left out.
+    """
+
+    def __init__(
+        self,
+        journal: Log,
+        *,
+        limit: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        exact_savings: bool = True,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.journal, self.limit, self.should_stop, self.exact_savings = journal, limit, should_stop, exact_savings
+        self.total, self.meter, self.spent = Meter(), Meter(), 0.0
+        self._observers = tuple(observers)
+        self._asked: set[str] = set()
+        self._known: dict[str, Outcome] = {}
+
+    def begin(self) -> Meter:
+        """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
+        self.meter, self._asked = Meter(), set()
+        return self.meter
+
+    def known(self, key: str) -> Outcome | None:
+        """The outcome of an evaluation that this session has asked for before."""
+        return self._known.get(key)
+
+    def through(self, key: str, split: str, measure: Callable[[], Outcome], *, made: float | None = None) -> Outcome:
+        """The outcome for a key: from memory, from the journal, or measured now.
+
+        Args:
+            key: of the evaluation.
+            split: its data; only held-out evaluations count.
+            measure: makes a forward pass.
+            made: seconds of a pass that has been made already, for its logits; the strategy sees these, no outcome.
+
+        Raises:
+            Stopped: the run was interrupted or has used up its evaluations.
+        """
+        counts = split == HELD_OUT
+        outcome = self._known.get(key)
+        if outcome is not None and not self.exact_savings:
+            outcome = measure()
+            self.total.forward_equivalents += outcome.passes if counts else 0.0
+        if outcome is None or key not in self._known:
+            outcome = self._enter(key, split, measure, made)
+        elif counts:
+            self.total.cached += 1
+        if counts and key in self._asked:
+            self.meter.cached += 1
+        elif counts:
+            self._asked.add(key)
+            _add(self.meter, outcome)
+        if counts and made is None:
+            for observer in self._observers:
+                observer.saw(outcome, self.meter)
+        return outcome
+
+    def _enter(self, key: str, split: str, measure: Callable[[], Outcome], made: float | None) -> Outcome:
+        self.check(split)
+        outcome, spent = self.journal.replay(key, split), made or 0.0
+        if outcome is None:
+            outcome = measure()
+            spent = outcome.seconds
+        self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
+        self._known[key] = outcome
+        if split == HELD_OUT:
+            self.spent += spent
+            _add(self.total, outcome)
+        return outcome
+
+    def record(self, key: str, split: str, measure: Callable[[], Outcome]) -> Outcome:
+        """The outcome of record for a key: kept as others are, counted nowhere, seen by no strategy.
+
+        Raises:
+            Stopped: the run was interrupted.
+        """
+        if key not in self._known:
+            if self.interrupted():
+                raise Stopped(StopReason.INTERRUPTED)
+            outcome = self.journal.replay(key, split) or measure()
+            self.journal.write("evaluation", key=key, split=split, record=True, **outcome.to_json())
+            self._known[key] = outcome
+        return self._known[key]
+
+    def check(self, split: str = HELD_OUT) -> None:
+        """Ends the run where it has been asked to stop, or where its evaluations are used up.
+
+        Raises:
+            Stopped: that is so.
+        """
+        if self.interrupted():
+            raise Stopped(StopReason.INTERRUPTED)
+        if split == HELD_OUT and self.limit is not None and self.total.evaluations >= self.limit:
+            raise Stopped(StopReason.LIMIT, limit=self.limit)
+
+    def interrupted(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self.should_stop()
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Lets the passes that follow come to their end, also where the run has been asked to stop."""
+        before, self.should_stop = self.should_stop, lambda: False
+        try:
+            yield
+        finally:
+            self.should_stop = before
+
+    def pay(self, passes: float) -> None:
+        """Counts held-out passes that are no evaluations: parts of them, and gradients."""
+        self.total.forward_equivalents += passes
+        self.meter.forward_equivalents += passes
+
+    @contextlib.contextmanager
+    def prepaid(self) -> Iterator[None]:
+        """Counts no passes for a while: they are in the cost of the outcome that is made of them."""
+        meters = self.total, self.meter
+        before = [meter.forward_equivalents for meter in meters]
+        yield
+        for meter, passes in zip(meters, before, strict=True):
+            meter.forward_equivalents = passes
+
+
+def _add(meter: Meter, outcome: Outcome) -> None:
+    meter.evaluations += 1
+    meter.seconds += outcome.seconds
+    meter.forward_equivalents += outcome.passes

@@ -1,0 +1,169 @@
+"""What says what a model is worth: a protocol, and the one that runs the model in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from merging.evaluation.answers import Answers, finite
+from merging.evaluation.keys import Keys, Trial
+from merging.evaluation.threshold import Margins, above
+from merging.forward.passes import Passes
+from merging.plugins.objective import Objective
+from merging.plugins.task import CERTIFY, HELD_OUT
+from merging.plugins.whole_model_objective import WholeModelObjective, measured
+from merging.storage.raw import in_dtype
+from merging.values.outcome import Decision, Outcome
+from merging.values.recipe import Recipe, Weights
+
+
+class Scorer(Protocol):
+    """Makes forward passes, here or elsewhere: what is asked and what is answered are values.
+
+    It counts nothing and remembers no outcome; that is the ledger's part. Where ``record`` is said, a pass is one of
+    record: in fp32, never compiled, whole, with the terms kept.
+    """
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses sets with labels that are none of the model's outputs.
+
+        Raises:
+            TaskError: a set has such labels.
+        """
+
+    def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
+        """The outcome of a model on a split, with its cost in seconds and passes."""
+
+    def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
+        """Logits of a whole split for its classes, float32 on the CPU, shape ``(N, classes)``; passes that it took."""
+
+    def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
+        """What logits of a whole split mean; no model runs.
+
+        Raises:
+            StrategyError: the objective looks at the model itself.
+        """
+
+    def expect_tests(self) -> None:
+        """Says that threshold tests have begun: passes may keep what makes the next ones short."""
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
+        """Whether the held-out score is above a threshold, and passes before the first sample was seen."""
+
+    def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
+        """An average's BatchNorm statistics, measured on data, in the checkpoints' dtypes; passes that it took."""
+
+
+class LiveScorer:
+    """Runs the live model in this process.
+
+    Args:
+        keys: say how a model depends on its tensors, and with which objective and data it is scored.
+        passes: over the live model.
+
+    Attributes:
+        live: the model whose weights are mixed in place.
+        margins: of the best model so far, once a threshold test has asked for them.
+    """
+
+    def __init__(self, keys: Keys, passes: Passes) -> None:
+        self.live, self.passes, self.margins = passes.live, passes, Margins()
+        self._keys, self._task, self._objective = keys, keys.task, keys.objective
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses sets with labels that are none of the model's outputs."""
+        self.passes.feed(HELD_OUT)
+        for name in names:
+            self.passes.check_labels(name)
+
+    def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
+        """A forward pass; in fp32 where it certifies, whatever precision the search runs in."""
+        with self._precision(split, record=record):
+            began = time.perf_counter()
+            contents = None if record else self._keys.tensors(model)
+            extra = self._load(model)
+            if isinstance(self._objective, WholeModelObjective):
+                score = finite(measured(self._objective, self.live.module, _View(self.passes, split)))
+                outcome = Outcome(score=score, samples=len(self._task.split(split)), correct=None)
+            else:
+                margins = self.margins if split == HELD_OUT and not record else None
+                answers = Answers(self._objective, self._task, split, record=record, margins=margins)
+                project = self._task.split(split).project
+                for outputs, labels in self.passes.forward(split, contents):
+                    answers.add(project(outputs), labels)
+                outcome = replace(answers.outcome(), passes=self.passes.share)
+            return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
+
+    def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
+        """Logits of a whole split, and passes that it took."""
+        with self._precision(split, record=record):
+            passes, project = 1.0 + self._load(recipe), self._task.split(split).project
+            return torch.cat([project(found).float().cpu() for found, _ in self.passes.plain(split)]), passes
+
+    def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
+        """What logits of a whole split mean."""
+        answers = Answers(self._objective, self._task, split, record=record)
+        answers.add(logits, self._task.split(split).labels.cpu())
+        return answers.outcome()
+
+    def expect_tests(self) -> None:
+        """Keeps the margins of the best model from now on."""
+        self.margins.wanted = True
+
+    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
+        """Whether the held-out score is above a threshold.
+
+        Samples are visited by the margin that the best model so far had on them, smallest first, where that changes
+        no logit (:meth:`Passes.hardest_first`).
+        """
+        if not isinstance(self._objective, Objective):
+            raise TypeError("a whole-model objective has no terms")
+        extra = self._load(recipe)
+        order = None if self.margins.values is None else self.passes.hardest_first(HELD_OUT, self.margins.values)
+        made = self.passes.plain(HELD_OUT, order)
+        return above(threshold, self._objective, self._task.held_out, made), extra
+
+    def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
+        """An average's BatchNorm statistics, and passes that measuring them took."""
+        with self.live.in_fp32():
+            extra = self._load(merged)
+            state = self.live.module.state_dict()
+            found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._keys.statistics)}
+        stored = self.live.pool.tensors
+        return {name: in_dtype(tensor, stored[name][1]) for name, tensor in found.items()}, extra
+
+    def _load(self, model: Recipe | Weights | Trial) -> float:
+        """Puts a model into the module, its statistics measured where they are averages; passes that this took."""
+        if isinstance(model, Trial):
+            self.live.set_ends(model.incumbent, model.candidate)
+            self.live.trial(model.factors, model.mixing)
+        else:
+            self.live.load(model)
+            if not self._keys.averages(model):
+                return 0.0
+        calibration = self._keys.calibration
+        return calibration.measure() if calibration is not None and calibration.statistics else 0.0
+
+    @contextlib.contextmanager
+    def _precision(self, split: str, *, record: bool) -> Iterator[None]:
+        with (
+            self.live.in_fp32() if record or split == CERTIFY else contextlib.nullcontext(),
+            self.passes.eagerly() if record else contextlib.nullcontext(),
+        ):
+            yield
+
+
+class _View:
+    """A split as a whole-model objective sees it."""
+
+    def __init__(self, passes: Passes, split: str) -> None:
+        self._passes, self._split = passes, split
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self._passes.batches(self._split)

@@ -1,0 +1,64 @@
+"""Where a pass may begin and what it is to keep: the model's stages, and what decides the input of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
+
+from blake3 import blake3
+from torch import Tensor, nn
+
+from merging.forward.stages import shares_of, stages_of
+
+Contents: TypeAlias = Callable[[str], Any]
+"""A tensor's name → what decides its values, JSON-ready."""
+
+
+class Staging:
+    """The stages of a model, and the pass before.
+
+    Args:
+        module: the model.
+        sample: model inputs, on which stages are tried and weighed.
+        names: of the tensors that are mixed.
+
+    Attributes:
+        stages: in order; one where the model cannot be cut.
+        shares: of each stage in a whole pass, by operations.
+    """
+
+    def __init__(self, module: nn.Module, sample: Tensor, names: Collection[str]) -> None:
+        self.stages = stages_of(module, sample)
+        self.shares = shares_of(self.stages, sample)
+        self._reads = [sorted(name for name in stage.tensors if name in names) for stage in self.stages]
+        self._last: list[str] = []  # what decided the stages' inputs in the pass before
+
+    def prefixes(self, content: Contents) -> list[str]:
+        """For each stage, a digest of all that decides its input: the tensors that earlier stages read."""
+        digest, prefixes = blake3(), list[str]()
+        for names in self._reads:
+            prefixes.append(digest.hexdigest())
+            digest.update(json.dumps([[name, content(name)] for name in names]).encode())
+        return prefixes
+
+    def worth_keeping(self, prefixes: list[str], first: int) -> set[int]:
+        """Stages whose inputs the next pass may begin with.
+
+        The head's, always: it costs next to nothing. And that of the stage where this pass began to differ from the
+        one before: a search that moves one place moves it again.
+
+        Args:
+            prefixes: of this pass.
+            first: the stage that it begins with.
+        """
+        entries = [k for k, stage in enumerate(self.stages) if stage.entry]
+        if not entries:
+            return set()
+        same = sum(a == b for a, b in zip(prefixes, self._last, strict=False))  # the first stage's is always
+        place = max((k for k in entries if k < same), default=0) if self._last else 0
+        return {k for k in (entries[-1], place) if k > first}
+
+    def made(self, prefixes: list[str]) -> None:
+        """Remembers a pass that has come to its end."""
+        self._last = prefixes

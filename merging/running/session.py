@@ -1,0 +1,111 @@
+"""A plan with the door to its data open: what a run, a benchmark, a rehearsal and a look at a model begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from merging.plugins.progress import Progress
+from merging.plugins.strategy import MixStrategy
+from merging.plugins.watcher import Watcher
+from merging.running.baselines import BASELINES
+from merging.running.plan import Plan
+from merging.running.problem import MergeProblem
+from merging.running.search import Searching
+from merging.storage.journal import Journal
+from merging.values.outcome import Outcome
+
+if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Log, Observer
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What strategies run in.
+
+    Attributes:
+        plan: what is to be done, opened and checked.
+        evaluator: the door to the data; None where there is no task.
+        journal: where evaluations and decisions go.
+        progress: where news goes.
+    """
+
+    plan: Plan
+    evaluator: Evaluator | None
+    journal: Log
+    progress: Progress
+
+    @classmethod
+    def open(
+        cls,
+        made: Plan,
+        journal: Log | None = None,
+        watcher: Watcher = Watcher(),
+        observers: Sequence[Observer] = (),
+    ) -> Session:
+        """Begins with a plan; nothing is evaluated yet.
+
+        Args:
+            made: the plan.
+            journal: where evaluations and decisions go; default: nowhere.
+            watcher: told what happens, and asked between batches whether to stop.
+            observers: told what strategies see.
+        """
+        journal, progress, passes = journal or Journal(None), watcher.progress, made.settings.passes
+        if made.task is None or made.live is None or made.numerics is None:
+            return cls(made, None, journal, progress)
+        from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator  # loads torch
+        from merging.evaluation.ledger import Ledger
+
+        ledger = Ledger(
+            journal,
+            limit=made.max_evaluations,
+            should_stop=watcher.should_stop,
+            exact_savings=passes.exact_savings,
+            observers=observers,
+        )
+        evaluator = Evaluator.over(
+            made.live,
+            made.task,
+            made.objective,
+            made.numerics,
+            ledger,
+            cache_memory=CACHE_MEMORY if passes.cache_memory is None else passes.cache_memory << 20,
+            measure_again=made.recalibrate,
+            progress=progress,
+        )
+        return cls(made, evaluator, journal, progress)
+
+    @property
+    def strategies(self) -> tuple[MixStrategy, ...]:
+        """The baselines that are asked for and find models enough, then the strategy itself."""
+        made = self.plan
+        certifying = made.task is not None and made.task.certify is not None
+        wanted = BASELINES if made.baselines else BASELINES[:1] if certifying else ()
+        others = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
+        return (*others, made.strategy)
+
+    def problem(
+        self,
+        strategy: MixStrategy | None = None,
+        on_ranked: Callable[[str, Outcome], None] = lambda name, outcome: None,
+    ) -> MergeProblem:
+        """What one strategy is given.
+
+        Args:
+            strategy: that is given it; None: one that finds everything there.
+            on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
+        """
+        made = self.plan
+        return MergeProblem(
+            made.pool,
+            made.partition,
+            self.evaluator,
+            Searching(made.optimizer, made.seed, made.budget),
+            self.journal,
+            self.progress,
+            strategy=strategy,
+            on_ranked=on_ranked,
+        )
