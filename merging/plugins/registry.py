@@ -38,16 +38,17 @@ class Registry(Generic[T]):
     Args:
         kind: the field's word for one entry, e.g. ``"strategy"``.
         group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
-        interface: of its classes, as ``"module:name"`` (some lie higher than this module); None: it is not looked at.
+        interfaces: bases of its classes, one of which each needs, as ``"module:name"`` (some lie higher than this
+            module); none: only functions are entered.
     """
 
     functions = False
     """Whether a function may be entered."""
 
-    def __init__(self, kind: str, group: str, interface: str | None = None) -> None:
+    def __init__(self, kind: str, group: str, *interfaces: str) -> None:
         self.kind = kind
         self.group = group
-        self._interface = interface
+        self._interfaces = interfaces
         self._classes: dict[str, T] = {}
 
     def register(self, name: str, **stated: Any) -> Callable[[C], C]:
@@ -98,15 +99,15 @@ class Registry(Generic[T]):
             MergingError: it is none.
         """
         wanted = "a function" if self.functions else "a class"
-        if self._interface is not None:
+        if self._interfaces:
             wanted = f"{wanted}, or a class derived from" if self.functions else "a class derived from"
-            wanted += f" {self._interface.rpartition(':')[2]}"
+            wanted += f" {' or '.join(each.rpartition(':')[2] for each in self._interfaces)}"
         if not isinstance(plugin, type):
             fits = self.functions and callable(plugin)
-        elif self._interface is None:
+        elif not self._interfaces:
             fits = not self.functions
         else:
-            fits = issubclass(plugin, pkgutil.resolve_name(self._interface))
+            fits = issubclass(plugin, tuple(map(pkgutil.resolve_name, self._interfaces)))
         if not fits:
             said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
             raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")
@@ -164,7 +165,10 @@ optimizers: Registry[type[Optimizer]] = Registry(
     "optimizer", "merging.optimizers", "merging.plugins.optimizer:Optimizer"
 )
 objectives: Registry[type[Objective]] = Registry(
-    "objective", "merging.objectives", "merging.plugins.objective:Objective"
+    "objective",
+    "merging.objectives",
+    "merging.plugins.objective:Objective",
+    "merging.plugins.whole_model_objective:WholeModelObjective",
 )
 regimes: Registry[type[Regime]] = Registry("regime", "merging.regimes", "merging.training.regime:Regime")
 tasks: FunctionRegistry[Callable[..., Task]] = FunctionRegistry("task", "merging.tasks")

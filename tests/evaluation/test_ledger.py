@@ -23,6 +23,7 @@ from merging.evaluation.ledger import Ledger, Log
 from merging.partitioners.layer import Layer
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
+from merging.plugins.watcher import Watcher
 from merging.running.plan import Plan, plan
 from merging.running.session import Session
 from merging.storage.journal import Journal
@@ -52,13 +53,13 @@ class Dictated:
         self.asked.append(split)
         keys = self._keys
         key = keys.trial(model) if isinstance(model, Trial) else keys.evaluation(model, split, record=record)
-        return Outcome(int(key[:8], 16) / 16**8, 120, seconds=2.0, passes=PASS)
+        return Outcome(score=int(key[:8], 16) / 16**8, samples=120, seconds=2.0, passes=PASS)
 
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
         return torch.full((120, 3), self.measure(recipe, split, record=record).score), 1.0
 
     def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
-        return Outcome(float(logits.double().mean()), 120)
+        return Outcome(score=float(logits.double().mean()), samples=120)
 
     def expect_tests(self) -> None:
         pass
@@ -70,7 +71,7 @@ class Dictated:
         return {}, 0.0
 
 
-class Watcher:
+class Witness:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -101,6 +102,10 @@ def door(made: Plan, journal: Log | None = None, **how: Any) -> Session:
     assert real is not None
     dictated = Evaluator(real.keys, real.ledger, Dictated(real.keys), real.gradients)
     return dataclasses.replace(session, evaluator=dictated)
+
+
+def limited(made: Plan, limit: int | None) -> Plan:
+    return dataclasses.replace(made, settings=made.settings.changed({"max_evaluations": limit}))
 
 
 def asked(session: Session) -> list[str]:
@@ -151,7 +156,7 @@ def take(evaluator: Evaluator, pool: ModelPool, step: tuple[str, int, int]) -> t
 @given(steps=STEPS)
 def test_an_observer_sees_what_a_strategy_sees(pool: ModelPool, made: Plan, steps: list[tuple[str, int, int]]) -> None:
     """Every held-out outcome that is handed out, with the meter as it is then; no logits, records, tests, test sets."""
-    watcher, told = Watcher(), []
+    watcher, told = Witness(), []
     evaluator = door(made, observers=(watcher,)).evaluator
     assert evaluator is not None
     for step in steps:
@@ -166,7 +171,7 @@ def test_each_distinct_evaluation_is_made_and_counted_once(
     pool: ModelPool, made: Plan, steps: list[tuple[str, int, int]], exact: bool
 ) -> None:
     """Against two sets of the test's own: keys in all, and keys since the strategy began."""
-    session = door(made, exact_savings=exact)
+    session = door(dataclasses.replace(made, settings=made.settings.changed({"exact_savings": exact})))
     evaluator = session.evaluator
     assert evaluator is not None
     total, own, told = set[str](), set[str](), 0
@@ -189,7 +194,7 @@ def test_each_distinct_evaluation_is_made_and_counted_once(
 @given(steps=STEPS, limit=st.integers(1, 6))
 def test_the_limit_ends_the_search(pool: ModelPool, made: Plan, steps: list[tuple[str, int, int]], limit: int) -> None:
     """At the limit nothing new is made; an ensemble whose last member reaches it is still scored."""
-    evaluator = door(dataclasses.replace(made, max_evaluations=limit)).evaluator
+    evaluator = door(limited(made, limit)).evaluator
     assert evaluator is not None
     total = evaluator.ledger.total
     for step in steps:
@@ -217,7 +222,7 @@ def test_a_journal_is_gone_on_with(pool: ModelPool, strategy: MixStrategy, tmp_p
 
     def mix(limit: int | None, path: Path, *, resume: bool) -> tuple[list[str], Any, list[dict[str, Any]]]:
         with Journal(path, resume=resume) as journal:
-            session = door(dataclasses.replace(made, max_evaluations=limit), journal)
+            session = door(limited(made, limit), journal)
             try:
                 merged = strategy.mix(session.problem())
             except Stopped:
@@ -266,7 +271,7 @@ def test_a_file_that_is_no_memory_is_let_go_of(tmp_path: Path) -> None:
 
 
 def test_who_is_asked_to_stop_may_be_let_finish(pool: ModelPool, made: Plan) -> None:
-    evaluator = door(made, should_stop=lambda: True).evaluator
+    evaluator = door(made, watcher=Watcher(should_stop=lambda: True)).evaluator
     assert evaluator is not None
     one = Recipe.single(pool.ingredients[0], made.partition)
     for ask in (evaluator.evaluate, evaluator.record, lambda merged, split: evaluator.outputs.logits(merged, split)):
@@ -292,7 +297,7 @@ def test_a_ledger_needs_nothing_but_keys(made: Plan) -> None:
     """Memory, counts and limit, with no evaluator around."""
     del made
     ledger = Ledger(Journal(None), limit=2)
-    outcome = Outcome(0.5, 10, seconds=1.0, passes=0.25)
+    outcome = Outcome(score=0.5, samples=10, seconds=1.0, passes=0.25)
     assert ledger.through("a", HELD_OUT, lambda: outcome) is outcome
     assert ledger.through("a", HELD_OUT, lambda: pytest.fail("known")) is outcome
     ledger.begin()

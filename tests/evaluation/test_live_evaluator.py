@@ -246,7 +246,7 @@ def test_the_gradient_is_that_of_finite_differences(pool: ModelPool) -> None:
     table = np.array([[0.5, 0.2, 1.0, 1.0], [0.3, 0.9, 0.0, 0.0], [0.1, -0.2, 0.0, 0.0]])
     recipe = Recipe(rows, problem.partition, table)
     batch = next(iter(problem.slopes.batches("train", np.random.default_rng(0))))
-    loss, slopes = problem.evaluator.gradient(recipe, batch)
+    loss, slopes = problem.evaluator.gradients.gradient(recipe, batch)
     states = [{name: t.double() for name, t in pool.find(row).load().items()} for row in rows]
 
     def slow(at: np.ndarray) -> float:
