@@ -162,12 +162,12 @@ def exited(error: SystemExit) -> str:
 
 
 def named(kind: str, plugin: Any) -> str:
-    """What a plug-in is called in a message: its kind, and its registered name or else that of its class."""
+    """Names a plug-in for a message: its kind, and its registered name or else that of its class."""
     return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: its type, and its shape or length where it has one; never what it holds.
+    """Describes a value for a message: its type, and its shape or length where it has one; never what it holds.
 
     >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
     ('None', 'a float', 'a list of length 2', 'the class dict')
