@@ -59,11 +59,13 @@ class Slerp(MixStrategy):
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """From ``a`` (t = 0) to ``b`` (t = 1) along the great circle, lengths interpolated.
+    """Interpolates from ``a`` (t = 0) to ``b`` (t = 1) along the great circle; lengths are interpolated linearly.
+
+    Where the directions are equal or opposite, or a length is 0, it is the linear interpolation.
 
     Args:
         a: any shape, float64; read as one vector.
-        b: of the same shape.
+        b: tensor of the same shape.
         t: between 0 and 1.
     """
     length, other = a.norm(), b.norm()

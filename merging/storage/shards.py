@@ -101,8 +101,8 @@ class ModelWriter:
         """Writes some elements of a tensor.
 
         Args:
-            name: of the tensor.
-            offset: in bytes from its beginning.
+            name: name of the tensor.
+            offset: bytes from the tensor's beginning.
             values: the elements' bytes, contiguous.
 
         Raises:
@@ -133,7 +133,7 @@ class Gaps:
     """The bytes of a tensor that were not written yet.
 
     Args:
-        name: of the tensor.
+        name: name of the tensor.
         size: its bytes.
     """
 
