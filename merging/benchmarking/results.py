@@ -37,7 +37,7 @@ def accurate(column: str) -> str:
 
 @dataclass(frozen=True)
 class Single:
-    """Holds the scores of one model of the pool, as fractions."""
+    """The scores of one model of the pool, as fractions where they are accuracies."""
 
     name: str
     held_out: float

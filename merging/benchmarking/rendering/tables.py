@@ -31,7 +31,7 @@ COST_LEGEND = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Shows one score in a table.
+    """One score, as a table shows it.
 
     Attributes:
         text: the number, or a dash.
