@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 PRECISIONS = ("auto", "fp32", "bf16")
-"""Of forward passes."""
+"""Precisions that forward passes may have, as a user names them."""
 MOST_THREADS = 1024
 """More than any machine has."""
 

@@ -68,7 +68,7 @@ def _plain() -> Transform:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Says how the pictures of a task become arrays of one size.
+    """The way in which the pictures of a task become arrays of one size.
 
     Attributes:
         transform: what is done to each picture that a file or stream holds.

@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Says how the models of a pool lie to each other.
+    """Distances and angles between the models of a pool, as points in the space of weights.
 
     Attributes:
         distances: ``‖θ_i − θ_j‖₂`` over all tensors that are averaged, shape ``(n, n)``.

@@ -61,7 +61,7 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
+    """All that :func:`inspect_module` or :func:`inspect_pool` found of a model or a pool.
 
     Attributes:
         partition: the partition, with inert and constant components marked, as far as they are known.

@@ -35,7 +35,11 @@ class Folder(DataForm):
         return Path(path).expanduser().is_dir()
 
     def open(self, reader: Reader) -> Opened:
-        """Lists the images."""
+        """Lists the folder's images, and their class folders as labels; nothing is decoded yet.
+
+        Raises:
+            TaskError: the folder holds no images, or, where all its classes count, one of them has none.
+        """
         from merging.data.classes import ALL
         from merging.data.folders import left_out, states, tree, walked
         from merging.data.pictures import paths

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @forms.register("saved")
 @dataclass(frozen=True)
 class SavedImages(DataForm):
-    """What ``Dataset.save_to_disk`` wrote, or ``DatasetDict``: ``folder:split``; columns are found by their types."""
+    """A folder that ``save_to_disk`` wrote, or a split of it (``folder:split``); columns are found by their types."""
 
     summary: ClassVar[str] = "a folder of Hugging Face's save_to_disk with images"
     formula: ClassVar[str] = "sample i: the image of row i, turned upright as datasets does, and its label"

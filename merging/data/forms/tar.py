@@ -32,7 +32,7 @@ class Tar(DataForm):
     packages: ClassVar[tuple[str, ...]] = ("webdataset",)
 
     def open(self, reader: Reader) -> Opened:
-        """Lists the samples."""
+        """Lists the samples of all shards, and their labels; nothing is decoded yet."""
         from merging.data import tars
         from merging.data.cache import content_of
 
