@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @by_position
 @dataclass(frozen=True, kw_only=True)
 class Fisher(MixStrategy):
-    """θ_j = Σ_i c_i F_ij θ_ij / Σ_i c_i F_ij with the diagonal Fisher information F_i of each model.
+    """Averages entries by each model's diagonal Fisher information F_i: θ_j = Σ_i c_i F_ij θ_ij / Σ_i c_i F_ij.
 
     Labels are drawn from the model's own predictions, one a sample, as the Fisher information asks; ``labels=true``
     takes the data's, which is the empirical Fisher, another thing. Tensors without a Fisher information (buffers) are

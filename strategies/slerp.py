@@ -23,7 +23,7 @@ _SMALL = 1e-8
 @strategies.register("slerp")
 @dataclass(frozen=True)
 class Slerp(MixStrategy):
-    """Each tensor is a direction and a length: directions are averaged on the sphere, lengths as numbers."""
+    """Averages each tensor as a direction and a length: directions on the sphere, lengths as numbers."""
 
     label: ClassVar[str] = "slerp"
     summary: ClassVar[str] = "directions averaged on the sphere, tensor by tensor"

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @strategies.register("ties")
 @dataclass(frozen=True)
 class Ties(MixStrategy):
-    """θ = θ_0 + λ · (disjoint mean of the trimmed task vectors). Needs the base, no data; evaluates nothing."""
+    """TIES: θ_0 + λ · disjoint mean of the task vectors, trimmed, over the entries whose sign is the elected one.
+
+    It needs the base and no data, and evaluates nothing.
+    """
 
     label: ClassVar[str] = "TIES"
     summary: ClassVar[str] = "trim small changes, elect a sign, average what agrees"

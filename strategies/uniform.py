@@ -14,7 +14,7 @@ from merging.values.recipe import Recipe
 @strategies.register("uniform")
 @dataclass(frozen=True)
 class Uniform(MixStrategy):
-    """θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
+    """The uniform soup, the average of all models: θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
 
     label: ClassVar[str] = "uniform soup"
     summary: ClassVar[str] = "the average of all models"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @strategies.register("wise-ft")
 @dataclass(frozen=True)
 class WiseFt(MixStrategy):
-    """θ = (1 − α)·θ_0 + α·θ_1, over all tensors, with θ_1 any strategy's merge of the pool.
+    """Interpolates from the base to any strategy's merge of the pool, over all tensors: θ = (1 − α)·θ_0 + α·θ_1.
 
     Without an α a sweep over [0, 1] is scored on the held-out data, reported, and its best point taken (of equals the
     one nearest to the base). The paper selects none and shows the whole line.

@@ -24,7 +24,7 @@ STORED = "stored"
 
 
 class Normalise:
-    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device.
+    """Standardises a batch, ``(x / 255 − mean) / std``: uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``.
 
     Args:
         mean, std: per channel as the model takes them.

@@ -154,7 +154,7 @@ _OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer"
 
 
 class TransformersText(Transformers):
-    """Text classification; a sample is a row of token ids, padded, and perhaps a row of segments."""
+    """Classifies texts; a sample is a row of token ids, padded, and perhaps a row of segments."""
 
     auto = "AutoModelForSequenceClassification"
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @forms.register("npz")
 @dataclass(frozen=True)
 class Npz(DataForm):
-    """``KEY_images`` uint8 (N, H, W, 3), or ``KEY_jpeg`` with ``KEY_offsets``; ``KEY_labels``; perhaps ``classes``.
+    """An .npz of images, ``KEY_images`` uint8 (N, H, W, 3) or ``KEY_jpeg`` with ``KEY_offsets``, and ``KEY_labels``.
+
+    It may have ``classes``, the names that labels count, too.
 
     Images of one size stay as they are stored, unless the task says a size or the model takes that one only.
     """

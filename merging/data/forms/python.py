@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @forms.register("python")
 @dataclass(frozen=True)
 class FromPython(DataForm):
-    """The function returns a :class:`merging.Split`, or inputs and labels (or inputs alone) as tensors or arrays.
+    """A function of your own that returns a :class:`merging.Split`, or inputs and labels, as tensors or arrays.
 
     Pictures (uint8, ``(N, H, W, 3)``) are brought to the model's size as arrays of other forms are.
     """
