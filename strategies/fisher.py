@@ -58,12 +58,12 @@ class Fisher(MixStrategy):
     draws: int = option(0, "coefficients to try on held-out data: a grid for two models, Dirichlet(1) for more", low=0)
 
     def requires(self) -> frozenset[str]:
-        """A coefficient search is scored; training data must be there where it is asked for."""
+        """Requires an objective where coefficients are searched for, and training data where they are asked for."""
         more = {"objective"} if self.draws else set()
         return super().requires() | more | ({"train"} if self.data == "train" else set())
 
     def mix(self, problem: Problem) -> Weights:
-        """One pass of per-sample gradients a model, then the weighted mean, tensor by tensor."""
+        """Makes one pass of per-sample gradients a model, then the weighted mean, tensor by tensor."""
         count = len(problem.pool)
         problem.progress.stage("measuring Fisher information", count)
         split = self.data if self.data != "auto" else "train" if "train" in problem.scores.splits else "held-out"

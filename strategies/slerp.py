@@ -44,7 +44,7 @@ class Slerp(MixStrategy):
     steps: int = option(50, "iterations of the Karcher mean of more than two at the most", low=1)
 
     def mix(self, problem: Problem) -> Weights:
-        """The weights, computed tensor by tensor."""
+        """Makes weights that are computed tensor by tensor; evaluates nothing."""
         if len(problem.pool) > 2 and self.t != 0.5:
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
@@ -66,7 +66,7 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     Args:
         a: any shape, float64; read as one vector.
         b: tensor of the same shape.
-        t: between 0 and 1.
+        t: place on the arc, between 0 and 1.
     """
     length, other = a.norm(), b.norm()
     if length == 0 or other == 0:

@@ -52,7 +52,7 @@ class Ties(MixStrategy):
     )
 
     def mix(self, problem: Problem) -> Weights:
-        """The weights, computed tensor by tensor."""
+        """Makes weights that are computed tensor by tensor; evaluates nothing."""
         import torch
 
         from merging.mixing.arithmetic import elected_mean

@@ -27,5 +27,5 @@ class Uniform(MixStrategy):
     min_models: ClassVar[int] = 2
 
     def mix(self, problem: Problem) -> Recipe:
-        """The mean over the pool."""
+        """Makes the recipe of the mean over the pool."""
         return problem.mean(range(len(problem.pool)))

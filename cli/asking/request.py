@@ -20,7 +20,7 @@ from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED, Settings
 
 CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
-"""Plug-ins where nobody names any."""
+"""Kind → plug-in that is taken where nobody names one."""
 
 
 class Named(Table):

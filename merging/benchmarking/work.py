@@ -146,7 +146,7 @@ class Work:
         return tuple(found)
 
     def run(self, entry: Entry) -> MethodRun:
-        """One method at one seed; what it cannot do, or breaks on, is part of the result.
+        """Runs one method at one seed; what it cannot do, or breaks on, is part of the result.
 
         Raises:
             Stopped: the benchmark is interrupted.

@@ -38,7 +38,7 @@ class Losses(list[Damage]):
     """The images of a set that could not be decoded, in their order.
 
     Args:
-        damaged: these.
+        damaged: images that were left out, each with the reason.
         changed: kind of change (:data:`merging.data.decoding.SAID`) → how many of the others were changed so.
     """
 

@@ -111,8 +111,8 @@ def preparation(
         source: the model.
         size: side in pixels in place of the library's own; ``stored``: pictures stay in the size they have.
         corrupt: share of a set's images that may be damaged.
-        mean: per channel, in place of the library's own.
-        std: likewise.
+        mean: mean of each channel, of images between 0 and 1, in place of the library's own.
+        std: standard deviation of each channel, in place of the library's own.
 
     Raises:
         TaskError: a size that the model does not take.

@@ -23,7 +23,7 @@ class Answers:
     Args:
         objective: what is maximised.
         task: the data.
-        split: their part.
+        split: name of the split.
         record: keep the terms, unless they are the hits.
         margins: offered those of this model, where they are wanted.
 

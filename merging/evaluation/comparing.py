@@ -104,7 +104,7 @@ class Comparer:
         """Two models on the mean of some sets.
 
         Args:
-            sets: their names.
+            sets: names of the sets.
             before: the reference's outcomes.
             after: the other model's.
             measure: ``accuracy`` where that stands beside the objective; else the objective's own.

@@ -21,7 +21,7 @@ from merging.plugins.slopes import Blend
 from merging.values.recipe import Recipe
 
 GRADIENT = 3.0
-"""Forward and backward, in forward passes."""
+"""Cost of a forward and a backward pass, in forward passes."""
 SQUARES = 4.0
 """The same with a gradient for each sample."""
 

@@ -59,8 +59,8 @@ class ModelSource(ABC):
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
-            mean: per channel, of images between 0 and 1, likewise.
-            std: likewise.
+            mean: mean of each channel, of images between 0 and 1, in place of the library's own.
+            std: standard deviation of each channel, in place of the library's own.
 
         Raises:
             TaskError: the library has no such preprocessing.

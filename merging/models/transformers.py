@@ -70,8 +70,8 @@ class Transformers(ModelSource):
 
     Args:
         folder: a folder with ``config.json``.
-        config: read from it.
-        arguments: those that the configuration has already taken.
+        config: the configuration that was read from it.
+        arguments: arguments that the configuration has already taken.
     """
 
     auto: str

@@ -87,7 +87,7 @@ class MergeSearches:
         budget: int,
         rounded: bool = True,
     ) -> Solution:
-        """One search by the optimizer; its generator is the next of the strategy's seed sequence."""
+        """Searches once, by the user's optimizer; its generator is the next of the strategy's seed sequence."""
         points = self.searching.budget or budget
         search = BoxSearch(
             self._outcomes(function),

@@ -26,7 +26,7 @@ _LOAD_MEMBERS = (
 
 
 def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
-    """Markdown, complete in itself.
+    """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
         report: the run's report.

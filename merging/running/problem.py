@@ -135,7 +135,7 @@ class MergeProblem:
 
     @property
     def scores(self) -> MergeScores:
-        """Logits, labels, and what they score."""
+        """Logits, labels, and the objective of given logits."""
         return MergeScores(self._door("scores"))
 
     @property

@@ -135,14 +135,14 @@ class ImaginaryGradients:
         return 1.0, np.zeros(recipe.coefficients.shape)
 
     def blend(self, rows: Sequence[Recipe]) -> ImaginaryBlend:
-        """Rows whose mix has no slope."""
+        """Gives a mix of the rows that has no slope."""
         del rows
         return ImaginaryBlend(self._count)
 
     def squared_gradients(
         self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
     ) -> dict[str, Tensor]:
-        """Zeros of the parameters' shapes."""
+        """Gives zeros of the parameters' shapes."""
         del recipe, generator, sampled
         self._count(min(samples, len(self._task.split(split))), SQUARES)
         return {name: torch.zeros_like(p, device="cpu") for name, p in self._parameters.items()}

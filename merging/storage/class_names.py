@@ -36,7 +36,7 @@ FILES = (
     "label_map.json",
     "labelmap.txt",
 )
-"""Files that may say them."""
+"""Names of the files that may say the classes."""
 _DEEP = 32
 
 Names = Mapping[str, str]

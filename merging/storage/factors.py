@@ -65,7 +65,7 @@ class Factored:
 
     Attributes:
         kind: ``quantised``, ``adapter``, ``weight norm`` or ``pruning``.
-        tensors: their names.
+        tensors: names of the tensors.
         why: how that was seen.
     """
 

@@ -142,7 +142,7 @@ class Gaps:
         self._gaps = [(0, size)] if size else []
 
     def fill(self, offset: int, count: int) -> None:
-        """Takes note of a write.
+        """Takes note of a write, whose bytes are no gap any more.
 
         Raises:
             CheckpointError: it would leave the tensor, or write some of it twice.

@@ -26,7 +26,7 @@ FILES = (
     "source.spm",
     "target.spm",
 )
-"""Files that hold one."""
+"""Names of the files that hold a vocabulary."""
 
 
 @dataclass(frozen=True)

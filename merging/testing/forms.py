@@ -29,14 +29,14 @@ class TinyTexts(ModelSource):
         super().__init__("tiny:texts")
 
     def module(self, classes: int | None = None, tensors: Any = None) -> nn.Module:
-        """A sum of embeddings."""
+        """Builds a classifier that sums up embeddings of the characters."""
         del tensors
         return nn.EmbeddingBag(256, classes or 3)
 
     def tokenize(
         self, texts: Sequence[str], progress: Progress | None = None, *, second: Sequence[str] | None = None
     ) -> Tensor:
-        """Twelve characters of each text."""
+        """Turns each text into its first twelve characters, as numbers."""
         del progress, second
         return torch.tensor([[ord(letter) % 256 for letter in f"{text:12}"[:12]] for text in texts])
 

@@ -39,12 +39,12 @@ class ModelSourceContract(Contract):
 
     @pytest.fixture
     def source(self, plugin: Any, model: str, alone: None) -> ModelSource:
-        """The source of that model."""
+        """The source of the model that is under test."""
         return model_source(f"{plugin.name}:{model}")
 
     @pytest.fixture
     def alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No other machine can be reached."""
+        """Cuts the test off: no other machine can be reached."""
 
         def refuse(*_: object, **__: object) -> NoReturn:
             pytest.fail("it reaches for the network; weights come from a pool, and nothing is downloaded")

@@ -47,7 +47,7 @@ class RegimeContract(PluginContract):
 
     @pytest.fixture
     def task(self) -> Task:
-        """160 samples to learn from."""
+        """A task with 160 samples to learn from."""
         train: Split = blobs(160, seed=7)
         return Task(name="blobs", build=lambda pool: _net(train), held_out=blobs(60, seed=8), train=train)
 

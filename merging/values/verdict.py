@@ -161,7 +161,7 @@ class Verdict:
 
     @property
     def tested(self) -> bool:
-        """Whether there is anything to say."""
+        """Whether a test was made, so that the verdict has a p-value."""
         return self.p is not None
 
     @property
@@ -250,7 +250,7 @@ MARKS = {
     Standing.NOT_TESTED: "–",
     Standing.REFERENCE: "",
 }
-"""The sign that a table shows."""
+"""Standing of a model → the sign that a table shows."""
 
 
 def word(verdict: Verdict | None) -> Standing:

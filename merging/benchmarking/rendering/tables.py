@@ -166,7 +166,7 @@ def legend_of(found: Benchmark) -> str:
 
 
 def unit(found: Benchmark) -> str:
-    """Names the unit of differences."""
+    """Names the unit in which a table shows differences."""
     return "points" if found.percent(HELD_OUT) else found.objective
 
 

@@ -31,7 +31,7 @@ class Folder(DataForm):
     rank: ClassVar[int] = 0
 
     def reads(self, path: str) -> bool:
-        """Any folder that no other form knows."""
+        """Whether the path is a folder; other forms, which rank higher, have looked before."""
         return Path(path).expanduser().is_dir()
 
     def open(self, reader: Reader) -> Opened:

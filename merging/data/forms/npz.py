@@ -35,11 +35,11 @@ class Npz(DataForm):
     rank: ClassVar[int] = 1
 
     def reads(self, path: str) -> bool:
-        """A file with a key, or without: what is missing is said when it is opened."""
+        """Whether the path is an .npz, with a key or without: what is missing is said when it is opened."""
         return ".npz:" in path or Path(path).suffix.lower() == ".npz"
 
     def open(self, reader: Reader) -> Opened:
-        """Reads names and labels; the images later."""
+        """Reads the labels and the classes' names, and leaves the images for later."""
         from merging.data.npz import groups_of, load_npz, names_and_labels
 
         names, written = names_and_labels(reader.path)

@@ -29,13 +29,13 @@ class SavedImages(DataForm):
     packages: ClassVar[tuple[str, ...]] = ("datasets",)
 
     def reads(self, path: str) -> bool:
-        """A folder with the files that mark one, or a split of it."""
+        """Whether the path is a folder with the files that ``save_to_disk`` writes, or a split of one."""
         from merging.data.saved import names_saved
 
         return names_saved(path)
 
     def open(self, reader: Reader) -> Opened:
-        """Opens it, and reads the labels."""
+        """Opens the saved set and reads its labels; no image is decoded yet."""
         from merging.data.saved import Saved
 
         image = [reader.options["image"]] if "image" in reader.options else ()

@@ -31,7 +31,7 @@ class Table(DataForm):
     rank: ClassVar[int] = 2
 
     def open(self, reader: Reader) -> Opened:
-        """Reads the table; images later."""
+        """Reads the table's labels and paths, and leaves the images for later."""
         from merging.data import tables
         from merging.data.folders import states
         from merging.data.pictures import paths

@@ -35,7 +35,7 @@ class Texts(DataForm):
     rank: ClassVar[int] = 1
 
     def reads(self, path: str) -> bool:
-        """A table, or a folder of ``save_to_disk``."""
+        """Whether the path is a table, or a folder of ``save_to_disk``."""
         from merging.data.saved import names_saved
 
         return super().reads(path) or names_saved(path)
