@@ -43,8 +43,8 @@ class Barrier:
     """Two models and the average of them, scored on the held-out data.
 
     Attributes:
-        first, second: their names.
-        ends: their scores.
+        first, second: names of the two models.
+        ends: scores of the two models.
         midpoint: the score of ``(first + second) / 2``.
     """
 
@@ -61,7 +61,7 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
+    """All that :func:`inspect_module` or :func:`inspect_pool` found of a model or a pool.
 
     Attributes:
         partition: the partition, with inert and constant components marked, as far as they are known.
@@ -185,7 +185,8 @@ def inspect_pool(
         module: an architecture, which tells inert components where there is no task.
         example: a batch for it.
         freeze: regular expressions, as for a run.
-        barriers: those of the best model with every other, of all pairs, or none; without a task there are none.
+        barriers: pairs whose barriers are measured: the best model with every other, all pairs, or none; without a
+            task there are none.
         objective: what barriers are measured in; default: top-1 accuracy.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: threads of passes; default: as for :func:`merging.merge`.

@@ -29,7 +29,7 @@ class Interpolation:
     """Scores along the line from one model to another.
 
     Attributes:
-        first, second: their names.
+        first, second: names of the two models.
         objective: what the scores are.
         shares: shares of the second model, from 0 to 1.
         scores: set → score at each share; ``held-out`` among them.

@@ -72,10 +72,10 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
     too; our other errors, and those of the machine (memory, a full disk) raised below it, pass as they are.
 
     Args:
-        what: it is, such as ``strategy 'mine'``.
+        what: name of what runs, such as ``strategy 'mine'``.
         code: the plug-in, function or module; lines of its own are looked for first.
         doing: what it was doing, where that helps: ``on tensor 'w'``.
-        error: is raised.
+        error: type of the error that is raised.
 
     Raises:
         MergingError: of the kind that was asked for.
@@ -153,7 +153,7 @@ _STANDARD = sysconfig.get_path("stdlib") + os.sep
 
 
 def exited(error: SystemExit) -> str:
-    """Who called ``sys.exit``, for a message."""
+    """Says for a message who called ``sys.exit``, and where."""
     place = _place(error).text.removeprefix("at ")
     return (
         f"{place} called sys.exit({error.code!r}), which would end the command without its result; a plug-in returns, "
@@ -162,12 +162,12 @@ def exited(error: SystemExit) -> str:
 
 
 def named(kind: str, plugin: Any) -> str:
-    """What a plug-in is called in a message: its kind, and its registered name or else that of its class."""
+    """Names a plug-in for a message: its kind, and its registered name or else that of its class."""
     return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: its type, and its shape or length where it has one; never what it holds.
+    """Describes a value for a message: its type, and its shape or length where it has one; never what it holds.
 
     >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
     ('None', 'a float', 'a list of length 2', 'the class dict')
@@ -203,7 +203,7 @@ def number(value: object, made: str) -> float:
 
 
 def article(word: str) -> str:
-    """A word with its indefinite article."""
+    """Puts the indefinite article before a word."""
     return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 

@@ -11,7 +11,7 @@ from merging.errors import LIMIT_REACHED
 
 
 class RunState(StrEnum):
-    """Says how a run, or a whole benchmark, has ended."""
+    """The state in which a run, or a whole benchmark, has ended."""
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
@@ -21,7 +21,7 @@ class RunState(StrEnum):
 
 
 class MethodState(StrEnum):
-    """Says how one method of a benchmark has ended; its value is the word for it."""
+    """The state in which one method of a benchmark has ended; its value is the word for it."""
 
     FINISHED = "finished"
     CANNOT_RUN = "cannot run"
