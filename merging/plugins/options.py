@@ -130,9 +130,9 @@ class Plugin(Declared, ABC):
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
-    """Says what it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    """The formula of what it computes, a line or two of plain text, for ``merge describe`` and its reference page."""
     limits: ClassVar[str] = ""
-    """Says where it does not apply, what it costs and what to expect, in a sentence or two."""
+    """Sentences on where it does not apply, what it costs and what to expect."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 

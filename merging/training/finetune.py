@@ -89,12 +89,12 @@ def finetune(
 
     Args:
         make_task: gives the task; with more than one job it is called in every process, and must be importable there.
-        output: a folder: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
-        sweep: the hyper-parameters.
-        models: how many.
-        training: base, search, regime, seed, device, jobs.
-        watcher: who is told, and is asked between steps.
-        command: kept in the records.
+        output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
+        sweep: hyper-parameters that all models have, and those that are drawn for each.
+        models: number of models in the pool, those that are there already included.
+        training: task, base, search, linear probe, regime, seed, device, threads, jobs.
+        watcher: is told what happens, and asked between steps whether to stop.
+        command: the command that was typed, kept in the records.
         keywords: fields of these values by their own names, instead.
 
     Returns:

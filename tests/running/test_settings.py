@@ -241,9 +241,9 @@ def test_a_new_setting_is_declared_in_one_file_and_found_everywhere(pool_folder:
             if entry.name not in ("running", "__pycache__", file.name):
                 (place / entry.name).symlink_to(entry.resolve())
     text = file.read_text()
-    mark = '    """What a run may try, and how often."""\n\n'
+    mark = "    seed: int = option(\n"
     assert text.count(mark) == 1
-    (package / "running" / file.name).write_text(text.replace(mark, mark + ADDED))
+    (package / "running" / file.name).write_text(text.replace(mark, ADDED + mark))
     given = [str(pool_folder / "model_*.safetensors"), TASK, str(ROOT / "docs/build_reference.py")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *given],
