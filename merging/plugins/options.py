@@ -182,8 +182,7 @@ class Option:
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
         if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
-            error = unknown(f"value for {where}:", str(value), self.spec.choices)
-            raise OptionError(str(error))
+            raise unknown(f"value for {where}:", str(value), self.spec.choices, error=OptionError)
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:

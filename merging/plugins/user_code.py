@@ -224,7 +224,8 @@ def import_object(spec: str) -> Any:
     with running(f"'{spec}': importing {module}", module, error=TaskError):
         found = _module(module)
     if not hasattr(found, name):
-        raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
+        known = [each for each in vars(found) if each[0] != "_"]
+        raise unknown(f"name in module {module}:", name, known, error=TaskError)
     return getattr(found, name)
 
 
