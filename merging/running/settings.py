@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from merging.errors import OptionError, unknown
-from merging.machine import MOST_THREADS, PRECISIONS
+from merging.forward.settings import Passes as Passes
 from merging.mixing.writing import Writing
 from merging.plugins.options import Declared, Option, Setting, option, options_of
 
@@ -47,70 +47,6 @@ class Search(Declared):
             metavar="REGEX",
             header=True,
             more="Regular expressions; what they match keeps the first ingredient's values.",
-        ),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passes(Declared):
-    """How forward passes are made."""
-
-    device: str = option(
-        "auto",
-        "Device of passes: auto, cpu, cuda or mps.",
-        setting=Setting(metavar="NAME", more="`cuda:1` is the second GPU."),
-    )
-    precision: str = option(
-        "auto",
-        "Precision of the search's passes: fp32, bf16 or auto.",
-        choices=PRECISIONS,
-        setting=Setting(
-            metavar="NAME",
-            default="auto, bf16 on GPUs that have it",
-            more="Small models stay in fp32. Weights are mixed, and all scores of the report re-scored, in fp32.",
-        ),
-    )
-    threads: int | None = option(
-        None,
-        "Threads of the CPU.",
-        low=1,
-        high=MOST_THREADS,
-        setting=Setting(
-            metavar="N",
-            default="by the model's size, within what is granted",
-            more="Passes, reading and writing use them; `OMP_NUM_THREADS` and the cgroup grant them.",
-        ),
-    )
-    tune: bool = option(
-        False,
-        "Measure the fastest batch and threads first.",
-        setting=Setting(switch="--tune", more="They follow a fixed rule otherwise."),
-    )
-    compile: bool = option(
-        False,
-        "Run the model through torch.compile.",
-        setting=Setting(switch="--compile", more="With CUDA graphs on a CUDA device; every pass is whole."),
-    )
-    cache_memory: int | None = option(
-        None,
-        "Memory for activations of earlier passes; 0: none.",
-        low=0,
-        setting=Setting(
-            metavar="MIB",
-            default="1024",
-            changes=True,
-            more="A change of late components costs the late part of a pass then; changes no result.",
-        ),
-    )
-    exact_savings: bool = option(
-        True,
-        "Compute only what a change of components changes.",
-        setting=Setting(
-            switch="--no-exact-savings",
-            said="Make every evaluation a whole pass, to measure what is saved.",
-            changes=True,
-            silent=True,
-            more="Changes no result.",
         ),
     )
 
