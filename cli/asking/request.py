@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,13 +61,17 @@ def said_settings(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def settings_of(request: Mapping[str, Any]) -> Settings:
+def settings_of(request: Mapping[str, Any], names: Collection[str] = DECLARED) -> Settings:
     """The settings of a request, checked.
+
+    Args:
+        request: what was asked for.
+        names: the settings that the command takes; the others are nothing to it.
 
     Raises:
         OptionError: a value outside its range.
     """
-    return Settings.of({name: request.get(name) for name in DECLARED})
+    return Settings.of({name: request.get(name) for name in names})
 
 
 def restore(kept: Any, folder: Path) -> dict[str, Any]:

@@ -70,3 +70,7 @@ class Passes(Declared):
             more="Changes no result.",
         ),
     )
+
+
+OF_SEARCHES = tuple(name for name in Passes.__dataclass_fields__ if name not in ("device", "threads"))
+"""What only a search's passes are told: trainings and scores of record are in fp32, whole and not compiled."""

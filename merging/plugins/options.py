@@ -117,6 +117,14 @@ class Declared:
         """The resolved options, as plain values that JSON can hold."""
         return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
 
+    @classmethod
+    def keywords(cls) -> dict[str, tuple[Any, str]]:
+        """Name → default and help of each option, for functions that take them by keyword."""
+        return {
+            declared.name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
+            for declared in options_of(cls)
+        }
+
 
 @dataclass(frozen=True)
 class Plugin(Declared, ABC):

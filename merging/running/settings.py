@@ -138,10 +138,7 @@ class Settings:
     @staticmethod
     def keywords() -> dict[str, tuple[Any, str]]:
         """Name → default and help of every setting."""
-        return {
-            name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
-            for name, declared in DECLARED.items()
-        }
+        return {name: said for kind in GROUPS.values() for name, said in kind.keywords().items()}
 
     def plain(self) -> dict[str, Any]:
         """Name → value that JSON can hold, of every setting."""
@@ -156,3 +153,8 @@ GROUPS: dict[str, type[Declared]] = {name: type(group) for name, group in vars(S
 """Field of :class:`Settings` → the class of its value."""
 DECLARED: dict[str, Option] = {declared.name: declared for kind in GROUPS.values() for declared in options_of(kind)}
 """Name of a setting → its declaration."""
+
+
+def all_but(*names: str) -> tuple[str, ...]:
+    """Names of the settings that a function leaves out, which takes these alone."""
+    return tuple(name for name in DECLARED if name not in names)
