@@ -88,12 +88,11 @@ def command(**flags: Any) -> None:
     greedy soup. What one method has had scored is not scored again for the next. Interrupted, the same command with
     the same --output goes on; with more strategies, partitioners or seeds it adds them.
     """
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, say_built_in
 
     request, methods, partitions = _asked(flags)
     news, console = Screen(stderr=True), Screen()
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+    say_built_in(request, news)
     with output_folder(request["output"], "benchmark") as folder:
         _into(folder, request, flags, methods, partitions, news, console)
 

@@ -10,7 +10,7 @@ import pydantic
 
 from merging.data.form import KEYS
 from merging.errors import MergingError, unknown
-from merging.plugins.options import Option
+from merging.plugins.options import Option, first_fault
 from merging.running.settings import DECLARED
 from merging.storage import toml
 
@@ -169,16 +169,16 @@ def read_toml(path: Path) -> File:
     try:
         return File.model_validate(data)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
+        first = first_fault(error)
+        place = list(first.place)
+        if first.kind == "extra_forbidden":
             tables: dict[str, type[Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
             known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
             if place[0] == "pool" and len(place) > 2:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
             raise unknown(where, place[-1], known, error=MergingError) from None
-        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
+        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first.words}") from None
 
 
 def _written(place: list[str]) -> list[str]:

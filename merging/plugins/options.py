@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import pydantic
 
@@ -194,10 +194,10 @@ class Option:
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
-            first, allowed = error.errors()[0], self.describe_range()
-            if first["type"] in ("greater_than_equal", "less_than_equal"):
+            first, allowed = first_fault(error), self.describe_range()
+            if first.kind in ("greater_than_equal", "less_than_equal"):
                 raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
-            reason = first["msg"].removeprefix("Input should be ")
+            reason = first.words.removeprefix("Input should be ")
             raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
 
     @property
@@ -224,6 +224,20 @@ class Option:
 
     def _adapter(self) -> pydantic.TypeAdapter[Any]:
         return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
+
+
+class Fault(NamedTuple):
+    """Where a value is wrong, how pydantic calls what is wrong, and its words."""
+
+    place: tuple[str, ...]
+    kind: str
+    words: str
+
+
+def first_fault(error: pydantic.ValidationError) -> Fault:
+    """The first thing that pydantic finds wrong; one line says one thing."""
+    first = error.errors()[0]
+    return Fault(tuple(str(part) for part in first["loc"]), first["type"], first["msg"])
 
 
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:
