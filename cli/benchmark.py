@@ -26,8 +26,6 @@ from merging.values.states import RunState
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """What a benchmark's folder holds."""
-OPTION = "name.option=value, such as -o manifoldmix.tau=0.99"
-"""How an option is written here, where methods have names."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 

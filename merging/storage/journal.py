@@ -75,11 +75,6 @@ class Journal:
         self._syncing = _Syncing(self._file)
 
     @property
-    def replaying(self) -> bool:
-        """Whether old events are still to come."""
-        return bool(self._old)
-
-    @property
     def request(self) -> dict[str, Any] | None:
         """What the resumed run was asked for at its beginning, while the first event is still to come."""
         request: dict[str, Any] | None = self._old[0].get("request") if self._old else None
