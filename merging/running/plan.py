@@ -172,18 +172,8 @@ def plan(
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
-        live, numerics = place(
-            module,
-            task,
-            pool,
-            partition,
-            device=passes.device,
-            precision=passes.precision,
-            tune=measured or passes.tune,
-            compile=passes.compile,
-            progress=progress or Silent(),
-            threads=passes.threads,
-        )
+        told = progress or Silent()
+        live, numerics = place(module, task, pool, partition, passes=passes, progress=told, measured=measured)
         partition = live.partition
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(
