@@ -42,8 +42,8 @@ class Training:
     search: str = field(
         default="random",
         metadata={
-            "help": "``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from those "
-            "before, by held-out accuracy (listed runs come first, and tell it nothing)."
+            "help": "``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from "
+            "those before, by held-out accuracy (listed runs come first, and tell it nothing)."
         },
     )
     linear_probe: int | None = field(
