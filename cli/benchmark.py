@@ -25,7 +25,7 @@ from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
-"""What a benchmark's folder holds."""
+"""Regular expression of the paths that a benchmark writes in its folder."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 

@@ -127,7 +127,7 @@ class Diverged(MergingError):
 
 
 class StopReason(StrEnum):
-    """Says why a whole run must end before its strategy is done."""
+    """The reason why a whole run must end before its strategy is done."""
 
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
@@ -150,8 +150,8 @@ class Stopped(Exception):
 
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What is raised where a file is read that holds something else than it should: cut off, not JSON, other keys or
-types, nested too deep."""
+"""Errors that are raised where a file is read that holds something else than it should: cut off, not JSON, other keys
+or types, nested too deep."""
 
 
 def is_full(error: BaseException) -> bool:

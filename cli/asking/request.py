@@ -21,11 +21,11 @@ from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED, Settings
 
 CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
-"""Plug-ins where nobody names any."""
+"""Kind → plug-in that is taken where nobody names one."""
 
 
 class Named(Table):
-    """What a request holds besides settings."""
+    """The part of a request that names plug-ins, models, data and places: all of it but settings."""
 
     strategy: str
     partitioner: str
@@ -212,11 +212,11 @@ def sound_settings(request: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def requested(flags: dict[str, Any]) -> dict[str, Any]:
-    """What the command that runs is asked for; what needs ``--trust-code`` is refused without.
+    """Makes the request of the command that runs; what needs ``--trust-code`` is refused without.
 
     Args:
-        flags: as click gives them, which has looked into the command's file for what was not typed; at least ``task``
-            and ``trust_code``. What a command has no flag for is the file's.
+        flags: the command's parameters by name, for which click has looked into the command's file where nothing was
+            typed; at least ``task`` and ``trust_code``. What a command has no flag for is the file's.
     """
     found: Found | None = click.get_current_context().obj
     if flags["task"] is not None and flags["task"].endswith(".toml"):

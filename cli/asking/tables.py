@@ -52,7 +52,7 @@ SETS = ("held_out", "test", "train", "unlabelled")
 
 
 class TaskTable(Table):
-    """[task]: a registered name, or a model with its data."""
+    """The table [task]: a registered name, or a model with its data."""
 
     name: str | None = None
     options: dict[str, Any] = {}
@@ -86,7 +86,7 @@ Model: TypeAlias = Annotated[
 
 
 class PoolTable(Table):
-    """[pool]: the checkpoints."""
+    """The table [pool]: the checkpoints, and the model that they were fine-tuned from."""
 
     models: list[Model] = []
     base: Model | None = None
@@ -108,7 +108,7 @@ def settings_fields(default: Any) -> dict[str, Any]:
 
 
 class Chosen(Table):
-    """What [run] says besides settings: names of plug-ins, their options and files, the folder for the result."""
+    """The part of [run] besides settings: names of plug-ins, their options and files, the folder for the result."""
 
     strategy: str | None = None
     partitioner: str | None = None
@@ -135,7 +135,7 @@ class File(Table):
     run: RunTable = RunTable()
 
     def said(self) -> dict[str, Any]:
-        """What [run] says, flag by flag; plug-in files and options of plug-ins, which add up, aside."""
+        """Name of a flag → what [run] says for it; not for plug-in files and options of plug-ins, which add up."""
         run = self.run.model_dump(exclude_unset=True, exclude={"plugin", "options"})
         return {name: value for name, value in run.items() if value is not None}
 

@@ -60,10 +60,11 @@ def benchmark(
         pool: the checkpoints.
         methods: strategies; a mapping names them, where one strategy is there with several options.
         design: task, partitioners, seeds, objective, optimizer; what is tested against what.
-        settings: as for :func:`merging.merge`; ``max_evaluations`` is each method's, and the best so far its result.
-        destination: folder; what lies there from an interrupted (or smaller) benchmark is gone on with.
-        watcher: who is told, and may end the benchmark with the methods that are finished.
-        command: kept with the results.
+        settings: settings of :func:`merging.merge`; ``max_evaluations`` limits each method, whose result is then its
+            best so far.
+        destination: folder of the results; what lies there from an interrupted (or smaller) benchmark is gone on with.
+        watcher: is told what happens, and may end the benchmark with the methods that are finished.
+        command: the command that was typed, kept with the results.
         keywords: fields of these values by their own names, instead.
 
     Returns:

@@ -97,16 +97,16 @@ class Plans:
         return {label: str(self._refused[label]) for label in self.partitioners if label in self._refused}
 
     def header(self, made: Plan) -> dict[str, Any]:
-        """What must be the same for scores to be used again."""
+        """Makes the memory's first event: all that must be the same for its scores to be used again."""
         own = ("request", "strategy", "partitioner", "optimizer", "seed", "budget", "baselines", "tests")
         return {key: value for key, value in made.header(None).items() if key not in (*own, "certify_split")}
 
 
 class Work:
-    """What every method is run with.
+    """The plans, the memory and the watcher with which every method of a benchmark is run.
 
     Attributes:
-        remarks: what is to be said of single models.
+        remarks: sentences about single models, for the notes of the benchmark.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Work:
         self.remarks: list[str] = []
 
     def session(self, made: Plan, *observers: Observer) -> Session:
-        """A fresh one over the shared memory.
+        """Opens a fresh session over the shared memory.
 
         Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
         then those of the method alone, so that its result does not depend on which methods ran before it.
@@ -146,7 +146,7 @@ class Work:
         return tuple(found)
 
     def run(self, entry: Entry) -> MethodRun:
-        """One method at one seed; what it cannot do, or breaks on, is part of the result.
+        """Runs one method at one seed; what it cannot do, or breaks on, is part of the result.
 
         Raises:
             Stopped: the benchmark is interrupted.

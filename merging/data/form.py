@@ -31,9 +31,9 @@ KEYS: Mapping[str, Any] = MappingProxyType(
 )
 """Key that the table of a data set may hold → type of its value, as merge.toml has it."""
 COMMON = ("classes", "map")
-"""What may be said of every set: which classes it has, and what they are called in the model."""
+"""Keys that every set's table may have: which classes it has, and what they are called in the model."""
 PICTURES = (*COMMON, "corrupt", "border", "upright")
-"""What may be said of a set of image files besides."""
+"""Keys that the table of a set of image files may have."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,11 @@ class DataForm(Plugin):
 
     Attributes:
         written: what a user writes, such as ``file.npz:KEY``.
-        suffixes: of the files that are of this form, in lower case; where they do not tell, override :meth:`reads`.
+        suffixes: suffixes of the files that are of this form, in lower case; where they do not tell, override
+            :meth:`reads`.
         keys: what a user may say of such a set besides its path and the form's own options, of :data:`KEYS`.
         texts: whether it is for models that take texts; None: for every model.
-        rank: where several forms read a path, that of the highest rank does; built-in ones have 0 to 5.
+        rank: precedence among forms that read the same path: the highest one reads it; built-in ones have 0 to 5.
     """
 
     written: ClassVar[str] = ""

@@ -60,7 +60,7 @@ class Reader:
 
     @property
     def choice(self) -> Choice:
-        """What the user says of the set's classes."""
+        """The user's words on the set's classes."""
         return Choice(self.options.get("classes"), self.options.get("map") or {})
 
     def upright(self, usual: bool) -> bool:
@@ -86,7 +86,7 @@ class Reader:
 
         Args:
             split: inputs and labels.
-            names: of the classes that the labels count, where the set says them.
+            names: names of the classes that the labels count, where the set says them.
         """
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
@@ -115,13 +115,13 @@ class Reader:
         """A set whose images are decoded one by one, and kept on disk as they go into the model.
 
         Args:
-            labels: as they are written, one a sample; empty where none are wanted.
+            labels: labels as they are written, one a sample; empty where none are wanted.
             pictures: begins to give the pictures, in the order of the labels.
             decided: all that decides which pictures these are, JSON-ready: hashes or times of files.
             count: how many there are.
-            names: of the classes, where the set says them, in the order in which its numbers count them.
+            names: names of the classes, where the set says them, in the order in which its numbers count them.
             spelled: whether labels stand in a table, where numbers may be names.
-            groups: one a sample.
+            groups: group of each sample, where the set says them.
             upright: whether pictures are turned as their EXIF orientation says, where the user says nothing.
         """
         turned = self.upright(upright)
@@ -180,7 +180,7 @@ def _some(split: Split, found: Labelling) -> Split:
 
 
 def wanted(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
-    """Which samples are wanted, and the labels of those."""
+    """Chooses the samples that are wanted: True or False for each sample, and the labels of the chosen ones."""
     return [label in found.labels for label in labels], [found.labels[x] for x in labels if x in found.labels]
 
 
@@ -190,7 +190,12 @@ def unlabelled(count: int) -> Tensor:
 
 
 def as_split(found: Any, *, labelled: bool) -> Split:
-    """What somebody's function returned, as a split: one, or inputs and labels; without labels, inputs alone."""
+    """Makes a split of what somebody's function returned: a split, or inputs and labels, or inputs without labels.
+
+    Args:
+        found: the split, ``(inputs, labels)`` as tensors or arrays, or, where no labels are wanted, inputs alone.
+        labelled: whether labels are wanted.
+    """
     if isinstance(found, Split):
         return found
     if not labelled:

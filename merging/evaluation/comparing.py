@@ -41,10 +41,10 @@ class Comparer:
         return {name: float(np.mean([outcome.accuracy for outcome in found])) for name, found in known.items()}
 
     def columns(self, sets: Sequence[str]) -> dict[str, tuple[Role, tuple[str, ...]]]:
-        """What is compared: column → its role, and the sets whose mean it is.
+        """Lists the columns that are compared: name → role, and the sets whose mean the column is.
 
         Args:
-            sets: the task's that were scored, in order.
+            sets: the task's sets that were scored, in order.
         """
         shifts = self.task.shifts
         fixed = {HELD_OUT: Role.HELD_OUT, CERTIFY: Role.CERTIFY} | dict.fromkeys(shifts, Role.SHIFT)
@@ -67,7 +67,7 @@ class Comparer:
         """One model against another on every set and on the average of the shifted ones; not corrected yet.
 
         Args:
-            sets: that were scored.
+            sets: names of the sets that were scored.
             before: the reference's outcomes.
             after: the other model's.
             reference: the name of the reference's row.
@@ -104,7 +104,7 @@ class Comparer:
         """Two models on the mean of some sets.
 
         Args:
-            sets: their names.
+            sets: names of the sets.
             before: the reference's outcomes.
             after: the other model's.
             measure: ``accuracy`` where that stands beside the objective; else the objective's own.
@@ -143,7 +143,7 @@ class Comparer:
         """The 95 % interval of a model's own score, by the same draws; None where there are none.
 
         Args:
-            sets: whose mean it is.
+            sets: names of the sets whose mean the score is.
             seen: the model's outcomes.
             among: all models of the table.
         """

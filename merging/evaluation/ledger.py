@@ -12,13 +12,13 @@ from merging.values.outcome import Meter, Outcome
 
 
 class Log(Protocol):
-    """Where evaluations and decisions are kept beyond the session: a run's journal, a benchmark's memory."""
+    """A keeper of evaluations and decisions beyond the session: a run's journal, a benchmark's memory."""
 
     def replay(self, key: str, split: str) -> Outcome | None:
         """The outcome that is kept for the evaluation now due; None where it is to be made."""
 
     def write(self, event: str, **facts: Any) -> None:
-        """Keeps an event."""
+        """Keeps an event: its name, and facts that JSON can hold."""
 
 
 class Observer(Protocol):
@@ -28,7 +28,7 @@ class Observer(Protocol):
         """A strategy has been told an outcome on the held-out data.
 
         Args:
-            outcome: of a merge or a trial, measured now or known before.
+            outcome: the outcome of a merge or a trial, measured now or known before.
             meter: what the strategy has needed until then, this outcome included.
         """
 
@@ -37,7 +37,7 @@ class Ledger:
     """Outcomes by key: each is made once, counted, and kept.
 
     Args:
-        journal: where every evaluation is written, and read back on resume.
+        journal: keeps every evaluation, and gives it back on resume.
         limit: distinct held-out evaluations after which the run ends, or None.
         should_stop: asked before each evaluation and between batches; True ends the run at once.
         exact_savings: False makes every evaluation that is asked for, known or not; for measuring what that saves.
@@ -77,8 +77,8 @@ class Ledger:
         """The outcome for a key: from memory, from the journal, or measured now.
 
         Args:
-            key: of the evaluation.
-            split: its data; only held-out evaluations count.
+            key: the text that decides the evaluation (:class:`merging.evaluation.keys.Keys`).
+            split: name of its data; only held-out evaluations count.
             measure: makes a forward pass.
             made: seconds of a pass that has been made already, for its logits; the strategy sees these, no outcome.
 

@@ -10,7 +10,7 @@ from merging.plugins.options import Declared, Setting, option
 
 @dataclass(frozen=True, kw_only=True)
 class Passes(Declared):
-    """How forward passes are made."""
+    """The way in which forward passes are made: device, precision, threads, and what is saved or kept."""
 
     device: str = option(
         "auto",
@@ -73,4 +73,4 @@ class Passes(Declared):
 
 
 OF_SEARCHES = tuple(name for name in Passes.__dataclass_fields__ if name not in ("device", "threads"))
-"""What only a search's passes are told: trainings and scores of record are in fp32, whole and not compiled."""
+"""Names of the settings of a search's passes alone: trainings and scores of record are in fp32, whole, not compiled."""

@@ -28,7 +28,7 @@ TIMED = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Says what a run will cost.
+    """The cost of a run before it begins: evaluations, passes, minutes.
 
     Attributes:
         evaluations: distinct evaluations on the held-out data, baselines included, where every candidate that the

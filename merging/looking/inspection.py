@@ -45,8 +45,8 @@ class Barrier:
     """Two models and the average of them, scored on the held-out data.
 
     Attributes:
-        first, second: their names.
-        ends: their scores.
+        first, second: names of the two models.
+        ends: scores of the two models.
         midpoint: the score of ``(first + second) / 2``.
     """
 
@@ -63,7 +63,7 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
+    """All that :func:`inspect_module` or :func:`inspect_pool` found of a model or a pool.
 
     Attributes:
         partition: the partition, with inert and constant components marked, as far as they are known.
@@ -194,7 +194,8 @@ def inspect_pool(
     Args:
         pool: the checkpoints.
         partitioner: which tensors share a factor.
-        barriers: those of the best model with every other, of all pairs, or none; without a task there are none.
+        barriers: pairs whose barriers are measured: the best model with every other, all pairs, or none; without a
+            task there are none.
         parts: the task, which tells inert components and whose held-out data scores models and midpoints, and the
             objective, which barriers are measured in.
         architecture: tells inert components where there is no task.

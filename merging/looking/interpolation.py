@@ -30,7 +30,7 @@ class Interpolation:
     """Scores along the line from one model to another.
 
     Attributes:
-        first, second: their names.
+        first, second: names of the two models.
         objective: what the scores are.
         shares: shares of the second model, from 0 to 1.
         scores: set → score at each share; ``held-out`` among them.
@@ -97,7 +97,7 @@ def interpolate(
         objective: what the held-out score is; default: top-1 accuracy.
         settings: device and threads of passes, which are made in fp32.
         watcher: who is told, and is asked between batches.
-        keywords: these settings, and fields of the watcher, by their own names, instead.
+        keywords: fields of these values by their own names, instead.
 
     Raises:
         MergingError: not two models, or model and data do not fit.

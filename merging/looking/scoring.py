@@ -62,7 +62,7 @@ def evaluate(
         models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
         settings: device and threads of passes; a score of record is in fp32, whatever a search is told.
         watcher: who is told, and is asked between batches.
-        keywords: these settings, and fields of the watcher, by their own names, instead.
+        keywords: fields of these values by their own names, instead.
 
     Returns:
         Set → outcome. Two of them on one task can be paired: :func:`merging.values.statistics.compare`.

@@ -31,7 +31,7 @@ ACCUMULATE = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """A merge as it was written, with the hashes that are known since.
 
     Attributes:
         merge: the merge, with the hashes of its ingredients that are known now.
@@ -46,7 +46,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Writing(Declared):
-    """How the merged model is written.
+    """The way in which a merged model is written: format, dtype, precision of sums, size of shards.
 
     Raises:
         OptionError: an unknown name, no size, or shards of a format that has none.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Python(ModelSource):
-    """``python:module:factory``: a user's own architecture, whatever its tensors are called."""
+    """A user's own architecture, ``python:module:factory``, whatever its tensors are called."""
 
     def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
         super().__init__(spec, arguments)

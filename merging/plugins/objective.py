@@ -69,7 +69,7 @@ class Objective(Plugin):
         Args:
             terms: terms of some samples, on the CPU.
             labels: labels of the same samples, on the CPU.
-            groups: likewise, where the data names any.
+            groups: groups of the same samples, where the data names any.
 
         Raises:
             TaskError: it asks for groups, and there are none.

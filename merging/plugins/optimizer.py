@@ -86,7 +86,7 @@ def in_unit_box(search: Search) -> tuple[Callable[[Vector], float], Vector]:
 
 
 def maximized(optimizer: Optimizer, search: Search) -> Solution:
-    """What an optimizer finds.
+    """Runs an optimizer on a search, and checks that what it returns is a :class:`Solution`.
 
     Raises:
         BudgetSpent: the budget is used up.

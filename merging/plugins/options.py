@@ -29,7 +29,7 @@ UNSET: Any = _Unset()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an option says besides, where it is a setting of a whole run: how it is spelt, and where it is kept.
+    """The spelling and the keeping of an option that is a setting of a whole run: its flag, its place in the journal.
 
     Attributes:
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class OptionSpec:
-    """Holds what a field says of itself.
+    """The declaration of an option: a line of help, and the values that it may have.
 
     ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``setting`` is there where the field
     is one of a whole run's.
@@ -110,7 +110,7 @@ class Declared:
 
     @classmethod
     def called(cls, option: str) -> str:
-        """What messages call one of its options."""
+        """The words by which an error message names one of these values, such as ``budget`` in backquotes."""
         return f"`{option}`"
 
     def options(self) -> dict[str, Any]:
@@ -146,13 +146,13 @@ class Plugin(Declared, ABC):
 
     @classmethod
     def called(cls, option: str) -> str:
-        """What messages call one of its options."""
+        """The words by which an error message names an option: option and plug-in, both in quotes."""
         return f"option '{option}' of '{cls.name or cls.__name__}'"
 
 
 @dataclass(frozen=True)
 class Option:
-    """Describes one declared option of one class."""
+    """One declared option of one class: name, type, default and declaration."""
 
     name: str
     type: Any
@@ -202,7 +202,7 @@ class Option:
 
     @property
     def setting(self) -> Setting:
-        """How it is spelt and kept as a setting of a run."""
+        """Spelling and keeping of a setting of a run; the defaults of :class:`Setting` where none was declared."""
         return self.spec.setting or Setting()
 
     def describe_range(self) -> str:
@@ -227,7 +227,7 @@ class Option:
 
 
 class Fault(NamedTuple):
-    """Where a value is wrong, how pydantic calls what is wrong, and its words."""
+    """The first fault of a value: its place, pydantic's kind of fault, and the words for it."""
 
     place: tuple[str, ...]
     kind: str

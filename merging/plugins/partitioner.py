@@ -39,7 +39,7 @@ class Partitioner(Plugin):
 
 
 def divided(partitioner: Partitioner, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-    """What a partitioner makes of these tensors, each of them once.
+    """Divides tensors by a partitioner, and checks that each of them is in one component and no more.
 
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.

@@ -27,7 +27,7 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 STATED = ("summary", "formula", "limits", "paper")
-"""What a plug-in says about itself: a class by attributes of these names, a function where it is registered."""
+"""Facts that a plug-in states about itself: a class by attributes of these names, a function where it is registered."""
 _RESERVED = frozenset(" :=,()[]{}/\\'\"")
 """Characters that mean something where a plug-in's name is written: flags, tables, paths."""
 
@@ -133,7 +133,10 @@ class FunctionRegistry(Registry[T]):
     functions = True
 
     def register(self, name: str, **stated: Any) -> Callable[[F], F]:
-        """As :meth:`Registry.register`, for a function."""
+        """Decorator that enters a function, or a class that has the interface, under ``name`` and gives it back.
+
+        Arguments and errors are those of :meth:`Registry.register`; a function keeps its own type.
+        """
         return super().register(name, **stated)  # type: ignore[return-value]
 
 
@@ -180,7 +183,7 @@ forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.dat
 KINDS: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
-"""What a merge is composed of."""
+"""Kind → registry, of the four kinds of plug-ins that a merge is composed of."""
 
 PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models, forms)}
 """Every kind that a person may add."""

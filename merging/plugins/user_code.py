@@ -74,10 +74,10 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
     too; our other errors, and those of the machine (memory, a full disk) raised below it, pass as they are.
 
     Args:
-        what: it is, such as ``strategy 'mine'``.
+        what: name of what runs, such as ``strategy 'mine'``.
         code: the plug-in, function or module; lines of its own are looked for first.
         doing: what it was doing, where that helps: ``on tensor 'w'``.
-        error: is raised.
+        error: type of the error that is raised.
 
     Raises:
         MergingError: of the kind that was asked for.
@@ -117,12 +117,12 @@ def called(
     """Calls somebody's function for something of a kind.
 
     Args:
-        what: it is, such as ``task 'mine'``.
-        function: is called.
+        what: name of the function in messages, such as ``task 'mine'``.
+        function: somebody's code.
         kind: class of what it returns.
-        wanted: that class, in a message: ``an nn.Module``.
-        arguments: are handed over.
-        error: is raised where it fails.
+        wanted: the words for that class in a message: ``an nn.Module``.
+        arguments: handed over to it.
+        error: class of what is raised where it fails.
 
     Raises:
         MergingError: it fails; of the kind that was asked for.
@@ -184,7 +184,7 @@ _STANDARD = sysconfig.get_path("stdlib") + os.sep
 
 
 def exited(error: SystemExit) -> str:
-    """Who called ``sys.exit``, for a message."""
+    """Says for a message who called ``sys.exit``, and where."""
     place = _place(error).text.removeprefix("at ")
     return (
         f"{place} called sys.exit({error.code!r}), which would end the command without its result; a plug-in returns, "
@@ -193,12 +193,12 @@ def exited(error: SystemExit) -> str:
 
 
 def named(kind: str, plugin: Any) -> str:
-    """What a plug-in is called in a message: its kind, and its registered name or else that of its class."""
+    """Names a plug-in for a message: its kind, and its registered name or else that of its class."""
     return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: its type, and its shape or length where it has one; never what it holds.
+    """Describes a value for a message: its type, and its shape or length where it has one; never what it holds.
 
     >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
     ('None', 'a float', 'a list of length 2', 'the class dict')
@@ -234,7 +234,7 @@ def number(value: object, made: str) -> float:
 
 
 def article(word: str) -> str:
-    """A word with its indefinite article."""
+    """Puts the indefinite article before a word."""
     return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 

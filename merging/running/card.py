@@ -26,14 +26,14 @@ _LOAD_MEMBERS = (
 
 
 def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
-    """Markdown, complete in itself.
+    """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
-        report: of the run.
-        command: that was typed.
-        kind: format of the model file.
-        sharded: several files with an index.
-        linear: a recipe lies beside it.
+        report: the run's report.
+        command: the command that was typed.
+        kind: format of the model file, ``safetensors`` or another of ``MODELS``.
+        sharded: whether the model is several files with an index.
+        linear: whether a recipe lies beside it.
     """
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"

@@ -21,7 +21,7 @@ from merging.values.states import RunState, status_of
 
 
 class Execution:
-    """One run: what happens, in order; ``found`` is what it has found so far."""
+    """One run, step by step in order; ``found`` is what it has found so far."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.plan, self.evaluator = session, session.plan, session.evaluator

@@ -22,7 +22,8 @@ def check_declared(strategy: MixStrategy, part: str) -> None:
     """Refuses a part of the problem that a strategy uses without asking for it.
 
     Args:
-        strategy: that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its own.
+        strategy: the strategy that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its
+            own.
         part: ``scores``, ``search`` or ``slopes``.
 
     Raises:

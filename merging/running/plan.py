@@ -42,10 +42,11 @@ class Plan:
     """A run as it will be: everything opened and checked, nothing evaluated or written.
 
     Attributes:
-        settings: As they apply: baselines are off without a task, and whether statistics are measured is decided.
+        settings: The settings as they apply: baselines are off without a task, and whether statistics are measured is
+            decided.
         numerics: How passes are made; None without a task.
         live: The task's model on its device; None without a task.
-        notes: What is to be said of the models.
+        notes: Sentences about the models, what lies beside them and their statistics, for the report.
     """
 
     pool: ModelPool
@@ -91,7 +92,13 @@ class Plan:
         return bool(self.settings.rules.recalibrate)
 
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: all but how long it may go on."""
+        """Makes the journal's first event: all that must be the same for a run to be resumed.
+
+        How long the run may go on, and how its result is written, may change and are not in it.
+
+        Args:
+            request: what the command was asked for, kept for ``merge run --resume``; None from Python.
+        """
         splits = {} if self.task is None else {HELD_OUT: self.task.held_out, **self.task.tests}
         if self.task is not None and self.task.train is not None:
             splits["train"] = self.task.train

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What strategies run in.
+    """A plan with the door to its data open, in which strategies run one after the other.
 
     Attributes:
         plan: what is to be done, opened and checked.
         evaluator: the door to the data; None where there is no task.
-        journal: where evaluations and decisions go.
-        progress: where news goes.
+        journal: keeps evaluations and decisions.
+        progress: told what happens.
     """
 
     plan: Plan
@@ -49,7 +49,7 @@ class Session:
 
         Args:
             made: the plan.
-            journal: where evaluations and decisions go; default: nowhere.
+            journal: keeps evaluations and decisions; by default nothing is kept.
             watcher: told what happens, and asked between batches whether to stop.
             observers: told what strategies see.
         """
@@ -92,10 +92,10 @@ class Session:
         strategy: MixStrategy | None = None,
         on_ranked: Callable[[str, Outcome], None] = lambda name, outcome: None,
     ) -> MergeProblem:
-        """What one strategy is given.
+        """Makes the problem that one strategy is given.
 
         Args:
-            strategy: that is given it; None: one that finds everything there.
+            strategy: the strategy that is given it; None: everything is found there, whatever the needs.
             on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
         """
         made = self.plan

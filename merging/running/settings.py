@@ -18,7 +18,7 @@ from merging.plugins.options import Declared, Option, Setting, option, options_o
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Declared):
-    """What a run may try, and how often."""
+    """The limits of a search: seed, evaluations, and what is not to be mixed."""
 
     seed: int = option(
         0,
@@ -53,7 +53,7 @@ class Search(Declared):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules(Declared):
-    """What is scored besides, what a result must pass, and what an average does with statistics."""
+    """The rules of a run: what is scored besides, what a result must pass, what an average does with statistics."""
 
     baselines: bool = option(
         True,

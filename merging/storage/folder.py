@@ -45,7 +45,7 @@ def check_parent(path: Path, called: str) -> None:
     """Says, before any work, whether the folder of a file that will be written is there.
 
     Args:
-        path: of the file.
+        path: the file that will be written.
         called: begins the message, such as "--output soup.pt".
 
     Raises:

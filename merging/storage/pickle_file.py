@@ -33,8 +33,8 @@ class PickleFile(TensorFile):
 
     Args:
         path: the file.
-        key: of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty: the
-            only mapping of tensors there is.
+        key: key of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty:
+            the only mapping of tensors there is.
 
     Raises:
         CheckpointError: the file wants to run code, is larger in memory than on disk, holds no state dict, or several

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from merging.storage.sources import Source
 
 SPARE_FILES = 64
-"""That a process has open besides the models: libraries, streams, what is written."""
+"""Number of files that a process has open besides the models: libraries, streams, what is written."""
 
 
 class ModelPool:
-    """Checkpoints to merge, in the natural order of their names (model_2 before model_10).
+    """The checkpoints to merge, in the natural order of their names (model_2 before model_10).
 
     Args:
-        checkpoints: at least one, all with the same tensor names, shapes and dtypes.
+        checkpoints: one or more, all with the same tensor names, shapes and dtypes; :meth:`open` makes them from paths.
         base: the model they were fine-tuned from, where known.
 
     Raises:
@@ -65,7 +65,7 @@ class ModelPool:
 
         Args:
             sources: paths, or mappings with ``path`` and ``key``: which state dict of a file with several.
-            base: the same.
+            base: path or mapping of the model that they were fine-tuned from, where known.
 
         Raises:
             PoolError: a source matches nothing.
@@ -186,14 +186,14 @@ class ModelPool:
 
     @functools.cached_property
     def beside(self) -> tuple[str, ...]:
-        """What is to be said of the files beside the models: configurations, tokenizers and classes that differ.
+        """Sentences about the files beside the models: configurations, tokenizers and classes that differ.
 
-        And which of them go along with a merge, and what is left out.
+        They say, too, which of these files go along with a merge, and which are left out.
         """
         return self.compared("the base" if self.base is not None else self.checkpoints[0].name)
 
     def compared(self, taken: str | None) -> tuple[str, ...]:
-        """What is to be said of the files beside the models.
+        """Compares the files beside the models: a sentence for each difference, and for what is left out.
 
         Args:
             taken: the name of the model whose files go along with the result; None where none do.

@@ -20,7 +20,7 @@ DEFAULT = "digits"
 
 
 def load_task(name: str, progress: Progress | None = None, **described: Any) -> Task:
-    """A task by its registered name, or from ``python:module:function`` (a function that returns a :class:`Task`).
+    """Makes a task by its registered name, or by ``python:module:function`` (a function that returns a :class:`Task`).
 
     Args:
         name: name of the task.
@@ -35,7 +35,17 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
 
 
 def named_task(name: str, described: Mapping[str, Any], progress: Progress | None = None) -> Task:
-    """As :func:`load_task`, what is said of the task in a mapping: a parameter of its may have any name."""
+    """Makes a task as :func:`load_task` does, its options given as a mapping: its parameters may have any names.
+
+    Args:
+        name: a registered task, or ``python:module:function``.
+        described: option → value, for the task's parameters.
+        progress: told what happens, where the task takes it.
+
+    Raises:
+        PluginError: a registered task fails; one line with its name, the error, its file and line.
+        TaskError: a function of the user's own fails, or no :class:`merging.Task` is returned.
+    """
     if name.startswith("python:"):
         make, given = import_object(name), dict[str, Any]()
     else:

@@ -28,7 +28,7 @@ from merging.training.turn import Turn
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How the models of a pool are trained."""
+    """The settings of a pool's training: task, base, search of hyper-parameters, regime, device, jobs."""
 
     task: Task | None = field(
         default=None, metadata={"help": "What `make_task` gives, where it has been made already."}

@@ -29,7 +29,7 @@ SMALL_SAMPLE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Holds one strategy's line in the table.
+    """One strategy's line in the table of a report.
 
     Attributes:
         strategy: its name.
@@ -86,7 +86,7 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Holds all that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
+    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
     Attributes:
         state: how it has ended; ``status`` says it in words, as ``report.json`` does.
@@ -315,7 +315,7 @@ def best_single(name: str | None) -> str:
 
 
 def in_words(reference: str, ingredients: Sequence[str]) -> str:
-    """What a row is called where others are compared with it.
+    """Names a row in words, for sentences that compare others with it.
 
     Args:
         reference: the name of its method.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class RunState(StrEnum):
-    """Says how a run, or a whole benchmark, has ended."""
+    """The state in which a run, or a whole benchmark, has ended."""
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
@@ -19,7 +19,7 @@ class RunState(StrEnum):
 
 
 class MethodState(StrEnum):
-    """Says how one method of a benchmark has ended; its value is the word for it."""
+    """The state in which one method of a benchmark has ended; its value is the word for it."""
 
     FINISHED = "finished"
     CANNOT_RUN = "cannot run"

@@ -30,7 +30,7 @@ _AT_ONCE = 1 << 22
 
 
 class PairedTest(StrEnum):
-    """Names the test by which two scores are compared on the same samples."""
+    """The test by which two scores are compared on the same samples."""
 
     MCNEMAR = "mcnemar"
     NORMAL = "normal"
@@ -39,7 +39,7 @@ class PairedTest(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Compares a method with a reference on the same samples.
+    """The comparison of a method with a reference on the same samples.
 
     Attributes:
         test: how they were compared.
