@@ -117,8 +117,8 @@ def called(
     """Calls somebody's function for something of a kind.
 
     Args:
-        what: it is, such as ``task 'mine'``.
-        function: is called.
+        what: name of the function in messages, such as ``task 'mine'``.
+        function: somebody's code.
         kind: class of what it returns.
         wanted: the class in words, for a message: ``an nn.Module``.
         arguments: are handed over.

@@ -68,7 +68,7 @@ class DataFormContract(PluginContract):
         )
 
     def test_keys_are_known_and_options_are_its_own(self, plugin: DataForm) -> None:
-        """Both stand in the user's table of a set; a key means the same to all forms."""
+        """It takes shared keys by their names, and declares options under others: a key means the same to all forms."""
         assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}; declare others as options"
         taken = set(plugin.options()) & set(KEYS)
         assert not taken, f"{', '.join(taken)}: list it among its keys, and read it from reader.options"
