@@ -248,6 +248,11 @@ class Weights:
     hash: str
     measured: frozenset[str] = frozenset()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the ingredients; which of them carry weight, nobody knows."""
+        return tuple(ingredient.name for ingredient in self.ingredients)
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -281,3 +286,8 @@ class Ensemble:
 
 
 Merge: TypeAlias = Recipe | Weights | Ensemble
+
+
+def inference_cost(merged: Merge) -> int:
+    """Forward passes that a merge takes for each sample: an ensemble one for each member, others one."""
+    return len(merged.members) if isinstance(merged, Ensemble) else 1
