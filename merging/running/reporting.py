@@ -47,7 +47,7 @@ def report_of(
         task=task.name if task else None,
         state=found.state,
         limit=found.limit,
-        seed=made.seed,
+        seed=made.settings.search.seed,
         components=len(made.partition),
         active_components=len(made.partition.active),
         component_names=made.partition.names,
@@ -115,7 +115,7 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     name, outcome = found.single or (None, None)
     if outcome is not None:
         before.setdefault(HELD_OUT, (outcome,))
-    sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.tests else ())]
+    sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     progress.stage("comparing with the best single model")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
     return corrected([told])[0]
