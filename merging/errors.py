@@ -134,7 +134,7 @@ class StopReason(StrEnum):
 
 
 LIMIT_REACHED = "--max-evaluations {} reached"
-"""What reports, journals and benchmarks have said since the first version of a run whose evaluations are used up."""
+"""Status of a run whose evaluations are used up, as reports, journals and benchmarks of every version have it."""
 
 
 class Stopped(Exception):
