@@ -137,7 +137,7 @@ def _run(
 ) -> Any:
     from merging.cli.showing.terminal import TerminalProgress
 
-    settings = settings_of(request)
+    settings = settings_of({name: value for name, value in request.items() if name not in NOT_TAKEN})
     with (
         contained(),
         stop_on_signal(news, "stopping: what is finished is kept") as should_stop,
@@ -154,7 +154,7 @@ def _run(
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
         check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
-        first = settings.search.seed
+        first = request["seed"]
         design = Design(
             task=task,
             partitioners=made["partitioners"],

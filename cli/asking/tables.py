@@ -178,6 +178,8 @@ def read_toml(path: Path) -> File:
             if place[0] == "pool" and len(place) > 2:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
             raise unknown(where, place[-1], known, error=MergingError) from None
+        if place[0] == "run" and place[1:] and place[1] in DECLARED:  # its own words: range, nearest name
+            DECLARED[place[1]].check(data["run"][place[1]], f"run.{place[1]} of {path}")
         raise MergingError(f"{path}: {'.'.join(_written(place))}: {first.words}") from None
 
 

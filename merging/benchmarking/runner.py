@@ -76,6 +76,7 @@ def benchmark(
     design, settings, destination, watcher = given(
         "benchmark", keywords, design, settings, destination, watcher, without=NOT_TAKEN
     )
+    _check_taken(settings)
     began, progress = time.time(), watcher.progress
     if design.task is None:
         raise OptionError("a benchmark scores its methods, and there is no task; give `task`")
@@ -133,6 +134,19 @@ def benchmark(
     if folder is not None:
         folder.write(found)
     return found
+
+
+def _check_taken(settings: Settings) -> None:
+    """Refuses what only a single run can be told.
+
+    Raises:
+        OptionError: it names the setting.
+    """
+    default = Settings().plain()
+    for name, value in settings.plain().items():
+        if name in NOT_TAKEN and value != default[name]:
+            way = "; give `seeds`" if name == "seed" else ": leave it out"
+            raise OptionError(f"a benchmark takes no `{name}`{way}")
 
 
 def _entries(

@@ -26,3 +26,8 @@ class Watcher:
     should_stop: Callable[[], bool] = field(
         default=never, metadata={"help": "Asked between batches; True ends the run with the best so far."}
     )
+
+    def __post_init__(self) -> None:
+        told: Progress | None = self.progress  # None is what callers pass on where nobody listens
+        if told is None:
+            object.__setattr__(self, "progress", Silent())

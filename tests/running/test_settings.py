@@ -200,6 +200,33 @@ def test_values_and_keywords_are_the_same_look(tmp_path: Path) -> None:
             look()
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"settings": {"seed": 3}}, "merge was given a dict of length 1 where a Settings belongs"),
+        ({"settings": Search(seed=3)}, "merge was given a Search where a Settings belongs"),
+        ({"parts": None}, "merge was given None where a Parts belongs"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=said):
+        merging.merge(tiny_pool(tmp_path), merging.Uniform(), **values)
+
+
+def test_a_benchmark_refuses_values_that_it_would_not_read(tmp_path: Path) -> None:
+    pool, task = tiny_pool(tmp_path), tiny_task()
+    for settings, said in (
+        (Settings(search=Search(seed=3)), "no `seed`; give `seeds`"),
+        (Settings(rules=Rules(certify_split=0.3)), "no `certify_split`: leave it out"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            merging.benchmark(pool, [merging.Uniform()], task=task, settings=settings)
+
+
+def test_nobody_may_listen(tmp_path: Path) -> None:
+    merging.merge(tiny_pool(tmp_path), merging.Uniform(), progress=None)
+
+
 def test_fine_tuning_takes_values_and_names_the_nearest_keyword(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown argument of finetune 'regimee'; did you mean 'regime'\?"):
         merging.finetune(tiny_task, tmp_path, merging.Sweep({}), models=1, regimee=3)
