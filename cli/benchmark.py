@@ -26,8 +26,6 @@ from merging.values.states import RunState
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """Regular expression of the paths that a benchmark writes in its folder."""
-OPTION = "name.option=value, such as -o manifoldmix.tau=0.99"
-"""The form of an option here, where methods have names, for messages."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 
@@ -88,12 +86,11 @@ def command(**flags: Any) -> None:
     greedy soup. What one method has had scored is not scored again for the next. Interrupted, the same command with
     the same --output goes on; with more strategies, partitioners or seeds it adds them.
     """
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, say_built_in
 
     request, methods, partitions = _asked(flags)
     news, console = Screen(stderr=True), Screen()
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+    say_built_in(request, news)
     with output_folder(request["output"], "benchmark") as folder:
         _into(folder, request, flags, methods, partitions, news, console)
 

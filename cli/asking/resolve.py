@@ -87,8 +87,11 @@ def task_of(request: Mapping[str, Any], progress: Any = None) -> Any:
         return None
     if code_in(wanted) and folder not in sys.path:
         sys.path.append(folder)  # beside merge.toml, or where the run was started; last, so that it shadows nothing
+    from merging.plugins.discovery import load_file
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 
+    for file in request.get("plugin") or ():  # another process, which trains a model, has not loaded them yet
+        load_file(file)
     with at_most(request.get("threads")):  # pictures are decoded side by side
         return load_task(wanted, progress) if isinstance(wanted, str) else described_task(wanted, progress)

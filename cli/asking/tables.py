@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
 
 import pydantic
 
+from merging.data.form import KEYS
 from merging.errors import MergingError, unknown
-from merging.plugins.options import Option
+from merging.plugins.options import Option, first_fault
 from merging.running.settings import DECLARED
 from merging.storage import toml
 
@@ -22,19 +23,24 @@ class Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
-class DataTable(Table):
-    """One set of a [task], where its path does not say everything."""
+class OneSet(pydantic.BaseModel):
+    """A table whose other keys are options of a form of data, which knows them once plug-ins are there."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, pydantic.JsonValue]
 
     path: str
-    classes: Literal["own", "all"] | list[str] | None = None
-    map: dict[str, str | list[str]] = {}
-    border: int | None = None
-    corrupt: float | None = None
-    upright: bool | None = None
-    image: str | None = None
-    label: str | None = None
-    group: str | None = None
-    text: str | list[str] | None = None
+
+
+if TYPE_CHECKING:
+    DataTable: TypeAlias = OneSet
+else:
+    DataTable = pydantic.create_model(
+        "DataTable",
+        __base__=OneSet,
+        __doc__="One set of a [task], where its path does not say everything.",
+        **{name: (kind | None, None) for name, kind in KEYS.items() if name != "path"},
+    )
 
 
 Data: TypeAlias = Annotated[
@@ -163,18 +169,16 @@ def read_toml(path: Path) -> File:
     try:
         return File.model_validate(data)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
+        first = first_fault(error)
+        place = list(first.place)
+        if first.kind == "extra_forbidden":
             tables: dict[str, type[Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
             known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
             if place[0] == "pool" and len(place) > 2:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
-            elif len(place) > 2:
-                known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
             raise unknown(where, place[-1], known, error=MergingError) from None
-        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
+        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first.words}") from None
 
 
 def _written(place: list[str]) -> list[str]:

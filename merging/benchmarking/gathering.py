@@ -9,7 +9,8 @@ from typing import Any
 
 from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
 from merging.benchmarking.runs import MethodRun
-from merging.evaluation.comparing import Comparer, Seen
+from merging.evaluation.comparing import Comparer
+from merging.evaluation.draws import Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import unscored
 from merging.values.report import SMALL_SAMPLE, in_words, models_of

@@ -74,13 +74,7 @@ def benchmark(
         MergingError: nothing can be run at all, or the folder holds something else.
     """
     design, settings, destination, watcher = given(
-        "benchmark",
-        keywords,
-        design,
-        settings,
-        destination,
-        watcher,
-        without=NOT_TAKEN,
+        "benchmark", keywords, design, settings, destination, watcher, without=NOT_TAKEN
     )
     began, progress = time.time(), watcher.progress
     if design.task is None:
@@ -208,7 +202,11 @@ def _notes(made: Plan) -> list[str]:
     notes = [*made.partition.notes, *made.notes]
     notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
     if any(name.endswith(".running_mean") for name in made.pool.tensors):
-        what = "were measured again on training data" if made.recalibrate else "were averaged, not measured again"
+        what = (
+            "were measured again on training data"
+            if made.settings.rules.recalibrate
+            else "were averaged, not measured again"
+        )
         notes.append(f"BatchNorm statistics of averages {what}")
     if made.task is not None:
         from merging.running.leaks import leaks

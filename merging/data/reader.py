@@ -68,6 +68,11 @@ class Reader:
         wanted = self.options.get("upright")
         return usual if wanted is None else bool(wanted)
 
+    @property
+    def first_row(self) -> int:
+        """Number of the set's first row in messages: those of a table are counted from 1."""
+        return 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0
+
     def opened(
         self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
     ) -> Opened:
@@ -136,7 +141,7 @@ class Reader:
                 split = load(lambda: itertools.compress(pictures(), keep), numbers, chosen)
             return split.with_classes(found.groups)
 
-        samples, loaded = in_groups(self.path, labels, groups, decode)
+        samples, loaded = in_groups(self.path, labels, groups, decode, first=self.first_row)
         return self.listed(names, labels, loaded, spelled=spelled)
 
     def listed(
@@ -150,12 +155,11 @@ class Reader:
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
         opened = self.opened(names, tuple(sorted(set(labels), key=str)), decode)
-        first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
         return replace(
             opened,
             spelled=spelled,
             counts=declared is None,
-            place=lambda label: f"{self.path}: row {labels.index(label) + first}",
+            place=lambda label: f"{self.path}: row {labels.index(label) + self.first_row}",
         )
 
     def relabelled(self, split: Split, found: Labelling | None) -> Split:

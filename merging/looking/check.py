@@ -339,7 +339,9 @@ def _doubts(ready: Plan, progress: Progress, should_stop: Callable[[], bool]) ->
         return []
     numerics = ready.numerics
     with numerics.applied():
-        found = against_chance(ready.live, ready.task, ready.objective, numerics, ready.seed, progress, should_stop)
+        found = against_chance(
+            ready.live, ready.task, ready.objective, numerics, ready.settings.search.seed, progress, should_stop
+        )
     return [] if found is None else [found]
 
 

@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import pydantic
 
@@ -33,7 +33,7 @@ class Setting:
 
     Attributes:
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
-        switch: Spelling of a boolean as a flag: ``--tune``, ``--no-tests``, ``--recalibrate/--no-recalibrate``.
+        switch: Sides of a boolean that the command line offers: ``on``, ``off`` or ``both``.
         said: Line of help of that flag, where a flag switches off what the setting is.
         default: Its default in words, where the value alone does not say it.
         more: Sentence that the documentation adds to the line of help.
@@ -43,7 +43,7 @@ class Setting:
     """
 
     metavar: str = ""
-    switch: str = ""
+    switch: Literal["on", "off", "both"] = "both"
     said: str = ""
     default: str = ""
     more: str = ""
@@ -117,6 +117,14 @@ class Declared:
         """The resolved options, as plain values that JSON can hold."""
         return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
 
+    @classmethod
+    def keywords(cls) -> dict[str, tuple[Any, str]]:
+        """Name → default and help of each option, for functions that take them by keyword."""
+        return {
+            declared.name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
+            for declared in options_of(cls)
+        }
+
 
 @dataclass(frozen=True)
 class Plugin(Declared, ABC):
@@ -130,9 +138,9 @@ class Plugin(Declared, ABC):
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
-    """Says what it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    """The formula of what it computes, a line or two of plain text, for ``merge describe`` and its reference page."""
     limits: ClassVar[str] = ""
-    """Says where it does not apply, what it costs and what to expect, in a sentence or two."""
+    """Sentences on where it does not apply, what it costs and what to expect."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
@@ -182,15 +190,14 @@ class Option:
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
         if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
-            error = unknown(f"value for {where}:", str(value), self.spec.choices)
-            raise OptionError(str(error))
+            raise unknown(f"value for {where}:", str(value), self.spec.choices, error=OptionError)
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
-            first, allowed = error.errors()[0], self.describe_range()
-            if first["type"] in ("greater_than_equal", "less_than_equal"):
+            first, allowed = first_fault(error), self.describe_range()
+            if first.kind in ("greater_than_equal", "less_than_equal"):
                 raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
-            reason = first["msg"].removeprefix("Input should be ")
+            reason = first.words.removeprefix("Input should be ")
             raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
 
     @property
@@ -217,6 +224,20 @@ class Option:
 
     def _adapter(self) -> pydantic.TypeAdapter[Any]:
         return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
+
+
+class Fault(NamedTuple):
+    """A mistake in a value: where it is, how pydantic calls it, and its words."""
+
+    place: tuple[str, ...]
+    kind: str
+    words: str
+
+
+def first_fault(error: pydantic.ValidationError) -> Fault:
+    """The first thing that pydantic finds wrong; one line says one thing."""
+    first = error.errors()[0]
+    return Fault(tuple(str(part) for part in first["loc"]), first["type"], first["msg"])
 
 
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.moved import by_position
-from merging.plugins.user_code import kind_of, running
+from merging.plugins.user_code import called, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
@@ -262,11 +262,7 @@ def built(task: Task, pool: ModelPool) -> nn.Module:
     """
     from torch import nn
 
-    with running(f"build of task '{task.name}'", task.build):
-        module = task.build(pool)
-    if not isinstance(module, nn.Module):
-        raise TaskError(f"build of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
-    return module
+    return called(f"build of task '{task.name}'", task.build, nn.Module, "an nn.Module", pool)
 
 
 def fresh(task: Task, classes: int) -> nn.Module | None:
@@ -280,11 +276,7 @@ def fresh(task: Task, classes: int) -> nn.Module | None:
 
     if task.fresh is None:
         return None
-    with running(f"fresh of task '{task.name}'", task.fresh):
-        module = task.fresh(classes)
-    if not isinstance(module, nn.Module):
-        raise TaskError(f"fresh of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
-    return module
+    return called(f"fresh of task '{task.name}'", task.fresh, nn.Module, "an nn.Module", classes)
 
 
 def own_pool(task: Task) -> ModelPool | None:
@@ -298,11 +290,7 @@ def own_pool(task: Task) -> ModelPool | None:
 
     if task.pool is None:
         return None
-    with running(f"pool of task '{task.name}'", task.pool):
-        pool = task.pool()
-    if not isinstance(pool, ModelPool):
-        raise TaskError(f"pool of task '{task.name}' returned {kind_of(pool)}, not a ModelPool")
-    return pool
+    return called(f"pool of task '{task.name}'", task.pool, ModelPool, "a ModelPool")
 
 
 def prepared(task: Task, batch: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from merging.errors import (
     BudgetSpent,
@@ -28,6 +28,8 @@ from merging.errors import (
     raised,
     unknown,
 )
+
+T = TypeVar("T")
 
 
 class PluginError(MergingError):
@@ -102,6 +104,35 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
         told = error(f"{said} ({place.text})" if place.text else said)
         told.exit_code = max(told.exit_code, 2) if machine else told.exit_code
         raise told from failure
+
+
+def called(
+    what: str,
+    function: Callable[..., object],
+    kind: type[T],
+    wanted: str,
+    *arguments: Any,
+    error: type[MergingError] = PluginError,
+) -> T:
+    """Calls somebody's function for something of a kind.
+
+    Args:
+        what: name of the function in messages, such as ``task 'mine'``.
+        function: somebody's code.
+        kind: class of what it returns.
+        wanted: the class in words, for a message: ``an nn.Module``.
+        arguments: are handed over.
+        error: is raised where it fails.
+
+    Raises:
+        MergingError: it fails; of the kind that was asked for.
+        TaskError: it returns something else.
+    """
+    with running(what, function, error=error):
+        found = function(*arguments)
+    if not isinstance(found, kind):
+        raise TaskError(f"{what} returned {kind_of(found)}, not {wanted}")
+    return found
 
 
 _MADE = (RecipeError, PartitionError, OptionError, RequirementError)
@@ -224,7 +255,8 @@ def import_object(spec: str) -> Any:
     with running(f"'{spec}': importing {module}", module, error=TaskError):
         found = _module(module)
     if not hasattr(found, name):
-        raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
+        known = [each for each in vars(found) if each[0] != "_"]
+        raise unknown(f"name in module {module}:", name, known, error=TaskError)
     return getattr(found, name)
 
 

@@ -38,7 +38,7 @@ class Execution:
             InterruptedRunError: it was stopped before anything had a result.
         """
         made, found = self.plan, self.found
-        if self.evaluator is not None and made.task is not None and made.tests:
+        if self.evaluator is not None and made.task is not None and made.settings.rules.tests:
             self.evaluator.scorer.check_labels(tuple(made.task.tests))
         try:
             found.doubt = doubt(self.session)

@@ -29,7 +29,9 @@ def doubt(session: Session) -> str | None:
     from merging.evaluation.chance import against_chance  # loads torch
 
     numerics, stop = evaluator.numerics, evaluator.ledger.interrupted
-    found = against_chance(made.live, evaluator.task, made.objective, numerics, made.seed, progress, stop)
+    found = against_chance(
+        made.live, evaluator.task, made.objective, numerics, made.settings.search.seed, progress, stop
+    )
     if found is not None:
         progress.say(f"warning: {found}")
     return found

@@ -61,36 +61,6 @@ class Plan:
     live: LiveModel | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-        return self.settings.search.seed
-
-    @property
-    def budget(self) -> int | None:
-        """Evaluations of each search; None: the strategy's own number."""
-        return self.settings.search.budget
-
-    @property
-    def max_evaluations(self) -> int | None:
-        """Evaluations after which the run ends."""
-        return self.settings.search.max_evaluations
-
-    @property
-    def baselines(self) -> bool:
-        """Whether best, uniform and greedy run too."""
-        return self.settings.rules.baselines
-
-    @property
-    def tests(self) -> bool:
-        """Whether the test sets are scored."""
-        return self.settings.rules.tests
-
-    @property
-    def recalibrate(self) -> bool:
-        """Whether BatchNorm statistics of averages are measured again."""
-        return bool(self.settings.rules.recalibrate)
-
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
         """Makes the journal's first event: all that must be the same for a run to be resumed.
 
@@ -172,18 +142,8 @@ def plan(
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
-        live, numerics = place(
-            module,
-            task,
-            pool,
-            partition,
-            device=passes.device,
-            precision=passes.precision,
-            tune=measured or passes.tune,
-            compile=passes.compile,
-            progress=progress or Silent(),
-            threads=passes.threads,
-        )
+        told = progress or Silent()
+        live, numerics = place(module, task, pool, partition, passes=passes, progress=told, measured=measured)
         partition = live.partition
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(

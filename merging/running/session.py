@@ -53,7 +53,8 @@ class Session:
             watcher: told what happens, and asked between batches whether to stop.
             observers: told what strategies see.
         """
-        journal, progress, passes = journal or Journal(None), watcher.progress, made.settings.passes
+        journal, progress = journal or Journal(None), watcher.progress
+        search, passes = made.settings.search, made.settings.passes
         if made.task is None or made.live is None or made.numerics is None:
             return cls(made, None, journal, progress)
         from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator  # loads torch
@@ -61,7 +62,7 @@ class Session:
 
         ledger = Ledger(
             journal,
-            limit=made.max_evaluations,
+            limit=search.max_evaluations,
             should_stop=watcher.should_stop,
             exact_savings=passes.exact_savings,
             observers=observers,
@@ -73,7 +74,7 @@ class Session:
             made.numerics,
             ledger,
             cache_memory=CACHE_MEMORY if passes.cache_memory is None else passes.cache_memory << 20,
-            measure_again=made.recalibrate,
+            measure_again=bool(made.settings.rules.recalibrate),
             progress=progress,
         )
         return cls(made, evaluator, journal, progress)
@@ -83,7 +84,7 @@ class Session:
         """The baselines that are asked for and find models enough, then the strategy itself."""
         made = self.plan
         certifying = made.task is not None and made.task.certify is not None
-        wanted = BASELINES if made.baselines else BASELINES[:1] if certifying else ()
+        wanted = BASELINES if made.settings.rules.baselines else BASELINES[:1] if certifying else ()
         others = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
         return (*others, made.strategy)
 
@@ -103,7 +104,7 @@ class Session:
             made.pool,
             made.partition,
             self.evaluator,
-            Searching(made.optimizer, made.seed, made.budget),
+            Searching(made.optimizer, made.settings.search.seed, made.settings.search.budget),
             self.journal,
             self.progress,
             strategy=strategy,

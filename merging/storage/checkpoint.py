@@ -79,9 +79,9 @@ class Checkpoint:
     def _open(self, file: Path) -> TensorFile:
         """Opens a file in its format, whatever its name says it is."""
         kind = format_of(file)
-        if self.key and len(self.files) == 1 and not kind.keyed:
+        if self.key and not kind.keyed:
             raise CheckpointError(f"{file}: is a {kind.format} file, which has no '{self.key}'; leave the key out")
-        opened = kind(file, self.key if kind.keyed else "")
+        opened = kind(file, self.key)
         self.notes += opened.notes
         if file.suffix in SUFFIXES and file.suffix not in kind.suffixes:
             self.notes += (f"{file.name} is a file of {kind.format} in spite of its name",)

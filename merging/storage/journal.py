@@ -76,11 +76,6 @@ class Journal:
         self._syncing = _Syncing(self._file)
 
     @property
-    def replaying(self) -> bool:
-        """Whether old events are still to come."""
-        return bool(self._old)
-
-    @property
     def request(self) -> dict[str, Any] | None:
         """The request that the resumed run began with; None once the first event has been replayed, or without any."""
         request: dict[str, Any] | None = self._old[0].get("request") if self._old else None

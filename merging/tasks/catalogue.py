@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from merging.plugins.options import UNSET
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.plugins.user_code import PluginError, import_object, kind_of, running
+from merging.plugins.user_code import PluginError, called, import_object
 
 DEFAULT = "digits"
 
@@ -53,12 +54,8 @@ def named_task(name: str, described: Mapping[str, Any], progress: Progress | Non
         given = _given(name, described)
         if progress is not None and "progress" in inspect.signature(make).parameters:
             given["progress"] = progress
-    registered = not name.startswith("python:")
-    with running(f"task '{name}'" if registered else f"'{name}'", make, error=PluginError if registered else TaskError):
-        task = make(**given)
-    if not isinstance(task, Task):
-        raise TaskError(f"task '{name}' returned {kind_of(task)}, not a merging.Task")
-    return task
+    error = TaskError if name.startswith("python:") else PluginError
+    return called(f"task '{name}'", functools.partial(make, **given), Task, "a merging.Task", error=error)
 
 
 def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from merging.data.form import DataForm
+from merging.data.form import KEYS, DataForm
 from merging.data.images import Preparation
-from merging.data.opening import KEYS, load_data, open_data
+from merging.data.opening import load_data, open_data
 from merging.errors import MergingError
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
@@ -67,10 +67,11 @@ class DataFormContract(PluginContract):
             {"path": path, **table}, _source(plugin), how=Preparation(), classes=classes, labelled=labelled
         )
 
-    def test_has_no_options(self, plugin: DataForm) -> None:
-        """It declares no options: all that may be said of a set are keys of the user's table."""
-        assert not plugin.options()
-        assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}"
+    def test_keys_are_known_and_options_are_its_own(self, plugin: DataForm) -> None:
+        """It takes shared keys by their names, and declares options under others: a key means the same to all forms."""
+        assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}; declare others as options"
+        taken = set(plugin.options()) & set(KEYS)
+        assert not taken, f"{', '.join(taken)}: list it among its keys, and read it from reader.options"
 
     def test_says_how_it_is_written(self, plugin: DataForm) -> None:
         """The message where no set is found names the form."""

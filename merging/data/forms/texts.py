@@ -84,7 +84,7 @@ class Texts(DataForm):
             ids = tokenized(reader.path, chosen, source, reader.progress)
             return Split.of(ids, torch.tensor(numbers), found.groups)
 
-        samples, load = in_groups(reader.path, labels, groups, decode)
+        samples, load = in_groups(reader.path, labels, groups, decode, first=reader.first_row)
         return reader.listed(declared, labels, load, spelled=declared is None)
 
     @staticmethod
