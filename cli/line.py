@@ -72,7 +72,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         from merging.looking.interpolation import interpolate
         from merging.storage.pool import ModelPool
 
-        task, pool = task_and_pool(request, frozenset({"objective"}), progress)
+        task, pool = task_and_pool(request, frozenset(), progress)
         if task is None:
             raise RequirementError("a line is scored: give --task, or a merge.toml with a [task]")
         ends = [_end(pool, name) for name in names]

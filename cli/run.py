@@ -58,9 +58,10 @@ def _request(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, Any], Any, Any]:
     from merging.cli.asking.resolve import plugins, task_and_pool
+    from merging.plugins.strategy import required
 
     made = plugins(request)
-    task, pool = task_and_pool(request, made["strategy"].requires(), progress)
+    task, pool = task_and_pool(request, required(made["strategy"]), progress)
     return made, task, pool
 
 

@@ -29,12 +29,13 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
+    from merging.plugins.strategy import own_optimizer
 
     warn(load_all(request["plugin"]))
 
     made: dict[str, Any] = {}
     for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want
-        name = request[kind] or made["strategy"].default_optimizer()
+        name = request[kind] or own_optimizer(made["strategy"])
         made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
     return made
 

@@ -24,7 +24,7 @@ from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import optimizers
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Parts
 from merging.running.plan import Plan
@@ -158,7 +158,7 @@ def _entries(
 ) -> list[Entry]:
     """One method under one partition, at each seed."""
     (name, strategy), (partition, partitioner) = method, divided_by
-    search = optimizer or optimizers[strategy.default_optimizer()]()
+    search = optimizer or optimizers[own_optimizer(strategy)]()
     return [
         Entry(
             method=name,

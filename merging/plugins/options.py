@@ -247,7 +247,8 @@ def options_of(plugin: type[Any]) -> tuple[Option, ...]:
         OptionError: the class has a field that nobody could set: it is no option, or the class is no dataclass.
     """
     check_fields(plugin)
-    hints = get_type_hints(plugin)
+    with running(f"the types of the fields of {plugin.__qualname__}", plugin, "to be read", OptionError):
+        hints = get_type_hints(plugin)
     return tuple(
         Option(field.name, hints[field.name], field.default, field.metadata["option"])
         for field in dataclasses.fields(plugin)

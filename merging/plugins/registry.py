@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from merging.errors import MergingError, NameTakenError, unknown
 from merging.plugins.options import Declared, check_fields
+from merging.plugins.user_code import article
 
 if TYPE_CHECKING:
     from merging.data.form import DataForm
@@ -70,7 +71,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
             said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
             raise MergingError(
-                f"{said} is no name for a {self.kind}: letters, digits and hyphens are, as in register('mine')"
+                f"{said} is no name for {article(self.kind)}: letters, digits and hyphens are, as in register('mine')"
             )
 
         def enter(plugin: C) -> C:

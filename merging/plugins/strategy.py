@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
@@ -69,6 +70,42 @@ class MixStrategy(Plugin):
         Returns:
             A :class:`Recipe`, :class:`Weights` or :class:`Ensemble`, as ``gives`` says.
         """
+
+
+def required(strategy: MixStrategy) -> frozenset[str]:
+    """What a strategy requires, checked: its class may declare anything.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it declares what is no set of words.
+    """
+    who = named("strategy", strategy)
+    _check_set(strategy.needs, f"needs of {who} is")
+    with running(who, strategy):
+        found = strategy.requires()
+    _check_set(found, f"requires of {who} returned")
+    return frozenset(found)
+
+
+def own_optimizer(strategy: MixStrategy) -> str:
+    """Name of the optimizer that a strategy's searches use where nobody names one, checked.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: what it gives is no name.
+    """
+    who = named("strategy", strategy)
+    with running(who, strategy):
+        name = strategy.default_optimizer()
+    if not isinstance(name, str):
+        raise StrategyError(f"default_optimizer of {who} returned {kind_of(name)}, not a name")
+    return name
+
+
+def _check_set(value: object, what: str) -> None:
+    """Refuses needs that are no set: a word alone would be taken for its letters."""
+    if not isinstance(value, Set):
+        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")
 
 
 def mixed(strategy: MixStrategy, problem: Problem) -> Merge:

@@ -19,7 +19,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
 from merging.plugins.user_code import kind_of
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -151,7 +151,7 @@ def plan(
         strategy=strategy,
         partitioner=partitioner,
         objective=objective,
-        optimizer=parts.optimizer or optimizers[strategy.default_optimizer()](),
+        optimizer=parts.optimizer or optimizers[own_optimizer(strategy)](),
         task=task,
         partition=partition,
         settings=settings.changed({"baselines": rules.baselines and task is not None, "recalibrate": recalibrate}),

@@ -121,13 +121,15 @@ def finetune(
         jobs = 1
     elif jobs not in (None, 1) and _from_a_file(regime):
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
+    if training.linear_probe is not None and training.linear_probe < 0:
+        raise RequirementError(f"`linear_probe` is {training.linear_probe}; it is a number of epochs, 0 for none")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = training.task or make_task()
     for name, split in (("train", task.train), ("held-out", task.held_out)):
         if split is not None and not split.categorical:
             raise RequirementError(
                 f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
-                "them with a program of your own, and merge them with `objective=mse`"
+                "them with a program of your own, and merge them by an objective for numbers, such as mse"
             )
     start = Start.of(task, training.base, passes.device, passes.threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
