@@ -133,6 +133,10 @@ class StopReason(StrEnum):
     LIMIT = "limit"
 
 
+LIMIT_REACHED = "--max-evaluations {} reached"
+"""What reports, journals and benchmarks have said since the first version of a run whose evaluations are used up."""
+
+
 class Stopped(Exception):
     """Raised at the evaluator's door when the whole run must end.
 
@@ -146,7 +150,7 @@ class Stopped(Exception):
         super().__init__(self.reason, limit)  # as it is pickled, when it leaves a process
 
     def __str__(self) -> str:
-        return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
+        return LIMIT_REACHED.format(self.limit) if self.reason is StopReason.LIMIT else "interrupted"
 
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)

@@ -109,10 +109,11 @@ def _flag(name: str, words: str | None) -> Callable[[Any], Any]:
     kinds = (declared.type, *get_args(declared.type))
     facts: dict[str, Any] = {"cls": FromFile, "default": None, "help": words or _help(declared)}
     if bool in kinds:
-        switch = setting.switch or f"{dashed}/--no-{dashed[2:]}"
-        if "/" not in switch:
-            facts |= {"flag_value": switch == dashed, "type": bool}
-        return click.option(switch, name, **facts)
+        off = f"--no-{dashed[2:]}"
+        if setting.switch == "both":
+            return click.option(f"{dashed}/{off}", name, **facts)
+        on = setting.switch == "on"
+        return click.option(dashed if on else off, name, flag_value=on, type=bool, **facts)
     if get_origin(declared.type) is tuple:
         facts |= {"multiple": True}
     metavar = setting.metavar or ("[" + "|".join(declared.spec.choices) + "]" if declared.spec.choices else None)

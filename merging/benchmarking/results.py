@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
@@ -17,9 +17,6 @@ from merging.values.report import average
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"

@@ -74,13 +74,7 @@ def benchmark(
         MergingError: nothing can be run at all, or the folder holds something else.
     """
     design, settings, destination, watcher = given(
-        "benchmark",
-        keywords,
-        design,
-        settings,
-        destination,
-        watcher,
-        without=NOT_TAKEN,
+        "benchmark", keywords, design, settings, destination, watcher, without=NOT_TAKEN
     )
     began, progress = time.time(), watcher.progress
     if design.task is None:

@@ -28,7 +28,7 @@ from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
-from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.recipe import Merge, Recipe, inference_cost
 from merging.values.states import MethodState
 
 if TYPE_CHECKING:
@@ -109,12 +109,7 @@ class Work:
         remarks: sentences about single models, for the notes of the benchmark.
     """
 
-    def __init__(
-        self,
-        plans: Plans,
-        memory: Memory,
-        watcher: Watcher,
-    ) -> None:
+    def __init__(self, plans: Plans, memory: Memory, watcher: Watcher) -> None:
         self.plans, self.memory, self.watcher, self.progress = plans, memory, watcher, watcher.progress
         self.remarks: list[str] = []
 
@@ -206,7 +201,6 @@ class Work:
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
         for name in evaluator.task.tests:
             outcomes[name] = evaluator.record(merged, name)
-        names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
             entry=facts,
             status=MethodState.FINISHED,
@@ -214,12 +208,12 @@ class Work:
             outcomes=outcomes,
             digest=evaluator.keys.evaluation(merged),
             seeded=problem.seeds.used,
-            ingredients=names,
+            ingredients=merged.names,
             evaluations=meter.evaluations,
             cached=meter.cached,
             forward_equivalents=meter.forward_equivalents,
             seconds=max(elsewhere, 0.0) + meter.seconds,
-            inference_cost=len(merged.members) if isinstance(merged, Ensemble) else 1,
+            inference_cost=inference_cost(merged),
             coefficients=_coefficients(merged),
             trace=tuple(trace.lines),
             model=evaluator.keys.identity(merged),

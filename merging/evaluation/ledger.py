@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from merging.errors import Stopped, StopReason
 from merging.plugins.task import HELD_OUT
+from merging.plugins.user_code import named, running
 from merging.values.outcome import Meter, Outcome
 
 
@@ -22,7 +23,7 @@ class Log(Protocol):
 
 
 class Observer(Protocol):
-    """Watches a search without being part of it."""
+    """Watches a search without being part of it; one that raises :class:`Stopped` ends the run."""
 
     def saw(self, outcome: Outcome, meter: Meter) -> None:
         """A strategy has been told an outcome on the held-out data.
@@ -84,13 +85,14 @@ class Ledger:
 
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
+            PluginError: an observer fails; one line with its name, the error, its file and line.
         """
         counts = split == HELD_OUT
         outcome = self._known.get(key)
         if outcome is not None and not self.exact_savings:
             outcome = measure()
             self.total.forward_equivalents += outcome.passes if counts else 0.0
-        if outcome is None or key not in self._known:
+        if outcome is None:
             outcome = self._enter(key, split, measure, made)
         elif counts:
             self.total.cached += 1
@@ -101,7 +103,8 @@ class Ledger:
             _add(self.meter, outcome)
         if counts and made is None:
             for observer in self._observers:
-                observer.saw(outcome, self.meter)
+                with running(named("observer", observer), observer):
+                    observer.saw(outcome, self.meter)
         return outcome
 
     def _enter(self, key: str, split: str, measure: Callable[[], Outcome], made: float | None) -> Outcome:

@@ -41,12 +41,12 @@ class Passes(Declared):
     tune: bool = option(
         False,
         "Measure the fastest batch and threads first.",
-        setting=Setting(switch="--tune", more="They follow a fixed rule otherwise."),
+        setting=Setting(switch="on", more="They follow a fixed rule otherwise."),
     )
     compile: bool = option(
         False,
         "Run the model through torch.compile.",
-        setting=Setting(switch="--compile", more="With CUDA graphs on a CUDA device; every pass is whole."),
+        setting=Setting(switch="on", more="With CUDA graphs on a CUDA device; every pass is whole."),
     )
     cache_memory: int | None = option(
         None,
@@ -63,7 +63,7 @@ class Passes(Declared):
         True,
         "Compute only what a change of components changes.",
         setting=Setting(
-            switch="--no-exact-savings",
+            switch="off",
             said="Make every evaluation a whole pass, to measure what is saved.",
             changes=True,
             silent=True,
@@ -73,4 +73,4 @@ class Passes(Declared):
 
 
 OF_SEARCHES = tuple(name for name in Passes.__dataclass_fields__ if name not in ("device", "threads"))
-"""Names of the settings of a search's passes alone: trainings and scores of record are in fp32, whole, not compiled."""
+"""Settings that only a search's passes are told: trainings and scores of record are in fp32, whole and not compiled."""

@@ -200,7 +200,7 @@ def inspect_pool(
             objective, which barriers are measured in.
         architecture: tells inert components where there is no task.
         settings: what is frozen, and device and threads of passes, which are made in fp32.
-        watcher: who is told, and is asked between batches.
+        watcher: is told what happens, and asked between batches whether to stop.
         keywords: fields of these values by their own names, instead.
 
     Raises:

@@ -87,6 +87,14 @@ class Writing(Declared):
             for name, (shape, dtype) in pool.tensors.items()
         }
 
+    def write(
+        self, merged: Merge, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
+    ) -> Written:
+        """Writes whatever a strategy gives: :meth:`model`, or :meth:`ensemble`; raises what these raise."""
+        if isinstance(merged, Ensemble):
+            return self.ensemble(merged, pool, aside, progress, should_stop)
+        return self.model(merged, pool, aside, progress, should_stop)
+
     def model(
         self,
         merged: Recipe | Weights,

@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import pydantic
 
@@ -33,7 +33,7 @@ class Setting:
 
     Attributes:
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
-        switch: Spelling of a boolean as a flag: ``--tune``, ``--no-tests``, ``--recalibrate/--no-recalibrate``.
+        switch: Sides of a boolean that the command line offers: ``on``, ``off`` or ``both``.
         said: Line of help of that flag, where a flag switches off what the setting is.
         default: Its default in words, where the value alone does not say it.
         more: Sentence that the documentation adds to the line of help.
@@ -43,7 +43,7 @@ class Setting:
     """
 
     metavar: str = ""
-    switch: str = ""
+    switch: Literal["on", "off", "both"] = "both"
     said: str = ""
     default: str = ""
     more: str = ""
@@ -138,9 +138,9 @@ class Plugin(Declared, ABC):
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
-    """Says what it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    """The formula of what it computes, a line or two of plain text, for ``merge describe`` and its reference page."""
     limits: ClassVar[str] = ""
-    """Says where it does not apply, what it costs and what to expect, in a sentence or two."""
+    """Sentences on where it does not apply, what it costs and what to expect."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
@@ -227,7 +227,7 @@ class Option:
 
 
 class Fault(NamedTuple):
-    """The first fault of a value: its place, pydantic's kind of fault, and the words for it."""
+    """A mistake in a value: where it is, how pydantic calls it, and its words."""
 
     place: tuple[str, ...]
     kind: str

@@ -120,9 +120,9 @@ def called(
         what: name of the function in messages, such as ``task 'mine'``.
         function: somebody's code.
         kind: class of what it returns.
-        wanted: the words for that class in a message: ``an nn.Module``.
-        arguments: handed over to it.
-        error: class of what is raised where it fails.
+        wanted: the class in words, for a message: ``an nn.Module``.
+        arguments: are handed over.
+        error: is raised where it fails.
 
     Raises:
         MergingError: it fails; of the kind that was asked for.

@@ -49,7 +49,7 @@ class Origin:
     """The origin of a run: what is kept of the command that started it."""
 
     request: Mapping[str, Any] | None = field(
-        default=None, metadata={"help": "Kept in the journal for `merge run --resume`."}
+        default=None, metadata={"help": "Kept in the journal, for a run that goes on."}
     )
     command: str = field(default="", metadata={"help": "Kept in the model card."})
     started: float | None = field(

@@ -110,13 +110,7 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     parts, settings, destination, watcher, origin = given(
-        "merge",
-        keywords,
-        parts,
-        settings,
-        destination,
-        watcher,
-        origin,
+        "merge", keywords, parts, settings, destination, watcher, origin
     )
     started = time.time() if origin.started is None else origin.started
     # Absolute, because a plug-in may go to another folder.
@@ -145,8 +139,7 @@ def merge(
             # A search that was interrupted is still written.
             stop = watcher.should_stop if parts.task is None else never
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
-                write = how.ensemble if isinstance(merged, Ensemble) else how.model
-                written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
+                written = how.write(merged, pool, aside, progress, stop)
                 merged = written.merge
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:

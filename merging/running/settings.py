@@ -58,12 +58,12 @@ class Rules(Declared):
     baselines: bool = option(
         True,
         "Run best, uniform and greedy too; evaluations are shared.",
-        setting=Setting(switch="--no-baselines", said="Only the strategy itself.", header=True),
+        setting=Setting(switch="off", said="Only the strategy itself.", header=True),
     )
     tests: bool = option(
         True,
         "Score the results on the task's test sets.",
-        setting=Setting(switch="--no-tests", said="Leave the test sets alone.", header=True),
+        setting=Setting(switch="off", said="Leave the test sets alone.", header=True),
     )
     certify_split: float | None = option(
         None,
@@ -80,7 +80,7 @@ class Rules(Declared):
         None,
         "Measure BatchNorm statistics of averages on training data.",
         setting=Setting(
-            switch="--recalibrate/--no-recalibrate",
+            switch="both",
             default="where there is some",
             header=True,
             more="Every score and the result are of statistics measured again.",
@@ -90,7 +90,7 @@ class Rules(Declared):
         False,
         "Average the parts of weight norm and pruning as they are stored.",
         setting=Setting(
-            switch="--as-stored",
+            switch="on",
             more="That is no average of the weights; such models are refused otherwise.",
         ),
     )

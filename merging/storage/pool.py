@@ -59,7 +59,7 @@ class ModelPool:
 
     @classmethod
     def open(cls, sources: Iterable[Source], base: Source | None = None) -> ModelPool:
-        """Opens files, folders (their checkpoints) and glob patterns.
+        """Opens a pool from files, folders (their checkpoints) and glob patterns.
 
         A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
 
@@ -124,7 +124,7 @@ class ModelPool:
         return self.checkpoints if self.base is None else (*self.checkpoints, self.base)
 
     def check_open_files(self) -> None:
-        """Says, before any work, whether all files can be open at once, as they are while a merge is written.
+        """Refuses a pool, before any work, whose files cannot all be open at once, as they are while it is merged.
 
         Raises:
             PoolError: this process may not have so many.
@@ -145,7 +145,7 @@ class ModelPool:
         self._rows.postpone()
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
-        """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
+        """Takes for granted that the files of a recipe's ingredients hold what they held, until they are read."""
         self._rows.expect(rows)
 
     def settle(self, hashes: Mapping[Checkpoint, str]) -> None:

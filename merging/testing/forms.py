@@ -71,7 +71,7 @@ class DataFormContract(PluginContract):
         """It takes shared keys by their names, and declares options under others: a key means the same to all forms."""
         assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}; declare others as options"
         taken = set(plugin.options()) & set(KEYS)
-        assert not taken, f"{', '.join(taken)}: list it in `keys`, and read it from reader.options"
+        assert not taken, f"{', '.join(taken)}: list it among its keys, and read it from reader.options"
 
     def test_says_how_it_is_written(self, plugin: DataForm) -> None:
         """The message where no set is found names the form."""

@@ -31,7 +31,7 @@ class Training:
     """The settings of a pool's training: task, base, search of hyper-parameters, regime, device, jobs."""
 
     task: Task | None = field(
-        default=None, metadata={"help": "What `make_task` gives, where it has been made already."}
+        default=None, metadata={"help": "What ``make_task`` gives, where it has been made already."}
     )
     base: Path | str | None = field(
         default=None,
@@ -42,8 +42,8 @@ class Training:
     search: str = field(
         default="random",
         metadata={
-            "help": "`random` draws each run from the sweep; `optuna` lets its TPE sampler propose the next from those "
-            "before, by held-out accuracy (listed runs come first, and tell it nothing)."
+            "help": "``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from "
+            "those before, by held-out accuracy (listed runs come first, and tell it nothing)."
         },
     )
     linear_probe: int | None = field(
@@ -86,12 +86,13 @@ def finetune(
 
     Args:
         make_task: gives the task; with more than one job it is called in every process, and must be importable there.
-        output: a folder: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
-        sweep: the hyper-parameters.
-        models: how many.
-        training: base, search, regime, seed, jobs.
+        output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
+        sweep: hyper-parameters that all models have, and those that are drawn for each.
+        models: number of models in the pool, those that are there already included.
+        training: task, base, search, linear probe, regime, seed, jobs.
         passes: device, and threads of each job; training is in fp32, whatever a search's passes are made in.
-        watcher: who is told, and is asked between steps.
+        watcher: is told what happens, and asked between steps whether to stop.
+        command: the command that was typed, kept in the records.
         keywords: fields of these values by their own names, instead.
 
     Returns:

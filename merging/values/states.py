@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from merging.errors import LIMIT_REACHED
+
 
 class RunState(StrEnum):
     """The state in which a run, or a whole benchmark, has ended."""
@@ -30,9 +32,6 @@ class MethodState(StrEnum):
     """The benchmark ended before its turn."""
 
 
-_LIMIT = "--max-evaluations {} reached"
-
-
 def status_of(state: RunState, limit: int | None) -> str:
     """The words for a run's state, as reports say it and JSON keeps it.
 
@@ -43,7 +42,7 @@ def status_of(state: RunState, limit: int | None) -> str:
     >>> status_of(RunState.LIMIT, 20), status_of(RunState.FINISHED, None)
     ('--max-evaluations 20 reached', 'finished')
     """
-    return _LIMIT.format(limit) if state is RunState.LIMIT else str(state)
+    return LIMIT_REACHED.format(limit) if state is RunState.LIMIT else str(state)
 
 
 def state_of(status: str) -> tuple[RunState, int | None]:
@@ -57,7 +56,7 @@ def state_of(status: str) -> tuple[RunState, int | None]:
     """
     if not isinstance(status, str):
         raise ValueError(f"a run's status is text, not {type(status).__name__}")
-    if found := re.fullmatch(_LIMIT.format(r"(\d+)"), status):
+    if found := re.fullmatch(LIMIT_REACHED.format(r"(\d+)"), status):
         return RunState.LIMIT, int(found[1])
     return (RunState.FINISHED if status == RunState.FINISHED else RunState.INTERRUPTED), None
 

@@ -248,7 +248,7 @@ def test_settings_that_nobody_reads_are_checked_all_the_same(tmp_path: Path) -> 
 ADDED = """    patience: int | None = option(
         None, "Rounds without a better score.", low=1, high=99, setting=Setting(metavar="ROUNDS", header=True)
     )
-    gentle: bool = option(True, "Be gentle.", setting=Setting(switch="--no-gentle", said="Be rough.", changes=True))
+    gentle: bool = option(True, "Be gentle.", setting=Setting(switch="off", said="Be rough.", changes=True))
 """
 PROGRAM = """
 import importlib.util, json, pathlib, sys
@@ -302,9 +302,9 @@ def test_a_new_setting_is_declared_in_one_file_and_found_everywhere(pool_folder:
             if entry.name not in ("running", "__pycache__", file.name):
                 (place / entry.name).symlink_to(entry.resolve())
     text = file.read_text()
-    mark = '    """What a run may try, and how often."""\n\n'
+    mark = "    seed: int = option(\n"
     assert text.count(mark) == 1
-    (package / "running" / file.name).write_text(text.replace(mark, mark + ADDED))
+    (package / "running" / file.name).write_text(text.replace(mark, ADDED + mark))
     given = [str(pool_folder / "model_*.safetensors"), TASK, str(ROOT / "docs/build_reference.py")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *given],
