@@ -68,7 +68,7 @@ class Draws:
             with np.errstate(invalid="ignore"):
                 drawn = resample(scores, terms, reduce, seed=zlib.crc32(name.encode()))
         except Exception as error:  # somebody's own reduce, on samples that it has never seen together
-            said = f"{self.objective.name} fails on samples drawn again: {raised(error)}"
+            said = f"{self.objective.name} fails on samples drawn again: {raised(error.__cause__ or error)}"
             self._drawn |= dict.fromkeys(outcomes, said)
             return
         for key, row in zip(outcomes, drawn, strict=True):

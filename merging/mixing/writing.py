@@ -1,4 +1,7 @@
-"""How a merged model is written: format, dtype, shards; streamed where the format allows it."""
+"""How a merged model is written: format, dtype, shards; streamed where the format allows it.
+
+The declaration of the settings is read by ``--help``; what writes is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
 from merging.errors import OptionError
-from merging.mixing.output import InMemory, Nowhere, Writer
-from merging.mixing.streaming import Settled, settled, stream
 from merging.plugins.options import Declared, Setting, option
-from merging.plugins.progress import Progress, Silent
-from merging.storage.dtypes import SAFETENSORS, is_floating
-from merging.storage.pool import ModelPool
-from merging.storage.result import MEMBERS, MODELS, carry, save_model, write_ensemble
-from merging.storage.shards import ModelWriter, parse_size
-from merging.values.partition import TensorInfo
-from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.storage.dtypes import FORMATS, SAFETENSORS, is_floating
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merging.mixing.output import InMemory, Writer
+    from merging.mixing.streaming import Settled
+    from merging.plugins.progress import Progress
+    from merging.storage.pool import ModelPool
+    from merging.values.partition import TensorInfo
+    from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 DTYPES = tuple(name for name in SAFETENSORS.values() if is_floating(name))
 ACCUMULATE = ("float64", "float32")
@@ -52,7 +52,7 @@ class Writing(Declared):
         OptionError: an unknown name, no size, or shards of a format that has none.
     """
 
-    format: str = option("safetensors", "Format of the model file.", choices=tuple(MODELS), setting=Setting())
+    format: str = option("safetensors", "Format of the model file.", choices=FORMATS, setting=Setting())
     dtype: str | None = option(
         None,
         "Dtype of the merged tensors, such as bfloat16.",
@@ -78,6 +78,8 @@ class Writing(Declared):
         if self.format != "safetensors" and (self.max_shard_size is not None or self.accumulate != "float64"):
             raise OptionError("`max_shard_size` and `accumulate` are for safetensors; leave out `format=pt`")
         if self.max_shard_size is not None:
+            from merging.storage.shards import parse_size
+
             parse_size(self.max_shard_size)
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
@@ -91,6 +93,8 @@ class Writing(Declared):
         self, merged: Merge, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
     ) -> Written:
         """Writes whatever a strategy gives: :meth:`model`, or :meth:`ensemble`; raises what these raise."""
+        from merging.values.recipe import Ensemble
+
         if isinstance(merged, Ensemble):
             return self.ensemble(merged, pool, aside, progress, should_stop)
         return self.model(merged, pool, aside, progress, should_stop)
@@ -107,6 +111,11 @@ class Writing(Declared):
 
         Raises what :func:`merging.mixing.streaming.stream` raises.
         """
+        from merging.mixing.output import InMemory, Nowhere
+        from merging.mixing.streaming import settled
+        from merging.storage.result import MODELS, carry, save_model
+        from merging.storage.shards import ModelWriter, parse_size
+
         tensors = self.tensors(pool)
         if aside is None:
             found = self._stream(merged, pool, Nowhere(tensors), progress, should_stop)
@@ -134,6 +143,8 @@ class Writing(Declared):
         progress: Progress,
         should_stop: Callable[[], bool],
     ) -> Settled:
+        from merging.mixing.streaming import stream
+
         return stream(merged, pool, writer, progress, accumulate=self.accumulate, should_stop=should_stop)
 
     def ensemble(
@@ -143,6 +154,10 @@ class Writing(Declared):
 
         Raises what :meth:`model` raises.
         """
+        from blake3 import blake3
+
+        from merging.storage.result import MEMBERS, write_ensemble
+
         entries, negative = list[dict[str, Any]](), dict[str, None]()
         for number, (member, weight) in enumerate(zip(merged.members, merged.weights, strict=True), 1):
             place = f"{MEMBERS}/{number:0{len(str(len(merged.members)))}}"
@@ -166,6 +181,10 @@ class Writing(Declared):
 
     def state_dict(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
         """The merged model's tensors, all in memory. Raises what :meth:`model` raises."""
+        from merging.mixing.output import InMemory
+        from merging.mixing.streaming import stream
+        from merging.plugins.progress import Silent
+
         memory = InMemory(self.tensors(pool))
         stream(merged, pool, memory, Silent(), accumulate=self.accumulate)
         return _ordered(memory, merged, pool)
@@ -173,6 +192,8 @@ class Writing(Declared):
 
 def _ordered(memory: InMemory, merged: Recipe | Weights, pool: ModelPool) -> dict[str, Tensor]:
     """A recipe's tensors in the order of its first ingredient, others in the pool's."""
+    from merging.values.recipe import Recipe
+
     state = memory.state_dict()
     return (
         {name: state[name] for name in pool.find(merged.ingredients[0]).tensors}

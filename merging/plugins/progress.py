@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from merging.values.outcome import Outcome
+if TYPE_CHECKING:
+    from merging.values.outcome import Outcome
 
 
 class Progress(Protocol):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from merging.plugins.objective import Objective
-from merging.plugins.optimizer import Optimizer
-from merging.plugins.partitioner import Partitioner
-from merging.plugins.task import Task
-from merging.plugins.whole_model_objective import WholeModelObjective
+if TYPE_CHECKING:
+    from merging.plugins.objective import Objective
+    from merging.plugins.optimizer import Optimizer
+    from merging.plugins.partitioner import Partitioner
+    from merging.plugins.task import Task
+    from merging.plugins.whole_model_objective import WholeModelObjective
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from merging.values.partition import TensorInfo
 if TYPE_CHECKING:
     import torch
 
+FORMATS = ("safetensors", "pt")
+"""Formats that a merged model can be written in; each is the suffix of its file."""
 SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",

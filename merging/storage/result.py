@@ -15,6 +15,7 @@ from merging.errors import DAMAGED, RecipeError, raised
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
+from merging.storage.dtypes import FORMATS
 from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ REPORT = "report.json"
 CARD = "README.md"
 ENSEMBLE = "ensemble.json"
 MEMBERS = "members"
-MODELS = {"safetensors": "model.safetensors", "pt": "model.pt"}
+MODELS = {name: f"model.{name}" for name in FORMATS}
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple[tuple[str, ...], ...] = ()) -> None:

@@ -72,4 +72,4 @@ def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     for key, option in takes.items():
         if option.default is UNSET and key not in described:
             raise TaskError(f"the task '{name}' needs [task] {key}")
-    return {key: takes[key].check(value, name) for key, value in described.items()}
+    return {key: takes[key].check(value, f"option '{key}' of '{name}'") for key, value in described.items()}

@@ -483,11 +483,10 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     merge: Merge, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's own device that is always full, where the model file would go."""
-    from merging.mixing import writing
     from merging.storage import result
 
     real = result.save_model
-    monkeypatch.setattr(writing, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))
+    monkeypatch.setattr(result, "save_model", lambda path, *rest: (path.symlink_to("/dev/full"), real(path, *rest)))
     ran = merge(*tiny, "--strategy", "uniform", "--no-tests", "--output", "out", "--format", "pt")
     assert ran.code == 2
     assert "cannot write the result" in ran.err

@@ -282,7 +282,7 @@ class Forgiving(Lines):
 
 BROKEN_FORMS: list[tuple[str, type[Lines], str]] = [
     ("test_keys_are_known_and_options_are_its_own", Optional, "keys are of"),
-    ("test_keys_are_known_and_options_are_its_own", Taking, "label: list it in `keys`"),
+    ("test_keys_are_known_and_options_are_its_own", Taking, "label: list it among its keys"),
     ("test_says_how_it_is_written", Shouting, "lower case"),
     ("test_reads_its_own", Greedy, "/nowhere"),
     ("test_opens_before_it_decodes", Final, "labels that occur"),

@@ -62,7 +62,7 @@ def test_options_are_read_off_the_function() -> None:
         ({"count": 3, "sharp": 1}, TaskError, "'sharp' means nothing to the task 'sized'"),
         ({"count": 3, "name": "x"}, TaskError, "'name' means nothing"),
         ({"count": 3, "progress": 1}, TaskError, "'progress' means nothing"),
-        ({"count": 3, "share": 0.0}, TaskError, "returned NoneType"),
+        ({"count": 3, "share": 0.0}, TaskError, "returned None"),
     ],
 )
 def test_what_is_given_is_checked(given: dict[str, Any], error: type[MergingError], said: str) -> None:
@@ -84,7 +84,7 @@ def test_a_task_that_fails_is_named() -> None:
         """Fails."""
         raise KeyError("lost")
 
-    with pytest.raises(TaskError, match="'failing' failed: KeyError: 'lost'"):
+    with pytest.raises(MergingError, match="'failing' failed: KeyError: 'lost'"):
         load_task("failing")
 
 
