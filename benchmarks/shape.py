@@ -17,6 +17,8 @@ from benchmarks.revision import ROOT, unpack
 
 ROOTS = ("merging", "strategies", "partitioners", "optimizers", "objectives", "cli")
 """Folders of what is shipped; ``merging`` holds links to the others, which are not followed."""
+MOST_ARGUMENTS = 8
+"""More of them are values that nobody has made yet."""
 LONG_CLASS = 150
 """Lines."""
 WIDE = 5
@@ -38,10 +40,11 @@ def files(root: Path) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """How many parameters a function has, ``self`` among them."""
+    """How many parameters a function has, ``self`` and ``cls`` aside."""
     given = node.args
-    more = (given.vararg is not None) + (given.kwarg is not None)
-    return len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs) + more
+    places = [*given.posonlyargs, *given.args]
+    more = (given.vararg is not None) + (given.kwarg is not None) - (bool(places) and places[0].arg in ("self", "cls"))
+    return len(places) + len(given.kwonlyargs) + more
 
 
 def fields(node: ast.ClassDef) -> int:

@@ -46,7 +46,7 @@ def command(
     from merging.mixing.writing import Writing
     from merging.running.notes import negative_variance
     from merging.storage import atomic
-    from merging.storage.folder import check_free, check_parent
+    from merging.storage.folder import check_parent
     from merging.storage.lock import Lock
     from merging.storage.pool import ModelPool
     from merging.storage.result import OVERRIDES, RECIPE, read_recipe
@@ -55,10 +55,15 @@ def command(
     if kind is None:
         raise FolderError(f"--output {output}: the name must end in .safetensors or .pt, or have no ending (a folder)")
     check_parent(output, f"--output {output}")
+    if kind == "pt" and {writing["max_shard_size"], writing["accumulate"]} - {None, "float64"}:
+        raise OptionError(
+            "--max-shard-size and --accumulate are for safetensors; give --output a name that ends in .safetensors, or "
+            "a folder"
+        )
     how = Writing(format=kind, **{name: value for name, value in writing.items() if value is not None})
     whole_folder = not output.suffix
     if whole_folder:
-        check_free(output, overwrite=False)
+        _check_empty(output)
     elif how.max_shard_size is not None:
         raise OptionError("--max-shard-size writes several files; give --output a folder (no ending)")
     elif output.exists() and not overwrite:
@@ -78,7 +83,7 @@ def command(
     lock, aside = Lock(output.absolute(), beside=True), None
     try:
         if whole_folder:
-            check_free(output, overwrite=False)
+            _check_empty(output)
         elif output.exists() and not overwrite:
             raise FolderError(f"{output} exists; pass --overwrite or choose another --output")
         aside = atomic.new_folder(output.absolute().parent, output.name)
@@ -110,3 +115,17 @@ def command(
     click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:
         news.print(remark(negative_variance(written.negative)), highlight=False, soft_wrap=True)
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuses a folder that holds something: --overwrite replaces a file alone.
+
+    Raises:
+        FolderError: it does, is a file, or cannot be written.
+    """
+    from merging.storage.folder import check_place
+    from merging.storage.lock import is_hidden
+
+    check_place(folder)
+    if folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir()):
+        raise FolderError(f"{folder} holds other files; choose another --output: a folder that is empty or not there")

@@ -25,9 +25,7 @@ from merging.values.states import RunState
 
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
-"""What a benchmark's folder holds."""
-OPTION = "name.option=value, such as -o manifoldmix.tau=0.99"
-"""How an option is written here, where methods have names."""
+"""Regular expression of the paths that a benchmark writes in its folder."""
 SHARED = ("optimizer", "objective")
 """Kinds whose options are written with the kind, because all methods share them."""
 
@@ -88,12 +86,11 @@ def command(**flags: Any) -> None:
     greedy soup. What one method has had scored is not scored again for the next. Interrupted, the same command with
     the same --output goes on; with more strategies, partitioners or seeds it adds them.
     """
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, say_built_in
 
     request, methods, partitions = _asked(flags)
     news, console = Screen(stderr=True), Screen()
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+    say_built_in(request, news)
     with output_folder(request["output"], "benchmark") as folder:
         _into(folder, request, flags, methods, partitions, news, console)
 
@@ -140,7 +137,7 @@ def _run(
 ) -> Any:
     from merging.cli.showing.terminal import TerminalProgress
 
-    settings = settings_of(request)
+    settings = settings_of({name: value for name, value in request.items() if name not in NOT_TAKEN})
     with (
         contained(),
         stop_on_signal(news, "stopping: what is finished is kept") as should_stop,
@@ -157,7 +154,7 @@ def _run(
         if task is None:
             raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
         check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
-        first = settings.search.seed
+        first = request["seed"]
         design = Design(
             task=task,
             partitioners=made["partitioners"],

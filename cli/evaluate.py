@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.options import Asking, shared
-from merging.cli.asking.request import check_trust, requested, restore, said_settings
+from merging.cli.asking.request import check_trust, requested, restore, said_settings, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.asking.tables import TOML
 from merging.errors import RequirementError, showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 
 if TYPE_CHECKING:
     from merging.evaluation.comparing import Comparer
@@ -64,9 +65,8 @@ def command(model: str, other: str | None, **flags: Any) -> None:
                 splits=flags["splits"],
                 objective=made["objective"],
                 models=flags["models"],
-                device=request["device"],
-                threads=request["threads"],
-                progress=progress,
+                settings=settings_of(request, ("device", "threads")),
+                watcher=Watcher(progress=progress),
             )
         from merging.evaluation.comparing import Comparer
 

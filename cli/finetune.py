@@ -12,7 +12,7 @@ import click
 
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.plugin_options import pair
-from merging.cli.asking.request import requested
+from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
@@ -94,12 +94,11 @@ def command(**flags: Any) -> None:
                     linear_probe=flags["linear_probe"],
                     regime=regime,
                     seed=request["seed"],
-                    device=request["device"],
-                    threads=request["threads"],
                     jobs=flags["jobs"],
+                    command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
                 ),
+                passes=settings_of(request, ("device", "threads")).passes,
                 watcher=Watcher(progress=progress, should_stop=should_stop),
-                command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
             )
         except Stopped:
             raise InterruptedRunError(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.options import Asking, shared
-from merging.cli.asking.request import requested
+from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import RequirementError, TaskError, showable
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 from merging.values.wording import plural
 
 if TYPE_CHECKING:
@@ -92,28 +93,24 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
         made = plugins(request)
         if flags["model"] is not None and not flags["models"]:
             return _architecture(flags, made["partitioner"])
-        from merging.looking.inspection import inspect_pool
+        from merging.looking.inspection import Architecture, inspect_pool
+        from merging.running.given import Parts
 
         task, pool = task_and_pool(request, frozenset())
-        module = example = None
+        architecture = Architecture()
         if task is None and flags["model"] is not None:
             from merging.models.catalogue import model_source
 
             source = model_source(flags["model"])
-            module, example = source.build(pool), source.example()
+            architecture = Architecture(module=source.build(pool), example=source.example())
         return inspect_pool(
             pool,
             made["partitioner"],
-            task=task,
-            module=module,
-            example=example,
-            freeze=request["freeze"],
             barriers=flags["barriers"],
-            objective=made["objective"],
-            device=request["device"],
-            threads=request["threads"],
-            progress=progress,
-            should_stop=should_stop,
+            parts=Parts(task=task, objective=made["objective"]),
+            architecture=architecture,
+            settings=settings_of(request, ("freeze", "device", "threads")),
+            watcher=Watcher(progress=progress, should_stop=should_stop),
         )
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from merging.cli.asking.request import requested
+from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, OptionError, RequirementError, Stopped, showable, unknown
 from merging.plugins.user_code import contained
+from merging.plugins.watcher import Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         from merging.looking.interpolation import interpolate
         from merging.storage.pool import ModelPool
 
-        task, pool = task_and_pool(request, frozenset({"objective"}), progress)
+        task, pool = task_and_pool(request, frozenset(), progress)
         if task is None:
             raise RequirementError("a line is scored: give --task, or a merge.toml with a [task]")
         ends = [_end(pool, name) for name in names]
@@ -84,10 +85,8 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
                 steps=10 if flags["steps"] is None else flags["steps"],
                 tests=flags["tests"],
                 objective=made["objective"],
-                device=request["device"],
-                threads=request["threads"],
-                progress=progress,
-                should_stop=should_stop,
+                settings=settings_of(request, ("device", "threads")),
+                watcher=Watcher(progress=progress, should_stop=should_stop),
             )
         except Stopped:
             raise InterruptedRunError("interrupted; nothing was written") from None

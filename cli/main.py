@@ -97,7 +97,8 @@ def main() -> None:
 
         code = _fail(exited(error), 1)
     except (OSError, MemoryError) as error:  # names too long, permissions, a disk that went away
-        code = _fail(reason_of(error), 2)
+        lost = isinstance(error, FileNotFoundError) and error.filename is None  # of all calls, getcwd names no file
+        code = _fail("the working folder is gone; change to one that is there" if lost else reason_of(error), 2)
     except Exception as error:  # the last line of defence: a defect of ours, or of somebody's plug-in
         if os.environ.get("MERGING_TRACEBACK"):
             raise

@@ -58,21 +58,21 @@ def _request(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, Any], Any, Any]:
     from merging.cli.asking.resolve import plugins, task_and_pool
+    from merging.plugins.strategy import required
 
     made = plugins(request)
-    task, pool = task_and_pool(request, made["strategy"].requires(), progress)
+    task, pool = task_and_pool(request, required(made["strategy"]), progress)
     return made, task, pool
 
 
 def _execute(request: dict[str, Any], settings: Settings, to: Destination, started: float) -> None:
     from merging.cli.asking.resolve import parts_of
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, marked, say_built_in
     from merging.cli.showing.table import show_report
     from merging.cli.showing.terminal import TerminalProgress
 
     news, console, folder = Screen(stderr=True), Screen(), Path(to.output or "")
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+    say_built_in(request, news)
     if not to.resume:
         from merging.storage.folder import check_free
 

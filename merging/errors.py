@@ -127,10 +127,14 @@ class Diverged(MergingError):
 
 
 class StopReason(StrEnum):
-    """Says why a whole run must end before its strategy is done."""
+    """The reason why a whole run must end before its strategy is done."""
 
     INTERRUPTED = "interrupted"
     LIMIT = "limit"
+
+
+LIMIT_REACHED = "--max-evaluations {} reached"
+"""Status of a run whose evaluations are used up, as reports, journals and benchmarks of every version have it."""
 
 
 class Stopped(Exception):
@@ -146,12 +150,12 @@ class Stopped(Exception):
         super().__init__(self.reason, limit)  # as it is pickled, when it leaves a process
 
     def __str__(self) -> str:
-        return f"--max-evaluations {self.limit} reached" if self.reason is StopReason.LIMIT else "interrupted"
+        return LIMIT_REACHED.format(self.limit) if self.reason is StopReason.LIMIT else "interrupted"
 
 
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What is raised where a file is read that holds something else than it should: cut off, not JSON, other keys or
-types, nested too deep."""
+"""Errors that are raised where a file is read that holds something else than it should: cut off, not JSON, other keys
+or types, nested too deep."""
 
 
 def is_full(error: BaseException) -> bool:

@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 PRECISIONS = ("auto", "fp32", "bf16")
-"""Of forward passes."""
+"""Precisions that forward passes may have, as a user names them."""
 MOST_THREADS = 1024
-"""More than any machine has."""
+"""Largest number of threads that may be asked for: more than any machine has."""
 
 _limit: ContextVar[int | None] = ContextVar("threads", default=None)
 

@@ -17,7 +17,7 @@ from merging.values.outcome import Solution
 @optimizers.register("coordinate")
 @dataclass(frozen=True)
 class Coordinate(Optimizer):
-    """Moves one block of components at a time, from the last (the head) to the first (the stem).
+    """Block-coordinate search: moves one block of components at a time, from the last (head) to the first (stem).
 
     Within a block it tries a step forth and back along orthogonal directions (the axes for blocks of one, a random
     basis for larger ones), keeps what scores higher, and goes on along a direction that helps with doubled steps. A

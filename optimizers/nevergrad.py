@@ -49,7 +49,10 @@ class Nevergrad(Optimizer):
 @optimizers.register("nevergrad-cobyla")
 @dataclass(frozen=True)
 class NevergradCobyla(Optimizer):
-    """Spends the whole budget. Choosing it by name keeps the method the same for every dimension and budget."""
+    """Nevergrad's Cobyla, chosen by name, so that the method is the same for every dimension and budget.
+
+    It spends the whole budget.
+    """
 
     summary: ClassVar[str] = "Nevergrad's Cobyla, as in the published runs"
     paper: ClassVar[str] = "Rapin & Teytaud 2018, https://github.com/facebookresearch/nevergrad"

@@ -21,7 +21,7 @@ from merging.values.outcome import Solution
 @optimizers.register("optuna")
 @dataclass(frozen=True)
 class Optuna(Optimizer):
-    """Asks the start first, then what the sampler proposes, until the budget is spent.
+    """A search by Optuna's sampler: asks the start first, then what it proposes, until the budget is spent.
 
     With a storage, every search of a run is a study of its own, ``STUDY-1``, ``STUDY-2``, …: the next free number. A
     resumed run asks the same points again and therefore begins new studies. Watch them with

@@ -13,7 +13,7 @@ from merging.values.outcome import Solution
 @optimizers.register("random")
 @dataclass(frozen=True)
 class Random(Optimizer):
-    """Asks the start, then independent uniform points until the budget is spent."""
+    """Random search: asks the start, then independent uniform points of the box until the budget is spent."""
 
     summary: ClassVar[str] = "uniform random points in the box"
     paper: ClassVar[str] = "Bergstra & Bengio 2012, https://www.jmlr.org/papers/v13/bergstra12a.html"

@@ -40,11 +40,11 @@ Key = tuple[tuple[int, int, str], ...]
 @partitioners.register("block")
 @dataclass(frozen=True)
 class Block(Partitioner):
-    """Works from names and shapes alone. With a model, its own order of definition says what comes first.
+    """Divides any model into stem, repeated blocks and head, by the names and shapes of its tensors.
 
-    Where nothing is repeated, every layer is a block. ``count`` joins consecutive ones so that the largest component
-    has as few parameters as possible; text towers' leftovers and auxiliary heads always share a component with a part
-    that reaches the logits.
+    With a model, its own order of definition says what comes first. Where nothing is repeated, every layer is a block.
+    ``count`` joins consecutive ones so that the largest component has as few parameters as possible; text towers'
+    leftovers and auxiliary heads always share a component with a part that reaches the logits.
     """
 
     summary: ClassVar[str] = "stem, repeated blocks and head of any model; the option count=N joins them"

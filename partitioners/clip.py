@@ -104,7 +104,7 @@ def _part(name: str) -> str:
 @partitioners.register("clip-c8")
 @dataclass(frozen=True)
 class ClipC8(_ClipPartitioner):
-    """The whole image tower as one component, text leftovers, head weight and bias."""
+    """Divides a CLIP classifier into the whole image tower, every text leftover, head weight and head bias."""
 
     summary: ClassVar[str] = "image tower, text leftovers, head weight, head bias (8 components, 3 active)"
     formula: ClassVar[str] = "visual | classification_head.weight | classification_head.bias | every text leftover"
@@ -116,7 +116,7 @@ class ClipC8(_ClipPartitioner):
 @partitioners.register("clip-c15")
 @dataclass(frozen=True)
 class ClipC15(_ClipPartitioner):
-    """Divides the image tower into its seven parts."""
+    """Divides a CLIP classifier's image tower into its seven parts, and the rest as clip-c8 does."""
 
     summary: ClassVar[str] = "the image tower in its seven parts (15 components, 9 active)"
 

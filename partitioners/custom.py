@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @partitioners.register("custom")
 @dataclass(frozen=True)
 class Custom(Partitioner):
-    """Ordered patterns, each ``name=regular expression`` (searched anywhere in the tensor's name).
+    """Divides by ordered patterns, each ``name=regular expression`` (searched anywhere in the tensor's name).
 
     Raises:
         PartitionError: tensors that no pattern matches (they are listed), or a pattern that takes no tensor.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @partitioners.register("layer")
 @dataclass(frozen=True)
 class Layer(Partitioner):
-    """Groups ``block.fc.weight`` and ``block.fc.bias`` as ``block.fc``; works on any state dict."""
+    """Makes a component of each layer: ``block.fc.weight`` and ``block.fc.bias`` are ``block.fc``, for any names."""
 
     summary: ClassVar[str] = "one component per layer (weight and bias together), for any model"
     paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @partitioners.register("whole")
 @dataclass(frozen=True)
 class Whole(Partitioner):
-    """Makes one component of every tensor."""
+    """Puts all tensors of the model into one component."""
 
     summary: ClassVar[str] = "the whole model as one component"
     paper: ClassVar[str] = "one factor per group of layers: Fassold 2023, §3, https://arxiv.org/abs/2309.08610"

@@ -27,7 +27,7 @@ class Best(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"model", "objective"})
 
     def mix(self, problem: Problem) -> Recipe:
-        """One evaluation a model."""
+        """Scores every model, one evaluation each, and takes the best."""
         index, outcome = problem.rank()[0]
         recipe = problem.single(index)
         problem.keep(recipe, outcome)

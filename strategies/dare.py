@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @strategies.register("dare")
 @dataclass(frozen=True)
 class Dare(MixStrategy):
-    """θ = θ_0 + λ · merge of the dropped and rescaled task vectors. Needs the base, no data; evaluates nothing."""
+    """DARE: θ_0 + λ · merge of task vectors, their entries dropped at random and the rest rescaled.
+
+    It needs the base and no data, and evaluates nothing.
+    """
 
     label: ClassVar[str] = "DARE"
     summary: ClassVar[str] = "drop changes at random, rescale the rest, then add or elect signs"

@@ -31,10 +31,10 @@ class OutputEnsemble(MixStrategy):
     average: str = option("logits", "what is averaged", choices=("logits", "probabilities"))
 
     def requires(self) -> frozenset[str]:
-        """Probabilities are of classes."""
+        """Requires classes too where probabilities are averaged."""
         return super().requires() | ({"classes"} if self.average == "probabilities" else set())
 
     def mix(self, problem: Problem) -> Ensemble:
-        """Every model, with weight 1."""
+        """Makes an ensemble of every model, each with weight 1."""
         members = tuple(problem.single(index) for index in range(len(problem.pool)))
         return Ensemble(members, (1.0,) * len(members), cast("Literal['logits', 'probabilities']", self.average))

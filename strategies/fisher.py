@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @by_position
 @dataclass(frozen=True, kw_only=True)
 class Fisher(MixStrategy):
-    """θ_j = Σ_i c_i F_ij θ_ij / Σ_i c_i F_ij with the diagonal Fisher information F_i of each model.
+    """Averages entries by each model's diagonal Fisher information F_i: θ_j = Σ_i c_i F_ij θ_ij / Σ_i c_i F_ij.
 
     Labels are drawn from the model's own predictions, one a sample, as the Fisher information asks; ``labels=true``
     takes the data's, which is the empirical Fisher, another thing. Tensors without a Fisher information (buffers) are
@@ -58,12 +58,12 @@ class Fisher(MixStrategy):
     draws: int = option(0, "coefficients to try on held-out data: a grid for two models, Dirichlet(1) for more", low=0)
 
     def requires(self) -> frozenset[str]:
-        """A coefficient search is scored; training data must be there where it is asked for."""
+        """Requires an objective where coefficients are searched for, and training data where they are asked for."""
         more = {"objective"} if self.draws else set()
         return super().requires() | more | ({"train"} if self.data == "train" else set())
 
     def mix(self, problem: Problem) -> Weights:
-        """One pass of per-sample gradients a model, then the weighted mean, tensor by tensor."""
+        """Makes one pass of per-sample gradients a model, then the weighted mean, tensor by tensor."""
         count = len(problem.pool)
         problem.progress.stage("measuring Fisher information", count)
         split = self.data if self.data != "auto" else "train" if "train" in problem.scores.splits else "held-out"

@@ -41,7 +41,7 @@ class Greedy(MixStrategy):
     accept_ties: bool = option(False, "accept an equal score too (Recipe 1 says >=, the published code >)")
 
     def mix(self, problem: Problem) -> Recipe:
-        """The best soup over the orders."""
+        """Makes a soup for each order, and takes the one with the highest held-out score."""
         ranking = [index for index, _ in problem.rank()]
         if self.order == "sorted":
             return self._pass(problem, ranking)[0]

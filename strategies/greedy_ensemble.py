@@ -45,11 +45,11 @@ class GreedyEnsemble(MixStrategy):
             raise OptionError("option 'replacement' of 'greedy-ensemble' goes with order=best, not with order=sorted")
 
     def requires(self) -> frozenset[str]:
-        """Probabilities are of classes."""
+        """Requires classes too where probabilities are averaged."""
         return super().requires() | ({"classes"} if self.average == "probabilities" else set())
 
     def mix(self, problem: Problem) -> Ensemble:
-        """Forward selection; ties go to the earlier model in the ranking."""
+        """Selects members one by one; ties go to the earlier model in the ranking."""
         problem.progress.stage("outputs of the models", len(problem.pool))
         outputs = [self._output(problem, index) for index in range(len(problem.pool))]
         ranking = problem.rank()

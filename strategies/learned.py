@@ -60,7 +60,7 @@ class Learned(MixStrategy):
     block: int = option(18, "models in memory at a time", low=2)
 
     def mix(self, problem: Problem) -> Recipe:
-        """Block after block, each starting from the soup that the ones before have given."""
+        """Learns block after block, each starting from the soup that the ones before have given."""
         count = len(problem.pool)
         soup = problem.mean(range(min(self.block, count)))
         best = problem.evaluate(soup)

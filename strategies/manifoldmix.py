@@ -129,7 +129,7 @@ class ManifoldMix(MixStrategy):
         return "nevergrad-reference" if self.profile == "reference" else super().default_optimizer()
 
     def mix(self, problem: Problem) -> Recipe:
-        """Goes once through the ranking."""
+        """Goes once through the models, best first, and searches the factors of each promising one."""
         ranking = problem.rank()
         if self.later_first:
             ranking.sort(key=lambda pair: (pair[1].score, pair[0]), reverse=True)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @strategies.register("model-stock")
 @dataclass(frozen=True)
 class ModelStock(MixStrategy):
-    """Per tensor θ = t · mean + (1 − t) · θ_0 with t from the angle between the task vectors. Evaluates nothing."""
+    """Draws the average towards the base, tensor by tensor: θ = t · mean + (1 − t) · θ_0.
+
+    The share t follows from the angle between the task vectors. It needs the base and no data, and evaluates nothing.
+    """
 
     label: ClassVar[str] = "Model Stock"
     summary: ClassVar[str] = "the average drawn towards the base, by the angles between models"

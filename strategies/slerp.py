@@ -23,7 +23,7 @@ _SMALL = 1e-8
 @strategies.register("slerp")
 @dataclass(frozen=True)
 class Slerp(MixStrategy):
-    """Each tensor is a direction and a length: directions are averaged on the sphere, lengths as numbers."""
+    """Averages each tensor as a direction and a length: directions on the sphere, lengths as numbers."""
 
     label: ClassVar[str] = "slerp"
     summary: ClassVar[str] = "directions averaged on the sphere, tensor by tensor"
@@ -44,7 +44,7 @@ class Slerp(MixStrategy):
     steps: int = option(50, "iterations of the Karcher mean of more than two at the most", low=1)
 
     def mix(self, problem: Problem) -> Weights:
-        """The weights, computed tensor by tensor."""
+        """Makes weights that are computed tensor by tensor; evaluates nothing."""
         if len(problem.pool) > 2 and self.t != 0.5:
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
@@ -59,12 +59,14 @@ class Slerp(MixStrategy):
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """From ``a`` (t = 0) to ``b`` (t = 1) along the great circle, lengths interpolated.
+    """Interpolates from ``a`` (t = 0) to ``b`` (t = 1) along the great circle; lengths are interpolated linearly.
+
+    Where the directions are equal or opposite, or a length is 0, it is the linear interpolation.
 
     Args:
         a: any shape, float64; read as one vector.
-        b: of the same shape.
-        t: between 0 and 1.
+        b: tensor of the same shape.
+        t: place on the arc, between 0 and 1.
     """
     length, other = a.norm(), b.norm()
     if length == 0 or other == 0:

@@ -35,10 +35,10 @@ class Swa(MixStrategy):
     last: int | None = option(None, "take only so many of the latest of these; none: all", low=1)
 
     def fewest(self) -> int:
-        """One more than are left out."""
+        """The fewest models: one more than are left out at the start."""
         return self.start + 1
 
     def mix(self, problem: Problem) -> Recipe:
-        """The recipe of that mean."""
+        """Makes the recipe of the chosen models' mean, in the order of their names."""
         chosen = list(range(len(problem.pool)))[self.start :: self.every]
         return problem.mean(chosen[-(self.last or 0) :])

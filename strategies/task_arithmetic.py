@@ -17,7 +17,10 @@ from merging.values.recipe import Recipe
 @strategies.register("task-arithmetic")
 @dataclass(frozen=True)
 class TaskArithmetic(MixStrategy):
-    """θ = θ_0 + λ Σ_i (θ_i − θ_0). Needs the base, no data; evaluates nothing."""
+    """Adds the scaled sum of all task vectors to the base: θ = θ_0 + λ Σ_i (θ_i − θ_0).
+
+    It needs the base and no data, and evaluates nothing.
+    """
 
     label: ClassVar[str] = "task arithmetic"
     summary: ClassVar[str] = "the base plus the scaled sum of all task vectors"

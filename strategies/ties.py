@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @strategies.register("ties")
 @dataclass(frozen=True)
 class Ties(MixStrategy):
-    """θ = θ_0 + λ · (disjoint mean of the trimmed task vectors). Needs the base, no data; evaluates nothing."""
+    """TIES: θ_0 + λ · disjoint mean of the task vectors, trimmed, over the entries whose sign is the elected one.
+
+    It needs the base and no data, and evaluates nothing.
+    """
 
     label: ClassVar[str] = "TIES"
     summary: ClassVar[str] = "trim small changes, elect a sign, average what agrees"
@@ -49,7 +52,7 @@ class Ties(MixStrategy):
     )
 
     def mix(self, problem: Problem) -> Weights:
-        """The weights, computed tensor by tensor."""
+        """Makes weights that are computed tensor by tensor; evaluates nothing."""
         import torch
 
         from merging.mixing.arithmetic import elected_mean

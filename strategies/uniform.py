@@ -14,7 +14,7 @@ from merging.values.recipe import Recipe
 @strategies.register("uniform")
 @dataclass(frozen=True)
 class Uniform(MixStrategy):
-    """θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
+    """The uniform soup, the average of all models: θ = (1/n) Σ θ_i. Needs no data; evaluates nothing."""
 
     label: ClassVar[str] = "uniform soup"
     summary: ClassVar[str] = "the average of all models"
@@ -27,5 +27,5 @@ class Uniform(MixStrategy):
     min_models: ClassVar[int] = 2
 
     def mix(self, problem: Problem) -> Recipe:
-        """The mean over the pool."""
+        """Makes the recipe of the mean over the pool."""
         return problem.mean(range(len(problem.pool)))

@@ -21,7 +21,7 @@ from merging.values.recipe import Recipe
 @strategies.register("weighted")
 @dataclass(frozen=True)
 class Weighted(MixStrategy):
-    """θ_m = Σ_i w_im θ_i with the weights that the user gives. Needs no data; evaluates nothing."""
+    """The average with weights that the user gives: θ_m = Σ_i w_im θ_i. Needs no data; evaluates nothing."""
 
     label: ClassVar[str] = "weighted average"
     summary: ClassVar[str] = "the average with given weights, also per component"

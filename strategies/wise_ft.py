@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @strategies.register("wise-ft")
 @dataclass(frozen=True)
 class WiseFt(MixStrategy):
-    """θ = (1 − α)·θ_0 + α·θ_1, over all tensors, with θ_1 any strategy's merge of the pool.
+    """Interpolates from the base to any strategy's merge of the pool, over all tensors: θ = (1 − α)·θ_0 + α·θ_1.
 
     Without an α a sweep over [0, 1] is scored on the held-out data, reported, and its best point taken (of equals the
     one nearest to the base). The paper selects none and shows the whole line.
@@ -42,11 +42,11 @@ class WiseFt(MixStrategy):
     inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
 
     def requires(self) -> frozenset[str]:
-        """A sweep is scored."""
+        """Requires a model and an objective too where a sweep over α is scored."""
         return super().requires() | (frozenset() if self.alpha is not None else {"model", "objective"})
 
     def mix(self, problem: Problem) -> Recipe | Weights:
-        """The inner merge first, then the line from the base to it."""
+        """Makes the inner merge first, then goes along the line from the base to it."""
         tuned = problem.mean(range(len(problem.pool))) if self.inner is None else mixed(self.inner, problem)
         if isinstance(tuned, Ensemble):
             raise RequirementError("wise-ft interpolates single models, but its inner strategy gives an ensemble")

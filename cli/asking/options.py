@@ -24,7 +24,7 @@ NAMED = {
     "objective": ("NAME", "What a search maximises.  [default: accuracy]"),
     "output": ("DIR", "Folder for the result.  [default: runs/<time>-<strategy>]"),
 }
-"""What [run] of merge.toml may say besides settings → word for its value, line of help."""
+"""Name of a key that [run] of merge.toml may hold besides settings → word for its value, line of help."""
 OPTIONS: dict[str, Callable[[Any], Any]] = {
     "models": click.option(
         "--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable."
@@ -73,12 +73,13 @@ class Asking(click.Command):
 
 
 def shared(*names: str, without: Collection[str] = (), **words: str) -> Callable[[_Command], _Command]:
-    """These options, in the order in which the help lists them.
+    """Decorator that gives a command these options, in the order in which the help lists them.
 
     Args:
-        names: of options, of settings, or of a group of settings (a field of ``Settings``), which stands for all of it.
+        names: names of options, of settings, or of groups of settings (fields of ``Settings``), which stand for all of
+            theirs.
         without: settings of these groups that the command does not have.
-        words: name → its line of help, where that is another one for this command.
+        words: name of an option → its line of help, where this command has another one than the rest.
     """
 
     def add(command: _Command) -> _Command:
@@ -108,10 +109,11 @@ def _flag(name: str, words: str | None) -> Callable[[Any], Any]:
     kinds = (declared.type, *get_args(declared.type))
     facts: dict[str, Any] = {"cls": FromFile, "default": None, "help": words or _help(declared)}
     if bool in kinds:
-        switch = setting.switch or f"{dashed}/--no-{dashed[2:]}"
-        if "/" not in switch:
-            facts |= {"flag_value": switch == dashed, "type": bool}
-        return click.option(switch, name, **facts)
+        off = f"--no-{dashed[2:]}"
+        if setting.switch == "both":
+            return click.option(f"{dashed}/{off}", name, **facts)
+        on = setting.switch == "on"
+        return click.option(dashed if on else off, name, flag_value=on, type=bool, **facts)
     if get_origin(declared.type) is tuple:
         facts |= {"multiple": True}
     metavar = setting.metavar or ("[" + "|".join(declared.spec.choices) + "]" if declared.spec.choices else None)

@@ -30,7 +30,7 @@ def check_folder(output: Path, inputs: Iterable[Path], written: str) -> None:
     """Refuses a folder in which a file that is read would be replaced.
 
     Args:
-        output: that is written to.
+        output: the folder that is written to.
         inputs: files and folders that are read.
         written: regular expression of what a command writes there, paths relative to the folder.
 

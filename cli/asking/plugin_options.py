@@ -22,11 +22,11 @@ def flatten_options(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def pair(text: str, flag: str, form: str) -> tuple[str, str]:
-    """Divides ``key=value``.
+    """Divides ``key=value`` into key and value.
 
     Args:
-        text: as it was typed.
-        flag: that it was given with.
+        text: what was typed.
+        flag: the flag that it was given with, for messages.
         form: how it is to be written, with an example.
 
     Raises:

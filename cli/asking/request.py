@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +16,16 @@ from merging.cli.asking.plugin_options import flatten_options, over, parse_optio
 from merging.cli.asking.tables import SETS, File, Found, Model, ModelTable, Table, TaskTable, settings_fields
 from merging.errors import FolderError, MergingError, OptionError, showable
 from merging.models.spelling import spelled
+from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED, Settings
 
 CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
-"""Plug-ins where nobody names any."""
+"""Kind → plug-in that is taken where nobody names one."""
 
 
 class Named(Table):
-    """What a request holds besides settings."""
+    """The part of a request that names plug-ins, models, data and places: all of it but settings."""
 
     strategy: str
     partitioner: str
@@ -61,13 +62,17 @@ def said_settings(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def settings_of(request: Mapping[str, Any]) -> Settings:
+def settings_of(request: Mapping[str, Any], names: Collection[str] = DECLARED) -> Settings:
     """The settings of a request, checked.
+
+    Args:
+        request: what was asked for.
+        names: the settings that the command takes; the others are nothing to it.
 
     Raises:
         OptionError: a value outside its range.
     """
-    return Settings.of({name: request.get(name) for name in DECLARED})
+    return Settings.of({name: request.get(name) for name in names})
 
 
 def restore(kept: Any, folder: Path) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
     try:
         request: dict[str, Any] = Request.model_validate(kept).model_dump(exclude_unset=True)
     except pydantic.ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        place = ".".join(first_fault(error).place)
         raise FolderError(f"{folder}: the journal's request is damaged at '{place}'; start a new run") from None
     if request["code"] != _digests(request["plugin"]):
         raise FolderError(f"{folder} cannot be resumed: a plug-in file has changed; start a new run")
@@ -207,11 +212,11 @@ def sound_settings(request: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def requested(flags: dict[str, Any]) -> dict[str, Any]:
-    """What the command that runs is asked for; what needs ``--trust-code`` is refused without.
+    """Makes the request of the command that runs; what needs ``--trust-code`` is refused without.
 
     Args:
-        flags: as click gives them, which has looked into the command's file for what was not typed; at least ``task``
-            and ``trust_code``. What a command has no flag for is the file's.
+        flags: the command's parameters by name, for which click has looked into the command's file where nothing was
+            typed; at least ``task`` and ``trust_code``. What a command has no flag for is the file's.
     """
     found: Found | None = click.get_current_context().obj
     if flags["task"] is not None and flags["task"].endswith(".toml"):

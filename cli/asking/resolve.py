@@ -29,12 +29,13 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
+    from merging.plugins.strategy import own_optimizer
 
     warn(load_all(request["plugin"]))
 
     made: dict[str, Any] = {}
     for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want
-        name = request[kind] or made["strategy"].default_optimizer()
+        name = request[kind] or own_optimizer(made["strategy"])
         made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
     return made
 
@@ -86,8 +87,11 @@ def task_of(request: Mapping[str, Any], progress: Any = None) -> Any:
         return None
     if code_in(wanted) and folder not in sys.path:
         sys.path.append(folder)  # beside merge.toml, or where the run was started; last, so that it shadows nothing
+    from merging.plugins.discovery import load_file
     from merging.tasks.catalogue import load_task
     from merging.tasks.described import described_task
 
+    for file in request.get("plugin") or ():  # another process, which trains a model, has not loaded them yet
+        load_file(file)
     with at_most(request.get("threads")):  # pictures are decoded side by side
         return load_task(wanted, progress) if isinstance(wanted, str) else described_task(wanted, progress)

@@ -17,19 +17,20 @@ from merging.running.settings import DECLARED
 from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
-"""What may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
+"""Settings that may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
 FREE = ("resume", "trust_code", "dry_run", *COSTS)
 KEPT = (*COSTS, "threads")
-"""What is taken from the command line; of threads the number that the run had, where the rule gives another now."""
+"""Settings that are taken from the command line; of threads the number that the run had, where the rule gives another
+now."""
 _TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def resumed(flags: Mapping[str, Any], context: click.Context) -> dict[str, Any]:
-    """The request of the run in the folder ``flags["resume"]``.
+    """Restores the request of the run in the folder ``flags["resume"]``, with what may change taken from the flags.
 
     Args:
-        flags: of ``merge run``.
-        context: of the command: it knows what was typed, whatever the value is.
+        flags: parameters of ``merge run`` by name.
+        context: the command's context, which knows what was typed, whatever the value is.
 
     Raises:
         FolderError: something else than then was typed, or there is no such run.

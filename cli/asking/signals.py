@@ -12,7 +12,7 @@ from typing import Any
 from merging.cli.showing.screen import marked
 
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
-"""What Windows does not have."""
+"""The signal of a terminal that has been closed; None on Windows, which has no such signal."""
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def stop_on_signal(news: Any, saying: str = "stopping: saving the best so far") 
 
 
 def process_start() -> float:
-    """When this process began, in seconds since the epoch: the interpreter's own start counts as waiting too."""
+    """Seconds since the epoch at which this process began: the interpreter's own start counts as waiting too."""
     try:
         stat = Path("/proc/self/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         import os

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
 
 import pydantic
 
+from merging.data.form import KEYS
 from merging.errors import MergingError, unknown
-from merging.plugins.options import Option
+from merging.plugins.options import Option, first_fault
 from merging.running.settings import DECLARED
 from merging.storage import toml
 
@@ -22,19 +23,24 @@ class Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
-class DataTable(Table):
-    """One set of a [task], where its path does not say everything."""
+class OneSet(pydantic.BaseModel):
+    """A table whose other keys are options of a form of data, which knows them once plug-ins are there."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, pydantic.JsonValue]
 
     path: str
-    classes: Literal["own", "all"] | list[str] | None = None
-    map: dict[str, str | list[str]] = {}
-    border: int | None = None
-    corrupt: float | None = None
-    upright: bool | None = None
-    image: str | None = None
-    label: str | None = None
-    group: str | None = None
-    text: str | list[str] | None = None
+
+
+if TYPE_CHECKING:
+    DataTable: TypeAlias = OneSet
+else:
+    DataTable = pydantic.create_model(
+        "DataTable",
+        __base__=OneSet,
+        __doc__="One set of a [task], where its path does not say everything.",
+        **{name: (kind | None, None) for name, kind in KEYS.items() if name != "path"},
+    )
 
 
 Data: TypeAlias = Annotated[
@@ -46,7 +52,7 @@ SETS = ("held_out", "test", "train", "unlabelled")
 
 
 class TaskTable(Table):
-    """[task]: a registered name, or a model with its data."""
+    """The table [task]: a registered name, or a model with its data."""
 
     name: str | None = None
     options: dict[str, Any] = {}
@@ -80,7 +86,7 @@ Model: TypeAlias = Annotated[
 
 
 class PoolTable(Table):
-    """[pool]: the checkpoints."""
+    """The table [pool]: the checkpoints, and the model that they were fine-tuned from."""
 
     models: list[Model] = []
     base: Model | None = None
@@ -102,7 +108,7 @@ def settings_fields(default: Any) -> dict[str, Any]:
 
 
 class Chosen(Table):
-    """What [run] says besides settings: names of plug-ins, their options and files, the folder for the result."""
+    """The part of [run] besides settings: names of plug-ins, their options and files, the folder for the result."""
 
     strategy: str | None = None
     partitioner: str | None = None
@@ -129,7 +135,7 @@ class File(Table):
     run: RunTable = RunTable()
 
     def said(self) -> dict[str, Any]:
-        """What [run] says, flag by flag; plug-in files and options of plug-ins, which add up, aside."""
+        """Name of a flag → what [run] says for it; not for plug-in files and options of plug-ins, which add up."""
         run = self.run.model_dump(exclude_unset=True, exclude={"plugin", "options"})
         return {name: value for name, value in run.items() if value is not None}
 
@@ -163,18 +169,18 @@ def read_toml(path: Path) -> File:
     try:
         return File.model_validate(data)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
+        first = first_fault(error)
+        place = list(first.place)
+        if first.kind == "extra_forbidden":
             tables: dict[str, type[Table]] = {"task": TaskTable, "pool": PoolTable, "run": RunTable}
             known = tables[place[0]].model_fields if len(place) > 1 else File.model_fields
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
             if place[0] == "pool" and len(place) > 2:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
-            elif len(place) > 2:
-                known, where = DataTable.model_fields, f"key in [{'.'.join(_written(place[:-1]))}] of {path}:"
             raise unknown(where, place[-1], known, error=MergingError) from None
-        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first['msg']}") from None
+        if place[0] == "run" and place[1:] and place[1] in DECLARED:  # its own words: range, nearest name
+            DECLARED[place[1]].check(data["run"][place[1]], f"run.{place[1]} of {path}")
+        raise MergingError(f"{path}: {'.'.join(_written(place))}: {first.words}") from None
 
 
 def _written(place: list[str]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
 import click
 
 from merging.errors import showable
 
-_SETTING = re.compile(r"(?<![^\s(])`([a-z][a-z_.]*)(?:=([^`\s]*))?`(?=[\s,;:)]|\.?$|\.\s)")
+_SETTING = re.compile(r"(?<![^\s(])`([a-z][a-z_.]*)(?:=([^`]*))?`(?=[\s,;:)]|\.?$|\.\s)")
 """A name in backticks, alone or with a value, as a word of its own: never a part of a path or of a quoted name."""
 
 
@@ -23,6 +24,9 @@ def in_flags(text: object, command: click.Command | None = None) -> str:
         `compile=True`        --compile
         `recalibrate=False`   --no-recalibrate
         `strategy.tau=0.9`    -o strategy.tau=0.9
+        `epochs=3`            --set epochs=3 (of merge finetune)
+
+    What somebody has typed in backticks, such as a folder's name, stays as it was typed.
 
     Only what is shown goes through here. JSON, reports and cards hold the names as Python and merge.toml spell them.
 
@@ -34,7 +38,12 @@ def in_flags(text: object, command: click.Command | None = None) -> str:
         context = click.get_current_context(silent=True)
         command = None if context is None else context.command
     options = [] if command is None else [param for param in command.params if isinstance(param, click.Option)]
-    return _SETTING.sub(lambda found: _flag(options, found[1], found[2]) or found[0], showable(text))
+    typed = showable(" ".join(sys.argv[1:]))
+
+    def shown(found: re.Match[str]) -> str:
+        return found[0] if found[0] in typed else _flag(options, found[1], found[2]) or found[0]
+
+    return _SETTING.sub(shown, showable(text))
 
 
 def _flag(options: list[click.Option], name: str, value: str | None) -> str | None:
@@ -52,4 +61,9 @@ def _flag(options: list[click.Option], name: str, value: str | None) -> str | No
             else:  # of --no-baselines there is no other side
                 opts = [] if option.flag_value is False else option.opts
             return max(opts, key=len, default=None)
+    if value and any("--set" in option.opts for option in options):
+        from merging.training.hyperparameters import HyperParameters
+
+        if name in HyperParameters.__dataclass_fields__:
+            return f"--set {shlex.quote(f'{name}={value}')}"
     return None

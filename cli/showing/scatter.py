@@ -11,7 +11,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def scatter(points: Sequence[tuple[float, float, str]], *, width: int, height: int, across: str, up: str) -> list[str]:
-    """Lines of a plot with axes.
+    """Draws a plot with axes as lines of text.
 
     Args:
         points: x, y and one character each; of two that would fall on one place, the later one moves beside it.

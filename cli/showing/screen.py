@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,6 +104,12 @@ def warn(warnings: Iterable[str]) -> None:
     """Prints a line for each warning."""
     for warning in warnings:
         click.echo(f"warning: {in_flags(warning)}", err=True)
+
+
+def say_built_in(request: Mapping[str, Any], news: Console) -> None:
+    """Says that nobody named models, so that the built-in task's are taken."""
+    if request["task"] == "digits" and not request["models"]:
+        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
 
 
 def print_json(data: Any) -> None:

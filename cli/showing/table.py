@@ -15,6 +15,7 @@ from merging.errors import showable
 from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.report import Report, models_of, scored
+from merging.values.score_table import ScoreTable
 from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
 from merging.values.wording import plural
 
@@ -32,7 +33,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     if report.rows:
         console.print(_table(report))
-        console.print(marked("Best of each line in bold. {}", report.legend), style="dim", highlight=False)
+        console.print(marked("Best of each line in bold. {}", ScoreTable(report).legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
             top = scored(report.top_single, report.measure)
             console.print(
@@ -89,14 +90,16 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
 
 
 def _table(report: Report) -> Table:
+    scores = ScoreTable(report)
+    lines = scores.lines()
     table = Table(
         title=Text(f"{showable(report.task)}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
     )
-    table.add_column(Text(showable(report.heading)))
+    table.add_column(Text(showable(scores.heading)))
     for row in report.rows:
         table.add_column(Text(showable(row.named)), justify="right")
-    averages = {name for name, _, _ in report.lines() if name.startswith(str(Role.AVERAGE))}
-    for name, numbers, verdicts in report.lines():
+    averages = {name for name, _, _ in lines if name.startswith(str(Role.AVERAGE))}
+    for name, numbers, verdicts in lines:
         if name in averages:
             table.add_section()
         _line(table, name, numbers, verdicts)

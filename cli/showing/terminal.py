@@ -69,7 +69,7 @@ class TerminalProgress:
         self._told.add(text)
 
     def advance(self, steps: int = 1) -> None:
-        """Some steps are done."""
+        """Moves the bar by some steps of the current piece."""
         self._done += steps
         self._update(completed=self._done, detail=self._of())
 

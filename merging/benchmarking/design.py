@@ -19,7 +19,7 @@ NOT_TAKEN = ("seed", "baselines", "tests", "certify_split", "resume", *GROUPS["w
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What is compared, besides the methods, and how."""
+    """The design of a benchmark: its data, what varies besides the methods, and what is tested against what."""
 
     task: Task | None = field(default=None, metadata={"help": "The model and its data; a benchmark needs them."})
     partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] = field(

@@ -31,10 +31,10 @@ PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
 
 
 class Folder:
-    """Keeps a benchmark while it runs, and to go on from.
+    """The folder of a benchmark, which keeps it while it runs, and from which an interrupted one goes on.
 
     Args:
-        path: made when it is claimed.
+        path: the folder, which is made when it is claimed.
     """
 
     def __init__(self, path: Path) -> None:

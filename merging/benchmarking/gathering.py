@@ -9,7 +9,8 @@ from typing import Any
 
 from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
 from merging.benchmarking.runs import MethodRun
-from merging.evaluation.comparing import Comparer, Seen
+from merging.evaluation.comparing import Comparer
+from merging.evaluation.draws import Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import unscored
 from merging.values.report import SMALL_SAMPLE, in_words, models_of
@@ -20,12 +21,12 @@ from merging.values.verdict import ACCURACY, Verdict, corrected
 
 @dataclass(frozen=True)
 class Asked:
-    """What a benchmark was asked to compare.
+    """The question of a benchmark: which methods, partitions and seeds are compared, and with what.
 
     Attributes:
         methods: their names, in the order of the rows.
         partitions: names of the partitioners.
-        seeds: of strategies and searches.
+        seeds: seeds of strategies and searches.
         references: methods that every other one is compared with, where they are there.
         refused: partitions that do not fit the model, and why; they have no rows.
     """
@@ -43,10 +44,10 @@ def gather(
     """Rows from runs: seeds averaged, partitions that make no difference joined, everything tested in pairs.
 
     Args:
-        runs: of the methods, in any order.
+        runs: runs of the methods, in any order.
         singles: the pool's models alone.
         asked: what was to be compared.
-        comparer: by the objective, on the task's sets.
+        comparer: compares outcomes by the objective, on the task's sets.
         pool: names of its models.
 
     Returns:

@@ -25,7 +25,7 @@ class Memory:
 
     Args:
         path: the file, which is made or read; None keeps everything in this process alone.
-        lock: of the folder, where it is held already.
+        lock: the folder's lock, where it is held already.
 
     Attributes:
         header: what the file's first event says that was measured, or None in a new file.

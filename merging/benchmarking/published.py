@@ -56,7 +56,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Holds what a file says of one model.
+    """The accuracies of one model, or of one combination of models, as a published file has them.
 
     Attributes:
         model: its name.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
@@ -17,9 +17,6 @@ from merging.values.report import average
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -37,7 +34,7 @@ def accurate(column: str) -> str:
 
 @dataclass(frozen=True)
 class Single:
-    """Holds the scores of one model of the pool, as fractions."""
+    """The scores of one model of the pool, as fractions where they are accuracies."""
 
     name: str
     held_out: float
@@ -68,7 +65,7 @@ class BenchmarkRow:
         accuracies: column → accuracy, beside another objective and where the labels are classes.
         intervals: column → 95 % interval (of accuracies Wilson's, normal for the mean over sets; else a bootstrap's).
         spread: column → standard deviation over the seeds, with more than one.
-        seeds: those that were run.
+        seeds: seeds that were run.
         ingredients: models in it (of the first seed); ``models`` is their mean number.
         evaluations, cached, forward_equivalents, seconds: what it needs alone, means over the seeds.
         inference_cost: forward passes for each sample.
@@ -155,7 +152,7 @@ class Benchmark:
 
     @property
     def status(self) -> str:
-        """The state in words."""
+        """The state of the benchmark in words, as ``benchmark.json`` has it."""
         return status_of(self.state, self.limit)
 
     @property

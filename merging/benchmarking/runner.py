@@ -24,7 +24,7 @@ from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import optimizers
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Parts
 from merging.running.plan import Plan
@@ -60,10 +60,11 @@ def benchmark(
         pool: the checkpoints.
         methods: strategies; a mapping names them, where one strategy is there with several options.
         design: task, partitioners, seeds, objective, optimizer; what is tested against what.
-        settings: as for :func:`merging.merge`; ``max_evaluations`` is each method's, and the best so far its result.
-        destination: folder; what lies there from an interrupted (or smaller) benchmark is gone on with.
-        watcher: who is told, and may end the benchmark with the methods that are finished.
-        command: kept with the results.
+        settings: settings of :func:`merging.merge`; ``max_evaluations`` limits each method, whose result is then its
+            best so far.
+        destination: folder of the results; what lies there from an interrupted (or smaller) benchmark is gone on with.
+        watcher: is told what happens, and may end the benchmark with the methods that are finished.
+        command: the command that was typed, kept with the results.
         keywords: fields of these values by their own names, instead.
 
     Returns:
@@ -73,14 +74,9 @@ def benchmark(
         MergingError: nothing can be run at all, or the folder holds something else.
     """
     design, settings, destination, watcher = given(
-        "benchmark",
-        keywords,
-        design,
-        settings,
-        destination,
-        watcher,
-        without=NOT_TAKEN,
+        "benchmark", keywords, design, settings, destination, watcher, without=NOT_TAKEN
     )
+    _check_taken(settings)
     began, progress = time.time(), watcher.progress
     if design.task is None:
         raise OptionError("a benchmark scores its methods, and there is no task; give `task`")
@@ -140,6 +136,19 @@ def benchmark(
     return found
 
 
+def _check_taken(settings: Settings) -> None:
+    """Refuses what only a single run can be told.
+
+    Raises:
+        OptionError: it names the setting.
+    """
+    default = Settings().plain()
+    for name, value in settings.plain().items():
+        if name in NOT_TAKEN and value != default[name]:
+            way = "; give `seeds`" if name == "seed" else ": leave it out"
+            raise OptionError(f"a benchmark takes no `{name}`{way}")
+
+
 def _entries(
     method: tuple[str, MixStrategy],
     divided_by: tuple[str, Partitioner],
@@ -149,7 +158,7 @@ def _entries(
 ) -> list[Entry]:
     """One method under one partition, at each seed."""
     (name, strategy), (partition, partitioner) = method, divided_by
-    search = optimizer or optimizers[strategy.default_optimizer()]()
+    search = optimizer or optimizers[own_optimizer(strategy)]()
     return [
         Entry(
             method=name,
@@ -207,7 +216,11 @@ def _notes(made: Plan) -> list[str]:
     notes = [*made.partition.notes, *made.notes]
     notes += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
     if any(name.endswith(".running_mean") for name in made.pool.tensors):
-        what = "were measured again on training data" if made.recalibrate else "were averaged, not measured again"
+        what = (
+            "were measured again on training data"
+            if made.settings.rules.recalibrate
+            else "were averaged, not measured again"
+        )
         notes.append(f"BatchNorm statistics of averages {what}")
     if made.task is not None:
         from merging.running.leaks import leaks

@@ -21,7 +21,7 @@ from merging.values.states import MethodState
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Says what is to be run: a method, a partition, a seed.
+    """One run that a benchmark is to make: a method, a partition, a seed.
 
     Attributes:
         method: what the method is called; its strategy's name, unless one strategy is there with several options.
@@ -79,7 +79,7 @@ class Coefficients:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MethodRun:
-    """Holds what an :class:`Entry` gave.
+    """The result of the run that an :class:`Entry` says, or the reason why there is none.
 
     Attributes:
         entry: ``Entry.to_json()``.

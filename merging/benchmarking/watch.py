@@ -6,7 +6,7 @@ from merging.values.outcome import Meter, Outcome
 
 
 class Trace:
-    """Watches one method.
+    """An observer that notes how a method's best held-out score rises, and at what price.
 
     Attributes:
         lines: (forward-equivalents spent, evaluations, best held-out score seen), one for each improvement.

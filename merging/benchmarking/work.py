@@ -28,7 +28,7 @@ from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.outcome import Outcome, unscored
-from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.recipe import Merge, Recipe, inference_cost
 from merging.values.states import MethodState
 
 if TYPE_CHECKING:
@@ -97,29 +97,24 @@ class Plans:
         return {label: str(self._refused[label]) for label in self.partitioners if label in self._refused}
 
     def header(self, made: Plan) -> dict[str, Any]:
-        """What must be the same for scores to be used again."""
+        """Makes the memory's first event: all that must be the same for its scores to be used again."""
         own = ("request", "strategy", "partitioner", "optimizer", "seed", "budget", "baselines", "tests")
         return {key: value for key, value in made.header(None).items() if key not in (*own, "certify_split")}
 
 
 class Work:
-    """What every method is run with.
+    """The plans, the memory and the watcher with which every method of a benchmark is run.
 
     Attributes:
-        remarks: what is to be said of single models.
+        remarks: sentences about single models, for the notes of the benchmark.
     """
 
-    def __init__(
-        self,
-        plans: Plans,
-        memory: Memory,
-        watcher: Watcher,
-    ) -> None:
+    def __init__(self, plans: Plans, memory: Memory, watcher: Watcher) -> None:
         self.plans, self.memory, self.watcher, self.progress = plans, memory, watcher, watcher.progress
         self.remarks: list[str] = []
 
     def session(self, made: Plan, *observers: Observer) -> Session:
-        """A fresh one over the shared memory.
+        """Opens a fresh session over the shared memory.
 
         Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
         then those of the method alone, so that its result does not depend on which methods ran before it.
@@ -146,7 +141,7 @@ class Work:
         return tuple(found)
 
     def run(self, entry: Entry) -> MethodRun:
-        """One method at one seed; what it cannot do, or breaks on, is part of the result.
+        """Runs one method at one seed; what it cannot do, or breaks on, is part of the result.
 
         Raises:
             Stopped: the benchmark is interrupted.
@@ -206,7 +201,6 @@ class Work:
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
         for name in evaluator.task.tests:
             outcomes[name] = evaluator.record(merged, name)
-        names = tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
         return MethodRun(
             entry=facts,
             status=MethodState.FINISHED,
@@ -214,12 +208,12 @@ class Work:
             outcomes=outcomes,
             digest=evaluator.keys.evaluation(merged),
             seeded=problem.seeds.used,
-            ingredients=names,
+            ingredients=merged.names,
             evaluations=meter.evaluations,
             cached=meter.cached,
             forward_equivalents=meter.forward_equivalents,
             seconds=max(elsewhere, 0.0) + meter.seconds,
-            inference_cost=len(merged.members) if isinstance(merged, Ensemble) else 1,
+            inference_cost=inference_cost(merged),
             coefficients=_coefficients(merged),
             trace=tuple(trace.lines),
             model=evaluator.keys.identity(merged),

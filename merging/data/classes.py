@@ -24,7 +24,7 @@ _BEGINS = re.compile(r"(\D*)(\d+)")
 
 @dataclass(frozen=True)
 class Choice:
-    """Holds what a user says of a set's classes.
+    """The words of a user on a set's classes: which it has, and what they are called in the model.
 
     Attributes:
         classes: names of the set's classes (what its numbers count, and the only ones that are used); ``own``: those
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Labelling:
-    """Says what each label of a set becomes.
+    """The mapping from a set's labels, as they are written, to the labels of a split.
 
     Attributes:
         labels: label as it is written → label of the split; samples of others are left out.

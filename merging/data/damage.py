@@ -21,7 +21,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Damage:
-    """Names an image that was left out, and says why.
+    """An image that was left out, and the reason.
 
     Attributes:
         number: its place in the set, from 0.
@@ -38,7 +38,7 @@ class Losses(list[Damage]):
     """The images of a set that could not be decoded, in their order.
 
     Args:
-        damaged: these.
+        damaged: images that were left out, each with the reason.
         changed: kind of change (:data:`merging.data.decoding.SAID`) → how many of the others were changed so.
     """
 
@@ -54,7 +54,7 @@ def undamaged(count: int, damaged: Sequence[Damage]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Decides how much of a set may be damaged.
+    """The limit to how much of a set may be damaged.
 
     Attributes:
         where: the set, for messages.

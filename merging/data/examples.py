@@ -15,7 +15,7 @@ from PIL import Image
 from merging.storage import atomic
 
 CLASSES = ("cat", "dog", "owl")
-"""Of the sets, in the order of their numbers."""
+"""Names of the classes of all these sets, in the order of their numbers."""
 
 
 def pixels(count: int, *, side: int = 16, seed: int = 0) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Lists what lies in a folder of class folders.
+    """The contents of a folder of class folders.
 
     Attributes:
         folder: the folder of class folders.

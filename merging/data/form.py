@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from merging.plugins.options import Plugin
 
@@ -13,22 +15,40 @@ if TYPE_CHECKING:
     from merging.data.opened import Opened
     from merging.data.reader import Reader
 
+KEYS: Mapping[str, Any] = MappingProxyType(
+    {
+        "path": str,
+        "classes": Literal["own", "all"] | list[str],
+        "map": dict[str, str | list[str]],
+        "border": int,
+        "corrupt": float,
+        "upright": bool,
+        "image": str,
+        "label": str,
+        "group": str,
+        "text": str | list[str],
+    }
+)
+"""Key that the table of a data set may hold → type of its value, as merge.toml has it."""
 COMMON = ("classes", "map")
-"""What may be said of every set: which classes it has, and what they are called in the model."""
+"""Keys that every set's table may have: which classes it has, and what they are called in the model."""
 PICTURES = (*COMMON, "corrupt", "border", "upright")
-"""What may be said of a set of image files besides."""
+"""Keys that the table of a set of image files may have."""
 
 
 @dataclass(frozen=True)
 class DataForm(Plugin):
-    """One way to write a set of samples, entered by ``@forms.register("name")``; it has no options.
+    """One way to write a set of samples, entered by ``@forms.register("name")``.
+
+    Its options, if it has any, are keys of its own, which a user says in the set's table beside those of :data:`KEYS`.
 
     Attributes:
         written: what a user writes, such as ``file.npz:KEY``.
-        suffixes: of the files that are of this form, in lower case; where they do not tell, override :meth:`reads`.
-        keys: what a user may say of such a set besides its path, of :data:`merging.data.opening.KEYS`.
+        suffixes: suffixes of the files that are of this form, in lower case; where they do not tell, override
+            :meth:`reads`.
+        keys: what a user may say of such a set besides its path and the form's own options, of :data:`KEYS`.
         texts: whether it is for models that take texts; None: for every model.
-        rank: where several forms read a path, that of the highest rank does; built-in ones have 0 to 5.
+        rank: precedence among forms that read the same path: the highest one reads it; built-in ones have 0 to 5.
     """
 
     written: ClassVar[str] = ""

@@ -16,7 +16,9 @@ WHOLE = re.compile(r"[+-]?[0-9]+\.0+")
 Decode = Callable[[Labelling | None], Split]
 
 
-def in_groups(where: str, labels: list[Any], groups: Sequence[Any] | None, decode: Decode) -> tuple[list[Any], Decode]:
+def in_groups(
+    where: str, labels: list[Any], groups: Sequence[Any] | None, decode: Decode, *, first: int = 1
+) -> tuple[list[Any], Decode]:
     """The labels to list and the way to load them, so that each sample that is loaded keeps its group.
 
     Label and group are one number while samples are decoded, chosen and left out, and two again afterwards.
@@ -26,6 +28,7 @@ def in_groups(where: str, labels: list[Any], groups: Sequence[Any] | None, decod
         labels: the labels as they are written, one a sample; empty where none are wanted.
         groups: groups of the same samples; None: the set names none.
         decode: loads what is listed.
+        first: number of the first row, for messages.
 
     Returns:
         What stands for the labels in ``decode``, and what loads the set.
@@ -35,7 +38,7 @@ def in_groups(where: str, labels: list[Any], groups: Sequence[Any] | None, decod
     """
     if groups is None or not labels:
         return labels, decode
-    named = [_name(where, number, value) for number, value in enumerate(groups, 1)]
+    named = [_name(where, number, value) for number, value in enumerate(groups, first)]
     names = sorted(set(named))
     place = {name: number for number, name in enumerate(names)}
     pairs = list(zip(labels, named, strict=True))

@@ -24,7 +24,7 @@ STORED = "stored"
 
 
 class Normalise:
-    """uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``, ``(x / 255 − mean) / std`` per channel, on the device.
+    """Standardises a batch, ``(x / 255 − mean) / std``: uint8 ``(N, H, W, 3)`` → float32 ``(N, 3, H, W)``.
 
     Args:
         mean, std: per channel as the model takes them.
@@ -68,7 +68,7 @@ def _plain() -> Transform:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Says how the pictures of a task become arrays of one size.
+    """The way in which the pictures of a task become arrays of one size.
 
     Attributes:
         transform: what is done to each picture that a file or stream holds.
@@ -111,8 +111,8 @@ def preparation(
         source: the model.
         size: side in pixels in place of the library's own; ``stored``: pictures stay in the size they have.
         corrupt: share of a set's images that may be damaged.
-        mean: per channel, in place of the library's own.
-        std: likewise.
+        mean: mean of each channel, of images between 0 and 1, in place of the library's own.
+        std: standard deviation of each channel, in place of the library's own.
 
     Raises:
         TaskError: a size that the model does not take.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from merging.data.form import DataForm
+from merging.data.form import KEYS, DataForm
 from merging.data.images import Preparation, preparation
 from merging.data.opened import Opened
 from merging.data.reader import Reader
@@ -17,14 +17,13 @@ from merging.data.text import takes_texts
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource
 from merging.plugins.discovery import load_installed
+from merging.plugins.options import build, options_of
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import forms
 from merging.plugins.task import Split
 from merging.plugins.user_code import kind_of, running
 
 Spec: TypeAlias = str | Mapping[str, Any]
-KEYS = ("path", "classes", "map", "border", "corrupt", "upright", "image", "label", "text", "group")
-"""Keys that the table of a data set may hold."""
 
 
 def load_data(
@@ -43,7 +42,8 @@ def load_data(
         spec: a path in one of the forms above, or a table with ``path`` and perhaps ``classes`` and ``map`` (see
             :class:`merging.data.classes.Choice`), ``border`` (pixels cut off on each side), ``corrupt`` (share of
             images that may be damaged), ``upright`` (whether images are turned as their EXIF orientation says),
-            ``image``, ``label``, ``text``, ``group`` (names of columns; two of ``text`` are pairs).
+            ``image``, ``label``, ``text``, ``group`` (names of columns; two of ``text`` are pairs), and the form's own
+            options.
         source: the model; says the size of images, and tokenizes texts.
         how: how images are brought to size; default: as the model's configuration says.
         classes: names of the model's outputs, in order; default: the set's own, where it names some.
@@ -69,17 +69,17 @@ def open_data(
 ) -> Opened:
     """Finds a set and lists its classes, without decoding it (arguments as for :func:`load_data`)."""
     table: dict[str, Any] = {"path": spec} if isinstance(spec, str) else dict(spec)
-    for key in table:
-        if key not in KEYS:
-            raise unknown("key in a data set:", key, KEYS, error=TaskError)
+    check_keys(table)
     path = table.get("path")
     if not path:
         raise TaskError("a data set needs a path, such as { path = 'photos' }")
     how = replace(how, border=table.get("border", 0), corrupt=table.get("corrupt", how.corrupt))
     form = _form(path, texts=takes_texts(source))
+    own = form.options()
     for key in table:
-        if key not in ("path", *form.keys):
+        if key not in ("path", *form.keys, *own):
             raise TaskError(f"{path}: '{key}' means nothing to this kind of data; leave it out")
+    form = build(type(form), {key: value for key, value in table.items() if key in own})
     reader = Reader(path=path, options=table, source=source, how=how, labelled=labelled, progress=progress or Silent())
     with running(f"{path}: reading it as '{form.name}'", form, error=TaskError):
         opened = form.open(reader)
@@ -88,13 +88,29 @@ def open_data(
     return opened
 
 
+def check_keys(spec: Spec | None, where: str = "a data set") -> None:
+    """Refuses a table with a key that no form of data knows.
+
+    Args:
+        spec: what the user writes of a set.
+        where: it stands, for messages.
+
+    Raises:
+        TaskError: it says the key, and the nearest that there is.
+    """
+    load_installed()
+    known = {*KEYS, *(option.name for name in forms for option in options_of(forms[name]))}
+    for key in spec if isinstance(spec, Mapping) else ():
+        if key not in known:
+            raise unknown(f"key in {where}:", key, known, error=TaskError)
+
+
 def _form(path: str, *, texts: bool) -> DataForm:
     """The form of a path, for models that take texts or for others.
 
     Raises:
         TaskError: no form, or two of one rank, know such a path.
     """
-    load_installed()
     known = sorted((forms[name]() for name in forms if forms[name].texts in (None, texts)), key=lambda each: each.rank)
     fits = [form for form in known if form.reads(path)]
     best = [form for form in fits if form.rank == fits[-1].rank]

@@ -60,13 +60,18 @@ class Reader:
 
     @property
     def choice(self) -> Choice:
-        """What the user says of the set's classes."""
+        """The user's words on the set's classes."""
         return Choice(self.options.get("classes"), self.options.get("map") or {})
 
     def upright(self, usual: bool) -> bool:
         """Whether images are turned as their EXIF orientation says: as the user, or else the form's library, has it."""
         wanted = self.options.get("upright")
         return usual if wanted is None else bool(wanted)
+
+    @property
+    def first_row(self) -> int:
+        """Number of the set's first row in messages: those of a table are counted from 1."""
+        return 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0
 
     def opened(
         self, names: tuple[str, ...] | None, written: tuple[Written, ...], decode: Callable[[Labelling | None], Split]
@@ -81,7 +86,7 @@ class Reader:
 
         Args:
             split: inputs and labels.
-            names: of the classes that the labels count, where the set says them.
+            names: names of the classes that the labels count, where the set says them.
         """
         if is_images(split.inputs):
             transform = self.how.of_arrays((split.inputs.shape[1], split.inputs.shape[2]))
@@ -110,13 +115,13 @@ class Reader:
         """A set whose images are decoded one by one, and kept on disk as they go into the model.
 
         Args:
-            labels: as they are written, one a sample; empty where none are wanted.
+            labels: labels as they are written, one a sample; empty where none are wanted.
             pictures: begins to give the pictures, in the order of the labels.
             decided: all that decides which pictures these are, JSON-ready: hashes or times of files.
             count: how many there are.
-            names: of the classes, where the set says them, in the order in which its numbers count them.
+            names: names of the classes, where the set says them, in the order in which its numbers count them.
             spelled: whether labels stand in a table, where numbers may be names.
-            groups: one a sample.
+            groups: group of each sample, where the set says them.
             upright: whether pictures are turned as their EXIF orientation says, where the user says nothing.
         """
         turned = self.upright(upright)
@@ -136,7 +141,7 @@ class Reader:
                 split = load(lambda: itertools.compress(pictures(), keep), numbers, chosen)
             return split.with_classes(found.groups)
 
-        samples, loaded = in_groups(self.path, labels, groups, decode)
+        samples, loaded = in_groups(self.path, labels, groups, decode, first=self.first_row)
         return self.listed(names, labels, loaded, spelled=spelled)
 
     def listed(
@@ -150,12 +155,11 @@ class Reader:
         """A set whose labels are known before it is decoded; where it declares no names, those that occur."""
         names = declared or distinct_names(labels)
         opened = self.opened(names, tuple(sorted(set(labels), key=str)), decode)
-        first = 1 if Path(self.path).suffix.lower() in tables.SUFFIXES else 0  # rows of a table are counted from 1
         return replace(
             opened,
             spelled=spelled,
             counts=declared is None,
-            place=lambda label: f"{self.path}: row {labels.index(label) + first}",
+            place=lambda label: f"{self.path}: row {labels.index(label) + self.first_row}",
         )
 
     def relabelled(self, split: Split, found: Labelling | None) -> Split:
@@ -176,7 +180,7 @@ def _some(split: Split, found: Labelling) -> Split:
 
 
 def wanted(labels: Sequence[Written], found: Labelling) -> tuple[list[bool], list[int]]:
-    """Which samples are wanted, and the labels of those."""
+    """Chooses the samples that are wanted: True or False for each sample, and the labels of the chosen ones."""
     return [label in found.labels for label in labels], [found.labels[x] for x in labels if x in found.labels]
 
 
@@ -186,7 +190,12 @@ def unlabelled(count: int) -> Tensor:
 
 
 def as_split(found: Any, *, labelled: bool) -> Split:
-    """What somebody's function returned, as a split: one, or inputs and labels; without labels, inputs alone."""
+    """Makes a split of what somebody's function returned: a split, or inputs and labels, or inputs without labels.
+
+    Args:
+        found: the split, ``(inputs, labels)`` as tensors or arrays, or, where no labels are wanted, inputs alone.
+        labelled: whether labels are wanted.
+    """
     if isinstance(found, Split):
         return found
     if not labelled:

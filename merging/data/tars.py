@@ -66,7 +66,7 @@ def shards(pattern: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Listing:
-    """Lists the samples that stand in tar files.
+    """The samples that stand in tar files.
 
     Attributes:
         labels: labels of the samples, as they are written; none where they were not asked for.

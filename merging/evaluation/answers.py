@@ -23,7 +23,7 @@ class Answers:
     Args:
         objective: what is maximised.
         task: the data.
-        split: their part.
+        split: name of the split.
         record: keep the terms, unless they are the hits.
         margins: offered those of this model, where they are wanted.
 
@@ -59,7 +59,7 @@ class Answers:
                 self._margins.append(margin(logits, labels))
 
     def outcome(self) -> Outcome:
-        """What all samples together mean; ``seconds`` and ``passes`` are left as they are by default."""
+        """Makes the outcome of all samples together; its ``seconds`` and ``passes`` keep their defaults."""
         terms, split = torch.cat(self._terms), self._split
         score = finite(self._objective.score(terms, split.labels.cpu(), split.groups))
         if self._margins and self._wanted is not None:

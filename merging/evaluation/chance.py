@@ -37,19 +37,19 @@ SAMPLES = 256
 FEWEST = 20
 """Below so many nothing can be said."""
 GAIN = 0.3
-"""What another order of the classes has to gain before it is proposed."""
+"""Share of samples that another order of the classes must gain before it is proposed."""
 NAMED = 30
 """Classes that a proposed order lists at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chance:
-    """A model against guessing.
+    """The answers of one model on a few held-out samples, compared with guessing.
 
     Attributes:
         model: its name.
-        samples: that were scored.
-        right: of them.
+        samples: number of samples that were scored.
+        right: number of them that the model has right.
         guess: share that would be right were the same answers given whatever is shown.
         p: one-sided, of so many right answers or more by guessing (exact binomial).
         permuted: share that would be right were the outputs' classes in another order, as far as that holds on samples
@@ -71,10 +71,10 @@ class Chance:
         return self.p >= LEVEL or self.permuted is not None
 
     def warning(self, names: Sequence[str] = ()) -> str:
-        """What is said of it, in one line.
+        """Words a warning in one line: how often the model is right, and which settings may be wrong.
 
         Args:
-            names: of the classes; none: their numbers.
+            names: names of the classes; where there are none, their numbers are said.
         """
         score = f"{self.model} is right on {self.right} of {self.samples} held-out samples"
         line = f"{score} ({_percent(self.right / self.samples)})"
@@ -108,9 +108,9 @@ def against_chance(
     Args:
         live: the model; its weights are overwritten.
         task: the data.
-        objective: of the run.
+        objective: the run's objective.
         numerics: batch, threads and precision.
-        seed: of the draw.
+        seed: seed of the draw.
         progress: told how far this is.
         should_stop: asked between batches.
 
@@ -162,7 +162,7 @@ def against_chance(
 
 
 def unnamed(task: Task, outputs: int) -> str | None:
-    """What is said where not as many classes are named as a model has outputs; None where they are.
+    """Warns where not as many classes are named as the model has outputs; None where they are.
 
     Names that come from the data lack a class without a sample, and those after it move up: their labels are wrong.
     """
@@ -177,12 +177,12 @@ def unnamed(task: Task, outputs: int) -> str | None:
 
 
 def compared(model: str, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:
-    """What answers are worth.
+    """Compares a model's answers with guessing, and with the same answers in another order of the classes.
 
     Args:
         model: its name.
-        answers: the class of the largest logit, ``(N,)``; −1: none.
-        labels: ``(N,)``.
+        answers: the class of the largest logit, shape ``(N,)``; −1: none.
+        labels: the right classes, shape ``(N,)``.
         classes: how many there are.
     """
     from scipy.stats import binomtest

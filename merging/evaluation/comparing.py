@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import raised
+from merging.evaluation.draws import Draws, Seen
 from merging.plugins.objective import Objective
-from merging.plugins.task import CERTIFY, HELD_OUT, Split, Task
+from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import Outcome, is_score
-from merging.values.statistics import FEW, LEVEL, Comparison, Interval, Reduce, bootstrapped, is_mean, paired, resample
+from merging.values.statistics import FEW, LEVEL, Comparison, Interval, bootstrapped, paired
 from merging.values.verdict import ACCURACY, Role, Verdict
-
-Seen = Mapping[str, Sequence[Outcome]]
-"""Set → a model's outcomes there, one for each seed."""
 
 
 class Comparer:
@@ -31,7 +27,7 @@ class Comparer:
         self.objective, self.task = objective, task
         counts = isinstance(objective, Objective) and objective.counts_hits
         self.measure = ACCURACY if counts else objective.name
-        self._drawn: dict[tuple[str, bytes, float], NDArray[np.float64] | str] = {}
+        self._draws = Draws(objective, task)
 
     def accuracies(self, seen: Seen) -> dict[str, float]:
         """Top-1 accuracies that stand beside another objective, where the labels are classes; means over the seeds."""
@@ -41,10 +37,10 @@ class Comparer:
         return {name: float(np.mean([outcome.accuracy for outcome in found])) for name, found in known.items()}
 
     def columns(self, sets: Sequence[str]) -> dict[str, tuple[Role, tuple[str, ...]]]:
-        """What is compared: column → its role, and the sets whose mean it is.
+        """Lists the columns that are compared: name → role, and the sets whose mean the column is.
 
         Args:
-            sets: the task's that were scored, in order.
+            sets: the task's sets that were scored, in order.
         """
         shifts = self.task.shifts
         fixed = {HELD_OUT: Role.HELD_OUT, CERTIFY: Role.CERTIFY} | dict.fromkeys(shifts, Role.SHIFT)
@@ -67,7 +63,7 @@ class Comparer:
         """One model against another on every set and on the average of the shifted ones; not corrected yet.
 
         Args:
-            sets: that were scored.
+            sets: names of the sets that were scored.
             before: the reference's outcomes.
             after: the other model's.
             reference: the name of the reference's row.
@@ -104,7 +100,7 @@ class Comparer:
         """Two models on the mean of some sets.
 
         Args:
-            sets: their names.
+            sets: names of the sets.
             before: the reference's outcomes.
             after: the other model's.
             measure: ``accuracy`` where that stands beside the objective; else the objective's own.
@@ -131,7 +127,7 @@ class Comparer:
             return f"{min(samples)} samples say nothing about others"
         draws = []
         for name in sets:
-            both = [self._draws(name, seen, (before, after, *among)) for seen in (before, after)]
+            both = [self._draws.of(name, seen, (before, after, *among)) for seen in (before, after)]
             for drawn in both:
                 if isinstance(drawn, str):
                     return drawn
@@ -143,7 +139,7 @@ class Comparer:
         """The 95 % interval of a model's own score, by the same draws; None where there are none.
 
         Args:
-            sets: whose mean it is.
+            sets: names of the sets whose mean the score is.
             seen: the model's outcomes.
             among: all models of the table.
         """
@@ -152,71 +148,12 @@ class Comparer:
             known = seen.get(name)
             if not known or known[0].samples < FEW or any(o.terms is None or not is_score(o.score) for o in known):
                 return None
-            drawn = self._draws(name, seen, (seen, *among))
+            drawn = self._draws.of(name, seen, (seen, *among))
             if isinstance(drawn, str):
                 return None
             draws.append(drawn)
         low, high = np.quantile(np.mean(draws, axis=0), [LEVEL / 2, 1 - LEVEL / 2])
         return float(low), float(high)
-
-    def _draws(self, name: str, seen: Seen, among: Sequence[Seen]) -> NDArray[np.float64] | str:
-        """Scores on the set's samples drawn again, means over the seeds; or why there are none."""
-        wanted = {_key(name, outcome): outcome for outcome in seen[name]}
-        if not wanted.keys() <= self._drawn.keys():
-            there = [outcome for models in among for outcome in models.get(name, ())]
-            missing = {
-                _key(name, outcome): outcome
-                for outcome in (*wanted.values(), *there)
-                if outcome.terms is not None and is_score(outcome.score) and outcome.samples == seen[name][0].samples
-            }
-            self._draw(name, {key: outcome for key, outcome in missing.items() if key not in self._drawn})
-        found = [self._drawn[key] for key in (_key(name, outcome) for outcome in seen[name])]
-        drawn: list[NDArray[np.float64]] = []
-        for each in found:
-            if isinstance(each, str):
-                return each
-            drawn.append(each)
-        mean: NDArray[np.float64] = np.mean(drawn, axis=0)
-        return mean
-
-    def _draw(self, name: str, outcomes: Mapping[tuple[str, bytes, float], Outcome]) -> None:
-        scores = [outcome.score for outcome in outcomes.values()]
-        terms = [outcome.terms for outcome in outcomes.values() if outcome.terms is not None]
-        try:
-            reduce = None if self._is_mean(terms, scores) else self._reduce(self.task.split(name))
-            with np.errstate(invalid="ignore"):
-                drawn = resample(scores, terms, reduce, seed=zlib.crc32(name.encode()))
-        except Exception as error:  # somebody's own reduce, on samples that it has never seen together
-            said = f"{self.objective.name} fails on samples drawn again: {raised(error)}"
-            self._drawn |= dict.fromkeys(outcomes, said)
-            return
-        for key, row in zip(outcomes, drawn, strict=True):
-            finite = bool(np.isfinite(row).all())
-            self._drawn[key] = row if finite else f"{self.objective.name} is not finite on samples drawn again"
-
-    def _is_mean(self, terms: Sequence[NDArray[np.float64]], scores: Sequence[float]) -> bool:
-        """Whether the score is the terms' mean: then the objective need not be asked thousands of times."""
-        if not isinstance(self.objective, Objective) or not self.objective.decomposable or self.objective.asks:
-            return False
-        return all(is_mean(values, score) for values, score in zip(terms, scores, strict=True))
-
-    def _reduce(self, split: Split) -> Reduce:
-        import torch
-
-        objective, labels, groups = self.objective, split.labels.cpu(), split.groups
-
-        def reduce(terms: NDArray[np.float64], index: NDArray[np.intp]) -> float:
-            if not isinstance(objective, Objective):
-                raise TypeError(f"{objective.name} has no terms")
-            drawn = torch.from_numpy(index)
-            chosen = torch.from_numpy(terms[index])
-            return float(objective.score(chosen, labels[drawn], None if groups is None else groups[drawn]))
-
-        return reduce
-
-
-def _key(name: str, outcome: Outcome) -> tuple[str, bytes, float]:
-    return name, b"" if outcome.terms is None else outcome.terms.tobytes(), outcome.score
 
 
 def _mean(outcomes: Sequence[Outcome]) -> float:

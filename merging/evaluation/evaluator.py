@@ -34,10 +34,10 @@ class Evaluator:
     """Scores recipes and trials on a task's splits: by what the ledger knows, else by asking the scorer.
 
     Args:
-        keys: of the evaluations, with data, objective and numerics.
+        keys: keys of the evaluations, with data, objective and numerics.
         ledger: memory, journal, meters and limits.
         scorer: makes forward passes.
-        gradients: through merged models.
+        gradients: takes gradients through merged models.
         progress: told how far the members of an ensemble are.
 
     Attributes:

@@ -21,13 +21,13 @@ from merging.plugins.slopes import Blend
 from merging.values.recipe import Recipe
 
 GRADIENT = 3.0
-"""Forward and backward, in forward passes."""
+"""Cost of a forward and a backward pass, in forward passes."""
 SQUARES = 4.0
 """The same with a gradient for each sample."""
 
 
 class Gradients(Protocol):
-    """What learns coefficients, or looks at slopes."""
+    """Gradients of the cross-entropy through merged models, in this process or elsewhere; all are counted."""
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
@@ -53,8 +53,8 @@ class LiveGradients:
     """Gradients through the live model in this process.
 
     Args:
-        keys: with the data, and what is measured again for averages.
-        passes: over the live model.
+        keys: keys of the evaluations, with the data, and what is measured again for averages.
+        passes: forward passes over the live model.
         ledger: counts samples: forward and backward are three passes.
     """
 
@@ -78,7 +78,7 @@ class LiveGradients:
 
         Args:
             recipe: ``r`` rows, ``m`` components.
-            batch: as :meth:`batches` yields them.
+            batch: model inputs and labels, as :meth:`batches` yields them.
 
         Returns:
             The loss, and float64 of shape ``(r, m)``.

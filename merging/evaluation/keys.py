@@ -45,7 +45,7 @@ class Keys:
     """Keys of evaluations on a task, by what decides their logits and how these are judged.
 
     Args:
-        partition: of the models.
+        partition: the components of the models.
         task: the data.
         objective: what is maximised.
         numerics: batch, threads and precision; part of every key.
@@ -82,7 +82,7 @@ class Keys:
         return isinstance(merged, Weights) or len(merged.names) > 1
 
     def content(self, merged: Merge) -> list[Any]:
-        """What decides a merged model's logits, as JSON-ready values."""
+        """Collects all that decides a merged model's logits, as JSON-ready values."""
         if isinstance(merged, Ensemble):
             pairs = zip(merged.members, merged.weights, strict=True)
             return ["ensemble", merged.average, [[self.content(member), weight.hex()] for member, weight in pairs]]
@@ -101,7 +101,7 @@ class Keys:
         return self._key(self.content(merged), split, record=record)
 
     def ends(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> list[Any]:
-        """What all trials between two recipes have in common."""
+        """Collects all that decides the trials between two recipes but their factors, as JSON-ready values."""
         mark = [self.calibration.mark] if self.calibration is not None else []
         return [self.content(incumbent), self.content(candidate), mixing, *mark]
 
@@ -127,7 +127,7 @@ class Keys:
         return self._rules[certifies, record]
 
     def tensors(self, model: Recipe | Weights | Trial) -> Contents:
-        """What decides each single tensor of a model: its column of coefficients; statistics depend on everything."""
+        """Name of a tensor → all that decides it: its column of coefficients; of statistics, the whole model."""
         if isinstance(model, Weights):
             return lambda name: self.content(model)
         if isinstance(model, Trial):

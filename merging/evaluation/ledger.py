@@ -8,27 +8,28 @@ from typing import Any, Protocol
 
 from merging.errors import Stopped, StopReason
 from merging.plugins.task import HELD_OUT
+from merging.plugins.user_code import named, running
 from merging.values.outcome import Meter, Outcome
 
 
 class Log(Protocol):
-    """Where evaluations and decisions are kept beyond the session: a run's journal, a benchmark's memory."""
+    """A keeper of evaluations and decisions beyond the session: a run's journal, a benchmark's memory."""
 
     def replay(self, key: str, split: str) -> Outcome | None:
         """The outcome that is kept for the evaluation now due; None where it is to be made."""
 
     def write(self, event: str, **facts: Any) -> None:
-        """Keeps an event."""
+        """Keeps an event: its name, and facts that JSON can hold."""
 
 
 class Observer(Protocol):
-    """Watches a search without being part of it."""
+    """Watches a search without being part of it; one that raises :class:`Stopped` ends the run."""
 
     def saw(self, outcome: Outcome, meter: Meter) -> None:
         """A strategy has been told an outcome on the held-out data.
 
         Args:
-            outcome: of a merge or a trial, measured now or known before.
+            outcome: the outcome of a merge or a trial, measured now or known before.
             meter: what the strategy has needed until then, this outcome included.
         """
 
@@ -37,7 +38,7 @@ class Ledger:
     """Outcomes by key: each is made once, counted, and kept.
 
     Args:
-        journal: where every evaluation is written, and read back on resume.
+        journal: keeps every evaluation, and gives it back on resume.
         limit: distinct held-out evaluations after which the run ends, or None.
         should_stop: asked before each evaluation and between batches; True ends the run at once.
         exact_savings: False makes every evaluation that is asked for, known or not; for measuring what that saves.
@@ -77,20 +78,21 @@ class Ledger:
         """The outcome for a key: from memory, from the journal, or measured now.
 
         Args:
-            key: of the evaluation.
-            split: its data; only held-out evaluations count.
+            key: the text that decides the evaluation (:class:`merging.evaluation.keys.Keys`).
+            split: name of its data; only held-out evaluations count.
             measure: makes a forward pass.
             made: seconds of a pass that has been made already, for its logits; the strategy sees these, no outcome.
 
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
+            PluginError: an observer fails; one line with its name, the error, its file and line.
         """
         counts = split == HELD_OUT
         outcome = self._known.get(key)
         if outcome is not None and not self.exact_savings:
             outcome = measure()
             self.total.forward_equivalents += outcome.passes if counts else 0.0
-        if outcome is None or key not in self._known:
+        if outcome is None:
             outcome = self._enter(key, split, measure, made)
         elif counts:
             self.total.cached += 1
@@ -101,7 +103,8 @@ class Ledger:
             _add(self.meter, outcome)
         if counts and made is None:
             for observer in self._observers:
-                observer.saw(outcome, self.meter)
+                with running(named("observer", observer), observer):
+                    observer.saw(outcome, self.meter)
         return outcome
 
     def _enter(self, key: str, split: str, measure: Callable[[], Outcome], made: float | None) -> Outcome:

@@ -26,7 +26,7 @@ class Outputs:
     """The latest models' logits, as far as they fit into ``LOGITS_MEMORY``.
 
     Args:
-        keys: of the evaluations.
+        keys: keys of the evaluations.
         ledger: counts what is made.
         scorer: makes passes.
         progress: told how far the members of an ensemble are.

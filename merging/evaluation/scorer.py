@@ -44,7 +44,7 @@ class Scorer(Protocol):
         """Logits of a whole split for its classes, float32 on the CPU, shape ``(N, classes)``; passes that it took."""
 
     def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
-        """What logits of a whole split mean; no model runs.
+        """Makes the outcome that logits of a whole split mean, shape ``(N, classes)``; no model runs.
 
         Raises:
             StrategyError: the objective looks at the model itself.
@@ -61,15 +61,15 @@ class Scorer(Protocol):
 
 
 class LiveScorer:
-    """Runs the live model in this process.
+    """The scorer that runs the live model in this process.
 
     Args:
         keys: say how a model depends on its tensors, and with which objective and data it is scored.
-        passes: over the live model.
+        passes: forward passes over the live model.
 
     Attributes:
         live: the model whose weights are mixed in place.
-        margins: of the best model so far, once a threshold test has asked for them.
+        margins: margins of the best model so far, once a threshold test has asked for them.
     """
 
     def __init__(self, keys: Keys, passes: Passes) -> None:
@@ -107,7 +107,7 @@ class LiveScorer:
             return torch.cat([project(found).float().cpu() for found, _ in self.passes.plain(split)]), passes
 
     def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
-        """What logits of a whole split mean."""
+        """Makes the outcome that logits of a whole split mean; this runs on the CPU."""
         answers = Answers(self._objective, self._task, split, record=record)
         answers.add(logits, self._task.split(split).labels.cpu())
         return answers.outcome()

@@ -47,8 +47,8 @@ def above(threshold: float, objective: Objective, split: Split, passes: Iterable
     """Whether the score is above a threshold; stops once the rest cannot change the answer.
 
     Args:
-        threshold: of the score.
-        objective: that :func:`can_stop_early`.
+        threshold: the score that must be exceeded.
+        objective: an objective that :func:`can_stop_early` accepts.
         split: the data.
         passes: the model's outputs and labels, batch by batch, every sample once.
     """
@@ -67,7 +67,7 @@ def above(threshold: float, objective: Objective, split: Split, passes: Iterable
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far a sample's own logit is above the highest other one, shape ``(N,)``; negative: wrong."""
+    """Measures how far each sample's own logit is above the highest other one, shape ``(N,)``; negative: wrong."""
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
     return (own[:, 0] - others.amax(1)).float()

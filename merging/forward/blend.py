@@ -17,7 +17,7 @@ from merging.values.recipe import Recipe
 
 
 class Blend:
-    """``θ_c = Σ_r coefficients[r, c] · rows[r]_c`` in every component c, open to learning.
+    """Linear merges resident together, mixed with coefficients to learn: ``θ_c = Σ_r coefficients[r, c] · rows[r]_c``.
 
     The rows are in memory together, in fp32 on the model's device, each as large as the model. Mixing is a product of
     a vector with that table for each component; so is the derivative, with the gradient in place of the model:

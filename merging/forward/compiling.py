@@ -18,9 +18,9 @@ def compiled(module: nn.Module, x: Tensor, dtype: str) -> Callable[[Tensor], Ten
     """The compiled model, its logits compared with the eager ones'.
 
     Args:
-        module: in evaluation mode.
+        module: the model, in evaluation mode.
         x: a batch of its inputs, compared on.
-        dtype: in which it runs: ``float32`` or ``bfloat16``.
+        dtype: the dtype in which it runs: ``float32`` or ``bfloat16``.
 
     Raises:
         TaskError: it cannot be compiled here, or computes something else.

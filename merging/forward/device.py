@@ -37,7 +37,7 @@ def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: tor
 
     Args:
         task: knows how samples are prepared.
-        stored: some of a split's ``inputs``.
+        stored: rows of a split's ``inputs``, as they are kept.
         device: the device that the model is on.
         dtype: the dtype that it runs in; None: that of what was prepared. Token ids and other integers stay what they
             are.

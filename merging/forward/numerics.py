@@ -25,7 +25,16 @@ SMALL_MODEL = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """Says how forward passes are computed."""
+    """The way in which forward passes are computed: part of every evaluation's key, the same on resume.
+
+    Attributes:
+        device: name of torch's device.
+        batch: samples a batch.
+        threads: threads of the CPU.
+        dtype: dtype of the search's passes: ``float32`` or ``bfloat16``.
+        layout: memory layout of images, ``contiguous`` or ``channels_last``.
+        compiled: whether the model runs through ``torch.compile``.
+    """
 
     device: str
     batch: int

@@ -32,7 +32,7 @@ class Passes:
 
     Attributes:
         share: what the last pass cost, as a share of a whole one; by operations where it began late.
-        activations: of earlier passes.
+        activations: inputs of stages, kept from earlier passes.
         compiled: the compiled model, from the first pass on that runs one.
     """
 

@@ -13,6 +13,7 @@ from merging.forward.device import batch_for
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
+from merging.forward.settings import Passes
 from merging.forward.tuning import tuned
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
@@ -27,29 +28,36 @@ def place(
     pool: ModelPool,
     partition: Partition,
     *,
-    device: str,
-    precision: str,
-    tune: bool | Numerics,
-    compile: bool,
+    passes: Passes,
     progress: Progress,
-    threads: int | None = None,
+    measured: Numerics | None = None,
 ) -> tuple[LiveModel, Numerics]:
-    """The module on its device, its partition marked, and how passes are made (arguments as for :func:`merging.merge`).
+    """The module on its device, its partition marked, and how passes are made.
+
+    Args:
+        module: the task's model.
+        task: its data.
+        pool: the checkpoints.
+        partition: their components.
+        passes: what was said of device, precision, threads, tuning and compiling.
+        progress: told of measurements.
+        measured: how passes are made where that has been measured already (``tune``).
 
     Raises:
         TaskError: model and data do not fit.
         PoolError: model and checkpoints do not.
     """
     check_fits(module, pool)
-    numerics = Numerics.choose(device, module, task.held_out.inputs[0], precision, compile=compile, threads=threads)
+    sample, threads = task.held_out.inputs[0], passes.threads
+    numerics = Numerics.choose(passes.device, module, sample, passes.precision, compile=passes.compile, threads=threads)
     with numerics.applied():
         idle = probe(module, task, numerics)
     partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
     live = LiveModel(module, pool, partition, numerics.device, numerics.layout, numerics.torch_dtype)
-    numerics = _in_its_precision(live, task, numerics, must=precision == "bf16")
-    if isinstance(tune, Numerics):
-        return live, tune
-    if tune:
+    numerics = _in_its_precision(live, task, numerics, must=passes.precision == "bf16")
+    if measured is not None:
+        return live, measured
+    if passes.tune:
         live.load(Recipe.single(pool.ingredients[0], partition))
         numerics = tuned(
             numerics,

@@ -19,7 +19,7 @@ Step: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """Computes one part of a forward pass.
+    """One part of a forward pass, from the output of the part before it to its own.
 
     Attributes:
         run: takes the stage before's output (the first: the model's inputs).

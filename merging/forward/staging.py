@@ -16,16 +16,16 @@ Contents: TypeAlias = Callable[[str], Any]
 
 
 class Staging:
-    """The stages of a model, and the pass before.
+    """The stages of a model, and what decided the input of each in the pass before.
 
     Args:
         module: the model.
         sample: model inputs, on which stages are tried and weighed.
-        names: of the tensors that are mixed.
+        names: names of the tensors that are mixed.
 
     Attributes:
-        stages: in order; one where the model cannot be cut.
-        shares: of each stage in a whole pass, by operations.
+        stages: the stages in order; one where the model cannot be cut.
+        shares: share of each stage in a whole pass, by operations.
     """
 
     def __init__(self, module: nn.Module, sample: Tensor, names: Collection[str]) -> None:
@@ -35,7 +35,7 @@ class Staging:
         self._last: list[str] = []  # what decided the stages' inputs in the pass before
 
     def prefixes(self, content: Contents) -> list[str]:
-        """For each stage, a digest of all that decides its input: the tensors that earlier stages read."""
+        """Digests, one a stage, of all that decides the stage's input: the tensors that earlier stages read."""
         digest, prefixes = blake3(), list[str]()
         for names in self._reads:
             prefixes.append(digest.hexdigest())
@@ -49,7 +49,7 @@ class Staging:
         one before: a search that moves one place moves it again.
 
         Args:
-            prefixes: of this pass.
+            prefixes: the digests of this pass, one a stage.
             first: the stage that it begins with.
         """
         entries = [k for k, stage in enumerate(self.stages) if stage.entry]

@@ -39,7 +39,7 @@ STRANGER = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedModel:
-    """Says what was found in one checkpoint.
+    """One checkpoint, as it was found: tensors, dtypes, content hash, and what is wrong with it.
 
     Attributes:
         name: its name in reports.
@@ -62,7 +62,7 @@ class CheckedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Holds what was found; ``errors`` would make a run fail, ``warnings`` would not.
+    """All that was found of a pool and a task; ``errors`` would make a run fail, ``warnings`` would not.
 
     Attributes:
         models: the pool's checkpoints, in its order.
@@ -339,7 +339,9 @@ def _doubts(ready: Plan, progress: Progress, should_stop: Callable[[], bool]) ->
         return []
     numerics = ready.numerics
     with numerics.applied():
-        found = against_chance(ready.live, ready.task, ready.objective, numerics, ready.seed, progress, should_stop)
+        found = against_chance(
+            ready.live, ready.task, ready.objective, numerics, ready.settings.search.seed, progress, should_stop
+        )
     return [] if found is None else [found]
 
 

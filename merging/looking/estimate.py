@@ -28,7 +28,7 @@ TIMED = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Says what a run will cost.
+    """The cost of a run before it begins: evaluations, passes, minutes.
 
     Attributes:
         evaluations: distinct evaluations on the held-out data, baselines included, where every candidate that the
@@ -76,14 +76,16 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         progress.stage("rehearsing the run, without forward passes")
         meter, complete = rehearse(made, outputs, should_stop=should_stop)
     one = sample * len(task.held_out)
-    merges = 1 + (len(BASELINES) if made.baselines else 0)
-    tested = sum(len(split) for split in task.tests.values()) * merges if made.tests else 0
+    merges = 1 + (len(BASELINES) if made.settings.rules.baselines else 0)
+    tested = sum(len(split) for split in task.tests.values()) * merges if made.settings.rules.tests else 0
     if task.certify is not None:
         tested += 2 * len(task.certify)
     tested += _rescored(made, numerics, merges) * len(task.held_out)
     passes = meter.forward_equivalents
     measured = task.calibrates
-    if made.recalibrate and measured is not None:  # of every average first; all but the single models are averages
+    if (
+        made.settings.rules.recalibrate and measured is not None
+    ):  # of every average first; all but the single models are averages
         averages = max(0, meter.evaluations - len(made.pool))
         passes += averages * min(len(task.split(measured)), SAMPLES) / len(task.held_out)
     seconds = passes * one + meter.evaluations * mix + tested * sample

@@ -21,13 +21,14 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Says how the models of a pool lie to each other.
+    """Distances and angles between the models of a pool, as points in the space of weights.
 
     Attributes:
         distances: ``‖θ_i − θ_j‖₂`` over all tensors that are averaged, shape ``(n, n)``.
         norm: length of the centre, to compare distances with.
         from_base: ``‖θ_i − base‖``, shape ``(n,)``, where the pool has a base.
-        cosines: between the differences from the base, shape ``(n, n)``; NaN for a model that equals its base.
+        cosines: cosines of the angles between differences from the base, shape ``(n, n)``; NaN for a model that equals
+            its base.
         spread: per component, root mean square distance of the models from their mean, relative to the centre's
             length there; shape ``(components,)``.
     """

@@ -7,8 +7,7 @@ below the mean of the two.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,11 +20,14 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.geometry import Geometry, measure
 from merging.objectives.accuracy import Accuracy
-from merging.plugins.objective import Objective
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.partitioner import Partitioner, divided
-from merging.plugins.progress import Progress, Silent
-from merging.plugins.task import Task, built
+from merging.plugins.progress import Progress
+from merging.plugins.task import built
+from merging.plugins.watcher import Watcher
+from merging.running.given import Parts
 from merging.running.plan import divide
+from merging.running.settings import Settings, all_but
 from merging.storage.dtypes import info_of
 from merging.storage.factors import factor_faults
 from merging.storage.journal import Journal
@@ -43,8 +45,8 @@ class Barrier:
     """Two models and the average of them, scored on the held-out data.
 
     Attributes:
-        first, second: their names.
-        ends: their scores.
+        first, second: names of the two models.
+        ends: scores of the two models.
         midpoint: the score of ``(first + second) / 2``.
     """
 
@@ -61,7 +63,7 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inspection:
-    """Holds what :func:`inspect_module` and :func:`inspect_pool` found.
+    """All that :func:`inspect_module` or :func:`inspect_pool` found of a model or a pool.
 
     Attributes:
         partition: the partition, with inert and constant components marked, as far as they are known.
@@ -161,44 +163,58 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
     return Inspection(partition=partition, tensors=tensors, marked=True, ties=ties, notes=partition.notes)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Architecture:
+    """A model without a task."""
+
+    module: nn.Module | None = field(
+        default=None, metadata={"help": "An architecture, which tells inert components where there is no task."}
+    )
+    example: torch.Tensor | None = field(default=None, metadata={"help": "A batch for it."})
+
+
+OTHERS = ("partitioner", "optimizer", *all_but("freeze", "device", "threads"))
+"""Parts and settings that mean nothing to an inspection."""
+
+
+@by_keyword(Parts, Architecture, Settings, Watcher, without=OTHERS)
 def inspect_pool(
     pool: ModelPool,
     partitioner: Partitioner,
     *,
-    task: Task | None = None,
-    module: nn.Module | None = None,
-    example: torch.Tensor | None = None,
-    freeze: Sequence[str] = (),
     barriers: Literal["none", "best", "all"] = "best",
-    objective: Objective | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    parts: Parts = Parts(),
+    architecture: Architecture = Architecture(),
+    settings: Settings = Settings(),
+    watcher: Watcher = Watcher(),
+    **keywords: Any,
 ) -> Inspection:
     """Divides a pool's model and compares its checkpoints.
 
     Args:
         pool: the checkpoints.
         partitioner: which tensors share a factor.
-        task: tells inert components, and scores models and midpoints on its held-out data.
-        module: an architecture, which tells inert components where there is no task.
-        example: a batch for it.
-        freeze: regular expressions, as for a run.
-        barriers: those of the best model with every other, of all pairs, or none; without a task there are none.
-        objective: what barriers are measured in; default: top-1 accuracy.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: threads of passes; default: as for :func:`merging.merge`.
-        progress: told what happens.
-        should_stop: asked between batches.
+        barriers: pairs whose barriers are measured: the best model with every other, all pairs, or none; without a
+            task there are none.
+        parts: the task, which tells inert components and whose held-out data scores models and midpoints, and the
+            objective, which barriers are measured in.
+        architecture: tells inert components where there is no task.
+        settings: what is frozen, and device and threads of passes, which are made in fp32.
+        watcher: is told what happens, and asked between batches whether to stop.
+        keywords: fields of these values by their own names, instead.
 
     Raises:
         MergingError: pool, partitioner, task and model do not fit together.
+        Stopped: ``should_stop`` said so.
     """
-    progress = progress or Silent()
+    parts, architecture, settings, watcher = given(
+        "inspect_pool", keywords, parts, architecture, settings, watcher, without=OTHERS
+    )
+    task, objective, progress, passes = parts.task, parts.objective or Accuracy(), watcher.progress, settings.passes
+    example = architecture.example
     progress.stage("reading the models")
-    module = built(task, pool) if task is not None else module
-    partition = divide(pool, partitioner, module, freeze)
+    module = built(task, pool) if task is not None else architecture.module
+    partition = divide(pool, partitioner, module, settings.search.freeze)
     equal = pool.constant if len(pool) > 1 else frozenset()
     scores: tuple[float, ...] = ()
     found: tuple[Barrier, ...] = ()
@@ -206,14 +222,14 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)
             if barriers != "none":
                 live = LiveModel(module, pool, partition, numerics.device, numerics.layout)
-                ledger = Ledger(Journal(None), should_stop=should_stop)
-                evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, ledger)
+                ledger = Ledger(Journal(None), should_stop=watcher.should_stop)
+                evaluator = Evaluator.over(live, task, objective, numerics, ledger)
                 scores, found = _barriers(evaluator, pool, partition, barriers == "all", progress)
     else:
         if module is not None and example is not None:
@@ -234,7 +250,7 @@ def inspect_pool(
         scores=scores,
         barriers=found,
         notes=(*partition.notes, *files, *pool.beside),
-        objective=(objective or Accuracy()).name,
+        objective=objective.name,
     )
 
 

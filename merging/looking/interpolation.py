@@ -6,19 +6,20 @@ start mostly have no barrier between them, and can be averaged; models with one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from merging.errors import OptionError, TaskError
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.objective import Objective
-from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.watcher import Watcher
+from merging.running.given import Parts
 from merging.running.plan import plan
 from merging.running.session import Session
+from merging.running.settings import Settings, all_but
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.recipe import Recipe
@@ -29,7 +30,7 @@ class Interpolation:
     """Scores along the line from one model to another.
 
     Attributes:
-        first, second: their names.
+        first, second: names of the two models.
         objective: what the scores are.
         shares: shares of the second model, from 0 to 1.
         scores: set → score at each share; ``held-out`` among them.
@@ -68,6 +69,11 @@ class Interpolation:
         }
 
 
+OTHERS = all_but("device", "threads")
+"""Settings that decide nothing along a line."""
+
+
+@by_keyword(Settings, Watcher, without=OTHERS)
 def interpolate(
     pool: ModelPool,
     task: Task,
@@ -75,10 +81,9 @@ def interpolate(
     steps: int = 10,
     tests: bool = False,
     objective: Objective | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    settings: Settings = Settings(),
+    watcher: Watcher = Watcher(),
+    **keywords: Any,
 ) -> Interpolation:
     """Scores ``(1 − s) · first + s · second`` for s = 0, 1/steps, …, 1.
 
@@ -90,16 +95,16 @@ def interpolate(
         steps: parts of the line, at least 2.
         tests: score the test sets too.
         objective: what the held-out score is; default: top-1 accuracy.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: threads of passes; default: as for :func:`merging.merge`.
-        progress: told what happens.
-        should_stop: asked between batches.
+        settings: device and threads of passes, which are made in fp32.
+        watcher: who is told, and is asked between batches.
+        keywords: fields of these values by their own names, instead.
 
     Raises:
         MergingError: not two models, or model and data do not fit.
         Stopped: it was interrupted.
     """
-    progress = progress or Silent()
+    settings, watcher = given("interpolate", keywords, settings, watcher, without=OTHERS)
+    progress = watcher.progress
     if len(pool) != 2:
         raise OptionError(f"a line needs two models, got {len(pool)}: {', '.join(pool.names[:4])}")
     if steps < 2:
@@ -108,16 +113,14 @@ def interpolate(
     made = plan(
         pool,
         Best(),
-        partitioner=Whole(),
-        objective=objective or Accuracy(),
-        task=task,
-        device=device,
-        precision="fp32",
-        threads=threads,
-        baselines=False,
+        parts=Parts(partitioner=Whole(), objective=objective or Accuracy(), task=task),
         progress=progress,
+        device=settings.passes.device,
+        threads=settings.passes.threads,
+        precision="fp32",
+        baselines=False,
     )
-    evaluator = Session.open(made, watcher=Watcher(progress=progress, should_stop=should_stop)).evaluator
+    evaluator = Session.open(made, watcher=watcher).evaluator
     if evaluator is None:
         raise TaskError("a curve needs a task")
     names = (HELD_OUT, *(task.tests if tests else ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from merging.errors import unknown
 from merging.evaluation.chance import unnamed
@@ -17,10 +18,12 @@ from merging.looking.estimate import forward
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
+from merging.plugins.keywords import by_keyword, given
 from merging.plugins.objective import Objective
-from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT, Task, built
+from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
+from merging.running.settings import Settings, all_but
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
@@ -33,7 +36,11 @@ from merging.storage.sources import Source
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
+OTHERS = all_but("device", "threads")
+"""Settings that decide no score of record."""
 
+
+@by_keyword(Settings, Watcher, without=OTHERS)
 def evaluate(
     model: Checkpoint | Path | str,
     task: Task,
@@ -41,9 +48,9 @@ def evaluate(
     splits: Sequence[str] = (),
     objective: Objective | WholeModelObjective | None = None,
     models: Sequence[Source] = (),
-    device: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
+    settings: Settings = Settings(),
+    watcher: Watcher = Watcher(),
+    **keywords: Any,
 ) -> dict[str, Outcome]:
     """Scores a checkpoint, a recipe or a run's result; nothing is written.
 
@@ -53,27 +60,30 @@ def evaluate(
         splits: which sets; default: the held-out data and every test set.
         objective: what the score is; default: top-1 accuracy.
         models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: threads of passes; default: as for :func:`merging.merge`.
-        progress: told what happens.
+        settings: device and threads of passes; a score of record is in fp32, whatever a search is told.
+        watcher: who is told, and is asked between batches.
+        keywords: fields of these values by their own names, instead.
 
     Returns:
         Set → outcome. Two of them on one task can be paired: :func:`merging.values.statistics.compare`.
 
     Raises:
         MergingError: no such model or set, or a model that the task's architecture cannot take.
+        Stopped: ``should_stop`` said so.
     """
-    progress = progress or Silent()
+    settings, watcher = given("evaluate", keywords, settings, watcher, without=OTHERS)
+    passes, progress = settings.passes, watcher.progress
     names = check_splits(task, splits)
     progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
     pool, merged = open_model(model, models)
     module = built(task, pool)
     check_fits(module, pool)
-    numerics = Numerics.choose(device, module, task.held_out.inputs[0], "fp32", threads=threads)
+    numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
     with numerics.applied():
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
-        evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, Ledger(Journal(None)))
+        ledger = Ledger(Journal(None), should_stop=watcher.should_stop)
+        evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, ledger)
         if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
             progress.say(f"warning: {said}")
         progress.stage("scoring", len(names))

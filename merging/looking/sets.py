@@ -23,7 +23,7 @@ UNEVEN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSet:
-    """Says what was found in one split.
+    """One split, as it was found: samples, classes, and what occurs twice.
 
     Attributes:
         name: name of the set.

@@ -16,11 +16,11 @@ from merging.values.recipe import Ingredient, Recipe
 
 
 class Source(Protocol):
-    """Where ingredients' tensors are read from: a pool, or what keeps one on a device."""
+    """A reader of ingredients' tensors: a pool, or the copy of one that is kept on a device."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Name → (shape, dtype name)."""
+        """Name → (shape, dtype name) of every tensor, whether it is averaged or not."""
 
     @property
     def mixable(self) -> Collection[str]:
@@ -38,7 +38,7 @@ def weighted_sum(terms: Iterable[tuple[Tensor, float]], dtype: torch.dtype) -> T
 
     Args:
         terms: (tensor, coefficient) pairs, all of one shape, at least one; zeros are left out by the caller.
-        dtype: of the result.
+        dtype: dtype of the result.
     """
     total: Tensor | None = None
     for tensor, coefficient in terms:

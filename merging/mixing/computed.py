@@ -32,7 +32,7 @@ class Computed(Mapping[str, "Tensor"]):
         partition: says what is frozen.
         function: merges one tensor.
         base: whether it is given the base.
-        strategy: whose function it is.
+        strategy: name of the strategy whose function it is, for messages.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
 
     Args:
         found: what a strategy or a recipe gives for it.
-        name: of the tensor.
+        name: name of the tensor.
         info: its shape and dtype in the pool. A floating-point tensor may have another floating-point dtype.
         made: begins the message, such as "strategy 'x' returned".
         error: is raised.

@@ -87,7 +87,7 @@ class Nowhere:
         self.tensors = tensors
 
     def write(self, name: str, offset: int, values: Raw) -> None:
-        """Drops the elements."""
+        """Drops the elements: only their hash was wanted."""
 
 
 class Output:
@@ -127,11 +127,11 @@ def check_fits(piece: Piece, values: NDArray[np.floating[Any]], result: Raw, inf
     """Refuses merged values that are not finite, or not in the dtype that they are written in.
 
     Args:
-        piece: which elements.
-        values: before they were rounded, flat.
-        result: as they would be written.
-        info: the tensor's shape, and that dtype.
-        way_out: ends the message.
+        piece: the elements that are looked at.
+        values: their values before rounding, flat.
+        result: the same as they would be written.
+        info: the tensor's shape, and the dtype that it is written in.
+        way_out: words that end the message.
 
     Raises:
         ResultError: names the tensor, the first such value, and where it is.

@@ -62,7 +62,7 @@ def stream(
 
     Args:
         merged: a recipe, or weights whose tensors are computed on access.
-        pool: where the ingredients are.
+        pool: the checkpoints, among them the ingredients.
         writer: takes the tensors, in its dtypes.
         progress: told how many bytes were read.
         accumulate: the precision of sums, float64 or float32.

@@ -31,7 +31,7 @@ ACCUMULATE = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """A merge as it was written, with the hashes that are known since.
 
     Attributes:
         merge: the merge, with the hashes of its ingredients that are known now.
@@ -46,7 +46,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Writing(Declared):
-    """How the merged model is written.
+    """The way in which a merged model is written: format, dtype, precision of sums, size of shards.
 
     Raises:
         OptionError: an unknown name, no size, or shards of a format that has none.
@@ -86,6 +86,14 @@ class Writing(Declared):
             name: (shape, self.dtype if self.dtype is not None and name in pool.mixable else dtype)
             for name, (shape, dtype) in pool.tensors.items()
         }
+
+    def write(
+        self, merged: Merge, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
+    ) -> Written:
+        """Writes whatever a strategy gives: :meth:`model`, or :meth:`ensemble`; raises what these raise."""
+        if isinstance(merged, Ensemble):
+            return self.ensemble(merged, pool, aside, progress, should_stop)
+        return self.model(merged, pool, aside, progress, should_stop)
 
     def model(
         self,

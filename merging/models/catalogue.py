@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from merging.errors import TaskError, unknown
 from merging.models.source import ModelSource
@@ -12,11 +12,6 @@ from merging.moved import forwarding
 from merging.plugins.discovery import load_installed
 from merging.plugins.registry import models
 from merging.plugins.user_code import kind_of, running
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from merging.storage.pool import ModelPool
 
 
 def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
@@ -45,11 +40,6 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     if not isinstance(found, ModelSource):
         raise TaskError(f"the model source '{source}' returned {kind_of(found)}, not a merging.ModelSource")
     return found
-
-
-def model_builder(spec: str | Mapping[str, Any]) -> Callable[[ModelPool], nn.Module]:
-    """The function that builds a model for a pool (see :func:`model_source`)."""
-    return model_source(spec).build
 
 
 __getattr__ = forwarding(__name__)  # Python has moved

@@ -125,7 +125,7 @@ class OpenClip(ModelSource):
 
     Args:
         name: name of open_clip's model.
-        classes: their names, for the head of whole CLIPs.
+        classes: names of the classes, for the head of whole CLIPs.
         templates: templates of the prompts; default: "a photo of a {}.".
         arguments: ``pretrained``, the tag of published weights whose preprocessing is meant (default: the first), and
             ``force_image_size``, ``force_quick_gelu``, ``force_patch_dropout``, as ``open_clip.create_model`` has them.

@@ -51,7 +51,7 @@ class Timm(ModelSource):
         _check_arguments(f"timm:{name}", self.arguments)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
-        """Builds it; ``classes`` None: as many as its published weights have."""
+        """Builds the classifier; ``classes`` None: as many as its published weights have."""
         import timm
 
         del tensors
@@ -151,7 +151,7 @@ class Torchvision(ModelSource):
         _check_arguments(f"torchvision:{name}", given)
 
     def module(self, classes: int | None = None, tensors: Mapping[str, TensorInfo] | None = None) -> nn.Module:
-        """Builds it; ``classes`` None: 1000.
+        """Builds the classifier; ``classes`` None: 1000.
 
         GoogLeNet and Inception rescale their inputs first, as torchvision builds them with published weights (an
         argument, ``transform_input``, says otherwise), and have no auxiliary heads where the checkpoints have none.

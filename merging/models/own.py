@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import TaskError
 from merging.models.source import ModelSource
-from merging.plugins.user_code import import_object, kind_of, running
+from merging.plugins.user_code import called, import_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Python(ModelSource):
-    """``python:module:factory``: a user's own architecture, whatever its tensors are called."""
+    """A user's own architecture, ``python:module:factory``, whatever its tensors are called."""
 
     def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
         super().__init__(spec, arguments)
@@ -30,19 +30,11 @@ class Python(ModelSource):
         del tensors
         if classes is not None:
             raise TaskError(f"{self.spec} decides itself how many classes it has; leave `classes` out")
-        return _called(self._factory, self.spec)
+        from torch import nn
+
+        return called(f"'{self.spec}'", self._factory, nn.Module, "an nn.Module", error=TaskError)
 
     def build(self, pool: ModelPool) -> nn.Module:
         """Calls the factory, which needs no pool."""
         del pool
         return self.module()
-
-
-def _called(factory: Any, spec: str) -> nn.Module:
-    from torch import nn
-
-    with running(f"'{spec}'", factory, error=TaskError):
-        module = factory()
-    if not isinstance(module, nn.Module):
-        raise TaskError(f"'{spec}' returned {kind_of(module)}, not an nn.Module")
-    return module

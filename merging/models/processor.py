@@ -38,8 +38,8 @@ def transform_of(
         folder: the model's folder, with ``config.json`` and perhaps one of :data:`FILES`.
         config: the model's configuration.
         size: side of square images, in pixels, in place of the processor's own.
-        mean: per channel, likewise.
-        std: likewise.
+        mean: mean of each channel, of images between 0 and 1, in place of the processor's own.
+        std: standard deviation of each channel, in place of the processor's own.
 
     Raises:
         TaskError: the file is damaged, or makes no such pictures.

@@ -27,7 +27,8 @@ class ModelSource(ABC):
 
     Args:
         spec: the name, with its source: ``timm:resnet18``.
-        arguments: that it is built with; they become part of the spec, ``timm:vit_tiny_patch16_224(img_size=64)``.
+        arguments: arguments that it is built with; they become part of the spec, as in
+            ``timm:vit_tiny_patch16_224(img_size=64)``.
     """
 
     def __init__(self, spec: str, arguments: Mapping[str, Any] | None = None) -> None:
@@ -58,8 +59,8 @@ class ModelSource(ABC):
 
         Args:
             size: side of square images, in pixels, in place of the library's own.
-            mean: per channel, of images between 0 and 1, likewise.
-            std: likewise.
+            mean: mean of each channel, of images between 0 and 1, in place of the library's own.
+            std: standard deviation of each channel, in place of the library's own.
 
         Raises:
             TaskError: the library has no such preprocessing.

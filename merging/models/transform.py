@@ -33,7 +33,7 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``(x / 255 − mean) / std`` per channel, of pixels in RGB; perhaps handed over as BGR.
+    """Standardisation of pixels in RGB, ``(x / 255 − mean) / std`` per channel; perhaps handed over as BGR.
 
     Attributes:
         mean, std: per channel as the model takes them, of images between 0 and 1.

@@ -70,8 +70,8 @@ class Transformers(ModelSource):
 
     Args:
         folder: a folder with ``config.json``.
-        config: read from it.
-        arguments: those that the configuration has already taken.
+        config: the configuration that was read from it.
+        arguments: arguments that the configuration has already taken.
     """
 
     auto: str
@@ -154,7 +154,7 @@ _OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer"
 
 
 class TransformersText(Transformers):
-    """Text classification; a sample is a row of token ids, padded, and perhaps a row of segments."""
+    """Classifies texts; a sample is a row of token ids, padded, and perhaps a row of segments."""
 
     auto = "AutoModelForSequenceClassification"
 

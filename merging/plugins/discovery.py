@@ -11,13 +11,13 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
 from merging.errors import MergingError, raised
 from merging.plugins.registry import PLUGINS, Registry
-from merging.plugins.user_code import contained, loaded_from, running
+from merging.plugins.user_code import loaded_from, running
 
 FOLDERS = (
     "strategies",
@@ -62,11 +62,18 @@ def _entry_points(failed: list[str]) -> list[EntryPoint]:
         try:
             own = [point for point in package.entry_points if point.group in groups]
         except Exception as error:  # a line without "=" raises whatever it provokes
-            failed.append(f"the entry points of {package.metadata['Name']} are left out: they cannot be read ({error})")
+            why = "a line has no '='; write name = package.module:Class" if _lacks_equals(package) else raised(error)
+            failed.append(f"the entry points of {package.metadata['Name']} are left out: they cannot be read ({why})")
             continue
         for point in own:  # an older version further down the path has the same
             found.setdefault((point.group, point.name, point.value), point)
     return list(found.values())
+
+
+def _lacks_equals(package: Distribution) -> bool:
+    """Whether the list of entry points has a line that is neither a heading nor ``name = value``."""
+    lines = [line.strip() for line in (package.read_text("entry_points.txt") or "").splitlines()]
+    return any(line and line[0] not in "[#;" and "=" not in line for line in lines)
 
 
 def _enter(point: EntryPoint, registry: Registry[Callable[..., Any]]) -> None:
@@ -74,13 +81,13 @@ def _enter(point: EntryPoint, registry: Registry[Callable[..., Any]]) -> None:
 
     Raises:
         MergingError: it has no name, names no object, or one that is no plug-in of this kind.
-        Exception: whatever its module raises while it is imported.
+        PluginError: its module fails while it is imported; file and line are named.
     """
     if not point.name:
         raise MergingError(f"its entry point has no name; write name = {point.value} below [{point.group}]")
     if EntryPoint.pattern.match(point.value) is None or ":" not in point.value:
         raise MergingError(f"its entry point '{point.name}' names no object; write {point.name} = package.module:Class")
-    with contained():
+    with running(f"importing {point.module}", point.module):
         loaded = point.load()
     if not any(registry[name] is loaded for name in registry):
         registry.register(point.name)(loaded)

@@ -7,10 +7,13 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, TypeVarTuple, cast
 
-from merging.errors import unknown
+from merging.errors import OptionError, unknown
+from merging.plugins.user_code import kind_of
 
 Values = TypeVarTuple("Values")
 F = TypeVar("F", bound=Callable[..., Any])
+_TAKEN: dict[str, tuple[type, ...]] = {}
+"""Name of a function → the kinds of values that it takes."""
 
 
 def given(
@@ -26,9 +29,12 @@ def given(
 
     Raises:
         UnknownNameError: a keyword that belongs to none of them; the nearest is named.
-        OptionError: a setting of the wrong type or outside its range.
+        OptionError: a value of another kind, or a setting of the wrong type or outside its range.
     """
     told = cast("tuple[Any, ...]", values)
+    for value, kind in zip(told, _TAKEN.get(function, ()), strict=False):
+        if not isinstance(value, kind):
+            raise OptionError(f"{function} was given {kind_of(value)} where a {kind.__name__} belongs")
     known = [[name for name in _fields(type(value)) if name not in without] for value in told]
     for name in keywords:
         if not any(name in names for names in known):
@@ -49,6 +55,7 @@ def by_keyword(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
     def explained(function: F) -> F:
         fields = {name: each for kind in kinds for name, each in _fields(kind).items() if name not in without}
         own = inspect.signature(function)
+        _TAKEN[function.__name__] = kinds
         taken = [
             each.replace(default=...) if isinstance(each.default, kinds) else each  # the fields that follow say it
             for each in own.parameters.values()

@@ -27,15 +27,16 @@ TAKES = ("any", "classes", "numbers")
 
 @dataclass(frozen=True)
 class Objective(Plugin):
-    """Scores logits against labels; larger is better. No loop, no device: the evaluator has those.
+    """Base of objectives: frozen dataclasses that score logits against labels, in terms a sample; larger is better.
 
-    ``decomposable``: the score of a split is the mean of per-sample terms; ``bounds`` then limit one term, so
-    that a threshold test may stop early (None: unbounded).
+    An objective has no loop and no device: the evaluator has those.
 
     Attributes:
+        decomposable: whether the score of a split is the mean of the samples' terms.
+        bounds: smallest and largest value of such a term, so that a threshold test may stop early; None: unbounded.
         takes: what the labels must be: ``classes``, one integer a sample; ``numbers``, which the outputs are compared
             with; or ``any``. A task with others is refused.
-        counts_hits: the terms are whether a sample is right, so that ``Outcome.correct`` says as much.
+        counts_hits: whether a term says that its sample is right, and no more; ``Outcome.correct`` says as much then.
         asks: what :meth:`reduce` is given besides the terms, by the names of its parameters: ``labels``, ``groups``.
     """
 
@@ -69,7 +70,7 @@ class Objective(Plugin):
         Args:
             terms: terms of some samples, on the CPU.
             labels: labels of the same samples, on the CPU.
-            groups: likewise, where the data names any.
+            groups: groups of the same samples, where the data names any.
 
         Raises:
             TaskError: it asks for groups, and there are none.

@@ -24,7 +24,7 @@ class Search(Protocol):
     Attributes:
         lower, upper, start: shape ``(dimension,)``, ``lower <= start <= upper``.
         budget: how many points may be asked for, repeats included.
-        generator: seeded; the only source of randomness an optimiser may use.
+        generator: generator of random numbers, seeded; the only source of randomness that an optimiser may use.
     """
 
     lower: Vector
@@ -35,7 +35,7 @@ class Search(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Counts the variables of the box."""
+        """Number of the box's variables."""
 
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, which is brought into the box first.
@@ -45,19 +45,25 @@ class Search(Protocol):
         """
 
     def evaluate_many(self, points: Sequence[Vector]) -> list[float]:
-        """Scores of several points; a backend that can ask in batches should."""
+        """Scores several points, in order; a backend that can ask in batches should.
+
+        Raises:
+            BudgetSpent: the budget is used up; let it through.
+        """
 
     def solution(self, stopped: str) -> Solution:
-        """The best point seen so far."""
+        """Makes the solution to return: the best point seen so far, and why the search stopped."""
 
 
 @dataclass(frozen=True)
 class Optimizer(Plugin):
-    """Derivative-free search in a box.
+    """Base of optimizers: frozen dataclasses that search a box for the highest score, without derivatives.
 
-    ``smallest_dimension``, ``deterministic`` (given the generator) and ``batch`` (asks for several points at once)
-    declare a backend's limits. ``recommends``: the solution that it returns is taken as it is; of all others the best
-    point seen is.
+    Attributes:
+        smallest_dimension: the fewest variables that it can search over.
+        deterministic: whether the same generator leads to the same points.
+        batch: whether it asks for several points at once.
+        recommends: whether the solution that it returns is taken as it is; of all others the best point seen is.
     """
 
     smallest_dimension: ClassVar[int] = 1
@@ -67,7 +73,16 @@ class Optimizer(Plugin):
 
     @abstractmethod
     def maximize(self, search: Search) -> Solution:
-        """Asks ``search.evaluate`` for points until it is done; the core keeps the best and catches ``BudgetSpent``."""
+        """Asks ``search.evaluate`` for points until it is done; the one method that an optimizer must have.
+
+        The core keeps the best point, and catches ``BudgetSpent`` where the budget is used up.
+
+        Args:
+            search: the box, a start in it, the budget, and the function to maximise.
+
+        Returns:
+            ``search.solution(…)``, with the reason why it stopped.
+        """
 
 
 def in_unit_box(search: Search) -> tuple[Callable[[Vector], float], Vector]:
@@ -86,7 +101,7 @@ def in_unit_box(search: Search) -> tuple[Callable[[Vector], float], Vector]:
 
 
 def maximized(optimizer: Optimizer, search: Search) -> Solution:
-    """What an optimizer finds.
+    """Runs an optimizer on a search, and checks that what it returns is a :class:`Solution`.
 
     Raises:
         BudgetSpent: the budget is used up.

@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
 
 import pydantic
 
@@ -29,11 +29,11 @@ UNSET: Any = _Unset()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an option says besides, where it is a setting of a whole run: how it is spelt, and where it is kept.
+    """The spelling and the keeping of an option that is a setting of a whole run: its flag, its place in the journal.
 
     Attributes:
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
-        switch: Spelling of a boolean as a flag: ``--tune``, ``--no-tests``, ``--recalibrate/--no-recalibrate``.
+        switch: Sides of a boolean that the command line offers: ``on``, ``off`` or ``both``.
         said: Line of help of that flag, where a flag switches off what the setting is.
         default: Its default in words, where the value alone does not say it.
         more: Sentence that the documentation adds to the line of help.
@@ -43,7 +43,7 @@ class Setting:
     """
 
     metavar: str = ""
-    switch: str = ""
+    switch: Literal["on", "off", "both"] = "both"
     said: str = ""
     default: str = ""
     more: str = ""
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class OptionSpec:
-    """Holds what a field says of itself.
+    """The declaration of an option: a line of help, and the values that it may have.
 
     ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``setting`` is there where the field
     is one of a whole run's.
@@ -110,12 +110,20 @@ class Declared:
 
     @classmethod
     def called(cls, option: str) -> str:
-        """What messages call one of its options."""
+        """The words by which an error message names one of these values, such as ``budget`` in backquotes."""
         return f"`{option}`"
 
     def options(self) -> dict[str, Any]:
         """The resolved options, as plain values that JSON can hold."""
         return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
+
+    @classmethod
+    def keywords(cls) -> dict[str, tuple[Any, str]]:
+        """Name → default and help of each option, for functions that take them by keyword."""
+        return {
+            declared.name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
+            for declared in options_of(cls)
+        }
 
 
 @dataclass(frozen=True)
@@ -130,21 +138,21 @@ class Plugin(Declared, ABC):
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""
-    """Says what it computes, in a line or two of plain text; shown by ``merge describe`` and its reference page."""
+    """The formula of what it computes, a line or two of plain text, for ``merge describe`` and its reference page."""
     limits: ClassVar[str] = ""
-    """Says where it does not apply, what it costs and what to expect, in a sentence or two."""
+    """Sentences on where it does not apply, what it costs and what to expect."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
 
     @classmethod
     def called(cls, option: str) -> str:
-        """What messages call one of its options."""
+        """The words by which an error message names an option: option and plug-in, both in quotes."""
         return f"option '{option}' of '{cls.name or cls.__name__}'"
 
 
 @dataclass(frozen=True)
 class Option:
-    """Describes one declared option of one class."""
+    """One declared option of one class: name, type, default and declaration."""
 
     name: str
     type: Any
@@ -182,20 +190,19 @@ class Option:
         if isinstance(value, str) and get_origin(self.type) is tuple:
             value = (value,)
         if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
-            error = unknown(f"value for {where}:", str(value), self.spec.choices)
-            raise OptionError(str(error))
+            raise unknown(f"value for {where}:", str(value), self.spec.choices, error=OptionError)
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
-            first, allowed = error.errors()[0], self.describe_range()
-            if first["type"] in ("greater_than_equal", "less_than_equal"):
+            first, allowed = first_fault(error), self.describe_range()
+            if first.kind in ("greater_than_equal", "less_than_equal"):
                 raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
-            reason = first["msg"].removeprefix("Input should be ")
+            reason = first.words.removeprefix("Input should be ")
             raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
 
     @property
     def setting(self) -> Setting:
-        """How it is spelt and kept as a setting of a run."""
+        """Spelling and keeping of a setting of a run; the defaults of :class:`Setting` where none was declared."""
         return self.spec.setting or Setting()
 
     def describe_range(self) -> str:
@@ -219,6 +226,20 @@ class Option:
         return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
 
 
+class Fault(NamedTuple):
+    """A mistake in a value: where it is, how pydantic calls it, and its words."""
+
+    place: tuple[str, ...]
+    kind: str
+    words: str
+
+
+def first_fault(error: pydantic.ValidationError) -> Fault:
+    """The first thing that pydantic finds wrong; one line says one thing."""
+    first = error.errors()[0]
+    return Fault(tuple(str(part) for part in first["loc"]), first["type"], first["msg"])
+
+
 def options_of(plugin: type[Any]) -> tuple[Option, ...]:
     """The declared options of a class, in the order of its fields.
 
@@ -226,7 +247,8 @@ def options_of(plugin: type[Any]) -> tuple[Option, ...]:
         OptionError: the class has a field that nobody could set: it is no option, or the class is no dataclass.
     """
     check_fields(plugin)
-    hints = get_type_hints(plugin)
+    with running(f"the types of the fields of {plugin.__qualname__}", plugin, "to be read", OptionError):
+        hints = get_type_hints(plugin)
     return tuple(
         Option(field.name, hints[field.name], field.default, field.metadata["option"])
         for field in dataclasses.fields(plugin)

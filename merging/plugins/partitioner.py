@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Partitioner(Plugin):
-    """Divides a model's tensors into components.
+    """Base of partitioners: frozen dataclasses that divide a model's tensors into components, one factor each.
 
-    ``example_tensors``: names for the contract test, where it understands only names of one kind.
+    Attributes:
+        example_tensors: names for the contract test, where it understands only names of one kind.
     """
 
     example_tensors: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def split(self, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-        """Groups a model's tensors into components.
+        """Groups a model's tensors into components; the one method that a partitioner must have.
 
         Args:
             tensors: name → (shape, dtype name), in the checkpoint's order.
             module: the model, where one is known; merging weights alone needs none.
+
+        Returns:
+            The components: every tensor is in one of them and no more.
 
         Raises:
             PartitionError: the names are not of the kind that this partitioner understands.
@@ -39,7 +43,7 @@ class Partitioner(Plugin):
 
 
 def divided(partitioner: Partitioner, tensors: Mapping[str, TensorInfo], module: nn.Module | None = None) -> Partition:
-    """What a partitioner makes of these tensors, each of them once.
+    """Divides tensors by a partitioner, and checks that each of them is in one component and no more.
 
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.

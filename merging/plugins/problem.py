@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Problem(Protocol):
-    """What a strategy is given. Everything it evaluates is counted, journalled and cached at one door.
+    """The pool that a strategy merges, and the ways to score a merge; :meth:`MixStrategy.mix` is given it.
+
+    Everything that is evaluated is counted, journalled and cached at one door. Where the strategy's ``needs`` hold
+    neither ``model`` nor ``objective``, there may be no task, and nothing can be evaluated.
 
     What only some strategies need stands behind ``scores``, ``search`` and ``slopes``, each there where the strategy's
     ``needs`` say so; asking for one that they do not hold is a :class:`RequirementError` that says what to add.
@@ -40,17 +43,17 @@ class Problem(Protocol):
 
     @property
     def generator(self) -> np.random.Generator:
-        """Seeded; the only source of randomness a strategy may use."""
+        """The seeded generator of random numbers: the only source of randomness that a strategy may use."""
 
     @property
     def progress(self) -> Progress:
-        """Where news goes."""
+        """The receiver of news: tell it what is being done and how far that is (:class:`merging.Progress`)."""
 
     def single(self, index: int) -> Recipe:
-        """Model ``index`` of the pool as it is."""
+        """The recipe of one model as it is; ``index`` counts the pool's models from 0, in pool order."""
 
     def mean(self, indices: Sequence[int]) -> Recipe:
-        """The uniform average of some models of the pool."""
+        """The recipe of the uniform average of some models; ``indices`` count the pool's models from 0."""
 
     def weights(
         self,
@@ -59,18 +62,37 @@ class Problem(Protocol):
         *,
         base: bool = True,
     ) -> Weights:
-        """A merge that no recipe can express.
+        """A merge that no recipe can express, computed tensor by tensor.
 
-        ``combine`` takes a tensor's name, it in every model of the pool and in the base (None without one), all
-        float64, and returns the merged one. ``base=False``: the base is no ingredient, and None. Integer tensors and
-        frozen components come from the first model.
+        Integer and boolean tensors and those of frozen components come from the first model.
+
+        Args:
+            strategy: the strategy that makes it; its name and options are kept with the result.
+            combine: takes a tensor's name, that tensor in every model of the pool, in pool order, and in the base
+                (None without one), all float64; returns the merged tensor, of the same shape.
+            base: whether the base is an ingredient; False hands None to ``combine`` in its place.
+
+        Raises:
+            StrategyError: ``combine`` returns something else; where there is no task, not before the merge is written.
+            TypeError: the arguments are no strategy and function.
         """
 
     def evaluate(self, merged: Merge) -> Outcome:
-        """The outcome on the held-out data."""
+        """Scores a merge on the held-out data; answered from memory where the same merge was scored before.
+
+        Raises:
+            RequirementError: there is no task.
+            Stopped: the run was interrupted or has used up its evaluations; let it pass.
+            TypeError: it is no merge.
+        """
 
     def rank(self) -> list[tuple[int, Outcome]]:
-        """All models of the pool by held-out score, best first; ties in pool order."""
+        """Scores every model of the pool: (index in the pool, outcome), best first, ties in pool order.
+
+        Raises:
+            RequirementError: there is no task.
+            Stopped: the run was interrupted or has used up its evaluations; let it pass.
+        """
 
     @property
     def scores(self) -> Scores:
@@ -88,7 +110,7 @@ class Problem(Protocol):
         """Journals a decision and shows it; ``accepted=`` says which way it went."""
 
     def keep(self, recipe: Recipe, outcome: Outcome) -> None:
-        """Tells the core the best merge so far: what an interrupted run saves."""
+        """Tells the core the best merge so far and its held-out outcome: what an interrupted run saves."""
 
 
 __getattr__ = forwarding(__name__)  # Path and Blend have moved

@@ -9,28 +9,28 @@ from merging.values.outcome import Outcome
 
 
 class Progress(Protocol):
-    """Takes the news of a run; the terminal shows them, a notebook may ignore them."""
+    """The receiver of a run's news: the terminal shows it, a notebook may ignore it."""
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """A new piece of work begins; ``total`` steps where that is known."""
+        """Called where a new piece of work begins, with ``total`` steps where that is known."""
 
     def advance(self, steps: int = 1) -> None:
-        """Some steps of the current piece are done."""
+        """Called where some steps of the current piece are done."""
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """Told that one more point of a search was scored."""
+        """Called where a search has scored a point: ``asked`` of ``budget`` so far, and the best score."""
 
     def best(self, outcome: Outcome, models: int) -> None:
-        """A better merge was found, and has so many models in it."""
+        """Called where a better merge was found, which has so many models in it."""
 
     def decision(self, facts: Mapping[str, Any]) -> None:
-        """A strategy decided something; ``facts`` is what the journal holds."""
+        """Called where a strategy decided something; ``facts`` is what the journal holds."""
 
     def status(self, text: str) -> None:
-        """The current piece stands so, in a few words; the next status takes their place."""
+        """Called where the current piece has a new status, in a few words; the next one takes its place."""
 
     def say(self, text: str) -> None:
-        """Something was said that is worth a line of its own."""
+        """Called where something is worth a line of its own."""
 
 
 def tell_precision(progress: Progress, text: str) -> None:
@@ -51,40 +51,40 @@ class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
 
     def precision(self, text: str) -> None:
-        """The scores that follow are computed in this where it is not fp32, such as bf16; empty: in fp32 again.
+        """Called with the precision of the scores that follow where it is not fp32, such as bf16; empty: fp32 again.
 
-        Asked for only where a progress has it: one may do without.
+        It is called only where a progress has it: one may do without.
         """
         del text
 
     def measure(self, objective: str) -> None:
-        """The scores that follow are by the objective of this name; asked for where a progress has it."""
+        """Called with the objective of the scores that follow; only where a progress has it."""
         del objective
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """A new piece of work begins."""
+        """Drops the news that a new piece of work begins."""
         del text, total
 
     def advance(self, steps: int = 1) -> None:
-        """Some steps are done."""
+        """Drops the news that some steps are done."""
         del steps
 
     def search(self, asked: int, budget: int, best: float) -> None:
-        """Told that one more point of a search was scored."""
+        """Drops the news that a search has scored a point."""
         del asked, budget, best
 
     def best(self, outcome: Outcome, models: int) -> None:
-        """A better merge was found."""
+        """Drops the news that a better merge was found."""
         del outcome, models
 
     def decision(self, facts: Mapping[str, Any]) -> None:
-        """A strategy decided something."""
+        """Drops the news that a strategy decided something."""
         del facts
 
     def status(self, text: str) -> None:
-        """The current piece stands otherwise now."""
+        """Drops the status of the current piece."""
         del text
 
     def say(self, text: str) -> None:
-        """Something was said that is worth a line of its own."""
+        """Drops what is worth a line of its own."""
         del text

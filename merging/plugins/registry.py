@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from merging.errors import MergingError, NameTakenError, unknown
 from merging.plugins.options import Declared, check_fields
+from merging.plugins.user_code import article
 
 if TYPE_CHECKING:
     from merging.data.form import DataForm
@@ -27,7 +28,7 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 STATED = ("summary", "formula", "limits", "paper")
-"""What a plug-in says about itself: a class by attributes of these names, a function where it is registered."""
+"""Facts that a plug-in states about itself: a class by attributes of these names, a function where it is registered."""
 _RESERVED = frozenset(" :=,()[]{}/\\'\"")
 """Characters that mean something where a plug-in's name is written: flags, tables, paths."""
 
@@ -71,7 +72,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
             said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
             raise MergingError(
-                f"{said} is no name for a {self.kind}: letters, digits and hyphens are, as in register('mine')"
+                f"{said} is no name for {article(self.kind)}: letters, digits and hyphens are, as in register('mine')"
             )
 
         def enter(plugin: C) -> C:
@@ -136,7 +137,10 @@ class FunctionRegistry(Registry[T]):
     functions = True
 
     def register(self, name: str, **stated: Any) -> Callable[[F], F]:
-        """As :meth:`Registry.register`, for a function."""
+        """Decorator that enters a function, or a class that has the interface, under ``name`` and gives it back.
+
+        Arguments and errors are those of :meth:`Registry.register`; a function keeps its own type.
+        """
         return super().register(name, **stated)  # type: ignore[return-value]
 
 
@@ -183,7 +187,7 @@ forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.dat
 KINDS: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
-"""What a merge is composed of."""
+"""Kind → registry, of the four kinds of plug-ins that a merge is composed of."""
 
 PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models, forms)}
 """Every kind that a person may add."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Scores(Protocol):
-    """What models answer on the data. For strategies whose ``needs`` hold ``model`` or ``objective``."""
+    """Logits, labels and scores on the data, for strategies whose ``needs`` hold ``model`` or ``objective``."""
 
     @property
     def splits(self) -> tuple[str, ...]:

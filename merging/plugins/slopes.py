@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Blend(Protocol):
-    """What ``problem.slopes.blend`` gives: see :class:`merging.forward.blend.Blend`."""
+    """Linear merges resident together, mixed with coefficients that are learned: ``problem.slopes.blend(rows)``.
+
+    A run's is a :class:`merging.forward.blend.Blend`.
+    """
 
     def gradient(
         self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,11 +21,17 @@ NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradien
 
 @dataclass(frozen=True)
 class MixStrategy(Plugin):
-    """Turns a pool into a merge.
+    """Base of strategies: a frozen dataclass whose fields are options, and whose :meth:`mix` turns a pool into a merge.
 
-    ``needs`` says what must be there (a subset of ``NEEDS``), ``min_models`` how many checkpoints, ``gives`` what
-    comes out (``recipe``, ``weights`` or ``ensemble``); the core checks all before any work begins. ``label`` is its
-    name in tables, where that is another than the registered one.
+    The core checks ``needs``, ``min_models`` and ``gives`` before any work begins.
+
+    Attributes:
+        label: the name in tables, where that is another than the registered one.
+        needs: what must be there, a subset of ``NEEDS``: ``base`` (the model they were fine-tuned from), ``model``,
+            ``objective`` (held-out data to score on), ``train``, ``unlabelled``, ``gradients``,
+            ``per_sample_gradients``, ``classes``.
+        min_models: the fewest checkpoints that it can merge.
+        gives: what comes out: ``recipe``, ``weights`` or ``ensemble``.
     """
 
     label: ClassVar[str] = ""
@@ -40,11 +47,11 @@ class MixStrategy(Plugin):
         return tuple(value for value in values if isinstance(value, MixStrategy))
 
     def requires(self) -> frozenset[str]:
-        """What must be there for these very options: what it needs, and what its parts require."""
+        """Collects what must be there for these very options: its own ``needs``, and what its parts require."""
         return self.needs.union(*(part.requires() for part in self.parts()))
 
     def fewest(self) -> int:
-        """How many models there must be, for it and for its parts."""
+        """The fewest models that it and its parts can merge."""
         return max([self.min_models, *(part.fewest() for part in self.parts())])
 
     def default_optimizer(self) -> str:
@@ -53,11 +60,56 @@ class MixStrategy(Plugin):
 
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:
-        """The merge. Report decisions with ``problem.decide`` and the best so far with ``problem.keep``."""
+        """Merges the pool of a problem; the one method that a strategy must have.
+
+        Report decisions with ``problem.decide`` and the best so far with ``problem.keep``.
+
+        Args:
+            problem: the checkpoints, and ways to score a merge of them (:class:`merging.Problem`).
+
+        Returns:
+            A :class:`Recipe`, :class:`Weights` or :class:`Ensemble`, as ``gives`` says.
+        """
+
+
+def required(strategy: MixStrategy) -> frozenset[str]:
+    """What a strategy requires, checked: its class may declare anything.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: it declares what is no set of words.
+    """
+    who = named("strategy", strategy)
+    _check_set(strategy.needs, f"needs of {who} is")
+    with running(who, strategy):
+        found = strategy.requires()
+    _check_set(found, f"requires of {who} returned")
+    return frozenset(found)
+
+
+def own_optimizer(strategy: MixStrategy) -> str:
+    """Name of the optimizer that a strategy's searches use where nobody names one, checked.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: what it gives is no name.
+    """
+    who = named("strategy", strategy)
+    with running(who, strategy):
+        name = strategy.default_optimizer()
+    if not isinstance(name, str):
+        raise StrategyError(f"default_optimizer of {who} returned {kind_of(name)}, not a name")
+    return name
+
+
+def _check_set(value: object, what: str) -> None:
+    """Refuses needs that are no set: a word alone would be taken for its letters."""
+    if not isinstance(value, Set):
+        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")
 
 
 def mixed(strategy: MixStrategy, problem: Problem) -> Merge:
-    """What a strategy makes of a problem; for a strategy on top of another one, too.
+    """Runs a strategy on a problem, and checks that what it returns is a merge; strategies on top of others use it too.
 
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.

@@ -10,7 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.moved import by_position
-from merging.plugins.user_code import kind_of, running
+from merging.plugins.user_code import called, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
@@ -30,16 +30,16 @@ CERTIFY = "certify"
 @by_position
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
-    """Samples and their labels, as they are kept in memory.
+    """Samples and their labels, ``N`` of each, as they are kept in memory.
 
     Attributes:
-        inputs: first dimension N; for images uint8, decoded once.
+        inputs: the samples, first dimension N; images that were decoded once are uint8, ``(N, H, W, 3)``.
         labels: int64, shape ``(N,)``, where they are classes; numbers to be met may be floating-point, and vectors.
         fingerprint: content hash; part of every cache key.
-        classes: where the set's classes are not the model's: for each of them the model's outputs that stand for it. A
-            test set may cover some of the classes, or a class of it may be several of the model's.
-        groups: where the data names any: the group of each sample, int64 ``(N,)``, counting ``group_names``.
-        group_names: sorted.
+        classes: numbers of the model's outputs that stand for each of the set's classes; None where the set's classes
+            are the model's. A test set may cover some of the classes, or a class of it may be several of the model's.
+        groups: group of each sample, int64, shape ``(N,)``, counting ``group_names``; None where the data name none.
+        group_names: names of the groups, sorted.
     """
 
     inputs: Tensor
@@ -147,20 +147,20 @@ class Split:
 
 
 def identity(batch: Tensor) -> Tensor:
-    """For inputs that are kept as the model takes them."""
+    """Returns the batch unchanged: the ``prepare`` of a task whose inputs are kept as the model takes them."""
     return batch
 
 
 @by_position
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """A model and its data.
+    """A model and the data that score it.
 
     Attributes:
-        name: for reports.
+        name: name of the task in reports.
         build: makes the module for a pool (whose shapes may say the number of classes); weights are replaced.
-        held_out: selects; never a test set.
-        tests: name → split; the first is in distribution, the others are ``shifts``.
+        held_out: the data by which models and factors are selected; never a test set.
+        tests: name → split; the first is in distribution, the others may be ``shifts``.
         shifts: the names in ``tests`` whose scores are averaged as "shifted".
         prepare: turns a batch of ``inputs`` into what the model takes, on the device.
         train: samples for methods that learn, where given.
@@ -211,7 +211,7 @@ class Task:
 
     @property
     def training(self) -> Split:
-        """The training data.
+        """The training data of the task, ``train``.
 
         Raises:
             TaskError: there is none.
@@ -242,8 +242,8 @@ class Task:
         (to within one sample). Their order is kept.
 
         Args:
-            share: of the held-out samples that accept, between 0 and 1.
-            seed: of the draw.
+            share: share of the held-out samples that accept, between 0 and 1.
+            seed: seed of the draw.
 
         Raises:
             TaskError: a part would be empty.
@@ -271,11 +271,7 @@ def built(task: Task, pool: ModelPool) -> nn.Module:
     """
     from torch import nn
 
-    with running(f"build of task '{task.name}'", task.build):
-        module = task.build(pool)
-    if not isinstance(module, nn.Module):
-        raise TaskError(f"build of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
-    return module
+    return called(f"build of task '{task.name}'", task.build, nn.Module, "an nn.Module", pool)
 
 
 def fresh(task: Task, classes: int) -> nn.Module | None:
@@ -289,11 +285,7 @@ def fresh(task: Task, classes: int) -> nn.Module | None:
 
     if task.fresh is None:
         return None
-    with running(f"fresh of task '{task.name}'", task.fresh):
-        module = task.fresh(classes)
-    if not isinstance(module, nn.Module):
-        raise TaskError(f"fresh of task '{task.name}' returned {kind_of(module)}, not an nn.Module")
-    return module
+    return called(f"fresh of task '{task.name}'", task.fresh, nn.Module, "an nn.Module", classes)
 
 
 def own_pool(task: Task) -> ModelPool | None:
@@ -307,15 +299,11 @@ def own_pool(task: Task) -> ModelPool | None:
 
     if task.pool is None:
         return None
-    with running(f"pool of task '{task.name}'", task.pool):
-        pool = task.pool()
-    if not isinstance(pool, ModelPool):
-        raise TaskError(f"pool of task '{task.name}' returned {kind_of(pool)}, not a ModelPool")
-    return pool
+    return called(f"pool of task '{task.name}'", task.pool, ModelPool, "a ModelPool")
 
 
 def prepared(task: Task, batch: Tensor) -> Tensor:
-    """What a task makes of samples as they are stored: what the model takes, a row for each.
+    """Turns samples as they are stored into what the model takes, by the task's ``prepare``: a row for each sample.
 
     Raises:
         TaskError: it fails (one line with the task's name, the error, its file and line), or returns something else.

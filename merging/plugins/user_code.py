@@ -9,11 +9,11 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from traceback import walk_tb
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from merging.errors import (
     BudgetSpent,
@@ -28,6 +28,8 @@ from merging.errors import (
     raised,
     unknown,
 )
+
+T = TypeVar("T")
 
 
 class PluginError(MergingError):
@@ -72,10 +74,10 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
     too; our other errors, and those of the machine (memory, a full disk) raised below it, pass as they are.
 
     Args:
-        what: it is, such as ``strategy 'mine'``.
+        what: name of what runs, such as ``strategy 'mine'``.
         code: the plug-in, function or module; lines of its own are looked for first.
         doing: what it was doing, where that helps: ``on tensor 'w'``.
-        error: is raised.
+        error: type of the error that is raised.
 
     Raises:
         MergingError: of the kind that was asked for.
@@ -102,6 +104,35 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
         told = error(f"{said} ({place.text})" if place.text else said)
         told.exit_code = max(told.exit_code, 2) if machine else told.exit_code
         raise told from failure
+
+
+def called(
+    what: str,
+    function: Callable[..., object],
+    kind: type[T],
+    wanted: str,
+    *arguments: Any,
+    error: type[MergingError] = PluginError,
+) -> T:
+    """Calls somebody's function for something of a kind.
+
+    Args:
+        what: name of the function in messages, such as ``task 'mine'``.
+        function: somebody's code.
+        kind: class of what it returns.
+        wanted: the class in words, for a message: ``an nn.Module``.
+        arguments: are handed over.
+        error: is raised where it fails.
+
+    Raises:
+        MergingError: it fails; of the kind that was asked for.
+        TaskError: it returns something else.
+    """
+    with running(what, function, error=error):
+        found = function(*arguments)
+    if not isinstance(found, kind):
+        raise TaskError(f"{what} returned {kind_of(found)}, not {wanted}")
+    return found
 
 
 _MADE = (RecipeError, PartitionError, OptionError, RequirementError)
@@ -153,7 +184,7 @@ _STANDARD = sysconfig.get_path("stdlib") + os.sep
 
 
 def exited(error: SystemExit) -> str:
-    """Who called ``sys.exit``, for a message."""
+    """Says for a message who called ``sys.exit``, and where."""
     place = _place(error).text.removeprefix("at ")
     return (
         f"{place} called sys.exit({error.code!r}), which would end the command without its result; a plug-in returns, "
@@ -162,12 +193,12 @@ def exited(error: SystemExit) -> str:
 
 
 def named(kind: str, plugin: Any) -> str:
-    """What a plug-in is called in a message: its kind, and its registered name or else that of its class."""
+    """Names a plug-in for a message: its kind, and its registered name or else that of its class."""
     return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
 
 
 def kind_of(value: object) -> str:
-    """What a value is, for a message: its type, and its shape or length where it has one; never what it holds.
+    """Describes a value for a message: its type, and its shape or length where it has one; never what it holds.
 
     >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
     ('None', 'a float', 'a list of length 2', 'the class dict')
@@ -203,7 +234,7 @@ def number(value: object, made: str) -> float:
 
 
 def article(word: str) -> str:
-    """A word with its indefinite article."""
+    """Puts the indefinite article before a word."""
     return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 
@@ -224,7 +255,8 @@ def import_object(spec: str) -> Any:
     with running(f"'{spec}': importing {module}", module, error=TaskError):
         found = _module(module)
     if not hasattr(found, name):
-        raise TaskError(str(unknown(f"name in module {module}:", name, [n for n in vars(found) if n[0] != "_"])))
+        known = [each for each in vars(found) if each[0] != "_"]
+        raise unknown(f"name in module {module}:", name, known, error=TaskError)
     return getattr(found, name)
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WholeModelObjective(Plugin):
-    """The way out for scores that are no function of one sample's logits (retrieval, generation): never staged."""
+    """Base of objectives that look at the whole model, for scores that are no function of one sample's logits.
+
+    Retrieval and generation are such; every evaluation is a whole pass, and none begins at a later stage.
+    """
 
     @abstractmethod
     def measure(self, model: nn.Module, split: SplitView) -> float:
@@ -24,7 +27,7 @@ class WholeModelObjective(Plugin):
 
 
 class SplitView(Protocol):
-    """What a whole-model objective sees of a split: batches of (model inputs, labels) on the device."""
+    """A split as a whole-model objective sees it: batches of (model inputs, labels) on the device."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 

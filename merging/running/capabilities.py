@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergeScores:
-    """A run's :class:`merging.plugins.scores.Scores`."""
+    """``problem.scores`` of a run, :class:`merging.plugins.scores.Scores` over its evaluator."""
 
     evaluator: Evaluator
 
@@ -62,11 +62,12 @@ class MergeScores:
 
 @dataclass(frozen=True)
 class MergeSearches:
-    """A run's :class:`merging.plugins.searches.Searches`.
+    """``problem.search`` of a run, :class:`merging.plugins.searches.Searches` over its evaluator and optimizer.
 
     Attributes:
-        seeds: those of the strategy; each search takes the next.
-        strategy: whose searches they are, for messages.
+        searching: optimizer, seed and budget of the run.
+        seeds: the strategy's generators; each search takes the next.
+        strategy: the strategy that searches, for messages.
     """
 
     evaluator: Evaluator
@@ -105,7 +106,7 @@ class MergeSearches:
         budget: int,
         rounded: bool = True,
     ) -> Solution:
-        """One search by the optimizer; its generator is the next of the strategy's seed sequence."""
+        """Searches once, by the user's optimizer; its generator is the next of the strategy's seed sequence."""
         points = self.searching.budget or budget
         search = BoxSearch(
             self._outcomes(function),
@@ -142,10 +143,10 @@ class MergeSearches:
 
 @dataclass(frozen=True)
 class MergeSlopes:
-    """A run's :class:`merging.plugins.slopes.Slopes`.
+    """``problem.slopes`` of a run, :class:`merging.plugins.slopes.Slopes` over its evaluator.
 
     Attributes:
-        generator: of the strategy; draws the samples of ``squared_gradients``.
+        generator: the strategy's generator; draws the samples of ``squared_gradients``.
     """
 
     evaluator: Evaluator

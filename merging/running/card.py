@@ -9,6 +9,7 @@ from merging.storage.result import MODELS
 from merging.storage.shards import INDEX
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
+from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
 
 _LOAD = {
@@ -26,14 +27,14 @@ _LOAD_MEMBERS = (
 
 
 def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
-    """Markdown, complete in itself.
+    """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
-        report: of the run.
-        command: that was typed.
-        kind: format of the model file.
-        sharded: several files with an index.
-        linear: a recipe lies beside it.
+        report: the run's report.
+        command: the command that was typed.
+        kind: format of the model file, ``safetensors`` or another of ``MODELS``.
+        sharded: whether the model is several files with an index.
+        linear: whether a recipe lies beside it.
     """
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
@@ -56,7 +57,8 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
     if report.rows:
-        sections += ["## Scores", f"Scores: {plain(report.heading)}.", _table(report), plain(report.legend)]
+        scores = ScoreTable(report)
+        sections += ["## Scores", f"Scores: {plain(scores.heading)}.", _table(scores), plain(scores.legend)]
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
         sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
@@ -82,11 +84,11 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     return "\n\n".join(sections) + "\n"
 
 
-def _table(report: Report) -> str:
-    lines = report.lines()
+def _table(scores: ScoreTable) -> str:
+    lines = scores.lines()
     head = ["", *(plain(name) for name, _, _ in lines), "evaluations", "seconds"]
     table = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for number, row in enumerate(report.rows):
+    for number, row in enumerate(scores.report.rows):
         cells = [plain(row.named)]
         cells += [f"{numbers[number]} {mark(verdicts[number])}".strip() for _, numbers, verdicts in lines]
         table.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")

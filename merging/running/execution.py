@@ -21,7 +21,7 @@ from merging.values.states import RunState, status_of
 
 
 class Execution:
-    """One run: what happens, in order; ``found`` is what it has found so far."""
+    """One run, step by step in order; ``found`` is what it has found so far."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.plan, self.evaluator = session, session.plan, session.evaluator
@@ -38,7 +38,7 @@ class Execution:
             InterruptedRunError: it was stopped before anything had a result.
         """
         made, found = self.plan, self.found
-        if self.evaluator is not None and made.task is not None and made.tests:
+        if self.evaluator is not None and made.task is not None and made.settings.rules.tests:
             self.evaluator.scorer.check_labels(tuple(made.task.tests))
         try:
             found.doubt = doubt(self.session)

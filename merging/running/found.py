@@ -14,13 +14,13 @@ from merging.values.states import RunState
 
 @dataclass(frozen=True)
 class Made:
-    """What one strategy has given.
+    """The merge that one strategy has given, and what it took.
 
     Attributes:
         label: what tables call the strategy.
         merge: the merged model; of a strategy that was stopped, its best so far.
-        meter: what it would have cost alone.
-        seconds: what its evaluations and its own work took.
+        meter: cost of the strategy alone, on the held-out data.
+        seconds: time of its evaluations and its own work.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Made:
 
 @dataclass(kw_only=True)
 class Found:
-    """What a run has found so far: its steps add to it, the report and the notes read it.
+    """The results of a run so far: its steps add to it, the report and the notes read it.
 
     Attributes:
         saved: strategy of the row whose merge is written.
@@ -42,8 +42,8 @@ class Found:
         decisions: what the strategy that was asked for has accepted and refused.
         kept: its incumbents in order, with what the search saw of them.
         certificate: whether samples that selected nothing accepted the merge, where they were asked.
-        doubt: that a model is no better than a guess, where that is so.
-        remarks: where scores of record contradict the search.
+        doubt: the warning that a model is no better than a guess, or None.
+        remarks: sentences about scores of record that contradict the search.
         state: how the run has ended.
         limit: the evaluations that it was allowed, where these are used up.
     """

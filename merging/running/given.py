@@ -16,7 +16,7 @@ from merging.plugins.whole_model_objective import WholeModelObjective
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a strategy works with, besides the pool."""
+    """The plug-ins and the task that a strategy works with, besides the pool."""
 
     partitioner: Partitioner | None = field(
         default=None, metadata={"help": "Which tensors share a mixing factor; default: the whole model."}
@@ -35,7 +35,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where the result goes."""
+    """The folder that a result goes to, and what may happen to an earlier one there."""
 
     output: Path | str | None = field(default=None, metadata={"help": "Folder for the result; None writes nothing."})
     overwrite: bool = field(default=False, metadata={"help": "Replace an earlier run in that folder."})
@@ -46,10 +46,10 @@ class Destination:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a run comes from: what is kept of the command that started it."""
+    """The origin of a run: what is kept of the command that started it."""
 
     request: Mapping[str, Any] | None = field(
-        default=None, metadata={"help": "Kept in the journal for `merge run --resume`."}
+        default=None, metadata={"help": "Kept in the journal, for a run that goes on."}
     )
     command: str = field(default="", metadata={"help": "Kept in the model card."})
     started: float | None = field(

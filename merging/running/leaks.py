@@ -18,9 +18,9 @@ class Shared:
     """Samples of one set whose content is also in another.
 
     Attributes:
-        first, second: the sets.
-        samples: how many of the second's are in the first.
-        otherwise: of these, how many have another label there.
+        first, second: names of the two sets.
+        samples: number of the second's samples that are in the first.
+        otherwise: number of these that have another label there.
     """
 
     first: str
@@ -39,8 +39,8 @@ def leaks(task: Task, module: object = None) -> list[str]:
     """A sentence for each pair of labelled sets that share samples; about a second for a gigabyte.
 
     Args:
-        task: with the sets.
-        module: the model; of texts it knows the padding.
+        task: the task whose sets are compared.
+        module: the model, which knows the padding of texts.
     """
     padding = getattr(module, "padding", None)
     sets = {name: split for name, split in sets_of(task).items() if name != UNLABELLED}
@@ -62,7 +62,7 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
 
     Args:
         split: the samples.
-        padding: of texts: two of them are equal however far they are filled up.
+        padding: token that texts are filled up with; two texts are equal however far they are filled up.
     """
     found: dict[bytes, int] = {}
     outputs = [group[0] for group in split.classes] if split.classes is not None else None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-
-from merging.errors import RequirementError, StrategyError, unknown
-from merging.plugins.strategy import NEEDS, MixStrategy
+from merging.errors import RequirementError, unknown
+from merging.plugins.strategy import NEEDS, MixStrategy, required
 from merging.plugins.task import Task
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import named, running
 from merging.storage.pool import ModelPool
 
 OFFERED = {
@@ -22,7 +20,8 @@ def check_declared(strategy: MixStrategy, part: str) -> None:
     """Refuses a part of the problem that a strategy uses without asking for it.
 
     Args:
-        strategy: that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its own.
+        strategy: the strategy that uses it. What its own parts require (``wise-ft``'s inner strategy) counts as its
+            own.
         part: ``scores``, ``search`` or ``slopes``.
 
     Raises:
@@ -57,11 +56,10 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
         RequirementError: something that it needs is not there.
     """
     who = named("strategy", strategy)
-    _check_set(strategy.needs, f"needs of {who} is")
+    needs = required(strategy)
     with running(who, strategy):
-        required, fewest = strategy.requires(), strategy.fewest()
-    _check_set(required, f"requires of {who} returned")
-    for need in sorted(required - NEEDS):
+        fewest = strategy.fewest()
+    for need in sorted(needs - NEEDS):
         raise unknown(f"need of {who}:", need, NEEDS)
     if len(pool) < fewest:
         raise RequirementError(f"{who} needs at least {fewest} models, got {len(pool)}: {pool.names[0]}")
@@ -75,7 +73,7 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
     there["train"] = task is not None and task.train is not None
     there["classes"] = task is not None and task.held_out.categorical
     ways = {"base": "`base`", "train": "a task with training data", "unlabelled": "a task with unlabelled data"}
-    for need in sorted(required):
+    for need in sorted(needs):
         if need == "classes" and task is not None and not there[need]:
             raise RequirementError(
                 f"strategy '{strategy.name}' works with probabilities of classes, but the held-out labels are numbers; "
@@ -84,9 +82,3 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
             )
         if not there[need]:
             raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '`task`')}")
-
-
-def _check_set(value: object, what: str) -> None:
-    """Refuses needs that are no set: a word alone would be taken for its letters."""
-    if not isinstance(value, Set):
-        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")

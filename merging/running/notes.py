@@ -29,19 +29,21 @@ def doubt(session: Session) -> str | None:
     from merging.evaluation.chance import against_chance  # loads torch
 
     numerics, stop = evaluator.numerics, evaluator.ledger.interrupted
-    found = against_chance(made.live, evaluator.task, made.objective, numerics, made.seed, progress, stop)
+    found = against_chance(
+        made.live, evaluator.task, made.objective, numerics, made.settings.search.seed, progress, stop
+    )
     if found is not None:
         progress.say(f"warning: {found}")
     return found
 
 
 def layers(names: Sequence[str]) -> str:
-    """How many layers, and the names of the first four."""
+    """Counts layers in words, and names the first four."""
     return f"{plural(len(names), 'layer')} ({some(names, 4, counted=False)})"
 
 
 def negative_variance(names: Sequence[str]) -> str:
-    """What a merged model with such layers does, and the way out."""
+    """Warns that a model with such layers answers NaN, and says the way out."""
     return (
         f"negative variance in {layers([name or 'the model' for name in names])}: a model with it answers NaN; choose "
         "smaller coefficients, or give training data for measuring it again"

@@ -19,7 +19,7 @@ from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
 from merging.plugins.user_code import kind_of
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -42,10 +42,11 @@ class Plan:
     """A run as it will be: everything opened and checked, nothing evaluated or written.
 
     Attributes:
-        settings: As they apply: baselines are off without a task, and whether statistics are measured is decided.
+        settings: The settings as they apply: baselines are off without a task, and whether statistics are measured is
+            decided.
         numerics: How passes are made; None without a task.
         live: The task's model on its device; None without a task.
-        notes: What is to be said of the models.
+        notes: Sentences about the models, what lies beside them and their statistics, for the report.
     """
 
     pool: ModelPool
@@ -60,38 +61,14 @@ class Plan:
     live: LiveModel | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-        return self.settings.search.seed
-
-    @property
-    def budget(self) -> int | None:
-        """Evaluations of each search; None: the strategy's own number."""
-        return self.settings.search.budget
-
-    @property
-    def max_evaluations(self) -> int | None:
-        """Evaluations after which the run ends."""
-        return self.settings.search.max_evaluations
-
-    @property
-    def baselines(self) -> bool:
-        """Whether best, uniform and greedy run too."""
-        return self.settings.rules.baselines
-
-    @property
-    def tests(self) -> bool:
-        """Whether the test sets are scored."""
-        return self.settings.rules.tests
-
-    @property
-    def recalibrate(self) -> bool:
-        """Whether BatchNorm statistics of averages are measured again."""
-        return bool(self.settings.rules.recalibrate)
-
     def header(self, request: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What must be the same for a run to be resumed: all but how long it may go on."""
+        """Makes the journal's first event: all that must be the same for a run to be resumed.
+
+        How long the run may go on, and how its result is written, may change and are not in it.
+
+        Args:
+            request: what the command was asked for, kept for ``merge run --resume``; None from Python.
+        """
         splits = {} if self.task is None else {HELD_OUT: self.task.held_out, **self.task.tests}
         if self.task is not None and self.task.train is not None:
             splits["train"] = self.task.train
@@ -165,18 +142,8 @@ def plan(
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
-        live, numerics = place(
-            module,
-            task,
-            pool,
-            partition,
-            device=passes.device,
-            precision=passes.precision,
-            tune=measured or passes.tune,
-            compile=passes.compile,
-            progress=progress or Silent(),
-            threads=passes.threads,
-        )
+        told = progress or Silent()
+        live, numerics = place(module, task, pool, partition, passes=passes, progress=told, measured=measured)
         partition = live.partition
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(
@@ -184,7 +151,7 @@ def plan(
         strategy=strategy,
         partitioner=partitioner,
         objective=objective,
-        optimizer=parts.optimizer or optimizers[strategy.default_optimizer()](),
+        optimizer=parts.optimizer or optimizers[own_optimizer(strategy)](),
         task=task,
         partition=partition,
         settings=settings.changed({"baselines": rules.baselines and task is not None, "recalibrate": recalibrate}),

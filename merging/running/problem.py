@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 
 class MergeProblem:
-    """One strategy's view of a run.
+    """The :class:`merging.Problem` that one strategy of a run is given.
 
     Args:
         pool: the checkpoints.
         partition: their components.
         evaluator: the door to the data, or None where there is no task.
         searching: the backend, the seed and the budget of searches.
-        journal: where decisions go.
-        progress: where news goes.
-        strategy: that is given it; its needs say what it finds here. None: it finds everything.
+        journal: keeps decisions.
+        progress: told what happens.
+        strategy: the strategy that is given it, whose needs say what it finds here; None: everything is found.
         on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
     """
 
@@ -135,7 +135,7 @@ class MergeProblem:
 
     @property
     def scores(self) -> MergeScores:
-        """Logits, labels, and what they score."""
+        """Logits, labels, and the objective of given logits."""
         return MergeScores(self._door("scores"))
 
     @property

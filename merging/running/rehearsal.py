@@ -35,10 +35,10 @@ def rehearse(
     """Runs baselines and strategy on outcomes that always rise: everything that is tried is kept.
 
     Args:
-        made: the run.
-        outputs: of the model.
-        seconds: after which it is ended.
-        should_stop: ends it at once.
+        made: the run's plan.
+        outputs: number of the model's outputs.
+        seconds: time after which the rehearsal is ended.
+        should_stop: asked between evaluations; True ends it at once.
 
     Returns:
         The meter of the whole run, and whether it came to its end.
@@ -62,45 +62,45 @@ def rehearse(
 
 
 class ImaginaryScorer:
-    """Makes outcomes up: each is better than all before, and logits are zero.
+    """A scorer that makes outcomes up: each is better than all before, and logits are zero.
 
     Args:
         task: the data, of which nothing but the numbers of samples and classes is looked at.
-        outputs: of the model.
+        outputs: number of the model's outputs.
     """
 
     def __init__(self, task: Task, outputs: int) -> None:
         self._task, self._outputs, self._made = task, outputs, 0
 
     def check_labels(self, names: Sequence[str]) -> None:
-        """Refuses none."""
+        """Refuses no set, because no label is looked at."""
 
     def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
-        """The next outcome, at the price of a pass."""
+        """Makes up the next outcome, at the price of a pass."""
         del model, split, record
         return self._next()
 
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
-        """Zeros, at the price of a pass."""
+        """Gives logits of zero, shape ``(N, classes)``, at the price of a pass."""
         del recipe, record
         whole = self._task.split(split)
         return whole.project(torch.zeros(len(whole), self._outputs)), 1.0
 
     def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
-        """The next outcome."""
+        """Makes up the next outcome; the logits are not looked at."""
         del logits, split, record
         return self._next()
 
     def expect_tests(self) -> None:
-        """Has nothing to keep for them."""
+        """Does nothing: no margins are kept here."""
 
     def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
-        """Yes, after all samples."""
+        """Answers that the score is above the threshold, after all samples."""
         del recipe, threshold
         return Decision(True, len(self._task.held_out)), 0.0
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
-        """Nothing."""
+        """Gives no statistics, because none are measured."""
         del merged
         return {}, 0.0
 
@@ -111,13 +111,13 @@ class ImaginaryScorer:
 
 
 class ImaginaryGradients:
-    """Zeros, counted as gradients are.
+    """Gradients that are zero, and counted as those of the model are.
 
     Args:
         real: gives batches, and the module.
-        ledger: counts.
+        ledger: counts the samples.
         task: the data.
-        parameters: of the model, by name.
+        parameters: the model's parameters, by name.
     """
 
     def __init__(self, real: Gradients, ledger: Ledger, task: Task, parameters: Mapping[str, Tensor]) -> None:
@@ -126,7 +126,7 @@ class ImaginaryGradients:
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The real ones."""
+        """One pass over the split in random order: the real batches (model inputs, labels)."""
         return self._real.batches(split, generator, size)
 
     def gradient(self, recipe: Recipe, batch: tuple[Tensor, Tensor]) -> tuple[float, NDArray[np.float64]]:
@@ -135,20 +135,20 @@ class ImaginaryGradients:
         return 1.0, np.zeros(recipe.coefficients.shape)
 
     def blend(self, rows: Sequence[Recipe]) -> ImaginaryBlend:
-        """Rows whose mix has no slope."""
+        """Gives a mix of the rows that has no slope."""
         del rows
         return ImaginaryBlend(self._count)
 
     def squared_gradients(
         self, recipe: Recipe, split: str, samples: int, generator: np.random.Generator, *, sampled: bool
     ) -> dict[str, Tensor]:
-        """Zeros of the parameters' shapes."""
+        """Gives zeros of the parameters' shapes."""
         del recipe, generator, sampled
         self._count(min(samples, len(self._task.split(split))), SQUARES)
         return {name: torch.zeros_like(p, device="cpu") for name, p in self._parameters.items()}
 
     def open(self, recipe: Recipe) -> nn.Module:
-        """The real module."""
+        """Opens the real module with the recipe's weights."""
         return self._real.open(recipe)
 
     def _count(self, samples: int, each: float = GRADIENT) -> None:

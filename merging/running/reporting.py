@@ -14,7 +14,7 @@ from merging.running.found import Found
 from merging.running.notes import notes
 from merging.running.plan import Plan, versions
 from merging.values.outcome import Meter
-from merging.values.recipe import Ensemble, Merge, Weights
+from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
 from merging.values.verdict import Verdict, corrected
 
@@ -38,7 +38,6 @@ def report_of(
     merged, task = written.merge, made.task
     comparer = Comparer(made.objective, task) if task is not None and evaluator is not None else None
     total = evaluator.ledger.total if evaluator is not None else Meter()
-    names = _names(merged)
     return Report(
         strategy=made.strategy.name,
         options=made.strategy.options(),
@@ -48,13 +47,13 @@ def report_of(
         task=task.name if task else None,
         state=found.state,
         limit=found.limit,
-        seed=made.seed,
+        seed=made.settings.search.seed,
         components=len(made.partition),
         active_components=len(made.partition.active),
         component_names=made.partition.names,
         top_single=found.single[1].score if found.single else None,
         pool=made.pool.names,
-        ingredients=names,
+        ingredients=merged.names,
         evaluations=total.evaluations,
         cached=total.cached,
         forward_equivalents=total.forward_equivalents,
@@ -68,9 +67,9 @@ def report_of(
         rows=_rows(task, found, comparer, evaluator),
         verdicts=_verdicts(made, found, comparer, progress),
         decisions=tuple(found.decisions),
-        notes=notes(made, found, evaluator, names, written.negative),
+        notes=notes(made, found, evaluator, merged.names, written.negative),
         certificate=found.certificate,
-        inference_cost=_cost(merged),
+        inference_cost=inference_cost(merged),
         ensemble=isinstance(merged, Ensemble),
         saved=found.saved,
         best_single_name=found.single[0] if found.single else None,
@@ -94,12 +93,12 @@ def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator:
                 held_out=seen[HELD_OUT][0].score,
                 tests=tests,
                 shifted=average([tests[split] for split in task.shifts if split in tests]),
-                ingredients=_names(made.merge),
+                ingredients=made.merge.names,
                 evaluations=made.meter.evaluations,
                 cached=made.meter.cached,
                 forward_equivalents=made.meter.forward_equivalents,
                 seconds=made.seconds,
-                inference_cost=_cost(made.merge),
+                inference_cost=inference_cost(made.merge),
                 accuracies=comparer.accuracies(seen),
                 digest=evaluator.keys.identity(made.merge),
             )
@@ -116,17 +115,7 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     name, outcome = found.single or (None, None)
     if outcome is not None:
         before.setdefault(HELD_OUT, (outcome,))
-    sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.tests else ())]
+    sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     progress.stage("comparing with the best single model")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
     return corrected([told])[0]
-
-
-def _names(merged: Merge) -> tuple[str, ...]:
-    """The models in a merge."""
-    return tuple(i.name for i in merged.ingredients) if isinstance(merged, Weights) else merged.names
-
-
-def _cost(merged: Merge) -> int:
-    """Forward passes for each sample."""
-    return len(merged.members) if isinstance(merged, Ensemble) else 1

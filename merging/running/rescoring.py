@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Rescoring:
-    """Outcomes of record of a run's merges.
+    """Outcomes of record of a run's merges, where the search ran in bf16 or compiled.
 
     Args:
-        evaluator: of the run.
+        evaluator: the run's door to its data.
         pool: the checkpoints.
         partition: one coefficient a component.
         progress: told what is scored.
@@ -37,7 +37,7 @@ class Rescoring:
 
     @property
     def search(self) -> str:
-        """What the search's own scores are called."""
+        """Name of the search's own scores in messages: ``bf16`` or ``compiled``."""
         return "bf16" if self._evaluator.numerics.dtype == "bfloat16" else "compiled"
 
     @property
@@ -64,10 +64,10 @@ class Rescoring:
         return self._best
 
     def reversals(self, label: str, kept: Sequence[tuple[Recipe, Outcome]], end: Outcome | None) -> list[str]:
-        """What is to be said where fp32 contradicts a step that bf16 has accepted, or the merge as a whole.
+        """Says where fp32 contradicts a step that bf16 has accepted, or the merge as a whole: a sentence each.
 
         Args:
-            label: of the strategy.
+            label: what tables call the strategy.
             kept: its incumbents in order, with what the search saw; single models that were only ranked come first.
             end: the outcome of record of what it gave.
         """

@@ -40,20 +40,20 @@ if TYPE_CHECKING:
 
 
 EVALUATED = b'"event":"evaluation"'
-"""What stands in a journal that somebody has paid for."""
+"""Bytes that mark a journal with evaluations, which somebody has paid for and which are not thrown away."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """What :func:`merge` returns.
+    """The merge that :func:`merge` has made, with its report.
 
     Attributes:
         merge: what was saved: the recipe (or weights) of the merged model, or the ensemble. ``report.saved`` names the
             row that it is of: the strategy's, or, where the run was interrupted or the merge refused, a baseline's.
-        report: rows, comparison, cost.
-        pool: where the ingredients are read from.
-        folder: where it was written, or None.
-        writing: how: dtype of the tensors, precision of sums.
+        report: rows, comparison and cost (``report.json``).
+        pool: the checkpoints, from which the ingredients are read.
+        folder: the folder that it was written to, or None.
+        writing: format of the model file, dtype of the tensors, precision of sums.
     """
 
     merge: Merge
@@ -89,18 +89,18 @@ def merge(
 ) -> Result:
     """Merges a pool into one model.
 
-    ``merge(pool, strategy, task=task, budget=60, output="runs/first")``: every field of the values below may be given
-    by its own name instead.
+    Every field of ``parts``, ``settings``, ``destination``, ``watcher`` and ``origin`` may be given by its own name
+    instead: ``merge(pool, strategy, task=task, budget=60, output="runs/first")``.
 
     Args:
         pool: the checkpoints (:meth:`ModelPool.open` takes files, folders and globs).
         strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``.
         parts: partitioner, objective, optimizer, task.
-        settings: what the run is told.
-        destination: where the result goes.
-        watcher: who is told, and may end the run.
-        origin: what is kept of the command.
-        keywords: fields of these values.
+        settings: seed, budget and whatever else the run is told.
+        destination: folder that the result is written to; by default nothing is written.
+        watcher: is told what happens, and may end the run.
+        origin: what is kept of the command that started the run.
+        keywords: fields of these values by their own names, as listed under "Keywords".
 
     Returns:
         The merge and its report. After an interruption ``report.status`` says so, the strategy's row is its own best so
@@ -110,13 +110,7 @@ def merge(
         MergingError: a user's mistake; nothing was written.
     """
     parts, settings, destination, watcher, origin = given(
-        "merge",
-        keywords,
-        parts,
-        settings,
-        destination,
-        watcher,
-        origin,
+        "merge", keywords, parts, settings, destination, watcher, origin
     )
     started = time.time() if origin.started is None else origin.started
     # Absolute, because a plug-in may go to another folder.
@@ -145,8 +139,7 @@ def merge(
             # A search that was interrupted is still written.
             stop = watcher.should_stop if parts.task is None else never
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
-                write = how.ensemble if isinstance(merged, Ensemble) else how.model
-                written = write(merged, pool, aside, progress, stop)  # type: ignore[arg-type]
+                written = how.write(merged, pool, aside, progress, stop)
                 merged = written.merge
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:

@@ -24,10 +24,10 @@ class Scores:
 
     Args:
         made: the run's plan.
-        evaluator: the door.
-        journal: where the certificate goes.
+        evaluator: the run's door to its data.
+        journal: keeps the certificate.
         progress: told what is scored.
-        found: read and added to.
+        found: the run's results so far, which are read and added to.
     """
 
     def __init__(self, made: Plan, evaluator: Evaluator, journal: Log, progress: Progress, found: Found) -> None:
@@ -36,7 +36,7 @@ class Scores:
 
     @property
     def search(self) -> str:
-        """What the search's own scores are called, where they are others than those of record; empty otherwise."""
+        """Name of the search's own scores, where they are others than those of record; empty otherwise."""
         return self.rescoring.search if self.rescoring.due else ""
 
     def rescore(self, name: str) -> None:
@@ -100,7 +100,7 @@ class Scores:
 
     def score_tests(self) -> None:
         """Scores every merge on every test set."""
-        names = list(self.plan.task.tests) if self.plan.task is not None and self.plan.tests else []
+        names = list(self.plan.task.tests) if self.plan.task is not None and self.plan.settings.rules.tests else []
         self.progress.stage("scoring the test sets", len(names) * len(self.found.merges))
         for strategy, made in self.found.merges.items():
             for name in names:
@@ -108,7 +108,7 @@ class Scores:
                 self.progress.advance()
 
     def unranked(self) -> list[str]:
-        """What is to be said where the best single model is only the best by the search's own scores."""
+        """Says where the best single model is only the best by the search's own scores: one sentence, or none."""
         if not self.rescoring.due or self.rescoring.ranked or self.found.single is None:
             return []
         return [

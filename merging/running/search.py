@@ -14,11 +14,11 @@ from merging.values.outcome import Outcome, Solution
 
 @dataclass(frozen=True)
 class Searching:
-    """How the searches of a run are made.
+    """The way in which a run's searches are made: optimizer, seed and budget.
 
     Attributes:
         optimizer: the backend.
-        seed: of the run; a strategy's generator and those of its searches follow from it, in order.
+        seed: seed of the run; a strategy's generator and those of its searches follow from it, in order.
         budget: evaluations of each search, instead of what the strategy asks for; None: what it asks for.
     """
 
@@ -63,7 +63,7 @@ class BoxSearch:
 
     @property
     def dimension(self) -> int:
-        """Number of variables."""
+        """Number of variables that are searched over."""
         return len(self.start)
 
     def evaluate(self, x: Vector) -> float:

@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Seeds:
-    """Generators: one for the strategy, and one for each of its searches, in order.
+    """Generators of random numbers: one for the strategy, and one for each of its searches, in order.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
 
     Attributes:
-        generator: the strategy's own.
+        generator: the strategy's own generator.
     """
 
     def __init__(self, seed: int) -> None:

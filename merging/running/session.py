@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What strategies run in.
+    """A plan with the door to its data open, in which strategies run one after the other.
 
     Attributes:
         plan: what is to be done, opened and checked.
         evaluator: the door to the data; None where there is no task.
-        journal: where evaluations and decisions go.
-        progress: where news goes.
+        journal: keeps evaluations and decisions.
+        progress: told what happens.
     """
 
     plan: Plan
@@ -49,11 +49,12 @@ class Session:
 
         Args:
             made: the plan.
-            journal: where evaluations and decisions go; default: nowhere.
+            journal: keeps evaluations and decisions; by default nothing is kept.
             watcher: told what happens, and asked between batches whether to stop.
             observers: told what strategies see.
         """
-        journal, progress, passes = journal or Journal(None), watcher.progress, made.settings.passes
+        journal, progress = journal or Journal(None), watcher.progress
+        search, passes = made.settings.search, made.settings.passes
         if made.task is None or made.live is None or made.numerics is None:
             return cls(made, None, journal, progress)
         from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator  # loads torch
@@ -61,7 +62,7 @@ class Session:
 
         ledger = Ledger(
             journal,
-            limit=made.max_evaluations,
+            limit=search.max_evaluations,
             should_stop=watcher.should_stop,
             exact_savings=passes.exact_savings,
             observers=observers,
@@ -73,7 +74,7 @@ class Session:
             made.numerics,
             ledger,
             cache_memory=CACHE_MEMORY if passes.cache_memory is None else passes.cache_memory << 20,
-            measure_again=made.recalibrate,
+            measure_again=bool(made.settings.rules.recalibrate),
             progress=progress,
         )
         return cls(made, evaluator, journal, progress)
@@ -83,7 +84,7 @@ class Session:
         """The baselines that are asked for and find models enough, then the strategy itself."""
         made = self.plan
         certifying = made.task is not None and made.task.certify is not None
-        wanted = BASELINES if made.baselines else BASELINES[:1] if certifying else ()
+        wanted = BASELINES if made.settings.rules.baselines else BASELINES[:1] if certifying else ()
         others = [b for b in wanted if b.name != made.strategy.name and len(made.pool) >= b.min_models]
         return (*others, made.strategy)
 
@@ -92,10 +93,10 @@ class Session:
         strategy: MixStrategy | None = None,
         on_ranked: Callable[[str, Outcome], None] = lambda name, outcome: None,
     ) -> MergeProblem:
-        """What one strategy is given.
+        """Makes the problem that one strategy is given.
 
         Args:
-            strategy: that is given it; None: one that finds everything there.
+            strategy: the strategy that is given it; None: everything is found there, whatever the needs.
             on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
         """
         made = self.plan
@@ -103,7 +104,7 @@ class Session:
             made.pool,
             made.partition,
             self.evaluator,
-            Searching(made.optimizer, made.seed, made.budget),
+            Searching(made.optimizer, made.settings.search.seed, made.settings.search.budget),
             self.journal,
             self.progress,
             strategy=strategy,

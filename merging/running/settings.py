@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from merging.errors import OptionError, unknown
-from merging.machine import MOST_THREADS, PRECISIONS
+from merging.forward.settings import Passes as Passes
 from merging.mixing.writing import Writing
 from merging.plugins.options import Declared, Option, Setting, option, options_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Declared):
-    """What a run may try, and how often."""
+    """The limits of a search: seed, evaluations, and what is not to be mixed."""
 
     seed: int = option(
         0,
@@ -52,82 +52,18 @@ class Search(Declared):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes(Declared):
-    """How forward passes are made."""
-
-    device: str = option(
-        "auto",
-        "Device of passes: auto, cpu, cuda or mps.",
-        setting=Setting(metavar="NAME", more="`cuda:1` is the second GPU."),
-    )
-    precision: str = option(
-        "auto",
-        "Precision of the search's passes: fp32, bf16 or auto.",
-        choices=PRECISIONS,
-        setting=Setting(
-            metavar="NAME",
-            default="auto, bf16 on GPUs that have it",
-            more="Small models stay in fp32. Weights are mixed, and all scores of the report re-scored, in fp32.",
-        ),
-    )
-    threads: int | None = option(
-        None,
-        "Threads of the CPU.",
-        low=1,
-        high=MOST_THREADS,
-        setting=Setting(
-            metavar="N",
-            default="by the model's size, within what is granted",
-            more="Passes, reading and writing use them; `OMP_NUM_THREADS` and the cgroup grant them.",
-        ),
-    )
-    tune: bool = option(
-        False,
-        "Measure the fastest batch and threads first.",
-        setting=Setting(switch="--tune", more="They follow a fixed rule otherwise."),
-    )
-    compile: bool = option(
-        False,
-        "Run the model through torch.compile.",
-        setting=Setting(switch="--compile", more="With CUDA graphs on a CUDA device; every pass is whole."),
-    )
-    cache_memory: int | None = option(
-        None,
-        "Memory for activations of earlier passes; 0: none.",
-        low=0,
-        setting=Setting(
-            metavar="MIB",
-            default="1024",
-            changes=True,
-            more="A change of late components costs the late part of a pass then; changes no result.",
-        ),
-    )
-    exact_savings: bool = option(
-        True,
-        "Compute only what a change of components changes.",
-        setting=Setting(
-            switch="--no-exact-savings",
-            said="Make every evaluation a whole pass, to measure what is saved.",
-            changes=True,
-            silent=True,
-            more="Changes no result.",
-        ),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Rules(Declared):
-    """What is scored besides, what a result must pass, and what an average does with statistics."""
+    """The rules of a run: what is scored besides, what a result must pass, what an average does with statistics."""
 
     baselines: bool = option(
         True,
         "Run best, uniform and greedy too; evaluations are shared.",
-        setting=Setting(switch="--no-baselines", said="Only the strategy itself.", header=True),
+        setting=Setting(switch="off", said="Only the strategy itself.", header=True),
     )
     tests: bool = option(
         True,
         "Score the results on the task's test sets.",
-        setting=Setting(switch="--no-tests", said="Leave the test sets alone.", header=True),
+        setting=Setting(switch="off", said="Leave the test sets alone.", header=True),
     )
     certify_split: float | None = option(
         None,
@@ -144,7 +80,7 @@ class Rules(Declared):
         None,
         "Measure BatchNorm statistics of averages on training data.",
         setting=Setting(
-            switch="--recalibrate/--no-recalibrate",
+            switch="both",
             default="where there is some",
             header=True,
             more="Every score and the result are of statistics measured again.",
@@ -154,7 +90,7 @@ class Rules(Declared):
         False,
         "Average the parts of weight norm and pruning as they are stored.",
         setting=Setting(
-            switch="--as-stored",
+            switch="on",
             more="That is no average of the weights; such models are refused otherwise.",
         ),
     )
@@ -202,10 +138,7 @@ class Settings:
     @staticmethod
     def keywords() -> dict[str, tuple[Any, str]]:
         """Name → default and help of every setting."""
-        return {
-            name: (declared.default, f"{declared.spec.help} {declared.setting.more}".rstrip())
-            for name, declared in DECLARED.items()
-        }
+        return {name: said for kind in GROUPS.values() for name, said in kind.keywords().items()}
 
     def plain(self) -> dict[str, Any]:
         """Name → value that JSON can hold, of every setting."""
@@ -220,3 +153,8 @@ GROUPS: dict[str, type[Declared]] = {name: type(group) for name, group in vars(S
 """Field of :class:`Settings` → the class of its value."""
 DECLARED: dict[str, Option] = {declared.name: declared for kind in GROUPS.values() for declared in options_of(kind)}
 """Name of a setting → its declaration."""
+
+
+def all_but(*names: str) -> tuple[str, ...]:
+    """Names of the settings that a function leaves out, which takes these alone."""
+    return tuple(name for name in DECLARED if name not in names)

@@ -59,7 +59,7 @@ def untuned(checkpoints: Sequence[Checkpoint], base: Checkpoint, averaged: Itera
 
     Args:
         checkpoints: the models.
-        base: that they were fine-tuned from.
+        base: the model that they were fine-tuned from.
         averaged: names of the tensors that are compared.
 
     Returns:

@@ -152,9 +152,9 @@ def move(new: Iterable[Path], folder: Path, names: Iterable[str] | None = None) 
     """Renames what was synced into a folder, in order; all of it is there for good when this returns.
 
     Args:
-        new: files and folders.
-        folder: where they go.
-        names: that they get there; default: those they have.
+        new: the files and folders that are moved.
+        folder: the folder that they are moved to.
+        names: their names there; default: those they have.
     """
     new = list(new)
     for path, name in zip(new, names or [path.name for path in new], strict=True):

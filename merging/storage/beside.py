@@ -82,7 +82,7 @@ class _Version:
 
 
 def differences(models: Mapping[str, Checkpoint], taken: str | None) -> tuple[str, ...]:
-    """What differs between the files beside several models, a line for each difference; and what is left out.
+    """Compares the files beside several models: a line for each difference, and lines for what is left out.
 
     Files that are equal to the byte are not looked into. The cost grows with the number of models, not with that of
     their pairs.

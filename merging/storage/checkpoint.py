@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """A state dict on disk.
+    """A state dict on disk, opened lazily, in one file or in shards.
 
     Its files are opened in their formats (:class:`merging.storage.tensor_file.TensorFile`); here their tensors get
     the model's own names.
@@ -35,16 +35,16 @@ class Checkpoint:
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
             (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it.
-        name: how it is called in recipes and reports; default: the file's name without its suffix, or the folder's.
-        key: of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
+        name: its name in recipes and reports; default: the file's name without its suffix, or the folder's.
+        key: key of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
 
     Attributes:
-        files: where the tensors are.
+        files: the files that hold the tensors.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
-        settings: of the model, that stand in its file: dotted name → value.
-        classes: that stand beside the tensors in a file of ``torch.save``: where → index → name.
+        settings: settings of the model that stand in its file: dotted name → value.
+        classes: classes that stand beside the tensors in a file of ``torch.save``: where → index → name.
 
     Raises:
         CheckpointError: the file cannot be read, holds no tensors, or several sets of them, or is a pickle that wants
@@ -79,9 +79,9 @@ class Checkpoint:
     def _open(self, file: Path) -> TensorFile:
         """Opens a file in its format, whatever its name says it is."""
         kind = format_of(file)
-        if self.key and len(self.files) == 1 and not kind.keyed:
+        if self.key and not kind.keyed:
             raise CheckpointError(f"{file}: is a {kind.format} file, which has no '{self.key}'; leave the key out")
-        opened = kind(file, self.key if kind.keyed else "")
+        opened = kind(file, self.key)
         self.notes += opened.notes
         if file.suffix in SUFFIXES and file.suffix not in kind.suffixes:
             self.notes += (f"{file.name} is a file of {kind.format} in spite of its name",)
@@ -131,9 +131,9 @@ class Checkpoint:
         """Copies some of a tensor's bytes; several threads may do so at once.
 
         Args:
-            name: of the tensor.
-            offset: in bytes from its beginning.
-            into: is filled.
+            name: name of the tensor.
+            offset: bytes from the tensor's beginning.
+            into: the buffer that is filled.
 
         Raises:
             CheckpointError: the file has changed or cannot be read.

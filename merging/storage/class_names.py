@@ -36,7 +36,7 @@ FILES = (
     "label_map.json",
     "labelmap.txt",
 )
-"""Files that may say them."""
+"""Names of the files that may say the classes."""
 _DEEP = 32
 
 Names = Mapping[str, str]
@@ -107,8 +107,8 @@ def names_of(value: Any, *, by_name: bool = False) -> Names | None:
     A list in which many names stand twice holds the labels of samples; of ImageNet's classes two are called "crane".
 
     Args:
-        value: of JSON.
-        by_name: of a mapping from numbers to numbers, the second ones are the indices.
+        value: a value read from JSON, or a NumPy array of names.
+        by_name: whether, in a mapping from numbers to numbers, the second ones are the indices.
 
     >>> names_of({"cat": 0, "dog": 1}) == names_of(["cat", "dog"]) == names_of({"0": "cat", "1": "dog"})
     True

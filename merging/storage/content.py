@@ -30,7 +30,7 @@ class ContentHash:
         """Takes the next elements of a tensor.
 
         Args:
-            name: of the tensor.
+            name: name of the tensor.
             info: its shape and dtype.
             values: the elements' bytes.
             start: number of the first of these elements in the tensor, flat.

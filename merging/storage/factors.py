@@ -65,7 +65,7 @@ class Factored:
 
     Attributes:
         kind: ``quantised``, ``adapter``, ``weight norm`` or ``pruning``.
-        tensors: their names.
+        tensors: names of the tensors.
         why: how that was seen.
     """
 
@@ -215,7 +215,7 @@ def check_factors(checkpoints: Sequence[Checkpoint], *, as_stored: bool = False)
     """Refuses models whose weights are stored as several tensors, where these differ between them.
 
     Args:
-        checkpoints: of one architecture.
+        checkpoints: models of one architecture.
         as_stored: merge the parts of weight norm and pruning as they are; the notes that are returned say so.
 
     Raises:

@@ -15,7 +15,7 @@ for _module in pkgutil.iter_modules(storage.__path__):  # a new format is a new 
     if _module.name.endswith("_file"):
         importlib.import_module(f"{storage.__name__}.{_module.name}")
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
-"""How checkpoints are called, those of the safe formats first."""
+"""Suffixes that checkpoints have, those of the safe formats first."""
 _TEXTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
     (b"<!doctype", "a web page, not a checkpoint; download the file itself"),

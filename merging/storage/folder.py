@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -17,9 +16,6 @@ from merging.storage import atomic, journal
 from merging.storage.lock import Lock, is_hidden
 from merging.storage.result import CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, RECIPE, REPORT
 from merging.storage.shards import INDEX, SHARD
-
-if TYPE_CHECKING:
-    pass
 
 _LEDGER = ".replacing.json"
 """What is being replaced and by what, as long as that takes: a run that is killed meanwhile leaves no other record."""
@@ -45,7 +41,7 @@ def check_parent(path: Path, called: str) -> None:
     """Says, before any work, whether the folder of a file that will be written is there.
 
     Args:
-        path: of the file.
+        path: the file that will be written.
         called: begins the message, such as "--output soup.pt".
 
     Raises:

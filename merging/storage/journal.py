@@ -41,7 +41,8 @@ class Journal:
     Args:
         path: the file, or None to keep nothing (in memory, for the Python API without an output folder).
         resume: replay what is there; otherwise the file must be new.
-        lock: of the folder, where it is held already: then an earlier journal is begun anew. The journal lets go of it.
+        lock: the folder's lock, where it is held already: then an earlier journal is begun anew. The journal lets go
+            of it.
 
     Raises:
         FolderError: another process writes to the folder, or a resumed file cannot be read.
@@ -75,13 +76,8 @@ class Journal:
         self._syncing = _Syncing(self._file)
 
     @property
-    def replaying(self) -> bool:
-        """Whether old events are still to come."""
-        return bool(self._old)
-
-    @property
     def request(self) -> dict[str, Any] | None:
-        """What the resumed run was asked for at its beginning, while the first event is still to come."""
+        """The request that the resumed run began with; None once the first event has been replayed, or without any."""
         request: dict[str, Any] | None = self._old[0].get("request") if self._old else None
         return request
 

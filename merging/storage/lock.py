@@ -25,7 +25,7 @@ class Lock:
     Args:
         path: the folder; or what will be written, whose lock then lies beside it.
         beside: take the lock beside the path, not in it.
-        wait: for another writer to end, instead of being refused.
+        wait: whether to wait for another writer to end, instead of being refused.
 
     Raises:
         FolderError: another process writes there, or nobody can.

@@ -46,8 +46,8 @@ COMPANIONS = (
     "label2id.json",
     "class_to_idx.json",
 )
-"""What transformers, timm, open_clip and sentence-transformers write beside the weights, the configuration first, and
-lists of classes; nothing else goes along with a model."""
+"""Names of the files that go along with a model, and no others: those that transformers, timm, open_clip and
+sentence-transformers write beside the weights, the configuration first, and lists of classes."""
 SMALL = 64 << 20
 """Bytes; larger files beside a model are not carried along."""
 
@@ -58,7 +58,8 @@ LOADED = (
     ("pytorch_model.bin", "diffusion_pytorch_model.bin", "open_clip_pytorch_model.bin"),
     ("pytorch_model.bin.index.json", "diffusion_pytorch_model.bin.index.json"),
 )
-"""What ``from_pretrained`` of transformers, diffusers, timm and open_clip takes, the first of these that is there."""
+"""Names of the files that ``from_pretrained`` of transformers, diffusers, timm and open_clip takes: the first of these
+that is there."""
 _NAMES = frozenset(name for names in LOADED for name in names)
 _SHARD = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 _LEFTOVER = re.compile(

@@ -33,8 +33,8 @@ class PickleFile(TensorFile):
 
     Args:
         path: the file.
-        key: of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty: the
-            only mapping of tensors there is.
+        key: key of the mapping that is the state dict, dotted where it is nested, such as ``state_dict_ema``; empty:
+            the only mapping of tensors there is.
 
     Raises:
         CheckpointError: the file wants to run code, is larger in memory than on disk, holds no state dict, or several
@@ -69,6 +69,10 @@ class PickleFile(TensorFile):
         """Whether the file is a zip archive as ``torch.save`` writes it, or a pickle."""
         if head[:4] == b"PK\x03\x04":
             return _is_state_dict(path)
+        if (
+            head[8:9] == b"{" and path.suffix == ".safetensors"
+        ):  # one that ends within its header, whose length is \x80…
+            return False
         return head[:1] == b"\x80" and b"" < head[1:2] <= b"\x05"
 
     def read(self, key: str) -> Tensor:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from merging.storage.sources import Source
 
 SPARE_FILES = 64
-"""That a process has open besides the models: libraries, streams, what is written."""
+"""Number of files that a process has open besides the models: libraries, streams, what is written."""
 
 
 class ModelPool:
-    """Checkpoints to merge, in the natural order of their names (model_2 before model_10).
+    """The checkpoints to merge, in the natural order of their names (model_2 before model_10).
 
     Args:
-        checkpoints: at least one, all with the same tensor names, shapes and dtypes.
+        checkpoints: one or more, all with the same tensor names, shapes and dtypes; :meth:`open` makes them from paths.
         base: the model they were fine-tuned from, where known.
 
     Raises:
@@ -59,13 +59,13 @@ class ModelPool:
 
     @classmethod
     def open(cls, sources: Iterable[Source], base: Source | None = None) -> ModelPool:
-        """Opens files, folders (their checkpoints) and glob patterns.
+        """Opens a pool from files, folders (their checkpoints) and glob patterns.
 
         A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
 
         Args:
             sources: paths, or mappings with ``path`` and ``key``: which state dict of a file with several.
-            base: the same.
+            base: path or mapping of the model that they were fine-tuned from, where known.
 
         Raises:
             PoolError: a source matches nothing.
@@ -124,7 +124,7 @@ class ModelPool:
         return self.checkpoints if self.base is None else (*self.checkpoints, self.base)
 
     def check_open_files(self) -> None:
-        """Says, before any work, whether all files can be open at once, as they are while a merge is written.
+        """Refuses a pool, before any work, whose files cannot all be open at once, as they are while it is merged.
 
         Raises:
             PoolError: this process may not have so many.
@@ -145,7 +145,7 @@ class ModelPool:
         self._rows.postpone()
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
-        """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
+        """Takes for granted that the files of a recipe's ingredients hold what they held, until they are read."""
         self._rows.expect(rows)
 
     def settle(self, hashes: Mapping[Checkpoint, str]) -> None:
@@ -186,14 +186,14 @@ class ModelPool:
 
     @functools.cached_property
     def beside(self) -> tuple[str, ...]:
-        """What is to be said of the files beside the models: configurations, tokenizers and classes that differ.
+        """Sentences about the files beside the models: configurations, tokenizers and classes that differ.
 
-        And which of them go along with a merge, and what is left out.
+        They say, too, which of these files go along with a merge, and which are left out.
         """
         return self.compared("the base" if self.base is not None else self.checkpoints[0].name)
 
     def compared(self, taken: str | None) -> tuple[str, ...]:
-        """What is to be said of the files beside the models.
+        """Compares the files beside the models: a sentence for each difference, and for what is left out.
 
         Args:
             taken: the name of the model whose files go along with the result; None where none do.

@@ -43,7 +43,7 @@ def first_unfit(values: NDArray[np.floating[Any]], result: Raw, dtype: str) -> i
     Args:
         values: numbers, flat.
         result: the same ones, rounded.
-        dtype: to which.
+        dtype: name of the dtype that they were rounded to.
     """
     import torch
 

@@ -66,7 +66,7 @@ class Rows:
         return self._of_models
 
     def of(self, checkpoint: Checkpoint) -> Ingredient:
-        """One checkpoint's row."""
+        """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
             row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
             self._rows[checkpoint] = row

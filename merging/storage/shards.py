@@ -101,8 +101,8 @@ class ModelWriter:
         """Writes some elements of a tensor.
 
         Args:
-            name: of the tensor.
-            offset: in bytes from its beginning.
+            name: name of the tensor.
+            offset: bytes from the tensor's beginning.
             values: the elements' bytes, contiguous.
 
         Raises:
@@ -133,7 +133,7 @@ class Gaps:
     """The bytes of a tensor that were not written yet.
 
     Args:
-        name: of the tensor.
+        name: name of the tensor.
         size: its bytes.
     """
 
@@ -142,7 +142,7 @@ class Gaps:
         self._gaps = [(0, size)] if size else []
 
     def fill(self, offset: int, count: int) -> None:
-        """Takes note of a write.
+        """Takes note of a write, whose bytes are no gap any more.
 
         Raises:
             CheckpointError: it would leave the tensor, or write some of it twice.

@@ -38,7 +38,7 @@ def divided(source: Source) -> tuple[str, str]:
         return str(source), ""
     for key in source:
         if key not in ("path", "key"):
-            raise PoolError(str(unknown("key of a model:", key, ("path", "key"))))
+            raise unknown("key of a model:", key, ("path", "key"), error=PoolError)
     if not source.get("path"):
         raise PoolError("a model needs a path, such as { path = 'run/last.ckpt', key = 'state_dict_ema' }")
     return str(source["path"]), str(source.get("key") or "")

@@ -81,9 +81,9 @@ def state_dict_in(path: Path, content: Any, key: str) -> Found:
     """Finds the state dict among a file's mappings of tensors.
 
     Args:
-        path: of the file, for errors.
+        path: the file, for errors.
         content: all that is in it.
-        key: of the mapping that is the state dict, dotted where it is nested; empty: the only one that there is.
+        key: key of the mapping that is the state dict, dotted where it is nested; empty: the only one that there is.
 
     Raises:
         CheckpointError: there is no state dict, or there are several of which none was chosen.

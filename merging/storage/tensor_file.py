@@ -31,11 +31,11 @@ class TensorFile(ABC):
 
     Args:
         path: the file, which is there.
-        key: which state dict of a file with several; empty where none was chosen, and where a format is not ``keyed``.
+        key: key of the state dict in a file with several; empty where none was chosen, or a format is not ``keyed``.
 
     Attributes:
-        format: what the format is called in messages.
-        suffixes: how files of this format are called.
+        format: name of the format in messages.
+        suffixes: suffixes that files of this format have.
         safe: whether reading such a file can run no code of its writer: where a folder holds one model in several
             formats, a safe one is read.
         keyed: whether a file may hold several state dicts.
@@ -44,8 +44,8 @@ class TensorFile(ABC):
         notes: what was left out or chosen.
         ties: groups of keys that share one storage, in formats that can say so.
         lightning: whether Lightning wrote the file, which puts ``model.`` before every name.
-        settings: of the model, that stand in the file: dotted name → value.
-        classes: that stand in the file beside the tensors: where → index → name.
+        settings: settings of the model that stand in the file: dotted name → value.
+        classes: classes that stand in the file beside the tensors: where → index → name.
 
     Raises:
         CheckpointError: the file cannot be opened, or holds no tensors that can be merged.
@@ -97,9 +97,9 @@ class TensorFile(ABC):
         """Copies some of a tensor's bytes, in the order of its elements.
 
         Args:
-            key: of the tensor.
-            offset: in bytes from the tensor's beginning.
-            into: is filled.
+            key: key of the tensor.
+            offset: bytes from the tensor's beginning.
+            into: the buffer that is filled.
 
         Raises:
             CheckpointError: the file has changed since it was opened, or cannot be opened again.

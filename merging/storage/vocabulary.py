@@ -26,7 +26,7 @@ FILES = (
     "source.spm",
     "target.spm",
 )
-"""Files that hold one."""
+"""Names of the files that hold a vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Vocabulary:
 
     Attributes:
         tokens: number → token.
-        merges: of byte pairs, in the order in which they are tried.
+        merges: merges of byte pairs, in the order in which they are tried.
         rest: everything else that the file says, for JSON.
     """
 
@@ -72,7 +72,7 @@ def read_vocabulary(name: str, content: bytes) -> Vocabulary | None:
     """The vocabulary in a file's bytes; None where they are of a kind that is not known.
 
     Args:
-        name: of the file.
+        name: name of the file.
         content: its bytes.
     """
     try:

@@ -10,13 +10,13 @@ from merging.errors import CheckpointError
 ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module")
 """Parts of a name that torch.compile, FSDP and activation checkpoints add, at whatever depth a part was wrapped."""
 PREFIXES = ("module.", "_module.", "_forward_module.")
-"""What DataParallel and SWA, Opacus, and Lightning Fabric put before every name."""
+"""Prefixes that DataParallel and SWA, Opacus, and Lightning Fabric put before every name."""
 LIGHTNING = "model."
-"""What the usual LightningModule puts before every name; elsewhere such names are the model's own."""
+"""Prefix that the usual LightningModule puts before every name; elsewhere such names are the model's own."""
 COUNTERS = ("n_averaged", "steps")
-"""How many models or steps an average of torch or mmengine has seen; no part of the model."""
+"""Names of counters, of the models or steps that an average of torch or mmengine has seen; no part of the model."""
 EXTRA = "_extra_state"
-"""What TransformerEngine and others keep beside a module's tensors for themselves."""
+"""Name of what TransformerEngine and others keep beside a module's tensors for themselves."""
 _INSIDE = re.compile(rf"(^|\.)(?:{'|'.join(ANYWHERE)})\.")
 
 
@@ -24,9 +24,9 @@ def unwrapped(keys: Iterable[str], where: str, *, lightning: bool = False) -> tu
     """Finds the names under which a state dict's tensors are known.
 
     Args:
-        keys: as stored.
+        keys: the names as they are stored.
         where: the file, for errors.
-        lightning: Lightning wrote it.
+        lightning: whether Lightning wrote it.
 
     Returns:
         Name → key as stored, in that order, and notes: each wrapper once.

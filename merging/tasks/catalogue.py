@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +14,13 @@ from merging.plugins.options import UNSET
 from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.plugins.user_code import PluginError, import_object, kind_of, running
+from merging.plugins.user_code import PluginError, called, import_object
 
 DEFAULT = "digits"
 
 
 def load_task(name: str, progress: Progress | None = None, **described: Any) -> Task:
-    """A task by its registered name, or from ``python:module:function`` (a function that returns a :class:`Task`).
+    """Makes a task by its registered name, or by ``python:module:function`` (a function that returns a :class:`Task`).
 
     Args:
         name: name of the task.
@@ -34,7 +35,17 @@ def load_task(name: str, progress: Progress | None = None, **described: Any) -> 
 
 
 def named_task(name: str, described: Mapping[str, Any], progress: Progress | None = None) -> Task:
-    """As :func:`load_task`, what is said of the task in a mapping: a parameter of its may have any name."""
+    """Makes a task as :func:`load_task` does, its options given as a mapping: its parameters may have any names.
+
+    Args:
+        name: a registered task, or ``python:module:function``.
+        described: option → value, for the task's parameters.
+        progress: told what happens, where the task takes it.
+
+    Raises:
+        PluginError: a registered task fails; one line with its name, the error, its file and line.
+        TaskError: a function of the user's own fails, or no :class:`merging.Task` is returned.
+    """
     if name.startswith("python:"):
         make, given = import_object(name), dict[str, Any]()
     else:
@@ -43,12 +54,8 @@ def named_task(name: str, described: Mapping[str, Any], progress: Progress | Non
         given = _given(name, described)
         if progress is not None and "progress" in inspect.signature(make).parameters:
             given["progress"] = progress
-    registered = not name.startswith("python:")
-    with running(f"task '{name}'" if registered else f"'{name}'", make, error=PluginError if registered else TaskError):
-        task = make(**given)
-    if not isinstance(task, Task):
-        raise TaskError(f"task '{name}' returned {kind_of(task)}, not a merging.Task")
-    return task
+    error = TaskError if name.startswith("python:") else PluginError
+    return called(f"task '{name}'", functools.partial(make, **given), Task, "a merging.Task", error=error)
 
 
 def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:

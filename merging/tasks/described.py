@@ -9,7 +9,7 @@ from merging.data.classes import in_order_of_text, nfc
 from merging.data.damage import CORRUPT
 from merging.data.images import Preparation, is_images, normalise, preparation
 from merging.data.opened import Opened
-from merging.data.opening import open_data
+from merging.data.opening import check_keys, open_data
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.plugins.progress import Progress, Silent
@@ -38,8 +38,12 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
         return named_task(table["name"], {**rest, **table.get("options", {})}, progress)
     if table.get("options"):
         raise TaskError("[task] options are those of a registered task; give its name")
-    source, news = model_source(table["model"]), progress or Silent()
     shifts = dict(table.get("shifts", {}))
+    for part in ("held_out", "train", "test", "unlabelled"):
+        check_keys(table.get(part), f"[task.{part}]")
+    for name, data in shifts.items():
+        check_keys(data, f"[task.shifts.{name}]")
+    source, news = model_source(table["model"]), progress or Silent()
     for name in shifts:
         if name in (HELD_OUT, "train", UNLABELLED) or (name == "test" and table.get("test")):
             raise TaskError(f"a shifted set is called '{name}', as another part of the task is; give it another name")

@@ -38,7 +38,7 @@ SEEDS = ("12345", "54321")
 
 @dataclass(frozen=True)
 class Other:
-    """A process that works on a job.
+    """Another process, which works on a job.
 
     Attributes:
         process: itself.
@@ -49,7 +49,7 @@ class Other:
     answers: Connection
 
     def answer(self, seconds: float = 120.0) -> Any:
-        """The next thing it says.
+        """Waits for the next answer of the process.
 
         Raises:
             TimeoutError: it says nothing for so long; it is killed.

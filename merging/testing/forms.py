@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from merging.data.form import DataForm
+from merging.data.form import KEYS, DataForm
 from merging.data.images import Preparation
-from merging.data.opening import KEYS, load_data, open_data
+from merging.data.opening import load_data, open_data
 from merging.errors import MergingError
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
@@ -29,14 +29,14 @@ class TinyTexts(ModelSource):
         super().__init__("tiny:texts")
 
     def module(self, classes: int | None = None, tensors: Any = None) -> nn.Module:
-        """A sum of embeddings."""
+        """Builds a classifier that sums up embeddings of the characters."""
         del tensors
         return nn.EmbeddingBag(256, classes or 3)
 
     def tokenize(
         self, texts: Sequence[str], progress: Progress | None = None, *, second: Sequence[str] | None = None
     ) -> Tensor:
-        """Twelve characters of each text."""
+        """Turns each text into its first twelve characters, as numbers."""
         del progress, second
         return torch.tensor([[ord(letter) % 256 for letter in f"{text:12}"[:12]] for text in texts])
 
@@ -52,7 +52,7 @@ class DataFormContract(PluginContract):
 
     @pytest.fixture
     def path(self, plugin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        """What a user writes for a small set with three classes."""
+        """The path that a user writes for a small set with three classes."""
         monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
         for package in getattr(plugin, "packages", ()):
             if importlib.util.find_spec(package) is None:
@@ -67,13 +67,14 @@ class DataFormContract(PluginContract):
             {"path": path, **table}, _source(plugin), how=Preparation(), classes=classes, labelled=labelled
         )
 
-    def test_has_no_options(self, plugin: DataForm) -> None:
-        """What is to be said of a set stands in the user's table."""
-        assert not plugin.options()
-        assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}"
+    def test_keys_are_known_and_options_are_its_own(self, plugin: DataForm) -> None:
+        """It takes shared keys by their names, and declares options under others: a key means the same to all forms."""
+        assert set(plugin.keys) <= set(KEYS), f"keys are of {', '.join(KEYS)}; declare others as options"
+        taken = set(plugin.options()) & set(KEYS)
+        assert not taken, f"{', '.join(taken)}: list it among its keys, and read it from reader.options"
 
     def test_says_how_it_is_written(self, plugin: DataForm) -> None:
-        """Where nothing is found, the message names it."""
+        """The message where no set is found names the form."""
         assert plugin.written or plugin.suffixes
         assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in plugin.suffixes), (
             "suffixes are written in lower case, with their dot"
@@ -114,7 +115,7 @@ class DataFormContract(PluginContract):
         assert same, "other samples than with labels"
 
     def test_follows_the_models_classes(self, plugin: DataForm, path: str, load: Callable[..., Split]) -> None:
-        """Where the model has the set's classes in another order, its labels do."""
+        """Labels follow the model's classes where it has those of the set in another order."""
         names = open_data(path, _source(plugin), Preparation()).names
         if names is None:  # numbers count, and have no other order
             names = ("0", "1", "2")
@@ -134,7 +135,7 @@ class DataFormContract(PluginContract):
         assert said.labels.tolist() == expected, "map was not followed"
 
     def test_a_missing_set_is_said(self, plugin: DataForm) -> None:
-        """In one line that names it."""
+        """A missing set is refused in one line that names it."""
         if not plugin.suffixes:
             return
         path = f"/nowhere/gone{plugin.suffixes[0]}"

@@ -33,18 +33,18 @@ class ModelSourceContract(Contract):
 
     @pytest.fixture
     def model(self, plugin: Any, tmp_path: Path) -> str:
-        """What a user writes after the source's name."""
+        """The name that a user writes after the source's own, such as ``resnet18``."""
         assert hasattr(plugin, "tiny"), "state tiny=…, or override the fixture 'model' with a model's name"
         return str(plugin.tiny(tmp_path))
 
     @pytest.fixture
     def source(self, plugin: Any, model: str, alone: None) -> ModelSource:
-        """The source of that model."""
+        """The source of the model that is under test."""
         return model_source(f"{plugin.name}:{model}")
 
     @pytest.fixture
     def alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No other machine can be reached."""
+        """Cuts the test off: no other machine can be reached."""
 
         def refuse(*_: object, **__: object) -> NoReturn:
             pytest.fail("it reaches for the network; weights come from a pool, and nothing is downloaded")
@@ -102,7 +102,7 @@ class ModelSourceContract(Contract):
         torch.testing.assert_close(alone, logits, rtol=1e-3, atol=1e-4)
 
     def test_its_pictures_go_in(self, plugin: Any, source: ModelSource) -> None:
-        """What its transform makes of a picture, the module takes; texts are tokenized."""
+        """The module takes what its transform makes of a picture, or what its tokenizer makes of texts."""
         if hasattr(source, "tokenize"):
             batch = source.tokenize(["a text", "another and longer one"])
             assert batch.dtype == torch.int64
@@ -118,13 +118,13 @@ class ModelSourceContract(Contract):
 
     @pytest.mark.parametrize("name", ["no-such-model-anywhere", os.devnull])
     def test_a_model_that_it_does_not_know_is_refused(self, plugin: Any, alone: None, name: str) -> None:
-        """In one line, before or when it is built."""
+        """A model that it does not know is refused in one line, before or when it is built."""
         with pytest.raises(MergingError) as refused:
             model_source(f"{plugin.name}:{name}").module(self.CLASSES)
         assert "\n" not in str(refused.value)
 
     def test_an_argument_that_it_does_not_take_is_refused(self, plugin: Any, model: str, alone: None) -> None:
-        """By its name, before or when it is built."""
+        """An argument that it does not take is refused by its name, before or when it is built."""
         with pytest.raises(MergingError, match="no_such_argument") as refused:
             model_source({plugin.name: model, "no_such_argument": 1}).module(None if decides(plugin) else self.CLASSES)
         assert "\n" not in str(refused.value)

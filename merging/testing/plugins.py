@@ -20,7 +20,7 @@ class Contract:
 
     @pytest.fixture
     def plugin(self) -> Any:
-        """What is under test; override it."""
+        """The plug-in under test; override this fixture."""
         raise NotImplementedError("override the fixture 'plugin' with your plug-in")
 
     def test_is_registered_under_its_name(self, plugin: Any) -> None:

@@ -30,7 +30,7 @@ class TinyNormed(nn.Module):
         self.head = nn.Linear(16, classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Class logits."""
+        """Class logits of a batch, shape ``(N, classes)``."""
         logits: Tensor = self.head(self.norm(self.layer(inputs)).relu())
         return logits
 
@@ -42,12 +42,12 @@ class RegimeContract(PluginContract):
 
     @pytest.fixture
     def settings(self) -> HyperParameters:
-        """Of the runs: four epochs of ten steps."""
+        """Hyper-parameters of the runs: four epochs of ten steps."""
         return SETTINGS
 
     @pytest.fixture
     def task(self) -> Task:
-        """160 samples to learn from."""
+        """A task with 160 samples to learn from."""
         train: Split = blobs(160, seed=7)
         return Task(name="blobs", build=lambda pool: _net(train), held_out=blobs(60, seed=8), train=train)
 

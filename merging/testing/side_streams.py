@@ -35,24 +35,24 @@ class Stream:
         self.leaving.clear()
 
     def arrive(self) -> None:
-        """The copies are there."""
+        """Makes the copies that are still pending."""
         while self.pending:
             self.pending.pop(0)()
 
     def wait_stream(self, other: Stream) -> None:
-        """This stream waits for another one."""
+        """Waits for another stream: its copies are made now."""
         other.arrive()
 
     def is_capturing(self) -> bool:
-        """Whether a graph is recorded; never."""
+        """Whether a graph is recorded, which never is."""
         return False
 
 
 class Event:
-    """Has happened once its stream has done what it was told.
+    """An event that has happened once its stream has done what it was told.
 
     Args:
-        stream: it is behind all that this one was asked for; None: behind nothing.
+        stream: stream whose copies until now come before the event; None: nothing does.
         how: what else ``torch.cuda.Event`` takes.
     """
 

@@ -32,7 +32,7 @@ class TaskContract(Contract):
 
     @pytest.fixture
     def options(self, plugin: Any, tmp_path: Path) -> Mapping[str, Any]:
-        """What [task] says besides the name."""
+        """The options that [task] gives besides the name."""
         example = getattr(plugin, "tiny", None)
         return {} if example is None else example(tmp_path)
 

@@ -30,7 +30,7 @@ class Average:
         self._mean.update_parameters(self._module)
 
     def load(self) -> None:
-        """Gives the module the mean."""
+        """Loads the mean into the module."""
         with torch.no_grad():
             for parameter, mean in zip(self._module.parameters(), self._mean.module.parameters(), strict=True):
                 parameter.copy_(mean)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import RequirementError
+from merging.forward.settings import OF_SEARCHES, Passes
 from merging.machine import cores
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.options import build
@@ -27,10 +28,10 @@ from merging.training.turn import Turn
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How the models of a pool are trained."""
+    """The settings of a pool's training: task, base, search of hyper-parameters, regime, device, jobs."""
 
     task: Task | None = field(
-        default=None, metadata={"help": "What `make_task` gives, where it has been made already."}
+        default=None, metadata={"help": "What ``make_task`` gives, where it has been made already."}
     )
     base: Path | str | None = field(
         default=None,
@@ -41,8 +42,8 @@ class Training:
     search: str = field(
         default="random",
         metadata={
-            "help": "`random` draws each run from the sweep; `optuna` lets its TPE sampler propose the next from those "
-            "before, by held-out accuracy (listed runs come first, and tell it nothing)."
+            "help": "``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from "
+            "those before, by held-out accuracy (listed runs come first, and tell it nothing)."
         },
     )
     linear_probe: int | None = field(
@@ -59,11 +60,6 @@ class Training:
         default=0,
         metadata={"help": "Seed of draws; run k trains with seed + k unless the sweep says otherwise."},
     )
-    device: str = field(default="auto", metadata={"help": "`auto`, `cpu`, `cuda` or `mps`."})
-    threads: int | None = field(
-        default=None,
-        metadata={"help": "Threads of training and passes on the CPU, of each job; default: as for merging.merge."},
-    )
     jobs: int | None = field(
         default=None,
         metadata={
@@ -71,9 +67,10 @@ class Training:
             "search is random. A regime that trains all of them together has one process."
         },
     )
+    command: str = field(default="", metadata={"help": "Kept in the records."})
 
 
-@by_keyword(Training, Watcher)
+@by_keyword(Training, Passes, Watcher, without=OF_SEARCHES)
 def finetune(
     make_task: Callable[[], Task],
     output: Path | str,
@@ -81,20 +78,21 @@ def finetune(
     *,
     models: int,
     training: Training = Training(),
+    passes: Passes = Passes(),
     watcher: Watcher = Watcher(),
-    command: str = "",
     **keywords: Any,
 ) -> list[Trained]:
     """Fine-tunes one base model ``models`` times; what is there already is kept.
 
     Args:
         make_task: gives the task; with more than one job it is called in every process, and must be importable there.
-        output: a folder: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
-        sweep: the hyper-parameters.
-        models: how many.
-        training: base, search, regime, seed, device, jobs.
-        watcher: who is told, and is asked between steps.
-        command: kept in the records.
+        output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
+        sweep: hyper-parameters that all models have, and those that are drawn for each.
+        models: number of models in the pool, those that are there already included.
+        training: task, base, search, linear probe, regime, seed, jobs.
+        passes: device, and threads of each job; training is in fp32, whatever a search's passes are made in.
+        watcher: is told what happens, and asked between steps whether to stop.
+        command: the command that was typed, kept in the records.
         keywords: fields of these values by their own names, instead.
 
     Returns:
@@ -104,7 +102,7 @@ def finetune(
         MergingError: no training data, a base that does not fit, or a folder that holds another pool.
         Stopped: ``should_stop`` said so; finished models are kept.
     """
-    training, watcher = given("finetune", keywords, training, watcher)
+    training, passes, watcher = given("finetune", keywords, training, passes, watcher, without=OF_SEARCHES)
     progress, should_stop, path = watcher.progress, watcher.should_stop, Path(output)
     search, regime, jobs, seed = training.search, training.regime, training.jobs, training.seed
     if search not in ("random", "optuna"):
@@ -123,15 +121,17 @@ def finetune(
         jobs = 1
     elif jobs not in (None, 1) and _from_a_file(regime):
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
+    if training.linear_probe is not None and training.linear_probe < 0:
+        raise RequirementError(f"`linear_probe` is {training.linear_probe}; it is a number of epochs, 0 for none")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = training.task or make_task()
     for name, split in (("train", task.train), ("held-out", task.held_out)):
         if split is not None and not split.categorical:
             raise RequirementError(
                 f"models are fine-tuned by the cross-entropy of classes, and the labels of {name} are numbers; train "
-                "them with a program of your own, and merge them with `objective=mse`"
+                "them with a program of your own, and merge them by an objective for numbers, such as mse"
             )
-    start = Start.of(task, training.base, training.device, training.threads)
+    start = Start.of(task, training.base, passes.device, passes.threads)
     drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
     steps = [steps_of(task, one) for one in drawn]
     if search == "random":
@@ -148,7 +148,7 @@ def finetune(
         "sweep": sweep.plain(),
         "regime": {"name": regime.name, **regime.options()},
     }
-    folder = PoolFolder(path, facts, start.numerics.to_json(), command)
+    folder = PoolFolder(path, facts, start.numerics.to_json(), training.command)
     with folder.lock():
         folder.claim()
         folder = replace(folder, facts=facts | {"base": start.write(path, probe, seed, progress)})
@@ -163,7 +163,7 @@ def finetune(
         if jobs is None:
             jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
         if jobs > 1:
-            return side_by_side(folder, make_task, regime, start.numerics, drawn, steps, jobs, progress, should_stop)
+            return side_by_side(turn, make_task, drawn, steps, jobs)
         return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 
 

@@ -27,7 +27,7 @@ RECORD = "finetune.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """Says what is known after an epoch.
+    """The losses and scores at the end of an epoch.
 
     Attributes:
         number: counted from 1.
@@ -47,7 +47,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """Describes one model of a pool; ``str`` gives a line of it.
+    """One model of a pool, as it was trained; ``str`` gives a line of it.
 
     Attributes:
         name: name of its file, without the suffix.

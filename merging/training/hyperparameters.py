@@ -25,7 +25,7 @@ SCHEDULES = ("cosine", "tanh", "poly", "constant")
 @by_position
 @dataclass(frozen=True, kw_only=True)
 class HyperParameters(Plugin):
-    """Holds one run's settings; names and meanings are those of timm's training script."""
+    """Hyper-parameters of one training run; names and meanings are those of timm's training script."""
 
     name: ClassVar[str] = "finetune"
 
@@ -83,7 +83,7 @@ Values = Range | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Says what the runs of a pool have in common, and what is drawn for each.
+    """The hyper-parameters that the runs of a pool have in common, and those that are drawn for each.
 
     Attributes:
         space: hyper-parameter → range or values; those with one value are the same for all.

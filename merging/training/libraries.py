@@ -67,7 +67,7 @@ def mixup_of(settings: HyperParameters, classes: int) -> Callable[[Tensor, Tenso
 
     def mix(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not inputs.is_floating_point():
-            raise OptionError("mixup and cutmix blend images; set `mixup` and `cutmix` to 0 for texts")
+            raise OptionError("mixup and cutmix blend images; give `mixup=0` and `cutmix=0` for texts")
         mixed, targets = mixup(inputs.clone(), labels)  # timm mixes in place
         return mixed, on_device(targets, mixed.device)
 

@@ -28,33 +28,22 @@ from merging.training.turn import Turn
 
 
 def side_by_side(
-    folder: PoolFolder,
-    make_task: Callable[[], Task],
-    regime: Regime,
-    numerics: Numerics,
-    asked: Sequence[HyperParameters],
-    steps: Sequence[int],
-    jobs: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
+    turn: Turn, make_task: Callable[[], Task], asked: Sequence[HyperParameters], steps: Sequence[int], jobs: int
 ) -> list[Trained]:
     """Trains models in processes of their own; what is written already needs none.
 
     Args:
-        folder: the pool's.
+        turn: what all of them have in common; it is asked twice a second whether to stop.
         make_task: gives the task, in each process.
-        regime: how they are trained.
-        numerics: how they are computed.
         asked: hyper-parameters, a model each.
         steps: number of steps that each of them takes.
         jobs: processes at the most.
-        progress: told of every step and epoch.
-        should_stop: asked twice a second.
 
     Raises:
         Stopped: ``should_stop`` said so; finished models are kept.
         MergingError: a process died: killed for its memory, or unable to import what makes the task.
     """
+    folder, progress = turn.folder, turn.progress
     found = {k: folder.written(model_name(k), settings) for k, settings in enumerate(asked)}
     waiting = [k for k, trained in found.items() if trained is None]
     if not waiting:
@@ -66,7 +55,7 @@ def side_by_side(
     progress.stage(f"fine-tuning, {min(jobs, len(waiting))} at once", sum(steps[k] for k in waiting))
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[int | str] = context.Queue()
-    given = (folder, make_task, regime, numerics, news)
+    given = (folder, make_task, turn.regime, turn.numerics, news)
     with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, given) as pool:
         running: dict[Future[Trained], int] = {pool.submit(_run, k, asked[k]): k for k in waiting}
         try:
@@ -77,10 +66,10 @@ def side_by_side(
                     trained = future.result()
                     found[running.pop(future)] = trained
                     progress.say(str(trained))
-                if should_stop():
+                if turn.should_stop():
                     raise Stopped(StopReason.INTERRUPTED)
         except BrokenProcessPool:
-            if should_stop():  # whoever stopped this process has stopped all of them
+            if turn.should_stop():  # whoever stopped this process has stopped all of them
                 raise Stopped(StopReason.INTERRUPTED) from None
             raise MergingError(
                 "a training process died: too little memory, or a task that only this process can import; "

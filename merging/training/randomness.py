@@ -51,7 +51,7 @@ class Randomness:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Takes over what :meth:`state` has given: draws go on from there."""
         version, words, gauss = state["python"]
         kind, keys, *rest = state["numpy"]
         self._now = {

@@ -28,7 +28,7 @@ from merging.values.report import scored
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Start:
-    """Holds the base in a module, checked against the task.
+    """The base in a module, checked against the task.
 
     Attributes:
         module: the architecture, on its device.

@@ -29,7 +29,7 @@ STATE = ".population.pt"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Turn:
-    """Holds what every training of a pool has in common."""
+    """The folder, the task and all else that the trainings of a pool have in common."""
 
     folder: PoolFolder
     task: Task

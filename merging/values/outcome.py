@@ -135,7 +135,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Solution:
-    """Says where a derivative-free search ended.
+    """The end of a derivative-free search: its best point, and why it went no further.
 
     Attributes:
         x: best point seen, shape ``(dimensions,)``.

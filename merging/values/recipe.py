@@ -39,8 +39,8 @@ class Recipe:
     """A linear merge: tensor ``t`` of the result is ``Σ_i coefficients[i, component(t)] · tensor_i(t)``.
 
     Attributes:
-        ingredients: one a row.
-        partition: one component a column; stored with the recipe, tensor by tensor.
+        ingredients: checkpoints that are merged, one a row.
+        partition: components of the model, one a column; stored with the recipe, tensor by tensor.
         coefficients: float64, shape ``(ingredients, components)``; may be negative, need not sum to one.
         overrides: tensors that are not linear (recalibrated BatchNorm statistics): they replace the sum's.
             Integer and boolean tensors always come from the first ingredient and need no entry here.
@@ -68,7 +68,7 @@ class Recipe:
 
     @classmethod
     def mean(cls, ingredients: Sequence[Ingredient], partition: Partition) -> Recipe:
-        """The uniform average; frozen components stay with the first ingredient."""
+        """Makes the recipe of the uniform average; frozen components stay with the first ingredient."""
         count = len(ingredients)
         recipe = cls(tuple(ingredients), partition, np.full((count, len(partition)), 1.0 / count))
         return recipe._freeze()
@@ -77,14 +77,30 @@ class Recipe:
     def weighted(
         cls, ingredients: Sequence[Ingredient], partition: Partition, coefficients: NDArray[np.float64]
     ) -> Recipe:
-        """Given coefficients, shape ``(ingredients, components)``; frozen components stay with the first ingredient."""
+        """Makes a recipe with given coefficients; frozen components stay with the first ingredient.
+
+        Args:
+            ingredients: checkpoints that are merged, one a row.
+            partition: components of the model, one a column.
+            coefficients: float64, shape ``(ingredients, components)``.
+
+        Raises:
+            RecipeError: the shape is another, or a coefficient is NaN or infinite.
+        """
         return cls(tuple(ingredients), partition, coefficients)._freeze()
 
     def lerp(self, other: Recipe, weight: NDArray[np.float64] | float) -> Recipe:
-        """``weight · self + (1 − weight) · other``, the weight per component (shape ``(components,)``) or one for all.
+        """Mixes two recipes: ``weight · self + (1 − weight) · other``.
 
         Rows of the same ingredient are added; new ingredients follow in their order. Frozen components keep
         the values of the result's first ingredient.
+
+        Args:
+            other: a recipe over the same partition.
+            weight: this recipe's share, one for each component (shape ``(components,)``) or one for all.
+
+        Raises:
+            RecipeError: different partitions, or overrides.
         """
         if self.partition.names != other.partition.names:
             raise RecipeError("two recipes over different partitions cannot be mixed")
@@ -102,9 +118,13 @@ class Recipe:
 
     @classmethod
     def combined(cls, recipes: Sequence[Recipe], weights: NDArray[np.float64]) -> Recipe:
-        """``Σ_r weights[r] · recipes[r]``, the weights per component: shape ``(recipes, components)``.
+        """Adds up recipes with weights: ``Σ_r weights[r] · recipes[r]``.
 
         Rows of the same ingredient are added. Frozen components keep the values of the result's first ingredient.
+
+        Args:
+            recipes: one or more recipes over one partition.
+            weights: the share of each recipe in each component, shape ``(recipes, components)``.
 
         Raises:
             RecipeError: different partitions, or overrides.
@@ -228,6 +248,11 @@ class Weights:
     hash: str
     measured: frozenset[str] = frozenset()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the ingredients; which of them carry weight, nobody knows."""
+        return tuple(ingredient.name for ingredient in self.ingredients)
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -261,3 +286,8 @@ class Ensemble:
 
 
 Merge: TypeAlias = Recipe | Weights | Ensemble
+
+
+def inference_cost(merged: Merge) -> int:
+    """Forward passes that a merge takes for each sample: an ensemble one for each member, others one."""
+    return len(merged.members) if isinstance(merged, Ensemble) else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,12 +11,9 @@ from merging.values.states import RunState, status_of, worded
 from merging.values.verdict import (
     ACCURACY,
     MARKS,
-    Family,
     Role,
     Standing,
     Verdict,
-    correction,
-    legend,
     sentence,
     sentences,
 )
@@ -29,7 +26,7 @@ SMALL_SAMPLE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Holds one strategy's line in the table.
+    """One strategy's line in the table of a report.
 
     Attributes:
         strategy: its name.
@@ -86,7 +83,7 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Holds all that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
+    """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
     Attributes:
         state: how it has ended; ``status`` says it in words, as ``report.json`` does.
@@ -203,61 +200,6 @@ class Report:
         }
         return data
 
-    @property
-    def percent(self) -> bool:
-        """Whether the scores are accuracies, shown in percent."""
-        return self.measure == ACCURACY
-
-    @property
-    def reference(self) -> str:
-        """Says in words what the strategy is compared with."""
-        return best_single(self.best_single_name)
-
-    def told(self, row: Row, name: str, *, extra: bool = False) -> Verdict | None:
-        """A row's verdict on a set; one that says that it was not tested of rows that are not compared."""
-        if row.strategy == "best":
-            return None
-        found = (
-            [v for v in self.verdicts if v.set == name and v.extra == extra] if row.strategy == self.strategy else []
-        )
-        if found:
-            return found[0]
-        return Verdict(
-            set=name,
-            role=Role.TEST,
-            reference="best",
-            against=self.reference,
-            measure=self.measure,
-            family=Family.PRIMARY,
-            extra=extra,
-            why=UNTESTED,
-        )
-
-    @property
-    def heading(self) -> str:
-        """Says what the scores are, and in which unit."""
-        return "top-1 accuracy in %" if self.percent else self.objective
-
-    def lines(self) -> list[tuple[str, list[str], list[Verdict | None]]]:
-        """The table of scores, a set a line: heading, then for each row the number and its verdict."""
-        sets = list(self.rows[-1].tests) if self.rows else []
-        wanted: list[tuple[str, str, Callable[[Row], float | None], bool]]
-        wanted = [(HELD_OUT, HELD_OUT, lambda row: row.held_out, False)]
-        wanted += [(name, name, lambda row, name=name: row.tests.get(name), False) for name in sets]  # type: ignore[misc]
-        shifted = str(Role.AVERAGE)
-        if self.shifts and sets:
-            wanted += [(shifted, shifted, lambda row: row.shifted, False)]
-        for name in [name for name in (HELD_OUT, *sets, shifted) if any(name in row.accuracies for row in self.rows)]:
-            wanted += [(f"{name} ({ACCURACY})", name, lambda row, name=name: row.accuracies.get(name), True)]  # type: ignore[misc]
-        return [
-            (
-                head,
-                [number(value(row), percent=self.percent or extra) for row in self.rows],
-                [self.told(row, name, extra=extra) for row in self.rows],
-            )
-            for head, name, value, extra in wanted
-        ]
-
     def verdict(self) -> list[str]:
         """A sentence a set: whether the difference from the best single model can be told from chance (paired)."""
         return [*(f"{sets}: {sentence(verdict)}" for sets, verdict in sentences(self.verdicts)), *self.remarks()]
@@ -275,11 +217,6 @@ class Report:
     def untested(self) -> tuple[str, ...]:
         """Rows that are compared with nothing: a run tests the strategy that it was asked for."""
         return tuple(row.label for row in self.rows if row.strategy not in ("best", self.strategy))
-
-    @property
-    def legend(self) -> str:
-        """Explains the marks, and how the tests were corrected."""
-        return " ".join(filter(None, (legend(self.reference), correction(self.verdicts))))
 
     def certificate_line(self, found: Certificate) -> str:
         """Says whether the samples that selected nothing accepted the merge."""
@@ -315,7 +252,7 @@ def best_single(name: str | None) -> str:
 
 
 def in_words(reference: str, ingredients: Sequence[str]) -> str:
-    """What a row is called where others are compared with it.
+    """Names a row in words, for sentences that compare others with it.
 
     Args:
         reference: the name of its method.

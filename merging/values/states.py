@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from merging.errors import LIMIT_REACHED
+
 
 class RunState(StrEnum):
-    """Says how a run, or a whole benchmark, has ended."""
+    """The state in which a run, or a whole benchmark, has ended."""
 
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
@@ -19,7 +21,7 @@ class RunState(StrEnum):
 
 
 class MethodState(StrEnum):
-    """Says how one method of a benchmark has ended; its value is the word for it."""
+    """The state in which one method of a benchmark has ended; its value is the word for it."""
 
     FINISHED = "finished"
     CANNOT_RUN = "cannot run"
@@ -28,9 +30,6 @@ class MethodState(StrEnum):
     """It broke while it ran."""
     NOT_RUN = "not run"
     """The benchmark ended before its turn."""
-
-
-_LIMIT = "--max-evaluations {} reached"
 
 
 def status_of(state: RunState, limit: int | None) -> str:
@@ -43,7 +42,7 @@ def status_of(state: RunState, limit: int | None) -> str:
     >>> status_of(RunState.LIMIT, 20), status_of(RunState.FINISHED, None)
     ('--max-evaluations 20 reached', 'finished')
     """
-    return _LIMIT.format(limit) if state is RunState.LIMIT else str(state)
+    return LIMIT_REACHED.format(limit) if state is RunState.LIMIT else str(state)
 
 
 def state_of(status: str) -> tuple[RunState, int | None]:
@@ -57,7 +56,7 @@ def state_of(status: str) -> tuple[RunState, int | None]:
     """
     if not isinstance(status, str):
         raise ValueError(f"a run's status is text, not {type(status).__name__}")
-    if found := re.fullmatch(_LIMIT.format(r"(\d+)"), status):
+    if found := re.fullmatch(LIMIT_REACHED.format(r"(\d+)"), status):
         return RunState.LIMIT, int(found[1])
     return (RunState.FINISHED if status == RunState.FINISHED else RunState.INTERRUPTED), None
 

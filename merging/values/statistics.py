@@ -30,7 +30,7 @@ _AT_ONCE = 1 << 22
 
 
 class PairedTest(StrEnum):
-    """Names the test by which two scores are compared on the same samples."""
+    """The test by which two scores are compared on the same samples."""
 
     MCNEMAR = "mcnemar"
     NORMAL = "normal"
@@ -39,7 +39,7 @@ class PairedTest(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Compares a method with a reference on the same samples.
+    """The comparison of a method with a reference on the same samples.
 
     Attributes:
         test: how they were compared.
@@ -301,7 +301,8 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
 
     >>> from merging.values.outcome import Outcome
     >>> bits = lambda *b: np.packbits(np.array(b, dtype=bool))
-    >>> pair = compare(Outcome(0.5, 4, bits(1, 1, 0, 0)), Outcome(0.75, 4, bits(1, 0, 1, 1)))
+    >>> before = Outcome(score=0.5, samples=4, correct=bits(1, 1, 0, 0))
+    >>> pair = compare(before, Outcome(score=0.75, samples=4, correct=bits(1, 0, 1, 1)))
     >>> pair.gained, pair.lost, pair.p_value
     (2.0, 1.0, 1.0)
     """

@@ -28,7 +28,7 @@ ACCURACY = "accuracy"
 
 
 class Role(StrEnum):
-    """Says what a set is there for."""
+    """The part that a set, or an average of sets, plays in a comparison."""
 
     HELD_OUT = "held-out"
     CERTIFY = "certify"
@@ -38,7 +38,7 @@ class Role(StrEnum):
 
 
 class Family(StrEnum):
-    """Says which tests are corrected together: those that one conclusion could be picked from."""
+    """The family of a test: tests from which one conclusion could be picked are corrected together."""
 
     PRIMARY = "primary"
     """All methods on the plain test sets and on the average of the shifted ones."""
@@ -57,7 +57,7 @@ class Family(StrEnum):
 
 
 class Standing(StrEnum):
-    """How a model stands against the one that it is compared with; its value is the word for it."""
+    """The standing of a model against the one that it is compared with; its value is the word for it."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -69,7 +69,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Compares one model with a reference, on one set, by one measure.
+    """The verdict on one model against a reference, on one set, by one measure.
 
     Attributes:
         set: the set's name.
@@ -161,7 +161,7 @@ class Verdict:
 
     @property
     def tested(self) -> bool:
-        """Whether there is anything to say."""
+        """Whether a test was made, so that the verdict has a p-value."""
         return self.p is not None
 
     @property
@@ -250,11 +250,11 @@ MARKS = {
     Standing.NOT_TESTED: "–",
     Standing.REFERENCE: "",
 }
-"""The sign that a table shows."""
+"""Standing of a model → the sign that a table shows."""
 
 
 def word(verdict: Verdict | None) -> Standing:
-    """How the model of a verdict stands, in a word; ``REFERENCE`` where there is no verdict to be had."""
+    """Says in a word how the model of a verdict stands; ``REFERENCE`` where there is no verdict to be had."""
     if verdict is None:
         return Standing.REFERENCE
     if not verdict.tested:

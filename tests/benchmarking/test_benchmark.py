@@ -350,6 +350,22 @@ def _wait(process: subprocess.Popen[str], there: Callable[[], bool]) -> bool:
     return False
 
 
+def test_what_only_a_run_can_be_told_changes_no_benchmark(merge: Merge, flags: list[str]) -> None:
+    told = ["--strategies", "uniform,greedy", "--no-singles"]
+    assert merge(*flags, *told, "--output", "without").code == 0
+    Path("merge.toml").write_text(
+        "[run]\nseed = 4\ncertify_split = 0.3\nbaselines = false\ntests = false\ndtype = 'bfloat16'\nformat = 'pt'\n"
+    )
+    ran = merge(*flags, *told, "--output", "with")
+    assert ran.code == 0, ran.err
+    first, second = (
+        [(row["label"], row["held_out"], row["digest"]) for row in json.loads(text)["rows"]]
+        for text in (Path("without/benchmark.json").read_text(), Path("with/benchmark.json").read_text())
+    )
+    assert first == second
+    assert merge(*flags, *told, "--output", "without").code == 0  # it goes on, whatever such a file says
+
+
 def test_options_of_methods_and_the_file(merge: Merge, flags: list[str], pool_folder: Path) -> None:
     ran = merge(
         *flags,

@@ -24,6 +24,7 @@ from merging.cli.showing.table import show_report
 from merging.errors import showable
 from merging.running.card import model_card
 from merging.values.report import Report, Row
+from merging.values.score_table import ScoreTable
 from merging.values.states import RunState
 from merging.values.statistics import PairedTest
 from merging.values.verdict import (
@@ -288,7 +289,7 @@ def test_every_form_of_a_run_says_the_same(seed: int, tmp_path: Path) -> None:
     screen = on_screen(300, show_report, found, tmp_path, "safetensors", built_in=False)
     card = model_card(found, "", "safetensors").replace("&lt;", "<")
     assert tuple(Verdict.from_json(each) for each in data["verdicts"]) == found.verdicts
-    heads = {name: (numbers, told) for name, numbers, told in found.lines()}
+    heads = {name: (numbers, told) for name, numbers, told in ScoreTable(found).lines()}
     for verdict in found.verdicts:
         name = accurate(verdict.set) if verdict.extra else verdict.set
         _, told = heads[name]

@@ -2,6 +2,9 @@
 
 import json
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +12,9 @@ import pytest
 
 from merging.cli.main import COMMANDS, cli
 from merging.cli.showing.flags import in_flags
+from tests.conftest import ENVIRONMENT, TASK
+
+ROOT = Path(__file__).parents[2]
 
 ASKED = [
     (found, param)
@@ -78,6 +84,7 @@ def test_what_is_shown_can_be_typed(asked: click.Command, param: click.Option) -
         ("with `baselines=False`", "with --no-baselines"),
         ("with `strategy.tau=0.9`", "with -o strategy.tau=0.9"),
         ("such as `partitioner.patterns=rest=.*`", "such as -o 'partitioner.patterns=rest=.*'"),
+        ("choose one with `key=model a`, or", "choose one with --key 'model a', or"),
         ("with `baselines`", "with `baselines`"),
         ("with `baselines=True`", "with `baselines=True`"),
         ("set `mixup` to 0", "set `mixup` to 0"),
@@ -121,3 +128,69 @@ def test_json_keeps_the_names_of_python(merge: Any, tiny: list[str]) -> None:
     assert any("`certify_split` is 2" in error for error in json.loads(ran.out)["errors"])
     assert "--certify-split is 2" in ran.err
     assert "`" not in merge(*flags).err
+
+
+@pytest.mark.parametrize("name", ["seed", "output", "threads", "dtype=float16"])
+def test_what_somebody_typed_in_backticks_is_no_flag(merge: Any, pool_folder: Path, name: str) -> None:
+    """A folder may be called like a setting; only what the core says of settings becomes flags."""
+    folder = Path(f"`{name}`")
+    folder.mkdir()
+    (folder / "x").touch()
+    models = ["--models", pool_folder / "model_*.safetensors", "--strategy", "uniform"]
+    for arguments in (["report", folder], ["apply", folder], ["run", *models, "--output", folder]):
+        ran = merge(*arguments)
+        assert ran.code == 2
+        assert f"error: {folder} holds " in ran.err or f"error: no recipe at {folder}/" in ran.err
+    assert ("choose another --output" in ran.err) is (name != "output")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--regime", "papa", "--models", "2", "--sweep", "sweep.toml"], "give one value, such as --set epochs=3"),
+        (["--linear-probe", "-1"], "--linear-probe is -1; it is a number of epochs"),
+        (["--models", "1", "--regime", "papa"], "ask for --models 2 or more"),
+    ],
+)
+def test_finetune_says_what_can_be_typed(merge: Any, pool_folder: Path, flags: list[str], said: str) -> None:
+    Path("sweep.toml").write_text("epochs = [1, 2, 3]\n", encoding="utf-8")
+    ran = merge("finetune", "--task", TASK, "--base", pool_folder / "base.safetensors", "--output", "tuned", *flags)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "`" not in ran.err
+    assert not Path("tuned").exists()
+
+
+def test_apply_says_what_can_be_typed(merge: Any, pool_folder: Path) -> None:
+    models = ["--models", pool_folder / "model_*.safetensors"]
+    assert merge("run", *models, "--strategy", "uniform", "--output", "out").code == 0
+    ran = merge("apply", "out", "--output", "out", "--overwrite")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: out holds other files; choose another --output: a folder that is empty or not there\n",
+    )
+    for flags in (["--accumulate", "float32"], ["--max-shard-size", "1MB"]):
+        ran = merge("apply", "out", "--output", "x.pt", *flags)
+        assert ran.code == 2
+        assert "give --output a name that ends in .safetensors" in ran.err
+
+
+def test_a_line_without_a_task_is_told_what_it_needs(merge: Any, pool_folder: Path) -> None:
+    ran = merge("inspect", "--models", pool_folder / "model_*.safetensors", "--interpolate", "model_0", "model_1")
+    assert ran.code == 2
+    assert "a line is scored: give --task" in ran.err
+
+
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    command = f"rmdir {tmp_path}/gone; {sys.executable} -m merging run --models x"
+    (tmp_path / "gone").mkdir()
+    ran = subprocess.run(  # noqa: S602
+        command,
+        shell=True,
+        cwd=tmp_path / "gone",
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == "error: the working folder is gone; change to one that is there\n"

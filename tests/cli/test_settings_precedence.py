@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from merging.cli.asking.options import Asking, FromFile
 from merging.cli.asking.request import requested, settings_of
 from merging.cli.run import command as run_command
+from merging.errors import MergingError
 from merging.running.settings import DECLARED
 from tests.conftest import Merge
 
@@ -161,3 +163,19 @@ def test_an_inner_strategy_that_is_typed_takes_the_files_away(merge: Merge, orde
     listed = [part for text in order for part in ("-o", f"wise-ft.{text}")]
     ran = merge("benchmark", *models, "--strategies", "wise-ft", *listed)
     assert "no models match" in ran.err  # the options were understood
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('precision = "fp16"', "unknown value for run.precision of merge.toml: 'fp16'; did you mean 'bf16'?"),
+        ('dtype = "bf16"', "unknown value for run.dtype of merge.toml: 'bf16'; did you mean 'bfloat16'?"),
+        ("budget = 0", "run.budget of merge.toml is 0, but must be at least 1"),
+        ("certify_split = nan", "run.certify_split of merge.toml is nan, but must be a finite number"),
+        ('threads = "2"', "merge.toml: run.threads: Input should be a valid integer"),
+    ],
+)
+def test_a_wrong_value_in_the_file_is_told_as_one_of_a_flag(line: str, said: str) -> None:
+    Path("merge.toml").write_text(f"[run]\n{line}\n")
+    with pytest.raises(MergingError, match=re.escape(said)):
+        asked()

@@ -116,6 +116,12 @@ def test_a_saved_data_set_names_its_groups(tmp_path: Path) -> None:
     data.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
     split = load_data({"path": str(tmp_path / "saved"), "group": "hospital"})
     assert by_row(split) == {0: (0, "3"), 1: (1, "1"), 2: (1, "3"), 3: (0, "1")}
+    gap = datasets.Dataset.from_dict(
+        {"image": pixels, "label": ["u", "v", "v", "u"], "hospital": ["x", "y", None, "z"]}
+    )
+    gap.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "gap")
+    with pytest.raises(TaskError, match="row 2 has the group None"):  # counted from 0, as by the library and for labels
+        load_data({"path": str(tmp_path / "gap"), "group": "hospital"})
 
 
 def test_a_column_that_is_not_there_or_not_filled_is_said(tmp_path: Path) -> None:
@@ -152,5 +158,6 @@ def test_numbers_are_groups_however_they_are_written() -> None:
     pairs, load = in_groups("set", [0, 1, 0, 1], ["caf\u00e9", "cafe\u0301", "b", "b"], decode)
     assert load(Labelling({0: 0, 1: 1}, None)).group_names == ("b", "caf\u00e9")
     for gap in (float("nan"), None, " "):
-        with pytest.raises(TaskError, match="row 2 has the group"):
-            in_groups("set", [0, 1], ["a", gap], decode)
+        for first in (0, 1):
+            with pytest.raises(TaskError, match=f"set: row {first + 1} has the group"):
+                in_groups("set", [0, 1], ["a", gap], decode, first=first)

@@ -21,8 +21,9 @@ from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger, Log
 from merging.partitioners.layer import Layer
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
+from merging.plugins.user_code import PluginError
 from merging.plugins.watcher import Watcher
 from merging.running.plan import Plan, plan
 from merging.running.session import Session
@@ -164,6 +165,32 @@ def test_an_observer_sees_what_a_strategy_sees(pool: ModelPool, made: Plan, step
         meter = evaluator.ledger.meter
         told += [(found[1], meter.evaluations, meter.forward_equivalents)] if found is not None else []
     assert watcher.seen == told
+
+
+class Tired:
+    """An observer that raises at the third outcome."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.seen = error, 0
+
+    def saw(self, outcome: Outcome, meter: Meter) -> None:
+        self.seen += 1
+        if self.seen == 3:
+            raise self.error
+
+
+def test_an_observer_that_fails_is_named_itself(made: Plan) -> None:
+    session = door(made, observers=(Tired(ValueError("enough")),))
+    with pytest.raises(PluginError, match=r"^observer 'Tired' failed: ValueError: enough \(at .*test_ledger.py:\d+\)$"):
+        mixed(Greedy(), session.problem(Greedy()))
+
+
+def test_an_observer_may_end_the_run(made: Plan) -> None:
+    session = door(made, observers=(Tired(Stopped()),))
+    with pytest.raises(Stopped):
+        mixed(Greedy(), session.problem(Greedy()))
+    assert session.evaluator is not None
+    assert session.evaluator.ledger.total.evaluations == 3
 
 
 @given(steps=STEPS, exact=st.booleans())

@@ -327,7 +327,7 @@ def test_default_weights_fit_the_model(name: str) -> None:
         ({"torchvision": "resnet18", "widht": 3}, "has no argument 'widht'"),
         ({"open_clip": "ViT-B-32", "pretrained": "openal"}, "did you mean 'openai'"),
         ({"open_clip": "ViT-B-32", "force_image_sizes": 64}, "did you mean 'force_image_size'"),
-        ({"timn": "resnet18"}, "names no source and model"),
+        ({"timn": "resnet18"}, "unknown model source 'timn'; did you mean 'timm'?"),
         ({"timm": "resnet18", "torchvision": "resnet18"}, "several sources"),
         ({"timm": 18}, "names no source and model"),
         (18, "a model is a name"),

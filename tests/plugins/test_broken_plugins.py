@@ -20,6 +20,7 @@ from merging.plugins.registry import KINDS
 from merging.plugins.user_code import PluginError, kind_of, running
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool, tiny_task
+from tests.conftest import TASK as TINY
 from tests.conftest import Merge
 
 HEAD = """
@@ -383,3 +384,36 @@ def test_an_error_that_is_no_exception_is_a_plug_ins_too() -> None:
             raise error
     with pytest.raises(KeyboardInterrupt), running("strategy 'x'", None):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("member", "code", "said"),
+    [
+        ('needs = "model"', 2, "needs of strategy 'broken' is a str of length 5, not a frozenset of words"),
+        ('needs = ["model"]', 2, "needs of strategy 'broken' is a list of length 1, not a frozenset of words"),
+        ("def requires(self): return 1 / 0", 1, "strategy 'broken' failed: ZeroDivisionError: division by zero (at "),
+        ("def default_optimizer(self): return 1 / 0", 1, "strategy 'broken' failed: ZeroDivisionError: "),
+        (
+            "def default_optimizer(self): return merging.Recipe",
+            2,
+            "default_optimizer of strategy 'broken' returned the",
+        ),
+        ("x: 'Nix' = merging.option(1, 'what')", 2, "the types of the fields of Broken failed to be read: NameError"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "benchmark", "check"])
+def test_the_command_names_a_strategy_whose_declaration_fails(
+    member: str, code: int, said: str, command: str, merge: Merge, pool_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(
+        HEAD.replace("{failing}", "0")
+        + "@strategies.register('broken')\n@dataclass(frozen=True)\nclass Broken(merging.MixStrategy):\n"
+        + f"    {member}\n    def mix(self, problem): return problem.single(0)\n"
+    )
+    models = ["--models", pool_folder / "model_*.safetensors", "--task", TINY, "--plugin", file]
+    ran = merge(command, *models, "--strategies" if command == "benchmark" else "--strategy", "broken")
+    assert said in ran.err
+    if command == "run":  # a benchmark keeps the failure as a row, and a check says all mistakes
+        assert ran.code == code
+        assert ran.err.splitlines()[-1].startswith(f"error: {said}")

@@ -231,6 +231,11 @@ class Lines(DataForm):
         return str(folder / "set.lines")
 
 
+@dataclass(frozen=True)
+class Taking(Lines):
+    label: str = merging.option("label", "what all forms call so")
+
+
 class Optional(Lines):
     keys: ClassVar[tuple[str, ...]] = ("classes", "map", "no_such_key")
 
@@ -276,7 +281,8 @@ class Forgiving(Lines):
 
 
 BROKEN_FORMS: list[tuple[str, type[Lines], str]] = [
-    ("test_has_no_options", Optional, "keys are of"),
+    ("test_keys_are_known_and_options_are_its_own", Optional, "keys are of"),
+    ("test_keys_are_known_and_options_are_its_own", Taking, "label: list it in `keys`"),
     ("test_says_how_it_is_written", Shouting, "lower case"),
     ("test_reads_its_own", Greedy, "/nowhere"),
     ("test_opens_before_it_decodes", Final, "labels that occur"),
@@ -289,7 +295,9 @@ BROKEN_FORMS: list[tuple[str, type[Lines], str]] = [
 NOTICED["form"] |= {check for check, *_ in BROKEN_FORMS}
 
 
-@pytest.mark.parametrize(("check", "broken", "said"), BROKEN_FORMS, ids=[check for check, *_ in BROKEN_FORMS])
+@pytest.mark.parametrize(
+    ("check", "broken", "said"), BROKEN_FORMS, ids=[f"{check}-{broken.__name__}" for check, broken, _ in BROKEN_FORMS]
+)
 def test_a_broken_form(check: str, broken: type[Lines], said: str, tmp_path: Path) -> None:
     contract = DataFormContract()
     for kind in (Lines, broken):

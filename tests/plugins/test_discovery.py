@@ -62,7 +62,7 @@ OBJECTS = "import merging\nnumber = 3\nclass Strange:\n    pass\n"
         ("x = {module}:nothing", "AttributeError"),
         ("x = {module}:a b c", "names no object"),
         ("x = no_such_module_{module}:y", "ModuleNotFoundError"),
-        ("{module}:Strange", "cannot be read"),
+        ("{module}:Strange", "cannot be read (a line has no '='; write name = package.module:Class)"),
     ],
 )
 def test_a_wrong_entry_point_is_said_in_a_line(group: str, point: str, said: str, tmp_path: Path) -> None:
@@ -73,6 +73,17 @@ def test_a_wrong_entry_point_is_said_in_a_line(group: str, point: str, said: str
     assert "left out" in line
     assert "\n" not in line
     assert {kind: set(registry) for kind, registry in PLUGINS.items()} == before
+
+
+@pytest.mark.parametrize("failing", ["1 / 0", "raise ValueError('a\\nb')", "import no_such_module", "def"])
+def test_an_entry_point_that_fails_names_file_and_line(failing: str, tmp_path: Path) -> None:
+    module = f"m{uuid.uuid4().hex[:8]}"
+    (line,) = installed(
+        tmp_path, f"[merging.tasks]\nmine = {module}:Mine\n", **{module: f"import merging\n\n{failing}\n"}
+    )
+    assert f"plug-in {module}:Mine is left out: importing {module} failed: " in line
+    assert line.endswith(f"(at {tmp_path / module}.py:3)")
+    assert "\n" not in line
 
 
 def test_two_packages_with_one_name(tmp_path: Path) -> None:

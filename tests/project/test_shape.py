@@ -1,4 +1,4 @@
-"""Values of many fields are made by name; public ones may be made by position for one release."""
+"""Functions take a handful; values of many fields are made by name, public ones by position for one release."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import merging
-from benchmarks.shape import WIDE, fields, files, positional
+from benchmarks.shape import MOST_ARGUMENTS, WIDE, arguments, fields, files, positional
 from merging.values.outcome import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,27 @@ PUBLIC: dict[type[Any], tuple[Any, ...]] = {
 """Those that users make, with values that they may have given by position so far."""
 
 
+def greedy() -> Iterator[str]:
+    for path, tree in files(ROOT):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and arguments(node) > MOST_ARGUMENTS:
+                yield f"{path}: {node.name}"
+
+
+def test_functions_take_a_handful() -> None:
+    assert not list(greedy()), "make a value of what belongs together"
+
+
+@given(st.integers(0, 3), st.integers(0, 4), st.integers(0, 4), st.booleans(), st.booleans(), st.booleans())
+def test_arguments_are_counted(first: int, middle: int, last: int, own: bool, more: bool, named: bool) -> None:
+    places = [*(["self"] if own else []), *(f"a{n}" for n in range(first)), *(["/"] if own or first else [])]
+    keywords = [*(["*more"] if more else ["*"] if last else []), *(f"c{n}=0" for n in range(last))]
+    text = ", ".join([*places, *(f"b{n}" for n in range(middle)), *keywords, *(["**named"] if named else [])])
+    function = ast.parse(f"def one({text}): ...").body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assert arguments(function) == first + middle + last + more + named
+
+
 def wide() -> Iterator[str]:
     for path, tree in files(ROOT):
         for node in ast.walk(tree):
@@ -46,7 +67,9 @@ def test_values_of_many_fields_take_them_by_name() -> None:
 
 def test_the_search_for_them_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.project.test_shape.WIDE", 1)
+    monkeypatch.setattr("tests.project.test_shape.MOST_ARGUMENTS", 7)
     assert list(wide())
+    assert list(greedy())
 
 
 @pytest.mark.parametrize("made", PUBLIC, ids=lambda made: made.__name__)

@@ -12,12 +12,13 @@ import click
 import merging
 from merging.cli.main import COMMANDS, cli
 from merging.plugins.discovery import load_all
+from merging.plugins.functions import parameters_of
 from merging.plugins.options import options_of
 from merging.plugins.registry import PLUGINS
 
 ROOT = Path(merging.__file__).parent
 FLAG = re.compile(r"(?<![\w-])(--[a-z]|-o )")
-NAMED = re.compile(r"`([^`]*)`")
+NAMED = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 """A name in backticks, with a value or without; ``…`` stands for what is filled in."""
 CARD = ROOT / "running" / "card.py"
 """A document in Markdown, where backticks mean files and commands."""
@@ -54,7 +55,9 @@ def known() -> set[str]:
             if inspect.isfunction(called):
                 names |= set(inspect.signature(called).parameters)
     for kind, registry in PLUGINS.items():
-        names |= {f"{kind}.{declared.name}" for name in registry for declared in options_of(registry[name])}
+        for plugin in (registry[name] for name in registry):
+            declared = options_of(plugin) if inspect.isclass(plugin) else parameters_of(plugin)
+            names |= {f"{kind}.{option.name}" for option in declared}
     return names
 
 

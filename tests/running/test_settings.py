@@ -30,6 +30,13 @@ from tests.conftest import TASK
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = (merging.merge, merging.benchmark, plan, check)
+LOOKING = {
+    merging.evaluate: {"device", "threads"},
+    merging.interpolate: {"device", "threads"},
+    merging.inspect_pool: {"freeze", "device", "threads"},
+    merging.finetune: {"seed", "device", "threads"},
+}
+"""What takes a few settings alone → which."""
 
 
 def values(declared: Option) -> st.SearchStrategy[Any]:
@@ -139,6 +146,87 @@ def test_an_unknown_keyword_names_the_nearest(function: Any, keyword: str, neare
         function([] if function is check else pool, merging.Uniform(), **{keyword: 1})
 
 
+@pytest.mark.parametrize("function", LOOKING, ids=lambda function: function.__name__)
+def test_what_takes_a_few_settings_tells_these_and_names_the_nearest(function: Any, tmp_path: Path) -> None:
+    told = {name: each for name, each in inspect.signature(function).parameters.items() if name in DECLARED}
+    told.pop("tests", None)  # of a line: its own, and off unless it is asked for
+    assert told.keys() == LOOKING[function]
+    lines = function.__doc__.partition("Keywords:")[2]
+    for name, parameter in told.items():
+        assert parameter.default == DECLARED[name].default
+        assert f"    {name}: " in lines
+    first = (tiny_task, tmp_path, merging.Sweep({})) if function is merging.finetune else (tiny_pool(tmp_path), None)
+    more: dict[str, Any] = {"models": 1} if function is merging.finetune else {}
+    for wrong, nearest in (("devise", "device"), ("precision", ""), ("exact_savings", ""), ("should_end", "should_s")):
+        said = f"unknown argument of {function.__name__} '{wrong}'; " + (f"did you mean '{nearest}" if nearest else "")
+        with pytest.raises(UnknownNameError, match=re.escape(said)):
+            function(*first, **more, **{wrong: 1})
+    with pytest.raises(OptionError, match="`threads` is 0, but must be between"):
+        function(*first, **more, threads=0)
+
+
+def test_values_and_keywords_are_the_same_look(tmp_path: Path) -> None:
+    pool, task = tiny_pool(tmp_path), tiny_task()
+    told: list[str] = []
+
+    class Heard(merging.Silent):
+        def stage(self, text: str, total: int | None = None) -> None:
+            told.append(text)
+
+    settings, watcher = Settings.of({"device": "cpu", "threads": 1, "freeze": ("fc1",)}), Watcher(progress=Heard())
+    first = merging.inspect_pool(
+        pool, merging.Layer(), parts=Parts(task=task), settings=settings, watcher=watcher, barriers="all"
+    )
+    second = merging.inspect_pool(
+        pool, merging.Layer(), task=task, device="cpu", threads=1, freeze=["fc1"], barriers="all"
+    )
+    assert first.to_json() == second.to_json()
+    assert any(component.frozen for component in first.partition.components)
+    scored = merging.evaluate(pool.checkpoints[0], task, settings=settings, watcher=watcher)
+    again = merging.evaluate(pool.checkpoints[0], task, device="cpu", threads=1)
+    assert {name: found.score for name, found in scored.items()} == {name: found.score for name, found in again.items()}
+    two = merging.ModelPool(pool.checkpoints[:2])
+    assert merging.interpolate(two, task, settings=settings, watcher=watcher, steps=2) == merging.interpolate(
+        two, task, device="cpu", threads=1, steps=2
+    )
+    assert {"scoring models and midpoints", "scoring", "along the line"} <= set(told)
+    stopped = Watcher(should_stop=lambda: True)
+    for look in (
+        lambda: merging.evaluate(pool.checkpoints[0], task, watcher=stopped),
+        lambda: merging.interpolate(two, task, watcher=stopped),
+        lambda: merging.inspect_pool(pool, merging.Layer(), task=task, watcher=stopped),
+    ):
+        with pytest.raises(merging.Stopped):
+            look()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"settings": {"seed": 3}}, "merge was given a dict of length 1 where a Settings belongs"),
+        ({"settings": Search(seed=3)}, "merge was given a Search where a Settings belongs"),
+        ({"parts": None}, "merge was given None where a Parts belongs"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=said):
+        merging.merge(tiny_pool(tmp_path), merging.Uniform(), **values)
+
+
+def test_a_benchmark_refuses_values_that_it_would_not_read(tmp_path: Path) -> None:
+    pool, task = tiny_pool(tmp_path), tiny_task()
+    for settings, said in (
+        (Settings(search=Search(seed=3)), "no `seed`; give `seeds`"),
+        (Settings(rules=Rules(certify_split=0.3)), "no `certify_split`: leave it out"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            merging.benchmark(pool, [merging.Uniform()], task=task, settings=settings)
+
+
+def test_nobody_may_listen(tmp_path: Path) -> None:
+    merging.merge(tiny_pool(tmp_path), merging.Uniform(), progress=None)
+
+
 def test_fine_tuning_takes_values_and_names_the_nearest_keyword(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown argument of finetune 'regimee'; did you mean 'regime'\?"):
         merging.finetune(tiny_task, tmp_path, merging.Sweep({}), models=1, regimee=3)
@@ -187,7 +275,7 @@ def test_settings_that_nobody_reads_are_checked_all_the_same(tmp_path: Path) -> 
 ADDED = """    patience: int | None = option(
         None, "Rounds without a better score.", low=1, high=99, setting=Setting(metavar="ROUNDS", header=True)
     )
-    gentle: bool = option(True, "Be gentle.", setting=Setting(switch="--no-gentle", said="Be rough.", changes=True))
+    gentle: bool = option(True, "Be gentle.", setting=Setting(switch="off", said="Be rough.", changes=True))
 """
 PROGRAM = """
 import importlib.util, json, pathlib, sys
@@ -241,9 +329,9 @@ def test_a_new_setting_is_declared_in_one_file_and_found_everywhere(pool_folder:
             if entry.name not in ("running", "__pycache__", file.name):
                 (place / entry.name).symlink_to(entry.resolve())
     text = file.read_text()
-    mark = '    """What a run may try, and how often."""\n\n'
+    mark = "    seed: int = option(\n"
     assert text.count(mark) == 1
-    (package / "running" / file.name).write_text(text.replace(mark, mark + ADDED))
+    (package / "running" / file.name).write_text(text.replace(mark, ADDED + mark))
     given = [str(pool_folder / "model_*.safetensors"), TASK, str(ROOT / "docs/build_reference.py")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *given],

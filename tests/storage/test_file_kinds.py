@@ -110,6 +110,15 @@ def test_a_pickle_called_safetensors_is_said(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("length", [0x180, 0x580])
+def test_a_safetensors_file_that_ends_early_is_no_pickle(length: int, tmp_path: Path) -> None:
+    """The header's length may begin as a pickle does: \\x80, and a protocol."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b'{"a":' + b" " * 100)
+    with pytest.raises(CheckpointError, match="not a valid safetensors file"):
+        Checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.bin", "5d41402abc4b2a76b9719d911017c592"])
 def test_either_kind_is_read_under_any_name(name: str, tmp_path: Path) -> None:
     save_file(STATE, tmp_path / name)

@@ -193,6 +193,17 @@ def test_folders_of_other_libraries_are_named(file: str, words: str, tmp_path: P
         Checkpoint(tmp_path / "run")
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["one file", "shards"])
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_a_key_means_nothing_to_safetensors(whole: bool, named: str, tmp_path: Path) -> None:
+    name = "model.safetensors" if whole else "model.safetensors.index.json"
+    dict(FORMS)[name](tmp_path, 1)
+    path = tmp_path / name if named == "file" else tmp_path
+    with pytest.raises(CheckpointError, match=r"safetensors: is a safetensors file, which has no 'ema'; leave the key"):
+        Checkpoint(path, key="ema")
+    assert Checkpoint(path).tensors
+
+
 def test_shards_without_their_index(tmp_path: Path) -> None:
     shards(tmp_path, 1)
     (tmp_path / "model.safetensors.index.json").unlink()

@@ -77,7 +77,7 @@ def test_weighted(pool: ModelPool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ((), "-o strategy.weights=model_0=0.5"),
+        ((), "`strategy.weights=model_0=0.5`"),
         (("model_9=1",), "unknown model 'model_9'; did you mean"),
         (("model_0@fc3=1",), "unknown component 'fc3'; did you mean 'fc"),
         (("model_0=x",), "'model_0=x' is not MODEL=WEIGHT"),

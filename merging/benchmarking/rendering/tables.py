@@ -31,7 +31,7 @@ COST_LEGEND = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Shows one score in a table.
+    """One score, as a table shows it.
 
     Attributes:
         text: the number, or a dash.
@@ -166,7 +166,7 @@ def legend_of(found: Benchmark) -> str:
 
 
 def unit(found: Benchmark) -> str:
-    """Names the unit of differences."""
+    """Names the unit in which a table shows differences."""
     return "points" if found.percent(HELD_OUT) else found.objective
 
 

@@ -31,11 +31,15 @@ class Folder(DataForm):
     rank: ClassVar[int] = 0
 
     def reads(self, path: str) -> bool:
-        """Any folder that no other form knows."""
+        """Whether the path is a folder; other forms, which rank higher, have looked before."""
         return Path(path).expanduser().is_dir()
 
     def open(self, reader: Reader) -> Opened:
-        """Lists the images."""
+        """Lists the folder's images, and their class folders as labels; nothing is decoded yet.
+
+        Raises:
+            TaskError: the folder holds no images, or, where all its classes count, one of them has none.
+        """
         from merging.data.classes import ALL
         from merging.data.folders import left_out, states, tree, walked
         from merging.data.pictures import paths

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @forms.register("npz")
 @dataclass(frozen=True)
 class Npz(DataForm):
-    """``KEY_images`` uint8 (N, H, W, 3), or ``KEY_jpeg`` with ``KEY_offsets``; ``KEY_labels``; perhaps ``classes``.
+    """An .npz of images, ``KEY_images`` uint8 (N, H, W, 3) or ``KEY_jpeg`` with ``KEY_offsets``, and ``KEY_labels``.
+
+    It may have ``classes``, the names that labels count, too.
 
     Images of one size stay as they are stored, unless the task says a size or the model takes that one only.
     """
@@ -33,11 +35,11 @@ class Npz(DataForm):
     rank: ClassVar[int] = 1
 
     def reads(self, path: str) -> bool:
-        """A file with a key, or without: what is missing is said when it is opened."""
+        """Whether the path is an .npz, with a key or without: what is missing is said when it is opened."""
         return ".npz:" in path or Path(path).suffix.lower() == ".npz"
 
     def open(self, reader: Reader) -> Opened:
-        """Reads names and labels; the images later."""
+        """Reads the labels and the classes' names, and leaves the images for later."""
         from merging.data.npz import groups_of, load_npz, names_and_labels
 
         names, written = names_and_labels(reader.path)

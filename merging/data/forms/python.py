@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @forms.register("python")
 @dataclass(frozen=True)
 class FromPython(DataForm):
-    """The function returns a :class:`merging.Split`, or inputs and labels (or inputs alone) as tensors or arrays.
+    """A function of your own that returns a :class:`merging.Split`, or inputs and labels, as tensors or arrays.
 
     Pictures (uint8, ``(N, H, W, 3)``) are brought to the model's size as arrays of other forms are.
     """
@@ -32,11 +32,15 @@ class FromPython(DataForm):
     rank: ClassVar[int] = 5
 
     def reads(self, path: str) -> bool:
-        """Whatever begins so."""
+        """Whether a path begins with ``python:``."""
         return path.startswith("python:")
 
     def open(self, reader: Reader) -> Opened:
-        """Calls the function."""
+        """Calls the function, and takes what it returns for the set.
+
+        Raises:
+            TaskError: it fails, or returns something else than a split or tensors.
+        """
         from merging.data.reader import as_split
         from merging.plugins.user_code import import_object, kind_of, running
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @forms.register("saved")
 @dataclass(frozen=True)
 class SavedImages(DataForm):
-    """What ``Dataset.save_to_disk`` wrote, or ``DatasetDict``: ``folder:split``; columns are found by their types."""
+    """A folder that ``save_to_disk`` wrote, or a split of it (``folder:split``); columns are found by their types."""
 
     summary: ClassVar[str] = "a folder of Hugging Face's save_to_disk with images"
     formula: ClassVar[str] = "sample i: the image of row i, turned upright as datasets does, and its label"
@@ -29,13 +29,13 @@ class SavedImages(DataForm):
     packages: ClassVar[tuple[str, ...]] = ("datasets",)
 
     def reads(self, path: str) -> bool:
-        """A folder with the files that mark one, or a split of it."""
+        """Whether the path is a folder with the files that ``save_to_disk`` writes, or a split of one."""
         from merging.data.saved import names_saved
 
         return names_saved(path)
 
     def open(self, reader: Reader) -> Opened:
-        """Opens it, and reads the labels."""
+        """Opens the saved set and reads its labels; no image is decoded yet."""
         from merging.data.saved import Saved
 
         image = [reader.options["image"]] if "image" in reader.options else ()

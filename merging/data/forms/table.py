@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @forms.register("table")
 @dataclass(frozen=True)
 class Table(DataForm):
-    """A row a sample, with a column of paths (``path``, relative to the table) and one of labels (``label``)."""
+    """A table with a row a sample: a column of paths (``path``, relative to the table), one of labels (``label``)."""
 
     summary: ClassVar[str] = "a .csv, .tsv or .jsonl with a column of image paths and one of labels"
     formula: ClassVar[str] = "sample i: the image that row i names, and its label; other columns may name groups"
@@ -31,7 +31,7 @@ class Table(DataForm):
     rank: ClassVar[int] = 2
 
     def open(self, reader: Reader) -> Opened:
-        """Reads the table; images later."""
+        """Reads the table's labels and paths, and leaves the images for later."""
         from merging.data import tables
         from merging.data.folders import states
         from merging.data.pictures import paths

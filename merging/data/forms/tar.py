@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @forms.register("tar")
 @dataclass(frozen=True)
 class Tar(DataForm):
-    """The files of a sample share a name, ``0001.jpg`` and ``0001.cls``; shards are ``set-{000..003}.tar``."""
+    """Tar files where a sample's files share a name, ``0001.jpg`` and ``0001.cls``; shards: ``set-{000..003}.tar``."""
 
     summary: ClassVar[str] = ".tar files in webdataset's layout"
     formula: ClassVar[str] = "sample 0001: the image 0001.jpg, its label in 0001.cls, or in 0001.json under label"
@@ -32,7 +32,7 @@ class Tar(DataForm):
     packages: ClassVar[tuple[str, ...]] = ("webdataset",)
 
     def open(self, reader: Reader) -> Opened:
-        """Lists the samples."""
+        """Lists the samples of all shards, and their labels; nothing is decoded yet."""
         from merging.data import tars
         from merging.data.cache import content_of
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @forms.register("texts")
 @dataclass(frozen=True)
 class Texts(DataForm):
-    """A column of texts (``text``), or two of pairs, and one of labels; read by the model's own tokenizer."""
+    """A table of texts (column ``text``), or of pairs in two columns, and labels; read by the model's own tokenizer."""
 
     summary: ClassVar[str] = "a table, or a folder of save_to_disk, with texts or pairs of texts, for a text model"
     formula: ClassVar[str] = "sample i: the token ids of row i's text, padded to the longest, and its label"
@@ -35,7 +35,7 @@ class Texts(DataForm):
     rank: ClassVar[int] = 1
 
     def reads(self, path: str) -> bool:
-        """A table, or a folder of ``save_to_disk``."""
+        """Whether the path is a table, or a folder of ``save_to_disk``."""
         from merging.data.saved import names_saved
 
         return super().reads(path) or names_saved(path)
@@ -84,7 +84,7 @@ class Texts(DataForm):
             ids = tokenized(reader.path, chosen, source, reader.progress)
             return Split.of(ids, torch.tensor(numbers), found.groups)
 
-        samples, load = in_groups(reader.path, labels, groups, decode)
+        samples, load = in_groups(reader.path, labels, groups, decode, first=reader.first_row)
         return reader.listed(declared, labels, load, spelled=declared is None)
 
     @staticmethod

@@ -28,7 +28,7 @@ def _tiny(folder: Path) -> str:
     tiny=_tiny,
 )
 def python(name: str, arguments: Mapping[str, Any]) -> ModelSource:
-    """What a function of yours builds, ``python:module:factory``; arguments are handed to it."""
+    """An architecture that a function of yours builds, ``python:module:factory``; its arguments go to the function."""
     from merging.models.own import Python
 
     return Python(f"python:{name}", arguments)
