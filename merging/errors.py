@@ -176,7 +176,11 @@ def raised(error: BaseException, *, whole: bool = False) -> str:
     >>> raised(ValueError("no shape\n  at all")), raised(KeyError("a"), whole=True), raised(EOFError())
     ('ValueError: no shape', "KeyError: 'a'", 'EOFError')
     """
-    words = " ".join(str(error).split()) if whole else next(iter(str(error).strip().splitlines()), "")
+    try:
+        said = str(error)
+    except Exception:  # it cannot say it
+        said = ""
+    words = " ".join(said.split()) if whole else next(iter(said.strip().splitlines()), "")
     return showable(f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
 

@@ -51,7 +51,7 @@ def divided(partitioner: Partitioner, tensors: Mapping[str, TensorInfo], module:
     """
     who = named("partitioner", partitioner)
     with running(who, partitioner):
-        partition = partitioner.split(tensors, module)
+        partition = partitioner.split(dict(tensors), module)
     if not isinstance(partition, Partition):
         raise PartitionError(f"{who} returned {kind_of(partition)}, not a Partition")
     partition.check_covers(tensors)

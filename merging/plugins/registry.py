@@ -51,12 +51,13 @@ class Registry(Generic[T]):
         self.group = group
         self._interfaces = interfaces
         self._classes: dict[str, T] = {}
+        self._runs: dict[str, object] = {}
 
     def register(self, name: str, **stated: Any) -> Callable[[C], C]:
         """Decorator that enters a plug-in under ``name`` and gives it back as the type that it is.
 
-        A file that is run twice (given with ``--plugin``, and imported by another one) enters its plug-ins anew, and so
-        does the cell of a notebook.
+        A file that is run twice (given with ``--plugin``, and imported by another one; reloaded as a module) enters its
+        plug-ins anew, and so does the cell of a notebook.
 
         Args:
             name: letters, digits, hyphens; nothing that means something else where it is written.
@@ -77,7 +78,8 @@ class Registry(Generic[T]):
         def enter(plugin: C) -> C:
             self._check(plugin, name)
             other = self._classes.get(name)
-            if other is not None and not _same(other, plugin):
+            run = getattr(sys.modules.get(plugin.__module__), "__spec__", None)  # a reloaded module has another one
+            if other is not None and not _same(other, plugin, reloaded=run is not self._runs[name]):
                 whose, taken = _origin(plugin), _origin(other)
                 again = "registered twice there" if whose == taken else f"already registered by {taken}"
                 raise NameTakenError(f"the {self.kind} '{name}' of {whose} is {again}; give one of them another name")
@@ -89,6 +91,7 @@ class Registry(Generic[T]):
             for key, value in {**missing, **stated, "name": name}.items():
                 setattr(plugin, key, value)
             self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: it was looked at
+            self._runs[name] = run
             return plugin
 
         return enter
@@ -145,14 +148,14 @@ def _origin(plugin: Any) -> str:
     return f"{plugin.__module__}.{getattr(plugin, '__qualname__', plugin.__class__.__qualname__)}"
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two objects are one definition: one object, or of a file that two modules were made of, or of a cell."""
+def _same(one: Any, other: Any, *, reloaded: bool) -> bool:
+    """Whether two objects are one definition: one object, or of a file that was run twice, or of a cell."""
     if one is other:
         return True
     if getattr(one, "__qualname__", None) != getattr(other, "__qualname__", None):
         return False
     if one.__module__ == other.__module__:
-        return not hasattr(sys.modules.get(one.__module__), "__file__")
+        return reloaded or not hasattr(sys.modules.get(one.__module__), "__file__")
     try:
         return os.path.samefile(inspect.getfile(one), inspect.getfile(other))
     except (TypeError, OSError):  # defined in no file

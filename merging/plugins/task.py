@@ -186,6 +186,15 @@ class Task:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tests, Mapping):
+            raise TaskError(f"tests of a task are names and their splits, not {kind_of(self.tests)}")
+        more = {"train": self.train, UNLABELLED: self.unlabelled, CERTIFY: self.certify}
+        given = {name: split for name, split in more.items() if split is not None}
+        for name, split in {HELD_OUT: self.held_out, **given, **self.tests}.items():
+            if not isinstance(split, Split):
+                raise TaskError(
+                    f"{name} of a task is {kind_of(split)}, not a Split; make it with Split.of(inputs, labels)"
+                )
         for name in self.tests:
             if name in (HELD_OUT, "train", UNLABELLED, CERTIFY):
                 raise TaskError(f"a test set cannot be called '{name}': that is the name of another part")

@@ -85,7 +85,7 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
     try:
         with contained():
             yield
-    except (Stopped, BudgetSpent, MemoryError):
+    except (Stopped, BudgetSpent, MemoryError, KeyboardInterrupt, GeneratorExit):
         raise
     except MergingError as failure:
         place = _place(failure, code)
@@ -93,7 +93,7 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
             where = place.text if what in str(failure) else f"in {what}, {place.text}"
             failure.args = (f"{failure} ({where})",)
         raise
-    except Exception as failure:  # somebody's code may raise anything
+    except BaseException as failure:  # somebody's code may raise anything; a panic in Rust is no Exception
         place = _place(failure, code)
         machine = isinstance(failure, OSError)
         if machine and not (place.raised and place.foreign):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merging.errors import StrategyError
+from merging.errors import RecipeError, RequirementError, StrategyError
 from merging.plugins.optimizer import Vector
 from merging.plugins.progress import Progress
 from merging.plugins.searches import Path
@@ -36,20 +36,23 @@ class MergeScores:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the data that a strategy may use."""
-        task = self.evaluator.task
-        more = {"train": task.train, UNLABELLED: task.unlabelled}
-        return (HELD_OUT, *(name for name, split in more.items() if split is not None))
+        return _splits(self.evaluator)
 
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
         """Logits of a whole split, float32 on the CPU."""
+        _check_split(self.evaluator, split)
         return self.evaluator.outputs.logits(recipe, split)
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """Labels of a whole split, on the CPU."""
+        _check_split(self.evaluator, split)
         return self.evaluator.outputs.labels(split)
 
     def score(self, logits: Tensor) -> float:
         """The objective of given held-out logits."""
+        samples = len(self.evaluator.task.held_out)
+        if getattr(logits, "ndim", 0) == 0 or len(logits) != samples:
+            raise RecipeError(f"held-out logits have {samples} rows; problem.scores.score was given {kind_of(logits)}")
         return self.evaluator.outputs.score(logits)
 
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
@@ -74,8 +77,24 @@ class MergeSearches:
     strategy: MixStrategy | None = None
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
-        """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``."""
-        return self.evaluator.between(incumbent, candidate, mixing)
+        """λ ↦ outcome of ``λ·incumbent + (1 − λ)·candidate``.
+
+        Raises:
+            RecipeError: the function is given something else than a finite factor for each component.
+        """
+        look, components = self.evaluator.between(incumbent, candidate, mixing), len(incumbent.partition)
+
+        def path(factors: Vector) -> Outcome:
+            if getattr(factors, "shape", None) != (components,):
+                raise RecipeError(
+                    f"problem.search.between takes an array, a factor for each of the {components} components, active "
+                    f"or not; it was given {kind_of(factors)}"
+                )
+            if not np.isfinite(factors).all():
+                raise RecipeError("problem.search.between was given a factor that is NaN or infinite")
+            return look(factors)
+
+        return path
 
     def maximize(
         self,
@@ -137,6 +156,7 @@ class MergeSlopes:
         self, split: str, generator: np.random.Generator, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order."""
+        _check_split(self.evaluator, split)
         return self.evaluator.gradients.batches(split, generator, size)
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
@@ -145,8 +165,24 @@ class MergeSlopes:
 
     def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
         """The diagonal Fisher information, or the empirical one."""
+        _check_split(self.evaluator, split)
         return self.evaluator.gradients.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
 
     def live(self, recipe: Recipe) -> nn.Module:
         """The merged module, open to autograd."""
         return self.evaluator.gradients.open(recipe)
+
+
+def _splits(evaluator: Evaluator) -> tuple[str, ...]:
+    more = {"train": evaluator.task.train, UNLABELLED: evaluator.task.unlabelled}
+    return (HELD_OUT, *(name for name, split in more.items() if split is not None))
+
+
+def _check_split(evaluator: Evaluator, split: str) -> None:
+    """Refuses data that must not choose a merge, such as a test set, and data that there is not.
+
+    Raises:
+        RequirementError: it is none of those that a strategy may use.
+    """
+    if split not in (usable := _splits(evaluator)):
+        raise RequirementError(f"a strategy may use {', '.join(usable)}, not '{split}': test sets choose nothing")

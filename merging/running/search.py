@@ -58,8 +58,8 @@ class BoxSearch:
         self._function = function
         self._on_point = on_point
         self._rounded = rounded
-        if (self.lower > self.upper).any():
-            raise OptionError("a search's lower bound lies above its upper bound")
+        if not (self.lower <= self.upper).all():
+            raise OptionError("a search's lower bound lies above its upper bound, or one of them is NaN")
 
     @property
     def dimension(self) -> int:

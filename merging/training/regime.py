@@ -64,7 +64,7 @@ def epochs_of(regime: Regime, runs: Sequence[Run]) -> Iterator[None]:
 
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.
-        RequirementError: ``train`` returns something else than an iterator.
+        RequirementError: ``train`` returns no iterator, yields without a step, or ends within the first epoch.
     """
     who = named("regime", regime)
     with running(who, regime):
@@ -72,11 +72,16 @@ def epochs_of(regime: Regime, runs: Sequence[Run]) -> Iterator[None]:
     if not isinstance(epochs, Iterator):
         raise RequirementError(f"{who}: train returned {kind_of(epochs)}; it yields after each epoch")
     while True:
+        before = [run.done for run in runs]
         with running(who, regime):
             ended = next(epochs, _END)
         if ended is _END:
-            return
+            break
+        if not any(run.finished for run in runs) and before == [run.done for run in runs]:
+            raise RequirementError(f"{who}: train yielded without a step; it yields after each epoch")
         yield
+    if any(run.epoch < 1 and not run.finished for run in runs):
+        raise RequirementError(f"{who}: train ended before one epoch was done; it goes on until run.finished")
 
 
 _END = object()

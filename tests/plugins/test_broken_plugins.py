@@ -369,6 +369,23 @@ def test_values_whose_length_is_an_error() -> None:
     assert kind_of(object()) == "an object"
 
 
+def test_an_error_that_is_no_exception_is_a_plug_ins_too() -> None:
+    """A panic in Rust (tokenizers, safetensors, polars) and asyncio's cancellation derive from BaseException."""
+
+    class PanicException(BaseException):
+        pass
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("cannot say it")
+
+    for error, words in ((PanicException("out of bounds"), "PanicException: out of bounds"), (Mute(), "Mute")):
+        with pytest.raises(PluginError, match=f"strategy 'x' failed: {words}"), running("strategy 'x'", None):
+            raise error
+    with pytest.raises(KeyboardInterrupt), running("strategy 'x'", None):
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("member", "code", "said"),
     [

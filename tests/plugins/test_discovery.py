@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -175,6 +176,19 @@ def test_one_name_twice_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "twice.py").write_text("from merging.plugins.registry import tasks\n" + 2 * one.format(name))
     with pytest.raises(MergingError, match=f"'{name}' of .* is registered twice there"):
         load_file(tmp_path / "twice.py")
+
+
+def test_a_module_that_is_reloaded_enters_its_plug_ins_anew(mine: str) -> None:
+    """So notebooks work on a file of their own; a name that stands twice in it is refused still."""
+    sys.path.append("")
+    module = importlib.import_module(mine)
+    before = objectives[mine]
+    importlib.reload(module)
+    assert objectives[mine] is module.Mine is not before
+    text = Path(f"{mine}.py").read_text()
+    Path(f"{mine}.py").write_text(f"{text}\n{text}\n")
+    with pytest.raises(MergingError, match="registered twice there"):
+        importlib.reload(module)
 
 
 def test_a_cell_that_is_run_again_enters_its_plug_in_anew() -> None:

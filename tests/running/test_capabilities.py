@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import merging
-from merging.errors import RequirementError
+from merging.errors import RecipeError, RequirementError
 from merging.moved import MEMBERS
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import NEEDS, MixStrategy
@@ -179,3 +179,39 @@ def test_names_that_never_were_are_still_an_attribute_error(pool: ModelPool) -> 
     assert not hasattr(problem, "logitz")
     with pytest.raises(AttributeError, match="problem has no attribute 'evaluat'"):
         problem.evaluat  # noqa: B018
+
+
+@pytest.mark.parametrize("factors", [np.ones(1), np.ones(9), np.float64(0.5), np.ones((4, 1)), 0.5, [0.5] * 4])
+def test_a_path_takes_a_factor_for_each_component(pool: ModelPool, factors: Any) -> None:
+    problem = tiny_problem(pool, partitioner=merging.Layer())
+    assert len(problem.partition) == 4
+    path = problem.search.between(problem.single(0), problem.single(1))
+    with pytest.raises(RecipeError, match="each of the 4 components, active or not; it was given"):
+        path(factors)
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_a_path_takes_finite_factors(pool: ModelPool, factor: float) -> None:
+    problem = tiny_problem(pool)
+    with pytest.raises(RecipeError, match="NaN or infinite"):
+        problem.search.between(problem.single(0), problem.single(1))(np.full(len(problem.partition), factor))
+
+
+@pytest.mark.parametrize("split", ["test", "shifted", "nope", "unlabelled"])
+def test_no_test_set_is_handed_to_a_strategy(pool: ModelPool, split: str) -> None:
+    """It chose the merge otherwise, and the report would praise the merge on it."""
+    problem = tiny_problem(pool)
+    for ask in (
+        lambda: problem.scores.logits(problem.single(0), split),
+        lambda: problem.scores.labels(split),
+        lambda: next(problem.slopes.batches(split, problem.generator, 4)),
+        lambda: problem.slopes.squared_gradients(problem.single(0), split, 4),
+    ):
+        with pytest.raises(RequirementError, match=f"may use held-out, train, not '{split}'"):
+            ask()
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(3, 3), torch.zeros(()), 0.5])
+def test_scored_logits_are_those_of_the_held_out_data(pool: ModelPool, logits: Any) -> None:
+    with pytest.raises(RecipeError, match=r"held-out logits have 120 rows; .* was given a"):
+        tiny_problem(pool).scores.score(logits)

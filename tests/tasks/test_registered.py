@@ -12,6 +12,7 @@ from merging.errors import MergingError, OptionError, TaskError
 from merging.plugins.functions import parameters_of
 from merging.plugins.options import UNSET
 from merging.plugins.registry import tasks
+from merging.plugins.task import Task
 from merging.tasks.catalogue import load_task, named_task
 from merging.tasks.described import described_task
 from merging.testing import tiny_task
@@ -98,3 +99,11 @@ def test_describe_shows_a_task(merge: Merge) -> None:
     assert ran.code == 0, ran.err
     for word in ("A task to be shown", "[task] of a merge.toml", "how many", "of all (default 0.5)"):
         assert word in ran.out
+
+
+@pytest.mark.parametrize("given", [{"held_out": None}, {"tests": [1]}, {"tests": {"one": 3}}, {"train": (1, 2)}])
+def test_parts_of_a_task_are_splits(given: dict[str, Any]) -> None:
+    known = tiny_task()
+    parts = {"name": "mine", "build": known.build, "held_out": known.held_out, **given}
+    with pytest.raises(TaskError, match=r"of a task (is|are) "):
+        Task(**parts)

@@ -6,7 +6,10 @@ import copy
 import json
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import merging
-from merging.errors import FolderError, OptionError, RequirementError, Stopped
+from merging.errors import FolderError, MergingError, OptionError, RequirementError, Stopped
 from merging.forward.recalibration import SAMPLES
 from merging.plugins.options import build
 from merging.plugins.task import Split, Task
@@ -26,7 +29,7 @@ from merging.training.averaging import mixed, spread
 from merging.training.finetune import finetune
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.late import Copies
-from merging.training.regime import Regime, regimes
+from merging.training.regime import Regime, epochs_of, regimes
 from merging.training.regimes.independent import Independent
 from merging.training.regimes.late_phase import LatePhase
 from merging.training.regimes.papa import Papa
@@ -607,3 +610,23 @@ def test_what_is_copied_is_found_in_real_architectures() -> None:
     assert len(norms_of(resnet)) == 2 * 20
     assert head_of(resnet) == {"fc.weight", "fc.bias"}
     assert head_of(copy.deepcopy(resnet)) == head_of(resnet)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [("yield", "yielded without a step"), ("runs[0].step()", "ended before one epoch was done")],
+)
+def test_a_regime_that_does_no_epoch_is_refused(body: str, words: str) -> None:
+    class Still(Regime):
+        summary = "none"
+
+        def train(self, runs: Any) -> Iterator[None]:
+            while body == "yield":
+                yield
+            runs[0].step()
+            yield
+
+    run = SimpleNamespace(done=0, finished=False, epoch=0.0)
+    run.step = lambda: setattr(run, "done", 1)
+    with pytest.raises(MergingError, match=f"regime 'Still': train {words}"):
+        list(epochs_of(Still(), [run]))  # type: ignore[list-item]  # all of a run that is looked at
