@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.options import Asking, shared
-from merging.cli.asking.request import check_trust, requested, restore, said_settings, settings_of
+from merging.cli.asking.request import check_trust, requested, restore, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.asking.tables import TOML
 from merging.errors import RequirementError, showable
@@ -100,8 +100,6 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
     if not folders:
         return own
     request = read_header(folders[0] / FILE).get("request")
-    if isinstance(request, dict):  # of an earlier version: its settings are not these, and do not matter here
-        request = said_settings(request) | request
     kept = restore(request, folders[0])
     check_trust(kept, str(folders[0]), trusted=flags["trust_code"])
     chosen = {key: kept[key] for key in ("task", "folder")}

@@ -83,8 +83,9 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
     """
     if not isinstance(kept, dict):
         raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
+    told = said_settings(kept) | kept  # an earlier version had fewer settings; what differs is in the journal's header
     try:
-        request: dict[str, Any] = Request.model_validate(kept).model_dump(exclude_unset=True)
+        request: dict[str, Any] = Request.model_validate(told).model_dump(exclude_unset=True)
     except pydantic.ValidationError as error:
         place = ".".join(first_fault(error).place)
         raise FolderError(f"{folder}: the journal's request is damaged at '{place}'; start a new run") from None

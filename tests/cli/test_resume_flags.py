@@ -181,3 +181,17 @@ def test_a_second_folder_is_refused(flags: tuple[str, ...], made: Path, merge: M
     assert ran.code == 2
     assert "leave --output and --overwrite out" in ran.err
     assert json.loads((made / "report.json").read_text())["status"] == "finished"
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(made: Path, merge: Merge) -> None:
+    """What its request does not hold was the default; a setting that is added later ends no run."""
+    shutil.copytree(made, "older")
+    journal = Path("older/events.jsonl")
+    first, *rest = journal.read_text().splitlines(keepends=True)[:-1]
+    begun = json.loads(first)
+    for name in ("precision", "tune", "compile", "threads", "as_stored", "cache_memory", "exact_savings", "dtype"):
+        del begun["request"][name]
+    journal.write_text("".join([json.dumps(begun) + "\n", *rest]))
+    ran = merge("run", "--resume", "older", "--trust-code")
+    assert ran.code == 0, ran.err
+    assert Path("older/model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()

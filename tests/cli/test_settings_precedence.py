@@ -175,7 +175,10 @@ def test_an_inner_strategy_that_is_typed_takes_the_files_away(merge: Merge, orde
         ('threads = "2"', "merge.toml: run.threads: Input should be a valid integer"),
     ],
 )
-def test_a_wrong_value_in_the_file_is_told_as_one_of_a_flag(line: str, said: str) -> None:
+def test_a_wrong_value_in_the_file_is_told_as_one_of_a_flag(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("merge.toml").write_text(f"[run]\n{line}\n")
     with pytest.raises(MergingError, match=re.escape(said)):
         asked()
