@@ -73,7 +73,7 @@ class MixStrategy(Plugin):
 
 
 def required(strategy: MixStrategy) -> frozenset[str]:
-    """What a strategy requires, checked: its class may declare anything.
+    """The needs of a strategy and of its parts, checked: its class may declare anything.
 
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.
