@@ -31,7 +31,10 @@ THUMBNAIL = 16
 @click.command("check", cls=Asking)
 @shared("models", "base", "key", "task")
 @shared("strategy", strategy="Whose run is estimated.  [default: manifoldmix]")
-@shared("partitioner", "optimizer", "objective", "options", "search", "passes", "plugin", "rules")
+@shared(
+    *("partitioner", "optimizer", "objective", "options", "search", "passes", "plugin", "rules"),
+    without=("compile", "cache_memory", "exact_savings"),  # the estimate knows nothing of these
+)
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")
 @click.option("--samples", type=click.IntRange(1, 100), default=12, show_default=True, metavar="N", help="In a strip.")
 @shared("as_json", "trust_code")

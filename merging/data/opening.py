@@ -21,7 +21,7 @@ from merging.plugins.options import build, options_of
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import forms
 from merging.plugins.task import Split
-from merging.plugins.user_code import kind_of, running
+from merging.plugins.user_code import file_of, kind_of, running
 
 Spec: TypeAlias = str | Mapping[str, Any]
 
@@ -84,7 +84,7 @@ def open_data(
     with running(f"{path}: reading it as '{form.name}'", form, error=TaskError):
         opened = form.open(reader)
     if not isinstance(opened, Opened):
-        raise TaskError(f"the form '{form.name}' returned {kind_of(opened)}, not what its reader makes")
+        raise TaskError(f"the form '{form.name}' returned {kind_of(opened)}, not what its reader makes{file_of(form)}")
     return opened
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError, RecipeError, StrategyError
 from merging.machine import cores
-from merging.plugins.user_code import article, kind_of, running
+from merging.plugins.user_code import article, file_of, kind_of, running
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import dtype_name, is_floating
 from merging.storage.pool import ModelPool
@@ -64,7 +64,9 @@ class Computed(Mapping[str, "Tensor"]):
                 found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
         finally:
             torch.set_num_threads(threads)
-        return checked(found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError)
+        return checked(
+            found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError, self.combine
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})
@@ -77,7 +79,9 @@ class Computed(Mapping[str, "Tensor"]):
         return len(self._pool.tensors)
 
 
-def checked(found: object, name: str, info: TensorInfo, made: str, error: type[MergingError]) -> Tensor:
+def checked(
+    found: object, name: str, info: TensorInfo, made: str, error: type[MergingError], code: object = None
+) -> Tensor:
     """Checks kind and shape of the tensor that stands for one of the pool's, and gives it back on the CPU.
 
     Args:
@@ -86,12 +90,13 @@ def checked(found: object, name: str, info: TensorInfo, made: str, error: type[M
         info: its shape and dtype in the pool. A floating-point tensor may have another floating-point dtype.
         made: begins the message, such as "strategy 'x' returned".
         error: is raised.
+        code: the function that made it; its file ends the message.
     """
     import torch
 
     shape, dtype = info
     if not isinstance(found, torch.Tensor):
-        raise error(f"{made} {kind_of(found)} for tensor '{name}', which is no tensor")
+        raise error(f"{made} {kind_of(found)} for tensor '{name}', which is no tensor{file_of(code)}")
     if found.layout is not torch.strided or found.is_quantized or found.is_meta:
         kind = "meta" if found.is_meta else "quantised" if found.is_quantized else "sparse"
         raise error(f"{made} a {kind} tensor for '{name}'; only plain dense tensors can be written")

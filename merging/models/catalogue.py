@@ -11,7 +11,7 @@ from merging.models.spelling import divided, spelled
 from merging.moved import forwarding
 from merging.plugins.discovery import load_installed
 from merging.plugins.registry import models
-from merging.plugins.user_code import kind_of, running
+from merging.plugins.user_code import file_of, kind_of, running
 
 
 def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
@@ -38,7 +38,9 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     with running(f"'{text}'", models[source], error=TaskError):
         found = models[source](name, arguments)
     if not isinstance(found, ModelSource):
-        raise TaskError(f"the model source '{source}' returned {kind_of(found)}, not a merging.ModelSource")
+        raise TaskError(
+            f"the model source '{source}' returned {kind_of(found)}, not a merging.ModelSource{file_of(models[source])}"
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from merging.errors import OptionError, StrategyError, TaskError
 from merging.moved import forwarding
 from merging.plugins.options import Plugin
-from merging.plugins.user_code import kind_of, named, number, running
+from merging.plugins.user_code import file_of, kind_of, named, number, running
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.dtypes import dtype_name
 
@@ -120,7 +120,7 @@ def terms_of(objective: Objective, logits: Tensor, labels: Tensor) -> Tensor:
     if not numbers or terms.ndim not in (1, 2) or len(terms) != len(logits):
         raise StrategyError(
             f"{who}: terms returned {kind_of(terms)} for {len(logits)} samples; it gives a tensor of numbers, "
-            f"[{len(logits)}] or [{len(logits)}, k]"
+            f"[{len(logits)}] or [{len(logits)}, k]{file_of(objective)}"
         )
     return terms
 
@@ -134,7 +134,7 @@ def reduced(objective: Objective, terms: Tensor, **more: Tensor | None) -> float
     """
     with running(named("objective", objective), objective):
         found = objective.reduce(terms, **more)
-    return number(found, f"{named('objective', objective)}: reduce")
+    return number(found, f"{named('objective', objective)}: reduce", objective)
 
 
 def check_labels(objective: Objective | WholeModelObjective, task: Task, names: Iterable[str]) -> None:

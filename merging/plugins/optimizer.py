@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from merging.errors import StrategyError
 from merging.plugins.options import Plugin
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.values.outcome import Solution
 
 Vector: TypeAlias = NDArray[np.float64]
@@ -112,5 +112,7 @@ def maximized(optimizer: Optimizer, search: Search) -> Solution:
     with running(who, optimizer):
         solution = optimizer.maximize(search)
     if not isinstance(solution, Solution):
-        raise StrategyError(f"{who} returned {kind_of(solution)}, not a Solution; end with search.solution(…)")
+        raise StrategyError(
+            f"{who} returned {kind_of(solution)}, not a Solution; end with search.solution(…){file_of(optimizer)}"
+        )
     return solution

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import PartitionError
 from merging.plugins.options import Plugin
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.values.partition import Partition, TensorInfo
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def divided(partitioner: Partitioner, tensors: Mapping[str, TensorInfo], module:
     who = named("partitioner", partitioner)
     with running(who, partitioner):
         partition = partitioner.split(dict(tensors), module)
+        if isinstance(partition, Partition):
+            partition.check_covers(tensors)
     if not isinstance(partition, Partition):
-        raise PartitionError(f"{who} returned {kind_of(partition)}, not a Partition")
-    partition.check_covers(tensors)
+        raise PartitionError(f"{who} returned {kind_of(partition)}, not a Partition{file_of(partitioner)}")
     return partition

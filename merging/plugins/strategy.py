@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import StrategyError
 from merging.plugins.options import Plugin
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.values.recipe import Merge
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def required(strategy: MixStrategy) -> frozenset[str]:
         StrategyError: it declares what is no set of words.
     """
     who = named("strategy", strategy)
-    _check_set(strategy.needs, f"needs of {who} is")
+    _check_set(strategy.needs, f"needs of {who} is", strategy)
     with running(who, strategy):
         found = strategy.requires()
-    _check_set(found, f"requires of {who} returned")
+    _check_set(found, f"requires of {who} returned", strategy)
     return frozenset(found)
 
 
@@ -98,14 +98,14 @@ def own_optimizer(strategy: MixStrategy) -> str:
     with running(who, strategy):
         name = strategy.default_optimizer()
     if not isinstance(name, str):
-        raise StrategyError(f"default_optimizer of {who} returned {kind_of(name)}, not a name")
+        raise StrategyError(f"default_optimizer of {who} returned {kind_of(name)}, not a name{file_of(strategy)}")
     return name
 
 
-def _check_set(value: object, what: str) -> None:
+def _check_set(value: object, what: str, strategy: MixStrategy) -> None:
     """Refuses needs that are no set: a word alone would be taken for its letters."""
     if not isinstance(value, Set):
-        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words")
+        raise StrategyError(f"{what} {kind_of(value)}, not a frozenset of words{file_of(strategy)}")
 
 
 def mixed(strategy: MixStrategy, problem: Problem) -> Merge:
@@ -119,5 +119,5 @@ def mixed(strategy: MixStrategy, problem: Problem) -> Merge:
     with running(who, strategy):
         merged = strategy.mix(problem)
     if not isinstance(merged, Merge):
-        raise StrategyError(f"{who} returned {kind_of(merged)}, not a Recipe, Weights or Ensemble")
+        raise StrategyError(f"{who} returned {kind_of(merged)}, not a Recipe, Weights or Ensemble{file_of(strategy)}")
     return merged

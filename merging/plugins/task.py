@@ -10,7 +10,7 @@ import numpy as np
 
 from merging.errors import TaskError
 from merging.moved import by_position
-from merging.plugins.user_code import called, kind_of, running
+from merging.plugins.user_code import called, file_of, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
@@ -315,6 +315,6 @@ def prepared(task: Task, batch: Tensor) -> Tensor:
     if not isinstance(inputs, torch.Tensor) or inputs.ndim == 0 or len(inputs) != len(batch):
         raise TaskError(
             f"prepare of task '{task.name}' returned {kind_of(inputs)}, not a tensor with a row for each of "
-            f"{len(batch)} samples"
+            f"{len(batch)} samples{file_of(task.prepare)}"
         )
     return inputs

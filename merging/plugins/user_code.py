@@ -131,7 +131,7 @@ def called(
     with running(what, function, error=error):
         found = function(*arguments)
     if not isinstance(found, kind):
-        raise TaskError(f"{what} returned {kind_of(found)}, not {wanted}")
+        raise TaskError(f"{what} returned {kind_of(found)}, not {wanted}{file_of(function)}")
     return found
 
 
@@ -168,7 +168,14 @@ def _place(error: BaseException, code: object = None) -> _Place:
         if _is_theirs(name, file, module):
             return _Place(f"at {file}:{line}", raised=above == 0, foreign=name.partition(".")[0] != _OURS)
     file = getattr(sys.modules.get(module), "__file__", None)
-    return _Place(f"in {file}" if file else "", raised=False, foreign=False)
+    foreign = bool(file) and module.partition(".")[0] != _OURS
+    return _Place(f"in {file}" if file else "", raised=False, foreign=foreign)
+
+
+def file_of(code: object) -> str:
+    """Says in which file somebody's code is, to end a message with: `` (in FILE)``; nothing of code that we ship."""
+    place = _place(Exception(), code)
+    return f" ({place.text})" if place.foreign else ""
 
 
 def _is_theirs(name: str, file: str, module: str) -> bool:
@@ -217,12 +224,13 @@ def kind_of(value: object) -> str:
         return article(kind)
 
 
-def number(value: object, made: str) -> float:
+def number(value: object, made: str, code: object = None) -> float:
     """A score as a number, whatever holds it: Python, NumPy or a tensor of one element.
 
     Args:
         value: what somebody's code returned.
         made: begins the message, such as ``objective 'mine': reduce``.
+        code: the plug-in or function that returned it; its file ends the message.
 
     Raises:
         StrategyError: it is no number.
@@ -230,7 +238,7 @@ def number(value: object, made: str) -> float:
     try:
         return float(value)  # type: ignore[arg-type]  # that is what is tried
     except Exception:  # whose value it is says what becomes of it
-        raise StrategyError(f"{made} returned {kind_of(value)}, not a number") from None
+        raise StrategyError(f"{made} returned {kind_of(value)}, not a number{file_of(code)}") from None
 
 
 def article(word: str) -> str:

@@ -41,4 +41,4 @@ def measured(objective: WholeModelObjective, model: nn.Module, split: SplitView)
     """
     with running(named("objective", objective), objective):
         found = objective.measure(model, split)
-    return number(found, f"{named('objective', objective)}: measure")
+    return number(found, f"{named('objective', objective)}: measure", objective)

@@ -14,7 +14,7 @@ from merging.plugins.progress import Progress
 from merging.plugins.searches import Path
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT, UNLABELLED
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.running.search import BoxSearch, Searching, run_search
 from merging.running.seeds import Seeds
 from merging.values.outcome import Decision, Outcome, Solution
@@ -132,7 +132,9 @@ class MergeSearches:
             with running(who, self.strategy if self.strategy is not None else function):
                 found = function(point)
             if not isinstance(found, Outcome):
-                raise StrategyError(f"{who} searches a function that returns {kind_of(found)}, not an Outcome")
+                raise StrategyError(
+                    f"{who} searches a function that returns {kind_of(found)}, not an Outcome{file_of(function)}"
+                )
             return found
 
         return checked

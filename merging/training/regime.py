@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import RequirementError
 from merging.plugins.options import Plugin
 from merging.plugins.registry import regimes as regimes
-from merging.plugins.user_code import kind_of, named, running
+from merging.plugins.user_code import file_of, kind_of, named, running
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ def epochs_of(regime: Regime, runs: Sequence[Run]) -> Iterator[None]:
     with running(who, regime):
         epochs = regime.train(runs)
     if not isinstance(epochs, Iterator):
-        raise RequirementError(f"{who}: train returned {kind_of(epochs)}; it yields after each epoch")
+        raise RequirementError(f"{who}: train returned {kind_of(epochs)}; it yields after each epoch{file_of(regime)}")
     while True:
         before = [run.done for run in runs]
         with running(who, regime):
