@@ -75,6 +75,10 @@ def settings_of(request: Mapping[str, Any], names: Collection[str] = DECLARED) -
     return Settings.of({name: request.get(name) for name in names})
 
 
+ALWAYS = ("seed", "budget", "max_evaluations", "device", "format", "baselines", "tests")
+"""Settings that every version has kept in its requests: one without them is damaged."""
+
+
 def restore(kept: Any, folder: Path) -> dict[str, Any]:
     """The request of a run to be resumed.
 
@@ -83,7 +87,8 @@ def restore(kept: Any, folder: Path) -> dict[str, Any]:
     """
     if not isinstance(kept, dict):
         raise FolderError(f"{folder} was not made by 'merge run'; resume it with merging.merge(…, resume=True)")
-    told = said_settings(kept) | kept  # an earlier version had fewer settings; what differs is in the journal's header
+    # An earlier version had fewer settings; what differs is in the journal's header.
+    told = {name: value for name, value in said_settings(kept).items() if name not in ALWAYS} | kept
     try:
         request: dict[str, Any] = Request.model_validate(told).model_dump(exclude_unset=True)
     except pydantic.ValidationError as error:

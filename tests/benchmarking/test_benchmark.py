@@ -430,7 +430,7 @@ def test_options_of_methods_and_the_file(merge: Merge, flags: list[str], pool_fo
         (["--strategies", "a=b=c"], "unknown strategy 'b=c'"),
         (["--strategies", "=greedy"], "NAME=STRATEGY"),
         (["--seeds", "0"], "at least 1"),
-        (["--seed", "-1"], "at least 0"),
+        (["--seed", "-1"], "0 or larger"),
         (["-o", "greedy.ordr=random"], "did you mean 'order'"),
         (["-o", "gredy.order=random"], "did you mean 'greedy'"),
         (["-o", "greedy.order"], "name.option=value"),

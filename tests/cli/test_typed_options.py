@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import click
 from hypothesis import given
 from hypothesis import strategies as st
 
 from merging.cli.asking.request import over, parse_options
-from merging.cli.benchmark import _asked
+from merging.cli.benchmark import _asked, command
 
 FILE = {"alpha": 0.5, "inner": "uniform", "inner.tau": 0.1, "inner.inner": "best"}
 TYPED = ["soft.alpha=0.1", "soft.inner=greedy", "soft.inner.order=random", "soft.steps=3"]
@@ -21,7 +22,8 @@ def test_the_order_of_options_says_nothing(typed: list[str]) -> None:
     assert over(FILE, {"steps": "3"}) == FILE | {"steps": "3"}
     flags = dict.fromkeys(("task", "seed", "trust_code", "models", "base", "plugin", "key"))
     flags |= {"seeds": 1, "strategies": ("soft=wise-ft",), "partitioners": (), "options": tuple(typed)}
-    _, methods, _ = _asked(flags)
+    with click.Context(command):
+        _, methods, _ = _asked(flags)
     assert methods == {"soft": ("wise-ft", expected)}
 
 

@@ -352,7 +352,7 @@ def test_a_new_setting_is_declared_in_one_file_and_found_everywhere(pool_folder:
         request = found[where]["request"]
         assert (request["patience"], request["gentle"]) == (number, gentle)
     assert "did you mean 'patience'?" in found["wrong"]
-    assert "merge.toml: run.patience" in found["range"]
+    assert "run.patience of merge.toml" in found["range"]
     assert "--patience was 7, is 9" in found["resume"]
     assert "Everything fits" in found["fine"]
     assert "    patience: Rounds without a better score." in found["keyword"]
