@@ -125,6 +125,9 @@ def _into(
         said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: merge {}", shlex.join(again))
         news.print(said, highlight=False, soft_wrap=True)
         raise click.exceptions.Exit(130)
+    if not any(row.finished for row in found.rows):
+        news.print(marked("[red]error:[/] no method has a result; the rows say why"), highlight=False)
+        raise click.exceptions.Exit(1)
 
 
 def _run(

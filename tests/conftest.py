@@ -23,6 +23,8 @@ from merging.testing import tiny_pool
 from merging.testing.second_device import second_device
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # the suite runs under nohup; what closed terminals do is tested
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile(
     "suite",
     deadline=None,

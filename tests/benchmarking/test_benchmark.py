@@ -550,3 +550,15 @@ def test_holm_against_its_definition() -> None:
     reference = {value: max(steps[: i + 1]) for i, value in enumerate(ordered)}
     assert holm(p) == pytest.approx([reference[value] for value in p])
     assert holm([]) == []
+
+
+def test_a_benchmark_without_a_result_does_not_end_well(merge: Merge, flags: list[str]) -> None:
+    Path("lost.py").write_text(
+        "import merging\nfrom dataclasses import dataclass\nfrom merging.plugins.registry import strategies\n\n\n"
+        '@strategies.register("lost")\n@dataclass(frozen=True)\nclass Lost(merging.MixStrategy):\n'
+        '    """Fails."""\n\n    def mix(self, problem):\n        raise ValueError("lost")\n'
+    )
+    ran = merge(*flags, "--strategies", "lost", "--plugin", "lost.py", "--no-singles", "--output", "out")
+    assert ran.code == 1
+    assert "no method has a result; the rows say why" in ran.err
+    assert [row["status"] for row in json.loads(Path("out/benchmark.json").read_text())["rows"]] == ["failed"]

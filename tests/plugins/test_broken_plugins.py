@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import merging
 from merging import ManifoldMix, benchmark
 from merging.errors import MergingError, StrategyError
-from merging.plugins.discovery import load_file
+from merging.plugins.discovery import load_file, load_installed
 from merging.plugins.options import build
 from merging.plugins.registry import KINDS
 from merging.plugins.user_code import PluginError, kind_of, running
@@ -128,6 +128,7 @@ def written(folder: Path, place: str, body: str, failing: str = "0") -> Path:
 @pytest.fixture(autouse=True)
 def names() -> Iterator[None]:
     """The names that a file took are free again."""
+    load_installed()  # once a process: what it enters must not be taken away
     before = {kind: dict(registry._classes) for kind, registry in KINDS.items()}
     yield
     for kind, registry in KINDS.items():

@@ -17,6 +17,7 @@ from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random
 from merging.errors import FolderError, InterruptedRunError, RequirementError, TaskError
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.layer import Layer
+from merging.plugins.discovery import load_installed
 from merging.plugins.progress import Silent
 from merging.plugins.registry import objectives, strategies
 from merging.plugins.task import Split
@@ -33,6 +34,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
 @pytest.fixture
 def registered() -> Iterator[None]:
     """Whatever a test registers is forgotten afterwards."""
+    load_installed()  # once a process: what it enters must not be taken away
     before = dict(strategies._classes), dict(objectives._classes)
     yield
     strategies._classes, objectives._classes = before
