@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ def passed(tree: ast.Module) -> set[str]:
     """Settings that a file names one by one: as a parameter, a keyword, a field, a key or a flag."""
     found = set[str]()
     for node in ast.walk(tree):
-        if isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
+        if isinstance(node, ast.arg | ast.keyword) and node.arg is not None:
             found.add(node.arg)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found.add(node.target.id)
@@ -110,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
