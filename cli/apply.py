@@ -7,13 +7,19 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
+from merging.cli.asking.options import Taking, shared
 from merging.errors import FolderError, reason_of, showable
 
 
-@click.command("apply")
+@click.command("apply", cls=Taking)
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--models", multiple=True, metavar="PATH", help="Where the ingredients are; default: where they were.")
+@click.argument("positional", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="PATH",
+    help="Where the ingredients are, as MODEL.  [default: where they were]",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

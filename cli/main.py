@@ -38,6 +38,12 @@ class _Lazy(click.Group):
 
     running: click.Command | None = None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses; ``merge help run`` is ``merge run --help``."""
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -89,7 +95,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     except click.ClickException as error:
-        error.message = showable(error.message, keep="\n")  # type: ignore[misc]  # it quotes what was typed
+        error.message = showable(error.message, keep="\n") + _quoting(error)  # type: ignore[misc]  # it quotes input
         error.show()
         code = error.exit_code
     except SystemExit as error:  # no command of ours calls sys.exit: somebody's plug-in, task or module does
@@ -106,6 +112,12 @@ def main() -> None:
         where = f"{place.filename}:{place.lineno}"
         code = _fail(f"{raised(error, whole=True)} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quoting(error: click.ClickException) -> str:
+    """What is added to an error about surplus names, which a shell may have made of a pattern."""
+    surplus = isinstance(error, click.UsageError) and error.message.startswith("Got unexpected extra argument")
+    return "; if your shell has made them of a pattern, quote the pattern" if surplus else ""
 
 
 def _how_to_see_more(error: MergingError) -> str:
