@@ -29,12 +29,14 @@ from merging.errors import FolderError, reason_of, showable
     help="What to write: a .safetensors or .pt file, or a folder.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
+@shared("as_json")
 @shared("writing", without=("format",), max_shard_size="Write several files of at most SIZE, such as 5GB, to a folder.")
 def command(
     recipe: Path,
     models: tuple[str, ...],
     output: Path,
     overwrite: bool,
+    as_json: bool,
     **writing: Any,
 ) -> None:
     """Rebuild a merged model from RECIPE (a recipe.json or a run's folder), bit for bit.
@@ -46,7 +48,7 @@ def command(
     from merging.cli.asking.outputs import check_file
     from merging.cli.asking.signals import stop_on_signal
     from merging.cli.showing.flags import in_flags
-    from merging.cli.showing.screen import Screen, remark
+    from merging.cli.showing.screen import Screen, print_json, remark
     from merging.cli.showing.terminal import TerminalProgress
     from merging.errors import InterruptedRunError, OptionError, Stopped
     from merging.mixing.writing import Writing
@@ -117,8 +119,12 @@ def command(
         lock.release()
     for note in pool.beside if whole_folder else pool.compared(None):
         click.echo(f"note: {in_flags(note)}", err=True)
-    models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
-    click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
+    if as_json:
+        facts = {"output": str(output.absolute()), "tensors": len(pool.tensors), "models": list(found.names)}
+        print_json(facts | {"content_hash": written.hash})
+    else:
+        models_of_it = f"{len(pool.tensors)} tensors from {len(found.names)} models"
+        click.echo(f"{showable(output)}: {models_of_it}, content {written.hash[:16]}…")
     if written.negative:
         news.print(remark(negative_variance(written.negative)), highlight=False, soft_wrap=True)
 
