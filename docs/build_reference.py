@@ -129,6 +129,8 @@ def page(entry: dict[str, Any]) -> str:
     if kind == "strategy":
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
         lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
+    if entry.get("sets"):
+        lines += [f"Sets: {', '.join(f'`{each}`' for each in entry['sets'])}.", ""]
     lines += _set(entry) if kind in ("model", "form") else _options(entry)
     lines += ["## Limits", "", entry["limits"], "", "## Source", "", entry["paper"], ""]
     return "\n".join(lines)
