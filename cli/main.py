@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from merging.cli.showing import streams
 from merging.cli.showing.flags import in_flags
@@ -26,6 +27,7 @@ COMMANDS = {
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
+    "completion": "Print the script with which bash, zsh or fish complete words.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }
 
@@ -35,9 +37,11 @@ class _Lazy(click.Group):
 
     Attributes:
         running: the command that was called last, whose flags an error is told in.
+        loaded: called with name and command, where a shell asks what the command completes.
     """
 
     running: click.Command | None = None
+    loaded: Callable[[str, click.Command], None] | None = None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses; ``merge help run`` is ``merge run --help``."""
@@ -53,6 +57,8 @@ class _Lazy(click.Group):
             return None
         command = importlib.import_module(f"merging.cli.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
+        if self.loaded is not None:
+            self.loaded(cmd_name, command)
         return command
 
     def resolve_command(
@@ -63,6 +69,12 @@ class _Lazy(click.Group):
             raise unknown("command", args[0], COMMANDS, "see: merge --help")
         name, self.running, rest = super().resolve_command(ctx, args)
         return name, self.running, rest
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and lines of help of the commands, none of which is imported for that; and the group's own flags."""
+        flags = super().shell_complete(ctx, incomplete) if incomplete.startswith("-") else []
+        names = [CompletionItem(name, help=said) for name, said in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *flags]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -81,6 +93,10 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
+    if "_MERGE_COMPLETE" in os.environ:  # a shell asks what may come next
+        from merging.cli.completing.shells import answer
+
+        sys.exit(answer(cli))
     # Idle OpenMP threads would spin on cores that others could use; torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     streams.prepare()
