@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
+    "new": "Write a plug-in that works, with its test.",
     "completion": "Print the script with which bash, zsh or fish complete words.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }
