@@ -45,8 +45,8 @@ class _Lazy(click.Group):
     loaded: Callable[[str, click.Command], None] | None = None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses; ``merge help run`` is ``merge run --help``."""
-        if args[:1] == ["help"]:
+        """Parses; ``merge help run`` is ``merge run --help``, and ``merge`` alone is ``merge --help``."""
+        if not args or args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)
 
@@ -85,7 +85,8 @@ class _Lazy(click.Group):
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP.",
+    epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP. "
+    "'merge help COMMAND' tells more.",
 )
 @click.version_option(package_name="merging", prog_name="merge")
 def cli() -> None:
