@@ -6,10 +6,11 @@ import click
 
 from merging.cli.asking.options import shared
 from merging.cli.completing.shells import SHELLS
+from merging.errors import unknown
 
 
 @click.command("completion")
-@click.argument("shell", type=click.Choice(list(SHELLS)))
+@click.argument("shell")
 @shared("as_json")
 def command(shell: str, as_json: bool) -> None:
     r"""Print the script with which SHELL (bash, zsh or fish) completes commands, flags and values.
@@ -22,6 +23,8 @@ def command(shell: str, as_json: bool) -> None:
     from merging.cli.completing.shells import script
     from merging.cli.showing.screen import print_json
 
+    if shell not in SHELLS:
+        raise unknown("shell", shell, SHELLS)
     context = click.get_current_context()
     text = script(shell, context.find_root().command)
     if as_json:

@@ -18,7 +18,7 @@ from merging.errors import FolderError, MergingError, unknown
 
 
 class Blank(NamedTuple):
-    """What differs between the kinds beside their text.
+    """The facts that a kind of blank has beside its text.
 
     ``contract`` is the class of its tests, ``used`` how a command names one, with $-marks.
     """

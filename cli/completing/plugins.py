@@ -22,7 +22,7 @@ KINDS = tuple(PLUGINS)
 
 @dataclass(frozen=True)
 class Said:
-    """What an option declares: its line of help, and values that it may have, where these can be listed."""
+    """An option as it completes: its line of help, and the values that it may have, where these can be listed."""
 
     help: str
     values: tuple[str, ...]
@@ -95,7 +95,7 @@ def sets(ctx: click.Context) -> list[str]:
         task = table.name
     load_kind("task")
     registry = PLUGINS["task"]
-    return list(getattr(registry[task], "sets", ())) if task in registry else []
+    return list(getattr(registry[str(task)], "sets", ())) if task in registry else []
 
 
 def _file(ctx: click.Context) -> Any:

@@ -8,6 +8,7 @@ follow, and bash divides words at ``=`` and ``:``.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -179,7 +180,7 @@ def answer(group: Any) -> int:
     shell, _, what = os.environ.get(VARIABLE, "").partition("_")
     if shell not in SHELLS:
         return 0
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with contextlib.redirect_stderr(io.StringIO()):
         said = _quietly(lambda: _said(shell, what, group, attach))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

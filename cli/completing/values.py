@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from merging.cli.completing import places, plugins
-from merging.cli.completing.shells import PART, shown
+from merging.cli.completing.shells import PART, SHELLS, shown
 
 Found: TypeAlias = Iterable[CompletionItem]
 Completer: TypeAlias = Callable[[click.Context, str], Found]
@@ -29,7 +29,7 @@ def attach(name: str, command: click.Command) -> None:
 
 
 def completer_of(command: str, parameter: str) -> Completer | None:
-    """What a parameter of a command completes; None where nobody can know its values."""
+    """Finds what a parameter of a command completes; None where nobody can know its values."""
     if f"{command}.{parameter}" in FREE:
         return None
     return VALUES.get(f"{command}.{parameter}") or VALUES.get(parameter)
@@ -203,6 +203,7 @@ VALUES: dict[str, Completer] = {
     "kind": _kinds,
     "new.kind": lambda ctx, incomplete: [CompletionItem(kind) for kind in plugins.KINDS],
     "inspect.model": _sources,
+    "shell": _words(*SHELLS),
     "device": _words("auto", "cpu", "cuda", "mps"),
     "precision": _words("auto", "fp32", "bf16"),
     "format": _words("safetensors", "pt"),

@@ -56,7 +56,7 @@ class Entry:
     """One folder, and what its record says; what it does not say is None.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder itself, as it was reached.
         kind: the command that has made it.
         state: how it has ended.
         status: the state in words; of a damaged one, what is wrong with it.
@@ -91,7 +91,7 @@ class Entry:
     standing: Standing = Standing.NOT_TESTED
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives JSON-ready values; the time in UTC."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("time", "standing")}
         words = {name: str(values[name]) for name in ("folder", "kind", "state")}
         when = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="seconds")
@@ -99,7 +99,7 @@ class Entry:
 
 
 def entries(folder: Path, depth: int = DEPTH) -> list[Entry]:
-    """What lies in a folder and below, the newest first.
+    """Lists the results in a folder and below, the newest first.
 
     Args:
         folder: is looked into itself, too.
@@ -110,7 +110,7 @@ def entries(folder: Path, depth: int = DEPTH) -> list[Entry]:
 
 
 def entry_of(folder: Path) -> Entry | None:
-    """What one folder is, or None where neither ``merge run`` nor ``benchmark`` nor ``finetune`` has made it."""
+    """Reads what one folder is; None where neither ``merge run`` nor ``benchmark`` nor ``finetune`` has made it."""
     for kind, result, begun, read in (
         (Kind.BENCHMARK, RESULT, memory.FILE, _benchmark),
         (Kind.RUN, REPORT, journal.FILE, _run),
@@ -185,7 +185,7 @@ def _run(folder: Path) -> dict[str, Any] | None:
     state, _ = state_of(report["status"])
     rows = {row["strategy"]: row for row in report["rows"]}
     saved = report.get("saved") or report["strategy"]
-    told = {"state": _ended(state), "status": str(report["status"])}
+    told: dict[str, Any] = {"state": _ended(state), "status": str(report["status"])}
     told |= {"task": _text(report["task"]), "strategy": _text(saved), "measure": _measure(report)}
     told |= {"models": models_of(report["ingredients"], report["pool"]), "pool": len(report["pool"])}
     verdicts = report.get("verdicts", ()) if saved == report["strategy"] else ()
@@ -222,7 +222,12 @@ def _pool(folder: Path) -> dict[str, Any] | None:
     state = State.FINISHED if scores else State.CUT_OFF
     regime = record.get("regime")
     named = regime.get("name") if isinstance(regime, Mapping) else regime
-    told = {"state": state, "status": str(state), "task": _text(record.get("task")), "strategy": _text(named)}
+    told: dict[str, Any] = {
+        "state": state,
+        "status": str(state),
+        "task": _text(record.get("task")),
+        "strategy": _text(named),
+    }
     return told | {"models": len(scores), "held_out": max(scores, default=None)}
 
 
