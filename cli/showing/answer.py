@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
-from merging.cli.showing.screen import marked
+from merging.cli.showing.screen import Screen, marked
 from merging.errors import showable
 from merging.values.answer import Answer, Change
+from merging.values.states import Wanted
 from merging.values.verdict import TESTS, Standing, Verdict, counts, difference, distinct, mark, p_value, title, word
 
 STYLES = {
@@ -29,8 +31,10 @@ def show_answer(console: Console, found: Answer) -> None:
     headline = Text(showable(found.headline), style=f"bold {STYLES[found.standing]}".replace(" default", ""))
     console.print(headline, highlight=False)
     lines: list[tuple[Text, Text]] = []
+    named = [told.set for change in found.changes for told in change.sets if told.figures]
+    width = max((len(showable(name)) for name in named), default=0)
     for change in found.changes:
-        lines += _sets(change)
+        lines += _sets(change, width)
     for use in found.uses:
         lines += _headed(Text(showable(use.name)), [Text(showable(said), style=STYLES[k]) for k, said in use.told])
     lines += [(Text("cost"), Text(showable(found.cost)))] if found.cost else []
@@ -44,10 +48,9 @@ def show_answer(console: Console, found: Answer) -> None:
     console.print(grid, highlight=False)
 
 
-def _sets(change: Change) -> list[tuple[Text, Text]]:
+def _sets(change: Change, width: int) -> list[tuple[Text, Text]]:
     """A line for each set of a group, whose name stands once; figures stand below each other."""
     style = STYLES[change.standing]
-    width = max((len(showable(told.set)) for told in change.sets if told.figures), default=0)
     lines = []
     for number, told in enumerate(change.sets):
         head = Text(change.head if number == 0 else "", style=style)
@@ -84,3 +87,18 @@ def show_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
             untested.setdefault(verdict.why, []).append(title(verdict))
     for why, sets in untested.items():
         console.print(marked("{}: – not tested: {}", ", ".join(sets), why), style="dim", highlight=False)
+
+
+SHORT_OF_WHAT_WAS_WANTED = 3
+"""Exit code where ``--fail-unless`` asks for more than tests show."""
+
+
+def fail_unless(wanted: Wanted, found: Answer) -> None:
+    """Ends the command where the answer is not what a pipeline wants, with the verdict as the reason.
+
+    Raises:
+        Exit: it is not; one line on standard error says why.
+    """
+    if said := found.shortfall(wanted):
+        Screen(stderr=True).print(Text(in_flags(said)), highlight=False, soft_wrap=True)
+        raise click.exceptions.Exit(SHORT_OF_WHAT_WAS_WANTED)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from merging.values.advice import advice_of
 from merging.values.markdown import plain
 from merging.values.report import Report, Row, models_of, scored
-from merging.values.states import RunState
+from merging.values.states import RunState, Wanted
 from merging.values.verdict import (
     MARKS,
     Family,
@@ -36,17 +35,10 @@ GROUPS = {
     Standing.NOT_TESTED: "not tested",
 }
 """Standing → what a group of sets with it is called, in the order in which they are shown."""
+SHIFTS = 4
+"""Single shifted sets of one standing that are told one by one; of many, those with the largest differences."""
 NAMED = 2
 """Sets that a headline names at the most."""
-
-
-class Wanted(StrEnum):
-    """A standing that a pipeline asks for; what falls short of it ends with exit code 3."""
-
-    BETTER = "better"
-    """Better on at least one of the sets that count, and worse on none of them."""
-    NOT_WORSE = "not-worse"
-    """Worse on none of the sets that count, and tested on all of them."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +217,7 @@ def headline_of(subject: str, verdicts: Iterable[Verdict], *, itself: bool = Fal
     marks = MARKS[Standing.BETTER] * bool(gains) + MARKS[Standing.WORSE] * bool(losses)
     said = said or f"no gain over {against} that can be told from luck"
     for standing, verb in ((Standing.BETTER, "better"), (Standing.WORSE, "worse")):
-        if more := _sets(aside, standing):
+        if (more := _sets(aside, standing)) and not (gains and standing == Standing.BETTER):
             said += f"; {MARKS[standing]} {verb} on {more}"
     lost = losses or any(verdict.worse for verdict in aside)
     said += "" if lost else "; nothing lost"
@@ -252,10 +244,13 @@ def changes(verdicts: Iterable[Verdict]) -> tuple[Change, ...]:
         own = [verdict for verdict in verdicts if word(verdict) == standing]
         level = [v for v in own if v.role == Role.SHIFT and v not in first and standing == Standing.NEITHER]
         together = level if len(level) > 1 else []
-        told = [_told(verdict) for verdict in own if verdict not in together]
-        if together:
-            place = next((i for i, t in enumerate(told) if t.set in (Role.HELD_OUT, Role.CERTIFY)), len(told))
-            told.insert(place, _together(together))
+        aside = [verdict for verdict in own if verdict.role == Role.SHIFT and verdict not in [*first, *together]]
+        aside.sort(key=lambda verdict: -abs(verdict.difference or 0.0))
+        told = [_told(verdict) for verdict in own if verdict in first]
+        told += [_told(verdict) for verdict in aside[:SHIFTS]]
+        told += [_together(aside[SHIFTS:])] if aside[SHIFTS:] else []
+        told += [_together(together)] if together else []
+        told += [_told(verdict) for verdict in own if verdict not in [*first, *aside, *together]]
         if standing == Standing.NOT_TESTED and told:
             told = [_untested(own)]
         if told:
@@ -276,11 +271,14 @@ def _told(verdict: Verdict) -> Told:
 
 
 def _together(verdicts: Sequence[Verdict]) -> Told:
-    """Several sets on which there is no difference: the smallest and the largest, and the smallest p."""
+    """Several single shifted sets in one: the smallest and the largest difference, and the p that bounds the others."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.difference or 0.0)
     low, high = (short(verdict).partition(" ")[0] for verdict in (ordered[0], ordered[-1]))
-    p = p_value(min(verdict.corrected or 0.0 for verdict in verdicts)).replace("p=", "p≥")
-    return Told(f"{len(verdicts)} single shifted sets", f"{low} to {high} {p}")
+    values = [verdict.corrected or 0.0 for verdict in verdicts]
+    clear = all(verdict.significant for verdict in verdicts)
+    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=", "p≥")
+    more = "more" if clear else "single"
+    return Told(f"{len(verdicts)} {more} shifted sets", f"{low} to {high} {p}" if len(verdicts) > 1 else f"{low} {p}")
 
 
 def _untested(verdicts: Sequence[Verdict]) -> Told:
