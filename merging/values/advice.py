@@ -32,7 +32,7 @@ def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
         found.append(f"the run ended early ({report.status}): what it says is of the best so far; go on with `resume`")
     averages = {other.label: other.held_out for other in report.rows if other.strategy == "uniform"}
     singles = [single.held_out for single in getattr(report, "leaderboard", ()) if single.held_out is not None]
-    found += basins(averages, singles, report.measure)
+    found += basins(averages, singles, report.measure, report.held_out_samples)
     if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1:
         found += [alone(row.label, row.ingredients[0])]
     if row.strategy != "best":
@@ -40,18 +40,20 @@ def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
     return tuple(found)
 
 
-def basins(averages: dict[str, float], singles: Sequence[float], measure: str) -> list[str]:
+def basins(averages: dict[str, float], singles: Sequence[float], measure: str, samples: int) -> list[str]:
     """Says that models do not lie in one basin: their plain average falls far below every one of them.
 
     Args:
         averages: name → held-out score of plain averages of all models.
         singles: held-out scores of the single models.
         measure: what the scores are.
+        samples: number of held-out samples.
     """
     if len(singles) < 2:
         return []
     worst, best, middle = min(singles), max(singles), median(singles)
-    margin = FAR if measure == ACCURACY else best - worst
+    noise = 3 * (0.5 / max(samples, 1)) ** 0.5  # three standard errors of a difference of accuracies, at the most
+    margin = max(FAR, noise) if measure == ACCURACY else best - worst
     low = {name: score for name, score in averages.items() if score < worst and middle - score > margin}
     return [
         f"the models do not lie in one basin: {name} {scored(score, measure)} held-out, the worst single model "

@@ -201,7 +201,7 @@ def _advice(
     """Where a merge cannot help, and where the answer is uncertain."""
     averages = {row.label: row.held_out for row in found.rows if row.strategy == "uniform" and row.held_out is not None}
     scores = [single.held_out for single in found.singles if single.held_out is not None]
-    told = basins(averages, scores, found.measure)
+    told = basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
     single = [row for row in rows if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1]
     told += [alone(row.label, row.ingredients[0]) for row in single[:1]]
     if table is not None:
