@@ -120,7 +120,7 @@ def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
     from rich.text import Text
 
     from merging.benchmarking.history import Kind
-    from merging.cli.showing.table import STYLES
+    from merging.cli.showing.answer import STYLES
     from merging.values.report import number
     from merging.values.verdict import ACCURACY, MARKS
 

@@ -206,6 +206,7 @@ VALUES: dict[str, Completer] = {
     "shell": _words(*SHELLS),
     "device": _words("auto", "cpu", "cuda", "mps"),
     "precision": _words("auto", "fp32", "bf16"),
+    "fail_unless": _words("better", "not-worse"),
     "format": _words("safetensors", "pt"),
     "dtype": _words(*_DTYPES),
     "accumulate": _words("float64", "float32"),
