@@ -118,6 +118,11 @@ def test_a_pattern_that_the_shell_has_expanded_is_told(merge: Merge, typed: list
     assert "quote the pattern" in ran.err
 
 
+def test_a_task_file_that_is_missing_is_told_in_words(merge: Merge) -> None:
+    ran = merge("run", "--task", "nowhere.toml")
+    assert (ran.code, ran.err) == (2, "error: nowhere.toml: No such file or directory\n")
+
+
 def test_three_ends_of_a_line_are_told(merge: Merge, files: list[str]) -> None:
     ran = merge("inspect", "--interpolate", *files)
     assert ran.code == 2
