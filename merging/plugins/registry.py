@@ -43,9 +43,9 @@ class Registry(Generic[T]):
             module); none: only functions are entered.
 
     Attributes:
-        kind: as above.
-        group: as above.
-        interfaces: as above.
+        kind: word for one entry.
+        group: entry-point group of its plug-ins.
+        interfaces: bases of its classes, one of which each needs.
     """
 
     functions = False

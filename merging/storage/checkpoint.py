@@ -22,6 +22,7 @@ from merging.storage.raw import has_only_finite
 from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
+from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +84,8 @@ class Checkpoint:
         Raises:
             CheckpointError: it is something else, such as an optimizer's state dict.
         """
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(f"the name of a checkpoint is {kind_of(name)}; it is a text")
         made = cls.__new__(cls)
         made.name, made.key, made.files = showable(name), "", ()
         held = TensorsInMemory(model, made.name)

@@ -39,15 +39,15 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         PoolError: something that is no model, or a source that matches nothing.
         CheckpointError: a file is not a checkpoint, or a mapping no state dict.
     """
-    things = list(_things(models))
-    start = None if base is None else _source(base, "the base")
+    things = list(things_in(models))
+    start = None if base is None else checked(base, "the base")
     alone = len(things) == 1 and things[0][1] is models
     sources = [
-        _source(thing, "the pool" if alone else f"'{name}' in the pool" if name else f"item {place} of the pool")
+        checked(thing, "the pool" if alone else f"{name!r} in the pool" if name else f"item {place} of the pool")
         for place, (name, thing) in enumerate(things)
     ]
-    taken = [] if start is None or _is_one(start) else [Path(divided(start)[0]).expanduser()]
-    lying = [source for place, source in enumerate(sources) if not _is_one(source) and not things[place][0]]
+    taken = [] if start is None or is_model(start) else [Path(divided(start)[0]).expanduser()]
+    lying = [source for place, source in enumerate(sources) if not is_model(source) and not things[place][0]]
     found = selected(lying, taken)
     names, called = names_apart([path for path, _ in found], taken[0] if taken else None) if found else ([], "")
     made = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
@@ -55,7 +55,7 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         source = sources[place]
         if isinstance(source, Checkpoint):
             made.append(source)
-        elif _is_one(source):
+        elif is_model(source):
             made.append(Checkpoint.of(cast("Any", source), name or _free(f"model_{place}", names)))
         elif name:
             made.append(_named(name, source))
@@ -64,11 +64,24 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
     if isinstance(start, Checkpoint):
         return made, start
     return made, (
-        Checkpoint.of(cast("Any", start), "base") if _is_one(start) else Checkpoint(taken[0], called, divided(start)[1])
+        Checkpoint.of(cast("Any", start), "base")
+        if is_model(start)
+        else Checkpoint(taken[0], called, divided(start)[1])
     )
 
 
-def _things(models: object) -> Iterator[tuple[str, object]]:
+def check_models(models: object) -> None:
+    """Refuses what holds something that is no model; opens nothing.
+
+    Raises:
+        PoolError: it names the first.
+    """
+    for place, (name, thing) in enumerate(things_in(models)):
+        alone = thing is models
+        checked(thing, "the pool" if alone else f"{name!r} in the pool" if name else f"item {place} of the pool")
+
+
+def things_in(models: object) -> Iterator[tuple[str, object]]:
     """Each thing, with its name where a mapping says one."""
     if isinstance(models, Mapping) and not is_in_memory(models) and not _is_source(models) and models:
         if {"state", "param_groups"} <= set(map(str, models)):
@@ -90,7 +103,7 @@ def _is_source(value: Mapping[Any, Any]) -> bool:
     return "path" in value and isinstance(value["path"], str | os.PathLike) and set(value) <= {"path", "key"}
 
 
-def _is_one(thing: object) -> bool:
+def is_model(thing: object) -> bool:
     """Whether it is a model by itself: nothing to look for on disk."""
     return isinstance(thing, Checkpoint) or not isinstance(thing, str | Path | Mapping) or not _lies(thing)
 
@@ -101,7 +114,7 @@ def _lies(thing: str | Path | Mapping[Any, Any]) -> bool:
     return not is_in_memory(thing) and ("path" in thing or set(thing) == {"key"})
 
 
-def _source(thing: object, place: str) -> Any:
+def checked(thing: object, place: str) -> Any:
     """A thing as it is, once it is known that it may be a model.
 
     Raises:

@@ -39,7 +39,7 @@ def check_plain(where: str, tensor: Tensor) -> None:
 
 
 def place_of(tensor: Tensor) -> tuple[Any, ...]:
-    """Where a tensor's numbers lie: the same for two tensors that are one."""
+    """A value that says where a tensor's numbers lie: the same for two tensors that are one."""
     view = tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
     return (str(tensor.device), tensor.untyped_storage().data_ptr(), *view)
 

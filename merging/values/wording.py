@@ -67,3 +67,16 @@ def kind_of(value: object) -> str:
         return f"{article(kind)} of length {len(value)}"  # type: ignore[arg-type]  # most values have none
     except Exception:  # whose value it is says what its length raises
         return article(kind)
+
+
+def shown(value: object) -> str:
+    """A value for a message: a word or a number as it is written, anything else by its kind.
+
+    >>> shown("fp64"), shown(3), shown([1, 2])
+    ("'fp64'", '3', 'a list of length 2')
+    """
+    if isinstance(value, str):
+        return repr(beginning(value, 60))
+    if isinstance(value, bool | int | float) and len(str(value)) < 20:
+        return str(value)
+    return kind_of(value)
