@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
     data = (made["inputs"], made["labels"])
     result = merging.merge(pool, merging.Uniform())
     module = {"module": nets[0], "partitioner": merging.Whole(), "example": made["inputs"][:2]}
-    sweep = merging.Sweep({"epochs": 1})
+    sweep = merging.Sweep({"epochs": (1,)})
     return {
         "merge": (merging.merge, {"pool": pool, "strategy": merging.Uniform()}),
         "plan": (plan, {"pool": pool, "strategy": merging.Uniform()}),
@@ -81,7 +81,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
         "check": (merging.check, {"models": pool, "strategy": merging.Uniform()}),
         "apply": (merging.apply, {"recipe": result}),
         "task": (merging.task, {"model": nets[0], "held_out": data}),
-        "load_task": (merging.load_task, {"name": "digits"}),
+        "load_task": (merging.load_task, {"name": task}),
         "pool": (merging.ModelPool, {"models": nets}),
         "open": (merging.ModelPool.open, {"models": nets}),
         "checkpoint_of": (merging.Checkpoint.of, {"model": nets[0]}),
