@@ -232,8 +232,10 @@ def by_name(net: nn.Module, states: Sequence[dict[str, Tensor]]) -> merging.Resu
     """Names, classes, paths, patterns and things in memory stand where objects do."""
     task = merging.task(lambda: nn.Linear(4, 4), (states, [0, 1]), tests={"test": (states, [0, 1])}, classes=4)
     assert_type(task, merging.Task)
-    for pool in ("runs/*.pt", [net, "a.pt"], states, {"first": net}, merging.ModelPool.open("runs/*.pt")):
-        merging.merge(pool, "greedy", task="digits", partitioner="clip-c8", base="base.pt")
+    merging.merge("runs/*.pt", "greedy", task="digits", partitioner="clip-c8", base="base.pt")
+    merging.merge([net, "a.pt"], merging.Greedy, task="merge.toml")
+    merging.merge(states, merging.Greedy())
+    merging.merge({"first": net, "second": net}, "uniform")
     parts = Parts(partitioner="clip-c8", objective=merging.MacroF1, optimizer="random", task="merge.toml")
     assert_type(parts.task, merging.Task | None)
     assert_type(parts.partitioner, merging.Partitioner | None)
