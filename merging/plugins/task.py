@@ -242,7 +242,7 @@ class Task:
             TaskError: there is none.
         """
         if self.train is None:
-            raise TaskError(f"task '{self.name}' has no training data; give [task] train")
+            raise TaskError(f"task '{self.name}' has no training data; give it some (train)")
         return self.train
 
     def split(self, name: str) -> Split:

@@ -198,8 +198,8 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     data = task is not None and task.calibrates is not None
     if wanted and not data:
         raise RequirementError(
-            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give [task] train (or "
-            "unlabelled)"
+            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give the task some "
+            "(train, or unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)
     notes = () if there or not wanted else ("nothing to recalibrate: the models have no BatchNorm statistics",)

@@ -155,6 +155,7 @@ def merge(
                         how.format,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
+                        in_memory=any(not row.file for row in merged.ingredients),
                     )
                     write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:

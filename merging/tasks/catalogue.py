@@ -79,8 +79,8 @@ def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     takes = {option.name: option for option in parameters_of(tasks[name])}
     for key in described:
         if key not in takes:
-            raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
+            raise TaskError(f"'{key}' means nothing to the task '{name}'; leave it out")
     for key, option in takes.items():
         if option.default is UNSET and key not in described:
-            raise TaskError(f"the task '{name}' needs [task] {key}")
+            raise TaskError(f"the task '{name}' needs {key}")
     return {key: takes[key].check(value, f"option '{key}' of '{name}'") for key, value in described.items()}
