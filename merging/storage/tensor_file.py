@@ -108,7 +108,7 @@ class TensorFile(ABC):
         """
 
     def state(self) -> tuple[int, ...]:
-        """What changes when the file is replaced or written to.
+        """Gives what changes when the file is replaced or written to.
 
         Raises:
             OSError: it is gone.

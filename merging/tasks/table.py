@@ -78,7 +78,7 @@ def absolute(path: str, folder: Path | None = None) -> str:
     """A path that means the same in any working folder.
 
     Args:
-        path: as it was written; ``~`` is somebody's home.
+        path: path as it was written; ``~`` stands for a home.
         folder: the one that it is relative to; default: the working folder.
 
     Raises:
