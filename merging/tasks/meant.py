@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pydantic
 
 from merging.errors import TaskError, unknown
+from merging.plugins.discovery import load_installed
 from merging.plugins.keywords import expected
 from merging.plugins.options import first_fault
+from merging.plugins.registry import tasks
 from merging.plugins.task import Task
 from merging.plugins.user_code import kind_of
 from merging.plugins.watcher import Watcher
@@ -51,6 +53,10 @@ def task_of(value: TaskLike, progress: Progress | None = None, *, trust_code: bo
     if isinstance(value, str | os.PathLike):
         path = Path(value).expanduser()
         if isinstance(value, str) and not value.endswith(".toml") and not (path / TOML).is_file():
+            if not value.startswith("python:"):
+                load_installed()
+                if value not in tasks:
+                    raise unknown("task", value, tasks, "or give the path of a merge.toml, or a Task")
             return named_task(value, {}, progress)
         return _in_file(path / TOML if path.is_dir() else path, progress, trust_code=trust_code)
     raise _no_task(value)
