@@ -1,0 +1,238 @@
+"""Tables that fit the screen: one layout or another, never a table in two parts and never half a number.
+
+A caller says what there is (:class:`Grid`: names, and a :class:`Column` of texts for each thing that is told of them);
+the screen's width decides how it is laid out:
+
+1. whole, a line a row;
+2. transposed, a line a column, where there are few rows and many columns;
+3. without columns of a rank above 1, the highest first; which ones, and where they are, is said below;
+4. with the short form of what has one;
+5. without the columns of rank 1;
+6. stacked: a heading for each column, and below it a line for each row.
+
+Where names leave too little room for the rest, they are folded in the middle, so that they still differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from merging.cli.showing.folding import folded, wrapped
+from merging.errors import showable
+
+LABEL, LEAST = 16, 12
+"""Cells that a row's name keeps beside its numbers, where it has so many; and beside short ones."""
+WORD = 12
+"""Cells of a word in a heading that are not folded, however narrow the column below is."""
+GAP = 2
+"""Cells between columns; where they are short, one less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What is told of every row in one column.
+
+    Attributes:
+        head: heading; it may take several lines, a word a line.
+        cells: a text for each row, of one line.
+        short: the same in fewer cells, for narrow screens; empty: the cells.
+        rank: 0: it stays whatever happens; others leave where there is no room, the highest rank first.
+        right: numbers stand at the right, words at the left.
+    """
+
+    head: str
+    cells: Sequence[Text]
+    short: Sequence[Text] = ()
+    rank: int = 0
+    right: bool = True
+
+    @property
+    def width(self) -> int:
+        """Cells of its widest text."""
+        return max((cell.cell_len for cell in self.cells), default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table, as far as it does not depend on the screen.
+
+    Attributes:
+        names: what each row is called; a style of the whole text stays where it is folded.
+        columns: what is told of them.
+        corner: heading above the names.
+        elsewhere: where columns are that found no room, such as "benchmark.md".
+        dim: numbers of the rows that matter less.
+        turns: it may be transposed.
+    """
+
+    names: Sequence[Text]
+    columns: Sequence[Column]
+    corner: str = ""
+    elsewhere: str = ""
+    dim: frozenset[int] = field(default_factory=frozenset)
+    turns: bool = True
+
+    def show(self, console: Console) -> None:
+        """Prints the first layout that fits the screen."""
+        for line in self.lines(console.width):
+            console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+
+    def lines(self, width: int) -> list[Text]:
+        """Lays the table out on a screen of so many cells."""
+        for form, gap in self._forms():
+            if form._laid(width, gap) is not None:
+                shown = form._filled(self.columns, width, gap)
+                return [*(shown._laid(width, gap) or []), *self._left_out(shown, width)]
+        kept = [column for column in self.columns if column.rank < 2]
+        return [*self._stacked(kept, width), *self._left_out(replace(self, columns=kept), width)]
+
+    def _forms(self) -> Iterator[tuple[Grid, int]]:
+        """Itself in ever less room, with the gap between columns."""
+        yield self, GAP
+        if self.turns and len(self.columns) > 2 * len(self.names):
+            yield self._turned(), GAP
+        ranks = sorted({column.rank for column in self.columns}, reverse=True)
+        shown = self
+        for rank in (rank for rank in ranks if rank > 1):
+            shown = replace(shown, columns=[column for column in shown.columns if column.rank < rank])
+            yield shown, GAP
+        yield shown._short(), GAP - 1
+        if self.turns and len(shown.columns) > len(self.names):
+            yield shown._turned(), GAP
+        if 1 in ranks and 0 in ranks:
+            shown = replace(shown, columns=[column for column in shown.columns if not column.rank])
+            yield shown, GAP
+            yield shown._short(), GAP - 1
+
+    def _filled(self, columns: Sequence[Column], width: int, gap: int) -> Grid:
+        """Itself with the first of the columns of rank 2 and more that find room after all."""
+        there = {column.head for column in self.columns}
+        if not all(any(column.head == head for column in columns) for head in there):
+            return self  # it is transposed
+        shown = self
+        for column in sorted(columns, key=lambda column: column.rank):
+            if column.rank < 2 or column.head in there:
+                continue
+            more = {*(each.head for each in shown.columns), column.head}
+            fuller = replace(shown, columns=[each for each in columns if each.head in more])
+            if gap < GAP:
+                fuller = fuller._short()
+            if fuller._laid(width, gap) is None:
+                break
+            shown = fuller
+        return shown
+
+    def _short(self) -> Grid:
+        return replace(self, columns=[replace(column, cells=column.short or column.cells) for column in self.columns])
+
+    def _turned(self) -> Grid:
+        """Columns as rows, and rows as columns."""
+        cells = zip(*(column.cells for column in self.columns), strict=True)
+        return replace(
+            self,
+            names=[Text(showable(column.head)) for column in self.columns],
+            columns=[Column(head=name.plain, cells=row) for name, row in zip(self.names, cells, strict=True)],
+            dim=frozenset(),
+        )
+
+    def _laid(self, width: int, gap: int) -> list[Text] | None:
+        """A line a row, or None where they are wider than the screen."""
+        heads = self._heads()
+        widths = [max([column.width, *map(cell_len, head)]) for column, head in zip(self.columns, heads, strict=True)]
+        longest = max([cell_len(showable(self.corner)), *(name.cell_len for name in self.names)])
+        room = width - sum(gap + each for each in widths)
+        if room < min(longest, LABEL if gap == GAP else LEAST):
+            return None
+        label, names = min(longest, room), self._folded(min(longest, room))
+        sides = [column.right for column in self.columns]
+        tall = max(map(len, heads), default=0)
+        above = [[*[""] * (tall - len(head)), *head] for head in heads]
+        lines = [
+            _line(Text(folded([showable(self.corner)], label)[0] if last else ""), label, row, widths, sides, gap)
+            for last, row in ((n == tall - 1, [Text(head[n]) for head in above]) for n in range(tall))
+        ]
+        for line in lines:
+            line.stylize("bold")
+        for number, name in enumerate(names):
+            line = _line(name, label, [column.cells[number] for column in self.columns], widths, sides, gap)
+            if number in self.dim:
+                line.stylize("dim")
+            lines.append(line)
+        return lines
+
+    def _heads(self) -> list[list[str]]:
+        """Lines of each column's heading: as wide as the column, or as a word that need not be folded."""
+        words = [showable(column.head).split() for column in self.columns]
+        flat = folded([word for each in words for word in each], WORD) if words else []
+        fits = iter(flat)
+        heads = []
+        for column, each in zip(self.columns, words, strict=True):
+            own = [next(fits) for _ in each]
+            lines = list[str]()
+            for word in own:
+                joined = f"{lines[-1]} {word}" if lines else word
+                if lines and cell_len(joined) <= max(column.width, *map(cell_len, own)):
+                    lines[-1] = joined
+                else:
+                    lines.append(word)
+            heads.append(lines)
+        return heads
+
+    def _stacked(self, kept: Sequence[Column], width: int) -> list[Text]:
+        """A heading for each column, and below it a line for each row."""
+        lines = []
+        for column in kept:
+            lines.append(Text(folded([showable(column.head)], max(width, 4))[0], style="bold"))
+            cells = column.short or column.cells
+            wide = max((cell.cell_len for cell in cells), default=0)
+            room = width - wide - 2 * GAP
+            apart = room < min(LEAST, max((name.cell_len for name in self.names), default=0))
+            names = self._folded(width - GAP if apart else room)
+            label = max((name.cell_len for name in names), default=0)
+            for number, (name, cell) in enumerate(zip(names, cells, strict=True)):
+                if apart:  # a number is never cut: it stands below its name
+                    row = [Text(" " * GAP) + name, Text(" " * 2 * GAP) + cell]
+                else:
+                    row = [Text(" " * GAP) + _line(name, label, [cell], [wide], [column.right], GAP)]
+                for line in row:
+                    if number in self.dim:
+                        line.stylize("dim")
+                    lines.append(line)
+        return lines
+
+    def _folded(self, room: int) -> list[Text]:
+        """The names in so many cells; those that are whole keep their styles."""
+        short = folded([name.plain for name in self.names], max(room, 4))
+        return [
+            name if name.plain == text else Text(text, style=name.style)
+            for name, text in zip(self.names, short, strict=True)
+        ]
+
+    def _left_out(self, shown: Grid, width: int) -> list[Text]:
+        """Says which columns found no room."""
+        there = {column.head for column in shown.columns} | {name.plain for name in shown.names}
+        gone = [showable(column.head) for column in self.columns if showable(column.head) not in there]
+        if not gone:
+            return []
+        where = f": see {self.elsewhere}" if self.elsewhere else ""
+        said = Text(f"(no room for {', '.join(gone)}{where})", style="dim")
+        return wrapped(said, width)
+
+
+def _line(
+    name: Text, label: int, cells: Sequence[Text], widths: Sequence[int], sides: Sequence[bool], gap: int
+) -> Text:
+    """A name and its cells, each in its place."""
+    line = name.copy()
+    line.append(" " * (label - name.cell_len))
+    for cell, width, right in zip(cells, widths, sides, strict=True):
+        space = " " * (width - cell.cell_len)
+        line.append(" " * gap)
+        line = line + (Text(space) + cell if right else cell + Text(space))
+    line.rstrip()
+    return line
