@@ -177,8 +177,8 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
     key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
-    for line in beside(key, console.width):
-        console.print(line, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    for entry in beside(key, console.width):
+        console.print(entry, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 __all__ = ["COSTS", "show_benchmark"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -57,6 +58,20 @@ def _begin(name: str, room: int) -> str:
         if taken > room:
             return name[:number]
     return name
+
+
+def cut(text: str, room: int) -> str:
+    """The words of a text that fit, from its beginning: none of them, and no number with its unit, is broken.
+
+    >>> cut("best 97.00 %, model_05", 30), cut("best 97.00 %, model_05", 16), cut("best 97.00 %", 11)
+    ('best 97.00 %, model_05', 'best 97.00 % …', 'best …')
+    """
+    if cell_len(text) <= room:
+        return text
+    words = re.split(" (?!%)", text)
+    while words and cell_len(" ".join(words)) + 2 > room:
+        words.pop()
+    return f"{' '.join(words).rstrip(',:')} {MARK}" if words else ""
 
 
 def wrapped(text: Text, width: int) -> list[Text]:

@@ -142,7 +142,7 @@ class Grid:
 
     def _laid(self, width: int, gap: int) -> list[Text] | None:
         """A line a row, or None where they are wider than the screen."""
-        heads = self._heads()
+        heads = self._heads(WORD if gap == GAP else 0)
         widths = [max([column.width, *map(cell_len, head)]) for column, head in zip(self.columns, heads, strict=True)]
         longest = max([cell_len(showable(self.corner)), *(name.cell_len for name in self.names)])
         room = width - sum(gap + each for each in widths)
@@ -165,8 +165,8 @@ class Grid:
             lines.append(line)
         return lines
 
-    def _heads(self) -> list[list[str]]:
-        """Lines of each column's heading: as wide as the column, or as a word that need not be folded."""
+    def _heads(self, least: int) -> list[list[str]]:
+        """Lines of each column's heading: as wide as the column, its longest word, or the least number of cells."""
         words = [showable(column.head).split() for column in self.columns]
         flat = folded([word for each in words for word in each], WORD) if words else []
         fits = iter(flat)
@@ -176,7 +176,7 @@ class Grid:
             lines = list[str]()
             for word in own:
                 joined = f"{lines[-1]} {word}" if lines else word
-                if lines and cell_len(joined) <= max(column.width, *map(cell_len, own)):
+                if lines and cell_len(joined) <= max(least, column.width, *map(cell_len, own)):
                     lines[-1] = joined
                 else:
                     lines.append(word)
@@ -219,8 +219,8 @@ class Grid:
         gone = [showable(column.head) for column in self.columns if showable(column.head) not in there]
         if not gone:
             return []
-        where = f": see {self.elsewhere}" if self.elsewhere else ""
-        said = Text(f"(no room for {', '.join(gone)}{where})", style="dim")
+        where = f"; see {self.elsewhere}" if self.elsewhere else ""
+        said = Text(f"(no room: {', '.join(gone)}{where})", style="dim")
         return wrapped(said, width)
 
 

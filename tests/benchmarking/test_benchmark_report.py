@@ -293,7 +293,7 @@ def test_no_number_is_cut_at_any_width(found: Benchmark, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "\x1b" not in text
     flat = " ".join(text.split())
-    without = re.search(r"\(no room for (.*?): see --json\)", flat)
+    without = re.search(r"\(no room: (.*?); see --json\)", flat)
     gone = without[1].split(", ") if without else []
     for scores in cells(found):
         for column, cell in scores.items():
