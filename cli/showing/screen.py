@@ -88,7 +88,8 @@ def table(**how: Any) -> Table:
 
 def remark(text: object, mark: str = "note") -> Text:
     """A remark on a result: a sentence, which may hold names and is told in flags, after its mark."""
-    return marked(f"[yellow]{mark}:[/] {{}}", in_flags(text))
+    style = "bold yellow" if mark == "warning" else "yellow"
+    return marked(f"[{style}]{mark}:[/] {{}}", in_flags(text))
 
 
 def notes(console: Console, lines: Iterable[str], names: Iterable[str] = ()) -> None:
@@ -103,16 +104,40 @@ def notes(console: Console, lines: Iterable[str], names: Iterable[str] = ()) -> 
         console.print(marked("note: {}", in_flags(line)), style="dim", highlight=False)
 
 
+def warned(console: Console, lines: Iterable[str], names: Iterable[str] = ()) -> int:
+    """Prints warnings on a result, a line each, and once where it is the same of many; returns how many lines.
+
+    Args:
+        console: the screen.
+        lines: sentences of the core.
+        names: as :func:`notes` takes them.
+    """
+    shown = alike(lines, names)
+    for line in shown:
+        console.print(remark(line, "warning"), highlight=False, soft_wrap=True)
+    return len(shown)
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Prints a line for each warning."""
     for warning in warnings:
         click.echo(f"warning: {in_flags(warning)}", err=True)
 
 
-def say_built_in(request: Mapping[str, Any], news: Console) -> None:
-    """Says that nobody named models, so that the built-in task's are taken."""
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+def say_built_in(request: Mapping[str, Any], news: Console, flag: str = "--models") -> None:
+    """Says that nobody named models or a task, so that the built-in one is taken; every command says it here.
+
+    Args:
+        request: what the command is asked for.
+        news: standard error.
+        flag: what would have named another one.
+    """
+    context = click.get_current_context(silent=True)
+    typed = context is not None and (context.params.get("task") or context.params.get("resume"))
+    named = context is not None and context.obj is not None and context.obj.file.task.name
+    if request["task"] == "digits" and not request["models"] and not typed and not named:
+        where = "merge.toml names none" if context is not None and context.obj is not None else "no merge.toml"
+        news.print(marked(f"No {flag} and {where}: using the built-in task [bold]digits[/]."), highlight=False)
 
 
 def print_json(data: Any) -> None:

@@ -128,6 +128,8 @@ def interpolate(
     scores: dict[str, list[float]] = {name: [] for name in names}
     with evaluator.numerics.applied():
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
+        sets = ", ".join(f"{name} {len(task.split(name)):,}" for name in names)
+        progress.say(f"scoring {len(shares)} points of the line ({sets} samples): {len(shares) * len(names):,} passes")
         progress.stage("along the line", len(shares))
         for share in shares:
             mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)
