@@ -81,6 +81,7 @@ def _type(kind: Any) -> str:
 def _print(data: dict[str, Any]) -> None:
     from merging.cli.showing import screen
     from merging.cli.showing.screen import Screen, marked
+    from merging.values.wording import plural
 
     console = Screen()
     console.print(marked("[bold]{}[/] ({}): {}", data["name"], data["kind"], data["summary"]), highlight=False)
@@ -90,7 +91,7 @@ def _print(data: dict[str, Any]) -> None:
             console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False)
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
-        console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
+        console.print(f"Needs: {needs}; at least {plural(data['min_models'], 'model')}.", highlight=False)
     if "written" in data:
         console.print(f"\nWritten: {data['written']}", highlight=False)
     if "keys" in data:

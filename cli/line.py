@@ -120,7 +120,7 @@ def _show(console: Console, found: Interpolation) -> None:
     from merging.values.verdict import ACCURACY
 
     beside = "" if found.objective == ACCURACY else f" ({found.objective})"
-    console.print(marked("[bold]from {} to {}[/]{}", found.first, found.second, beside), highlight=False)
+    console.print(marked("[bold]from {} (A) to {} (B)[/]{}", found.first, found.second, beside), highlight=False)
     columns = [
         Column(head=name, cells=[Text(scored(value, found.objective)) for value in values])
         for name, values in found.scores.items()

@@ -15,6 +15,7 @@ Where names leave too little room for the rest, they are folded in the middle, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,8 @@ WORD = 12
 """Cells of a word in a heading that are not folded, however narrow the column below is."""
 GAP = 2
 """Cells between columns; where they are short, one less."""
+_NUMBER = re.compile(r"[-+]?[\d,]*(?:\.\d+)?")
+"""What a cell begins with; nothing, where that is a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,9 @@ class Grid:
         return replace(
             self,
             names=[Text(showable(column.head)) for column in self.columns],
-            columns=[Column(head=name.plain, cells=row) for name, row in zip(self.names, cells, strict=True)],
+            columns=[
+                Column(head=name.plain, cells=_at_point(row)) for name, row in zip(self.names, cells, strict=True)
+            ],
             dim=frozenset(),
         )
 
@@ -222,6 +227,16 @@ class Grid:
         where = f"; see {self.elsewhere}" if self.elsewhere else ""
         said = Text(f"(no room: {', '.join(gone)}{where})", style="dim")
         return wrapped(said, width)
+
+
+def _at_point(cells: Sequence[Text]) -> list[Text]:
+    """Numbers of several kinds below one another: their points in one place, and what follows them at the right."""
+    before = [len(_NUMBER.match(cell.plain)[0].partition(".")[0]) for cell in cells]  # type: ignore[index]
+    after = [cell.cell_len - size for cell, size in zip(cells, before, strict=True)]
+    return [
+        Text(" " * (max(before) - size)) + cell + Text(" " * (max(after) - rest))
+        for cell, size, rest in zip(cells, before, after, strict=True)
+    ]
 
 
 def _line(

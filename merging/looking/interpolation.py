@@ -23,6 +23,7 @@ from merging.running.settings import Settings, all_but
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.recipe import Recipe
+from merging.values.wording import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +129,9 @@ def interpolate(
     scores: dict[str, list[float]] = {name: [] for name in names}
     with evaluator.numerics.applied():
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
-        sets = ", ".join(f"{name} {len(task.split(name)):,}" for name in names)
-        progress.say(f"scoring {len(shares)} points of the line ({sets} samples): {len(shares) * len(names):,} passes")
+        sets = plural(len(task.held_out), "held-out sample", ",")
+        sets += f" and {plural(len(names) - 1, 'test set')}" if names[1:] else ""
+        progress.say(f"scoring {len(shares)} points of the line on {sets}: {len(shares) * len(names):,} passes")
         progress.stage("along the line", len(shares))
         for share in shares:
             mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)

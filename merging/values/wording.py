@@ -73,7 +73,7 @@ def of_each(said: Mapping[str, Sequence[str]], noun: str) -> list[str]:
     """Says of whom something is said: a line for each group of names of which the same is.
 
     >>> of_each({"a": ["found under 'key'", "prefix gone"], "b": ["found under 'key'", "prefix gone"]}, "file")
-    ["all 2 files: found under 'key'; prefix gone"]
+    ["both files: found under 'key'; prefix gone"]
 
     Args:
         said: name → what is said of it; those of whom nothing is are left out.
@@ -83,7 +83,8 @@ def of_each(said: Mapping[str, Sequence[str]], noun: str) -> list[str]:
     for name, lines in said.items():
         if lines:
             groups.setdefault(tuple(lines), []).append(name)
+    every = f"both {noun}s" if len(said) == 2 else f"all {plural(len(said), noun)}"
     return [
-        f"{f'all {plural(len(said), noun)}' if 1 < len(names) == len(said) else some(names, 3)}: {'; '.join(lines)}"
+        f"{every if 1 < len(names) == len(said) else some(names, 3)}: {'; '.join(lines)}"
         for lines, names in groups.items()
     ]
