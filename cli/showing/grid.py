@@ -87,63 +87,58 @@ class Grid:
 
     def lines(self, width: int) -> list[Text]:
         """Lays the table out on a screen of so many cells."""
-        for form, gap in self._forms():
-            if form._laid(width, gap) is not None:
-                shown = form._filled(self.columns, width, gap)
-                return [*(shown._laid(width, gap) or []), *self._left_out(shown, width)]
-        kept = [column for column in self.columns if column.rank < 2]
-        return [*self._stacked(kept, width), *self._left_out(replace(self, columns=kept), width)]
+        for form in self._forms():
+            if self._in(form)._laid(width, form.gap) is not None:
+                form = self._filled(form, width)
+                return [*(self._in(form)._laid(width, form.gap) or []), *self._left_out(form.kept, width)]
+        kept = self._up_to(1)
+        return [*self._stacked([self.columns[k] for k in kept], width), *self._left_out(kept, width)]
 
-    def _forms(self) -> Iterator[tuple[Grid, int]]:
-        """Itself in ever less room, with the gap between columns."""
-        yield self, GAP
-        if self.turns and len(self.columns) > 2 * len(self.names):
-            yield self._turned(), GAP
-        ranks = sorted({column.rank for column in self.columns}, reverse=True)
-        shown = self
-        for rank in (rank for rank in ranks if rank > 1):
-            shown = replace(shown, columns=[column for column in shown.columns if column.rank < rank])
-            yield shown, GAP
-        yield shown._short(), GAP - 1
-        if self.turns and len(shown.columns) > len(self.names):
-            yield shown._turned(), GAP
-        if 1 in ranks and 0 in ranks:
-            shown = replace(shown, columns=[column for column in shown.columns if not column.rank])
-            yield shown, GAP
-            yield shown._short(), GAP - 1
+    def _forms(self) -> Iterator[_Form]:
+        """Forms that need ever less room."""
+        kept = self._up_to(max((column.rank for column in self.columns), default=0))
+        yield _Form(kept)
+        if self.turns and len(kept) > 2 * len(self.names):
+            yield _Form(kept, turned=True)
+        for rank in sorted({column.rank for column in self.columns if column.rank > 1}, reverse=True):
+            kept = self._up_to(rank - 1)
+            yield _Form(kept)
+        yield _Form(kept, short=True)
+        if self.turns and len(kept) > len(self.names):
+            yield _Form(kept, turned=True)
+        if 0 < len(kept := self._up_to(0)) < len(self._up_to(1)):
+            yield _Form(kept)
+            yield _Form(kept, short=True)
 
-    def _filled(self, columns: Sequence[Column], width: int, gap: int) -> Grid:
-        """Itself with the first of the columns of rank 2 and more that find room after all."""
-        there = {column.head for column in self.columns}
-        if not all(any(column.head == head for column in columns) for head in there):
-            return self  # it is transposed
-        shown = self
-        for column in sorted(columns, key=lambda column: column.rank):
-            if column.rank < 2 or column.head in there:
-                continue
-            more = {*(each.head for each in shown.columns), column.head}
-            fuller = replace(shown, columns=[each for each in columns if each.head in more])
-            if gap < GAP:
-                fuller = fuller._short()
-            if fuller._laid(width, gap) is None:
-                break
-            shown = fuller
-        return shown
+    def _up_to(self, rank: int) -> tuple[int, ...]:
+        return tuple(k for k, column in enumerate(self.columns) if column.rank <= rank)
 
-    def _short(self) -> Grid:
-        return replace(self, columns=[replace(column, cells=column.short or column.cells) for column in self.columns])
-
-    def _turned(self) -> Grid:
-        """Columns as rows, and rows as columns."""
-        cells = zip(*(column.cells for column in self.columns), strict=True)
+    def _in(self, form: _Form) -> Grid:
+        """Itself in a form."""
+        columns = [self.columns[k] for k in form.kept]
+        if form.short:
+            columns = [replace(column, cells=column.short or column.cells) for column in columns]
+        if not form.turned:
+            return replace(self, columns=columns)
+        cells = zip(*(column.cells for column in columns), strict=True)
         return replace(
             self,
-            names=[Text(showable(column.head)) for column in self.columns],
+            names=[Text(showable(column.head)) for column in columns],
             columns=[
                 Column(head=name.plain, cells=_at_point(row)) for name, row in zip(self.names, cells, strict=True)
             ],
             dim=frozenset(),
         )
+
+    def _filled(self, form: _Form, width: int) -> _Form:
+        """The form with the first of the columns of rank 2 and more that find room after all."""
+        for k in sorted(range(len(self.columns)), key=lambda k: self.columns[k].rank):
+            if self.columns[k].rank > 1 and k not in form.kept:
+                fuller = replace(form, kept=tuple(sorted((*form.kept, k))))
+                if self._in(fuller)._laid(width, fuller.gap) is None:
+                    break
+                form = fuller
+        return form
 
     def _laid(self, width: int, gap: int) -> list[Text] | None:
         """A line a row, or None where they are wider than the screen."""
@@ -218,15 +213,27 @@ class Grid:
             for name, text in zip(self.names, short, strict=True)
         ]
 
-    def _left_out(self, shown: Grid, width: int) -> list[Text]:
+    def _left_out(self, kept: Sequence[int], width: int) -> list[Text]:
         """Says which columns found no room."""
-        there = {column.head for column in shown.columns} | {name.plain for name in shown.names}
-        gone = [showable(column.head) for column in self.columns if showable(column.head) not in there]
+        gone = [showable(column.head) for k, column in enumerate(self.columns) if k not in kept]
         if not gone:
             return []
         where = f"; see {self.elsewhere}" if self.elsewhere else ""
-        said = Text(f"(no room: {', '.join(gone)}{where})", style="dim")
-        return wrapped(said, width)
+        return wrapped(Text(f"(no room: {', '.join(gone)}{where})", style="dim"), width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """A way to lay a table out: which of its columns, transposed or not, whole or short cells."""
+
+    kept: tuple[int, ...] = field(kw_only=False)
+    turned: bool = False
+    short: bool = False
+
+    @property
+    def gap(self) -> int:
+        """Cells between its columns."""
+        return GAP - 1 if self.short else GAP
 
 
 def _at_point(cells: Sequence[Text]) -> list[Text]:

@@ -22,7 +22,7 @@ from merging.values.wording import plural
 
 BAR = 8
 """Cells of the bar itself."""
-STAGE = 24
+STAGE = 18
 """Cells of a line that what is being done keeps, before the best so far is folded."""
 
 
