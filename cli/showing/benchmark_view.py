@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import remarks, title, what
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
@@ -16,20 +17,20 @@ from merging.benchmarking.rendering.tables import (
     cells,
     corrected_by,
     cost,
-    findings,
     heading,
     home,
     legend_of,
     main,
     placed,
+    shown,
     single_scores,
 )
 from merging.benchmarking.results import SHIFTED
+from merging.cli.showing.answer import STYLES, show_answer
 from merging.cli.showing.folding import beside
 from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked, notes
-from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.states import MethodState
@@ -57,8 +58,9 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
         found: the benchmark.
         elsewhere: where numbers are that a narrow screen has no room for.
     """
-    console.print(Text(showable(title(found))), style="bold", highlight=False)
-    console.print(Text(showable(what(found))), highlight=False)
+    console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
+    show_answer(console, answer(found))
+    console.print()
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
     scores = _scores(replace(found, rows=begun), elsewhere)
     scores.show(console)
@@ -67,8 +69,6 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
     console.print(f"{half}{COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
-    for line in findings(found):
-        console.print(marked("• {}", line), highlight=False)
     _show_scatter(console, found)
     notes(console, remarks(found), [*found.pool, *(row.label for row in found.rows)])
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
@@ -89,7 +89,7 @@ def _scores(found: Benchmark, elsewhere: str) -> Grid:
             short=[_text(row.get(c), row_.finished, c, found, short=True) for row, row_ in rows],
             rank=0 if c in stays else 1,
         )
-        for c in found.columns
+        for c in shown(found)
     ]
     dear = any(row.inference_cost > 1 for row in found.rows)
     for number, (name, short) in enumerate(SHORT.items()):
@@ -131,9 +131,9 @@ def _difference(verdict: Verdict | None) -> tuple[Text, ...]:
     style = STYLES[word(verdict)]
     if not verdict.tested:
         return (marked(f"[{style}]{{}} not tested[/]", mark(verdict)),)
-    shown, _, interval = difference(verdict).partition(" ")
+    size, _, interval = difference(verdict).partition(" ")
     return (
-        marked(f"[{style}]{{}} {{}}[/]", mark(verdict), shown),
+        marked(f"[{style}]{{}} {{}}[/]", mark(verdict), size),
         marked("[dim]{}[/]", interval),
         marked(f"[{style}]{{}}[/]", p_value(verdict.corrected)),
     )

@@ -28,8 +28,8 @@ from merging.errors import showable
 
 LABEL, LEAST = 16, 12
 """Cells that a row's name keeps beside its numbers, where it has so many; and beside short ones."""
-WORD = 12
-"""Cells of a word in a heading that are not folded, however narrow the column below is."""
+WORD, SHORT_WORD = 12, 8
+"""Cells of a word in a heading that are not folded, however narrow the column below is; and above short cells."""
 GAP = 2
 """Cells between columns; where they are short, one less."""
 _NUMBER = re.compile(r"[-+]?[\d,]*(?:\.\d+)?")
@@ -168,7 +168,7 @@ class Grid:
     def _heads(self, least: int) -> list[list[str]]:
         """Lines of each column's heading: as wide as the column, its longest word, or the least number of cells."""
         words = [showable(column.head).split() for column in self.columns]
-        flat = folded([word for each in words for word in each], WORD) if words else []
+        flat = folded([word for each in words for word in each], max(least, SHORT_WORD)) if words else []
         fits = iter(flat)
         heads = []
         for column, each in zip(self.columns, words, strict=True):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from merging.storage.result import MODELS
 from merging.storage.shards import INDEX
+from merging.values.answer import answer, markdown
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
+from merging.values.wording import spent
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
@@ -46,6 +48,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
+        "\n".join(markdown(answer(report))),
         f"{what} {report.made_of} "
         f"{by} **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
         f"(components: {report.components}, {report.active_components} of them active), "
@@ -60,7 +63,6 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         scores = ScoreTable(report)
         sections += ["## Scores", f"Scores: {plain(scores.heading)}.", _table(scores), plain(scores.legend)]
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
-        sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]
@@ -91,5 +93,5 @@ def _table(scores: ScoreTable) -> str:
     for number, row in enumerate(scores.report.rows):
         cells = [plain(row.named)]
         cells += [f"{numbers[number]} {mark(verdicts[number])}".strip() for _, numbers, verdicts in lines]
-        table.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
+        table.append("| " + " | ".join([*cells, str(row.evaluations), spent(row.seconds)]) + " |")
     return "\n".join(table)

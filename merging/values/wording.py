@@ -88,3 +88,12 @@ def of_each(said: Mapping[str, Sequence[str]], noun: str) -> list[str]:
         f"{every if 1 < len(names) == len(said) else some(names, 3)}: {'; '.join(lines)}"
         for lines, names in groups.items()
     ]
+
+
+def spent(seconds: float) -> str:
+    """Writes seconds as tables show them: what took some time is never 0.0.
+
+    >>> spent(2.34), spent(0.02), spent(0.0), spent(4321.0)
+    ('2.3', '<0.1', '0.0', '4,321.0')
+    """
+    return "<0.1" if 0 < seconds < 0.05 else f"{seconds:,.1f}"
