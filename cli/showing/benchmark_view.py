@@ -56,7 +56,7 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
     Args:
         console: the screen.
         found: the benchmark.
-        elsewhere: where numbers are that a narrow screen has no room for.
+        elsewhere: file or flag that has the numbers for which a narrow screen has no room.
     """
     console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
     show_answer(console, answer(found))

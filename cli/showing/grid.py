@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"[-+]?[\d,]*(?:\.\d+)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What is told of every row in one column.
+    """One column of a table, whatever the screen.
 
     Attributes:
         head: heading; it may take several lines, a word a line.
@@ -68,7 +68,7 @@ class Grid:
         names: what each row is called; a style of the whole text stays where it is folded.
         columns: what is told of them.
         corner: heading above the names.
-        elsewhere: where columns are that found no room, such as "benchmark.md".
+        elsewhere: file or flag that has the columns without room, such as "benchmark.md".
         dim: numbers of the rows that matter less.
         turns: it may be transposed.
     """

@@ -110,7 +110,7 @@ def warned(console: Console, lines: Iterable[str], names: Iterable[str] = ()) ->
     Args:
         console: the screen.
         lines: sentences of the core.
-        names: as :func:`notes` takes them.
+        names: names that may differ in them, see :func:`notes`.
     """
     shown = alike(lines, names)
     for line in shown:
