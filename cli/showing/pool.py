@@ -86,8 +86,8 @@ def _show_pool(console: Console, found: Inspection) -> None:
     points = " in points" if _in_percent(found) else ""
     columns, said = list[Column](), list[str]()
     if found.scores:
-        head = "held-out" if _in_percent(found) else f"held-out ({found.objective})"
-        columns.append(Column(head=head, cells=[Text(scored(score, found.objective)) for score in found.scores]))
+        said += [] if _in_percent(found) else [f"held-out: {found.objective}"]
+        columns.append(Column(head="held-out", cells=[Text(scored(score, found.objective)) for score in found.scores]))
     best = _best(found)
     with_best = {b.second if b.first == best else b.first: b for b in found.barriers if best in (b.first, b.second)}
     if with_best:
