@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import Screen, marked
 from merging.errors import showable
 from merging.values.answer import Answer, Change
@@ -69,18 +70,23 @@ def show_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
     """Prints every verdict, a line each, dim: difference, interval and p side by side, then what was counted."""
     found = distinct(verdicts)
     told = [verdict for verdict in found if verdict.tested]
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(max_width=max(console.width // 3, 10), overflow="fold")
-    for _ in range(2):
-        grid.add_column(no_wrap=True)
-    grid.add_column()
-    for verdict in told:
-        shown = Text(f"{mark(verdict) or ' '} {difference(verdict)}", style=STYLES[word(verdict)])
-        grid.add_row(Text(showable(title(verdict))), shown, p_value(verdict.corrected), counts(verdict))
     if told:
         tests = " and ".join(dict.fromkeys(TESTS[verdict.test] for verdict in told if verdict.test is not None))
         console.print(marked("Against {}, by {}:", told[0].against, tests), style="dim", highlight=False)
-        console.print(grid, style="dim", highlight=False)
+        wide = max(len(difference(verdict)) for verdict in told)
+        shown = [
+            Text(
+                f"{mark(verdict) or ' '} {difference(verdict):<{wide}}  {p_value(verdict.corrected)}",
+                style=STYLES[word(verdict)],
+            )
+            for verdict in told
+        ]
+        counted = [Text(showable(counts(verdict))) for verdict in told]
+        columns = [Column(head="", cells=shown, right=False), Column(head="", cells=counted, rank=2, right=False)]
+        if not any(text.plain for text in counted):
+            columns = columns[:1]
+        names, dim = [Text(showable(title(verdict))) for verdict in told], frozenset(range(len(told)))
+        Grid(names=names, columns=columns, dim=dim, turns=False).show(console)
     untested: dict[str, list[str]] = {}
     for verdict in found:
         if not verdict.tested:

@@ -124,9 +124,7 @@ class Grid:
         return replace(
             self,
             names=[Text(showable(column.head)) for column in columns],
-            columns=[
-                Column(head=name.plain, cells=_at_point(row)) for name, row in zip(self.names, cells, strict=True)
-            ],
+            columns=[Column(head=name.plain, cells=at_point(row)) for name, row in zip(self.names, cells, strict=True)],
             dim=frozenset(),
         )
 
@@ -187,7 +185,8 @@ class Grid:
         """A heading for each column, and below it a line for each row."""
         lines = []
         for column in kept:
-            lines.append(Text(folded([showable(column.head)], max(width, 4))[0], style="bold"))
+            if column.head:
+                lines.append(Text(folded([showable(column.head)], max(width, 4))[0], style="bold"))
             cells = column.short or column.cells
             wide = max((cell.cell_len for cell in cells), default=0)
             room = width - wide - 2 * GAP
@@ -215,7 +214,7 @@ class Grid:
 
     def _left_out(self, kept: Sequence[int], width: int) -> list[Text]:
         """Says which columns found no room."""
-        gone = [showable(column.head) for k, column in enumerate(self.columns) if k not in kept]
+        gone = [showable(column.head) for k, column in enumerate(self.columns) if column.head and k not in kept]
         if not gone:
             return []
         where = f"; see {self.elsewhere}" if self.elsewhere else ""
@@ -236,7 +235,7 @@ class _Form:
         return GAP - 1 if self.short else GAP
 
 
-def _at_point(cells: Sequence[Text]) -> list[Text]:
+def at_point(cells: Sequence[Text]) -> list[Text]:
     """Numbers of several kinds below one another: their points in one place, and what follows them at the right."""
     before = [len(_NUMBER.match(cell.plain)[0].partition(".")[0]) for cell in cells]  # type: ignore[index]
     after = [cell.cell_len - size for cell, size in zip(cells, before, strict=True)]

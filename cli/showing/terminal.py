@@ -117,7 +117,7 @@ class TerminalProgress:
 
     def measure(self, objective: str) -> None:
         """Takes the objective that the scores from now on are of."""
-        self._objective = objective
+        self._objective, self._best = objective, ""  # of another strategy
 
     def _score(self, score: float | None) -> str:
         return scored(score, self._objective)
