@@ -177,7 +177,7 @@ def test_a_benchmark_fits_the_screen(methods: int, sets: int, length: int, width
 
 
 def test_the_terminal_of_a_paper_is_as_wide_as_a_page() -> None:
-    """Ten methods on a test set and five shifted ones, in 80 columns: every score is there, costs are said to be in the files."""
+    """Ten methods, a test set, five shifted ones, in 80 columns: every score is there; costs are in the files."""
     found = benchmark(10, 5, 7)
     lines = [line.plain for line in _scores(found, "benchmark.md").lines(80)]
     rows = [re.findall(r"\d+\.\d\d", line) for line in lines if re.match(r"(best|method)\S* +\d", line)]
