@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.folding import wrapped
 from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import Screen, marked
 from merging.errors import showable
@@ -41,12 +41,12 @@ def show_answer(console: Console, found: Answer) -> None:
     lines += [(Text("cost"), Text(showable(found.cost)))] if found.cost else []
     lines += _headed(Text("advice", style="yellow"), [Text(in_flags(line)) for line in found.advice])
     lines += _headed(Text("next", style="bold"), [Text(in_flags(line)) for line in found.next])
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column()
+    margin = max((head.cell_len for head, _ in lines), default=0) + 2
     for head, said in lines:
-        grid.add_row(head, said)
-    console.print(grid, highlight=False)
+        for number, line in enumerate(wrapped(said, max(console.width - margin, 20))):
+            first = head if number == 0 else Text()
+            shown = first + Text(" " * (margin - first.cell_len)) + line
+            console.print(shown, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 def _sets(change: Change, width: int) -> list[tuple[Text, Text]]:

@@ -65,8 +65,11 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
     scores = _scores(replace(found, rows=begun), elsewhere)
     scores.show(console)
     console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
-    half = "± half the 95 % interval. " if any("±" in line.plain for line in scores.lines(console.width)) else ""
-    console.print(f"{half}{COST_LEGEND}", style="dim", highlight=False)
+    table = "\n".join(line.plain for line in scores.lines(console.width)).partition("\n(no room: ")[0]
+    explained = ["± half the 95 % interval."] if "±" in table else []
+    explained += [COST_LEGEND] if SHORT["evaluations"] in table else []
+    if explained:
+        console.print(" ".join(explained), style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
     _show_scatter(console, found)
