@@ -24,6 +24,7 @@ from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.tasks.meant import task_of
 from merging.values.recipe import Recipe
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.storage.ingredients import Models
@@ -136,6 +137,9 @@ def interpolate(
     scores: dict[str, list[float]] = {name: [] for name in names}
     with evaluator.numerics.applied():
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
+        sets = plural(len(task.held_out), "held-out sample", ",")
+        sets += f" and {plural(len(names) - 1, 'test set')}" if names[1:] else ""
+        progress.say(f"scoring {len(shares)} points of the line on {sets}: {len(shares) * len(names):,} passes")
         progress.stage("along the line", len(shares))
         for share in shares:
             mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)
