@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.screen import marked, remark
 from merging.errors import showable
-from merging.storage.result import MEMBERS, MODELS, RECIPE
+from merging.storage.result import MEMBERS, MODELS, RECIPE, REPORT
 from merging.storage.shards import INDEX
+from merging.values.leaderboard_table import Leaderboard
 from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
@@ -47,6 +49,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             )
         for line in report.remarks():
             console.print(Text(in_flags(line)), highlight=False)
+        show_leaderboard(console, Leaderboard.of(report), str(folder / REPORT))
     else:
         console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for line in report.notes:

@@ -13,7 +13,10 @@ from merging.plugins.task import Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.settings import GROUPS
 
-NOT_TAKEN = ("seed", "baselines", "tests", "certify_split", "resume", *GROUPS["writing"].__dataclass_fields__)
+NOT_TAKEN = (
+    *("seed", "baselines", "tests", "pool_tests", "certify_split", "resume"),
+    *GROUPS["writing"].__dataclass_fields__,
+)
 """Settings of a single run that a comparison has in another form, or not at all."""
 
 

@@ -13,6 +13,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.running.found import Found
 from merging.running.notes import notes
 from merging.running.plan import Plan, versions
+from merging.running.pool_scores import leaderboard
 from merging.values.outcome import Meter
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
@@ -74,6 +75,7 @@ def report_of(
         saved=found.saved,
         best_single_name=found.single[0] if found.single else None,
         measure=comparer.measure if comparer else made.objective.name,
+        leaderboard=leaderboard(made, found),
         samples={split: outcome.samples for (_, split), outcome in found.outcomes.items()},
     )
 
