@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.documents import remarks, title, what
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -28,6 +30,7 @@ from merging.benchmarking.rendering.tables import (
     single_scores,
 )
 from merging.benchmarking.results import SHIFTED
+from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked, parts, remark
 from merging.cli.showing.table import STYLES
@@ -64,7 +67,8 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
         _show_comparisons(console, found, reference)
     for line in findings(found):
         console.print(marked("• {}", line), highlight=False)
-    _show_scatter(console, found)
+    letters = _show_scatter(console, found)
+    show_leaderboard(console, board(found), POOL, letters)
     for line in remarks(found):
         console.print(remark(line), highlight=False)
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
@@ -152,11 +156,11 @@ def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str,
         console.print(table, highlight=False)
 
 
-def _show_scatter(console: Console, found: Benchmark) -> None:
-    """In-distribution against shifted scores, with characters."""
+def _show_scatter(console: Console, found: Benchmark) -> dict[str, str] | None:
+    """In-distribution against shifted scores, with characters; gives the letter of each method."""
     column, rows = home(found), placed(found)
     if not rows:
-        return
+        return None
     factor, unit = (100, "in %") if found.percent(SHIFTED) else (1, f"({found.objective})")
     letters = dict(zip((row.label for row in rows), LETTERS * (1 + len(rows) // len(LETTERS)), strict=False))
     points = [(factor * x, factor * y, SINGLE) for x, y in single_scores(found)]
@@ -174,6 +178,7 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
     key = [Text(f"{SINGLE} single models")] if found.singles else []
     key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
     console.print(Text("   ").join(key), highlight=False)
+    return letters
 
 
 __all__ = ["COSTS", "show_benchmark"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -21,17 +21,19 @@ _ORDER = (Kind.MAIN, Kind.SOUPS, Kind.TRAINED, Kind.SHIFT)
 """Kinds of columns, in the order in which they are given room."""
 
 
-def show_leaderboard(console: Console, board: Leaderboard, file: str) -> None:
+def show_leaderboard(console: Console, board: Leaderboard, file: str, letters: Mapping[str, str] | None = None) -> None:
     """Prints the models of a pool, best first; nothing where none was scored, or there is one alone.
 
     Args:
         console: what it goes to; no line is wider.
         board: the models.
         file: the file that has all of them and all columns.
+        letters: method → the letter that it has elsewhere on the screen.
     """
     if not board.singles:
         return
-    letters = initials({name: board.labels[name] for name in board.mixed})
+    if letters is None or not letters.keys() >= set(board.mixed):
+        letters = initials({name: board.labels[name] for name in board.mixed})
     columns = board.columns(soups=letters)
     names = [beginning(showable(name), max(NAMES, console.width // 3)) for name in board.names]
     kept = fitting(columns, console.width - max(map(len, names)))
@@ -44,7 +46,7 @@ def show_leaderboard(console: Console, board: Leaderboard, file: str) -> None:
         table.add_row(Text(name), *(Text(column.cells[row]) for column in kept))
     console.print()
     console.print(table, highlight=False)
-    said = ", ".join(f"{letter} {board.labels[name]}" for name, letter in letters.items())
+    said = ", ".join(f"{letter} {board.labels[name]}" for name, letter in letters.items() if name in board.mixed)
     more = [f"In soups: {said}."] if said else []
     more += board.remarks(file)
     if hidden := [column.heading for column in columns if column not in kept]:

@@ -85,7 +85,7 @@ def _arguments(folder: Path) -> Iterator[tuple[str, Any]]:
         value = {"NEWTRUE": True, "NEWFALSE": False}.get(operation.name, argument)
         if name in SHORT and operation.name not in ("GLOBAL", "BINGET", "LONG_BINGET", "GET", "MARK"):
             yield name, value
-        name = argument if "UNICODE" in operation.name and name not in SHORT else ""
+        name = str(argument) if "UNICODE" in operation.name and name not in SHORT else ""
 
 
 def _read(folder: Path, name: str) -> bytes:

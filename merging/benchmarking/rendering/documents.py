@@ -6,6 +6,8 @@ import csv
 import io
 import re
 
+from merging.benchmarking.folder import POOL
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -22,6 +24,7 @@ from merging.benchmarking.rendering.tables import (
 from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
+from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
@@ -81,6 +84,8 @@ def to_markdown(found: Benchmark) -> str:
         for label, verdicts in told.items():
             lines.append(_line([plain(text) for text in (label, *(compact(v) if v else "" for v in verdicts))]))
     lines += ["", *(f"- {plain(text)}" for text in findings(found))]
+    if pool := in_markdown(board(found), POOL):
+        lines += ["", "## The models of the pool", "", pool]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.documents import caption, remarks, title
 from merging.benchmarking.rendering.drawing import SCHEMES, inline
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -75,6 +77,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         cost_legend=COST_LEGEND,
         remarks=remarks(found, unfinished=False),
         comparisons=_comparisons(found),
+        pool=_pool(found),
         main=[picture for picture in pictures if picture["name"] in CAPTIONS],
         maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
         colours=COLOURS,
@@ -101,6 +104,15 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
         }
         for row, scores in zip(found.rows, cells(found), strict=True)
     ]
+
+
+def _pool(found: Benchmark) -> dict[str, Any] | None:
+    shown = board(found)
+    if not shown.singles:
+        return None
+    columns = shown.columns()
+    rows = [{"name": name, "cells": [c.cells[row] for c in columns]} for row, name in enumerate(shown.names)]
+    return {"headings": [column.heading for column in columns], "rows": rows, "remarks": " ".join(shown.remarks(POOL))}
 
 
 def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
