@@ -84,16 +84,16 @@ def with_soups(singles: Iterable[Single], soups: Mapping[str, Sequence[str]]) ->
 
 
 def differing(known: Mapping[str, Trained]) -> dict[str, Trained]:
-    """Leaves of some models' hyper-parameters those that differ; one that is known of some models only differs.
+    """Leaves of some models' hyper-parameters those that differ; models of which nothing is known decide nothing.
 
-    >>> differing({"a": {"lr": 0.1, "seed": 1, "epochs": 3}, "b": {"lr": 0.1, "seed": 2}})
-    {'a': {'seed': 1, 'epochs': 3}, 'b': {'seed': 2}}
+    >>> differing({"a": {"lr": 0.1, "seed": 1, "epochs": 3}, "b": {"lr": 0.1, "seed": 2}, "c": {}})
+    {'a': {'seed': 1, 'epochs': 3}, 'b': {'seed': 2}, 'c': {}}
 
     Args:
         known: model → its hyper-parameters.
     """
     names = dict.fromkeys(name for own in known.values() for name in own)
-    kept = [name for name in names if len({_same(own.get(name)) for own in known.values()}) > 1]
+    kept = [name for name in names if len({_same(own.get(name)) for own in known.values() if own}) > 1]
     return {model: {name: own[name] for name in kept if name in own} for model, own in known.items()}
 
 

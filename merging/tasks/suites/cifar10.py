@@ -36,6 +36,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     paper="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf; "
     "Geirhos et al. 2019, https://arxiv.org/abs/1811.12231",
     tiny=_tiny,
+    sets=("held-out", "test", "tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict", "train"),
 )
 def cifar10_shifts(
     data: str | Path | None = None,

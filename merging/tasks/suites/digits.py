@@ -24,6 +24,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     limits="Small and easy: it shows that a method works, not how well it does on photographs.",
     paper="Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49",
     tiny=_tiny,
+    sets=("held-out", "test", "printed", "inverted", "rotated", "shifted", "outlined", "train"),
 )
 def digits() -> Task:
     """Scores small CLIP classifiers on scikit-learn's handwritten digits; needs neither a download nor a GPU.

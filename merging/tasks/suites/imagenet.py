@@ -29,6 +29,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     limits="The data are not shipped: data names the folder that holds imagenet/train, imagenet/val and the others.",
     paper="Wortsman et al. 2022, https://arxiv.org/abs/2203.05482",
     tiny=_tiny,
+    sets=("held-out", "test", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a"),
 )
 def imagenet_shifts(
     data: str | Path | None = None,

@@ -31,6 +31,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     limits="The data are not shipped: data names a file with the four domains, in the layout of .npz sets.",
     paper="Li et al. 2017, https://arxiv.org/abs/1710.03077",
     tiny=_tiny,
+    sets=("held-out", "test", "cartoon", "sketch", "train"),
 )
 def pacs(
     data: str | Path | None = None,
