@@ -90,7 +90,7 @@ def _show_scores(console: Console, found: Benchmark) -> None:
         for c in found.columns
     ]
     columns += [(short, [Text(cost(row, name)) for row in found.rows]) for name, short in SHORT.items()]
-    names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
+    names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.named) for row in found.rows]
     _print(console, names, columns)
 
 
@@ -176,7 +176,7 @@ def _show_scatter(console: Console, found: Benchmark) -> dict[str, str] | None:
     ):
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
-    key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
+    key += [marked("[bold]{}[/] {}", letters[row.label], row.named) for row in rows]
     console.print(Text("   ").join(key), highlight=False)
     return letters
 

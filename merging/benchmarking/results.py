@@ -85,6 +85,12 @@ class BenchmarkRow:
     trace: tuple[tuple[float, int, float], ...] = ()
 
     @property
+    def named(self) -> str:
+        """The label, and of the best single model which one it is."""
+        known = self.strategy == "best" and len(self.ingredients) == 1
+        return f"{self.label} ({self.ingredients[0]})" if known else self.label
+
+    @property
     def finished(self) -> bool:
         """Whether it has scores."""
         return self.held_out is not None

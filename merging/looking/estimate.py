@@ -81,7 +81,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     tested = sum(len(split) for split in task.tests.values()) * merges if made.settings.rules.tests else 0
     if task.certify is not None:
         tested += 2 * len(task.certify)
-    tested += _rescored(made, numerics, merges) * len(task.held_out) + _of_pool(made)
+    tested += _rescored(made, numerics, merges) * len(task.held_out) + of_pool(made)
     passes = meter.forward_equivalents
     measured = task.calibrates
     if (
@@ -110,7 +110,7 @@ def _rescored(made: Plan, numerics: Numerics, merges: int) -> int:
     return merges if isinstance(made.objective, Objective) and not made.objective.counts_hits else 0
 
 
-def _of_pool(made: Plan) -> int:
+def of_pool(made: Plan) -> int:
     """Samples of the passes by which every model of the pool is scored alone, at the end (`pool_tests`)."""
     rules, task = made.settings.rules, made.task
     if task is None or len(made.pool) < 2 or not (rules.tests and rules.pool_tests):

@@ -74,7 +74,7 @@ def to_markdown(found: Benchmark) -> str:
     lines += _rows(["method", *(heading(found, c) for c in found.columns), *COSTS.values()])
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in found.columns]
-        lines.append(_line([plain(row.label), *texts, *(cost(row, name) for name in COSTS)]))
+        lines.append(_line([plain(row.named), *texts, *(cost(row, name) for name in COSTS)]))
     lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
@@ -171,7 +171,7 @@ def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
             + (rf" {{\scriptsize$\pm${cell.half}}}" if cell.half else "")
             + (f" {_tex(cell.mark)}" if cell.mark else "")
         )
-    return [_tex(row.label), *texts, *(cost(row, name) for name in COSTS)]
+    return [_tex(row.named), *texts, *(cost(row, name) for name in COSTS)]
 
 
 def _tex(text: str) -> str:

@@ -95,7 +95,7 @@ def _shown(value: Any) -> Any:
 def _rows(found: Benchmark) -> list[dict[str, Any]]:
     return [
         {
-            "label": row.label,
+            "label": row.named,
             "finished": row.finished,
             "status": row.status,
             "why": row.why,
