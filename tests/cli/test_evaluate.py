@@ -181,17 +181,19 @@ def test_the_ranking_on_the_screen(merge: Merge, pool_folder: Path, monkeypatch:
 @pytest.mark.parametrize("how", ["folder", "pattern", "run", "mixed"])
 def test_several_are_named_in_one_word(merge: Merge, run: Path, pool_folder: Path, tmp_path: Path, how: str) -> None:
     models = [f"model_{number}" for number in range(5)]
-    names = {
-        "folder": ([pool_folder], [*models, "base"]),
+    said, found = {
+        "folder": ([str(pool_folder)], [*models, "base"]),
         "pattern": ([f"{pool_folder}/model_*.safetensors"], models),
         "run": ([f"{tmp_path}/*", "model_[01]"], ["out", "model_0", "model_1"]),
-        "mixed": ([run / "recipe.json", "model_1", "model_1", pool_folder / "model_2.safetensors"], None),
+        "mixed": (
+            [f"{run}/recipe.json", "model_1", "model_1", f"{pool_folder}/model_2.safetensors"],
+            ["recipe", "model_1", "model_2", "out"],
+        ),
     }[how]
     flags = ["--trust-code", run] if how in ("run", "mixed") else ["--task", TASK]
-    ran = merge("evaluate", *names[0], *flags, "--split", "test", "--json")
+    ran = merge("evaluate", *said, *flags, "--split", "test", "--json")
     assert ran.code == 0, ran.err
-    found = [model["model"] for model in json.loads(ran.out)["models"]]
-    assert sorted(found) == sorted(names[1] or ["recipe", "model_1", "model_2", "out"])
+    assert sorted(model["model"] for model in json.loads(ran.out)["models"]) == sorted(found)
 
 
 def test_equal_weights_are_scored_once_and_said(merge: Merge, run: Path, pool_folder: Path) -> None:

