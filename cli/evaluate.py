@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from merging.looking.wanted import Members
     from merging.plugins.task import Task
 
+TWO = "--fail-unless compares one model with another: name two models"
+
 
 @click.command("evaluate", cls=Asking)
 @click.argument("wanted", metavar="MODEL…", nargs=-1, required=True)
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "threads", "plugin", "as_json")
+@shared("key", "device", "threads", "plugin", "fail_unless", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(wanted: tuple[str, ...], **flags: Any) -> None:
     """Score one MODEL on a task's sets, compare two on the same samples, or rank many.
@@ -55,6 +57,8 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         from merging.values.outcome import unscored
 
         named = _named(wanted, pool, flags, task)
+        if flags["fail_unless"] and len(named) != 2:
+            raise RequirementError(TWO)
         ranking = evaluate_all(
             named,
             task,
@@ -81,6 +85,13 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
             (news if flags["as_json"] else console).print(
                 remark(f"{model.name}: {said}"), highlight=False, soft_wrap=True
             )
+    if flags["fail_unless"]:
+        from merging.cli.showing.answer import fail_unless
+        from merging.values.answer import Answer, headline_of, standing_of
+        from merging.values.states import Wanted
+
+        found = Answer(standing=standing_of(verdicts), headline=headline_of(pair[1].name, verdicts))
+        fail_unless(Wanted(flags["fail_unless"]), found)
 
 
 def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +134,9 @@ def _check_names(wanted: Sequence[str], pool: Members | None, flags: Mapping[str
     from merging.looking.wanted import find
     from merging.tasks.catalogue import sets_of
 
-    _, wrong = find(wanted, pool, flags["key"] or "")
+    found, wrong = find(wanted, pool, flags["key"] or "")
+    if flags["fail_unless"] and (len(found) > 2 or (len(wanted) == 1 and len(found) == 1)):
+        raise RequirementError(TWO)
     known = sets_of(task) if task is not None and flags["splits"] else None
     wrong += [str(unknown("set of the task:", name, known)) for name in flags["splits"] if known and name not in known]
     if wrong:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from merging.cli.showing import screen
+from merging.cli.showing.answer import STYLES
 from merging.cli.showing.screen import marked
-from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.looking.ranking import Ranked, Ranking
 from merging.values.leaderboard import short

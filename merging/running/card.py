@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from merging.storage.result import MODELS, REPORT
 from merging.storage.shards import INDEX
+from merging.values.answer import answer, markdown
 from merging.values.leaderboard_table import Leaderboard, in_markdown
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
@@ -47,6 +48,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
+        "\n".join(markdown(answer(report))),
         f"{what} {report.made_of} "
         f"{by} **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
         f"(components: {report.components}, {report.active_components} of them active), "
@@ -63,7 +65,6 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
         pool = in_markdown(Leaderboard.of(report), REPORT)
         sections += ["## The models of the pool", pool] if pool else []
-        sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]

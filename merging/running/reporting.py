@@ -17,7 +17,7 @@ from merging.running.pool_scores import leaderboard
 from merging.values.outcome import Meter
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
-from merging.values.verdict import Verdict, corrected
+from merging.values.verdict import Verdict, corrected, unselected
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -73,6 +73,7 @@ def report_of(
         inference_cost=inference_cost(merged),
         ensemble=isinstance(merged, Ensemble),
         saved=found.saved,
+        doubt=found.doubt or "",
         best_single_name=found.single[0] if found.single else None,
         measure=comparer.measure if comparer else made.objective.name,
         leaderboard=leaderboard(made, found),
@@ -120,4 +121,4 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     progress.stage(f"comparing with {best_single(name)}")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
-    return corrected([told])[0]
+    return unselected(corrected([told])[0], selected=found.merges[asked].selected)

@@ -97,6 +97,7 @@ class Report:
         samples: set → number of samples.
         limit: the evaluations that it was allowed, where these are used up.
         leaderboard: the models of the pool, best held-out score first; none where nothing was scored.
+        doubt: the warning that a model is no better than a guess, which is a note too; empty where there is none.
     """
 
     strategy: str
@@ -136,6 +137,7 @@ class Report:
     samples: Mapping[str, int] = field(default_factory=dict)
     limit: int | None = None
     leaderboard: tuple[Single, ...] = ()
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""
