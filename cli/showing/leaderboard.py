@@ -14,9 +14,9 @@ from merging.values.leaderboard_table import Column, Kind, Leaderboard, initials
 from merging.values.wording import beginning, some
 
 GAP = 2
-"""Spaces between columns."""
+"""Number of spaces between columns."""
 NAMES = 28
-"""Characters of a model's name at the most, where the width leaves it no more."""
+"""Longest name that is shown whole, in characters; in a wide terminal a third of its width."""
 _ORDER = (Kind.MAIN, Kind.SOUPS, Kind.TRAINED, Kind.SHIFT)
 """Kinds of columns, in the order in which they are given room."""
 

@@ -19,7 +19,7 @@ from merging.values.verdict import ACCURACY, correction, legend, mark, p_value, 
 from merging.values.wording import beginning, some
 
 GAP = 2
-"""Spaces between columns."""
+"""Number of spaces between columns."""
 
 
 def show_ranking(console: Console, ranking: Ranking) -> None:

@@ -55,7 +55,7 @@ class OpenedModel:
 
     @property
     def trained(self) -> Trained:
-        """What is known of the training of a checkpoint; of a merge nothing is."""
+        """The hyper-parameters that are known of a checkpoint; none of a merge."""
         return trained_with(self.pool.checkpoints[0]) if self.made is None else {}
 
 
@@ -87,11 +87,11 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) ->
 def open_all(
     named: Mapping[str, Checkpoint | Path | str], ingredients: Sequence[Source], wrong: list[str]
 ) -> dict[str, OpenedModel]:
-    """Opens several models.
+    """Opens several models; takes all faults, not the first.
 
     Args:
         named: name → model.
-        ingredients: where recipes' ingredients are; default: as recorded.
+        ingredients: files, folders and patterns that hold recipes' ingredients; default: those they were made from.
         wrong: takes a sentence for each that cannot be opened.
     """
     found = {}

@@ -29,7 +29,7 @@ from merging.values.statistics import Interval, mean_interval
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
 
 Model = Checkpoint | Path | str
-"""What can be scored: a checkpoint, a recipe.json, or a run's folder."""
+"""A model that can be scored: a checkpoint, a recipe.json, or a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ NAMES = {
 }
 """Short name → what training programs call it, in the order in which tables show them."""
 SHORT = {name: kept for kept, names in NAMES.items() for name in names}
-"""What a training program calls it → short name."""
+"""Name in a training program → short name."""
 _PLACES = frozenset(
     {"args", "hyper_parameters", "hparams", "config", "cfg", "settings", "opts", "train_args", "training_args"}
 )

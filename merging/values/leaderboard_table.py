@@ -15,7 +15,7 @@ from merging.values.verdict import ACCURACY, Role
 ALL = 20
 """A pool of so many models, or fewer, is shown whole."""
 TOP = 10
-"""Of a larger one so many are shown, and those that are in a soup which leaves models out."""
+"""Models that are shown of a larger one, besides those in a soup which leaves models out."""
 
 
 class Kind(Enum):
@@ -27,7 +27,7 @@ class Kind(Enum):
     """A single shifted set."""
     SOUPS = auto()
     TRAINED = auto()
-    """A hyper-parameter."""
+    """A hyper-parameter's values."""
 
 
 @dataclass(frozen=True)
