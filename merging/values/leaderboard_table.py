@@ -27,7 +27,7 @@ class Kind(Enum):
     """A single shifted set."""
     SOUPS = auto()
     TRAINED = auto()
-    """A hyper-parameter's values."""
+    """One hyper-parameter, model by model."""
 
 
 @dataclass(frozen=True)
