@@ -15,7 +15,7 @@ from merging.looking.ranking import Ranked, Ranking
 from merging.values.leaderboard import short
 from merging.values.report import number
 from merging.values.statistics import Interval
-from merging.values.verdict import ACCURACY, correction, legend, mark, p_value, word
+from merging.values.verdict import ACCURACY, Role, correction, legend, mark, p_value, word
 from merging.values.wording import beginning, some
 
 GAP = 2
@@ -33,7 +33,8 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
     what = "top-1 accuracy in %" if percent else ranking.objective
     said = marked("[bold]{} models[/], {}, best on {} first.", len(ranking.models), what, ranking.by)
     console.print(said, highlight=False)
-    sets = [name for name in ranking.best.scores if name not in ranking.shifts] or list(ranking.best.scores)
+    single = ranking.shifts if str(Role.AVERAGE) in ranking.best.scores else ()
+    sets = [name for name in ranking.best.scores if name not in single]
     columns = [(name, [_cell(model, name, percent) for model in ranking.models]) for name in sets]
     hidden = _print(console, ranking, columns)
     shifted = [name for name in ranking.best.scores if name not in sets]

@@ -26,7 +26,7 @@ from merging.storage.sources import Source
 from merging.values.leaderboard import Trained, differing
 from merging.values.outcome import Outcome
 from merging.values.statistics import Interval, mean_interval
-from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct
 
 Model = Checkpoint | Path | str
 """A model that can be scored: a checkpoint, a recipe.json, or a run's folder."""
@@ -140,7 +140,7 @@ def evaluate_all(
 
     Returns:
         The models, best held-out score first (or by the first set, where that is left out), each with its intervals;
-        the others are tested against the first on the sets that did not rank them, corrected by Holm.
+        the others are tested against the first on all other sets than the held-out data, corrected by Holm.
 
     Raises:
         MergingError: no such model or set, or a model that the task's architecture cannot take.
@@ -212,9 +212,11 @@ def _ranking(
     order = sorted(outcomes, key=lambda name: -outcomes[name][by].score)
     seen: dict[str, Seen] = {name: {split: [o] for split, o in outcomes[name].items()} for name in order}
     scorer.watcher.progress.stage("comparing")
-    tested = [name for name in sets if name != by] or [by]
-    told = [_verdicts(comparer, tested, seen[order[0]], seen[name], order[0]) for name in order[1:]]
+    tested = [name for name in sets if name != HELD_OUT] or [by]
+    told = [distinct(_verdicts(comparer, tested, seen[order[0]], seen[name], order[0])) for name in order[1:]]
     columns = {name: parts for name, (_, parts) in comparer.columns(sets).items()}
+    if len(task.shifts) == 1:  # it is its own average, which stands there once
+        columns.pop(str(Role.AVERAGE), None)
     models = []
     for name, verdicts in zip(order, [(), *corrected(told)], strict=True):
         own = outcomes[name]

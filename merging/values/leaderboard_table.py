@@ -109,7 +109,7 @@ class Leaderboard:
         average = str(Role.AVERAGE)
         scores = [(Kind.MAIN, HELD_OUT, [row.held_out for row in rows])]
         scores += [(self._kind(name), name, [row.tests.get(name) for row in rows]) for name in self.tests]
-        scores += [(Kind.MAIN, average, [row.shifted for row in rows])] if self.shifts else []
+        scores += [(Kind.MAIN, average, [row.shifted for row in rows])] if len(self.shifts) > 1 else []
         scores.sort(key=lambda each: each[0] is Kind.SHIFT)  # stable: single shifted sets last
         for kind, name, values in scores:
             if any(value is not None for value in values):
@@ -126,7 +126,7 @@ class Leaderboard:
         return tuple(found)
 
     def _kind(self, name: str) -> Kind:
-        return Kind.SHIFT if name in self.shifts else Kind.MAIN
+        return Kind.SHIFT if name in self.shifts and len(self.shifts) > 1 else Kind.MAIN
 
     def remarks(self, file: str) -> list[str]:
         """Says which methods have all models in them, and how many models are not shown.

@@ -26,7 +26,7 @@ def pool_of(count: int) -> tuple[Single, ...]:
 
 def board_of(singles: tuple[Single, ...]) -> Leaderboard:
     labels = {"uniform": "uniform soup", "greedy": "greedy soup"}
-    return Leaderboard(singles=ranked(singles), labels=labels, tests=("test", "far"), shifts=("far",))
+    return Leaderboard(singles=ranked(singles), labels=labels, tests=("test", "far"), shifts=("far", "farther"))
 
 
 def test_best_first_equals_in_order_and_unscored_last() -> None:
@@ -75,6 +75,12 @@ def test_columns_of_a_pool() -> None:
     assert [column.heading for column in columns][:4] == ["held-out", "test", "average of shifts", "far"]
     assert columns[4].cells == ("greedy soup", "", "", "greedy soup")  # all are in the uniform one
     assert columns[5].cells == ("1", "0.1", "0.01", "0.001")
+
+
+def test_one_shifted_set_stands_once() -> None:
+    singles = (Single(name="a", held_out=0.5, tests={"far": 0.25}, shifted=0.25),) * 2
+    columns = Leaderboard(singles=singles, tests=("far",), shifts=("far",)).columns()
+    assert [(column.kind, column.heading) for column in columns] == [(Kind.MAIN, "held-out"), (Kind.MAIN, "far")]
 
 
 def test_a_letter_for_each_method() -> None:
