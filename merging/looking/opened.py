@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from merging.storage.training_beside import trained_with
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
-    from merging.storage.sources import Source
+    from merging.storage.in_memory import InMemory
+    from merging.storage.ingredients import Models
     from merging.values.leaderboard import Trained
 
 
@@ -59,16 +61,18 @@ class OpenedModel:
         return trained_with(self.pool.checkpoints[0]) if self.made is None else {}
 
 
-def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) -> OpenedModel:
+def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Models = ()) -> OpenedModel:
     """Opens a checkpoint, a recipe, an ensemble's folder or a run's.
 
     Args:
         model: the model.
-        models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
+        models: what holds a recipe's ingredients, as a pool takes it; default: the files it was made from.
 
     Raises:
         MergingError: it is none, or a recipe's ingredients are no longer there.
     """
+    if not isinstance(model, Checkpoint | str | os.PathLike):
+        model = Checkpoint.of(model, "model")
     path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
     if (path / ENSEMBLE).is_file():
         average, members = read_ensemble(path)
@@ -78,14 +82,15 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) ->
     if path.is_dir():
         written = [path / name for name in MODELS.values() if (path / name).is_file()]
         path = written[0] if written else path if is_model_folder(path) else path / RECIPE
-    if path.suffix != ".json":
+    if path.suffix != ".json" or (isinstance(model, Checkpoint) and model.in_memory):
         return OpenedModel(ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)]))
     recipe = read_recipe(path)
-    return OpenedModel(ModelPool.open(models) if models else ModelPool.reopen(recipe.ingredients), recipe)
+    given = not isinstance(models, Sequence) or models
+    return OpenedModel(ModelPool.open(models) if given else ModelPool.reopen(recipe.ingredients), recipe)
 
 
 def open_all(
-    named: Mapping[str, Checkpoint | Path | str], ingredients: Sequence[Source], wrong: list[str]
+    named: Mapping[str, Checkpoint | Path | str | InMemory], ingredients: ModelPool | Models, wrong: list[str]
 ) -> dict[str, OpenedModel]:
     """Opens several models; takes all faults, not the first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError
 from merging.evaluation.comparing import Comparer
@@ -15,21 +15,29 @@ from merging.looking.scoring import OTHERS, Scorer, check_splits, same_classes
 from merging.looking.wanted import find
 from merging.objectives.accuracy import Accuracy
 from merging.plugins.keywords import by_keyword, given
+from merging.plugins.naming import Meant, meant_or_none
 from merging.plugins.objective import Objective
+from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.settings import Settings
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.ingredients import check_models
 from merging.storage.pool import ModelPool
-from merging.storage.sources import Source
+from merging.tasks.meant import task_of
 from merging.values.leaderboard import Trained, differing
 from merging.values.outcome import Outcome
 from merging.values.statistics import Interval, mean_interval
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct
 
-Model = Checkpoint | Path | str
-"""A model that can be scored: a checkpoint, a recipe.json, or a run's folder."""
+if TYPE_CHECKING:
+    from merging.storage.in_memory import InMemory
+    from merging.storage.ingredients import Models
+    from merging.tasks.meant import TaskLike
+
+    Scorable: TypeAlias = Checkpoint | Path | str | InMemory
+    """A model that can be scored: a checkpoint, a recipe.json, a run's folder, or a module or state dict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +120,12 @@ class Ranking:
 
 @by_keyword(Settings, Watcher, without=OTHERS)
 def evaluate_all(
-    models: ModelPool | Sequence[Model] | Mapping[str, Model],
-    task: Task,
+    models: ModelPool | Sequence[Scorable] | Mapping[str, Scorable],
+    task: TaskLike,
     *,
     splits: Sequence[str] = (),
-    objective: Objective | WholeModelObjective | None = None,
-    ingredients: Sequence[Source] = (),
+    objective: Meant[Objective] | Meant[WholeModelObjective] | None = None,
+    ingredients: ModelPool | Models = (),
     settings: Settings = Settings(),
     watcher: Watcher = Watcher(),
     **keywords: Any,
@@ -129,11 +137,11 @@ def evaluate_all(
 
     Args:
         models: a pool; or checkpoints, files, patterns, runs' folders, recipes, names of models in the task's own pool;
-            a mapping names each of them.
-        task: the architecture and the data.
+            a mapping names each of them, also modules and state dicts in memory.
+        task: the architecture and the data; a task, or its name.
         splits: which sets; default: the held-out data and every test set.
-        objective: what the score is; default: top-1 accuracy.
-        ingredients: files, folders and patterns that hold recipes' ingredients; default: those they were made from.
+        objective: what the score is, an object or its name; default: top-1 accuracy.
+        ingredients: what holds recipes' ingredients, as a pool takes it; default: the files they were made from.
         settings: device and threads of passes; a score of record is in fp32, whatever a search is told.
         watcher: who is told, and is asked between batches.
         keywords: fields of these values by their own names, instead.
@@ -147,6 +155,8 @@ def evaluate_all(
         Stopped: ``should_stop`` said so.
     """
     settings, watcher = given("evaluate_all", keywords, settings, watcher, without=OTHERS)
+    task, by = task_of(task, watcher.progress), meant_or_none(objectives, objective) or Accuracy()
+    check_models(ingredients)
     named, wrong = _named(models, task)
     try:
         check_splits(task, splits)
@@ -159,7 +169,7 @@ def evaluate_all(
         raise MergingError("; ".join(dict.fromkeys(wrong)))
     for note in same_classes(named):
         watcher.progress.say(note)
-    scorer = Scorer(task, objective or Accuracy(), settings, watcher)
+    scorer = Scorer(task, by, settings, watcher)
     for model in opened.values():
         scorer.check(model.pool, wrong)
     if wrong:
@@ -167,7 +177,9 @@ def evaluate_all(
     return _ranking(*_scored(opened, scorer, check_splits(task, splits)), scorer)
 
 
-def _named(models: ModelPool | Sequence[Model] | Mapping[str, Model], task: Task) -> tuple[dict[str, Model], list[str]]:
+def _named(
+    models: ModelPool | Sequence[Scorable] | Mapping[str, Scorable], task: Task
+) -> tuple[dict[str, Scorable], list[str]]:
     """Name → model, and what is wrong with the names."""
     if isinstance(models, ModelPool):
         return {checkpoint.name: checkpoint for checkpoint in models.checkpoints}, []
@@ -175,7 +187,7 @@ def _named(models: ModelPool | Sequence[Model] | Mapping[str, Model], task: Task
         return dict(models), []
     given = [models] if isinstance(models, str | Path | Checkpoint) else list(models)
     found, wrong = find([str(each) for each in given if not isinstance(each, Checkpoint)], pool_of(task))
-    named: dict[str, Model] = {name: Checkpoint(w.path, key=w.key) if w.key else w.path for name, w in found.items()}
+    named: dict[str, Scorable] = {name: Checkpoint(w.path, key=w.key) if w.key else w.path for name, w in found.items()}
     return named | {each.name: each for each in given if isinstance(each, Checkpoint)}, wrong
 
 

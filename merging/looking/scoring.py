@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ from merging.looking.estimate import forward
 from merging.looking.opened import open_model
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Meant, meant_or_none
 from merging.plugins.objective import Objective
+from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -27,17 +30,23 @@ from merging.running.settings import Settings, all_but
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
+from merging.storage.ingredients import check_models
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import MODELS
-from merging.storage.sources import Source
+from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Merge
+from merging.values.wording import shown
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from merging.storage.in_memory import InMemory
+    from merging.storage.ingredients import Models
+    from merging.tasks.meant import TaskLike
 
 OTHERS = all_but("device", "threads")
 """Settings that decide no score of record."""
@@ -45,12 +54,12 @@ OTHERS = all_but("device", "threads")
 
 @by_keyword(Settings, Watcher, without=OTHERS)
 def evaluate(
-    model: Checkpoint | Path | str,
-    task: Task,
+    model: Checkpoint | Path | str | InMemory,
+    task: TaskLike,
     *,
     splits: Sequence[str] = (),
-    objective: Objective | WholeModelObjective | None = None,
-    models: Sequence[Source] = (),
+    objective: Meant[Objective] | Meant[WholeModelObjective] | None = None,
+    models: ModelPool | Models = (),
     settings: Settings = Settings(),
     watcher: Watcher = Watcher(),
     **keywords: Any,
@@ -58,11 +67,12 @@ def evaluate(
     """Scores a checkpoint, a recipe or a run's result; nothing is written.
 
     Args:
-        model: a checkpoint; a ``recipe.json``, which is rebuilt first; or a run's folder (its model file).
-        task: the architecture and the data.
+        model: a checkpoint; a ``recipe.json``, which is rebuilt first; a run's folder (its model file); or a module or
+            state dict in memory.
+        task: the architecture and the data; a task, or its name.
         splits: which sets; default: the held-out data and every test set.
-        objective: what the score is; default: top-1 accuracy.
-        models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
+        objective: what the score is, an object or its name; default: top-1 accuracy.
+        models: what holds a recipe's ingredients, as a pool takes it; default: the files it was made from.
         settings: device and threads of passes; a score of record is in fp32, whatever a search is told.
         watcher: who is told, and is asked between batches.
         keywords: fields of these values by their own names, instead.
@@ -75,13 +85,16 @@ def evaluate(
         Stopped: ``should_stop`` said so.
     """
     settings, watcher = given("evaluate", keywords, settings, watcher, without=OTHERS)
+    progress = watcher.progress
+    task, scored = task_of(task, progress), meant_or_none(objectives, objective) or Accuracy()
     names = check_splits(task, splits)
-    watcher.progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
+    check_models(models)
+    progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else shown(model)}")
     opened = open_model(model, models)
-    scorer = Scorer(task, objective or Accuracy(), settings, watcher)
+    scorer = Scorer(task, scored, settings, watcher)
     merged = opened.merge()
     scorer.fitted(opened.pool)
-    watcher.progress.stage("scoring", len(names))
+    progress.stage("scoring", len(names))
     return scorer.score(opened.pool, merged, names)
 
 
@@ -152,7 +165,7 @@ class Scorer:
         return found
 
 
-def same_classes(models: Mapping[str, Checkpoint | Path | str]) -> tuple[str, ...]:
+def same_classes(models: Mapping[str, Checkpoint | Path | str | InMemory]) -> tuple[str, ...]:
     """Compares the classes of models that are to be scored on the same labels, where their files say them.
 
     Args:
@@ -177,9 +190,11 @@ class _Place:
     classes: Mapping[str, Names] = field(default_factory=dict)
 
 
-def _place(model: Checkpoint | Path | str) -> Model:
+def _place(model: Checkpoint | Path | str | InMemory) -> Model:
     if isinstance(model, Checkpoint):
         return model
+    if not isinstance(model, str | os.PathLike):
+        return _Place(Path())  # in memory, where nothing lies beside
     path = Path(model).expanduser()
     written = [path / name for name in MODELS.values() if (path / name).is_file()]
     is_one = path.suffix != ".json" and (path.is_file() or written or is_model_folder(path))
@@ -194,7 +209,9 @@ def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
     """
     scored = (HELD_OUT, *task.tests)
     known = (*scored, *(["train"] if task.train is not None else []))
+    expected("splits", wanted, (list, tuple, Set), f"a list of names of sets: {', '.join(known)}")
     for name in wanted:
+        expected("an entry of splits", name, str, "the name of a set")
         if name not in known:
             raise unknown(f"set of task '{task.name}':", name, known)
     return tuple(dict.fromkeys(wanted)) or scored
