@@ -1,7 +1,8 @@
-"""``merge evaluate``: score a checkpoint, a recipe or a run's result, and compare two of them sample by sample."""
+"""``merge evaluate``: score checkpoints, recipes or runs' results, compare two sample by sample, rank many."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,19 @@ from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.request import check_trust, requested, restore, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.asking.tables import TOML
-from merging.errors import RequirementError, showable
+from merging.errors import MergingError, RequirementError, unknown
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
 
 if TYPE_CHECKING:
-    from merging.evaluation.comparing import Comparer
-    from merging.values.outcome import Outcome
-    from merging.values.verdict import Verdict
+    from merging.looking.wanted import Members
+    from merging.plugins.task import Task
 
-    Intervals = dict[str, dict[str, tuple[float, float] | None]]
+TWO = "--fail-unless compares one model with another: name two models"
 
 
 @click.command("evaluate", cls=Asking)
-@click.argument("model", metavar="MODEL")
-@click.argument("other", metavar="[OTHER]", required=False)
+@click.argument("wanted", metavar="MODEL…", nargs=-1, required=True)
 @shared("task")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
 @shared("objective", objective="What is scored.  [default: accuracy]")
@@ -33,70 +32,69 @@ if TYPE_CHECKING:
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
 @shared("key", "device", "threads", "plugin", "fail_unless", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
-def command(model: str, other: str | None, **flags: Any) -> None:
-    """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
+def command(wanted: tuple[str, ...], **flags: Any) -> None:
+    """Score one MODEL on a task's sets, compare two on the same samples, or rank many.
 
-    Either is a checkpoint, a recipe.json, a run's folder, or the name of a model in the pool. Without
-    --task and merge.toml, the task is the one of the run whose folder is given.
+    Each is a checkpoint, a recipe.json, a run's folder, the name of a model in the pool, or a folder or pattern of
+    several. Of more than two the others are compared with the best. Without --task and merge.toml, the task is the one
+    of the run whose folder is given.
     """
     from merging.cli.asking.resolve import plugins, task_of
     from merging.cli.showing.screen import Screen, print_json, remark
     from merging.cli.showing.terminal import TerminalProgress
 
-    if flags["fail_unless"] and other is None:
-        raise RequirementError("--fail-unless compares OTHER with MODEL: name two models")
     news = Screen(stderr=True)
-    request = _request(model, other, flags)
+    request = _request(wanted, flags)
+    pool = _members(request["pool"])
+    _check_names(wanted, pool, flags, request["task"])
     with contained(), stop_on_signal(news), TerminalProgress(news) as progress:
-        progress.stage("loading torch, model and data")
+        progress.stage("loading torch, models and data")
         made = plugins(request)
         task = task_of(request, progress)
         if task is None:
             raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
-        from merging.looking.scoring import evaluate, same_classes
+        from merging.looking.ranking import compared, evaluate_all
         from merging.values.outcome import unscored
 
-        found = {}
-        members = {name: _member(name, task, request["pool"], flags["key"] or "") for name in (model, other) if name}
-        for note in same_classes(members):
-            progress.say(note)
-        for name, member in members.items():
-            found[name] = evaluate(
-                member,
-                task,
-                splits=flags["splits"],
-                objective=made["objective"],
-                models=flags["models"],
-                settings=settings_of(request, ("device", "threads")),
-                watcher=Watcher(progress=progress),
-            )
-        from merging.evaluation.comparing import Comparer
+        named = _named(wanted, pool, flags, task)
+        if flags["fail_unless"] and len(named) != 2:
+            raise RequirementError(TWO)
+        ranking = evaluate_all(
+            named,
+            task,
+            splits=flags["splits"],
+            objective=made["objective"],
+            ingredients=flags["models"],
+            settings=settings_of(request, ("device", "threads")),
+            watcher=Watcher(progress=progress),
+        )
+        pair = sorted(ranking.models, key=lambda model: list(named).index(model.name))
+        verdicts = compared(pair[0], pair[1], made["objective"], task) if len(pair) == 2 else ()
+    console = Screen()
+    if len(ranking.models) > 2:
+        from merging.cli.showing.ranking import show_ranking
 
-        comparer = Comparer(made["objective"], task)
-        seen = {name: {split: [outcome] for split, outcome in own.items()} for name, own in found.items()}
-        intervals = {name: {split: comparer.interval((split,), own) for split in own} for name, own in seen.items()}
-        verdicts: tuple[Verdict, ...] = ()
-        if other is not None:
-            progress.stage("comparing")
-            verdicts = _verdicts(comparer, seen[model], seen[other], model)
-    if flags["as_json"]:
-        print_json(_to_json(task.name, request["objective"], found, intervals, verdicts))
+        print_json(ranking.to_json()) if flags["as_json"] else show_ranking(console, ranking)
     else:
-        _show(Screen(), found, intervals, verdicts, request["objective"])
-    console = news if flags["as_json"] else Screen()
-    for name, outcomes in found.items():
-        if said := unscored(outcomes, request["objective"]):
-            console.print(remark(f"{name}: {said}"), highlight=False, soft_wrap=True)
-    if flags["fail_unless"] and other is not None:
+        from merging.cli.showing.pair import pair_to_json, show_pair
+
+        shown = ranking, pair, verdicts
+        print_json(pair_to_json(*shown)) if flags["as_json"] else show_pair(console, *shown)
+    for model in ranking.models:
+        if said := unscored(model.outcomes, request["objective"]):
+            (news if flags["as_json"] else console).print(
+                remark(f"{model.name}: {said}"), highlight=False, soft_wrap=True
+            )
+    if flags["fail_unless"]:
         from merging.cli.showing.answer import fail_unless
         from merging.values.answer import Answer, headline_of, standing_of
         from merging.values.states import Wanted
 
-        compared = Answer(standing=standing_of(verdicts), headline=headline_of(other, verdicts))
-        fail_unless(Wanted(flags["fail_unless"]), compared)
+        found = Answer(standing=standing_of(verdicts), headline=headline_of(pair[1].name, verdicts))
+        fail_unless(Wanted(flags["fail_unless"]), found)
 
 
-def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
     """The task is the flag's, or merge.toml's, or that of a run's folder."""
     from merging.storage.journal import FILE, read_header
 
@@ -105,7 +103,7 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
     own["pool"] = requested(flags | {"models": ()})["models"]
     if own["task"] is not None or (Path(TOML).is_file() and flags["task"] is None):
         return own
-    folders = [Path(name) for name in (model, other) if name and (Path(name) / FILE).is_file()]
+    folders = [Path(name) for name in wanted if (Path(name) / FILE).is_file()]
     if not folders:
         return own
     request = read_header(folders[0] / FILE).get("request")
@@ -119,112 +117,48 @@ def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, 
     return own | chosen
 
 
-def _member(name: str, task: Any, pool: list[Any], key: str) -> Any:
-    """A path, or the checkpoint of that name in the pool: the [pool]'s, the run's, or the task's own."""
-    from merging.errors import unknown
-    from merging.plugins.task import own_pool
-    from merging.storage.checkpoint import Checkpoint
+def _members(pool: Sequence[Any]) -> Members | None:
+    """The models of the [pool], or of the run's, by name; None where there is none but the task's own, unknown yet."""
     from merging.storage.sources import selected, short_names
 
-    if Path(name).expanduser().exists():
-        return Checkpoint(Path(name).expanduser(), key=key) if key else name
     files = selected(pool)
-    names = short_names([path for path, _ in files]) if files else []
-    members = [Checkpoint(path, key=own) if own else path for path, own in files]
-    by_name: dict[str, Any] = dict(zip(names, members, strict=True))
-    shipped = own_pool(task) if not files else None
-    if shipped is not None:
-        by_name = {checkpoint.name: checkpoint for checkpoint in shipped.checkpoints}
-    if name not in by_name and by_name and not Path(name).suffix:
-        raise unknown("model", name, by_name, "or name a checkpoint, a recipe.json or a run's folder")
-    return by_name.get(name, name)
+    return dict(zip(short_names([path for path, _ in files]), files, strict=True)) if files else None
 
 
-def _verdicts(
-    comparer: Comparer, before: dict[str, list[Outcome]], after: dict[str, list[Outcome]], model: str
-) -> tuple[Verdict, ...]:
-    """One model against the other on every set; what was held out is a set like the others: it need not have chosen."""
-    from dataclasses import replace
+def _check_names(wanted: Sequence[str], pool: Members | None, flags: Mapping[str, Any], task: Any) -> None:
+    """Says every mistake in names of models and sets, before torch is loaded and anything is opened.
 
-    from merging.values.verdict import Family, Role, corrected
+    Raises:
+        MergingError: a name that stands for nothing.
+    """
+    from merging.looking.wanted import find
+    from merging.tasks.catalogue import sets_of
 
-    found = comparer.verdicts(tuple(after), before, after, reference=model, against=model)
-    plain = [
-        replace(verdict, role=Role.TEST, family=Family.of(Role.TEST, extra=verdict.extra))
-        if verdict.role in (Role.HELD_OUT, Role.CERTIFY)
-        else verdict
-        for verdict in found
-    ]
-    return corrected([plain])[0]
-
-
-def _to_json(
-    task: str,
-    objective: str,
-    found: dict[str, dict[str, Outcome]],
-    intervals: Intervals,
-    verdicts: tuple[Verdict, ...],
-) -> dict[str, Any]:
-    def entry(outcome: Outcome, interval: tuple[float, float] | None) -> dict[str, Any]:
-        data: dict[str, Any] = {"score": outcome.score, "samples": outcome.samples, "seconds": outcome.seconds}
-        if interval is not None:
-            data["score_interval"] = list(interval)
-        if outcome.correct is not None:
-            data |= {"accuracy": outcome.accuracy, "interval": list(outcome.interval)}
-        if outcome.nan:
-            data["nan"] = outcome.nan
-        return data
-
-    data: dict[str, Any] = {"task": task, "objective": objective}
-    data["models"] = [
-        {"model": name, "sets": {split: entry(outcome, intervals[name][split]) for split, outcome in outcomes.items()}}
-        for name, outcomes in found.items()
-    ]
-    if verdicts:
-        data["verdicts"] = [verdict.to_json() for verdict in verdicts]
-        pairs = {v.set: v.comparison for v in verdicts if v.comparison is not None and not v.extra}
-        data["paired"] = {split: pair.to_json() for split, pair in pairs.items()}
-    return data
+    found, wrong = find(wanted, pool, flags["key"] or "")
+    if flags["fail_unless"] and (len(found) > 2 or (len(wanted) == 1 and len(found) == 1)):
+        raise RequirementError(TWO)
+    known = sets_of(task) if task is not None and flags["splits"] else None
+    wrong += [str(unknown("set of the task:", name, known)) for name in flags["splits"] if known and name not in known]
+    if wrong:
+        raise MergingError("; ".join(dict.fromkeys(wrong)))
 
 
-def _show(
-    console: Any,
-    found: dict[str, dict[str, Outcome]],
-    intervals: Intervals,
-    verdicts: tuple[Verdict, ...],
-    objective: str,
-) -> None:
-    from merging.cli.showing import screen
-    from merging.cli.showing.screen import marked
-    from merging.values.report import scored
-    from merging.values.verdict import ACCURACY, correction, sentence, sentences
+def _named(wanted: Sequence[str], pool: Members | None, flags: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Name → what is to be scored, now that the task's own pool is known.
 
-    table = screen.table()
-    table.add_column("" if objective == ACCURACY else showable(objective))
-    table.add_column("samples", justify="right")
-    for name in found:
-        table.add_column(showable(name), justify="right", overflow="fold")
-    outcomes, shown, drawn = list(found.values()), False, False
-    for split in outcomes[0]:
-        cells = []
-        for name, each in found.items():
-            outcome, interval = each[split], intervals[name][split]
-            cell = marked(scored(outcome.score, objective))
-            if objective == ACCURACY and outcome.correct is not None:
-                shown = True
-                low, high = outcome.interval
-                cell += marked(f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]")
-            elif interval is not None:
-                drawn = True
-                cell += marked(" [dim]{} to {}[/]", *(scored(end, objective) for end in interval))
-            cells.append(cell)
-        table.add_row(showable(split), str(outcomes[0][split].samples), *cells)
-    console.print(table, highlight=False)
-    if shown:
-        console.print("Behind each accuracy its 95 % interval (Wilson).", style="dim")
-    if drawn:
-        console.print("Behind each score its 95 % interval (bootstrap over the samples).", style="dim")
-    for sets, verdict in sentences(verdicts):
-        console.print(marked("[bold]{}:[/] {}", sets, sentence(verdict)), highlight=False)
-    if said := correction(verdicts):
-        console.print(said, style="dim")
+    Raises:
+        MergingError: a name that stands for nothing, or a set that the task does not have.
+    """
+    from merging.looking.opened import pool_of
+    from merging.looking.scoring import check_splits
+    from merging.looking.wanted import find
+    from merging.storage.checkpoint import Checkpoint
+
+    found, wrong = find(wanted, pool_of(task) if pool is None else pool, flags["key"] or "")
+    try:
+        check_splits(task, flags["splits"])
+    except MergingError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise MergingError("; ".join(dict.fromkeys(wrong)))
+    return {name: Checkpoint(each.path, key=each.key) if each.key else each.path for name, each in found.items()}

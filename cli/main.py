@@ -22,7 +22,7 @@ COMMANDS = {
     "finetune": "Fine-tune one base model many times, for a pool to merge.",
     "benchmark": "Compare many methods over one pool: the paper's Table 1 for your data.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
-    "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
+    "evaluate": "Score a checkpoint, a recipe or a run; compare two, rank many.",
     "runs": "List runs and benchmarks below a folder, with their scores.",
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",

@@ -31,6 +31,9 @@ from .looking.inspection import inspect_module as inspect_module
 from .looking.inspection import inspect_pool as inspect_pool
 from .looking.interpolation import Interpolation as Interpolation
 from .looking.interpolation import interpolate as interpolate
+from .looking.ranking import Ranked as Ranked
+from .looking.ranking import Ranking as Ranking
+from .looking.ranking import evaluate_all as evaluate_all
 from .looking.scoring import evaluate as evaluate
 from .models.catalogue import model_source as model_source
 from .models.source import ModelSource as ModelSource
@@ -114,6 +117,7 @@ from .training.regimes.late_phase import LatePhase as LatePhase
 from .training.regimes.papa import Papa as Papa
 from .training.regimes.swa import SwaRegime as SwaRegime
 from .training.trainer import Run as Run
+from .values.leaderboard import Single as Single
 from .values.outcome import Decision as Decision
 from .values.outcome import Outcome as Outcome
 from .values.outcome import Solution as Solution

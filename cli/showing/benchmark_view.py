@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import remarks, title, what
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -29,6 +31,7 @@ from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.answer import STYLES, show_answer
 from merging.cli.showing.folding import beside
 from merging.cli.showing.grid import Column, Grid
+from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
@@ -72,7 +75,8 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
         console.print(" ".join(explained), style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
-    _show_scatter(console, found)
+    letters = _show_scatter(console, found)
+    show_leaderboard(console, board(found), POOL, letters)
     notes(console, remarks(found), [*found.pool, *(row.label for row in found.rows)])
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
@@ -98,7 +102,7 @@ def _scores(found: Benchmark, elsewhere: str) -> Grid:
     for number, (name, short) in enumerate(SHORT.items()):
         rank = 2 if name == "inference_cost" and dear else 2 + number
         columns.append(Column(head=short, cells=[Text(cost(row, name)) for row in found.rows], rank=rank))
-    names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
+    names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.named) for row in found.rows]
     return Grid(names=names, columns=columns, elsewhere=elsewhere)
 
 
@@ -159,11 +163,11 @@ def _aligned(rows: list[tuple[Text, ...]]) -> list[Text]:
     return lines
 
 
-def _show_scatter(console: Console, found: Benchmark) -> None:
-    """In-distribution against shifted scores, with characters."""
+def _show_scatter(console: Console, found: Benchmark) -> dict[str, str] | None:
+    """In-distribution against shifted scores, with characters; gives the letter of each method."""
     column, rows = home(found), placed(found)
     if not rows:
-        return
+        return None
     factor, unit = (100, "in %") if found.percent(SHIFTED) else (1, f"({found.objective})")
     letters = dict(zip((row.label for row in rows), LETTERS * (1 + len(rows) // len(LETTERS)), strict=False))
     points = [(factor * x, factor * y, SINGLE) for x, y in single_scores(found)]
@@ -179,9 +183,10 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
     ):
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
-    key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
+    key += [marked("[bold]{}[/] {}", letters[row.label], row.named) for row in rows]
     for entry in beside(key, console.width):
         console.print(entry, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    return letters
 
 
 __all__ = ["COSTS", "show_benchmark"]

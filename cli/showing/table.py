@@ -11,11 +11,13 @@ from rich.text import Text
 from merging.cli.showing.answer import STYLES, show_answer, show_verdicts
 from merging.cli.showing.flags import in_flags
 from merging.cli.showing.grid import Column, Grid, at_point
+from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
-from merging.storage.result import MEMBERS, MODELS, RECIPE
+from merging.storage.result import MEMBERS, MODELS, RECIPE, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer
+from merging.values.leaderboard_table import Leaderboard
 from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import Verdict, mark, word
@@ -43,6 +45,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         show_verdicts(console, report.verdicts)
         for line in report.remarks():
             console.print(Text(in_flags(line)), highlight=False)
+        show_leaderboard(console, Leaderboard.of(report), str(folder / REPORT))
     said = [line for line in report.notes if line not in found.advice]  # those stand above
     notes(console, said, [*report.pool, *(row.named for row in report.rows)])
     known = f", {report.cached:,} more asked again and known" if report.cached else ""

@@ -84,7 +84,7 @@ class TerminalProgress:
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Begins a new piece of work; ``total`` is its number of steps, where known."""
-        text = showable(text)
+        text = in_flags(text)
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._done = 0.0

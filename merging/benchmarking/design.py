@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from merging.storage.ingredients import Model
     from merging.tasks.meant import TaskLike
 
-NOT_TAKEN = ("seed", "baselines", "tests", "certify_split", "resume", *GROUPS["writing"].__dataclass_fields__)
+NOT_TAKEN = (
+    *("seed", "baselines", "tests", "pool_tests", "certify_split", "resume"),
+    *GROUPS["writing"].__dataclass_fields__,
+)
 """Settings of a single run that a comparison has in another form, or not at all."""
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 METHODS = "methods"
 RESULT = "benchmark.json"
 PICTURES = "pictures"
-DOCUMENTS = tuple(f"benchmark.{form}" for form in ("html", "md", "tex", "csv"))
+POOL = "pool.csv"
+"""The models of the pool, a line each; there where they were scored."""
+DOCUMENTS = (*(f"benchmark.{form}" for form in ("html", "md", "tex", "csv")), POOL)
 """Files that describe the results and show the pictures."""
 PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
 """Pictures that a rendering makes, and may remove when a later one does not."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate
+from merging.benchmarking.results import REFERENCES, SHIFTED, Benchmark, BenchmarkRow, Single, accurate, placed_in
 from merging.benchmarking.runs import MethodRun
 from merging.evaluation.comparing import Comparer
 from merging.evaluation.draws import Seen
@@ -71,7 +71,7 @@ def gather(
         task=task.name,
         objective=comparer.objective.name,
         rows=_compared(rows, comparer, table, asked.references),
-        singles=singles,
+        singles=placed_in(singles, (row for row, _ in rows)),
         samples={HELD_OUT: len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
         shifts=task.shifts,
         pool=tuple(pool),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
-from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, Single, accurate, placed_in
 from merging.benchmarking.runs import Coefficients
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
@@ -61,7 +61,7 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
         task=str(report["task"]),
         objective=report["objective"],
         rows=rows,
-        singles=(),
+        singles=_singles(report, sets),
         samples=samples,
         shifts=tuple(report["shifts"]),
         pool=tuple(report["pool"]),
@@ -75,6 +75,13 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
         measure=report.get("measure", report["objective"]),
         limit=limit,
     )
+
+
+def _singles(report: dict[str, Any], sets: Collection[str]) -> tuple[Single, ...]:
+    """The models of the pool, in its order, that the run has scored on every set; none of an earlier report."""
+    known = {single["name"]: Single.from_json(single) for single in report.get("leaderboard", ())}
+    found = [known[name] for name in report["pool"] if name in known]
+    return tuple(single for single in found if single.held_out is not None and single.tests.keys() == set(sets))
 
 
 def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
@@ -201,7 +208,7 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         first,
         task=", ".join(dict.fromkeys(part.task for part in parts)),
         rows=named,
-        singles=tuple(single for single in singles.values() if set(single.tests) == set(samples) - {HELD_OUT}),
+        singles=placed_in((one for one in singles.values() if set(one.tests) == set(samples) - {HELD_OUT}), named),
         samples=samples,
         shifts=tuple(dict.fromkeys(name for part in parts for name in part.shifts)),
         pool=tuple(dict.fromkeys(name for part in parts for name in part.pool)),

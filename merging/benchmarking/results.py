@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
-from merging.values.outcome import Outcome
-from merging.values.report import average
+from merging.values.leaderboard import Single as Single
+from merging.values.leaderboard import with_soups
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
@@ -30,22 +30,6 @@ REFERENCES = ("best", "greedy")
 def accurate(column: str) -> str:
     """The column of the accuracies that stand beside another objective."""
     return f"{column} ({ACCURACY})"
-
-
-@dataclass(frozen=True)
-class Single:
-    """The scores of one model of the pool, as fractions where they are accuracies."""
-
-    name: str
-    held_out: float
-    tests: Mapping[str, float]
-    shifted: float | None
-
-    @classmethod
-    def of(cls, name: str, sets: Mapping[str, Outcome], shifts: Sequence[str]) -> Single:
-        """Makes it from its outcomes, set by set."""
-        tests = {key: outcome.score for key, outcome in sets.items() if key != HELD_OUT}
-        return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +83,12 @@ class BenchmarkRow:
     digest: str = ""
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
+
+    @property
+    def named(self) -> str:
+        """The label, and of the best single model which one it is."""
+        known = self.strategy == "best" and len(self.ingredients) == 1
+        return f"{self.label} ({self.ingredients[0]})" if known else self.label
 
     @property
     def finished(self) -> bool:
@@ -200,7 +190,7 @@ class Benchmark:
         data = of_today(data) if data["format"] == EARLIER else data
         values = {key: value for key, value in unworded(data).items() if key not in ("format", "answer")}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
-        values["singles"] = tuple(Single(**single) for single in data["singles"])
+        values["singles"] = tuple(Single.from_json(single) for single in data["singles"])
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])
         return cls(**values)
 
@@ -215,6 +205,12 @@ class Benchmark:
             return cls.from_json(json.loads(path.read_bytes()))
         except DAMAGED as error:
             raise FolderError(f"{path} is no benchmark's result, or damaged: {raised(error, whole=True)}") from None
+
+
+def placed_in(singles: Iterable[Single], rows: Iterable[BenchmarkRow]) -> tuple[Single, ...]:
+    """The models of a pool, each with the labels of the rows whose merge it is in; the best single model is none."""
+    soups = {row.label: row.ingredients for row in rows if row.finished and row.strategy != "best"}
+    return with_soups(singles, soups)
 
 
 def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:

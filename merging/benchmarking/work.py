@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from merging.benchmarking.memory import Memory
-from merging.benchmarking.results import Single
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.benchmarking.watch import Trace
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
@@ -26,7 +25,9 @@ from merging.running.rescoring import Rescoring
 from merging.running.session import Session
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
+from merging.storage.training_beside import trained_with
 from merging.strategies.best import Best
+from merging.values.leaderboard import Single, differing
 from merging.values.outcome import Outcome, unscored
 from merging.values.recipe import Merge, Recipe, inference_cost
 from merging.values.states import MethodState
@@ -127,6 +128,7 @@ class Work:
         evaluator = self._evaluator(self.session(made))
         task = evaluator.task
         self.progress.stage("single models on all sets", len(pool))
+        trained = differing({checkpoint.name: trained_with(checkpoint) for checkpoint in pool.checkpoints})
         found = []
         for ingredient in pool.ingredients:
             recipe = Recipe.single(ingredient, made.partition)
@@ -134,7 +136,9 @@ class Work:
             for name in (HELD_OUT, *task.tests):  # as a search sees it where that is the same: methods find it then
                 score = evaluator.evaluate if evaluator.of_record(name) else evaluator.record
                 sets[name] = score(recipe, name)
-            found.append(Single.of(ingredient.name, sets, task.shifts))
+            scores = {name: outcome.score for name, outcome in sets.items()}
+            own = trained[ingredient.name]
+            found.append(Single.of(ingredient.name, scores, held_out=HELD_OUT, shifts=task.shifts, trained=own))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
             self.progress.advance()

@@ -18,6 +18,7 @@ from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.running.baselines import BASELINES
+from merging.running.needs import ranks_models
 from merging.running.plan import Plan
 from merging.running.rehearsal import rehearse
 from merging.values.recipe import Recipe
@@ -80,7 +81,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     tested = sum(len(split) for split in task.tests.values()) * merges if made.settings.rules.tests else 0
     if task.certify is not None:
         tested += 2 * len(task.certify)
-    tested += _rescored(made, numerics, merges) * len(task.held_out)
+    tested += _rescored(made, numerics, merges) * len(task.held_out) + of_pool(made)
     passes = meter.forward_equivalents
     measured = task.calibrates
     if (
@@ -107,6 +108,17 @@ def _rescored(made: Plan, numerics: Numerics, merges: int) -> int:
     if numerics.dtype != "float32" or numerics.compiled:
         return len(made.pool) + merges
     return merges if isinstance(made.objective, Objective) and not made.objective.counts_hits else 0
+
+
+def of_pool(made: Plan) -> int:
+    """Samples of the passes by which every model of the pool is scored alone, at the end (`pool_tests`)."""
+    rules, task = made.settings.rules, made.task
+    if task is None or len(made.pool) < 2 or not (rules.tests and rules.pool_tests):
+        return 0
+    models = len({ingredient.hash for ingredient in made.pool.ingredients})
+    tested = models - rules.baselines  # the best one is scored on the test sets anyway
+    unranked = 0 if rules.baselines or ranks_models(made.strategy) else models
+    return tested * sum(len(split) for split in task.tests.values()) + unranked * len(task.held_out)
 
 
 def forward(live: LiveModel, numerics: Numerics, task: Task, inputs: Tensor) -> int:

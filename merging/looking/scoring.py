@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import unknown
+from merging.errors import MergingError, unknown
 from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
@@ -16,7 +16,7 @@ from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.estimate import forward
-from merging.mixing.arithmetic import materialise
+from merging.looking.opened import open_model
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
 from merging.plugins.keywords import by_keyword, expected, given
@@ -30,18 +30,20 @@ from merging.running.settings import Settings, all_but
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
-from merging.storage.content import content_hash
 from merging.storage.ingredients import check_models
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
-from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
+from merging.storage.result import MODELS
 from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
-from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.partition import TensorInfo
+from merging.values.recipe import Merge
 from merging.values.wording import shown
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from merging.storage.in_memory import InMemory
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
@@ -83,31 +85,87 @@ def evaluate(
         Stopped: ``should_stop`` said so.
     """
     settings, watcher = given("evaluate", keywords, settings, watcher, without=OTHERS)
-    passes, progress = settings.passes, watcher.progress
+    progress = watcher.progress
     task, scored = task_of(task, progress), meant_or_none(objectives, objective) or Accuracy()
     names = check_splits(task, splits)
     check_models(models)
     progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else shown(model)}")
-    pool, merged = open_model(model, models)
-    module = built(task, pool)
-    check_fits(module, pool)
-    numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
-    with numerics.applied():
-        probe(module, task, numerics)
-        live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
-        ledger = Ledger(Journal(None), should_stop=watcher.should_stop)
-        evaluator = Evaluator.over(live, task, scored, numerics, ledger)
-        if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
-            progress.say(f"warning: {said}")
-        progress.stage("scoring", len(names))
+    opened = open_model(model, models)
+    scorer = Scorer(task, scored, settings, watcher)
+    merged = opened.merge()
+    scorer.fitted(opened.pool)
+    progress.stage("scoring", len(names))
+    return scorer.score(opened.pool, merged, names)
+
+
+class Scorer:
+    """Scores one model after the other on a task's sets; a module is built once for models of the same shapes.
+
+    Args:
+        task: the architecture and the data.
+        objective: what the score is.
+        settings: device and threads of passes.
+        watcher: who is told, and is asked between batches.
+    """
+
+    def __init__(
+        self, task: Task, objective: Objective | WholeModelObjective, settings: Settings, watcher: Watcher
+    ) -> None:
+        self.task, self.objective, self.watcher = task, objective, watcher
+        self._passes = settings.passes
+        self._modules: dict[frozenset[tuple[str, TensorInfo]], nn.Module] = {}
+        self._said: set[str] = set()
+
+    def fitted(self, pool: ModelPool) -> nn.Module:
+        """The task's module for the shapes of a pool, which it fits.
+
+        Raises:
+            MergingError: it does not.
+        """
+        shapes = frozenset(pool.tensors.items())
+        if shapes not in self._modules:
+            module = built(self.task, pool)
+            check_fits(module, pool)
+            self._modules[shapes] = module
+        return self._modules[shapes]
+
+    def check(self, pool: ModelPool, wrong: list[str]) -> None:
+        """Builds the module for a pool, or adds to ``wrong`` why it does not fit."""
+        try:
+            self.fitted(pool)
+        except MergingError as error:
+            wrong.append(str(error))
+
+    def score(self, pool: ModelPool, merged: Merge, names: Sequence[str]) -> dict[str, Outcome]:
+        """A model's outcomes of record.
+
+        Args:
+            pool: the checkpoints that it can be read from.
+            merged: the model.
+            names: the sets; the progress advances by each.
+
+        Raises:
+            Stopped: ``should_stop`` said so.
+        """
+        task, module, passes = self.task, self.fitted(pool), self._passes
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         found = {}
-        for name in names:
-            found[name] = evaluator.record(merged, name)
-            progress.advance()
-    return found
+        with numerics.applied():
+            probe(module, task, numerics)
+            live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
+            ledger = Ledger(Journal(None), should_stop=self.watcher.should_stop)
+            evaluator = Evaluator.over(live, task, self.objective, numerics, ledger)
+            said = unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))
+            if said is not None and said not in self._said:
+                self._said.add(said)
+                self.watcher.progress.say(f"warning: {said}")
+            for name in names:
+                found[name] = evaluator.record(merged, name)
+                self.watcher.progress.advance()
+        return found
 
 
-def same_classes(models: Mapping[str, Checkpoint | Path | str]) -> tuple[str, ...]:
+def same_classes(models: Mapping[str, Checkpoint | Path | str | InMemory]) -> tuple[str, ...]:
     """Compares the classes of models that are to be scored on the same labels, where their files say them.
 
     Args:
@@ -132,9 +190,11 @@ class _Place:
     classes: Mapping[str, Names] = field(default_factory=dict)
 
 
-def _place(model: Checkpoint | Path | str) -> Model:
+def _place(model: Checkpoint | Path | str | InMemory) -> Model:
     if isinstance(model, Checkpoint):
         return model
+    if not isinstance(model, str | os.PathLike):
+        return _Place(Path())  # in memory, where nothing lies beside
     path = Path(model).expanduser()
     written = [path / name for name in MODELS.values() if (path / name).is_file()]
     is_one = path.suffix != ".json" and (path.is_file() or written or is_model_folder(path))
@@ -155,33 +215,3 @@ def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             raise unknown(f"set of task '{task.name}':", name, known)
     return tuple(dict.fromkeys(wanted)) or scored
-
-
-def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Models = ()) -> tuple[ModelPool, Merge]:
-    """A model, or an ensemble's folder, and the pool that it can be read from.
-
-    Raises:
-        MergingError: it is none, or a recipe's ingredients are no longer there.
-    """
-    if not isinstance(model, Checkpoint | str | os.PathLike):
-        model = Checkpoint.of(model, "model")
-    path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
-    if (path / ENSEMBLE).is_file():
-        average, members = read_ensemble(path)
-        pool = ModelPool([Checkpoint(folder, f"{number}") for number, (folder, *_) in enumerate(members)])
-        recipes = tuple(Recipe.single(row, Whole().split(pool.tensors)) for row in pool.ingredients)
-        return pool, Ensemble(recipes, tuple(weight for *_, weight in members), average)
-    if path.is_dir():
-        written = [path / name for name in MODELS.values() if (path / name).is_file()]
-        path = written[0] if written else path if is_model_folder(path) else path / RECIPE
-    if path.suffix != ".json" or (isinstance(model, Checkpoint) and model.in_memory):
-        pool = ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)])
-        return pool, Recipe.single(pool.ingredients[0], Whole().split(pool.tensors))
-    recipe = read_recipe(path)
-    pool = (
-        ModelPool.open(models) if not isinstance(models, Sequence) or models else ModelPool.reopen(recipe.ingredients)
-    )
-    tensors = materialise(recipe, pool)
-    return pool, Weights(
-        tensors=tensors, ingredients=recipe.ingredients, strategy="recipe", options={}, hash=content_hash(tensors)
-    )

@@ -5,9 +5,10 @@ Names in it are text: neither Markdown nor HTML that stands in them does anythin
 
 from __future__ import annotations
 
-from merging.storage.result import MODELS
+from merging.storage.result import MODELS, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer, markdown
+from merging.values.leaderboard_table import Leaderboard, in_markdown
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
@@ -66,6 +67,8 @@ def model_card(
         scores = ScoreTable(report)
         sections += ["## Scores", f"Scores: {plain(scores.heading)}.", _table(scores), plain(scores.legend)]
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
+        pool = in_markdown(Leaderboard.of(report), REPORT)
+        sections += ["## The models of the pool", pool] if pool else []
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]

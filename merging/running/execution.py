@@ -12,6 +12,7 @@ from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.found import Found, Made
 from merging.running.notes import doubt
+from merging.running.pool_scores import known_of_pool, score_pool
 from merging.running.scores import Scores
 from merging.running.session import Session
 from merging.values.outcome import Meter, Outcome
@@ -60,8 +61,10 @@ class Execution:
                 if not found.interrupted:
                     self.scores.certify()
                     self.scores.score_tests()
+                    score_pool(self.session, found)
             except (Stopped, KeyboardInterrupt):
                 self._stopped(Stopped(StopReason.INTERRUPTED))
+            known_of_pool(self.session, found)
             found.remarks += self.scores.unranked()
         return found
 

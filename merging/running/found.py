@@ -39,6 +39,7 @@ class Found:
         saved: strategy of the row whose merge is written.
         merges: strategy → what it gave, in the order in which they were run.
         outcomes: (strategy, set) → outcome, of record once it has been made.
+        singles: (model of the pool, set) → outcome, of those that were scored alone.
         cut: the strategy that was stopped; its row is its own best so far.
         single: name and outcome of the best single model on the held-out data, once the models are ranked.
         decisions: what the strategy that was asked for has accepted and refused.
@@ -53,6 +54,7 @@ class Found:
     saved: str
     merges: dict[str, Made] = field(default_factory=dict)
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    singles: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     cut: str | None = None
     single: tuple[str, Outcome] | None = None
     decisions: list[dict[str, Any]] = field(default_factory=list)

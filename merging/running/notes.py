@@ -84,7 +84,8 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
     for name, own in found.merges.items():
         outcomes = {split: seen[0] for split, seen in found.seen(name).items()}
         blank = unscored(outcomes, made.objective.name)
-        said += [f"{own.label}: {blank}"] if blank else []
+        which = f" ({own.merge.names[0]})" if name == "best" else ""
+        said += [f"{own.label}{which}: {blank}"] if blank else []
     said += found.remarks
     if found.cut is not None and found.cut in found.merges:
         said.append(f"{found.merges[found.cut].label} did not come to its end: its row is its best so far")

@@ -13,6 +13,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.running.found import Found
 from merging.running.notes import notes
 from merging.running.plan import Plan, versions
+from merging.running.pool_scores import leaderboard
 from merging.values.outcome import Meter
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
@@ -75,6 +76,7 @@ def report_of(
         doubt=found.doubt or "",
         best_single_name=found.single[0] if found.single else None,
         measure=comparer.measure if comparer else made.objective.name,
+        leaderboard=leaderboard(made, found),
         samples={split: outcome.samples for (_, split), outcome in found.outcomes.items()},
     )
 
@@ -118,6 +120,6 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
         before.setdefault(HELD_OUT, (outcome,))
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     if before:
-        progress.stage("comparing with the best single model")
+        progress.stage(f"comparing with {best_single(name)}")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
     return unselected(corrected([told])[0], selected=found.merges[asked].selected)

@@ -65,6 +65,16 @@ class Rules(Declared):
         "Score the results on the task's test sets.",
         setting=Setting(switch="off", said="Leave the test sets alone.", header=True),
     )
+    pool_tests: bool = option(
+        True,
+        "Score every model of the pool on the test sets too, for the leaderboard.",
+        setting=Setting(
+            switch="off",
+            said="Leave the pool's models, but for the best, off the test sets.",
+            changes=True,
+            more="At the end of a run, and in no budget; without test sets there is none.",
+        ),
+    )
     certify_split: float | None = option(
         None,
         "Keep this share of held-out data to accept the result on.",

@@ -49,6 +49,7 @@ class Checkpoint:
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
         settings: settings of the model that stand in its file: dotted name → value.
+        trained: hyper-parameters of its training that stand in its file, under short names.
         classes: classes that stand beside the tensors in a file of ``torch.save``: where → index → name.
 
     Raises:
@@ -102,6 +103,7 @@ class Checkpoint:
         """Takes what its files hold, and names it."""
         self.notes: tuple[str, ...] = ()
         self.settings: dict[str, Any] = {}
+        self.trained: dict[str, str | float | int | bool] = {}
         self.classes: dict[str, Names] = {}
         self._opened: list[TensorFile] = []
         self._holders: dict[str, TensorFile] = {}  # key → the file that holds it
@@ -132,6 +134,7 @@ class Checkpoint:
         self.notes += opened.notes
         self._holders |= dict.fromkeys(opened.tensors, opened)
         self.settings |= opened.settings
+        self.trained |= opened.trained
         self.classes |= opened.classes
 
     def _named(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from merging.storage.raw import bytes_of
 from merging.storage.settings_inside import settings_in
 from merging.storage.state_dict import state_dict_in
 from merging.storage.tensor_file import TensorFile, file_format
+from merging.storage.training_inside import trained_in
 from merging.storage.unpickling import load
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class PickleFile(TensorFile):
         self._check_size(found.tensors)
         self._loaded = found.tensors
         self.notes, self.lightning = found.notes, found.lightning
-        self.settings = settings_in(content)
+        self.settings, self.trained = settings_in(content), trained_in(content)
         self.classes = {f"in the file: {where}": names for where, names in classes_in(content)}
         for name, tensor in found.tensors.items():
             check_plain(f"{path}: tensor '{name}'", tensor)

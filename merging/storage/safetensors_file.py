@@ -15,6 +15,7 @@ from merging.errors import CheckpointError, reason_of
 from merging.storage.dtypes import SAFETENSORS
 from merging.storage.settings_inside import settings_in
 from merging.storage.tensor_file import TensorFile, file_format, readable_name
+from merging.storage.training_inside import trained_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,8 @@ class SafetensorsFile(TensorFile):
             raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: not a valid safetensors file ({error}); save it again") from None
-        self.settings = settings_in(header.get("__metadata__") or {})
+        metadata = header.get("__metadata__") or {}
+        self.settings, self.trained = settings_in(metadata), trained_in(metadata)
         for stored, part in slices.items():
             dtype = SAFETENSORS.get(part.get_dtype())
             if dtype is None:

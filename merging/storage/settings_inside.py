@@ -26,15 +26,16 @@ def settings_in(content: Any) -> dict[str, Any]:
     >>> settings_in({"model_args": {"n_head": 12}, "lr": 0.1, "args": argparse.Namespace(act="gelu", seed=3)})
     {'model_args.n_head': 12, 'args.act': 'gelu'}
     """
-    return {name: value for name, value in _flat(content) if _MODEL.fullmatch(name)}
+    return {name: value for name, value in flat(content) if _MODEL.fullmatch(name)}
 
 
-def _flat(content: Any, path: str = "", deep: int = 0) -> Iterator[tuple[str, Any]]:
+def flat(content: Any, path: str = "", deep: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yields the plain values in what a program saved, and short lists of them, under dotted names."""
     if isinstance(content, argparse.Namespace | types.SimpleNamespace):
         content = vars(content)
     if isinstance(content, Mapping) and deep < _DEEP:
         for key, value in content.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key), deep + 1)
+            yield from flat(value, f"{path}.{key}" if path else str(key), deep + 1)
     elif isinstance(content, str | int | float | bool):
         yield path, content
     elif (

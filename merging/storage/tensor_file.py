@@ -45,6 +45,7 @@ class TensorFile(ABC):
         ties: groups of keys that share one storage, in formats that can say so.
         lightning: whether Lightning wrote the file, which puts ``model.`` before every name.
         settings: settings of the model that stand in the file: dotted name → value.
+        trained: hyper-parameters of its training that stand there, under short names.
         classes: classes that stand in the file beside the tensors: where → index → name.
 
     Raises:
@@ -64,6 +65,7 @@ class TensorFile(ABC):
         self.ties: tuple[tuple[str, ...], ...] = ()
         self.lightning = False
         self.settings: dict[str, Any] = {}
+        self.trained: dict[str, str | float | int | bool] = {}
         self.classes: dict[str, Names] = {}
         try:
             self._state = self.state()

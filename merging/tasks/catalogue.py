@@ -69,6 +69,24 @@ def named_task(name: str, described: Mapping[str, Any], progress: Progress | Non
     return called(f"task '{name}'", functools.partial(make, **given), Task, "a merging.Task", error=error)
 
 
+def sets_of(task: str | Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of the sets that a task may have, before its data are read; None where only the data tell.
+
+    Args:
+        task: name of a registered task, ``python:module:function``, or a [task] table.
+    """
+    if isinstance(task, Mapping) and not task.get("name"):
+        parts = {"held-out": "held_out", "test": "test", "train": "train"}
+        own = [name for name, key in parts.items() if task.get(key)]
+        return (*own, *task.get("shifts", {}))
+    name = str(task["name"] if isinstance(task, Mapping) else task)
+    if name.startswith("python:"):
+        return None
+    load_installed()
+    stated = getattr(tasks[name], "sets", None)
+    return None if stated is None else (*stated, "train")  # most have training data; those without say so once loaded
+
+
 def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of a registered task, checked.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from merging.values.leaderboard import Single
 from merging.values.outcome import is_score
 from merging.values.states import RunState, status_of, worded
 from merging.values.verdict import (
@@ -95,6 +96,7 @@ class Report:
         measure: what they compare: ``accuracy``, or the objective's name.
         samples: set → number of samples.
         limit: the evaluations that it was allowed, where these are used up.
+        leaderboard: the models of the pool, best held-out score first; none where nothing was scored.
         doubt: the warning that a model is no better than a guess, which is a note too; empty where there is none.
     """
 
@@ -134,6 +136,7 @@ class Report:
     measure: str = ACCURACY
     samples: Mapping[str, int] = field(default_factory=dict)
     limit: int | None = None
+    leaderboard: tuple[Single, ...] = ()
     doubt: str = ""
 
     def __post_init__(self) -> None:

@@ -10,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import merging
+from merging import MergingError, ModelPool
 from merging.testing import tiny_task
 from merging.values.outcome import Outcome
 from tests.conftest import TASK, Merge
+
+SHIFTED = ("printed", "inverted", "rotated", "shifted", "outlined")
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_two_models_are_compared_sample_by_sample(merge: Merge, pool_folder: Pat
     task = tiny_task()
     hits = []
     for file in files:
-        module = task.build(None)  # type: ignore[arg-type]
+        module = task.build(None)
         module.load_state_dict(load_file(file))
         hits.append(module.eval()(task.tests["test"].inputs).argmax(1) == task.tests["test"].labels)
     assert [m["sets"]["test"]["accuracy"] for m in found["models"]] == [float(h.double().mean()) for h in hits]
@@ -136,3 +140,127 @@ def test_other_objectives_are_named_and_not_in_percent(merge: Merge, pool_folder
         assert "balanced-accuracy" in ran.out
         if "inspect" not in arguments or "--interpolate" in arguments:  # distances are in percent
             assert "%" not in ran.out.replace("95 %", "")
+
+
+def test_many_models_are_ranked_each_with_its_interval(merge: Merge, pool_folder: Path) -> None:
+    files = [pool_folder / f"model_{number}.safetensors" for number in range(4)]
+    ran = merge("evaluate", *files, "--task", TASK, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    scores = [model["sets"]["held-out"]["score"] for model in found["models"]]
+    assert scores == sorted(scores, reverse=True)
+    assert found["reference"] == found["models"][0]["model"]
+    assert found["ranked_by"] == "held-out"
+    for model in found["models"]:
+        alone = json.loads(
+            merge("evaluate", pool_folder / f"{model['model']}.safetensors", "--task", TASK, "--json").out
+        )
+        for name, entry in alone["models"][0]["sets"].items():
+            assert entry["score"] == model["sets"][name]["score"]
+            assert model["sets"][name]["interval"] == entry["interval"]
+    tested = [verdict for model in found["models"] for verdict in model["verdicts"]]
+    assert {verdict["set"] for verdict in tested} == {"test", "shifted"}  # one shifted set is its own average
+    primary = [verdict for verdict in tested if verdict["family"] == "primary"]
+    assert {verdict["tests"] for verdict in primary} == {len(primary)} == {6}
+    assert all(verdict["corrected"] >= verdict["p"] for verdict in tested)
+    assert found["models"][0]["verdicts"] == []
+
+
+def test_the_ranking_on_the_screen(merge: Merge, pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = merge("evaluate", pool_folder / "model_*.safetensors", "--task", TASK)
+    assert ran.code == 0, ran.err
+    assert all(len(line) <= 80 for line in ran.out.splitlines())
+    rows = [line for line in ran.out.splitlines() if line.startswith("model_")]
+    assert len(rows) == 5  # one shifted set is its own average
+    assert "p=" not in rows[0]
+    assert all("p=" in row or "p<" in row for row in rows[1:5])
+    assert rows[0].split()[1] == max((row.split()[1] for row in rows), key=float)
+
+
+def test_several_shifted_sets_have_an_average(merge: Merge) -> None:
+    wanted = ["model_0[0-2]", "--task", "digits", *(f"--split={name}" for name in SHIFTED)]
+    found = json.loads(merge("evaluate", *wanted, "--json").out)
+    for model in found["models"]:
+        mean = model["averages"]["average of shifts"]
+        assert mean["score"] == pytest.approx(sum(model["sets"][name]["score"] for name in SHIFTED) / len(SHIFTED))
+        low, high = mean["score_interval"]
+        assert low < mean["score"] < high
+    assert found["ranked_by"] == "printed"
+    families = {verdict["set"]: verdict["family"] for verdict in found["models"][1]["verdicts"]}
+    assert families == dict.fromkeys(SHIFTED, "secondary") | {"average of shifts": "primary"}
+
+
+@pytest.mark.parametrize("how", ["folder", "pattern", "run", "mixed"])
+def test_several_are_named_in_one_word(merge: Merge, run: Path, pool_folder: Path, tmp_path: Path, how: str) -> None:
+    models = [f"model_{number}" for number in range(5)]
+    said, found = {
+        "folder": ([str(pool_folder)], [*models, "base"]),
+        "pattern": ([f"{pool_folder}/model_*.safetensors"], models),
+        "run": ([f"{tmp_path}/*", "model_[01]"], ["out", "model_0", "model_1"]),
+        "mixed": (
+            [f"{run}/recipe.json", "model_1", "model_1", f"{pool_folder}/model_2.safetensors"],
+            ["recipe", "model_1", "model_2", "out"],
+        ),
+    }[how]
+    flags = ["--trust-code", run] if how in ("run", "mixed") else ["--task", TASK]
+    ran = merge("evaluate", *said, *flags, "--split", "test", "--json")
+    assert ran.code == 0, ran.err
+    assert sorted(model["model"] for model in json.loads(ran.out)["models"]) == sorted(found)
+
+
+def test_equal_weights_are_scored_once_and_said(merge: Merge, run: Path, pool_folder: Path) -> None:
+    files = [run / "model.safetensors", run / "recipe.json", pool_folder / "model_0.safetensors"]
+    ran = merge("evaluate", *files, "--task", TASK, "--trust-code", "--json")
+    assert ran.code == 0, ran.err
+    models = {model["model"]: model for model in json.loads(ran.out)["models"]}
+    assert {name: model["same_weights_as"] for name, model in models.items()} == {
+        "model": None,
+        "recipe": "model",
+        "model_0": None,
+    }
+    assert models["recipe"]["sets"] == models["model"]["sets"]  # the seconds, too: it is one pass
+
+
+def test_all_slips_are_told_before_any_work(merge: Merge, pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before torch is loaded: nothing that the command does after its names were read is reached."""
+
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr("merging.cli.asking.resolve.plugins", reached)
+    monkeypatch.setattr("merging.storage.checkpoint.Checkpoint.__init__", reached)
+    model = pool_folder / "model_0.safetensors"
+    ran = merge("evaluate", model, "gone.pt", "no/such/*", "--task", "digits", "--split", "tset", "--split", "printd")
+    assert ran.code == 2
+    (line,) = [line for line in ran.err.splitlines() if "error:" in line]
+    for said in ("gone.pt", "no models match 'no/such/*'", "did you mean 'test'", "did you mean 'printed'"):
+        assert said in line
+    Path("merge.toml").write_text('[task]\nmodel = "timm:resnet18"\nheld_out = "a"\nshifts = {night = "b"}\n')
+    ran = merge("evaluate", model, "--split", "nigth")
+    assert (ran.code, "did you mean 'night'" in ran.err) == (2, True)
+
+
+def test_models_that_do_not_fit_are_all_told(merge: Merge, pool_folder: Path) -> None:
+    for name in ("one", "two"):
+        torch.save({name: torch.ones(3)}, f"{name}.pt")
+    ran = merge("evaluate", "one.pt", pool_folder / "model_0.safetensors", "two.pt", "--task", TASK)
+    assert ran.code == 2
+    assert "one" in ran.err
+    assert "two" in ran.err
+    assert "scoring" not in ran.err
+
+
+def test_the_same_from_python(pool_folder: Path) -> None:
+    pool, task = ModelPool.open([pool_folder / "model_*.safetensors"]), tiny_task()
+    found = merging.evaluate_all(pool, task)
+    assert {model.name for model in found.models} == set(pool.names)
+    for model in found.models:
+        alone = merging.evaluate(pool.checkpoints[pool.names.index(model.name)], task)
+        assert {name: o.score for name, o in model.outcomes.items()} == {name: o.score for name, o in alone.items()}
+    named = merging.evaluate_all({"x": pool.checkpoints[0], "y": pool.checkpoints[1].path}, task, splits=["test"])
+    assert {model.name for model in named.models} == {"x", "y"}
+    assert named.by == "test"
+    assert named.models[1].verdict("test") is not None
+    with pytest.raises(MergingError, match=r"gone\.pt.*unknown set"):
+        merging.evaluate_all(["gone.pt"], task, splits=["tset"])

@@ -13,7 +13,7 @@ from merging.plugins.functions import parameters_of
 from merging.plugins.options import UNSET
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
-from merging.tasks.catalogue import load_task, named_task
+from merging.tasks.catalogue import load_task, named_task, sets_of
 from merging.tasks.described import described_task
 from merging.testing import tiny_task
 from tests.conftest import Merge
@@ -107,3 +107,16 @@ def test_parts_of_a_task_are_splits(given: dict[str, Any]) -> None:
     parts = {"name": "mine", "build": known.build, "held_out": known.held_out, **given}
     with pytest.raises(TaskError, match=r"of a task (is|are) "):
         Task(**parts)
+
+
+def test_the_sets_that_are_stated_are_those_of_the_data(tmp_path: Path) -> None:
+    """``merge evaluate --split`` refuses a name by them before any data are read."""
+    for name in ("digits", "pacs", "cifar10-shifts", "imagenet-shifts"):
+        (tmp_path / name).mkdir()
+        task = load_task(name, **tasks[name].tiny(tmp_path / name))  # type: ignore[attr-defined]
+        there = {"held-out", *task.tests, *(["train"] if task.train is not None else [])}
+        assert there <= set(sets_of(name) or ())
+    assert sets_of("python:module:task") is None
+    assert sets_of({"model": "m", "held_out": "a", "train": "t", "shifts": {"x": "b"}}) == ("held-out", "train", "x")
+    with pytest.raises(MergingError, match="digits"):
+        sets_of("digit")

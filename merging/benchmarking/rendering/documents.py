@@ -6,7 +6,9 @@ import csv
 import io
 import re
 
+from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -24,6 +26,7 @@ from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.answer import markdown
+from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
@@ -74,7 +77,7 @@ def to_markdown(found: Benchmark) -> str:
     lines += _rows(["method", *(heading(found, c) for c in columns), *COSTS.values()])
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in columns]
-        lines.append(_line([plain(row.label), *texts, *(cost(row, name) for name in COSTS)]))
+        lines.append(_line([plain(row.named), *texts, *(cost(row, name) for name in COSTS)]))
     lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
@@ -86,6 +89,8 @@ def to_markdown(found: Benchmark) -> str:
                 plain(f" {compact(verdict)}").strip() if verdict else "" for verdict in verdicts
             ]  # a sign, no list
             lines.append(_line([plain(label), *texts]))
+    if pool := in_markdown(board(found), POOL):
+        lines += ["", "## The models of the pool", "", pool]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -171,7 +176,7 @@ def _tex_row(row: BenchmarkRow, scores: list[Cell]) -> list[str]:
             + (rf" {{\scriptsize$\pm${cell.half}}}" if cell.half else "")
             + (f" {_tex(cell.mark)}" if cell.mark else "")
         )
-    return [_tex(row.label), *texts, *(cost(row, name) for name in COSTS)]
+    return [_tex(row.named), *texts, *(cost(row, name) for name in COSTS)]
 
 
 def _tex(text: str) -> str:

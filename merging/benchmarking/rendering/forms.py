@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from merging.benchmarking.folder import DOCUMENTS, PICTURES, RESULT, withdraw
+from merging.benchmarking.folder import DOCUMENTS, PICTURES, POOL, RESULT, withdraw
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
+from merging.benchmarking.rendering.leaderboard import pool_csv
 from merging.benchmarking.results import Benchmark
 from merging.errors import FolderError, refused
 from merging.plugins.progress import Progress, Silent
@@ -23,7 +24,8 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
         progress: told what happens.
 
     Returns:
-        The files: ``benchmark.json``, ``.csv``, ``.md``, ``.tex``, ``.html``, then the pictures.
+        The files: ``benchmark.json``, ``pool.csv`` where the models of the pool were scored, ``benchmark.csv``,
+        ``.tex``, ``.md``, ``.html``, then the pictures.
 
     Raises:
         FolderError: the folder cannot be written.
@@ -50,14 +52,16 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
             atomic.put(aside / PICTURES / f"{name}.svg", wide)
             progress.advance()
         makers = {
-            "html": lambda: to_html(found, drawn),
-            "md": lambda: to_markdown(found),
-            "tex": lambda: to_latex(found),
-            "csv": lambda: to_csv(found),
+            "benchmark.html": lambda: to_html(found, drawn),
+            "benchmark.md": lambda: to_markdown(found),
+            "benchmark.tex": lambda: to_latex(found),
+            "benchmark.csv": lambda: to_csv(found),
+            POOL: lambda: pool_csv(found),
         }
+        written = [name for name in DOCUMENTS if name != POOL or found.singles]
         atomic.put(aside / RESULT, found.dumps())
-        for name in DOCUMENTS:
-            atomic.put(aside / name, makers[name.rpartition(".")[2]]())
+        for name in written:
+            atomic.put(aside / name, makers[name]())
         atomic.sync_tree(aside)
         progress.advance()
         shown = sorted(path.name for path in (aside / PICTURES).iterdir())
@@ -65,7 +69,7 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
         atomic.move([aside / RESULT], folder)
         atomic.make_folder(folder / PICTURES)
         atomic.move([aside / PICTURES / name for name in shown], folder / PICTURES)
-        atomic.move([aside / name for name in reversed(DOCUMENTS)], folder)
+        atomic.move([aside / name for name in reversed(written)], folder)
         atomic.remove(aside)
     except FolderError:
         raise
@@ -76,4 +80,4 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
             with contextlib.suppress(OSError):  # the next one that has the lock removes it
                 atomic.remove(*atomic.leftovers(folder))
             lock.release()
-    return [folder / name for name in (RESULT, *reversed(DOCUMENTS), *(f"{PICTURES}/{name}" for name in shown))]
+    return [folder / name for name in (RESULT, *reversed(written), *(f"{PICTURES}/{name}" for name in shown))]

@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import caption, remarks, title
 from merging.benchmarking.rendering.drawing import SCHEMES, inline
+from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -76,6 +78,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         cost_legend=COST_LEGEND,
         remarks=remarks(found, unfinished=False),
         comparisons=_comparisons(found),
+        pool=_pool(found),
         main=[picture for picture in pictures if picture["name"] in CAPTIONS],
         maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
         colours=COLOURS,
@@ -93,7 +96,7 @@ def _shown(value: Any) -> Any:
 def _rows(found: Benchmark) -> list[dict[str, Any]]:
     return [
         {
-            "label": row.label,
+            "label": row.named,
             "finished": row.finished,
             "status": row.status,
             "why": row.why,
@@ -102,6 +105,15 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
         }
         for row, scores in zip(found.rows, cells(found), strict=True)
     ]
+
+
+def _pool(found: Benchmark) -> dict[str, Any] | None:
+    shown = board(found)
+    if not shown.singles:
+        return None
+    columns = shown.columns()
+    rows = [{"name": name, "cells": [c.cells[row] for c in columns]} for row, name in enumerate(shown.names)]
+    return {"headings": [column.heading for column in columns], "rows": rows, "remarks": " ".join(shown.remarks(POOL))}
 
 
 def _comparisons(found: Benchmark) -> list[dict[str, Any]]:

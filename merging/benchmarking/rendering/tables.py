@@ -138,7 +138,7 @@ def single_scores(found: Benchmark) -> list[tuple[float, float]]:
     """Pairs every single model's score at home with its mean under shift."""
     column = home(found)
     pairs = [(s.held_out if column == HELD_OUT else s.tests[column], s.shifted) for s in found.singles]
-    return [(x, y) for x, y in pairs if y is not None and _scored(x, y)]
+    return [(x, y) for x, y in pairs if x is not None and y is not None and _scored(x, y)]
 
 
 def _scored(*values: float | None) -> bool:

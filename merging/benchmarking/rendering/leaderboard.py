@@ -1,0 +1,48 @@
+"""The models of a benchmark's pool, each alone: as every renderer shows them, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from merging.benchmarking.results import SHIFTED, Benchmark, placed_in
+from merging.errors import showable
+from merging.plugins.task import HELD_OUT
+from merging.values.leaderboard import ranked
+from merging.values.leaderboard_table import Leaderboard
+from merging.values.verdict import ACCURACY
+
+
+def board(found: Benchmark) -> Leaderboard:
+    """The models of the pool, best held-out score first, with the methods whose merge they are in."""
+    singles = placed_in(found.singles, found.rows)  # also of an earlier version, which did not keep that
+    return Leaderboard(
+        singles=ranked(singles) if len(singles) > 1 else (),
+        labels={row.label: row.label for row in found.rows if row.finished and row.strategy != "best"},
+        tests=found.sets,
+        shifts=found.shifts,
+        percent=found.measure == ACCURACY,
+    )
+
+
+def pool_csv(found: Benchmark) -> str:
+    """A line a model of the pool, best first, for other programs: fractions, methods, hyper-parameters."""
+    singles = ranked(placed_in(found.singles, found.rows))
+    trained = list(dict.fromkeys(name for single in singles for name in single.trained))
+    shifted = [SHIFTED] if found.shifts else []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_shown, ["model", HELD_OUT, *found.sets, *shifted, "in soups", *trained]))
+    for single in singles:
+        scores = [
+            single.held_out,
+            *(single.tests.get(name) for name in found.sets),
+            *([single.shifted] if shifted else []),
+        ]
+        values = [single.trained.get(name) for name in trained]
+        writer.writerow(map(_shown, [single.name, *scores, "; ".join(single.soups), *values]))
+    return out.getvalue()
+
+
+def _shown(value: object) -> object:
+    return "" if value is None else showable(value) if isinstance(value, str) else value
