@@ -26,6 +26,10 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     found = answer(report)
     show_answer(console, found)
+    if report.certificate is not None:
+        console.print(Text(in_flags(report.certificate_line(report.certificate))), highlight=False)
+    if report.rows and report.saved_instead:
+        console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
     if report.rows:
         console.print()
         console.print(_table(report))
@@ -35,11 +39,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             console.print(
                 marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )
-        if report.saved_instead:
-            console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
         show_verdicts(console, report.verdicts)
-        for line in report.remarks():
-            console.print(Text(in_flags(line)), highlight=False)
     for line in report.notes:
         if line not in found.advice:  # said above
             console.print(remark(line), highlight=False)

@@ -12,13 +12,13 @@ from merging.values.verdict import ACCURACY, Family, Role, Standing, Verdict, co
 from merging.values.wording import plural, some
 
 POWER = 0.8
-"""How often a difference that counts as detectable is found."""
+"""Share of cases in which a detectable difference is found."""
 FAR = 0.05
 """An accuracy that lies so far below the median single model's is no noise of a held-out set."""
 
 
 def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
-    """What is to be said of a run that no verdict says.
+    """Collects what is to be said of a run beside its verdicts.
 
     Args:
         report: the run's report.
@@ -57,8 +57,9 @@ def basins(averages: dict[str, float], singles: Sequence[float], measure: str, s
     low = {name: score for name, score in averages.items() if score < worst and middle - score > margin}
     return [
         f"the models do not lie in one basin: {name} {scored(score, measure)} held-out, the worst single model "
-        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look with merge inspect "
-        "--interpolate; fine-tune with a lower learning rate or fewer epochs, or stay near the base (wise-ft)"
+        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look at the line between two of them "
+        "(merge inspect, interpolate); fine-tune with a lower learning rate or fewer epochs, or stay near the base "
+        "(wise-ft)"
         for name, score in low.items()
     ]
 

@@ -43,7 +43,7 @@ NAMED = 2
 
 @dataclass(frozen=True)
 class Told:
-    """What is told of one set: its name, the figures (difference, interval, p), and what to know of it."""
+    """The figures of one set (difference, interval, p) with its name, and a remark on them."""
 
     set: str
     figures: str
@@ -90,7 +90,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a run or a benchmark has found, in the order in which it is read.
+    """The findings of a run or a benchmark in a few lines, in the order in which they are read.
 
     Attributes:
         standing: how the merge stands against the best single model, by the sets that count; of a benchmark, the best
@@ -122,7 +122,7 @@ class Answer:
         return told + [f"advice: {line}" for line in self.advice] + [f"next: {line}" for line in self.next]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives the answer as JSON-ready values."""
         told: dict[str, Any] = {"standing": str(self.standing), "headline": self.headline, "cost": self.cost}
         return told | {"lines": list(self.lines), "advice": list(self.advice), "next": list(self.next)}
 
@@ -142,7 +142,7 @@ def markdown(found: Answer) -> list[str]:
 
 
 def standing_of(verdicts: Iterable[Verdict]) -> Standing:
-    """How a model stands by the sets that count (:func:`merging.values.verdict.counted`).
+    """Says how a model stands by the sets that count (:func:`merging.values.verdict.counted`).
 
     ``WORSE`` where it is worse on any, whatever it gains on others; ``NOT_TESTED`` where one was not tested.
     """
@@ -259,11 +259,11 @@ def changes(verdicts: Iterable[Verdict]) -> tuple[Change, ...]:
 
 
 REMARKS = {
-    Family.SELECTION: "chose it: optimistic",
+    Family.SELECTION: "chose the merge",
     Family.UNCHOSEN: "did not choose it",
     Family.CERTIFICATION: "selected nothing",
 }
-"""What to know of the figures of a set."""
+"""Family → remark on the figures of a set."""
 
 
 def _told(verdict: Verdict) -> Told:
@@ -276,7 +276,7 @@ def _together(verdicts: Sequence[Verdict]) -> Told:
     low, high = (short(verdict).partition(" ")[0] for verdict in (ordered[0], ordered[-1]))
     values = [verdict.corrected or 0.0 for verdict in verdicts]
     clear = all(verdict.significant for verdict in verdicts)
-    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=", "p≥")
+    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=.", "p≥.")
     more = "more" if clear else "single"
     return Told(f"{len(verdicts)} {more} shifted sets", f"{low} to {high} {p}" if len(verdicts) > 1 else f"{low} {p}")
 
@@ -287,12 +287,12 @@ def _untested(verdicts: Sequence[Verdict]) -> Told:
 
 def _cost(report: Report) -> str:
     """What the run took, and what a sample costs from now on."""
-    took = f"{plural(report.evaluations, 'evaluation', ',')}, {report.wall_seconds:.0f} s"
-    row = report.merged
+    took, row = plural(report.evaluations, "evaluation", ","), report.merged
     if row is not None and row.strategy != "best" and row.evaluations != report.evaluations:
-        took += f" ({row.evaluations:,} for the {row.label})"
+        took += f" ({row.label}: {row.evaluations:,})"
     passes = report.inference_cost
-    return f"{took}; inference as of {'one model' if passes == 1 else f'{passes} models'}"
+    then = "one model" if passes == 1 else f"{passes} models"
+    return f"{took}, {report.wall_seconds:.0f} s; inference as of {then}"
 
 
 def _next(report: Report, standing: Standing) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Compared:
     Args:
         found: the benchmark.
         reference: the row that they are compared with.
-        rows: those that are.
+        rows: rows that have verdicts against it.
     """
 
     def __init__(self, found: Benchmark, reference: str, rows: Sequence[BenchmarkRow]) -> None:
@@ -182,14 +182,14 @@ def _next(table: Compared) -> tuple[str, ...]:
     """What to do now."""
     best = table.winner()
     if table.found.state is not RunState.FINISHED:
-        return ("go on with the benchmark: the same command with the same --output",)
+        return ("go on with the benchmark: the same command with the same `output`",)
     if best is None:
         return (f"keep {table.against}",)
     row, column = best
-    where = f" --partitioner {row.partitioner}" if row.partitioner else ""
+    where = f" `partitioner={row.partitioner}`" if row.partitioner else ""
     own = "" if row.label == row.strategy else " and the options of its row"
     only = f", for data {table.place(column)} alone" if table.losses(row, column) else ""
-    return (f"write it{only}: merge run --strategy {row.strategy}{where}, same models{own}",)
+    return (f"write it{only}: merge run `strategy={row.strategy}`{where}, same models{own}",)
 
 
 def _advice(
