@@ -57,9 +57,9 @@ def basins(averages: dict[str, float], singles: Sequence[float], measure: str, s
     low = {name: score for name, score in averages.items() if score < worst and middle - score > margin}
     return [
         f"the models do not lie in one basin: {name} {scored(score, measure)} held-out, the worst single model "
-        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look at the line between two of them "
-        "(merge inspect, interpolate); fine-tune with a lower learning rate or fewer epochs, or stay near the base "
-        "(wise-ft)"
+        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look at the line between two of "
+        "them (merge inspect, interpolate); fine-tune with a lower learning rate or fewer epochs, or stay near the "
+        "base (wise-ft)"
         for name, score in low.items()
     ]
 

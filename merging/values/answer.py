@@ -5,6 +5,7 @@ Terminal, model card, documents and exit codes say it from this one value, which
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from merging.values.verdict import (
 )
 from merging.values.wording import plural
 
+_SETTING = re.compile(r"(?<!\S)`([a-z][a-z_.]*(?:=[^`]*)?)`")
 GROUPS = {
     Standing.BETTER: "gained",
     Standing.WORSE: "lost",
@@ -135,9 +137,14 @@ class Answer:
         return "" if self.standing in enough else f"not shown to be {wanted}: {self.headline}"
 
 
+def bare(text: str) -> str:
+    """A line without the backticks around settings, for documents, where ``strategy=greedy`` is read and not typed."""
+    return _SETTING.sub(r"\1", text)
+
+
 def markdown(found: Answer) -> list[str]:
     """The answer as lines of Markdown: the headline in bold, the rest as a list; names in it are text."""
-    headline, *lines = found.told()
+    headline, *lines = map(bare, found.told())
     return [f"**{plain(headline)}**", "", *(f"- {plain(line)}" for line in lines)]
 
 

@@ -222,10 +222,9 @@ class Report:
 
     def certificate_line(self, found: Certificate) -> str:
         """Says whether the samples that selected nothing accepted the merge."""
-        scores = f"{found.merged:.4f} against {found.best_single:.4f} on {found.samples} samples that selected nothing"
-        if found.accepted:
-            return f"accepted: {scores}"
-        return f"refused: {scores}; the model written is the best single model, {', '.join(self.ingredients)}"
+        against = f"{found.best_single:.4f} of {best_single(self.best_single_name)}"
+        scores = f"{found.merged:.4f} against {against} on {found.samples} samples that selected nothing"
+        return f"accepted: {scores}" if found.accepted else f"refused: {scores}; that model was written instead"
 
 
 def number(value: float | None, *, percent: bool) -> str:

@@ -17,7 +17,9 @@ import merging
 from merging import Best, Fisher, Greedy, Layer, Learned, Recipe, Uniform
 from merging.benchmarking.reading import read_folder
 from merging.benchmarking.rendering.answer import answer as answer_of
+from merging.benchmarking.rendering.documents import to_markdown
 from merging.benchmarking.rendering.forms import render
+from merging.benchmarking.rendering.page import to_html
 from merging.benchmarking.results import Benchmark
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.table import show_report
@@ -32,7 +34,7 @@ from merging.strategies.weighted import Weighted
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, blobs, open_tiny_pool
-from merging.values.answer import answer
+from merging.values.answer import answer, bare
 from merging.values.states import RunState
 from merging.values.verdict import Family, Standing
 
@@ -117,7 +119,7 @@ def test_the_answer_is_the_first_that_is_read(pool: ModelPool, tmp_path: Path) -
     card = (tmp_path / "run/README.md").read_text()
     assert card.startswith(f"# Merged model\n\n**{found.headline.replace('<', '&lt;')}**\n\n- ")
     for line in found.told()[1:]:
-        assert f"- {line.replace('<', '&lt;').replace('`', chr(92) + '`')}" in card
+        assert f"- {bare(line).replace('<', '&lt;')}" in card
     places = [shown.index(head) for head in ("cost ", "next ", "┃", "Against the best single model")]
     assert places == sorted(places), "answer, cost, what to do; table; all verdicts"
     assert json.loads(json.dumps(found.to_json()))["standing"] == found.standing
@@ -251,6 +253,11 @@ def test_a_benchmark_says_which_method_for_which_use(pool: ModelPool) -> None:
             marked = [phrase for standing, phrase in use.told if row.label in phrase and standing == "better"]
             assert bool(marked) == verdict.better
             assert any(row.label in phrase for _, phrase in use.told)
+    page, text = to_html(found, {}), to_markdown(found)
+    for document in (page, text):
+        said = document.replace("&lt;", "<")
+        assert said.index(told.headline) < said.index("Samples: ")
+        assert "`" not in said.partition("Samples: ")[0].rpartition("</style>")[2]
     shown = " ".join(table(found).split())
     assert shown.index(told.headline) < shown.index("held-out")
     alone = answer_of(merging.benchmark(pool, [Uniform()], task=task, partitioners=[Layer()]))
