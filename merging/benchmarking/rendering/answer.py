@@ -137,6 +137,9 @@ def _headline(table: Compared, standing: Standing) -> str:
     if not parts:
         why = next((v.why for row in table.rows for v in table.verdicts(row) if v.why), "")
         return f"{MARKS[Standing.NOT_TESTED]} not tested against {table.against}" + (f": {why}" if why else "")
+    if not any(table.told(column, Standing.BETTER) for column in table.columns):
+        places = [table.place(column) for column in table.columns]
+        return f"{MARKS.get(standing, '')} no method beats {table.against} {' or '.join(places)}".lstrip()
     ending = "" if named else f"; against {table.against}"
     return f"{MARKS.get(standing, '')} {'; '.join(parts)}{ending}".lstrip()
 
