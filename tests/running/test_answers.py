@@ -276,3 +276,18 @@ def test_what_is_read_from_files_of_runs_has_an_answer(pool: ModelPool, tmp_path
     assert "the best single model" in found.headline
     assert any("greedy" in phrase for use in found.uses for _, phrase in use.told)
     assert any("not tested: uniform" in phrase for use in found.uses for _, phrase in use.told)
+
+
+def test_a_winner_that_loses_on_one_shifted_set_is_told_so(pool: ModelPool) -> None:
+    """The average may hide it."""
+    found = merging.benchmark(pool, [Best(), Uniform()], task=tiny_task(), partitioners=[Layer()])
+    row = found.rows[1]
+    told = {verdict.set: verdict for verdict in row.verdicts if verdict.reference == "best"}
+    sure = replace(told["shifted"], p=1e-6, corrected=1e-5)
+    gain = replace(told["average of shifts"], difference=0.1, interval=(0.05, 0.15), p=1e-6, corrected=1e-5)
+    loss = replace(sure, set="fog", difference=-0.03, interval=(-0.04, -0.02))
+    other = replace(sure, difference=0.23, interval=(0.2, 0.26))
+    changed = replace(row, verdicts=(told["test"], gain, loss, other))
+    said = answer_of(replace(found, rows=(found.rows[0], changed), shifts=("shifted", "fog"))).headline
+    assert "under shift uniform +10.0 [+5.0, +15.0] p<.001, nothing lost at home" in said
+    assert said.endswith("; ▼ -3.0 [-4.0, -2.0] p<.001 on fog")

@@ -10,7 +10,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.advice import alone, basins, few, untested
 from merging.values.answer import Answer, Use, standing_of
 from merging.values.states import RunState
-from merging.values.verdict import MARKS, Standing, Verdict, short, word
+from merging.values.verdict import MARKS, Role, Standing, Verdict, short, word
 from merging.values.wording import some
 
 ORDER = (Standing.BETTER, Standing.NEITHER, Standing.WORSE)
@@ -87,7 +87,14 @@ class Compared:
         others = [self.place(other) for other in self.columns if other != column]
         losses = self.losses(row, column)
         rest = f", but {losses}" if losses else f", nothing lost {' and '.join(others)}" if others else ""
-        return f"{row.label}{passes} {short(verdict)}{rest}"
+        return f"{row.label}{passes} {short(verdict)}{rest}{self.aside(row)}"
+
+    def aside(self, row: BenchmarkRow) -> str:
+        """Says on which single shifted sets a row is worse, whatever their average says; the largest loss first."""
+        worse = [each for each in self.verdicts(row) if each.role == Role.SHIFT and each.worse and not each.extra]
+        worse.sort(key=lambda each: each.difference or 0.0)
+        told = [f"{short(each)} on {each.set}" for each in worse]
+        return f"; {MARKS[Standing.WORSE]} {some(told, 1)}" if told else ""
 
     def use(self, column: str) -> Use:
         """The methods for one use: each that is better, those that are worse, and those that are level."""
