@@ -36,7 +36,8 @@ def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
     if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1:
         found += [alone(row.label, row.ingredients[0])]
     if row.strategy != "best":
-        found += untested(report.verdicts, report.state) + few(report.verdicts, standing)
+        found += untested(report.verdicts, report.state)
+        found += [] if report.is_best_single(row) else few(report.verdicts, standing)
     return tuple(found)
 
 
@@ -81,8 +82,8 @@ def untested(verdicts: Iterable[Verdict], state: RunState) -> list[str]:
     if held_out is not None and held_out.family == Family.UNCHOSEN:
         return ["no test set was scored; the held-out data are as good as one, for they did not choose this merge"]
     return [
-        "no test set was scored: held-out data that chose the merge flatter it; name a test set under [task] tests, or "
-        "keep a part of the held-out data for the verdict (`certify_split=0.3`)"
+        "no test set was scored: held-out data that chose the merge flatter it; name a test set under [task] tests "
+        "(`tests=False` leaves it out), or keep a part of the held-out data for the verdict (`certify_split=0.3`)"
     ]
 
 

@@ -174,7 +174,7 @@ def answer(report: Report) -> Answer:
     elif row is None:
         headline = f"– {report.strategy}: no result yet"
     else:
-        headline = headline_of(subject(report, row), report.verdicts, itself=itself(report, row))
+        headline = headline_of(subject(report, row), report.verdicts, itself=report.is_best_single(row))
     return Answer(
         standing=standing,
         headline=headline,
@@ -188,15 +188,6 @@ def answer(report: Report) -> Answer:
 def subject(report: Report, row: Row) -> str:
     """The row's label, and how many models are in it."""
     return f"{row.label} ({models_of(row.ingredients, report.pool)} of {plural(len(report.pool), 'model')})"
-
-
-def itself(report: Report, row: Row) -> bool:
-    """Whether a row's merge is the best single model."""
-    single = report.best_single
-    if any(verdict.difference for verdict in report.verdicts):
-        return False
-    same = single is not None and bool(row.digest) and row.digest == single.digest
-    return same or row.ingredients == (report.best_single_name,)
 
 
 def headline_of(subject: str, verdicts: Iterable[Verdict], *, itself: bool = False) -> str:
@@ -312,7 +303,9 @@ def _next(report: Report, standing: Standing) -> tuple[str, ...]:
         found.append("go on with the run, same bits: `resume`")
     elif standing == Standing.WORSE and gains:
         found.append(f"take the {label} for data such as {', '.join(gains)} alone; for the others keep {single}")
-    elif standing == Standing.WORSE:
+    elif standing == Standing.WORSE or (
+        row is not None and standing == Standing.NEITHER and report.is_best_single(row)
+    ):
         found.append(f"keep {single}")
     elif standing == Standing.NEITHER:
         found.append(f"keep {single}, unless more test samples show a gain")

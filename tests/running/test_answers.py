@@ -35,6 +35,7 @@ from merging.strategies.wise_ft import WiseFt
 from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, blobs, open_tiny_pool
 from merging.values.answer import answer, bare
+from merging.values.score_table import ScoreTable
 from merging.values.states import RunState
 from merging.values.verdict import Family, Standing
 
@@ -130,9 +131,13 @@ def test_one_shifted_set_stands_once(pool: ModelPool, tmp_path: Path) -> None:
     """Its average is the set itself: one line, one column, one test."""
     result = merging.merge(pool, Greedy(), task=tiny_task(), partitioner=Layer(), output=tmp_path / "run")
     assert len(result.report.verdicts) == 4, "kept in files as ever"
-    for text in (screen(result, 400), (tmp_path / "run/README.md").read_text(), "\n".join(result.report.verdict())):
-        assert "average of shifts" not in text.replace("test sets and the average of shifts", "")
+    assert [name for name, _, _ in ScoreTable(result.report).lines()] == ["held-out", "test", "shifted"]
+    assert [line.partition(":")[0] for line in result.report.verdict()][:3] == ["held-out", "test", "shifted"]
+    for text in (screen(result, 400), (tmp_path / "run/README.md").read_text()):
         assert "secondary" not in text
+        assert not any(
+            line.startswith(("│ average of", "average of shifts ", "- average of")) for line in text.splitlines()
+        )
     found = merging.benchmark(pool, [Best(), Greedy()], task=tiny_task(), partitioners=[Layer()], output=tmp_path / "b")
     render(found, tmp_path / "b")
     for name in ("md", "tex"):
@@ -178,7 +183,8 @@ def test_a_merge_of_one_model_is_said_to_be_that(pool: ModelPool) -> None:
     found = answer(report)
     assert found.standing == Standing.NEITHER
     assert f"it is the best single model ({report.best_single_name}) itself" in found.headline
-    assert any(f"keeps {report.best_single_name} alone" in line for line in found.advice)
+    assert [f"keeps {report.best_single_name} alone" in line for line in found.advice] == [True]
+    assert found.next[0] == f"keep {report.best_single_name}"
     both = answer_of(merging.benchmark(pool, [Best(), First()], task=tiny_task(), partitioners=[Layer()]))
     assert any(f"the first keeps {report.best_single_name} alone" in line for line in both.advice)
 
