@@ -117,6 +117,8 @@ from .training.regimes.late_phase import LatePhase as LatePhase
 from .training.regimes.papa import Papa as Papa
 from .training.regimes.swa import SwaRegime as SwaRegime
 from .training.trainer import Run as Run
+from .values.answer import Answer as Answer
+from .values.answer import answer as answer
 from .values.leaderboard import Single as Single
 from .values.outcome import Decision as Decision
 from .values.outcome import Outcome as Outcome

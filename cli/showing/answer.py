@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import click
@@ -39,8 +40,8 @@ def show_answer(console: Console, found: Answer) -> None:
     for use in found.uses:
         lines += _headed(Text(showable(use.name)), [Text(showable(said), style=STYLES[k]) for k, said in use.told])
     lines += [(Text("cost"), Text(showable(found.cost)))] if found.cost else []
-    lines += _headed(Text("advice", style="yellow"), [Text(in_flags(line)) for line in found.advice])
-    lines += _headed(Text("next", style="bold"), [Text(in_flags(line)) for line in found.next])
+    lines += _headed(Text("advice", style="yellow"), [Text(_typed(line)) for line in found.advice])
+    lines += _headed(Text("next", style="bold"), [Text(_typed(line)) for line in found.next])
     margin = max((head.cell_len for head, _ in lines), default=0) + 2
     for head, said in lines:
         for number, line in enumerate(wrapped(said, max(console.width - margin, 20))):
@@ -59,6 +60,22 @@ def _sets(change: Change, width: int) -> list[tuple[Text, Text]]:
         said = marked(f"{{}}  [{style}]{{}}[/]", name.ljust(width), told.figures) if told.figures else Text(name)
         lines.append((head, said + marked("  [dim]{}[/]", told.remark) if told.remark else said))
     return lines
+
+
+_COMMAND = re.compile(r"merge ([a-z]+)((?: `[a-z_.]+(?:=[^`]*)?`)+)")
+"""Another command with settings, as an answer names it."""
+
+
+def _typed(text: str) -> str:
+    """A message with what is typed for settings: of the command that it names, else of the one that runs."""
+
+    def shown(found: re.Match[str]) -> str:
+        context = click.get_current_context(silent=True)
+        group = context.find_root().command if context is not None else None
+        command = group.get_command(context, found[1]) if context and isinstance(group, click.Group) else None
+        return f"merge {found[1]}{in_flags(found[2], command)}" if command is not None else found[0]
+
+    return in_flags(_COMMAND.sub(shown, text))
 
 
 def _headed(head: Text, lines: Sequence[Text]) -> list[tuple[Text, Text]]:

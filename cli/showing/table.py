@@ -31,6 +31,10 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
     found = answer(report)
     show_answer(console, found)
+    if report.certificate is not None:
+        console.print(Text(in_flags(report.certificate_line(report.certificate))), highlight=False)
+    if report.rows and report.saved_instead:
+        console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
     if report.rows:
         console.print()
         _show_table(console, report)
@@ -40,11 +44,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             console.print(
                 marked("The best single model: {}, {} held-out.", report.best_single_name, top), highlight=False
             )
-        if report.saved_instead:
-            console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
         show_verdicts(console, report.verdicts)
-        for line in report.remarks():
-            console.print(Text(in_flags(line)), highlight=False)
         show_leaderboard(console, Leaderboard.of(report), str(folder / REPORT))
     said = [line for line in report.notes if line not in found.advice]  # those stand above
     notes(console, said, [*report.pool, *(row.named for row in report.rows)])

@@ -69,7 +69,7 @@ class MergeScores:
         return self.evaluator.exceeds(recipe, threshold)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergeSearches:
     """``problem.search`` of a run, :class:`merging.plugins.searches.Searches` over its evaluator and optimizer.
 

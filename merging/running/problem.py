@@ -149,8 +149,14 @@ class MergeProblem:
     @property
     def search(self) -> MergeSearches:
         """Searches over mixing factors, or any others."""
-        door = self._door("search")
-        return MergeSearches(door, self.searching, self.seeds, self.progress, self.looked, self.strategy)
+        return MergeSearches(
+            evaluator=self._door("search"),
+            searching=self.searching,
+            seeds=self.seeds,
+            progress=self.progress,
+            looked=self.looked,
+            strategy=self.strategy,
+        )
 
     @property
     def slopes(self) -> MergeSlopes:

@@ -12,13 +12,13 @@ from merging.values.verdict import ACCURACY, Family, Role, Standing, Verdict, co
 from merging.values.wording import plural, some
 
 POWER = 0.8
-"""How often a difference that counts as detectable is found."""
+"""Share of cases in which a detectable difference is found."""
 FAR = 0.05
 """An accuracy that lies so far below the median single model's is no noise of a held-out set."""
 
 
 def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
-    """What is to be said of a run that no verdict says.
+    """Collects what is to be said of a run beside its verdicts.
 
     Args:
         report: the run's report.
@@ -36,7 +36,8 @@ def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
     if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1:
         found += [alone(row.label, row.ingredients[0])]
     if row.strategy != "best":
-        found += untested(report.verdicts, report.state) + few(report.verdicts, standing)
+        found += untested(report.verdicts, report.state)
+        found += [] if report.is_best_single(row) else few(report.verdicts, standing)
     return tuple(found)
 
 
@@ -57,8 +58,9 @@ def basins(averages: dict[str, float], singles: Sequence[float], measure: str, s
     low = {name: score for name, score in averages.items() if score < worst and middle - score > margin}
     return [
         f"the models do not lie in one basin: {name} {scored(score, measure)} held-out, the worst single model "
-        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look with merge inspect "
-        "--interpolate; fine-tune with a lower learning rate or fewer epochs, or stay near the base (wise-ft)"
+        f"{scored(worst, measure)}. Were they fine-tuned from one and the same base? Look at the line between two of "
+        "them (merge inspect, interpolate); fine-tune with a lower learning rate or fewer epochs, or stay near the "
+        "base (wise-ft)"
         for name, score in low.items()
     ]
 
@@ -80,8 +82,8 @@ def untested(verdicts: Iterable[Verdict], state: RunState) -> list[str]:
     if held_out is not None and held_out.family == Family.UNCHOSEN:
         return ["no test set was scored; the held-out data are as good as one, for they did not choose this merge"]
     return [
-        "no test set was scored: held-out data that chose the merge flatter it; name a test set under [task] tests, or "
-        "keep a part of the held-out data for the verdict (`certify_split=0.3`)"
+        "no test set was scored: held-out data that chose the merge flatter it; name a test set under [task] tests "
+        "(`tests=False` leaves it out), or keep a part of the held-out data for the verdict (`certify_split=0.3`)"
     ]
 
 

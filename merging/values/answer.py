@@ -5,6 +5,7 @@ Terminal, model card, documents and exit codes say it from this one value, which
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from merging.values.verdict import (
 )
 from merging.values.wording import plural
 
+_SETTING = re.compile(r"(?<!\S)`([a-z][a-z_.]*(?:=[^`]*)?)`")
 GROUPS = {
     Standing.BETTER: "gained",
     Standing.WORSE: "lost",
@@ -43,7 +45,7 @@ NAMED = 2
 
 @dataclass(frozen=True)
 class Told:
-    """What is told of one set: its name, the figures (difference, interval, p), and what to know of it."""
+    """The figures of one set (difference, interval, p) with its name, and a remark on them."""
 
     set: str
     figures: str
@@ -90,7 +92,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a run or a benchmark has found, in the order in which it is read.
+    """The findings of a run or a benchmark in a few lines, in the order in which they are read.
 
     Attributes:
         standing: how the merge stands against the best single model, by the sets that count; of a benchmark, the best
@@ -122,7 +124,7 @@ class Answer:
         return told + [f"advice: {line}" for line in self.advice] + [f"next: {line}" for line in self.next]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Gives the answer as JSON-ready values."""
         told: dict[str, Any] = {"standing": str(self.standing), "headline": self.headline, "cost": self.cost}
         return told | {"lines": list(self.lines), "advice": list(self.advice), "next": list(self.next)}
 
@@ -135,14 +137,19 @@ class Answer:
         return "" if self.standing in enough else f"not shown to be {wanted}: {self.headline}"
 
 
+def bare(text: str) -> str:
+    """A line without the backticks around settings, for documents, where ``strategy=greedy`` is read and not typed."""
+    return _SETTING.sub(r"\1", text)
+
+
 def markdown(found: Answer) -> list[str]:
     """The answer as lines of Markdown: the headline in bold, the rest as a list; names in it are text."""
-    headline, *lines = found.told()
+    headline, *lines = map(bare, found.told())
     return [f"**{plain(headline)}**", "", *(f"- {plain(line)}" for line in lines)]
 
 
 def standing_of(verdicts: Iterable[Verdict]) -> Standing:
-    """How a model stands by the sets that count (:func:`merging.values.verdict.counted`).
+    """Says how a model stands by the sets that count (:func:`merging.values.verdict.counted`).
 
     ``WORSE`` where it is worse on any, whatever it gains on others; ``NOT_TESTED`` where one was not tested.
     """
@@ -167,7 +174,7 @@ def answer(report: Report) -> Answer:
     elif row is None:
         headline = f"– {report.strategy}: no result yet"
     else:
-        headline = headline_of(subject(report, row), report.verdicts, itself=itself(report, row))
+        headline = headline_of(subject(report, row), report.verdicts, itself=report.is_best_single(row))
     return Answer(
         standing=standing,
         headline=headline,
@@ -181,15 +188,6 @@ def answer(report: Report) -> Answer:
 def subject(report: Report, row: Row) -> str:
     """The row's label, and how many models are in it."""
     return f"{row.label} ({models_of(row.ingredients, report.pool)} of {plural(len(report.pool), 'model')})"
-
-
-def itself(report: Report, row: Row) -> bool:
-    """Whether a row's merge is the best single model."""
-    single = report.best_single
-    if any(verdict.difference for verdict in report.verdicts):
-        return False
-    same = single is not None and bool(row.digest) and row.digest == single.digest
-    return same or row.ingredients == (report.best_single_name,)
 
 
 def headline_of(subject: str, verdicts: Iterable[Verdict], *, itself: bool = False) -> str:
@@ -259,11 +257,11 @@ def changes(verdicts: Iterable[Verdict]) -> tuple[Change, ...]:
 
 
 REMARKS = {
-    Family.SELECTION: "chose it: optimistic",
+    Family.SELECTION: "chose the merge",
     Family.UNCHOSEN: "did not choose it",
     Family.CERTIFICATION: "selected nothing",
 }
-"""What to know of the figures of a set."""
+"""Family → remark on the figures of a set."""
 
 
 def _told(verdict: Verdict) -> Told:
@@ -276,7 +274,7 @@ def _together(verdicts: Sequence[Verdict]) -> Told:
     low, high = (short(verdict).partition(" ")[0] for verdict in (ordered[0], ordered[-1]))
     values = [verdict.corrected or 0.0 for verdict in verdicts]
     clear = all(verdict.significant for verdict in verdicts)
-    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=", "p≥")
+    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=.", "p≥.")
     more = "more" if clear else "single"
     return Told(f"{len(verdicts)} {more} shifted sets", f"{low} to {high} {p}" if len(verdicts) > 1 else f"{low} {p}")
 
@@ -287,12 +285,12 @@ def _untested(verdicts: Sequence[Verdict]) -> Told:
 
 def _cost(report: Report) -> str:
     """What the run took, and what a sample costs from now on."""
-    took = f"{plural(report.evaluations, 'evaluation', ',')}, {report.wall_seconds:.0f} s"
-    row = report.merged
+    took, row = plural(report.evaluations, "evaluation", ","), report.merged
     if row is not None and row.strategy != "best" and row.evaluations != report.evaluations:
-        took += f" ({row.evaluations:,} for the {row.label})"
+        took += f" ({row.label}: {row.evaluations:,})"
     passes = report.inference_cost
-    return f"{took}; inference as of {'one model' if passes == 1 else f'{passes} models'}"
+    then = "one model" if passes == 1 else f"{passes} models"
+    return f"{took}, {report.wall_seconds:.0f} s; inference as of {then}"
 
 
 def _next(report: Report, standing: Standing) -> tuple[str, ...]:
@@ -305,7 +303,9 @@ def _next(report: Report, standing: Standing) -> tuple[str, ...]:
         found.append("go on with the run, same bits: `resume`")
     elif standing == Standing.WORSE and gains:
         found.append(f"take the {label} for data such as {', '.join(gains)} alone; for the others keep {single}")
-    elif standing == Standing.WORSE:
+    elif standing == Standing.WORSE or (
+        row is not None and standing == Standing.NEITHER and report.is_best_single(row)
+    ):
         found.append(f"keep {single}")
     elif standing == Standing.NEITHER:
         found.append(f"keep {single}, unless more test samples show a gain")

@@ -181,6 +181,13 @@ class Report:
         """The row of the best single model."""
         return next((row for row in self.rows if row.strategy == "best"), None)
 
+    def is_best_single(self, row: Row) -> bool:
+        """Whether a row's merge is the best single model itself: by its digest, or as the only model in it."""
+        single = self.best_single
+        same = single is not None and bool(row.digest) and row.digest == single.digest
+        unlike = row is self.merged and any(verdict.difference for verdict in self.verdicts)
+        return not unlike and (same or row.ingredients == (self.best_single_name,))
+
     @property
     def made_of(self) -> str:
         """Says in words how many models are in the merge, such as "3 of 4 models and the base"."""
@@ -225,10 +232,9 @@ class Report:
 
     def certificate_line(self, found: Certificate) -> str:
         """Says whether the samples that selected nothing accepted the merge."""
-        scores = f"{found.merged:.4f} against {found.best_single:.4f} on {found.samples} samples that selected nothing"
-        if found.accepted:
-            return f"accepted: {scores}"
-        return f"refused: {scores}; the model written is the best single model, {', '.join(self.ingredients)}"
+        against = f"{found.best_single:.4f} of {best_single(self.best_single_name)}"
+        scores = f"{found.merged:.4f} against {against} on {found.samples} samples that selected nothing"
+        return f"accepted: {scores}" if found.accepted else f"refused: {scores}; that model was written instead"
 
 
 def number(value: float | None, *, percent: bool) -> str:

@@ -53,7 +53,7 @@ def test_of_a_benchmark_one_method_is_enough(merge: Merge, given: list[str]) -> 
     asked = [*given, "--strategies", "uniform,greedy", "--output", "bench"]
     ran = merge("benchmark", *asked, "--fail-unless", "better", "--json")
     assert ran.code == 3
-    assert ran.err.splitlines()[-1].startswith("not shown to be better: at home none beats the best single model (")
+    assert ran.err.splitlines()[-1].startswith("not shown to be better: no method beats the best single model (")
     found = json.loads(ran.out)
     assert [row["label"] for row in found["rows"]] == ["best", "uniform", "greedy"], "what all are compared with"
     assert found["answer"]["standing"] == "neither"

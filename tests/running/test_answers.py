@@ -18,7 +18,9 @@ import merging
 from merging import Best, Fisher, Greedy, Layer, Learned, Recipe, Uniform
 from merging.benchmarking.reading import read_folder
 from merging.benchmarking.rendering.answer import answer as answer_of
+from merging.benchmarking.rendering.documents import to_markdown
 from merging.benchmarking.rendering.forms import render
+from merging.benchmarking.rendering.page import to_html
 from merging.benchmarking.results import Benchmark
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.table import show_report
@@ -33,7 +35,8 @@ from merging.strategies.weighted import Weighted
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, blobs, open_tiny_pool
-from merging.values.answer import answer
+from merging.values.answer import answer, bare
+from merging.values.score_table import ScoreTable
 from merging.values.states import RunState
 from merging.values.verdict import Family, Standing
 
@@ -118,7 +121,7 @@ def test_the_answer_is_the_first_that_is_read(pool: ModelPool, tmp_path: Path) -
     card = (tmp_path / "run/README.md").read_text()
     assert card.startswith(f"# Merged model\n\n**{found.headline.replace('<', '&lt;')}**\n\n- ")
     for line in found.told()[1:]:
-        assert f"- {line.replace('<', '&lt;').replace('`', chr(92) + '`')}" in card
+        assert f"- {bare(line).replace('<', '&lt;').replace('`', chr(92) + '`')}" in card
     places = [shown.index(head) for head in ("cost ", "next ", "held-out samples", "Against the best single model")]
     assert places == sorted(places), "answer, cost, what to do; table; all verdicts"
     assert json.loads(json.dumps(found.to_json()))["standing"] == found.standing
@@ -129,9 +132,13 @@ def test_one_shifted_set_stands_once(pool: ModelPool, tmp_path: Path) -> None:
     """Its average is the set itself: one line, one column, one test."""
     result = merging.merge(pool, Greedy(), task=tiny_task(), partitioner=Layer(), output=tmp_path / "run")
     assert len(result.report.verdicts) == 4, "kept in files as ever"
-    for text in (screen(result, 400), (tmp_path / "run/README.md").read_text(), "\n".join(result.report.verdict())):
-        assert "average of shifts" not in text.replace("test sets and the average of shifts", "")
+    assert [name for name, _, _ in ScoreTable(result.report).lines()] == ["held-out", "test", "shifted"]
+    assert [line.partition(":")[0] for line in result.report.verdict()][:3] == ["held-out", "test", "shifted"]
+    for text in (screen(result, 400), (tmp_path / "run/README.md").read_text()):
         assert "secondary" not in text
+        assert not any(
+            line.startswith(("│ average of", "average of shifts ", "- average of")) for line in text.splitlines()
+        )
     found = merging.benchmark(pool, [Best(), Greedy()], task=tiny_task(), partitioners=[Layer()], output=tmp_path / "b")
     render(found, tmp_path / "b")
     for name in ("md", "tex"):
@@ -178,7 +185,8 @@ def test_a_merge_of_one_model_is_said_to_be_that(pool: ModelPool) -> None:
     found = answer(report)
     assert found.standing == Standing.NEITHER
     assert f"it is the best single model ({report.best_single_name}) itself" in found.headline
-    assert any(f"keeps {report.best_single_name} alone" in line for line in found.advice)
+    assert [f"keeps {report.best_single_name} alone" in line for line in found.advice] == [True]
+    assert found.next[0] == f"keep {report.best_single_name}"
     both = answer_of(merging.benchmark(pool, [Best(), First()], task=tiny_task(), partitioners=[Layer()]))
     assert any(f"the first keeps {report.best_single_name} alone" in line for line in both.advice)
 
@@ -253,6 +261,11 @@ def test_a_benchmark_says_which_method_for_which_use(pool: ModelPool) -> None:
             marked = [phrase for standing, phrase in use.told if row.label in phrase and standing == "better"]
             assert bool(marked) == verdict.better
             assert any(row.label in phrase for _, phrase in use.told)
+    page, text = to_html(found, {}), to_markdown(found)
+    for document in (page, text):
+        said = document.replace("&lt;", "<")
+        assert said.index(told.headline) < said.index("Samples: ")
+        assert "`" not in said.partition("Samples: ")[0].rpartition("</style>")[2]
     shown = " ".join(table(found).split())
     assert shown.index(told.headline) < shown.index("held-out")
     alone = answer_of(merging.benchmark(pool, [Uniform()], task=task, partitioners=[Layer()]))
@@ -271,3 +284,18 @@ def test_what_is_read_from_files_of_runs_has_an_answer(pool: ModelPool, tmp_path
     assert "the best single model" in found.headline
     assert any("greedy" in phrase for use in found.uses for _, phrase in use.told)
     assert any("not tested: uniform" in phrase for use in found.uses for _, phrase in use.told)
+
+
+def test_a_winner_that_loses_on_one_shifted_set_is_told_so(pool: ModelPool) -> None:
+    """The average may hide it."""
+    found = merging.benchmark(pool, [Best(), Uniform()], task=tiny_task(), partitioners=[Layer()])
+    row = found.rows[1]
+    told = {verdict.set: verdict for verdict in row.verdicts if verdict.reference == "best"}
+    sure = replace(told["shifted"], p=1e-6, corrected=1e-5)
+    gain = replace(told["average of shifts"], difference=0.1, interval=(0.05, 0.15), p=1e-6, corrected=1e-5)
+    loss = replace(sure, set="fog", difference=-0.03, interval=(-0.04, -0.02))
+    other = replace(sure, difference=0.23, interval=(0.2, 0.26))
+    changed = replace(row, verdicts=(told["test"], gain, loss, other))
+    said = answer_of(replace(found, rows=(found.rows[0], changed), shifts=("shifted", "fog"))).headline
+    assert "under shift uniform +10.0 [+5.0, +15.0] p<.001, nothing lost at home" in said
+    assert said.endswith("; ▼ -3.0 [-4.0, -2.0] p<.001 on fog")

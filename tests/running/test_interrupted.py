@@ -262,13 +262,14 @@ def test_the_terminal_names_the_best_single_model_without_its_row(merge: Merge, 
 def test_control_c_while_the_strategy_searches(merge: Merge, tiny: list[str], tmp_path: Path) -> None:
     """A real signal, sent once the strategy's own searches have begun."""
     folder = tmp_path / "out"
-    process = spawn([*tiny, "--budget", "4000", "--optimizer", "random", "--output", "out"], tmp_path)
+    asked = ["--budget", "4000", "--optimizer", "random", "--output", "out", "--fail-unless", "better"]
+    process = spawn([*tiny, *asked], tmp_path)
     journal = folder / "events.jsonl"
     while process.poll() is None and (not journal.exists() or MARK not in journal.read_bytes()):
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 130, err  # whatever a pipeline asked for
     report = json.loads((folder / "report.json").read_text())
     rows = {row["strategy"]: row for row in report["rows"]}
     assert report["ingredients"] == rows[report["saved"]]["ingredients"]

@@ -123,7 +123,7 @@ def test_each_set_is_named_once_and_its_p_stands_beside_its_numbers() -> None:
     assert lines == [
         "▲ gained: test +2.0 [+1.0, +3.0] p=.002",
         "level: average of shifts +0.6 [-1.0, +2.2] p=.80; 2 single shifted sets -0.1 to +1.2 p≥.80; "
-        "held-out +0.4 [-1.0, +1.8] p=.80 (chose it: optimistic)",
+        "held-out +0.4 [-1.0, +1.8] p=.80 (chose the merge)",
     ]
     many = [replace(verdict("fog", 0.01 * k, sure=True), set=f"fog{k}") for k in range(1, 9)]
     (gained,) = changes([*many, verdict("average of shifts", 0.04, sure=True)])
@@ -172,7 +172,7 @@ def test_what_held_out_data_did_not_choose() -> None:
 def test_models_in_different_basins() -> None:
     (said,) = basins({"uniform soup": 0.12}, [0.9, 0.91, 0.88], "accuracy", 800)
     assert "one basin: uniform soup 12.00 % held-out, the worst single model 88.00 %" in said
-    assert "merge inspect --interpolate" in said
+    assert "(merge inspect, interpolate)" in said
     assert not basins({"uniform soup": 0.87}, [0.9, 0.91, 0.88], "accuracy", 800), "a little below is no basin"
     assert not basins({"uniform soup": 0.75}, [0.9, 0.91, 0.88], "accuracy", 30), "as far as luck goes with 30 samples"
     assert not basins({"uniform soup": 0.12}, [0.9], "accuracy", 800)
@@ -217,8 +217,8 @@ be told from luck; ▼ worse on fog -2.4 [-3.6, -1.2] p=.002
 ▼ lost  fog       -2.4 [-3.6, -1.2] p=.002
 level   test      +0.9 [-1.0, +2.8] p=.80
         snow      +0.1 [-1.0, +1.2] p=.80
-        held-out  +0.6 [-1.0, +2.2] p=.80  chose it: optimistic
-cost    28 evaluations, 8 s (27 for the greedy soup); inference as of one model
+        held-out  +0.6 [-1.0, +2.2] p=.80  chose the merge
+cost    28 evaluations (greedy soup: 27), 8 s; inference as of one model
 advice  few samples: differences below about 2.7 points (test: 500 samples) are
         easily luck; hold out and test on more
 next    keep run4, unless more test samples show a gain
@@ -237,7 +237,7 @@ def test_the_screen_at_80_columns() -> None:
         standing=standing_of(told),
         headline=headline_of("greedy soup (4 of 14 models)", told),
         changes=changes(told),
-        cost="28 evaluations, 8 s (27 for the greedy soup); inference as of one model",
+        cost="28 evaluations (greedy soup: 27), 8 s; inference as of one model",
         advice=tuple(few(told[1:], Standing.NEITHER)),
         next=(
             "keep run4, unless more test samples show a gain",

@@ -10,7 +10,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.advice import alone, basins, few, untested
 from merging.values.answer import Answer, Use, standing_of
 from merging.values.states import RunState
-from merging.values.verdict import MARKS, Standing, Verdict, short, word
+from merging.values.verdict import MARKS, Role, Standing, Verdict, short, word
 from merging.values.wording import some
 
 ORDER = (Standing.BETTER, Standing.NEITHER, Standing.WORSE)
@@ -45,7 +45,7 @@ class Compared:
     Args:
         found: the benchmark.
         reference: the row that they are compared with.
-        rows: those that are.
+        rows: rows that have verdicts against it.
     """
 
     def __init__(self, found: Benchmark, reference: str, rows: Sequence[BenchmarkRow]) -> None:
@@ -87,7 +87,14 @@ class Compared:
         others = [self.place(other) for other in self.columns if other != column]
         losses = self.losses(row, column)
         rest = f", but {losses}" if losses else f", nothing lost {' and '.join(others)}" if others else ""
-        return f"{row.label}{passes} {short(verdict)}{rest}"
+        return f"{row.label}{passes} {short(verdict)}{rest}{self.aside(row)}"
+
+    def aside(self, row: BenchmarkRow) -> str:
+        """Says on which single shifted sets a row is worse, whatever their average says; the largest loss first."""
+        worse = [each for each in self.verdicts(row) if each.role == Role.SHIFT and each.worse and not each.extra]
+        worse.sort(key=lambda each: each.difference or 0.0)
+        told = [f"{short(each)} on {each.set}" for each in worse]
+        return f"; {MARKS[Standing.WORSE]} {some(told, 1)}" if told else ""
 
     def use(self, column: str) -> Use:
         """The methods for one use: each that is better, those that are worse, and those that are level."""
@@ -137,6 +144,9 @@ def _headline(table: Compared, standing: Standing) -> str:
     if not parts:
         why = next((v.why for row in table.rows for v in table.verdicts(row) if v.why), "")
         return f"{MARKS[Standing.NOT_TESTED]} not tested against {table.against}" + (f": {why}" if why else "")
+    if not any(table.told(column, Standing.BETTER) for column in table.columns):
+        places = [table.place(column) for column in table.columns]
+        return f"{MARKS.get(standing, '')} no method beats {table.against} {' or '.join(places)}".lstrip()
     ending = "" if named else f"; against {table.against}"
     return f"{MARKS.get(standing, '')} {'; '.join(parts)}{ending}".lstrip()
 
@@ -182,14 +192,14 @@ def _next(table: Compared) -> tuple[str, ...]:
     """What to do now."""
     best = table.winner()
     if table.found.state is not RunState.FINISHED:
-        return ("go on with the benchmark: the same command with the same --output",)
+        return ("go on with the benchmark: the same command with the same `output`",)
     if best is None:
         return (f"keep {table.against}",)
     row, column = best
-    where = f" --partitioner {row.partitioner}" if row.partitioner else ""
+    where = f" `partitioner={row.partitioner}`" if row.partitioner else ""
     own = "" if row.label == row.strategy else " and the options of its row"
     only = f", for data {table.place(column)} alone" if table.losses(row, column) else ""
-    return (f"write it{only}: merge run --strategy {row.strategy}{where}, same models{own}",)
+    return (f"write it{only}: merge run `strategy={row.strategy}`{where}, same models{own}",)
 
 
 def _advice(

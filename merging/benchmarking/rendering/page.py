@@ -27,6 +27,7 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import Benchmark
 from merging.errors import showable
+from merging.values.answer import bare
 from merging.values.states import RunState
 from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
 
@@ -55,6 +56,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         lstrip_blocks=True,
         finalize=_shown,
     )
+    environment.filters["bare"] = bare
     pictures = [
         {
             "name": name,
