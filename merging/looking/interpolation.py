@@ -23,6 +23,8 @@ from merging.running.settings import Settings, all_but
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.values.recipe import Recipe
+from merging.values.statistics import Interval, wilson
+from merging.values.verdict import ACCURACY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,16 @@ class Interpolation:
         values = self.scores[name]
         lines = ((1 - share) * values[0] + share * values[-1] for share in self.shares)
         return max(line - value for line, value in zip(lines, values, strict=True))
+
+    def intervals(self, name: str = HELD_OUT) -> tuple[Interval, ...]:
+        """95 % interval of each point's accuracy, by its samples alone (Wilson); none of another objective's scores.
+
+        All points are scored on the same samples, so that two of them differ by less than their intervals say.
+        """
+        count = self.samples.get(name, 0)
+        if self.objective != ACCURACY or not count:
+            return ()
+        return tuple(wilson(value, count) for value in self.scores[name])
 
     def best(self, name: str = HELD_OUT) -> tuple[float, float]:
         """The share with the highest score, and that score; the first of equals."""

@@ -28,9 +28,9 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
     Raises:
         FolderError: the folder cannot be written.
     """
-    from merging.benchmarking.rendering.drawing import NARROW, WIDE, draw  # loads matplotlib
     from merging.benchmarking.rendering.page import to_html
     from merging.benchmarking.rendering.pictures import drawings
+    from merging.drawing import NARROW, WIDE, draw  # loads matplotlib
 
     progress = progress or Silent()
     pictures = drawings(found)

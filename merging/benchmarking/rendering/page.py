@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from merging.benchmarking.rendering.documents import caption, remarks, title
-from merging.benchmarking.rendering.drawing import SCHEMES, inline
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -23,6 +22,7 @@ from merging.benchmarking.rendering.tables import (
     legend_of,
 )
 from merging.benchmarking.results import Benchmark
+from merging.drawing import SCHEMES, inline
 from merging.errors import showable
 from merging.values.states import RunState
 from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
