@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accurate
 from merging.benchmarking.runs import Coefficients
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage.result import RECIPE, REPORT
-from merging.values.report import UNTESTED, best_single, models_of
+from merging.values.earlier import row_of_today, verdicts_of
+from merging.values.report import UNTESTED, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
@@ -79,18 +79,7 @@ def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
 
 def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
     """Those of the strategy that was asked for, but for what has certified it; also of an earlier report."""
-    if "verdicts" in report:
-        found = [Verdict.from_json(verdict) for verdict in report["verdicts"]]
-    else:
-        best = next((list(row["ingredients"]) for row in report["rows"] if row["strategy"] == "best"), [])
-        against = best_single(best[0] if len(best) == 1 else None)
-        found = [
-            verdict_of(
-                name, pair, shifts=report["shifts"], reference="best", against=against, objective=report["objective"]
-            )
-            for name, pair in report["paired"].items()
-        ]
-    return corrected([[verdict for verdict in found if verdict.role != Role.CERTIFY]])[0]
+    return corrected([[verdict for verdict in verdicts_of(report) if verdict.role != Role.CERTIFY]])[0]
 
 
 def _row(
@@ -99,11 +88,7 @@ def _row(
     asked = row["strategy"] == report["strategy"]
     shifts, counted = report["shifts"], report.get("measure", report["objective"]) == ACCURACY
     scores = {HELD_OUT: row["held_out"], **row["tests"]}
-    if not counted and "accuracies" not in row:  # of an earlier report: its tests were accuracies
-        known = {verdict.set for verdict in verdicts}
-        shares = {name: wilson(value, samples[name]) for name, value in row["tests"].items() if name in known}
-        shares |= {SHIFTED: (0.0, 1.0)} if shifts and known >= set(shifts) else {}
-        row = beside_objective(row | {"intervals": shares}, report["objective"])
+    row = row_of_today(row, report, verdicts)
     accurate_scores = {accurate(name): value for name, value in row.get("accuracies", {}).items()}
     shown = scores if counted else accurate_scores
     sizes = {name if counted else accurate(name): count for name, count in samples.items()}

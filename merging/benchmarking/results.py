@@ -10,13 +10,16 @@ from typing import Any
 
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
+from merging.benchmarking.views import BenchmarkViews
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import Outcome
-from merging.values.report import average
+from merging.values.report import average, number
+from merging.values.shown import Sheet, Shown
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
+from merging.values.wording import some
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -48,8 +51,8 @@ class Single:
         return cls(name, sets[HELD_OUT].score, tests, average([tests[key] for key in shifts]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkRow:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BenchmarkRow(Shown):
     """A method's line; scores are fractions, and means over the seeds.
 
     Attributes:
@@ -100,6 +103,12 @@ class BenchmarkRow:
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
 
+    def _sheet(self) -> Sheet:
+        scores = {HELD_OUT: self.held_out, **self.tests}
+        said = some([f"{name} {number(value, percent=False)}" for name, value in scores.items()], 6)
+        ended = "" if self.status is MethodState.FINISHED else f"{self.status}: {self.why}"
+        return Sheet(name="BenchmarkRow", facts=(self.label, ended or said))
+
     @property
     def finished(self) -> bool:
         """Whether it has scores."""
@@ -116,8 +125,8 @@ class BenchmarkRow:
         return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Benchmark(BenchmarkViews):
     """Everything that a benchmark has found; ``to_json`` is ``benchmark.json``.
 
     Attributes:

@@ -23,6 +23,7 @@ from merging.running.plan import plan
 from merging.running.reporting import report_of
 from merging.running.session import Session
 from merging.running.settings import Settings
+from merging.running.views import RunViews
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
@@ -43,8 +44,8 @@ EVALUATED = b'"event":"evaluation"'
 """Bytes that mark a journal with evaluations, which somebody has paid for and which are not thrown away."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(RunViews):
     """The merge that :func:`merge` has made, with its report.
 
     Attributes:

@@ -6,6 +6,7 @@ Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) ar
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,12 +22,14 @@ from merging.storage.raw import has_only_finite
 from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
+from merging.values.shown import Sheet, Shown
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Checkpoint:
+class Checkpoint(Shown):
     """A state dict on disk, opened lazily, in one file or in shards.
 
     Its files are opened in their formats (:class:`merging.storage.tensor_file.TensorFile`); here their tensors get
@@ -160,6 +163,12 @@ class Checkpoint:
     def extras(self) -> tuple[Path, ...]:
         """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
         return companions(self.path).files
+
+    def _sheet(self) -> Sheet:
+        numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
+        facts = (self.name, plural(len(self.tensors), "tensor", ","), plural(numbers, "parameter", ","))
+        dtypes = "/".join(sorted({dtype for _, dtype in self.tensors.values()}))
+        return Sheet(name="Checkpoint", facts=(*facts, dtypes, f"file {self.path}"), notes=tuple(self.notes))
 
     def load(self) -> dict[str, Tensor]:
         """Reads the whole state dict, in the file's order."""

@@ -40,9 +40,13 @@ def drawings(found: Benchmark) -> dict[str, Drawing]:
         made["search"] = lambda figure: search(figure, found)
     for row in found.rows:
         if row.coefficients is not None and _worth(row.coefficients):
-            name = re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}").strip("-")
-            made[name] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
+            made[map_name(row)] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
     return made
+
+
+def map_name(row: BenchmarkRow) -> str:
+    """Name of the picture of a row's coefficients."""
+    return re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}").strip("-")
 
 
 def _worth(drawn: Coefficients) -> bool:
