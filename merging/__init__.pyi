@@ -81,6 +81,8 @@ from .plugins.whole_model_objective import SplitView as SplitView
 from .plugins.whole_model_objective import WholeModelObjective as WholeModelObjective
 from .running.run import Result as Result
 from .running.run import merge as merge
+from .running.saved import SavedRun as SavedRun
+from .running.saved import load_run as load_run
 from .storage.checkpoint import Checkpoint as Checkpoint
 from .storage.pool import ModelPool as ModelPool
 from .strategies.best import Best as Best
@@ -124,3 +126,5 @@ from .values.report import Report as Report
 from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
 from .values.verdict import Verdict as Verdict
+
+__version__: str

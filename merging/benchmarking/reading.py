@@ -42,13 +42,18 @@ def read_folder(folder: Path) -> Benchmark:
         raise FolderError(f"{folder} holds no finished run and no benchmark ({REPORT}, {RESULT})")
     try:
         report = json.loads(path.read_bytes())
-        return _of_run(report, folder)
+        return of_run(report, folder)
     except DAMAGED as error:
         raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
 
-def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
-    """A run's rows; the strategy that was asked for is compared, the others are not."""
+def of_run(report: dict[str, Any], folder: Path | None) -> Benchmark:
+    """A run's rows; the strategy that was asked for is compared, the others are not.
+
+    Args:
+        report: what its ``report.json`` holds.
+        folder: where the recipe lies, whose coefficients are drawn; None where there is no folder.
+    """
     verdicts = _verdicts(report)
     sets = dict.fromkeys(name for row in report["rows"] for name in row["tests"])
     samples = {HELD_OUT: int(report["held_out_samples"])} | dict.fromkeys(sets, 0)
@@ -83,7 +88,11 @@ def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
 
 
 def _row(
-    row: dict[str, Any], report: dict[str, Any], samples: Mapping[str, int], verdicts: Sequence[Verdict], folder: Path
+    row: dict[str, Any],
+    report: dict[str, Any],
+    samples: Mapping[str, int],
+    verdicts: Sequence[Verdict],
+    folder: Path | None,
 ) -> BenchmarkRow:
     asked = row["strategy"] == report["strategy"]
     shifts, counted = report["shifts"], report.get("measure", report["objective"]) == ACCURACY
@@ -117,7 +126,7 @@ def _row(
         verdicts=_of_row(row["strategy"], report, verdicts),
         accuracies=row.get("accuracies", {}),
         digest=row.get("digest", ""),
-        coefficients=_coefficients(folder / RECIPE) if _written(row, report) else None,
+        coefficients=_coefficients(folder / RECIPE) if folder and _written(row, report) else None,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merging.errors import RecipeError
-from merging.values.recipe import Ensemble, Merge, Recipe
+from merging.errors import RecipeError, StrategyError
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.shown import Sheet, Shown
 from merging.values.told import sheet_of
 
@@ -51,6 +51,16 @@ class RunViews(Shown):
                 f"an ensemble has a recipe for each of {len(merged.members)} members: see `merge.members`"
             )
         raise RecipeError(f"{merged.strategy} is no weighted sum of the models: it has no recipe, see `merge`")
+
+    def _single(self) -> Recipe | Weights:
+        """What was saved, where it is one model.
+
+        Raises:
+            StrategyError: it is an ensemble.
+        """
+        if isinstance(self.merge, Ensemble):
+            raise StrategyError(f"an ensemble of {len(self.merge.members)} members is no single model")
+        return self.merge
 
     def to_frame(self) -> DataFrame:
         """The scores as a long data frame, see :meth:`merging.Report.to_frame`."""
