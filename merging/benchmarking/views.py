@@ -49,7 +49,7 @@ class BenchmarkViews(Shown):
             RequirementError: there is no pandas.
         """
         found = self._found
-        if found.references and against not in found.references:
+        if against != "best" and against not in found.references:
             raise unknown("row to compare with:", against, found.references)
         return frame(_observations(found, against), (*HEADS, *COLUMNS, *TOOK))
 

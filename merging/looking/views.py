@@ -69,7 +69,7 @@ class InspectionViews(Shown):
         if made is None:
             raise unknown("picture of an inspection:", kind, drawings)
         if geometry is None:
-            raise OptionError(f"there is nothing to draw: {plural(len(self._found.pool), 'model')} have no distances")
+            raise OptionError(f"there is nothing to draw: {plural(len(self._found.pool), 'model')} without distances")
         if kind == "cosines" and geometry.cosines is None:
             raise OptionError("cosines are of the differences from the base, and the pool has none: give `base`")
         return picture(lambda figure: made(figure, self._found))

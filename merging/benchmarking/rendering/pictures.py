@@ -144,7 +144,7 @@ def search(figure: Figure, found: Benchmark) -> None:
         axes.scatter([end], [scores[-1]], s=26, marker=marker, color=colour, zorder=3)
         entries.append((end, scores[-1], row.label, colour))
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(0.06)
     axes.set_xlabel("forward-equivalents (log)")
     what = "top-1 in %" if factor == 100 else found.objective
