@@ -180,7 +180,7 @@ def matrix(
     Args:
         figure: what is drawn on.
         values: shape ``(rows, columns)``.
-        names: of the rows, and of the columns.
+        names: names of the rows, and of the columns.
         title: stands above.
         limits: values of the first and of the last colour.
         colours: matplotlib's name of a map of colours.

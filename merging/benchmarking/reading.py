@@ -52,7 +52,7 @@ def of_run(report: dict[str, Any], folder: Path | None) -> Benchmark:
 
     Args:
         report: what its ``report.json`` holds.
-        folder: where the recipe lies, whose coefficients are drawn; None where there is no folder.
+        folder: the run's folder, whose recipe has the coefficients; None where there is none.
     """
     verdicts = _verdicts(report)
     sets = dict.fromkeys(name for row in report["rows"] for name in row["tests"])

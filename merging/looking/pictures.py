@@ -40,7 +40,7 @@ def curve(figure: Figure, found: Interpolation) -> None:
 
 
 def distances(figure: Figure, found: Inspection) -> None:
-    """How far the models of a pool lie from each other, in percent of the weights' length."""
+    """Draws the distances between the models of a pool, in percent of the weights' length."""
     geometry = found.geometry
     if geometry is None:
         raise ValueError("distances need two models")

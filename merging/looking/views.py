@@ -29,7 +29,7 @@ class InspectionViews(Shown):
     __slots__ = ()
 
     def to_frame(self, of: str = "components") -> DataFrame:
-        """What was found as a data frame.
+        """Components, models or pairs of models as a data frame.
 
         ``components``: a component a line: ``component``, ``tensors``, ``parameters``, ``inert``, ``constant``,
         ``frozen``, ``active`` (missing where no model was there to tell), ``spread``. ``models``: ``model``,

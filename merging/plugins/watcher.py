@@ -68,7 +68,7 @@ class Watcher:
         lack = next((name for name in NEWS if not callable(getattr(told, name, None))), None)
         if lack is not None:
             raise OptionError(
-                f"`progress` is {kind_of(told)} without a method `{lack}`; it is True, False, or an object with the "
+                f"progress is {kind_of(told)} without a method {lack}; it is True, False, or an object with the "
                 "methods of merging.Silent"
             )
 

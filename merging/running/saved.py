@@ -30,7 +30,7 @@ class SavedRun(RunViews):
     """A run as its folder holds it; it has what a :class:`merging.Result` has.
 
     Attributes:
-        folder: where it lies.
+        folder: its folder.
         report: rows, comparison and cost.
         merge: what was saved: the recipe (or weights) of the merged model, or the ensemble.
     """

@@ -47,10 +47,8 @@ class RunViews(Shown):
         if isinstance(merged, Recipe):
             return merged
         if isinstance(merged, Ensemble):
-            raise RecipeError(
-                f"an ensemble has a recipe for each of {len(merged.members)} members: see `merge.members`"
-            )
-        raise RecipeError(f"{merged.strategy} is no weighted sum of the models: it has no recipe, see `merge`")
+            raise RecipeError(f"an ensemble has a recipe for each of {len(merged.members)} members: see its members")
+        raise RecipeError(f"{merged.strategy} is no weighted sum of the models: it has no recipe")
 
     def _single(self) -> Recipe | Weights:
         """What was saved, where it is one model.

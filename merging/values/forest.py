@@ -26,7 +26,7 @@ def forest(figure: Figure, rows: Rows, name: str) -> None:
         figure: what is drawn on.
         rows: what each line is called, and its verdict; those of another measure than the first one's have no place
             on its axis, and are left out.
-        name: of the method, for the title.
+        name: name of the method, for the title.
     """
     first = next(verdict for _, verdict in rows if verdict.tested)
     rows = [(label, verdict) for label, verdict in rows if verdict.measure == first.measure]

@@ -43,7 +43,7 @@ class Component(Shown):
 
     @property
     def state(self) -> str:
-        """What a search makes of it, in a word or two."""
+        """Its state in a word or two: active, inert, frozen, or equal in all models."""
         if self.inert or self.frozen:
             return "inert" if self.inert else "frozen"
         return "equal in all models" if self.constant else "active"

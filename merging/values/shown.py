@@ -55,7 +55,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """What a value shows of itself.
+    """The parts of a value that are seen, whatever shows it.
 
     Attributes:
         name: what it is, such as "ModelPool".

@@ -58,7 +58,7 @@ def score_grid(report: Report) -> Grid:
 
 
 def observations(report: Report) -> Iterator[dict[str, Any]]:
-    """What a report says of each row on each set, accuracies beside another objective included."""
+    """Lists a report's scores with their verdicts, row by row and set by set, as a data frame has them."""
     scores, average = ScoreTable(report), str(Role.AVERAGE)
     for row in report.rows:
         own = {HELD_OUT: row.held_out, **row.tests} | ({} if row.shifted is None else {average: row.shifted})
@@ -80,7 +80,7 @@ def observations(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def sheet_of(report: Report, name: str = "Report", more: tuple[str, ...] = ()) -> Sheet:
-    """What a report shows of itself: at the prompt how the saved merge scores, in a notebook the terminal's table.
+    """Puts together the parts of a report that are seen: the saved merge's score, the verdicts, the terminal's table.
 
     Args:
         report: the report.

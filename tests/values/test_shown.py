@@ -18,6 +18,7 @@ import merging
 from merging.benchmarking.results import Benchmark, BenchmarkRow, Single
 from merging.benchmarking.runs import Coefficients
 from merging.errors import showable
+from merging.looking.check import Checked, CheckedModel
 from merging.looking.geometry import Geometry
 from merging.looking.inspection import Barrier, Inspection
 from merging.looking.interpolation import Interpolation
@@ -88,6 +89,16 @@ class Named:
         return {
             "Benchmark": self.benchmark(verdict, coefficients),
             "BenchmarkRow": self.benchmark(verdict, coefficients).rows[0],
+            "Checked": Checked(
+                models=(CheckedModel(name=name, path=name, error=name),),
+                base=None,
+                sets=(),
+                shared=(),
+                outputs=None,
+                cost=None,
+                errors=(name,),
+                warnings=(name,),
+            ),
             "Coefficients": coefficients,
             "Component": component,
             "Ensemble": merging.Ensemble((recipe, recipe), (1.0, 2.0)),
@@ -224,10 +235,12 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelPool]:
 
 
 ELEMENTS = {"div", "style", "p", "b", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "span", "br"}
+NAMELESS = {"Checked", "Geometry", "ModelPool", "Outcome", "Report", "Result", "SavedRun"}
+"""Kinds whose line at the prompt may be without that name."""
 KINDS = [
-    *("Benchmark", "BenchmarkRow", "Checkpoint", "Coefficients", "Component", "Ensemble", "Geometry", "Ingredient"),
-    *("Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Recipe", "Report", "Result", "Row"),
-    *("SavedRun", "Solution", "Split", "Task", "Verdict", "Weights"),
+    *("Benchmark", "BenchmarkRow", "Checked", "Checkpoint", "Coefficients", "Component", "Ensemble", "Geometry"),
+    *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Recipe", "Report"),
+    *("Result", "Row", "SavedRun", "Solution", "Split", "Task", "Verdict", "Weights"),
 ]
 
 
@@ -278,11 +291,7 @@ def test_the_prompt_shows_a_short_line(kind: str, name: str, pools: dict[str, Mo
     assert len(said) < SHORT
     assert said.isprintable()
     assert said.startswith(f"<{'Result' if kind == 'SavedRun' else kind}: ")
-    assert (
-        "\\x1b[2J" in said
-        or "\x1b" not in name
-        or kind in ("Geometry", "Outcome", "ModelPool", "Report", "Result", "SavedRun")
-    )
+    assert "\\x1b[2J" in said or "\x1b" not in name or kind in NAMELESS
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name[:12]))

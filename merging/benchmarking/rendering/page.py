@@ -35,7 +35,7 @@ CAPTIONS = {
 COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items()) for k in (0, 1))
 """CSS variables: light and dark."""
 PACKAGE = "merging.benchmarking.rendering"
-"""Where the templates lie."""
+"""The package that holds the templates."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
 
@@ -84,7 +84,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
 
 
 def fragment(found: Benchmark) -> str:
-    """What the benchmark found, and its tables, as a fragment of HTML for a notebook."""
+    """Makes a fragment of HTML for a notebook: findings and tables."""
     tables = environment(PACKAGE).get_template("tables.html.j2").module
     parts = [tables.scores(_rows(found), [heading(found, c) for c in found.columns], list(COSTS.values()), KINDS)]  # type: ignore[attr-defined]
     told = _comparisons(found)
