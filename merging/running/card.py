@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from merging.storage.result import MODELS
 from merging.storage.shards import INDEX
+from merging.values.answer import answer, markdown
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
@@ -46,6 +47,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
+        "\n".join(markdown(answer(report))),
         f"{what} {report.made_of} "
         f"{by} **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
         f"(components: {report.components}, {report.active_components} of them active), "
@@ -60,7 +62,6 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         scores = ScoreTable(report)
         sections += ["## Scores", f"Scores: {plain(scores.heading)}.", _table(scores), plain(scores.legend)]
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
-        sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]

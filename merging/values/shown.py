@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LONGEST = 280
 """Characters of what a prompt shows at the most."""
+FACT = 200
+"""Characters of one fact there at the most: an answer with its losses is not cut."""
 ROWS = 40
 """Rows of a table in a notebook at the most; a value's ``to_frame()`` has all of them."""
 
@@ -73,7 +75,7 @@ class Sheet:
 
     def text(self) -> str:
         """One line for a prompt, of 280 characters at the most."""
-        facts = [beginning(showable(fact), 120) for fact in self.facts if fact]
+        facts = [beginning(showable(fact), FACT) for fact in self.facts if fact]
         return f"<{beginning(f'{self.name}: ' + ', '.join(facts), LONGEST)}>"
 
     def html(self, body: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from merging.values.answer import answer
 from merging.values.outcome import is_score
 from merging.values.report import HELD_OUT, models_of, scored
 from merging.values.score_table import ScoreTable
@@ -87,16 +88,15 @@ def sheet_of(report: Report, name: str = "Report", more: tuple[str, ...] = ()) -
         name: what it is shown as.
         more: facts besides.
     """
-    row, ended = report.written, "" if report.state is RunState.FINISHED else report.status
-    facts = [report.saved, f"{report.made_of} ({some(report.ingredients, 3)})"]
-    facts += [f"held-out {scored(row.held_out, report.measure)}"] if row is not None else ["not scored"]
-    facts += [f"best single model {scored(report.top_single, report.measure)}"] if report.top_single is not None else []
+    row, ended, found = report.written, "" if report.state is RunState.FINISHED else report.status, answer(report)
+    score = f"held-out {scored(row.held_out, report.measure)}" if row is not None else ""
+    facts = [ended, found.headline, score, f"{report.saved} of {some(report.ingredients, 3)}"]
     lines = [f"saved: {report.saved_instead}"] if report.saved_instead else []
     legend = (f"Best of each line in bold. {ScoreTable(report).legend}",) if report.rows else ()
     return Sheet(
         name=name,
-        facts=(*facts, ended, *more),
-        lines=(*lines, *report.verdict()),
+        facts=(*facts, *more),
+        lines=(*lines, *found.told()),
         grids=(score_grid(report),) if report.rows else (),
         notes=(*legend, *report.notes),
     )

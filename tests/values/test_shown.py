@@ -37,7 +37,7 @@ HOSTILE = [
     "<script>alert(1)</script>",
     "a & b < c > d",
     "\"quoted\" 'twice'",
-    "{{ 7 * 7 }}{% raw %}",
+    "{{ 7919 * 7907 }}{% raw %}",
     "\x1b[2J\u202eevil",
     "line\nbreak",
     "模型-é",
@@ -304,7 +304,7 @@ def test_a_notebook_shows_names_and_obeys_none(kind: str, name: str, pools: dict
     assert not read.open
     assert read.elements <= ELEMENTS
     assert read.attributes <= {"class", "scope", "title", "colspan", "id", "tabindex"}
-    assert "49" not in text or "{{" not in name, "a name is no template"
+    assert "62615533" not in text, "a name is no template"
     for character in text:
         assert character.isprintable() or character == "\n"
     if kind in ("Task", "Partition", "Report", "Result", "Benchmark", "Inspection", "Recipe"):

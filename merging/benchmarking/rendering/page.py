@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import caption, remarks, title
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
@@ -16,9 +17,9 @@ from merging.benchmarking.rendering.tables import (
     compared,
     correction_of,
     cost,
-    findings,
     heading,
     legend_of,
+    shown,
 )
 from merging.benchmarking.results import Benchmark
 from merging.drawing import SCHEMES, inline
@@ -65,9 +66,9 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
             caption=caption(found),
             ended="" if found.state is RunState.FINISHED else found.status,
             kinds=KINDS,
-            findings=findings(found),
+            answer=answer(found),
             rows=_rows(found),
-            headings=[heading(found, column) for column in found.columns],
+            headings=[heading(found, column) for column in shown(found)],
             costs=list(COSTS.values()),
             legend=legend_of(found),
             cost_legend=COST_LEGEND,
@@ -86,7 +87,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
 def fragment(found: Benchmark) -> str:
     """Makes a fragment of HTML for a notebook: findings and tables."""
     tables = environment(PACKAGE).get_template("tables.html.j2").module
-    parts = [tables.scores(_rows(found), [heading(found, c) for c in found.columns], list(COSTS.values()), KINDS)]  # type: ignore[attr-defined]
+    parts = [tables.scores(_rows(found), [heading(found, c) for c in shown(found)], list(COSTS.values()), KINDS)]  # type: ignore[attr-defined]
     told = _comparisons(found)
     for table in told:
         parts += [Markup("<p>Against {}</p>").format(showable(table["name"])), tables.comparison(table)]  # type: ignore[attr-defined]
@@ -95,7 +96,7 @@ def fragment(found: Benchmark) -> str:
     sheet = Sheet(
         name=title(found),
         facts=(caption(found),),
-        lines=(*ended, *findings(found)),
+        lines=(*ended, *answer(found).told()),
         notes=(legend_of(found), *corrections, *remarks(found, unfinished=False)),
     )
     return sheet.html(Markup("\n").join(parts))
@@ -108,7 +109,7 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
             "finished": row.finished,
             "status": row.status,
             "why": row.why,
-            "cells": [scores[column] for column in found.columns],
+            "cells": [scores[column] for column in shown(found)],
             "costs": [cost(row, name) for name in COSTS],
         }
         for row, scores in zip(found.rows, cells(found), strict=True)
@@ -144,12 +145,12 @@ def _test(verdict: Verdict | None) -> dict[str, str] | None:
             "p": "not tested",
             "details": verdict.why,
         }
-    shown, _, interval = difference(verdict).partition(" ")
+    size, _, interval = difference(verdict).partition(" ")
     counts = "" if verdict.gained is None else f"{verdict.gained:g} gained, {verdict.lost:g} lost, "
     details = f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}"
     return {
         "kind": kind,
-        "difference": f"{mark(verdict)} {shown}",
+        "difference": f"{mark(verdict)} {size}".lstrip(),
         "interval": interval,
         "p": p_value(verdict.corrected),
         "details": details,
