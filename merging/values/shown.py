@@ -99,7 +99,10 @@ class Shown:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return self._sheet().text()
+        try:
+            return self._sheet().text()
+        except AttributeError:  # half made, as a debugger or a traceback may meet it
+            return f"<{type(self).__name__}>"
 
     def _repr_html_(self) -> str:
         return self._sheet().html()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import pydoc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -329,6 +330,17 @@ def test_long_tables_say_how_much_is_left_out() -> None:
     text = Sheet(name="x", facts=(), grids=(Grid(("a",), [[str(k)] for k in range(100)]),)).html()
     assert text.count("<tr>") == 1 + shown.ROWS
     assert "and 60 more" in text
+
+
+def test_what_is_half_made_can_be_seen_in_a_debugger() -> None:
+    assert repr(ModelPool.__new__(ModelPool)) == "<ModelPool>"
+    assert repr(merging.Recipe.__new__(merging.Recipe)) == "<Recipe>"
+
+
+def test_help_is_whole() -> None:
+    for kind in (merging.Report, merging.Result, merging.ModelPool, merging.Task, merging.Benchmark, merging.merge):
+        text = pydoc.plain(pydoc.render_doc(kind))
+        assert "progress: Told what happens" in text if kind is merging.merge else "_sheet" not in text
 
 
 def test_one_environment_escapes_for_all() -> None:
