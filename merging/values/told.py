@@ -61,10 +61,12 @@ def score_grid(report: Report) -> Grid:
 def observations(report: Report) -> Iterator[dict[str, Any]]:
     """Lists a report's scores with their verdicts, row by row and set by set, as a data frame has them."""
     scores, average = ScoreTable(report), str(Role.AVERAGE)
+    several = len(report.shifts) > 1  # one shifted set is its own average, and stands once
     for row in report.rows:
-        own = {HELD_OUT: row.held_out, **row.tests} | ({} if row.shifted is None else {average: row.shifted})
+        mean = {average: row.shifted} if several and row.shifted is not None else {}
+        own = {HELD_OUT: row.held_out, **row.tests, **mean}
         known = [(name, value, False) for name, value in own.items()]
-        known += [(name, value, True) for name, value in row.accuracies.items()]
+        known += [(name, value, True) for name, value in row.accuracies.items() if several or name != average]
         for name, value, extra in known:
             yield {
                 "row": row.label,

@@ -75,10 +75,10 @@ class ReportViews(Shown):
         """
         from merging.drawing import picture
         from merging.values.forest import forest, size_of
-        from merging.values.verdict import title
+        from merging.values.verdict import distinct, title
 
         report = self._report
-        rows = [(title(verdict), verdict) for verdict in report.verdicts]
+        rows = [(title(verdict), verdict) for verdict in distinct(report.verdicts)]
         if not any(verdict.tested for _, verdict in rows):
             raise OptionError("there is nothing to draw: the report compares nothing with the best single model")
         return picture(lambda figure: forest(figure, rows, report.strategy), size_of(rows))

@@ -25,7 +25,7 @@ from merging.partitioners.layer import Layer
 from merging.storage.pool import ModelPool
 from merging.testing.fixtures import tiny_task
 from merging.values.told import COLUMNS
-from merging.values.verdict import Standing
+from merging.values.verdict import Standing, distinct
 
 EARLIER = sorted((Path(__file__).parent / "reports").glob("*.json"))
 """Reports that earlier versions have written, the oldest first."""
@@ -102,9 +102,13 @@ def test_what_is_no_report_is_one_line(tmp_path: Path, text: str) -> None:
 def test_the_frame_of_a_report_holds_what_its_verdicts_say(result: merging.Result) -> None:
     report, table = result.report, result.to_frame()
     pd.testing.assert_frame_equal(table, report.to_frame())
-    assert set(table["set"]) == {"held-out", *report.rows[0].tests, *(["average of shifts"] if report.shifts else [])}
+    assert set(table["set"]) == {
+        "held-out",
+        *report.rows[0].tests,
+        *(["average of shifts"] if len(report.shifts) > 1 else []),
+    }
     asked = table[table["strategy"] == report.strategy].set_index("set")
-    for verdict in report.verdicts:
+    for verdict in distinct(report.verdicts):
         row = asked.loc[verdict.set]
         assert (row["difference"], row["p"], row["p_alone"]) == (verdict.difference, verdict.corrected, verdict.p)
         assert (row["low"], row["high"]) == verdict.interval
@@ -113,6 +117,17 @@ def test_the_frame_of_a_report_holds_what_its_verdicts_say(result: merging.Resul
     scores = table.pivot_table(index="set", columns="strategy", values="score")
     assert scores.loc["test", "greedy"] == report.written.tests["test"]  # type: ignore[union-attr]
     assert set(COLUMNS) < set(table.columns)
+
+
+@pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.stem)
+def test_frames_of_several_shifted_sets_have_their_average(path: Path) -> None:
+    report = merging.Report.from_json(path)
+    table = report.to_frame()
+    means = table[table["set"] == "average of shifts"].set_index("strategy")["score"]
+    assert dict(means) == {row.strategy: row.shifted for row in report.rows}
+    asked = table[table["strategy"] == "greedy"].set_index("set")["standing"]
+    told = {verdict.set for verdict in report.verdicts if verdict.tested}  # earlier versions did not test the average
+    assert {name for name in asked.index if asked[name] != "not tested"} == told
 
 
 def test_the_frame_of_a_benchmark(found: Benchmark) -> None:
@@ -233,7 +248,7 @@ def test_the_band_of_a_line_is_as_high_as_its_intervals(line: merging.Interpolat
 def test_a_forest_draws_each_interval(result: merging.Result) -> None:
     (axes,) = result.plot().axes
     drawn = [tuple(each.get_xdata()) for each in axes.lines if len(each.get_xdata()) == 2]
-    told = [tuple(100 * end for end in v.interval) for v in result.report.verdicts if v.interval is not None]
+    told = [tuple(100 * end for end in v.interval) for v in distinct(result.report.verdicts) if v.interval]
     assert set(told) <= set(drawn)
 
 
