@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import OptionError
 from merging.plugins.bar import Bar, in_notebook, of_call
+from merging.plugins.keywords import check_kinds
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.user_code import kind_of
+from merging.values.wording import kind_of
 
 NEWS = ("stage", "advance", "search", "best", "decision", "status", "say")
 """The methods of a progress."""
@@ -51,7 +52,11 @@ class Watcher:
         },
     )
     should_stop: Callable[[], bool] = field(
-        default=never, metadata={"help": "Asked between batches; True ends the run with the best so far."}
+        default=never,
+        metadata={
+            "help": "Asked between batches; True ends the run with the best so far.",
+            "takes": (Callable, "a function that says True or False"),
+        },
     )
 
     if TYPE_CHECKING:
@@ -61,15 +66,14 @@ class Watcher:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         told: Any = self.progress
         if told is None or isinstance(told, bool):  # None is what callers pass on where nobody listens
             object.__setattr__(self, "progress", Bar() if told else Silent())
             return
-        lack = next((name for name in NEWS if not callable(getattr(told, name, None))), None)
-        if lack is not None:
+        if not all(callable(getattr(told, name, None)) for name in NEWS):
             raise OptionError(
-                f"progress is {kind_of(told)} without a method {lack}; it is True, False, or an object with the "
-                "methods of merging.Silent"
+                f"progress is {kind_of(told)}; it is True, False, or an object derived from merging.Silent"
             )
 
     def changed(self, values: Mapping[str, Any]) -> Watcher:

@@ -27,7 +27,9 @@ _LOAD_MEMBERS = (
 )
 
 
-def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
+def model_card(
+    report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True, in_memory: bool = False
+) -> str:
     """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
@@ -36,6 +38,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         kind: format of the model file, ``safetensors`` or another of ``MODELS``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
+        in_memory: whether an ingredient lies in no file.
     """
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
@@ -75,7 +78,13 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:
-        sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
+        again = "`merge apply recipe.json` rebuilds the same bits"
+        if in_memory:
+            again = (
+                "models were in memory when they were merged: `merge apply recipe.json --models FILES`, with files of "
+                "the same content, rebuilds the same bits"
+            )
+        sections += [f"`recipe.json` holds the coefficients; {again}."]
     else:
         sections += ["No recipe can express this merge; `report.json` has its lineage. The same command rebuilds it."]
     if command:

@@ -123,7 +123,7 @@ def _of_batch_norm(made: Plan, evaluator: Evaluator | None) -> list[str]:
         )
     if rest:
         data = made.task is not None and made.task.calibrates is not None
-        way = "" if data else "; give training data ([task] train), or unlabelled, for that"
+        way = "" if data else "; give the task training data (train), or unlabelled, for that"
         found.append(
             f"BatchNorm statistics of {layers(rest)} were averaged, not measured again on data: scores may suffer{way}"
         )
