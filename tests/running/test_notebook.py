@@ -142,8 +142,6 @@ def test_progress_is_a_switch_or_an_object(pool: ModelPool, capfd: pytest.Captur
     assert said.endswith("\r")
     assert "opening the models" in merge(watcher=Watcher(progress=True))
     with pytest.raises(OptionError, match=r"progress is .*; it is True, False, or an object derived from"):
-        OptionError, match="progress is .*; it is True, False, or an object derived from merging.Silent"
-    ):
         merge(progress="yes")
 
 
