@@ -7,13 +7,19 @@ from typing import Any
 
 import click
 
-from merging.cli.asking.options import shared
+from merging.cli.asking.options import Taking, shared
 from merging.errors import showable
 
 
-@click.command("apply")
+@click.command("apply", cls=Taking)
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--models", multiple=True, metavar="PATH", help="Where the ingredients are; default: where they were.")
+@click.argument("positional", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="PATH",
+    help="Where the ingredients are, as MODEL.  [default: where they were]",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -23,12 +29,14 @@ from merging.errors import showable
     help="What to write: a .safetensors or .pt file, or a folder.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
+@shared("as_json")
 @shared("writing", without=("format",), max_shard_size="Write several files of at most SIZE, such as 5GB, to a folder.")
 def command(
     recipe: Path,
     models: tuple[str, ...],
     output: Path,
     overwrite: bool,
+    as_json: bool,
     **writing: Any,
 ) -> None:
     """Rebuild a merged model from RECIPE (a recipe.json or a run's folder), bit for bit.
@@ -37,7 +45,7 @@ def command(
     """
     from merging.cli.asking.signals import stop_on_signal
     from merging.cli.showing.flags import in_flags
-    from merging.cli.showing.screen import Screen, remark
+    from merging.cli.showing.screen import Screen, print_json, remark
     from merging.cli.showing.terminal import TerminalProgress
     from merging.mixing.writing import Writing
     from merging.plugins.watcher import Watcher
@@ -57,7 +65,11 @@ def command(
         )
     for note in made.notes:
         click.echo(f"note: {in_flags(note)}", err=True)
-    models_of_it = f"{len(made.pool.tensors)} tensors from {len(made.recipe.names)} models"
-    click.echo(f"{showable(output)}: {models_of_it}, content {made.hash[:16]}…")
+    if as_json:
+        facts = {"output": str(output.absolute()), "tensors": len(made.pool.tensors), "models": list(made.recipe.names)}
+        print_json(facts | {"content_hash": made.hash})
+    else:
+        models_of_it = f"{len(made.pool.tensors)} tensors from {len(made.recipe.names)} models"
+        click.echo(f"{showable(output)}: {models_of_it}, content {made.hash[:16]}…")
     if made.negative:
         news.print(remark(negative_variance(made.negative)), highlight=False, soft_wrap=True)

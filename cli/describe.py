@@ -67,6 +67,8 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
     }
     if kind == "strategy":
         data |= {"needs": sorted(plugin.needs), "min_models": plugin.min_models, "gives": plugin.gives}
+    if kind == "task":
+        data |= {"sets": list(getattr(plugin, "sets", ()))}
     if kind == "form":
         data |= {"written": plugin.written, "keys": list(plugin.keys)}
     if kind == "model":
@@ -91,6 +93,8 @@ def _print(data: dict[str, Any]) -> None:
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
         console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
+    if data.get("sets"):
+        console.print(f"\nSets: {', '.join(data['sets'])}", highlight=False)
     if "written" in data:
         console.print(f"\nWritten: {data['written']}", highlight=False)
     if "keys" in data:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
+
+if TYPE_CHECKING:
+    from merging.training.folder import Trained
 
 WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 """Files of a pool's folder."""
@@ -41,7 +45,7 @@ WRITTEN = r"base\.safetensors|finetune\.json|model_\d+\.(safetensors|json)"
 )
 @shared("seed", "device", "threads", seed="Of draws; run k trains with seed + k.  [default: 0]")
 @click.option("--jobs", type=int, metavar="N", help="Models at once.  [default: one a core where models are small]")
-@shared("plugin")
+@shared("plugin", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries.")
 def command(**flags: Any) -> None:
     """Fine-tune one base model many times, each run with hyper-parameters of its own.
@@ -51,7 +55,7 @@ def command(**flags: Any) -> None:
     merge run --models 'DIR/model_*.safetensors' --base DIR/base.safetensors.
     """
     from merging.cli.asking.resolve import task_of
-    from merging.cli.showing.screen import Screen
+    from merging.cli.showing.screen import Screen, print_json
     from merging.cli.showing.terminal import TerminalProgress
     from merging.values.report import scored
 
@@ -104,9 +108,14 @@ def command(**flags: Any) -> None:
             raise InterruptedRunError(
                 f"interrupted; finished models are in {flags['output']}, and the same command goes on"
             ) from None
+    if flags["as_json"]:
+        print_json(_made(output, done))
+        if all(trained.diverged for trained in done):
+            raise MergingError(_diverged(done))
+        return
     folder, there = showable(flags["output"]), [trained for trained in done if not trained.diverged]
     if not there:
-        raise MergingError(f"all {len(done)} runs diverged ({done[0].diverged}); lower learning_rate, or set clip")
+        raise MergingError(_diverged(done))
     best = max(there, key=lambda trained: trained.held_out)
     lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
     click.echo(
@@ -114,6 +123,27 @@ def command(**flags: Any) -> None:
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
         + (f" --task {showable(flags['task'])}" if flags["task"] else "")
     )
+
+
+def _diverged(done: Sequence[Trained]) -> str:
+    return f"all {len(done)} runs diverged ({done[0].diverged}); lower learning_rate, or set clip"
+
+
+def _made(folder: Path, done: Sequence[Trained]) -> dict[str, Any]:
+    """The pool as JSON: each model as its own record says it, with its file."""
+    from merging.training.folder import BASE
+
+    models = [
+        {
+            "name": trained.name,
+            "path": None if trained.diverged else str(folder / f"{trained.name}.safetensors"),
+            "held_out": None if trained.diverged else trained.held_out,
+            "settings": dict(trained.settings),
+            "diverged": trained.diverged or None,
+        }
+        for trained in done
+    ]
+    return {"folder": str(folder), "base": str(folder / BASE), "models": models}
 
 
 def _regime(name: str, given: tuple[str, ...], plugin: list[str]) -> Any:

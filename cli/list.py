@@ -10,33 +10,54 @@ from merging.cli.asking.options import shared
 
 
 @click.command("list")
+@click.argument("kind", required=False)
 @shared("plugin", "as_json")
-def command(plugin: tuple[str, ...], as_json: bool) -> None:
-    """List every plug-in: strategies, partitioners, optimizers, objectives, regimes, tasks, models, forms of data."""
+def command(kind: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
+    """List every plug-in: strategies, partitioners, optimizers, objectives, regimes, tasks, models, forms of data.
+
+    With KIND those of one kind, such as tasks. Of a task the sets are listed, which --split takes.
+    """
     from merging.cli.showing.screen import print_json, warn
+    from merging.errors import unknown
     from merging.plugins.discovery import load_all
     from merging.plugins.registry import PLUGINS
 
+    names = {form: each for each in PLUGINS for form in (each, several(each))}
+    if kind is not None and kind not in names:
+        raise unknown("kind of plug-in", kind, map(several, PLUGINS))
     warn(load_all(plugin))
-    found = {kind: {name: registry[name].summary for name in registry} for kind, registry in PLUGINS.items()}
+    kinds = list(PLUGINS) if kind is None else [names[kind]]
     if as_json:
-        print_json(found)
+        print_json({each: {name: PLUGINS[each][name].summary for name in PLUGINS[each]} for each in kinds})
     else:
-        _print(found)
+        _print({each: {name: PLUGINS[each][name] for name in PLUGINS[each]} for each in kinds})
+
+
+def several(kind: str) -> str:
+    """The word for several plug-ins of a kind.
+
+    >>> several("strategy"), several("task")
+    ('strategies', 'tasks')
+    """
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from merging.cli.showing.screen import Screen, marked
+    from merging.cli.showing.screen import Screen, marked, table
     from merging.errors import showable
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("kind", "name", "what it does"):
-        table.add_column(column)
+    console = Screen()
+    width = max((len(showable(name)) for entries in found.values() for name in entries), default=0)
     for kind, entries in found.items():
-        for number, (name, summary) in enumerate(entries.items()):
-            table.add_row("" if number else kind, marked("[bold]{}[/]", name), showable(summary))
-        table.add_section()
-    Screen().print(table)
-    click.echo("\nmerge describe NAME shows options, defaults and paper.")
+        if kind != next(iter(found)):
+            console.print()
+        console.print(marked("[bold]{}[/]", several(kind)))
+        shown = table(show_header=False)
+        shown.add_column(width=2 + min(width, 28), overflow="fold")
+        shown.add_column()
+        for name, plugin in entries.items():
+            shown.add_row(marked("  {}", name), showable(plugin.summary))
+            if sets := ", ".join(getattr(plugin, "sets", ())):
+                shown.add_row("", marked("[dim]sets: {}[/]", sets))
+        console.print(shown, highlight=False)
+    console.print("\nmerge describe NAME shows options, defaults and paper.", highlight=False)

@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from merging.cli.showing import streams
 from merging.cli.showing.flags import in_flags
@@ -22,9 +23,12 @@ COMMANDS = {
     "benchmark": "Compare many methods over one pool: the paper's Table 1 for your data.",
     "inspect": "Components of a model; distances, barriers and duplicates of a pool.",
     "evaluate": "Score a checkpoint, a recipe or a run; compare two.",
+    "runs": "List runs and benchmarks below a folder, with their scores.",
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
+    "new": "Write a plug-in that works, with its test.",
+    "completion": "Print the script with which bash, zsh or fish complete words.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }
 
@@ -34,9 +38,17 @@ class _Lazy(click.Group):
 
     Attributes:
         running: the command that was called last, whose flags an error is told in.
+        loaded: called with name and command, where a shell asks what the command completes.
     """
 
     running: click.Command | None = None
+    loaded: Callable[[str, click.Command], None] | None = None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses; ``merge help run`` is ``merge run --help``, and ``merge`` alone is ``merge --help``."""
+        if not args or args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,6 +58,8 @@ class _Lazy(click.Group):
             return None
         command = importlib.import_module(f"merging.cli.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101 (for the type checker)
+        if self.loaded is not None:
+            self.loaded(cmd_name, command)
         return command
 
     def resolve_command(
@@ -57,6 +71,12 @@ class _Lazy(click.Group):
         name, self.running, rest = super().resolve_command(ctx, args)
         return name, self.running, rest
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and lines of help of the commands, none of which is imported for that; and the group's own flags."""
+        flags = super().shell_complete(ctx, incomplete) if incomplete.startswith("-") else []
+        names = [CompletionItem(name, help=said) for name, said in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *flags]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -65,7 +85,8 @@ class _Lazy(click.Group):
 @click.group(
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP.",
+    epilog="Without models and merge.toml, 'merge run' works on a built-in task: digits, a small real CLIP. "
+    "'merge help COMMAND' tells more.",
 )
 @click.version_option(package_name="merging", prog_name="merge")
 def cli() -> None:
@@ -74,6 +95,10 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
+    if "_MERGE_COMPLETE" in os.environ:  # a shell asks what may come next
+        from merging.cli.completing.shells import answer
+
+        sys.exit(answer(cli))
     # Idle OpenMP threads would spin on cores that others could use; torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     streams.prepare()
@@ -89,7 +114,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     except click.ClickException as error:
-        error.message = showable(error.message, keep="\n")  # type: ignore[misc]  # it quotes what was typed
+        error.message = showable(error.message, keep="\n") + _quoting(error)  # type: ignore[misc]  # it quotes input
         error.show()
         code = error.exit_code
     except SystemExit as error:  # no command of ours calls sys.exit: somebody's plug-in, task or module does
@@ -106,6 +131,12 @@ def main() -> None:
         where = f"{place.filename}:{place.lineno}"
         code = _fail(f"{raised(error, whole=True)} (at {where}; MERGING_TRACEBACK=1 shows all of it)", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quoting(error: click.ClickException) -> str:
+    """What is added to an error about surplus names, which a shell may have made of a pattern."""
+    surplus = isinstance(error, click.UsageError) and error.message.startswith("Got unexpected extra argument")
+    return "; if your shell has made them of a pattern, quote the pattern" if surplus else ""
 
 
 def _how_to_see_more(error: MergingError) -> str:

@@ -28,7 +28,8 @@ LABEL = 16
 def command(paths: tuple[str, ...], published: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Compare finished runs and benchmarks, or rebuild Table 1 of Fassold (2023); nothing is evaluated.
 
-    DIRs are folders of merge run and merge benchmark: their rows are shown side by side, and written with --output.
+    DIRs are folders of merge run and merge benchmark, or folders that hold some: their rows are shown side by side, and
+    written with --output.
 
     With --published, FILEs are those of the model-soups release (individual_model_results.jsonl, …) and traces of the
     published runs (manifoldmix_c8_trace.json, …). Each is recognised by what is in it; a row that no file gives is left
@@ -57,7 +58,7 @@ def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
     from merging.storage.folder import check_place
     from merging.storage.lock import is_hidden
 
-    names = _names(folders)
+    names = _names(_within(folders))
     target = Path(output) if output is not None else None
     if target is not None:
         check_place(target)
@@ -82,6 +83,24 @@ def _compare(folders: list[Path], output: str | None, *, as_json: bool) -> None:
     show_benchmark(console, found)
     if target is not None:
         console.print(marked("\nTables, page and pictures: [bold]{}[/]", target), highlight=False, soft_wrap=True)
+
+
+def _within(folders: list[Path]) -> list[Path]:
+    """Folders of results as they are; of any other folder all finished results in it, and what is left out is said."""
+    from merging.benchmarking.history import Kind, State, entries, entry_of
+
+    found: list[Path] = []
+    for folder in folders:
+        below = [] if entry_of(folder) is not None or not folder.is_dir() else entries(folder, 1)
+        results = [entry for entry in below if entry.kind in (Kind.RUN, Kind.BENCHMARK)]
+        ready = [entry for entry in results if entry.state not in (State.DAMAGED, State.CUT_OFF, State.RUNNING)]
+        scored = [entry for entry in ready if entry.held_out is not None]
+        for entry in results:
+            if entry not in scored:
+                why = "it was not scored" if entry in ready else str(entry.state)
+                click.echo(f"note: {showable(entry.folder)} is left out: {why}", err=True)
+        found += sorted(entry.folder for entry in scored) or [folder]
+    return found
 
 
 def _names(folders: list[Path]) -> dict[str, Path]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @shared("fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
+@shared("as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a resumed run load python: entries and plug-ins.")
 def command(**flags: Any) -> None:
     """Merge a pool of models into one better model.
@@ -46,12 +47,12 @@ def command(**flags: Any) -> None:
     request = _request(flags)
     settings = settings_of(request)
     if flags["dry_run"]:
-        _dry_run(request, settings)
+        _dry_run(request, settings, as_json=flags["as_json"])
         return
     wanted = None if flags["fail_unless"] is None else Wanted(flags["fail_unless"])
     with output_folder(request["output"], request["strategy"]) as folder:
         to = Destination(output=folder, overwrite=flags["overwrite"], resume=bool(flags["resume"]))
-        found = _execute(request, settings, to, started, wanted)
+        found = _execute(request, settings, to, started, wanted, as_json=flags["as_json"])
     if wanted is not None:
         from merging.cli.showing.answer import fail_unless
 
@@ -87,14 +88,21 @@ def _check_answerable(strategy: Any, task: Any, wanted: Wanted) -> None:
 
 
 def _execute(
-    request: dict[str, Any], settings: Settings, to: Destination, started: float, wanted: Wanted | None
+    request: dict[str, Any],
+    settings: Settings,
+    to: Destination,
+    started: float,
+    wanted: Wanted | None,
+    *,
+    as_json: bool,
 ) -> Answer:
     from merging.cli.asking.resolve import parts_of
-    from merging.cli.showing.screen import Screen, marked, say_built_in
+    from merging.cli.showing.screen import Screen, marked, print_json, say_built_in
     from merging.cli.showing.table import show_report
     from merging.cli.showing.terminal import TerminalProgress
 
     news, console, folder = Screen(stderr=True), Screen(), Path(to.output or "")
+    place = folder.absolute()  # a plug-in may go to another folder
     say_built_in(request, news)
     if not to.resume:
         from merging.storage.folder import check_free
@@ -118,25 +126,66 @@ def _execute(
         )
     from merging.values.answer import answer
 
-    show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
+    told = answer(result.report)
+    if as_json:
+        print_json({"answer": told.to_json()} | _written(place))
+    else:
+        show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
         news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
     if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
-    return answer(result.report)
+    return told
 
 
-def _dry_run(request: dict[str, Any], settings: Settings) -> None:
+def _written(folder: Path) -> dict[str, Any]:
+    """What ``report.json`` says, with the folder that it lies in and the paths of the files there."""
+    import json
+
+    from merging.storage.result import REPORT
+
+    report: dict[str, Any] = json.loads((folder / REPORT).read_bytes())
+    return report | {"folder": str(folder), "paths": [str(folder / name) for name in report["files"]]}
+
+
+def _planned(made: dict[str, Any], task: Any, pool: Any, ready: Any) -> dict[str, Any]:
+    """A plan as JSON: what would be merged how, and what it would be scored on."""
+    sets = {} if task is None else {"held-out": task.held_out, **task.tests}
+    return {
+        "models": list(pool.names),
+        "base": None if pool.base is None else pool.base.name,
+        "components": [
+            {
+                "name": component.name,
+                "tensors": len(component.tensors),
+                "parameters": sum(_size(pool.tensors[name][0]) for name in component.tensors),
+                "inert": component.inert,
+                "frozen": component.frozen,
+                "constant": component.constant,
+            }
+            for component in ready.partition.components
+        ],
+        "plugins": {kind: {"name": plugin.name, "options": plugin.options()} for kind, plugin in made.items()},
+        "task": None if task is None else task.name,
+        "sets": {name: len(split) for name, split in sets.items()},
+        "numerics": None if ready.numerics is None else ready.numerics.to_json(),
+    }
+
+
+def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> None:
     from rich.table import Table
 
     from merging.cli.asking.resolve import parts_of
-    from merging.cli.showing.screen import Screen
+    from merging.cli.showing.screen import Screen, print_json
     from merging.running.plan import plan
 
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
+    if as_json:
+        print_json(_planned(made, task, pool, ready))
+        return
     console = Screen()
     table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
     for column in ("component", "tensors", "parameters", ""):

@@ -147,6 +147,8 @@ def page(entry: dict[str, Any]) -> str:
     if kind == "strategy":
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
         lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
+    if entry.get("sets"):
+        lines += [f"Sets: {', '.join(f'`{each}`' for each in entry['sets'])}.", ""]
     lines += _set(entry) if kind in ("model", "form") else _options(entry)
     lines += ["## Limits", "", entry["limits"], "", "## Source", "", entry["paper"], ""]
     return "\n".join(lines)
@@ -214,6 +216,62 @@ def index(described: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+IN_COMMON = """## Models, and patterns
+
+`merge run checkpoints/*.pth --strategy greedy` is `merge run --models 'checkpoints/*.pth' --strategy greedy`, and so
+it is in `check`, `benchmark`, `inspect` and `apply`: what stands alone is added to `--models`, in whatever order, and
+overrules the `[pool]` of a merge.toml. A file, a folder, and a pattern in quotes will do; where a name begins with
+`-`, put `--` before it. Flags that take one file (`--base`, `--task`) want a pattern quoted: what a shell makes of it
+behind the first would be models.
+
+## JSON
+
+With `--json`, standard output is one JSON document and nothing else, in every command; news, notes and errors go to
+standard error, and exit codes are the same.
+
+| command | the document |
+|---|---|
+| `run` | `report.json`, the `answer`, the run's `folder` and the `paths` of its files; with `--dry-run` the plan |
+| `benchmark`, `report` | `benchmark.json` ([its fields](benchmark.md)), and of `benchmark` the `answer` |
+| `report --published` | the rows of the table |
+| `check`, `inspect`, `evaluate` | what [the Python API](python-api.md) returns, as its `to_json()` gives it |
+| `finetune` | the pool: `folder`, `base`, and of each `model` file, settings and held-out score |
+| `apply` | `output`, `tensors`, `models`, `content_hash` |
+| `runs` | a list, an entry for each folder: `kind`, `state`, `held_out`, `test`, `difference`, `verdict`, … |
+| `list`, `describe` | summaries by kind and name; one plug-in with its options |
+| `new`, `completion` | the files that were written, and what to do next; the script |
+
+Scores are fractions where they are accuracies, seconds and bytes are named so, and what is not known is `null`.
+
+## Tab completion
+
+| shell | once |
+|---|---|
+| bash | `eval "$(merge completion bash)"` in `~/.bashrc` |
+| zsh | `eval "$(merge completion zsh)"` in `~/.zshrc`, below `compinit` |
+| fish | `merge completion fish > ~/.config/fish/completions/merge.fish` |
+
+Commands, flags and values are completed: names of strategies, partitioners, optimizers, objectives, regimes and tasks
+(with what they do, in zsh and fish), lists (`--strategies greedy,ti<TAB>`), options (`-o strategy.<TAB>`, `-o
+strategy.coefficients=<TAB>`) of the strategy that is typed or that merge.toml names, sets (`--split`), devices and
+other choices, checkpoints, and folders of runs (`--resume`). Packages' plug-ins are known; a `--plugin` file on the
+line is read, and not run. torch is not loaded.
+
+## Environment variables
+
+| variable | what it does |
+|---|---|
+| `MERGING_TRACEBACK` | `1`: an error of a plug-in, or one that nobody expected, ends with its whole traceback |
+| `MERGING_CACHE` | folder for decoded images, instead of `~/.cache/merging` ([data](data.md)) |
+| `OMP_NUM_THREADS`, `OMP_THREAD_LIMIT` | the most threads that `merge` takes; `--threads` says another number |
+| `OMP_WAIT_POLICY` | `PASSIVE` unless it is set: idle threads leave the cores to others |
+| `CUDA_VISIBLE_DEVICES` | which GPUs torch sees; `--device` chooses among cpu, cuda and mps |
+| `COLUMNS`, `NO_COLOR`, `FORCE_COLOR`, `TERM` | width and colours of the terminal |
+| `_MERGE_COMPLETE` | set by [tab completion](#tab-completion) |
+| `MERGING_TEST_DATA`, `MERGING_DEV_FULL` | for this project's own tests: where data are; `dev-full` is installed |
+"""
+
+
 def command_line() -> str:
     """The ``--help`` pages of ``merge`` and its commands, 100 columns wide."""
     import click
@@ -230,7 +288,7 @@ def command_line() -> str:
         for name in COMMANDS:
             command = importlib.import_module(f"merging.cli.{name}").command
             lines += [f"## merge {name}", "", "```", text(command, name, top), "```", ""]
-    lines += [EXIT_CODES]
+    lines += [IN_COMMON, EXIT_CODES]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n"))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
+from merging.errors import RequirementError
 from merging.values.states import Wanted
 
 if TYPE_CHECKING:
@@ -28,8 +31,13 @@ NAMED = {
 }
 """Name of a key that [run] of merge.toml may hold besides settings → word for its value, line of help."""
 OPTIONS: dict[str, Callable[[Any], Any]] = {
-    "models": click.option(
-        "--models", multiple=True, metavar="PATH", help="Checkpoints: a file, a folder or a pattern; repeatable."
+    "models": lambda command: click.argument("positional", nargs=-1, metavar="[MODEL]...")(
+        click.option(
+            "--models",
+            multiple=True,
+            metavar="PATH",
+            help="Checkpoints: a file, a folder or a pattern; repeatable. The same as MODEL.",
+        )(command)
     ),
     "base": click.option("--base", metavar="FILE", help="The model they were fine-tuned from."),
     "task": click.option(
@@ -55,28 +63,92 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
 """Name of the parameter → its option."""
 
 
-class Asking(click.Command):
+class Taking(click.Command):
+    """A command that takes models alone, such as ``merge run checkpoints/*.pth``, as ``--models`` takes them.
+
+    Both together are added: a shell that expands the pattern of ``--models`` gives it one name, and leaves the rest.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses, and adds the models that stand alone to those of ``--models``.
+
+        Raises:
+            RequirementError: a shell has made several names of a pattern that stands for one.
+        """
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if not ctx.resilient_parsing and isinstance(alone := typed.get("positional"), tuple):
+            check_expanded(alone, args)  # before a file is read that the shell has chosen
+        self.prepare(ctx, typed)
+        left = super().parse_args(ctx, args)
+        if more := ctx.params.pop("positional", ()):
+            ctx.params["models"] = (*ctx.params["models"], *more)
+            ctx.set_parameter_source("models", ParameterSource.COMMANDLINE)
+        return left
+
+    def prepare(self, ctx: click.Context, typed: Mapping[str, Any]) -> None:
+        """Does what is to be done between looking at a command line and parsing it: nothing here.
+
+        Args:
+            ctx: the command's context.
+            typed: what was typed, by the names of parameters.
+        """
+
+
+class Asking(Taking):
     """A command that reads merge.toml: click takes from its [run] what nobody typed.
 
     The file is kept as the context's ``obj``; a run that goes on reads none, because its journal says everything.
     """
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Finds the file by what was typed, then parses with it behind the command line.
+    def prepare(self, ctx: click.Context, typed: Mapping[str, Any]) -> None:
+        """Finds the file by what was typed, and puts it behind the command line.
 
         Raises:
             MergingError: no TOML, an unknown key or a value of the wrong type.
         """
         from merging.cli.asking.tables import find
 
-        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
         helps = any(option.is_eager and option.name in typed for option in self.get_params(ctx))
         if not helps and not ctx.resilient_parsing and typed.get("resume") is None:
             ctx.obj = find(typed.get("task"))
         if ctx.obj is not None:
             own = {option.name for option in self.params if isinstance(option, FromFile)}
             ctx.default_map = {name: value for name, value in ctx.obj.file.said().items() if name in own}
-        return super().parse_args(ctx, args)
+
+
+TAKING_ONE = {"--base": 1, "--interpolate": 2}
+"""Flag of a model → how many values it takes: more of them, from a pattern, would count as models to merge."""
+ELSEWHERE = {".toml": "--task", ".py": "--plugin"}
+"""Suffix of a file that is no model → the flag that it belongs to."""
+
+
+def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
+    """Refuses what only an unquoted pattern can have meant; of ``--models`` nothing is wrong with it.
+
+    Args:
+        alone: what stands alone on the command line.
+        words: the command line.
+
+    Raises:
+        RequirementError: it belongs to a flag that takes less.
+    """
+    for name in alone:
+        flag = ELSEWHERE.get(PurePath(name).suffix)
+        if flag is not None:
+            raise RequirementError(f"{name} is no model; {flag} takes one file: quote the pattern, or repeat {flag}")
+    before = words[: words.index("--")] if "--" in words else words
+    for place, flag in enumerate(before):
+        count = TAKING_ONE.get(flag, 0)
+        values, behind = before[place + 1 : place + 1 + count], before[place + 1 + count : place + 2 + count]
+        if not count or not behind or behind[0].startswith("-"):
+            continue
+        last, extra = PurePath(values[-1]), PurePath(behind[0])
+        if last.parent == extra.parent or last.name == extra.name:
+            what = "one model" if count == 1 else "two models"
+            raise RequirementError(
+                f"{flag} takes {what}, and {extra} stands behind: quote the pattern, or write the models to merge "
+                f"before {flag}"
+            )
 
 
 def shared(*names: str, without: Collection[str] = (), **words: str) -> Callable[[_Command], _Command]:

@@ -18,7 +18,7 @@ from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
 """Settings that may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
-FREE = ("resume", "trust_code", "dry_run", "fail_unless", *COSTS)
+FREE = ("resume", "trust_code", "dry_run", "as_json", "fail_unless", *COSTS)
 KEPT = (*COSTS, "threads")
 """Settings that are taken from the command line; of threads the number that the run had, where the rule gives another
 now."""
@@ -42,7 +42,7 @@ def resumed(flags: Mapping[str, Any], context: click.Context) -> dict[str, Any]:
     header = read_header(folder / FILE)
     kept = restore(header.get("request"), folder)
     check_trust(kept, str(folder), trusted=flags["trust_code"])
-    typed = {option.name: option for option in context.command.params if _was_typed(option, context)}
+    typed = {option.name: option for option in _options_of(context) if _was_typed(option, context)}
     if "output" in typed or "overwrite" in typed:
         raise MergingError("--resume names the folder; leave --output and --overwrite out")
     given = {str(name): flags[str(name)] for name in typed}
@@ -53,6 +53,11 @@ def resumed(flags: Mapping[str, Any], context: click.Context) -> dict[str, Any]:
         what = "; ".join(dict.fromkeys(changed))
         raise FolderError(f"{folder} cannot be resumed: {what}; leave that out to go on, or start a new run for it")
     return kept | {name: given[name] for name in KEPT if name in given} | {"output": str(folder)}
+
+
+def _options_of(context: click.Context) -> list[click.Parameter]:
+    """The options; models that stand alone have been added to ``--models``."""
+    return [option for option in context.command.params if isinstance(option, click.Option)]
 
 
 def _was_typed(option: click.Parameter, context: click.Context) -> bool:

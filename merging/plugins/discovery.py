@@ -29,7 +29,8 @@ FOLDERS = (
     "models.sources",
     "data.forms",
 )
-"""Folders with a plug-in a file. Some lie higher than this module, which knows them by name only."""
+"""Folders with a plug-in a file, in the order of ``PLUGINS``. Some lie higher than this module, which knows them by
+name only."""
 
 
 @functools.cache
@@ -39,19 +40,37 @@ def load_installed() -> tuple[str, ...]:
     A broken third-party package must not keep anybody from using the rest.
     """
     for folder in FOLDERS:
-        package = importlib.import_module(f"merging.{folder}")
-        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+        _import_folder(folder)
     failed: list[str] = []
     points = _entry_points(failed)
     for registry in PLUGINS.values():
-        for point in sorted((point for point in points if point.group == registry.group), key=lambda each: each.name):
-            try:
-                _enter(point, registry)
-            except Exception as error:  # third-party code may raise anything while it is imported
-                why = str(error) if isinstance(error, MergingError) else raised(error, whole=True)
-                failed.append(f"plug-in {point.value} is left out: {why}")
+        failed += _enter_all(points, registry)
     return tuple(failed)
+
+
+@functools.cache
+def load_kind(kind: str) -> None:
+    """Imports the plug-ins of one kind alone, for a shell that waits; what fails is left out in silence."""
+    _import_folder(dict(zip(PLUGINS, FOLDERS, strict=True))[kind])
+    _enter_all(_entry_points([]), PLUGINS[kind])
+
+
+def _import_folder(folder: str) -> None:
+    package = importlib.import_module(f"merging.{folder}")
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def _enter_all(points: Sequence[EntryPoint], registry: Registry[Any]) -> list[str]:
+    """Loads the entry points of a kind; returns a line for each that failed."""
+    failed = []
+    for point in sorted((point for point in points if point.group == registry.group), key=lambda each: each.name):
+        try:
+            _enter(point, registry)
+        except Exception as error:  # third-party code may raise anything while it is imported
+            why = str(error) if isinstance(error, MergingError) else raised(error, whole=True)
+            failed.append(f"plug-in {point.value} is left out: {why}")
+    return failed
 
 
 def _entry_points(failed: list[str]) -> list[EntryPoint]:

@@ -67,7 +67,8 @@ class Registry(Generic[T]):
         Args:
             name: letters, digits, hyphens; nothing that means something else where it is written.
             stated: ``summary``, ``paper``, ``limits``, ``formula`` and ``tiny`` of a function, which has no class
-                attributes; without a summary, the first line of its docstring is one.
+                attributes, and ``sets`` of a task, the names of what it scores; without a summary, the first line of
+                its docstring is one.
 
         Raises:
             NameTakenError: another plug-in has that name; nothing is overwritten.

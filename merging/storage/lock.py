@@ -62,6 +62,25 @@ class Lock:
         self.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process is writing to a folder now; nothing is made or changed there."""
+    try:
+        import fcntl
+
+        file = os.open(folder / NAME, os.O_RDONLY)
+    except (ImportError, OSError):  # no such system; nobody writes there, or nobody may know
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)  # lets go of it
+    return False
+
+
 def is_hidden(name: str) -> bool:
     """Whether a name in a folder is of a lock or of something unfinished, and no content."""
     return name == NAME or name.startswith(LEFTOVER)

@@ -64,6 +64,13 @@ class TaskContract(Contract):
         for option in parameters_of(plugin):
             assert option.spec.help, f"say in the docstring's Args: what '{option.name}' is"
 
+    def test_has_the_sets_that_it_states(self, plugin: Any, make: Callable[[], Task]) -> None:
+        """``sets``, where it is registered with them, names the held-out data and all test sets, as they come."""
+        stated = tuple(getattr(plugin, "sets", ()))
+        there = ("held-out", *make().tests)
+        if stated:
+            assert there == tuple(name for name in stated if name in there), f"it has {there}, and states {stated}"
+
     def test_makes_the_same_task_again(self, make: Callable[[], Task]) -> None:
         """The same samples in the same order, whatever the global generators are."""
         first = {name: split.fingerprint for name, split in _splits(make()).items()}

@@ -74,6 +74,9 @@ def main() -> None:
         pool = [info for info in zipfile.ZipFile(wheel).infolist() if "/digits_pool/" in info.filename]
         size = sum(info.file_size for info in pool) / 1e6
         check(len(pool) >= 14 and size <= 8, f"the built-in pool is in the wheel: {len(pool)} files, {size:.1f} MB")
+        blanks = [info for info in zipfile.ZipFile(wheel).infolist() if info.filename.startswith("merging/cli/blanks/")]
+        there = len(list((ROOT / "cli" / "blanks").glob("*.txt")))
+        check(len(blanks) == there > 0, f"the blanks of merge new are in the wheel: {len(blanks)}")
         target = Path(folder) / "site"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
         subprocess.run(install, check=True)

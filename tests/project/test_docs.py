@@ -96,8 +96,11 @@ def test_strategy_example(tmp_path: Path) -> None:
     tiny_pool(tmp_path / "pool", models=5)
     small = "--task python:merging.testing.fixtures:tiny_task --models 'pool/model_*.safetensors'"
     said = run_commands("write-a-strategy.md", tmp_path, more=small)
-    assert len(said) == 4
-    listed, described, _, tested = said.values()
+    assert len(said) == 6
+    new, described, *others = said.values()
+    assert "best_two.py is a strategy that works" in new
+    assert "largest k that is tried" in described
+    listed, described, _, tested = others
     assert "top-k" in listed
     assert "largest k that is tried" in described
     assert int(re.search(r"(\d+) passed", tested)[1]) >= 20  # type: ignore[index]

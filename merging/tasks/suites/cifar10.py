@@ -35,6 +35,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     limits="The data are not shipped: data names a folder with cifar10.npz and cifar10_shifts.npz.",
     paper="Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf; "
     "Geirhos et al. 2019, https://arxiv.org/abs/1811.12231",
+    sets=("held-out", "test", "tin_balanced", "tvs_edges", "tvs_silhouettes", "tvs_cueconflict"),
     tiny=_tiny,
 )
 def cifar10_shifts(

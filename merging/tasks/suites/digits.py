@@ -23,6 +23,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     formula="held-out, test: 800 of scikit-learn's digits each; shifts: printed, inverted, rotated, shifted, outlined",
     limits="Small and easy: it shows that a method works, not how well it does on photographs.",
     paper="Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49",
+    sets=("held-out", "test", "printed", "inverted", "rotated", "shifted", "outlined"),
     tiny=_tiny,
 )
 def digits() -> Task:

@@ -28,6 +28,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     formula="held-out: 26 training images of every class, as model-soups' index file says or drawn with a fixed seed",
     limits="The data are not shipped: data names the folder that holds imagenet/train, imagenet/val and the others.",
     paper="Wortsman et al. 2022, https://arxiv.org/abs/2203.05482",
+    sets=("held-out", "test", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a"),
     tiny=_tiny,
 )
 def imagenet_shifts(

@@ -30,6 +30,7 @@ def _tiny(folder: Path) -> Mapping[str, Any]:
     formula="held-out and test: 20 % each of every class of the photos and of the paintings, drawn with a fixed seed",
     limits="The data are not shipped: data names a file with the four domains, in the layout of .npz sets.",
     paper="Li et al. 2017, https://arxiv.org/abs/1710.03077",
+    sets=("held-out", "test", "cartoon", "sketch"),
     tiny=_tiny,
 )
 def pacs(

@@ -1,0 +1,1 @@
+"""What the shell completes: commands, flags, and the values that they take."""

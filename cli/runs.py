@@ -1,0 +1,151 @@
+"""``merge runs``: the runs, benchmarks and fine-tuned pools below a folder, a line each."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from merging.cli.asking.options import shared
+from merging.errors import FolderError, showable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from merging.benchmarking.history import Entry
+
+GAP = 1
+"""Characters between two columns."""
+NARROW = 12
+"""Characters that a folder's name has at least in a line."""
+
+
+@click.command("runs")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...")
+@click.option("--depth", type=click.IntRange(0, 20), metavar="N", help="Levels of folders below.  [default: 3]")
+@shared("as_json")
+def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
+    """List the runs, benchmarks and fine-tuned pools that lie in FOLDER and below, the newest first.
+
+    Held-out and test score of each merge, and how far the test score lies above the best single model's. Nothing is
+    evaluated. Without FOLDER, the working folder is looked into; hidden folders are left out.
+    """
+    from merging.benchmarking.history import DEPTH, entries
+    from merging.cli.showing.screen import print_json
+
+    found: dict[Path, Entry] = {}
+    for name in folders or (".",):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise FolderError(f"{name} is a file; name a folder" if folder.exists() else f"there is no folder {name}")
+        for entry in entries(folder, DEPTH if depth is None else depth):
+            found.setdefault(entry.folder.resolve(), entry)
+    listed = sorted(found.values(), key=lambda entry: (-entry.time, str(entry.folder)))
+    if as_json:
+        print_json([entry.to_json() for entry in listed])
+    else:
+        _show(listed, folders)
+
+
+def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
+    from merging.cli.showing import screen
+    from merging.cli.showing.screen import Screen, marked
+
+    console = Screen()
+    if not listed:
+        where = ", ".join(folders) or "this folder"
+        console.print(marked("No runs in {} or below; merge run writes them to runs/.", where), highlight=False)
+        return
+    common, tasks = _common(listed), {entry.task for entry in listed}
+    table = screen.table(padding=(0, GAP, 0, 0))
+    table.add_column(f"in {showable(common)}/" if common else "folder", overflow="fold", min_width=NARROW)
+    table.add_column("when", no_wrap=True)
+    for head in ("what", "task") if len(tasks) > 1 else ("what",):
+        table.add_column(head, overflow="fold")
+    for head in ("models", "held-out", "test", "vs best"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for entry in listed:
+        table.add_row(_name(entry, common), *_cells(entry, with_task=len(tasks) > 1))
+    console.print(table, highlight=False)
+    for line in _remarks(listed):
+        console.print(line, highlight=False, soft_wrap=True)
+    about = f"Task {showable(tasks.pop() or 'none')}. " if len(tasks) == 1 else ""
+    console.print(
+        f"{about}Accuracies in %. vs best: the test score, or without one the held-out score, less the best single "
+        "model's; ▲ better, ▼ worse (5 % level), ≈ no difference that can be told from luck, – not tested.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _common(listed: list[Entry]) -> str:
+    """The folder that all of them lie in, as far as a reader needs not see it in each line."""
+    parents = {str(entry.folder.parent) for entry in listed}
+    common = os.path.commonpath(parents) if len({os.path.isabs(parent) for parent in parents}) == 1 else ""
+    return "" if common in (".", "") else common
+
+
+def _name(entry: Entry, common: str) -> Text:
+    """The folder's name; below it the state of what is not finished."""
+    from merging.benchmarking.history import State
+    from merging.cli.showing.screen import marked
+
+    name = os.path.relpath(entry.folder, common) if common else str(entry.folder)
+    if entry.state is State.FINISHED:
+        return marked("[bold]{}[/]", name)
+    colour = {State.RUNNING: "cyan", State.DAMAGED: "red"}.get(entry.state, "yellow")
+    return marked(f"[bold]{{}}[/]\n[{colour}]{{}}[/]", name, entry.state)
+
+
+def _remarks(listed: list[Entry]) -> Iterator[Text]:
+    """What is to be said of folders without a whole result, and how those go on that can."""
+    from merging.benchmarking.history import Kind, State
+    from merging.cli.showing.screen import marked
+
+    for entry in listed:
+        if entry.state is State.DAMAGED:
+            yield marked("[red]damaged:[/] {}: {}", entry.folder, entry.status)
+        elif entry.kind is Kind.RUN and entry.state in (State.INTERRUPTED, State.LIMIT, State.CUT_OFF):
+            more = " --max-evaluations MORE" if entry.state is State.LIMIT else ""
+            again = f"merge run --resume {shlex.quote(str(entry.folder))}{more}"
+            yield marked("[yellow]{}:[/] {}; go on: {}", entry.state, entry.folder, again)
+
+
+def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
+    from rich.text import Text
+
+    from merging.benchmarking.history import Kind
+    from merging.cli.showing.answer import STYLES
+    from merging.values.report import number
+    from merging.values.verdict import ACCURACY, MARKS
+
+    percent = entry.measure == ACCURACY
+    what = entry.strategy or "–"
+    if entry.kind is not Kind.RUN:
+        what = f"best of {entry.methods}: {what}" if entry.methods else f"{entry.kind}: {what}"
+    count = "–" if entry.models is None else str(entry.models)
+    count += f"/{entry.pool}" if entry.pool is not None else ""
+    shown = Text()
+    if entry.difference is not None:
+        sign = MARKS[entry.standing] or " "
+        difference = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
+        shown = Text(f"{sign} {difference}", style=STYLES[entry.standing])
+    return [
+        Text(_when(entry.time)),
+        Text(showable(what)),
+        *([Text(entry.task or "–")] if with_task else []),
+        Text(count),
+        *(Text(number(score, percent=percent)) for score in (entry.held_out, entry.test)),
+        shown,
+    ]
+
+
+def _when(seconds: float) -> str:
+    """Day and time here; of another year the date."""
+    then = time.localtime(seconds)
+    return time.strftime("%d %b %H:%M" if then.tm_year == time.localtime().tm_year else "%Y-%m-%d", then)

@@ -1,0 +1,198 @@
+"""``merge runs``: what lies below a folder, whatever state it is in; and ``merge report`` of a folder of runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from merging.benchmarking.history import POOL, entries
+from merging.cli.main import cli
+from tests.conftest import ENVIRONMENT, Merge
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    """A folder with two runs, the greedy one the older of them."""
+    folder = tmp_path_factory.mktemp("finished") / "runs"
+    for age, strategy in enumerate(("uniform", "greedy")):
+        place = folder / strategy
+        cli.main([*tiny, "--strategy", strategy, "--output", str(place), "--json"], standalone_mode=False)
+        os.utime(place / "report.json", (1.7e9 - age, 1.7e9 - age))
+    return folder
+
+
+@pytest.fixture
+def runs(merge: Merge, finished: Path) -> Path:
+    """A copy of that folder, in the working folder."""
+    shutil.copytree(finished, "runs")
+    return Path("runs")
+
+
+def _listed(merge: Merge, *arguments: str | Path) -> dict[str, dict[str, Any]]:
+    ran = merge("runs", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    return {Path(entry["folder"]).name: entry for entry in json.loads(ran.out)}
+
+
+def test_scores_are_those_of_the_reports(merge: Merge, runs: Path) -> None:
+    found = _listed(merge)
+    assert list(found) == ["uniform", "greedy"], "the newest first"
+    report = json.loads((runs / "uniform" / "report.json").read_bytes())
+    told, test = found["uniform"], report["tests"]["test"]
+    assert told["state"] == "finished"
+    assert (told["strategy"], told["task"]) == (report["strategy"], report["task"])
+    assert (told["models"], told["pool"]) == (len(report["ingredients"]), len(report["pool"]))
+    assert told["held_out"] == report["validation"]["merged"]
+    assert told["test"] == test["merged"]
+    assert told["difference"] == pytest.approx(test["merged"] - test["best_single"])
+    assert told["best_single"] == report["best_single"]
+    verdict = next(each for each in report["verdicts"] if each["set"] == "test")
+    assert told["verdict"] == verdict["verdict"]
+
+
+def test_marks_are_the_verdicts(merge: Merge, runs: Path) -> None:
+    for name, word in (("uniform", "better"), ("greedy", "worse")):
+        path = runs / name / "report.json"
+        report = json.loads(path.read_bytes())
+        for verdict in report["verdicts"]:
+            verdict["verdict"] = word
+        path.write_text(json.dumps(report))
+    shown = merge("runs", "runs").out
+    assert "▲" in next(line for line in shown.splitlines() if "uniform" in line)
+    assert "▼" in next(line for line in shown.splitlines() if "greedy" in line)
+
+
+def test_it_fits_eighty_columns(merge: Merge, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(runs / "greedy", runs / "20261126-140210-greedy-with-a-long-name-and-more-of-it")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = merge("runs").out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all(text in shown for text in ("held-out", "vs best", "Task blobs"))
+
+
+def test_unfinished_and_damaged_ones_are_told(merge: Merge, runs: Path) -> None:
+    shutil.copytree(runs / "greedy", runs / "damaged")
+    (runs / "damaged" / "report.json").write_text('{"strategy": ')
+    shutil.copytree(runs / "greedy", runs / "cut")
+    (runs / "cut" / "report.json").unlink()
+    for name, status in (("stopped", "interrupted"), ("limit", "--max-evaluations 5 reached")):
+        shutil.copytree(runs / "greedy", runs / name)
+        report = json.loads((runs / name / "report.json").read_bytes()) | {"status": status}
+        (runs / name / "report.json").write_text(json.dumps(report))
+    (runs / "cut2").mkdir()
+    (runs / "cut2" / "events.jsonl").write_text('{"event":"ru')
+    (runs / "odd").mkdir()
+    (runs / "odd" / "report.json").write_text('["of another program"]')
+    found = _listed(merge, "runs")
+    states = {name: entry["state"] for name, entry in found.items()}
+    assert states == {
+        "uniform": "finished",
+        "greedy": "finished",
+        "damaged": "damaged",
+        "cut": "cut off",
+        "cut2": "cut off",
+        "stopped": "interrupted",
+        "limit": "limit",
+    }
+    assert found["cut"]["strategy"] == "greedy"
+    shown = merge("runs", "runs")
+    assert "merge run --resume runs/stopped" in shown.out
+    assert "--resume runs/limit --max-evaluations MORE" in shown.out
+    assert "runs/damaged: report.json is damaged" in shown.out
+
+
+@pytest.mark.parametrize("name", ["report.json", "events.jsonl"])
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[1]", b"{}", b'{"strategy": 1, "status": 2, "pool": 3}', b"\xff\n"]
+)
+def test_no_content_of_a_record_is_a_traceback(merge: Merge, name: str, content: bytes) -> None:
+    Path("here").mkdir()
+    Path("here", "events.jsonl").write_bytes(b"{}\n")
+    Path("here", name).write_bytes(content)
+    ran = merge("runs", "here")
+    assert ran.code == 0, ran.err
+    assert "here" in ran.out
+
+
+def test_one_that_runs_is_told(merge: Merge, runs: Path) -> None:
+    with open(runs / "greedy" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert _listed(merge)["greedy"]["state"] == "running"
+        assert "running" in merge("runs").out
+    assert _listed(merge)["greedy"]["state"] == "finished"
+
+
+def test_benchmarks_and_pools_are_listed(merge: Merge, tiny: list[str]) -> None:
+    flags = ["benchmark", *tiny[1:], "--strategies", "best,uniform,greedy", "--output", "bench"]
+    assert merge(*flags).code == 0
+    Path("pool").mkdir()
+    Path("pool", POOL).write_text(json.dumps({"sweep": {}, "task": "tiny", "regime": {"name": "independent"}}))
+    for index, score in enumerate((0.5, 0.75)):
+        Path("pool", f"model_{index:02d}.json").write_text(json.dumps({"held_out": score}))
+    found = _listed(merge)
+    assert (found["bench"]["kind"], found["bench"]["methods"]) == ("benchmark", 3)
+    rows = {row["label"]: row for row in json.loads(Path("bench/benchmark.json").read_bytes())["rows"]}
+    assert found["bench"]["held_out"] == max(rows["uniform"]["held_out"], rows["greedy"]["held_out"])
+    assert (found["pool"]["kind"], found["pool"]["models"], found["pool"]["held_out"]) == ("finetune", 2, 0.75)
+    assert "best of 3" in merge("runs").out
+
+
+def test_the_record_of_a_pool_has_that_name() -> None:
+    from merging.training.folder import RECORD
+
+    assert POOL == RECORD
+
+
+def test_hidden_folders_environments_and_deep_ones_are_left_out(merge: Merge, runs: Path) -> None:
+    for place in (".hidden", "venv/lib", "a/b/c/d"):
+        shutil.copytree(runs / "greedy", Path(place) / "copy")
+    Path("venv/pyvenv.cfg").touch()
+    assert "copy" not in _listed(merge)
+    assert "copy" in _listed(merge, "--depth", "5")
+    assert list(_listed(merge, "runs/greedy")) == ["greedy"]
+    assert merge("runs", "nowhere").code == 2
+
+
+def test_nothing_there_is_said(merge: Merge) -> None:
+    ran = merge("runs")
+    assert ran.code == 0
+    assert "No runs" in ran.out
+    assert json.loads(merge("runs", "--json").out) == []
+
+
+def test_torch_is_not_loaded(runs: Path) -> None:
+    code = "import sys; from merging.cli.main import cli; cli.main(['runs'], standalone_mode=False); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "assert 'torch' not in sys.modules"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_are_shown_and_not_obeyed(merge: Merge, runs: Path) -> None:
+    shutil.copytree(runs / "greedy", runs / "[red]\x1b[2Jx")
+    shown = merge("runs", "runs").out
+    assert "\x1b[2J" not in shown
+    assert len(entries(runs)) == 3
+
+
+def test_a_report_takes_the_runs_of_a_folder(merge: Merge, runs: Path) -> None:
+    shutil.copytree(runs / "greedy", runs / "cut")
+    (runs / "cut" / "report.json").unlink()
+    ran = merge("report", "runs", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.out == merge("report", "runs/greedy", "runs/uniform", "--json").out
+    assert "runs/cut is left out: cut off" in ran.err
+    first = merge("report", "runs", "--output", "runs/all", "--json")
+    assert first.code == 0, first.err
+    assert merge("report", "runs", "--json").out == ran.out, "a comparison is none of the results"
