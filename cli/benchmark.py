@@ -124,7 +124,7 @@ def _into(
     else:
         from merging.cli.showing.benchmark_view import show_benchmark
 
-        show_benchmark(console, found)
+        show_benchmark(console, found, "benchmark.md")
         where = marked("\nTables, page and pictures: [bold]{}[/] (benchmark.html, .md, .csv, .tex, .json)", folder)
         console.print(where, highlight=False, soft_wrap=True)
     if found.state is not RunState.FINISHED:

@@ -17,7 +17,10 @@ from merging.plugins.watcher import Watcher
 from merging.values.wording import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
+    from rich.text import Text
 
     from merging.looking.check import Checked, CheckedModel
     from merging.looking.sets import CheckedSet
@@ -66,7 +69,7 @@ def command(**flags: Any) -> None:
     else:
         _show(console, found, request, decode)
         if flags["pictures"] is not None and found.task is not None:
-            console.print(f"samples of each set: {flags['pictures']}", highlight=False)
+            console.print(f"samples of each set: {flags['pictures']}", highlight=False, soft_wrap=True)
     for error in found.errors:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {in_flags(error)}", err=True)
     if found.errors:
@@ -75,9 +78,11 @@ def command(**flags: Any) -> None:
 
 def _checked(flags: dict[str, Any], news: Console) -> tuple[Checked, dict[str, Any]]:
     from merging.cli.asking.resolve import parts_of, plugins, task_of
+    from merging.cli.showing.screen import say_built_in
     from merging.cli.showing.terminal import TerminalProgress
 
     request = requested(flags)
+    say_built_in(request, news)
     with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading model and data")
         made = plugins(request)
@@ -149,7 +154,7 @@ def _decoder(request: dict[str, Any]) -> Any:
 
 
 def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
-    from merging.cli.showing.screen import marked, remark
+    from merging.cli.showing.screen import marked, warned
 
     models = [*found.models, *([found.base] if found.base else [])]
     if models:
@@ -170,52 +175,60 @@ def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any
             ),
             highlight=False,
         )
-    for warning in found.warnings:
-        console.print(remark(warning, "warning"), highlight=False, soft_wrap=True)
+    warnings = warned(console, found.warnings, [name for model in models for name in (model.path, model.name)])
     if not found.errors:
-        count = len(found.warnings)
-        console.print(f"Everything fits; {plural(count, 'warning')} above." if count else "Everything fits.")
+        above = f"; {plural(warnings, 'warning')} above" if warnings else ""
+        console.print(f"Everything fits{above}.")
 
 
 def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
-    from merging.cli.showing import screen
+    from rich.text import Text
+
+    from merging.cli.showing.grid import Column, Grid
     from merging.cli.showing.screen import marked
 
-    table = screen.table()
-    table.add_column("model")
-    for column in ("tensors", "parameters"):
-        table.add_column(column, justify="right")
-    for column in ("dtype", "content", ""):
-        table.add_column(column)
-    for model in models:
-        state = marked("[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]")
-        numbers = (f"{model.tensors:,}", f"{model.parameters:,}") if model.tensors else ("", "")
-        table.add_row(showable(model.name), *numbers, ", ".join(model.dtypes), (model.hash or "")[:12], state)
-    console.print(table)
+    def cells(tell: Callable[[CheckedModel], str]) -> list[Text]:
+        return [Text(tell(model)) for model in models]
+
+    states = [
+        marked("[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]")
+        for model in models
+    ]
+    columns = [
+        Column(head="tensors", cells=cells(lambda model: f"{model.tensors:,}" if model.tensors else ""), rank=2),
+        Column(head="parameters", cells=cells(lambda model: f"{model.parameters:,}" if model.tensors else "")),
+        Column(head="dtype", cells=cells(lambda model: ", ".join(model.dtypes)), rank=3, right=False),
+        Column(head="content", cells=cells(lambda model: (model.hash or "")[:12]), rank=4, right=False),
+        Column(head="", cells=states, right=False),
+    ]
+    names = [Text(showable(model.name)) for model in models]
+    Grid(names=names, columns=columns, corner="model", elsewhere="--json", turns=False).show(console)
     console.print()
 
 
 def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
-    from merging.cli.showing import screen
+    from rich.text import Text
 
-    table = screen.table()
-    table.add_column("set")
-    for column in ("samples", "classes", "smallest", "largest"):
-        table.add_column(column, justify="right")
-    table.add_column("stored as")
+    from merging.cli.showing.grid import Column, Grid
+
+    samples, classes, smallest, largest, stored = (list[Text]() for _ in range(5))
     for each in sets:
         present = [count for count in each.counts if count]
-        classes = str(len(present)) + (f" of {len(each.counts)}" if each.missing else "")
-        stored = f"{each.dtype} {' × '.join(map(str, each.shape)) or 'scalar'}"
-        sizes = (f"{min(present):,}", f"{max(present):,}") if present else ("", "")
-        table.add_row(
-            showable(each.name),
-            f"{each.samples:,}",
-            classes if present else "numbers" if each.labels == "numbers" else "no labels",
-            *sizes,
-            stored,
-        )
-    console.print(table)
+        some = str(len(present)) + (f" of {len(each.counts)}" if each.missing else "")
+        samples.append(Text(f"{each.samples:,}"))
+        classes.append(Text(some if present else "numbers" if each.labels == "numbers" else "no labels"))
+        smallest.append(Text(f"{min(present):,}" if present else ""))
+        largest.append(Text(f"{max(present):,}" if present else ""))
+        stored.append(Text(f"{each.dtype} {' × '.join(map(str, each.shape)) or 'scalar'}"))
+    columns = [
+        Column(head="samples", cells=samples),
+        Column(head="classes", cells=classes),
+        Column(head="smallest class", cells=smallest, rank=2),
+        Column(head="largest class", cells=largest, rank=2),
+        Column(head="stored as", cells=stored, rank=3, right=False),
+    ]
+    names = [Text(showable(each.name)) for each in sets]
+    Grid(names=names, columns=columns, corner="set", elsewhere="--json", turns=False).show(console)
     console.print()
 
 

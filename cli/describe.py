@@ -83,6 +83,7 @@ def _type(kind: Any) -> str:
 def _print(data: dict[str, Any]) -> None:
     from merging.cli.showing import screen
     from merging.cli.showing.screen import Screen, marked
+    from merging.values.wording import plural
 
     console = Screen()
     console.print(marked("[bold]{}[/] ({}): {}", data["name"], data["kind"], data["summary"]), highlight=False)
@@ -92,7 +93,7 @@ def _print(data: dict[str, Any]) -> None:
             console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False)
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
-        console.print(f"Needs: {needs}; at least {data['min_models']} model(s).", highlight=False)
+        console.print(f"Needs: {needs}; at least {plural(data['min_models'], 'model')}.", highlight=False)
     if data.get("sets"):
         console.print(f"\nSets: {', '.join(data['sets'])}", highlight=False)
     if "written" in data:

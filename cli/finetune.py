@@ -55,13 +55,14 @@ def command(**flags: Any) -> None:
     merge run --models 'DIR/model_*.safetensors' --base DIR/base.safetensors.
     """
     from merging.cli.asking.resolve import task_of
-    from merging.cli.showing.screen import Screen, print_json
+    from merging.cli.showing.screen import Screen, print_json, say_built_in
     from merging.cli.showing.terminal import TerminalProgress
     from merging.values.report import scored
 
     news = Screen(stderr=True)
     kept = {k: v for k, v in flags.items() if k not in ("models", "options")}
     request = requested({**dict.fromkeys(("models", "options")), **kept})
+    say_built_in(request, news, "--task")
     with (
         contained(),
         stop_on_signal(news, "stopping: finished models are kept") as should_stop,

@@ -59,12 +59,14 @@ def show_line(flags: dict[str, Any]) -> None:
 
 def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
     from merging.cli.asking.resolve import plugins, task_and_pool
+    from merging.cli.showing.screen import say_built_in
     from merging.cli.showing.terminal import TerminalProgress
 
     names = flags["interpolate"]
     if not flags["models"] and all(Path(name).exists() for name in names):
         flags = flags | {"models": names}
     request = requested(flags)
+    say_built_in(request, news)
     with contained(), stop_on_signal(news, "stopping") as should_stop, TerminalProgress(news) as progress:
         if not flags["as_json"] or news.is_terminal:
             progress.stage("loading models and data")
@@ -109,20 +111,23 @@ def _end(pool: ModelPool, name: str) -> Checkpoint:
 
 
 def _show(console: Console, found: Interpolation) -> None:
-    from merging.cli.showing import screen
+    from rich.text import Text
+
+    from merging.cli.showing.grid import Column, Grid
     from merging.cli.showing.scatter import SINGLE, scatter
     from merging.cli.showing.screen import marked
     from merging.values.report import scored
     from merging.values.verdict import ACCURACY
 
     beside = "" if found.objective == ACCURACY else f" ({found.objective})"
-    console.print(marked("[bold]from {} to {}[/]{}", found.first, found.second, beside), highlight=False)
-    table = screen.table()
-    for head in ("share", *found.scores):
-        table.add_column(showable(head), justify="right")
-    for number, share in enumerate(found.shares):
-        table.add_row(f"{share:.2f}", *(scored(values[number], found.objective) for values in found.scores.values()))
-    console.print(table)
+    console.print(marked("[bold]from {} (A) to {} (B)[/]{}", found.first, found.second, beside), highlight=False)
+    columns = [
+        Column(head=name, cells=[Text(scored(value, found.objective)) for value in values])
+        for name, values in found.scores.items()
+    ]
+    shares = [Text(f"{share:.2f}") for share in found.shares]
+    Grid(names=shares, columns=columns, corner="share", turns=False).show(console)
+    console.print(marked("share: how much of {} is in the mix", found.second), style="dim", highlight=False)
     accuracy = found.objective == "accuracy"
     values = [100 * value if accuracy else value for value in found.scores["held-out"]]
     points = [(share, value, SINGLE) for share, value in zip(found.shares, values, strict=True)]

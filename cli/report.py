@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.table import Table
+from rich.text import Text
 
 from merging.benchmarking.published import SETS, Published, Result, read
 from merging.cli.asking.options import shared
-from merging.cli.showing.screen import Screen, marked, parts, print_json, remark, say_json, table
+from merging.cli.showing.grid import Column, Grid
+from merging.cli.showing.screen import Screen, marked, notes, print_json, say_json
 from merging.errors import FolderError, RequirementError, showable
 from merging.values.report import number
 
 AVERAGE = "average"
-LABEL = 16
-"""Width that a row's name needs at least: "ManifoldMixMS-C8"."""
 
 
 @click.command("report")
@@ -118,33 +117,24 @@ def _names(folders: list[Path]) -> dict[str, Path]:
 
 def _show(found: Published) -> None:
     console = Screen()
-    console.width = max(console.width, LABEL + 1 + len("IN-Sketch"))  # in less, rich would cut numbers
     console.print("Table 1 of Fassold 2023, from the files: top-1 accuracy in %", style="bold", highlight=False)
-    heads = {**SETS, AVERAGE: AVERAGE}
-    widths = [1 + max(len(head), len("80.39")) for head in heads.values()]
-    for part in parts(widths, console.width - LABEL):
-        console.print(_table(found.rows, [list(heads)[index] for index in part]), highlight=False)
+    _table(found.rows).show(console)
     console.print(
         "Best of each column in bold. IN-2p: images held out of ImageNet's training set, which rank the models. "
         "average: over the five shifted sets.",
         style="dim",
     )
-    for finding in found.findings:
-        console.print(remark(finding), soft_wrap=True)
+    notes(console, found.findings)
 
 
-def _table(rows: tuple[Result, ...], names: list[str]) -> Table:
-    shown = table(padding=(0, 0, 0, 1))
-    shown.add_column("", min_width=LABEL, overflow="fold")
-    values = {name: [row.average if name == AVERAGE else row.accuracies.get(name) for row in rows] for name in names}
-    for name in names:
-        shown.add_column(SETS.get(name, name), justify="right", no_wrap=True)
-    best = {name: max((v for v in column if v is not None), default=None) for name, column in values.items()}
-    for index, row in enumerate(rows):
-        cells = []
-        for name in names:
-            value = values[name][index]
-            text = number(value, percent=True)
-            cells.append(marked("[bold]{}[/]" if value is not None and value == best[name] else "{}", text))
-        shown.add_row(showable(row.label), *cells)
-    return shown
+def _table(rows: tuple[Result, ...]) -> Grid:
+    columns = []
+    for name, head in {**SETS, AVERAGE: AVERAGE}.items():
+        values = [row.average if name == AVERAGE else row.accuracies.get(name) for row in rows]
+        best = max((value for value in values if value is not None), default=None)
+        cells = [
+            marked("[bold]{}[/]" if value is not None and value == best else "{}", number(value, percent=True))
+            for value in values
+        ]
+        columns.append(Column(head=head, cells=cells))
+    return Grid(names=[Text(showable(row.label)) for row in rows], columns=columns)

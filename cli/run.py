@@ -18,6 +18,7 @@ from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Origin
 from merging.running.settings import Settings
 from merging.values.states import RunState, Wanted
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.values.answer import Answer
@@ -175,36 +176,55 @@ def _planned(made: dict[str, Any], task: Any, pool: Any, ready: Any) -> dict[str
 
 
 def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> None:
-    from rich.table import Table
-
     from merging.cli.asking.resolve import parts_of
-    from merging.cli.showing.screen import Screen, print_json
+    from merging.cli.showing.screen import Screen, marked, notes, print_json, say_built_in
     from merging.running.plan import plan
 
+    say_built_in(request, Screen(stderr=True))
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
     if as_json:
         print_json(_planned(made, task, pool, ready))
         return
     console = Screen()
-    table = Table(title=f"{made['partitioner'].name}: {len(ready.partition)} components")
-    for column in ("component", "tensors", "parameters", ""):
-        table.add_column(column, justify="right" if column in ("tensors", "parameters") else "left")
-    for component in ready.partition.components:
-        size = sum(_size(pool.tensors[name][0]) for name in component.tensors)
-        state = "inert" if component.inert else "frozen" if component.frozen else "equal" if component.constant else ""
-        table.add_row(showable(component.name), str(len(component.tensors)), f"{size:,}", state or "active")
-    console.print(table)
-    console.print(showable(f"models: {', '.join(pool.names)}" + (f"; base {pool.base.name}" if pool.base else "")))
+    size = plural(len(ready.partition), "component")
+    console.print(marked("[bold]{}[/]: {}", made["partitioner"].name, size), highlight=False)
+    _components(pool, ready).show(console)
+    console.print()
+    console.print(marked("models: {}", f"{len(pool)}: {', '.join(pool.names)}"), highlight=False)
+    if pool.base is not None:
+        console.print(marked("base: {}", pool.base.name), highlight=False)
     for kind, plugin in made.items():
         options = ", ".join(f"{key}={str(value).lower()}" for key, value in plugin.options().items())
-        console.print(showable(f"{kind}: {plugin.name}" + (f" ({options})" if options else "")), highlight=False)
+        told = plugin.name + (f" ({options})" if options else "")
+        console.print(marked("{}: {}", kind, told), highlight=False)
     if task is not None:
-        sets = ", ".join(f"{name} {len(split)}" for name, split in {"held-out": task.held_out, **task.tests}.items())
-        console.print(showable(f"task {task.name}: {sets}"), highlight=False)
+        sets = ", ".join(f"{name} {len(split):,}" for name, split in {"held-out": task.held_out, **task.tests}.items())
+        console.print(marked("task {}: {} samples", task.name, sets), highlight=False)
     if ready.numerics is not None:
-        console.print(f"numerics: {ready.numerics.to_json()}", highlight=False)
+        console.print(marked("passes: {}", ready.numerics.words), highlight=False)
+    notes(console, ready.notes, pool.names)
     console.print("Everything fits. Nothing was evaluated or written.")
+
+
+def _components(pool: Any, ready: Any) -> Any:
+    """The partition as a table."""
+    from rich.text import Text
+
+    from merging.cli.showing.grid import Column, Grid
+
+    parts = ready.partition.components
+    states = [
+        "inert" if part.inert else "frozen" if part.frozen else "equal in all models" if part.constant else "active"
+        for part in parts
+    ]
+    sizes = [sum(_size(pool.tensors[name][0]) for name in part.tensors) for part in parts]
+    columns = [
+        Column(head="tensors", cells=[Text(str(len(part.tensors))) for part in parts]),
+        Column(head="parameters", cells=[Text(f"{size:,}") for size in sizes]),
+        Column(head="", cells=[Text(state) for state in states], right=False),
+    ]
+    return Grid(names=[Text(showable(part.name)) for part in parts], columns=columns, corner="component", turns=False)
 
 
 def _size(shape: tuple[int, ...]) -> int:

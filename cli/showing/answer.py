@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.folding import wrapped
+from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import Screen, marked
 from merging.errors import showable
 from merging.values.answer import Answer, Change
@@ -40,12 +41,12 @@ def show_answer(console: Console, found: Answer) -> None:
     lines += [(Text("cost"), Text(showable(found.cost)))] if found.cost else []
     lines += _headed(Text("advice", style="yellow"), [Text(in_flags(line)) for line in found.advice])
     lines += _headed(Text("next", style="bold"), [Text(in_flags(line)) for line in found.next])
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column()
+    margin = max((head.cell_len for head, _ in lines), default=0) + 2
     for head, said in lines:
-        grid.add_row(head, said)
-    console.print(grid, highlight=False)
+        for number, line in enumerate(wrapped(said, max(console.width - margin, 20))):
+            first = head if number == 0 else Text()
+            shown = first + Text(" " * (margin - first.cell_len)) + line
+            console.print(shown, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 def _sets(change: Change, width: int) -> list[tuple[Text, Text]]:
@@ -69,18 +70,23 @@ def show_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
     """Prints every verdict, a line each, dim: difference, interval and p side by side, then what was counted."""
     found = distinct(verdicts)
     told = [verdict for verdict in found if verdict.tested]
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(max_width=max(console.width // 3, 10), overflow="fold")
-    for _ in range(2):
-        grid.add_column(no_wrap=True)
-    grid.add_column()
-    for verdict in told:
-        shown = Text(f"{mark(verdict) or ' '} {difference(verdict)}", style=STYLES[word(verdict)])
-        grid.add_row(Text(showable(title(verdict))), shown, p_value(verdict.corrected), counts(verdict))
     if told:
         tests = " and ".join(dict.fromkeys(TESTS[verdict.test] for verdict in told if verdict.test is not None))
         console.print(marked("Against {}, by {}:", told[0].against, tests), style="dim", highlight=False)
-        console.print(grid, style="dim", highlight=False)
+        wide = max(len(difference(verdict)) for verdict in told)
+        shown = [
+            Text(
+                f"{mark(verdict) or ' '} {difference(verdict):<{wide}}  {p_value(verdict.corrected)}",
+                style=STYLES[word(verdict)],
+            )
+            for verdict in told
+        ]
+        counted = [Text(showable(counts(verdict))) for verdict in told]
+        columns = [Column(head="", cells=shown, right=False), Column(head="", cells=counted, rank=2, right=False)]
+        if not any(text.plain for text in counted):
+            columns = columns[:1]
+        names, dim = [Text(showable(title(verdict))) for verdict in told], frozenset(range(len(told)))
+        Grid(names=names, columns=columns, dim=dim, turns=False).show(console)
     untested: dict[str, list[str]] = {}
     for verdict in found:
         if not verdict.tested:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from merging.benchmarking.rendering.answer import answer
@@ -30,9 +27,12 @@ from merging.benchmarking.rendering.tables import (
 )
 from merging.benchmarking.results import SHIFTED
 from merging.cli.showing.answer import STYLES, show_answer
+from merging.cli.showing.folding import beside
+from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
-from merging.cli.showing.screen import marked, parts, remark
+from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
+from merging.plugins.task import HELD_OUT
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
 
@@ -47,25 +47,33 @@ SHORT = {
     "forward_equivalents": "fwd-eq",
     "seconds": "seconds",
 }
-"""Headings of the costs that fit a terminal."""
-GAP = 2
-"""Characters between columns: one of the box, the rest padding."""
+"""Headings of the costs that fit a terminal; the later ones leave first where there is no room."""
 
 
-def show_benchmark(console: Console, found: Benchmark) -> None:
-    """Prints everything; standard output holds no colour and no control character in a pipe."""
-    console.width = max(console.width, 30)  # in less, rich would cut numbers
+def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json") -> None:
+    """Prints everything; standard output holds no colour and no control character in a pipe.
+
+    Args:
+        console: the screen.
+        found: the benchmark.
+        elsewhere: file or flag that has the numbers for which a narrow screen has no room.
+    """
     console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
     show_answer(console, answer(found))
+    console.print()
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
-    _show_scores(console, replace(found, rows=begun))
+    scores = _scores(replace(found, rows=begun), elsewhere)
+    scores.show(console)
     console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
-    console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
+    table = "\n".join(line.plain for line in scores.lines(console.width)).partition("\n(no room: ")[0]
+    explained = ["± half the 95 % interval."] if "±" in table else []
+    explained += [COST_LEGEND] if SHORT["evaluations"] in table else []
+    if explained:
+        console.print(" ".join(explained), style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
     _show_scatter(console, found)
-    for line in remarks(found):
-        console.print(remark(line), highlight=False)
+    notes(console, remarks(found), [*found.pool, *(row.label for row in found.rows)])
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
         f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "
@@ -74,26 +82,31 @@ def show_benchmark(console: Console, found: Benchmark) -> None:
     )
 
 
-def _show_scores(console: Console, found: Benchmark) -> None:
-    """Scores, then costs, in as many tables as the width needs."""
-    scores = cells(found)
+def _scores(found: Benchmark, elsewhere: str) -> Grid:
+    """Scores and costs, a line a method; single shifted sets leave before what conclusions are drawn from."""
+    rows, stays = list(zip(cells(found), found.rows, strict=True)), {HELD_OUT, *main(found)}
     columns = [
-        (
-            heading(found, c),
-            [_text(row.get(c), row_.finished, c, found) for row, row_ in zip(scores, found.rows, strict=True)],
+        Column(
+            head=heading(found, c),
+            cells=[_text(row.get(c), row_.finished, c, found) for row, row_ in rows],
+            short=[_text(row.get(c), row_.finished, c, found, short=True) for row, row_ in rows],
+            rank=0 if c in stays else 1,
         )
         for c in shown(found)
     ]
-    columns += [(short, [Text(cost(row, name)) for row in found.rows]) for name, short in SHORT.items()]
+    dear = any(row.inference_cost > 1 for row in found.rows)
+    for number, (name, short) in enumerate(SHORT.items()):
+        rank = 2 if name == "inference_cost" and dear else 2 + number
+        columns.append(Column(head=short, cells=[Text(cost(row, name)) for row in found.rows], rank=rank))
     names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
-    _print(console, names, columns)
+    return Grid(names=names, columns=columns, elsewhere=elsewhere)
 
 
-def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark) -> Text:
+def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark, *, short: bool = False) -> Text:
     if cell is None or not finished:
         return Text("–")
     text = {1: f"[bold]{cell.text}[/]", 2: f"[underline]{cell.text}[/]"}.get(cell.rank, cell.text)
-    wide = column in (home(found), SHIFTED)
+    wide = column in (home(found), SHIFTED) and not short
     half = f" [dim]±{cell.half}[/]" if cell.half and wide else ""
     spread = f" [dim]sd {cell.spread}[/]" if cell.spread and wide else ""
     return marked(f"{text}{MARKS[cell.rank] or ' '}[{STYLES[cell.word]}]{cell.mark or ' '}[/]{half}{spread}")
@@ -106,49 +119,44 @@ def _show_comparisons(console: Console, found: Benchmark, reference: str) -> Non
     for column in main(found):
         told = [row.verdict(reference, column) for row in rows]
         if any(told):
-            label = min(max(len(showable(row.label)) for row in rows), max(console.width // 3, 10))
-            room = console.width - label - 2 - GAP
-            tall = any(_difference(verdict).cell_len > room for verdict in told)
-            columns.append((heading(found, column), [_difference(verdict, tall=tall) for verdict in told]))
+            cells = _aligned([_difference(verdict) for verdict in told])
+            columns.append(Column(head=heading(found, column), cells=cells, right=False))
     if columns:
         head = marked("\n[bold]Against {}[/]: {}", found.against(reference), corrected_by(found, reference))
         console.print(head, highlight=False)
-        _print(console, [Text(showable(row.label)) for row in rows], columns)
+        Grid(names=[Text(showable(row.label)) for row in rows], columns=columns, turns=False).show(console)
 
 
-def _difference(verdict: Verdict | None, *, tall: bool = False) -> Text:
-    """Mark, difference, interval and p; ``tall``: the interval on a line of its own, in a narrow terminal."""
+def _difference(verdict: Verdict | None) -> tuple[Text, ...]:
+    """Mark with difference, interval, and p; or what there is in their place."""
     if verdict is None:
-        return Text()
+        return (Text(),)
     style = STYLES[word(verdict)]
     if not verdict.tested:
-        return marked(f"[{style}]{{}} not tested[/]", mark(verdict))
+        return (marked(f"[{style}]{{}} not tested[/]", mark(verdict)),)
     size, _, interval = difference(verdict).partition(" ")
-    own, within = f"[{style}]{{}} {{}}[/]", "[dim]{}[/]"
-    p = p_value(verdict.corrected)
-    if tall:
-        return marked(f"{own} [{style}]{{}}[/]\n{within}", mark(verdict), size, p, interval)
-    return marked(f"{own} {within} [{style}]{{}}[/]", mark(verdict), size, interval, p)
+    return (
+        marked(f"[{style}]{{}} {{}}[/]", mark(verdict), size),
+        marked("[dim]{}[/]", interval),
+        marked(f"[{style}]{{}}[/]", p_value(verdict.corrected)),
+    )
 
 
-def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:
-    """Prints columns beside the names, in parts that fit the width."""
-    heads = [Text(showable(head)) for head, _ in columns]
+def _aligned(rows: list[tuple[Text, ...]]) -> list[Text]:
+    """The parts of each row side by side, those of one kind below one another."""
     widths = [
-        max(line.cell_len for text in (head, *texts) for line in text.split() or [Text()])
-        for head, (_, texts) in zip(heads, columns, strict=True)
+        max(part.cell_len for part in parts) for parts in zip(*(row for row in rows if len(row) > 1), strict=True)
     ]
-    label = min(max((name.cell_len for name in names), default=0), max(console.width // 3, 10))
-    for part in parts(
-        [width + GAP for width in widths], console.width - label - 2
-    ):  # the rule below the head is longer by one on each side
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 0, 0, GAP - 1))
-        table.add_column("", min_width=label, max_width=label, overflow="fold")
-        for index in part:
-            table.add_column(heads[index], justify="right", no_wrap=True)
-        for number, name in enumerate(names):
-            table.add_row(name, *(columns[index][1][number] for index in part))
-        console.print(table, highlight=False)
+    lines = []
+    for row in rows:
+        line = row[0]
+        if len(row) > 1:
+            line = Text(" " * (widths[0] - line.cell_len)) + line
+            for part, width in zip(row[1:], widths[1:], strict=True):
+                line = line + Text(" ") + part + Text(" " * (width - part.cell_len))
+        line.rstrip()
+        lines.append(line)
+    return lines
 
 
 def _show_scatter(console: Console, found: Benchmark) -> None:
@@ -172,7 +180,8 @@ def _show_scatter(console: Console, found: Benchmark) -> None:
         console.print(Text(showable(line)), highlight=False, no_wrap=True, overflow="crop")
     key = [Text(f"{SINGLE} single models")] if found.singles else []
     key += [marked("[bold]{}[/] {}", mark, name) for name, mark in letters.items()]
-    console.print(Text("   ").join(key), highlight=False)
+    for entry in beside(key, console.width):
+        console.print(entry, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 __all__ = ["COSTS", "show_benchmark"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.folding import wrapped
 from merging.errors import showable
+from merging.values.wording import alike
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +36,16 @@ class Screen(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Prints; a sentence is broken between its words alone, so that paths and commands in it stay whole."""
+        if len(objects) == 1 and isinstance(objects[0], Text | str) and not how.get("no_wrap"):
+            text = objects[0] if isinstance(objects[0], Text) else self.render_str(objects[0], highlight=False)
+            width = sys.maxsize if how.pop("soft_wrap", False) else self.width
+            lines = [part for line in text.split("\n", allow_blank=True) for part in wrapped(line, width)]
+            objects = (Text("\n", end="").join(lines),)
+            how |= {"no_wrap": True, "overflow": "ignore", "crop": False}
+        super().print(*objects, **how)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """A string, or a cell of a table, as text; what would act in it is written as its code."""
@@ -74,30 +86,36 @@ def table(**how: Any) -> Table:
     return Table(**{"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0), **how})
 
 
-def parts(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """The columns of a wide table, in as many tables as a narrow terminal needs.
-
-    Args:
-        widths: widths of the columns, with the gap before each.
-        room: characters for all of a table's columns; one that is wider stands alone.
-
-    Yields:
-        The numbers of one table's columns.
-    """
-    part, left = list[int](), room
-    for index, width in enumerate(widths):
-        if part and width > left:
-            yield part
-            part, left = [], room
-        part.append(index)
-        left -= width
-    if part:
-        yield part
-
-
 def remark(text: object, mark: str = "note") -> Text:
     """A remark on a result: a sentence, which may hold names and is told in flags, after its mark."""
-    return marked(f"[yellow]{mark}:[/] {{}}", in_flags(text))
+    style = "bold yellow" if mark == "warning" else "yellow"
+    return marked(f"[{style}]{mark}:[/] {{}}", in_flags(text))
+
+
+def notes(console: Console, lines: Iterable[str], names: Iterable[str] = ()) -> None:
+    """Prints what is to be known beside a result, dim, and once where it is the same of many.
+
+    Args:
+        console: the screen.
+        lines: sentences of the core.
+        names: what may differ in sentences that are otherwise the same: names of models, paths, labels of methods.
+    """
+    for line in alike(lines, names):
+        console.print(marked("note: {}", in_flags(line)), style="dim", highlight=False)
+
+
+def warned(console: Console, lines: Iterable[str], names: Iterable[str] = ()) -> int:
+    """Prints warnings on a result, a line each, and once where it is the same of many; returns how many lines.
+
+    Args:
+        console: the screen.
+        lines: sentences of the core.
+        names: names that may differ in them, see :func:`notes`.
+    """
+    shown = alike(lines, names)
+    for line in shown:
+        console.print(remark(line, "warning"), highlight=False, soft_wrap=True)
+    return len(shown)
 
 
 def warn(warnings: Iterable[str]) -> None:
@@ -106,10 +124,20 @@ def warn(warnings: Iterable[str]) -> None:
         click.echo(f"warning: {in_flags(warning)}", err=True)
 
 
-def say_built_in(request: Mapping[str, Any], news: Console) -> None:
-    """Says that nobody named models, so that the built-in task's are taken."""
-    if request["task"] == "digits" and not request["models"]:
-        news.print(marked("No --models and no merge.toml: using the built-in task [bold]digits[/]."), highlight=False)
+def say_built_in(request: Mapping[str, Any], news: Console, flag: str = "--models") -> None:
+    """Says that nobody named models or a task, so that the built-in one is taken; every command says it here.
+
+    Args:
+        request: what the command is asked for.
+        news: standard error.
+        flag: what would have named another one.
+    """
+    context = click.get_current_context(silent=True)
+    typed = context is not None and (context.params.get("task") or context.params.get("resume"))
+    named = context is not None and context.obj is not None and context.obj.file.task.name
+    if request["task"] == "digits" and not request["models"] and not typed and not named:
+        where = "merge.toml names none" if context is not None and context.obj is not None else "no merge.toml"
+        news.print(marked(f"No {flag} and {where}: using the built-in task [bold]digits[/]."), highlight=False)
 
 
 def print_json(data: Any) -> None:

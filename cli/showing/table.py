@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from merging.cli.showing.answer import STYLES, show_answer, show_verdicts
 from merging.cli.showing.flags import in_flags
-from merging.cli.showing.screen import marked, remark
+from merging.cli.showing.grid import Column, Grid, at_point
+from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
 from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
 from merging.values.answer import answer
 from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
-from merging.values.verdict import Role, Verdict, mark, word
-from merging.values.wording import plural
+from merging.values.verdict import Verdict, mark, word
+from merging.values.wording import plural, some, spent
+
+MOST = 8
+"""Models that are named as those of which a merge is made; recipe and report have all of them."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
@@ -28,7 +31,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     show_answer(console, found)
     if report.rows:
         console.print()
-        console.print(_table(report))
+        _show_table(console, report)
         console.print(marked("Best of each line in bold. {}", ScoreTable(report).legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
             top = scored(report.top_single, report.measure)
@@ -40,16 +43,16 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         show_verdicts(console, report.verdicts)
         for line in report.remarks():
             console.print(Text(in_flags(line)), highlight=False)
-    for line in report.notes:
-        if line not in found.advice:  # said above
-            console.print(remark(line), highlight=False)
+    said = [line for line in report.notes if line not in found.advice]  # those stand above
+    notes(console, said, [*report.pool, *(row.named for row in report.rows)])
+    known = f", {report.cached:,} more asked again and known" if report.cached else ""
     console.print(
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
-            f"{report.evaluations} evaluations and {report.cached} from memory in {report.wall_seconds:.0f} s",
+            f"{plural(report.evaluations, 'evaluation', ',')}{known}; {report.wall_seconds:.0f} s",
             report.saved,
             report.made_of,
-            ", ".join(report.ingredients),
+            some(report.ingredients, MOST),
         ),
         highlight=False,
     )
@@ -81,34 +84,31 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         console.print(hint, highlight=False, soft_wrap=True)
 
 
-def _table(report: Report) -> Table:
-    scores = ScoreTable(report)
+def _show_table(console: Console, report: Report) -> None:
+    """A line a set and a column a strategy, then what each one cost."""
+    scores, rows = ScoreTable(report), report.rows
     lines = scores.lines()
-    table = Table(
-        title=Text(f"{showable(report.task)}: {len(report.pool)} models, {report.held_out_samples} held-out samples")
-    )
-    table.add_column(Text(showable(scores.heading)))
-    for row in report.rows:
-        table.add_column(Text(showable(row.named)), justify="right")
-    averages = {name for name, _, _ in lines if name.startswith(str(Role.AVERAGE))}
-    for name, numbers, verdicts in lines:
-        if name in averages:
-            table.add_section()
-        _line(table, name, numbers, verdicts)
-    table.add_section()
-    rows = report.rows
-    table.add_row("models in it", *(str(models_of(row.ingredients, report.pool)) for row in rows))
+    cells = [_line(numbers, verdicts) for _, numbers, verdicts in lines]
+    told = {"models in it": [str(models_of(row.ingredients, report.pool)) for row in rows]}
     if any(row.inference_cost > 1 for row in rows):
-        table.add_row("passes a sample", *(str(row.inference_cost) for row in rows))
-    table.add_row("evaluations", *(str(row.evaluations) for row in rows))
-    table.add_row("seconds", *(f"{row.seconds:.1f}" for row in rows))
-    return table
+        told["passes a sample"] = [str(row.inference_cost) for row in rows]
+    told |= {"evaluations": [f"{row.evaluations:,}" for row in rows], "seconds": [spent(row.seconds) for row in rows]}
+    cells += [[Text(text) for text in texts] for texts in told.values()]
+    columns = [
+        Column(head=row.named, cells=at_point(column))
+        for row, column in zip(rows, zip(*cells, strict=True), strict=True)
+    ]
+    names = [Text(showable(name)) for name in (*(name for name, _, _ in lines), *told)]
+    title = f"{report.task}: {plural(len(report.pool), 'model')}, {report.held_out_samples:,} held-out samples"
+    console.print(marked("[bold]{}[/]", title), highlight=False)
+    dim = frozenset(range(len(lines), len(names)))
+    Grid(names=names, columns=columns, corner=scores.heading, dim=dim, turns=False).show(console)
 
 
-def _line(table: Table, name: str, numbers: Sequence[str], verdicts: Sequence[Verdict | None]) -> None:
+def _line(numbers: Sequence[str], verdicts: Sequence[Verdict | None]) -> list[Text]:
     best = max((float(text) for text in numbers if text not in ("–", "NaN")), default=None)
     cells = []
     for text, verdict in zip(numbers, verdicts, strict=True):
         shown = "[bold]{}[/]" if text not in ("–", "NaN") and float(text) == best else "{}"
         cells.append(marked(f"{shown} [{STYLES[word(verdict)]}]{{}}[/]", text, mark(verdict) or " "))
-    table.add_row(Text(showable(name)), *cells)
+    return cells

@@ -6,17 +6,43 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from merging.cli.showing.flags import in_flags
+from merging.cli.showing.folding import cut, folded
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
 from merging.values.wording import plural
+
+BAR = 8
+"""Cells of the bar itself."""
+STAGE = 18
+"""Cells of a line that what is being done keeps, before the best so far is folded."""
+
+
+EARLY = 2.0
+"""Seconds after which the time left is estimated: the first steps say little of the others."""
+
+
+class _Left(ProgressColumn):
+    """The time left, as soon as there is an estimate."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Says minutes and seconds, and hours where there are any; nothing where nobody knows, as at the start."""
+        if task.total is None or task.finished or task.time_remaining is None or (task.elapsed or 0) < EARLY:
+            return Text()
+        minutes, seconds = divmod(int(task.time_remaining), 60)
+        hours, minutes = divmod(minutes, 60)
+        shown = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        return Text(f"{shown} left", style="cyan")
 
 
 class TerminalProgress:
@@ -31,17 +57,16 @@ class TerminalProgress:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=8),
+            BarColumn(bar_width=BAR),
             TextColumn("{task.fields[detail]}", markup=False),
+            _Left(),
             TextColumn("{task.fields[best]}", style="green", markup=False),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
         self._done = 0.0
-        self._best = ""
+        self._stage = self._detail = self._best = self._status = self._unit = self._following = ""
         self._told: set[str] = set()
         self._precision = ""
         self._objective = ACCURACY
@@ -63,7 +88,9 @@ class TerminalProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._done = 0.0
-        self._task = self._bar.add_task(text, total=total, detail="", best=self._best)
+        self._stage, self._unit, self._following, self._status = text, self._following, "", ""
+        self._detail = self._of(total)
+        self._task = self._bar.add_task(total=total or None, **self._words(total))
         if not self.console.is_terminal and text not in self._told:
             self.console.print(f"{text} …", highlight=False, markup=False)
         self._told.add(text)
@@ -71,13 +98,18 @@ class TerminalProgress:
     def advance(self, steps: int = 1) -> None:
         """Moves the bar by some steps of the current piece."""
         self._done += steps
-        self._update(completed=self._done, detail=self._of())
+        self._detail = self._of(self._total)
+        self._update(completed=self._done)
 
     def search(self, asked: int, budget: int, best: float) -> None:
         """A search counts as part of the step it belongs to, so that the time left takes it in."""
         del best  # what counts is the best merge, once it is rebuilt and scored again
-        detail = f"{self._of()} · {asked}/{budget}"
-        self._update(completed=self._done + 0.98 * asked / budget, detail=detail)
+        self._detail = f"{self._of(self._total)} · trial {asked}/{budget}".removeprefix(" · ")
+        self._update(completed=self._done + 0.98 * asked / budget)
+
+    def unit(self, text: str) -> None:
+        """Takes what the steps of the next piece of work are; empty: things that the piece itself names."""
+        self._following = showable(text)
 
     def precision(self, text: str) -> None:
         """Takes what stands behind each score from now on, such as ``bf16``; empty: nothing."""
@@ -85,7 +117,7 @@ class TerminalProgress:
 
     def measure(self, objective: str) -> None:
         """Takes the objective that the scores from now on are of."""
-        self._objective = objective
+        self._objective, self._best = objective, ""  # of another strategy
 
     def _score(self, score: float | None) -> str:
         return scored(score, self._objective)
@@ -93,7 +125,7 @@ class TerminalProgress:
     def best(self, outcome: Outcome, models: int) -> None:
         """Shows a better merge: its score, and how many models are in it."""
         self._best = f"best {self._score(outcome.score)}{self._precision}, {plural(models, 'model')}"
-        self._update(best=self._best)
+        self._update()
 
     def decision(self, facts: Mapping[str, Any]) -> None:
         """Prints a line for one decision of a strategy."""
@@ -113,8 +145,8 @@ class TerminalProgress:
 
     def status(self, text: str) -> None:
         """Shows a line in the place of the best merge; a pipe is told when the piece is done."""
-        self._best = showable(text)
-        self._update(best=self._best)
+        self._status = showable(text)
+        self._update()
 
     def say(self, text: str | Text) -> None:
         """A line that stays; of a message, settings are told as flags."""
@@ -124,13 +156,24 @@ class TerminalProgress:
             line.stylize("bold yellow", 0, len("warning:"))
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def _of(self) -> str:
-        total = self._bar.tasks[-1].total if self._bar.tasks else None
-        return f"{int(self._done)}/{int(total)}" if total else ""
+    @property
+    def _total(self) -> float | None:
+        return self._bar.tasks[-1].total if self._bar.tasks else None
+
+    def _of(self, total: float | None) -> str:
+        return f"{int(self._done)}/{int(total)}{f' {self._unit}' if self._unit else ''}" if total else ""
+
+    def _words(self, total: float | None) -> dict[str, Any]:
+        """What stands in the line beside the bar: steps and time keep their place, the other words fold."""
+        room = self.console.width - len("⠋ ") - BAR - len(self._detail) - 4
+        room -= len(" 0:00:00 left") if total else 0
+        told = self._status or self._best
+        stage = folded([self._stage], max(min(room, max(STAGE, room - cell_len(told))), 8))[0]
+        return {"description": stage, "detail": self._detail, "best": cut(told, room - cell_len(stage))}
 
     def _update(self, **changes: Any) -> None:
         if self._task is not None:
-            self._bar.update(self._task, **changes)
+            self._bar.update(self._task, **self._words(self._total), **changes)
 
 
 def shown(value: Any) -> str:

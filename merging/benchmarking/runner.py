@@ -184,7 +184,9 @@ def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: s
         run = folder.kept(entry) if folder is not None else None
         if run is None:
             seed = f", seed {entry.seed}" if len(entries) > 1 else ""
-            work.progress.say(f"{place}: {entry.method}, {entry.partition}{seed}")
+            what = f"{place}: {entry.method}, {entry.partition}{seed}"
+            work.progress.say(what)
+            work.progress.stage(what)  # what was done before is not shown beside it
             run = work.run(entry)
             if folder is not None:
                 folder.keep(entry, run)

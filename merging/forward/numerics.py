@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from merging.errors import OptionError, unknown
 from merging.machine import MOST_THREADS, PRECISIONS, cores
 from merging.storage.dtypes import torch_dtype
+from merging.values.wording import plural
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL_MODEL = 1_000_000
@@ -100,6 +101,18 @@ class Numerics:
     def torch_dtype(self) -> torch.dtype:
         """The dtype that the model runs in."""
         return torch_dtype(self.dtype)
+
+    @property
+    def words(self) -> str:
+        """Says all of it in words.
+
+        >>> Numerics(device="cpu", batch=256, threads=1).words
+        'fp32 on cpu, 1 thread, batches of 256'
+        """
+        name = {"float32": "fp32", "bfloat16": "bf16"}.get(self.dtype, self.dtype)
+        said = [f"{name} on {self.device}", plural(self.threads, "thread"), f"batches of {self.batch}"]
+        said += [self.layout.replace("_", " ")] * (self.layout != "contiguous") + ["compiled"] * self.compiled
+        return ", ".join(said)
 
     @property
     def remark(self) -> str | None:

@@ -41,7 +41,7 @@ from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
 from merging.values.recipe import Recipe
 from merging.values.verdict import ACCURACY
-from merging.values.wording import shown
+from merging.values.wording import of_each, plural, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -264,7 +264,7 @@ def inspect_pool(
         partition = partition.with_marks(untouched=idle, equal=equal)
     progress.stage("comparing the models")
     geometry = measure(pool, partition) if len(pool) > 1 else None
-    files = [f"{checkpoint.path}: {note}" for checkpoint in pool.checkpoints for note in checkpoint.notes]
+    files = of_each({checkpoint.name: checkpoint.notes for checkpoint in pool.checkpoints}, "checkpoint")
     files += [fault for _, fault in factor_faults(pool.with_base)]
     return Inspection(
         partition=partition,
@@ -286,7 +286,12 @@ def _barriers(
 ) -> tuple[tuple[float, ...], tuple[Barrier, ...]]:
     """Scores of the models, and of the midpoints of all pairs or of those with the best model."""
     n = len(pool)
-    progress.stage("scoring models and midpoints", n + (n * (n - 1) // 2 if every else n - 1))
+    middles = n * (n - 1) // 2 if every else n - 1
+    what = [plural(n, "model"), *([plural(middles, "midpoint", ",")] if middles else [])]
+    samples = plural(len(evaluator.task.held_out), "held-out sample", ",")
+    passes = f"{n + middles:,} passes; `barriers=none` makes none"
+    progress.say(f"scoring {' and '.join(what)} on {samples}: {passes}")
+    progress.stage("scoring models and midpoints", n + middles)
 
     def score(*indices: int) -> float:
         recipe = Recipe.mean([pool.ingredients[i] for i in indices], partition)

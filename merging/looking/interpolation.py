@@ -29,7 +29,7 @@ from merging.values.report import scored
 from merging.values.shown import Sheet, Shown, grid
 from merging.values.statistics import Interval, wilson
 from merging.values.verdict import ACCURACY
-from merging.values.wording import beginning
+from merging.values.wording import beginning, plural
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -194,6 +194,9 @@ def interpolate(
     scores: dict[str, list[float]] = {name: [] for name in names}
     with evaluator.numerics.applied():
         first, second = (Recipe.single(row, made.partition) for row in pool.ingredients)
+        sets = plural(len(task.held_out), "held-out sample", ",")
+        sets += f" and {plural(len(names) - 1, 'test set')}" if names[1:] else ""
+        progress.say(f"scoring {len(shares)} points of the line on {sets}: {len(shares) * len(names):,} passes")
         progress.stage("along the line", len(shares))
         for share in shares:
             mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)

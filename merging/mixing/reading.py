@@ -13,7 +13,7 @@ from merging.errors import Stopped, StopReason
 from merging.machine import cores
 from merging.mixing.output import Piece
 from merging.mixing.summing import BLOCK
-from merging.plugins.progress import Progress
+from merging.plugins.progress import Progress, tell_unit
 from merging.storage.checkpoint import Checkpoint, not_finite
 from merging.storage.content import ContentHash
 from merging.storage.dtypes import itemsize, size_of
@@ -84,7 +84,8 @@ class Inputs:
         The bytes are valid until the next unit is asked for.
         """
         sizes = map(size_of, self.checkpoints[0].tensors.values())
-        self._progress.stage("merging (MiB read)", len(self.checkpoints) * sum(sizes) // _MIB)
+        tell_unit(self._progress, "MiB")
+        self._progress.stage("merging", len(self.checkpoints) * sum(sizes) // _MIB)
         done = told = 0
         following = self._begin(0, work[0])
         for number, pieces in enumerate(work):

@@ -48,6 +48,13 @@ def tell_measure(progress: Progress, objective: str) -> None:
         tell(objective)
 
 
+def tell_unit(progress: Progress, unit: str) -> None:
+    """Tells a progress that has a method ``unit`` what the steps of the next piece are, such as MiB."""
+    tell = getattr(progress, "unit", None)
+    if tell is not None:
+        tell(unit)
+
+
 class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
 

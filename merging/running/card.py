@@ -12,6 +12,7 @@ from merging.values.markdown import fenced, plain
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
+from merging.values.wording import spent
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
@@ -101,5 +102,5 @@ def _table(scores: ScoreTable) -> str:
     for number, row in enumerate(scores.report.rows):
         cells = [plain(row.named)]
         cells += [f"{numbers[number]} {mark(verdicts[number])}".strip() for _, numbers, verdicts in lines]
-        table.append("| " + " | ".join([*cells, str(row.evaluations), f"{row.seconds:.1f}"]) + " |")
+        table.append("| " + " | ".join([*cells, str(row.evaluations), spent(row.seconds)]) + " |")
     return "\n".join(table)

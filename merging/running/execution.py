@@ -78,6 +78,7 @@ class Execution:
         total = self.evaluator.ledger.total.seconds if self.evaluator else 0.0
         meter = self.evaluator.ledger.begin() if self.evaluator else Meter()
         self.progress.say(strategy.label or strategy.name)
+        self.progress.stage(strategy.label or strategy.name)  # what was done before is not shown beside it
         tell_precision(self.progress, self.scores.search if self.scores is not None else "")
         made, found = self.plan, self.found
         tell_measure(self.progress, made.objective.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
 from merging.values.outcome import unscored
-from merging.values.wording import plural, some
+from merging.values.wording import of_each, plural, some
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -94,8 +93,7 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
 
 def _of_models(made: Plan) -> list[str]:
     """What is odd about the checkpoints."""
-    said = Counter(note for checkpoint in made.pool.checkpoints for note in checkpoint.notes)
-    found = [f"{note} ({plural(count, 'checkpoint')})" for note, count in said.items()]
+    found = of_each({checkpoint.name: checkpoint.notes for checkpoint in made.pool.checkpoints}, "checkpoint")
     found += [f"{', '.join(group)} are the same weights" for group in made.pool.duplicates]
     if made.task is not None:
         for name, differ in made.pool.untuned.items():

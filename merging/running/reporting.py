@@ -117,6 +117,7 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     if outcome is not None:
         before.setdefault(HELD_OUT, (outcome,))
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
-    progress.stage("comparing with the best single model")
+    if before:
+        progress.stage("comparing with the best single model")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
     return unselected(corrected([told])[0], selected=found.merges[asked].selected)

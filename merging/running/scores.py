@@ -101,6 +101,8 @@ class Scores:
     def score_tests(self) -> None:
         """Scores every merge on every test set."""
         names = list(self.plan.task.tests) if self.plan.task is not None and self.plan.settings.rules.tests else []
+        if not names:
+            return
         self.progress.stage("scoring the test sets", len(names) * len(self.found.merges))
         for strategy, made in self.found.merges.items():
             for name in names:

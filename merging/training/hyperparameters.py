@@ -15,6 +15,7 @@ from merging.moved import by_position
 from merging.plugins.options import Plugin, build, option, options_of
 from merging.storage.dtypes import dtype_name
 from merging.storage.toml import read_toml
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +47,10 @@ class HyperParameters(Plugin):
 
     def shown(self) -> str:
         """Says the main ones in a few words."""
-        rest = [self.augmentation] + [f"mixup {self.mixup:g}"] * bool(self.mixup)
-        return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:g}, {self.epochs} epochs, {', '.join(rest)}"
+        what = "no augmentation" if self.augmentation == "none" else f"augmentation {self.augmentation}"
+        rest = [what] + [f"mixup {self.mixup:g}"] * bool(self.mixup)
+        epochs = plural(self.epochs, "epoch")
+        return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:.2g}, {epochs}, {', '.join(rest)}"
 
 
 WHOLE = frozenset(declared.name for declared in options_of(HyperParameters) if declared.type is int)

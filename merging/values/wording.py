@@ -1,8 +1,9 @@
-"""Counts, lists, kinds and long texts in the words of a message: so many of a thing, the first of many, what it is."""
+"""Counts, lists, kinds and long texts in the words of a message: the first of many, what is alike, what it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def plural(count: int, noun: str, form: str = "") -> str:
@@ -42,6 +43,60 @@ def beginning(text: str, most: int) -> str:
     ('abcdef', 'abc…')
     """
     return text if len(text) <= most else text[: most - 3] + "…"
+
+
+def alike(lines: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Says once what is said of many: of lines that differ in a name alone, the first with the other names.
+
+    >>> alike(["a.pt is old", "only 9 samples", "b.pt is old"], ["a.pt", "b.pt"])
+    ['a.pt is old (b.pt too)', 'only 9 samples']
+
+    Args:
+        lines: sentences, in order.
+        names: what may differ in them: names of models, paths, labels of methods.
+    """
+    known = sorted({name for name in names if name}, key=len, reverse=True)
+    name = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, known))})(?![\w-])") if known else None
+    groups: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
+    for line in lines:
+        found = list(dict.fromkeys(name.findall(line))) if name else []
+        one = len(found) == 1 and name is not None
+        groups.setdefault(tuple(name.split(line)) if one and name else (line, ""), []).append((line, found))
+    shown = []
+    for said in groups.values():
+        others = list(dict.fromkeys(each for _, found in said[1:] for each in found if [each] != said[0][1]))
+        shown.append(said[0][0] + (f" ({some(others, 3)} too)" if others else ""))
+    return shown
+
+
+def of_each(said: Mapping[str, Sequence[str]], noun: str) -> list[str]:
+    """Says of whom something is said: a line for each group of names of which the same is.
+
+    >>> of_each({"a": ["found under 'key'", "prefix gone"], "b": ["found under 'key'", "prefix gone"]}, "file")
+    ["both files: found under 'key'; prefix gone"]
+
+    Args:
+        said: name → what is said of it; those of whom nothing is are left out.
+        noun: word for one of them.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, lines in said.items():
+        if lines:
+            groups.setdefault(tuple(lines), []).append(name)
+    every = f"both {noun}s" if len(said) == 2 else f"all {plural(len(said), noun)}"
+    return [
+        f"{every if 1 < len(names) == len(said) else some(names, 3)}: {'; '.join(lines)}"
+        for lines, names in groups.items()
+    ]
+
+
+def spent(seconds: float) -> str:
+    """Writes seconds as tables show them: what took some time is never 0.0.
+
+    >>> spent(2.34), spent(0.02), spent(0.0), spent(4321.0)
+    ('2.3', '<0.1', '0.0', '4,321.0')
+    """
+    return "<0.1" if 0 < seconds < 0.05 else f"{seconds:,.1f}"
 
 
 def article(word: str) -> str:

@@ -156,7 +156,7 @@ def test_what_was_not_tested_is_not_taken_for_a_gain(merge: Merge, pool_folder: 
     assert {v["verdict"] for v in rows["uniform"]["verdicts"]} == {"not tested"}
     assert rows["best"]["verdicts"] == []
     shown = merge("report", "run").out
-    line = next(line for line in shown.splitlines() if line.startswith(" uniform"))
+    line = next(line for line in shown.splitlines() if line.startswith("uniform"))
     assert line.count("–") >= 3
     assert not set("▲▼") & set(line)
 

@@ -10,6 +10,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
 from merging.values.verdict import MARKS, Standing, Verdict, correction, legend, selection, word
+from merging.values.wording import spent
 
 COSTS = {
     "models": "models in it",
@@ -116,7 +117,7 @@ def cost(row: BenchmarkRow, name: str) -> str:
         return ""
     value = getattr(row, name)
     if name == "seconds":
-        return f"{value:.1f}"
+        return spent(value)
     if name == "forward_equivalents":
         return f"{value:,.0f}"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
