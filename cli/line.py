@@ -43,8 +43,8 @@ def show_line(flags: dict[str, Any]) -> None:
     console, news = Screen(), Screen(stderr=True)
     found = _interpolated(flags, news)
     if picture is not None:
-        from merging.benchmarking.rendering.drawing import WIDE, draw
-        from merging.benchmarking.rendering.pictures import curve
+        from merging.drawing import WIDE, draw
+        from merging.looking.pictures import curve
         from merging.storage.atomic import write
 
         kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"

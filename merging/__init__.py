@@ -12,11 +12,22 @@ nor any backend.
 """
 
 import sys
+from typing import Any
 
 import lazy_loader
 
 from merging.moved import OldPaths
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, loaded when it is first used; ``__version__``, which the installed package says."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("merging")
+    return _public(name)
+
 
 sys.meta_path.append(OldPaths())  # type: ignore[arg-type]  # last: only what is nowhere else

@@ -88,6 +88,8 @@ from .running.applying import Applied as Applied
 from .running.applying import apply as apply
 from .running.run import Result as Result
 from .running.run import merge as merge
+from .running.saved import SavedRun as SavedRun
+from .running.saved import load_run as load_run
 from .storage.checkpoint import Checkpoint as Checkpoint
 from .storage.pool import ModelPool as ModelPool
 from .strategies.best import Best as Best
@@ -135,3 +137,5 @@ from .values.report import Report as Report
 from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
 from .values.verdict import Verdict as Verdict
+
+__version__: str

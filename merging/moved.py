@@ -19,10 +19,11 @@ T = TypeVar("T")
 MODULES = {
     "arithmetic": "mixing.arithmetic",
     "benchmarking.documents": "benchmarking.rendering.documents",
-    "benchmarking.drawing": "benchmarking.rendering.drawing",
+    "benchmarking.drawing": "drawing",
     "benchmarking.page": "benchmarking.rendering.page",
     "benchmarking.pictures": "benchmarking.rendering.pictures",
     "benchmarking.rendering": "benchmarking.rendering.forms",
+    "benchmarking.rendering.drawing": "drawing",
     "benchmarking.statistics": "values.statistics",
     "benchmarking.tables": "benchmarking.rendering.tables",
     "blend": "forward.blend",

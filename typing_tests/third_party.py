@@ -11,11 +11,13 @@ from torch import nn
 
 import merging
 from merging.plugins.registry import forms, models, objectives, optimizers, partitioners, strategies, tasks
+from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Parts
 from merging.running.settings import Passes, Search, Settings
 from merging.training.regime import regimes
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -226,6 +228,30 @@ def merged_twice(pool: merging.ModelPool, task: merging.Task) -> merging.Result:
     assert_type(settings.search.budget, int | None)
     assert_type(merging.merge(pool, TopK(k=2), parts=parts, settings=settings, destination=there), merging.Result)
     return merging.merge(pool, TopK(k=2), task=task, partitioner=Halves(), budget=60, output="runs/keywords")
+
+
+def read_back(pool: merging.ModelPool, task: merging.Task) -> None:
+    """What a notebook does with results."""
+    result = merging.merge(pool, merging.Greedy(), task=task, progress=True)
+    assert_type(result.recipe, merging.Recipe)
+    assert_type(result.recipe.names, tuple[str, ...])
+    run = merging.load_run("runs/greedy")
+    assert_type(run, merging.SavedRun)
+    assert_type(run.recipe, merging.Recipe)
+    assert_type(run.report, merging.Report)
+    assert_type(run.pool, merging.ModelPool)
+    assert_type(run.state_dict(), "dict[str, Tensor]")
+    assert_type(merging.Report.from_json("runs/greedy"), merging.Report)
+    assert_type(merging.__version__, str)
+    figure: Figure = run.plot()
+    figure.savefig("differences.png")
+    found = merging.benchmark(pool, [merging.Greedy()], task=task, watcher=Watcher(progress=False))
+    assert_type(found, merging.Benchmark)
+    other: Figure = found.plot("forest")
+    other.savefig("forest.png")
+    for frame in (result.to_frame(), found.to_frame("greedy"), result.recipe.to_frame()):
+        frame.groupby("set")
+    merging.render(run, "rendered")
 
 
 def by_name(net: nn.Module, states: Sequence[dict[str, Tensor]]) -> merging.Result:

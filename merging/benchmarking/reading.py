@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from merging.benchmarking.earlier import beside_objective, verdict_of
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, Single, accurate, placed_in
 from merging.benchmarking.runs import Coefficients
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage.result import RECIPE, REPORT
-from merging.values.report import UNTESTED, best_single, models_of
+from merging.values.earlier import row_of_today, verdicts_of
+from merging.values.report import UNTESTED, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
 from merging.values.verdict import ACCURACY, Role, Verdict, corrected
@@ -42,13 +42,18 @@ def read_folder(folder: Path) -> Benchmark:
         raise FolderError(f"{folder} holds no finished run and no benchmark ({REPORT}, {RESULT})")
     try:
         report = json.loads(path.read_bytes())
-        return _of_run(report, folder)
+        return of_run(report, folder)
     except DAMAGED as error:
         raise FolderError(f"{path} is damaged: {raised(error, whole=True)}") from None
 
 
-def _of_run(report: dict[str, Any], folder: Path) -> Benchmark:
-    """A run's rows; the strategy that was asked for is compared, the others are not."""
+def of_run(report: dict[str, Any], folder: Path | None) -> Benchmark:
+    """A run's rows; the strategy that was asked for is compared, the others are not.
+
+    Args:
+        report: what its ``report.json`` holds.
+        folder: the run's folder, whose recipe has the coefficients; None where there is none.
+    """
     verdicts = _verdicts(report)
     sets = dict.fromkeys(name for row in report["rows"] for name in row["tests"])
     samples = {HELD_OUT: int(report["held_out_samples"])} | dict.fromkeys(sets, 0)
@@ -86,31 +91,20 @@ def _singles(report: dict[str, Any], sets: Collection[str]) -> tuple[Single, ...
 
 def _verdicts(report: dict[str, Any]) -> tuple[Verdict, ...]:
     """Those of the strategy that was asked for, but for what has certified it; also of an earlier report."""
-    if "verdicts" in report:
-        found = [Verdict.from_json(verdict) for verdict in report["verdicts"]]
-    else:
-        best = next((list(row["ingredients"]) for row in report["rows"] if row["strategy"] == "best"), [])
-        against = best_single(best[0] if len(best) == 1 else None)
-        found = [
-            verdict_of(
-                name, pair, shifts=report["shifts"], reference="best", against=against, objective=report["objective"]
-            )
-            for name, pair in report["paired"].items()
-        ]
-    return corrected([[verdict for verdict in found if verdict.role != Role.CERTIFY]])[0]
+    return corrected([[verdict for verdict in verdicts_of(report) if verdict.role != Role.CERTIFY]])[0]
 
 
 def _row(
-    row: dict[str, Any], report: dict[str, Any], samples: Mapping[str, int], verdicts: Sequence[Verdict], folder: Path
+    row: dict[str, Any],
+    report: dict[str, Any],
+    samples: Mapping[str, int],
+    verdicts: Sequence[Verdict],
+    folder: Path | None,
 ) -> BenchmarkRow:
     asked = row["strategy"] == report["strategy"]
     shifts, counted = report["shifts"], report.get("measure", report["objective"]) == ACCURACY
     scores = {HELD_OUT: row["held_out"], **row["tests"]}
-    if not counted and "accuracies" not in row:  # of an earlier report: its tests were accuracies
-        known = {verdict.set for verdict in verdicts}
-        shares = {name: wilson(value, samples[name]) for name, value in row["tests"].items() if name in known}
-        shares |= {SHIFTED: (0.0, 1.0)} if shifts and known >= set(shifts) else {}
-        row = beside_objective(row | {"intervals": shares}, report["objective"])
+    row = row_of_today(row, report, verdicts)
     accurate_scores = {accurate(name): value for name, value in row.get("accuracies", {}).items()}
     shown = scores if counted else accurate_scores
     sizes = {name if counted else accurate(name): count for name, count in samples.items()}
@@ -139,7 +133,7 @@ def _row(
         verdicts=_of_row(row["strategy"], report, verdicts),
         accuracies=row.get("accuracies", {}),
         digest=row.get("digest", ""),
-        coefficients=_coefficients(folder / RECIPE) if _written(row, report) else None,
+        coefficients=_coefficients(folder / RECIPE) if folder and _written(row, report) else None,
     )
 
 

@@ -10,13 +10,17 @@ from typing import Any
 
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
+from merging.benchmarking.views import BenchmarkViews
 from merging.errors import DAMAGED, FolderError, raised
 from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import Single as Single
 from merging.values.leaderboard import with_soups
+from merging.values.report import number
+from merging.values.shown import Sheet, Shown
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
+from merging.values.wording import some
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -32,8 +36,8 @@ def accurate(column: str) -> str:
     return f"{column} ({ACCURACY})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkRow:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BenchmarkRow(Shown):
     """A method's line; scores are fractions, and means over the seeds.
 
     Attributes:
@@ -84,6 +88,12 @@ class BenchmarkRow:
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
 
+    def _sheet(self) -> Sheet:
+        scores = {HELD_OUT: self.held_out, **self.tests}
+        said = some([f"{name} {number(value, percent=False)}" for name, value in scores.items()], 6)
+        ended = "" if self.status is MethodState.FINISHED else f"{self.status}: {self.why}"
+        return Sheet(name="BenchmarkRow", facts=(self.label, ended or said))
+
     @property
     def named(self) -> str:
         """The label, and of the best single model which one it is."""
@@ -106,8 +116,8 @@ class BenchmarkRow:
         return next((v for v in named if column == (accurate(v.set) if v.extra else v.set)), None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Benchmark(BenchmarkViews):
     """Everything that a benchmark has found; ``to_json`` is ``benchmark.json``.
 
     Attributes:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,14 @@ from merging.errors import DAMAGED, FolderError
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.strategy import MixStrategy
+from merging.values.frames import frame
 from merging.values.outcome import Outcome
+from merging.values.shown import Sheet, Shown, named
 from merging.values.states import MethodState
+from merging.values.wording import plural
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,30 @@ class Entry:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Coefficients:
+@dataclass(frozen=True, eq=False, repr=False)
+class Coefficients(Shown):
     """A linear merge's coefficients, for a picture: shape ``(ingredients, components)``; inert ones are left out."""
 
     ingredients: tuple[str, ...]
     components: tuple[str, ...]
     values: NDArray[np.float64]
+
+    def to_frame(self) -> DataFrame:
+        """The coefficients as a long data frame: ``ingredient``, ``component``, ``coefficient``.
+
+        Raises:
+            RequirementError: there is no pandas.
+        """
+        rows = (
+            {"ingredient": name, "component": component, "coefficient": float(value)}
+            for name, row in zip(self.ingredients, self.values, strict=True)
+            for component, value in zip(self.components, row, strict=True)
+        )
+        return frame(rows, ("ingredient", "component", "coefficient"))
+
+    def _sheet(self) -> Sheet:
+        facts = (named(self.ingredients, "model"), plural(len(self.components), "component"))
+        return Sheet(name="Coefficients", facts=facts)
 
     def to_json(self) -> dict[str, Any]:
         """Gives all fields as JSON-ready values."""

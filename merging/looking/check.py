@@ -33,6 +33,8 @@ from merging.storage.factors import factor_faults
 from merging.storage.ingredients import checked, is_model, things_in
 from merging.storage.pool import ModelPool
 from merging.storage.sources import divided, identity, natural_key, selected, short_names
+from merging.values.shown import Sheet, Shown, grid
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,8 +68,8 @@ class CheckedModel:
     error: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Checked(Shown):
     """All that was found of a pool and a task; ``errors`` would make a run fail, ``warnings`` would not.
 
     Attributes:
@@ -89,6 +91,19 @@ class Checked:
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
     task: Task | None = field(repr=False, default=None)
+
+    def _sheet(self) -> Sheet:
+        found = "everything fits" if not self.errors else plural(len(self.errors), "error")
+        facts = (plural(len(self.models), "model"), plural(len(self.sets), "set"), found)
+        warned = plural(len(self.warnings), "warning") if self.warnings else ""
+        cost = f"about {self.cost.minutes:.2g} minutes" if self.cost is not None else ""
+        rows = [[model.name, model.tensors, model.parameters, model.error or ""] for model in self.models]
+        return Sheet(
+            name="Checked",
+            facts=(*facts, warned, cost),
+            lines=(*self.errors, *self.warnings),
+            grids=(grid(("model", "tensors", "parameters", ""), rows),),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Gives everything but the task as JSON-ready values."""

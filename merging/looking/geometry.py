@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
+from merging.values.shown import Sheet, Shown
 
 _CHUNK = 1 << 20
 """Elements of each model that are compared at a time: bounds memory to models × 8 MiB."""
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
+@dataclass(frozen=True, eq=False, repr=False)
+class Geometry(Shown):
     """Distances and angles between the models of a pool, as points in the space of weights.
 
     Attributes:
@@ -38,6 +39,15 @@ class Geometry:
     from_base: NDArray[np.float64] | None
     cosines: NDArray[np.float64] | None
     spread: NDArray[np.float64]
+
+    def _sheet(self) -> Sheet:
+        pairs = 100 * self.distances[np.triu_indices(len(self.distances), 1)] / self.norm
+        facts = [f"{len(self.distances)} models"]
+        facts += [f"distances {pairs.min():.2f} to {pairs.max():.2f} % of the weights' length"] if len(pairs) else []
+        if self.from_base is not None:
+            away = 100 * self.from_base / self.norm
+            facts.append(f"{away.min():.2f} to {away.max():.2f} % from the base")
+        return Sheet(name="Geometry", facts=tuple(facts))
 
 
 def measure(pool: ModelPool, partition: Partition) -> Geometry:

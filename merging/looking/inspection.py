@@ -21,6 +21,7 @@ from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.geometry import Geometry, measure
+from merging.looking.views import InspectionViews
 from merging.objectives.accuracy import Accuracy
 from merging.plugins.keywords import by_keyword, check_kinds, expected, given
 from merging.plugins.naming import Meant, meant
@@ -69,8 +70,8 @@ class Barrier:
         return sum(self.ends) / 2 - self.midpoint
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Inspection:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Inspection(InspectionViews):
     """All that :func:`inspect_module` or :func:`inspect_pool` found of a model or a pool.
 
     Attributes:

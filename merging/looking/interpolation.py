@@ -23,16 +23,24 @@ from merging.running.settings import Settings, all_but
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.tasks.meant import task_of
+from merging.values.frames import frame
 from merging.values.recipe import Recipe
-from merging.values.wording import plural
+from merging.values.report import scored
+from merging.values.shown import Sheet, Shown, grid
+from merging.values.statistics import Interval, wilson
+from merging.values.verdict import ACCURACY
+from merging.values.wording import beginning, plural
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from merging.drawing import Picture
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interpolation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Interpolation(Shown):
     """Scores along the line from one model to another.
 
     Attributes:
@@ -56,11 +64,60 @@ class Interpolation:
         lines = ((1 - share) * values[0] + share * values[-1] for share in self.shares)
         return max(line - value for line, value in zip(lines, values, strict=True))
 
+    def intervals(self, name: str = HELD_OUT) -> tuple[Interval, ...]:
+        """95 % interval of each point's accuracy, by its samples alone (Wilson); none of another objective's scores.
+
+        All points are scored on the same samples, so that two of them differ by less than their intervals say.
+        """
+        count = self.samples.get(name, 0)
+        if self.objective != ACCURACY or not count:
+            return ()
+        return tuple(wilson(value, count) for value in self.scores[name])
+
     def best(self, name: str = HELD_OUT) -> tuple[float, float]:
         """The share with the highest score, and that score; the first of equals."""
         values = self.scores[name]
         at = max(range(len(values)), key=lambda index: (values[index], -index))
         return self.shares[at], values[at]
+
+    def to_frame(self) -> DataFrame:
+        """The points as a long data frame, a set and a share a line.
+
+        Columns: ``set``, ``share`` of the second model, ``score``, ``low`` and ``high`` (its 95 % interval, where
+        it is an accuracy), ``samples``.
+
+        Raises:
+            RequirementError: there is no pandas.
+        """
+        rows = []
+        for name, scores in self.scores.items():
+            bounds = self.intervals(name) or ((None, None),) * len(scores)
+            for share, score, (low, high) in zip(self.shares, scores, bounds, strict=True):
+                point = {"set": name, "share": share, "score": score, "low": low, "high": high}
+                rows.append(point | {"samples": self.samples.get(name)})
+        return frame(rows, ("set", "share", "score", "low", "high", "samples"))
+
+    def plot(self) -> Picture:
+        """Draws the curve, with its intervals where the scores are accuracies.
+
+        Returns:
+            A matplotlib figure that pyplot does not know: show it in a notebook, or ``savefig`` it.
+        """
+        from merging.drawing import picture
+        from merging.looking.pictures import curve
+
+        return picture(lambda figure: curve(figure, self))
+
+    def _sheet(self) -> Sheet:
+        rows = []
+        for name in self.scores:
+            share, score = self.best(name)
+            best = f"{scored(score, self.objective)} at {share:.2f}"
+            rows.append([name, best, scored(self.barrier(name), self.objective)])
+        facts = (f"{beginning(self.first, 40)} to {beginning(self.second, 40)}", f"{len(self.shares)} points")
+        barrier = f"held-out barrier {scored(self.barrier(), self.objective)}" if HELD_OUT in self.scores else ""
+        table = grid(("set", "highest, at the share of the second", "barrier"), rows)
+        return Sheet(name="Interpolation", facts=(*facts, barrier), grids=(table,))
 
     def to_json(self) -> dict[str, Any]:
         """Gives shares, scores and barriers as JSON-ready values."""

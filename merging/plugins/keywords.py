@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 from merging.errors import OptionError, unknown
+from merging.plugins.bar import taken_away
 from merging.plugins.user_code import kind_of
 from merging.values.wording import shown
 
@@ -104,9 +106,20 @@ def by_keyword(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
         function.__signature__ = own.replace(parameters=[*taken, *more])  # type: ignore[attr-defined]
         lines = [f"    {name}: {help}" for name, (_, help) in fields.items()]
         function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Keywords:", *lines])
-        return function
+        return _ending(function) if "progress" in fields else function
 
     return explained
+
+
+def _ending(function: F) -> F:
+    """The same function; what it has shown of its work is taken away at its end, however it ends."""
+
+    @functools.wraps(function)
+    def whole(*values: Any, **named: Any) -> Any:
+        with taken_away():
+            return function(*values, **named)
+
+    return cast("F", whole)
 
 
 def _fields(kind: Any) -> dict[str, tuple[Any, str]]:

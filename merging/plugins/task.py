@@ -18,7 +18,9 @@ from merging.plugins.user_code import called, file_of, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
 from merging.values import verdict
+from merging.values.shown import Sheet, Shown, grid, named
 from merging.values.strata import by_class
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,8 +34,8 @@ CERTIFY = "certify"
 
 
 @by_position
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Split:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Split(Shown):
     """Samples and their labels, ``N`` of each, as they are kept in memory.
 
     Attributes:
@@ -163,6 +165,14 @@ class Split:
         whole = not (kind.is_floating_point or kind.is_complex) and dtype_name(self.labels) != "bool"
         return self.labels.ndim == 1 and whole
 
+    def _sheet(self) -> Sheet:
+        one = " × ".join(map(str, self.inputs.shape[1:])) or "scalar"
+        facts = [plural(len(self), "sample", ","), f"inputs {one} {dtype_name(self.inputs)}"]
+        facts.append(f"labels {dtype_name(self.labels)}{'' if self.categorical else ', numbers'}")
+        facts += [f"{len(self.classes)} classes of its own"] if self.classes is not None else []
+        facts += [named(self.group_names, "group")] if self.groups is not None else []
+        return Sheet(name="Split", facts=tuple(facts))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -173,8 +183,8 @@ def identity(batch: Tensor) -> Tensor:
 
 
 @by_position
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Task(Shown):
     """A model and the data that score it.
 
     Attributes:
@@ -228,6 +238,23 @@ class Task:
         for name in self.shifts:
             if name not in self.tests:
                 raise TaskError(f"shifted set '{name}' is not among the tests: {', '.join(self.tests)}")
+
+    def _sheet(self) -> Sheet:
+        more = {"train": self.train, UNLABELLED: self.unlabelled, CERTIFY: self.certify}
+        there = {name: split for name, split in more.items() if split is not None}
+        sets = {HELD_OUT: self.held_out, **self.tests, **there}
+        roles = dict.fromkeys(self.tests, "test") | dict.fromkeys(self.shifts, "test, shifted")
+        sizes = [f"{name} {len(split):,}" for name, split in sets.items()]
+        known = len(self.classes) or (len(self.held_out.labels.unique()) if self.held_out.categorical else 0)
+        count = "" if not known else "1 class" if known == 1 else f"{known:,} classes"
+        rows = [[name, len(split), roles.get(name, "")] for name, split in sets.items()]
+        classes = (f"classes: {some(self.classes, 20)}",) if self.classes else ()
+        return Sheet(
+            name="Task",
+            facts=(self.name, count, some(sizes, 6)),
+            grids=(grid(("set", "samples", ""), rows),),
+            notes=classes,
+        )
 
     @property
     def calibrates(self) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyError, TaskError
+from merging.errors import FolderError, InterruptedRunError, Stopped, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing
 from merging.plugins.keywords import by_keyword, given
@@ -25,12 +25,13 @@ from merging.running.plan import plan
 from merging.running.reporting import report_of
 from merging.running.session import Session
 from merging.running.settings import Settings
+from merging.running.views import RunViews
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.result import write_beside
 from merging.storage.shards import INDEX
-from merging.values.recipe import Ensemble, Merge, Recipe
+from merging.values.recipe import Merge, Recipe
 from merging.values.report import Report
 from merging.values.states import RunState
 from merging.values.wording import beginning
@@ -46,8 +47,8 @@ EVALUATED = b'"event":"evaluation"'
 """Bytes that mark a journal with evaluations, which somebody has paid for and which are not thrown away."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(RunViews):
     """The merge that :func:`merge` has made, with its report.
 
     Attributes:
@@ -73,9 +74,7 @@ class Result:
             ResultError: a value is not finite, or beyond the dtype's largest number.
             RecipeError: an input has changed since.
         """
-        if isinstance(self.merge, Ensemble):
-            raise StrategyError(f"an ensemble of {len(self.merge.members)} members is no single model")
-        return self.writing.state_dict(self.merge, self.pool)
+        return self.writing.state_dict(self._single(), self.pool)
 
 
 @by_keyword(Parts, Settings, Destination, Watcher, Origin)

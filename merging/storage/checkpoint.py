@@ -6,6 +6,7 @@ Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) ar
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ from merging.storage.raw import has_only_finite
 from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
-from merging.values.wording import kind_of
+from merging.values.shown import Sheet, Shown
+from merging.values.wording import kind_of, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from merging.storage.in_memory import InMemory
 
 
-class Checkpoint:
+class Checkpoint(Shown):
     """A state dict on disk, opened lazily, in one file or in shards; :meth:`of` makes one of what is in memory.
 
     Its files are opened in their formats (:class:`merging.storage.tensor_file.TensorFile`); here their tensors get
@@ -200,6 +202,12 @@ class Checkpoint:
     def extras(self) -> tuple[Path, ...]:
         """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
         return () if self.in_memory else companions(self.path).files
+
+    def _sheet(self) -> Sheet:
+        numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
+        facts = (self.name, plural(len(self.tensors), "tensor", ","), plural(numbers, "parameter", ","))
+        dtypes = "/".join(sorted({dtype for _, dtype in self.tensors.values()}))
+        return Sheet(name="Checkpoint", facts=(*facts, dtypes, f"file {self.path}"), notes=tuple(self.notes))
 
     def load(self) -> dict[str, Tensor]:
         """Reads the whole state dict, in the file's order."""

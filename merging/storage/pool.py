@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import resource
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from merging.storage.rows import Rows
 from merging.storage.sources import natural_key
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
+from merging.values.shown import Sheet, Shown, grid, named
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +33,7 @@ SPARE_FILES = 64
 """Number of files that a process has open besides the models: libraries, streams, what is written."""
 
 
-class ModelPool:
+class ModelPool(Shown):
     """The checkpoints to merge, in the natural order of their names (model_2 before model_10).
 
     Args:
@@ -122,6 +125,14 @@ class ModelPool:
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """Groups of tensors that are one storage in every checkpoint."""
         return ties(self.checkpoints)
+
+    def _sheet(self) -> Sheet:
+        numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
+        dtypes = "/".join(sorted({dtype for _, dtype in self.tensors.values()}))
+        facts = [named(self.names, "model"), plural(len(self.tensors), "tensor", ",")]
+        facts += [plural(numbers, "parameter", ","), dtypes, f"base '{self.base.name}'" if self.base else "no base"]
+        rows = [[checkpoint.name, str(checkpoint.path)] for checkpoint in self.with_base]
+        return Sheet(name="ModelPool", facts=tuple(facts), grids=(grid(("model", "file"), rows),))
 
     @property
     def with_base(self) -> tuple[Checkpoint, ...]:

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from merging.values.wording import beginning
+from merging.values.shown import Sheet, Shown
+from merging.values.wording import beginning, some
 
 Trained: TypeAlias = Mapping[str, str | float | int | bool]
 """Name of a hyper-parameter → value."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Single:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Single(Shown):
     """One model of a pool, alone; scores are fractions where they are accuracies.
 
     Attributes:
@@ -31,6 +32,12 @@ class Single:
     shifted: float | None = None
     soups: tuple[str, ...] = ()
     trained: Trained = field(default_factory=dict)
+
+    def _sheet(self) -> Sheet:
+        scores = {"held-out": self.held_out, **self.tests}
+        said = some([f"{name} {value:.4g}" for name, value in scores.items() if value is not None], 6)
+        soups = f"in {some(self.soups, 4)}" if self.soups else ""
+        return Sheet(name="Single", facts=(self.name, said, soups))
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.moved import by_position
+from merging.values.shown import Sheet, Shown
 from merging.values.statistics import wilson
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ WORST = -1e300
 
 
 @by_position
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Outcome:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Outcome(Shown):
     """The result of one forward pass over a whole split.
 
     Attributes:
@@ -66,6 +67,16 @@ class Outcome:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy, see :func:`merging.values.statistics.wilson`."""
         return wilson(self.accuracy, self.samples)
+
+    def _sheet(self) -> Sheet:
+        facts = [f"score {self.score:.4g}" if is_score(self.score) else "no score"]
+        if self.correct is not None:
+            low, high = self.interval
+            facts.append(f"{self.right:,} of {self.samples:,} right [{100 * low:.2f}, {100 * high:.2f}] %")
+        else:
+            facts.append(f"{self.samples:,} samples")
+        facts += [f"NaN for {self.nan:,} of them"] if self.nan else []
+        return Sheet(name="Outcome", facts=tuple(facts))
 
     def to_json(self) -> dict[str, Any]:
         """Gives all fields as JSON-ready values; the bits as base64."""
@@ -133,8 +144,8 @@ class Decision:
     samples_seen: int
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Shown):
     """The end of a derivative-free search: its best point, and why it went no further.
 
     Attributes:
@@ -148,6 +159,10 @@ class Solution:
     score: float
     asked: int
     stopped: str
+
+    def _sheet(self) -> Sheet:
+        facts = (f"score {self.score:.4g}", f"{len(self.x)} dimensions", f"{self.asked} points asked", self.stopped)
+        return Sheet(name="Solution", facts=facts)
 
 
 def answered(logits: Tensor) -> Tensor:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from merging.errors import PartitionError
-from merging.values.wording import some
+from merging.values.shown import Sheet, Shown, grid
+from merging.values.wording import plural, some
 
 TensorInfo: TypeAlias = tuple[tuple[int, ...], str]
 """Shape and dtype name (``"float32"``) of one tensor."""
 
 
-@dataclass(frozen=True)
-class Component:
+@dataclass(frozen=True, repr=False)
+class Component(Shown):
     """A named group of tensors.
 
     Attributes:
@@ -40,9 +41,20 @@ class Component:
         """Whether a search has something to gain from this component."""
         return not (self.inert or self.constant or self.frozen)
 
+    @property
+    def state(self) -> str:
+        """Its state in a word or two: active, inert, frozen, or equal in all models."""
+        if self.inert or self.frozen:
+            return "inert" if self.inert else "frozen"
+        return "equal in all models" if self.constant else "active"
 
-@dataclass(frozen=True)
-class Partition:
+    def _sheet(self) -> Sheet:
+        grids = (grid(("tensor",), [[name] for name in self.tensors]),)
+        return Sheet(name="Component", facts=(self.name, plural(len(self.tensors), "tensor"), self.state), grids=grids)
+
+
+@dataclass(frozen=True, repr=False)
+class Partition(Shown):
     """Ordered, disjoint components that cover a model.
 
     Raises:
@@ -91,6 +103,17 @@ class Partition:
     def effective(self) -> tuple[int, ...]:
         """Indices of the components that can change a logit: all but the inert ones. Cache keys read these."""
         return tuple(i for i, component in enumerate(self.components) if not component.inert)
+
+    def _sheet(self) -> Sheet:
+        tensors = sum(len(component.tensors) for component in self.components)
+        counts = f"{plural(len(self), 'component')} ({some(self.names, 4)})", f"{len(self.active)} active"
+        rows = [[c.name, len(c.tensors), c.state] for c in self.components]
+        return Sheet(
+            name="Partition",
+            facts=(*counts, plural(tensors, "tensor", ",")),
+            grids=(grid(("component", "tensors", ""), rows),),
+            notes=self.notes,
+        )
 
     def check_covers(self, tensors: Collection[str]) -> None:
         """Raises PartitionError unless exactly these tensors are covered."""

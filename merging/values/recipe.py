@@ -13,16 +13,22 @@ from numpy.typing import NDArray
 
 from merging.errors import MergingError, RecipeError
 from merging.moved import by_position
+from merging.values.frames import frame
 from merging.values.partition import Component, Partition
+from merging.values.shown import Grid, Sheet, Shown, grid, named
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
+COLUMNS = 12
+"""Components of a recipe that a notebook shows side by side at the most."""
 FORMAT = "merging-recipe/1"
 
 
-@dataclass(frozen=True)
-class Ingredient:
+@dataclass(frozen=True, repr=False)
+class Ingredient(Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several.
@@ -33,9 +39,12 @@ class Ingredient:
     file: str = ""
     key: str = ""
 
+    def _sheet(self) -> Sheet:
+        return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key))
 
-@dataclass(frozen=True, eq=False)
-class Recipe:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recipe(Shown):
     """A linear merge: tensor ``t`` of the result is ``Σ_i coefficients[i, component(t)] · tensor_i(t)``.
 
     Attributes:
@@ -160,6 +169,25 @@ class Recipe:
         rows = zip(self.ingredients, self.coefficients, strict=True)
         return tuple(ingredient.name for ingredient, row in rows if row.any())
 
+    def to_frame(self) -> DataFrame:
+        """The coefficients as a long data frame: ``ingredient``, ``component``, ``coefficient``, ``active``.
+
+        Raises:
+            RequirementError: there is no pandas.
+        """
+        rows = (
+            {"ingredient": ingredient.name, "component": c.name, "coefficient": float(value), "active": c.active}
+            for ingredient, row in zip(self.ingredients, self.coefficients, strict=True)
+            for c, value in zip(self.partition.components, row, strict=True)
+        )
+        return frame(rows, ("ingredient", "component", "coefficient", "active"))
+
+    def _sheet(self) -> Sheet:
+        parts, active = len(self.partition), len(self.partition.active)
+        facts = (named(self.names, "model"), f"{plural(parts, 'component')}, {active} active")
+        measured = f"{plural(len(self.overrides), 'tensor')} measured again" if self.overrides else ""
+        return Sheet(name="Recipe", facts=(*facts, measured), grids=(_coefficients(self),))
+
     def terms(self, column: int) -> list[tuple[Ingredient, float]]:
         """The ingredients of one component with their coefficients, in row order, zeros left out."""
         values = self.coefficients[:, column]
@@ -229,6 +257,16 @@ class Recipe:
             raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None
 
 
+def _coefficients(recipe: Recipe) -> Grid:
+    """The table of coefficients; of many components, their range."""
+    carried = [(i.name, row) for i, row in zip(recipe.ingredients, recipe.coefficients, strict=True) if row.any()]
+    if len(recipe.partition) <= COLUMNS:
+        rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in carried]
+        return grid(("model", *recipe.partition.names), rows)
+    heads = ("model", "mean coefficient", "smallest", "largest")
+    return grid(heads, [[name, *(f"{v:.3f}" for v in (row.mean(), row.min(), row.max()))] for name, row in carried])
+
+
 def _tensor_hash(tensor: Tensor) -> str:
     import torch
 
@@ -237,8 +275,8 @@ def _tensor_hash(tensor: Tensor) -> str:
 
 
 @by_position
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Weights:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Weights(Shown):
     """A merged state dict that no recipe can express (non-linear methods), with the lineage of where it came from."""
 
     tensors: Mapping[str, Tensor]
@@ -253,9 +291,13 @@ class Weights:
         """Names of the ingredients; which of them carry weight, nobody knows."""
         return tuple(ingredient.name for ingredient in self.ingredients)
 
+    def _sheet(self) -> Sheet:
+        facts = (self.strategy, f"of {named(self.names, 'model')}", plural(len(self.tensors), "tensor", ","))
+        return Sheet(name="Weights", facts=facts)
 
-@dataclass(frozen=True)
-class Ensemble:
+
+@dataclass(frozen=True, repr=False)
+class Ensemble(Shown):
     """Averages the outputs of its members, and is no single model. Inference costs ``len(members)`` forward passes.
 
     Attributes:
@@ -283,6 +325,23 @@ class Ensemble:
     def names(self) -> tuple[str, ...]:
         """Names of the ingredients that carry weight in a member."""
         return tuple(dict.fromkeys(name for member in self.members for name in member.names))
+
+    def to_frame(self) -> DataFrame:
+        """The members as a data frame: ``member`` (the names in it), ``models``, ``weight``.
+
+        Raises:
+            RequirementError: there is no pandas.
+        """
+        return frame(self._rows(), ("member", "models", "weight"))
+
+    def _rows(self) -> list[dict[str, Any]]:
+        pairs = zip(self.members, self.weights, strict=True)
+        return [{"member": "+".join(m.names), "models": len(m.names), "weight": weight} for m, weight in pairs]
+
+    def _sheet(self) -> Sheet:
+        facts = (plural(len(self.members), "member"), f"averages {self.average}", f"of {named(self.names, 'model')}")
+        rows = [[row["member"], f"{row['weight']:g}"] for row in self._rows()]
+        return Sheet(name="Ensemble", facts=facts, grids=(grid(("member", "weight"), rows),))
 
 
 Merge: TypeAlias = Recipe | Weights | Ensemble

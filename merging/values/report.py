@@ -8,6 +8,7 @@ from typing import Any
 
 from merging.values.leaderboard import Single
 from merging.values.outcome import is_score
+from merging.values.shown import Sheet, Shown
 from merging.values.states import RunState, status_of, worded
 from merging.values.verdict import (
     ACCURACY,
@@ -18,6 +19,8 @@ from merging.values.verdict import (
     sentence,
     sentences,
 )
+from merging.values.views import ReportViews
+from merging.values.wording import plural, some
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -25,8 +28,8 @@ SMALL_SAMPLE = 1000
 """Below this many held-out samples a selection by accuracy is easily luck."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Row(Shown):
     """One strategy's line in the table of a report.
 
     Attributes:
@@ -59,6 +62,11 @@ class Row:
     accuracies: Mapping[str, float] = field(default_factory=dict)
     digest: str = ""
 
+    def _sheet(self) -> Sheet:
+        scores = {HELD_OUT: self.held_out, **self.tests}
+        said = [f"{name} {number(value, percent=False)}" for name, value in scores.items()]
+        return Sheet(name="Row", facts=(self.named, some(said, 6), plural(len(self.ingredients), "model")))
+
     @property
     def named(self) -> str:
         """The label, and of the best single model which one it is."""
@@ -82,8 +90,8 @@ class Certificate:
     accepted: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report(ReportViews):
     """All that is known about a finished (or interrupted) run; ``to_json`` is ``report.json``.
 
     Attributes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from merging.values.shown import Sheet, Shown
 from merging.values.statistics import (
     LEVEL,
     Comparison,
@@ -69,8 +70,8 @@ class Standing(StrEnum):
     """There is no verdict to be had: it is what the others are compared with."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Verdict(Shown):
     """The verdict on one model against a reference, on one set, by one measure.
 
     Attributes:
@@ -160,6 +161,9 @@ class Verdict:
             samples=found.samples,
             comparison=found,
         )
+
+    def _sheet(self) -> Sheet:
+        return Sheet(name="Verdict", facts=(f"{title(self)}: {sentence(self)}",))
 
     @property
     def tested(self) -> bool:

@@ -14,11 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from merging.benchmarking.rendering.drawing import COLOURS, ON_CELLS, SCHEMES, WIDE, draw, inline, on
 from merging.benchmarking.rendering.page import to_html
-from merging.benchmarking.rendering.pictures import curve, drawings
+from merging.benchmarking.rendering.pictures import drawings
 from merging.benchmarking.results import Benchmark
+from merging.drawing import COLOURS, ON_CELLS, SCHEMES, WIDE, draw, inline, on
 from merging.looking.interpolation import Interpolation
+from merging.looking.pictures import curve
 
 RESULTS = Path(__file__).parents[2] / "docs/results/pacs/bench_0/benchmark.json"
 SVG = "{http://www.w3.org/2000/svg}"

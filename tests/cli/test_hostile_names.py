@@ -22,12 +22,12 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 
 from merging.benchmarking.rendering.documents import _tex, to_csv, to_latex, to_markdown
-from merging.benchmarking.rendering.drawing import draw
 from merging.benchmarking.rendering.page import to_html
 from merging.benchmarking.results import Benchmark
 from merging.cli import main as command_line
 from merging.cli.showing.screen import Screen, marked
 from merging.cli.showing.terminal import TerminalProgress
+from merging.drawing import draw
 from merging.errors import MergingError, showable
 from merging.running.card import model_card
 from merging.values.markdown import fenced, plain

@@ -22,7 +22,7 @@ FOR_AUTHORS = [
     *("plugins.progress", "plugins.options", "plugins.task", "training.regime", "data.form"),
 ]
 """The modules in which the interfaces stand."""
-NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting", "Fault"}
+NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting", "Fault", "Sheet", "Shown"}
 """Types there that nobody who writes a plug-in meets."""
 
 

@@ -6,20 +6,26 @@ import contextlib
 from pathlib import Path
 
 from merging.benchmarking.folder import DOCUMENTS, PICTURES, POOL, RESULT, withdraw
+from merging.benchmarking.reading import of_run
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.rendering.leaderboard import pool_csv
 from merging.benchmarking.results import Benchmark
-from merging.errors import FolderError, refused
+from merging.errors import FolderError, OptionError, refused
 from merging.plugins.progress import Progress, Silent
+from merging.plugins.user_code import kind_of
+from merging.running.views import RunViews
 from merging.storage import atomic
 from merging.storage.lock import Lock
+from merging.values.report import Report
 
 
-def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> list[Path]:
-    """Writes all forms of a benchmark's results into a folder; each file whole or not at all.
+def render(
+    found: Benchmark | Report | RunViews, folder: Path | str | None = None, progress: Progress | None = None
+) -> list[Path]:
+    """Writes all forms of a benchmark's or a run's results into a folder; each file whole or not at all.
 
     Args:
-        found: the results.
+        found: the results of a benchmark, or a run or its report, whose rows are rendered as a benchmark's.
         folder: made where it is not there. Pictures that an earlier rendering has left and this one lacks are removed.
         progress: told what happens.
 
@@ -29,10 +35,15 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
 
     Raises:
         FolderError: the folder cannot be written.
+        OptionError: no folder was given, or results of another kind.
     """
-    from merging.benchmarking.rendering.drawing import NARROW, WIDE, draw  # loads matplotlib
+    found = _results(found)
+    if folder is None:
+        raise OptionError("render writes files: give it a folder, as in render(found, 'folder')")
+    folder = Path(folder)
     from merging.benchmarking.rendering.page import to_html
     from merging.benchmarking.rendering.pictures import drawings
+    from merging.drawing import NARROW, WIDE, draw  # loads matplotlib
 
     progress = progress or Silent()
     pictures = drawings(found)
@@ -81,3 +92,18 @@ def render(found: Benchmark, folder: Path, progress: Progress | None = None) -> 
                 atomic.remove(*atomic.leftovers(folder))
             lock.release()
     return [folder / name for name in (RESULT, *reversed(written), *(f"{PICTURES}/{name}" for name in shown))]
+
+
+def _results(found: Benchmark | Report | RunViews) -> Benchmark:
+    """The rows to render.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if isinstance(found, RunViews):
+        return of_run(found.report.to_json(), found.folder)
+    if isinstance(found, Report):
+        return of_run(found.to_json(), None)
+    if not isinstance(found, Benchmark):
+        raise OptionError(f"render was given {kind_of(found)}; it takes a benchmark's results, a run's, or its report")
+    return found

@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import caption, remarks, title
-from merging.benchmarking.rendering.drawing import SCHEMES, inline
 from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
@@ -26,9 +24,11 @@ from merging.benchmarking.rendering.tables import (
     shown,
 )
 from merging.benchmarking.results import Benchmark
+from merging.drawing import SCHEMES, inline
 from merging.errors import showable
-from merging.values.answer import bare
+from merging.values.shown import Sheet, environment
 from merging.values.states import RunState
+from merging.values.told import KINDS
 from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
@@ -37,6 +37,8 @@ CAPTIONS = {
 }
 COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items()) for k in (0, 1))
 """CSS variables: light and dark."""
+PACKAGE = "merging.benchmarking.rendering"
+"""The package that holds the templates."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
 
@@ -48,15 +50,6 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         found: the results.
         drawn: picture → its SVG for a desktop, and for a phone.
     """
-    environment = Environment(
-        loader=PackageLoader("merging.benchmarking.rendering", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.filters["bare"] = bare
     pictures = [
         {
             "name": name,
@@ -67,32 +60,49 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         }
         for name, (wide, narrow) in drawn.items()
     ]
-    return environment.get_template("page.html.j2").render(
-        title=title(found),
-        caption=caption(found),
-        ended="" if found.state is RunState.FINISHED else found.status,
-        kinds=KINDS,
-        answer=answer(found),
-        rows=_rows(found),
-        headings=[heading(found, column) for column in shown(found)],
-        costs=list(COSTS.values()),
-        legend=legend_of(found),
-        cost_legend=COST_LEGEND,
-        remarks=remarks(found, unfinished=False),
-        comparisons=_comparisons(found),
-        pool=_pool(found),
-        main=[picture for picture in pictures if picture["name"] in CAPTIONS],
-        maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
-        colours=COLOURS,
-        evaluations=f"{found.evaluations:,}",
-        command=found.command,
-        conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
+    return (
+        environment(PACKAGE)
+        .get_template("page.html.j2")
+        .render(
+            title=title(found),
+            caption=caption(found),
+            ended="" if found.state is RunState.FINISHED else found.status,
+            kinds=KINDS,
+            answer=answer(found),
+            rows=_rows(found),
+            headings=[heading(found, column) for column in shown(found)],
+            costs=list(COSTS.values()),
+            legend=legend_of(found),
+            cost_legend=COST_LEGEND,
+            remarks=remarks(found, unfinished=False),
+            comparisons=_comparisons(found),
+            pool=_pool(found),
+            main=[picture for picture in pictures if picture["name"] in CAPTIONS],
+            maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
+            colours=COLOURS,
+            evaluations=f"{found.evaluations:,}",
+            command=found.command,
+            conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
+        )
     )
 
 
-def _shown(value: Any) -> Any:
-    """What a page says, before it is escaped; names may hold what a browser obeys though it is no HTML."""
-    return showable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
+def fragment(found: Benchmark) -> str:
+    """Makes a fragment of HTML for a notebook: findings and tables."""
+    tables = environment(PACKAGE).get_template("tables.html.j2").module
+    parts = [tables.scores(_rows(found), [heading(found, c) for c in shown(found)], list(COSTS.values()), KINDS)]  # type: ignore[attr-defined]
+    told = _comparisons(found)
+    for table in told:
+        parts += [Markup("<p>Against {}</p>").format(showable(table["name"])), tables.comparison(table)]  # type: ignore[attr-defined]
+    corrections = dict.fromkeys(table["correction"] for table in told)
+    ended = () if found.state is RunState.FINISHED else (f"{found.status}: not all methods were run",)
+    sheet = Sheet(
+        name=title(found),
+        facts=(caption(found),),
+        lines=(*ended, *answer(found).told()),
+        notes=(legend_of(found), *corrections, *remarks(found, unfinished=False)),
+    )
+    return sheet.html(Markup("\n").join(parts))
 
 
 def _rows(found: Benchmark) -> list[dict[str, Any]]:
@@ -133,10 +143,6 @@ def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
             }
         )
     return tables
-
-
-KINDS = {Standing.BETTER: "up", Standing.WORSE: "down"}
-"""The class that colours a verdict; others have none."""
 
 
 def _test(verdict: Verdict | None) -> dict[str, str] | None:

@@ -1,38 +1,32 @@
-"""A benchmark's pictures: the scatter of Figure 2, coefficients as heat maps, accuracy along the search and a line."""
+"""A benchmark's pictures: the scatter of Figure 2, coefficients as heat maps, accuracy along the search."""
 
 from __future__ import annotations
 
 import re
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from merging.benchmarking.rendering.drawing import (
+from merging.benchmarking.rendering.tables import heading, home, placed, single_scores
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
+from merging.benchmarking.runs import Coefficients
+from merging.drawing import (
     COLOURS,
     INK,
     MARKERS,
     MUTED,
     PAPER,
     Drawing,
+    matrix,
     name_points,
-    on,
     with_rail,
 )
-from merging.benchmarking.rendering.tables import heading, home, placed, single_scores
-from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
-from merging.benchmarking.runs import Coefficients
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 
-if TYPE_CHECKING:
-    from merging.looking.interpolation import Interpolation
-
-ANNOTATED = 160
-"""Heat maps of up to so many cells show the numbers."""
 _CLEAR = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}
 """Keeps the grid's lines out of a text."""
 
@@ -46,9 +40,13 @@ def drawings(found: Benchmark) -> dict[str, Drawing]:
         made["search"] = lambda figure: search(figure, found)
     for row in found.rows:
         if row.coefficients is not None and _worth(row.coefficients):
-            name = re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}").strip("-")
-            made[name] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
+            made[map_name(row)] = lambda figure, row=row: heat_map(figure, row)  # type: ignore[misc]
     return made
+
+
+def map_name(row: BenchmarkRow) -> str:
+    """Name of the picture of a row's coefficients."""
+    return re.sub(r"[^\w.+-]+", "-", f"coefficients-{row.label}").strip("-")
 
 
 def _worth(drawn: Coefficients) -> bool:
@@ -146,7 +144,7 @@ def search(figure: Figure, found: Benchmark) -> None:
         axes.scatter([end], [scores[-1]], s=26, marker=marker, color=colour, zorder=3)
         entries.append((end, scores[-1], row.label, colour))
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(0.06)
     axes.set_xlabel("forward-equivalents (log)")
     what = "top-1 in %" if factor == 100 else found.objective
@@ -164,55 +162,13 @@ def heat_map(figure: Figure, row: BenchmarkRow) -> None:
     keep = [i for i, values in enumerate(drawn.values) if values.any()]
     values, names = drawn.values[keep], [showable(drawn.ingredients[i]) for i in keep]
     components = [showable(name) for name in drawn.components]
-    rows, columns = values.shape
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
     negative = bool((values < 0).any())
     limit = float(np.abs(values).max())
-    mesh = axes.pcolormesh(
+    matrix(
+        figure,
         values,
-        cmap="PuOr" if negative else "cividis",
-        vmin=-limit if negative else 0.0,
-        vmax=limit,
-        edgecolors=PAPER,
-        linewidth=0.4 if values.size <= 2000 else 0.0,
+        (names, components),
+        f"{row.label}: coefficients",
+        limits=(-limit if negative else 0.0, limit),
+        colours="PuOr" if negative else "cividis",
     )
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():  # a frame, because the darkest cells are as dark as a dark page
-        spine.set(visible=True, linewidth=0.6)
-    longest = [max(map(len, texts)) for texts in (names, components)]
-    left, bottom = min(0.15 + 0.065 * longest[0], 0.45 * width), min(0.12 + 0.06 * longest[1], 0.5 * height)
-    top, right = 0.34, 0.72
-    axes.set_position((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
-    step = max(1, -(-columns // int((width - left - right) / 0.14)))
-    axes.set_xticks(np.arange(0, columns, step) + 0.5, components[::step], rotation=90, fontsize=7)
-    jump = max(1, -(-rows // int((height - bottom - top) / 0.14)))
-    axes.set_yticks(np.arange(0, rows, jump) + 0.5, names[::jump], fontsize=7)
-    if values.size <= ANNOTATED and (width - left - right) / columns > 0.27:
-        shades = mesh.to_rgba(values)
-        for (i, j), value in np.ndenumerate(values):
-            axes.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=on(shades[i, j]))
-    axes.set_title(f"{row.label}: coefficients", color=INK, fontsize=9)
-    bar = figure.add_axes((1 - 0.6 / width, bottom / height, 0.1 / width, 1 - (bottom + top) / height))
-    figure.colorbar(mesh, cax=bar)
-    bar.tick_params(labelsize=7, length=2)
-    bar.grid(visible=False)
-
-
-def curve(figure: Figure, found: Interpolation) -> None:
-    """Scores along the line between two models, each with the straight line between its ends."""
-    percent = found.objective == "accuracy"
-    factor = 100 if percent else 1
-    axes = with_rail(figure, list(found.scores))
-    entries = []
-    for number, (name, values) in enumerate(found.scores.items()):
-        colour, heights = COLOURS[number % len(COLOURS)], [factor * value for value in values]
-        axes.plot(found.shares, heights, color=colour, lw=1.5, marker="o", ms=3.5)
-        axes.plot((0, 1), (heights[0], heights[-1]), color=colour, lw=0.9, ls=(0, (4, 3)))
-        entries.append((1.0, heights[-1], name, colour))
-    axes.set_xlabel(f"share of {found.second} (the rest: {found.first})")
-    what = "top-1 in %" if percent else found.objective
-    axes.set_title(f"{what}; barrier {factor * found.barrier():.2f} on the held-out data", color=INK, fontsize=9)
-    name_points(axes, entries)

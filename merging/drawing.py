@@ -16,10 +16,12 @@ from itertools import islice
 from typing import Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from numpy.typing import NDArray
 
 from merging.errors import showable
 
@@ -42,10 +44,39 @@ SCHEMES = {
 ON_CELLS = ("#020202", "#fdfdfd")
 """Numbers in the cells of a heat map, whose colours are the same in light and dark."""
 MARKERS = "osDv^Pp*X"
+ANNOTATED = 160
+"""Heat maps of up to so many cells show the numbers."""
 WIDE, NARROW = (7.4, 4.2), (3.7, 4.4)
 """Inches: for a desktop, and for a phone."""
 
 Drawing = Callable[[Figure], None]
+SCREEN = 100
+"""Dots per inch of a picture in a notebook, which shows it that large and four times as sharp."""
+
+
+class Picture(Figure):
+    """A figure that shows itself in a notebook; pyplot does not know it, so that nothing has to be closed."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        out, (width, height) = io.BytesIO(), self.get_size_inches()
+        with _style(""):
+            self.savefig(out, format="png", dpi=2 * SCREEN, facecolor=PAPER)
+        return out.getvalue(), {"width": round(SCREEN * width), "height": round(SCREEN * height)}
+
+
+def picture(drawing: Drawing, size: tuple[float, float] | None = None) -> Picture:
+    """Draws a picture and gives the figure, to be shown, changed or saved.
+
+    Args:
+        drawing: what draws it.
+        size: inches; ``WIDE`` unless it is said.
+    """
+    with _style(""):
+        made = Picture(figsize=size or WIDE, facecolor=PAPER)
+        FigureCanvasAgg(made)
+        _drawn(made, drawing)
+        made.draw_without_rendering()  # makes the ticks, which take their looks from the settings of the moment
+    return made
 
 
 def draw(drawing: Drawing, name: str, size: tuple[float, float], *kinds: Literal["png", "svg"]) -> list[bytes]:
@@ -61,17 +92,22 @@ def draw(drawing: Drawing, name: str, size: tuple[float, float], *kinds: Literal
     with _style(f"{name}{size}"):
         figure = Figure(figsize=size, facecolor=PAPER)
         FigureCanvasAgg(figure)
-        drawing(figure)
-        for text in figure.findobj(Text):
-            said = showable(text.get_text(), keep="\n")
-            if said != text.get_text():
-                text.set_text(said)
+        _drawn(figure, drawing)
         for kind in kinds:
             out = io.BytesIO()
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(out, format=kind, dpi=160, metadata=metadata)
             found.append(out.getvalue())
     return found
+
+
+def _drawn(figure: Figure, drawing: Drawing) -> None:
+    """Draws, and writes what would act in a name as its code."""
+    drawing(figure)
+    for text in figure.findobj(Text):
+        said = showable(text.get_text(), keep="\n")
+        if said != text.get_text():
+            text.set_text(said)
 
 
 def inline(svg: bytes) -> str:
@@ -127,6 +163,62 @@ def _style(salt: str) -> Iterator[None]:
     with mpl.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         yield
+
+
+def matrix(
+    figure: Figure,
+    values: NDArray[np.float64],
+    names: tuple[Sequence[str], Sequence[str]],
+    title: str,
+    *,
+    limits: tuple[float, float],
+    colours: str = "cividis",
+    form: str = ".2f",
+) -> None:
+    """Draws a matrix as a heat map, with its numbers where there is room.
+
+    Args:
+        figure: what is drawn on.
+        values: shape ``(rows, columns)``.
+        names: names of the rows, and of the columns.
+        title: stands above.
+        limits: values of the first and of the last colour.
+        colours: matplotlib's name of a map of colours.
+        form: form of the numbers, as ``format`` takes it.
+    """
+    (rows, columns), (width, height) = values.shape, figure.get_size_inches()
+    axes = figure.add_axes((0.3, 0.3, 0.6, 0.6))
+    mesh = axes.pcolormesh(
+        values,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        edgecolors=PAPER,
+        linewidth=0.4 if values.size <= 2000 else 0.0,
+    )
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():  # a frame, because the darkest cells are as dark as a dark page
+        spine.set(visible=True, linewidth=0.6)
+    longest = [max(map(len, texts)) for texts in names]
+    left, bottom = min(0.15 + 0.065 * longest[0], 0.45 * width), min(0.12 + 0.06 * longest[1], 0.5 * height)
+    top, right = 0.34, 0.72
+    axes.set_position((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
+    step = max(1, -(-columns // int((width - left - right) / 0.14)))
+    axes.set_xticks(np.arange(0, columns, step) + 0.5, names[1][::step], rotation=90, fontsize=7)
+    jump = max(1, -(-rows // int((height - bottom - top) / 0.14)))
+    axes.set_yticks(np.arange(0, rows, jump) + 0.5, names[0][::jump], fontsize=7)
+    if values.size <= ANNOTATED and (width - left - right) / columns > 0.27:
+        shades = mesh.to_rgba(values)
+        for (i, j), value in np.ndenumerate(values):
+            text = f"{value:{form}}"
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6.5, color=on(shades[i, j]))
+    axes.set_title(title, color=INK, fontsize=9)
+    bar = figure.add_axes((1 - 0.6 / width, bottom / height, 0.1 / width, 1 - (bottom + top) / height))
+    figure.colorbar(mesh, cax=bar)
+    bar.tick_params(labelsize=7, length=2)
+    bar.grid(visible=False)
 
 
 def with_rail(figure: Figure, names: Sequence[str]) -> Axes:

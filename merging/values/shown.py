@@ -1,0 +1,203 @@
+"""How a value shows itself in Python: a line or two at the prompt, a fragment of HTML in a notebook.
+
+Names may hold anything: at the prompt what would act is written as its code, in HTML jinja escapes what stands in a
+template. The fragment takes text and ground from the page that it is put into, so that it fits light and dark.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from merging.errors import showable
+from merging.values.wording import beginning, plural, some
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LONGEST = 280
+"""Characters of what a prompt shows at the most."""
+FACT = 200
+"""Characters of one fact there at the most: an answer with its losses is not cut."""
+ROWS = 40
+"""Rows of a table in a notebook at the most; a value's ``to_frame()`` has all of them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: a number with its mark, and how both are dressed.
+
+    Attributes:
+        text: what stands in it.
+        mark: sign of a verdict beside it.
+        kind: ``up``, ``down`` or nothing: the colour of the mark.
+        best: whether it is the best of its line.
+    """
+
+    text: str
+    mark: str = ""
+    kind: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of a notebook.
+
+    Attributes:
+        heads: headings; that of the first column, which names the rows, may be empty.
+        rows: rows, as many cells in each; the first one is its name.
+    """
+
+    heads: tuple[str, ...]
+    rows: Sequence[Sequence[str | Cell]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """The parts of a value that are seen, whatever shows it.
+
+    Attributes:
+        name: what it is, such as "ModelPool".
+        facts: short facts, the most important ones first; the prompt shows these alone.
+        lines: sentences above the tables.
+        grids: tables.
+        notes: dim sentences below them.
+    """
+
+    name: str
+    facts: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line for a prompt, of 280 characters at the most."""
+        facts = [beginning(showable(fact), FACT) for fact in self.facts if fact]
+        return f"<{beginning(f'{self.name}: ' + ', '.join(facts), LONGEST)}>"
+
+    def html(self, body: str = "") -> str:
+        """A fragment of HTML, no whole page.
+
+        Args:
+            body: HTML that was made of a template already, in the place of the tables.
+        """
+        from markupsafe import Markup
+
+        made = environment().from_string(FRAGMENT)
+        return made.render(sheet=self, style=Markup(STYLE), body=Markup(body), most=ROWS)  # noqa: S704 (a template's)
+
+
+class Shown:
+    """A value that shows itself: subclasses say in ``_sheet`` what is to be seen of it."""
+
+    __slots__ = ()
+
+    def _sheet(self) -> Sheet:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        try:
+            return self._sheet().text()
+        except AttributeError:  # half made, as a debugger or a traceback may meet it
+            return f"<{type(self).__name__}>"
+
+    def _repr_html_(self) -> str:
+        return self._sheet().html()
+
+
+@functools.cache
+def environment(package: str = "") -> Environment:
+    """Templates in which every name is escaped, and what a browser obeys though it is no HTML is written as its code.
+
+    Args:
+        package: the one that templates are read from, where they are files.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from merging.values.answer import bare  # which is shown by this module
+
+    made = Environment(
+        loader=PackageLoader(package, ".") if package else None,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_seen,
+    )
+    made.filters["bare"] = bare
+    return made
+
+
+def _seen(value: Any) -> Any:
+    from markupsafe import Markup
+
+    return showable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def named(names: Sequence[str], noun: str, most: int = 3) -> str:
+    """Counts things and names the first ones.
+
+    >>> named(["a", "b", "c", "d"], "model"), named(["a"], "model")
+    ('4 models (a, b, c and 1 more)', '1 model (a)')
+    """
+    listed = [beginning(name, 24) for name in names[: most + 1]]
+    more = some([*listed, *names[most + 1 :]], most)
+    return f"{plural(len(names), noun, ',')} ({more})" if names else f"no {noun}s"
+
+
+def grid(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Grid:
+    """A table of texts and numbers."""
+    return Grid(tuple(heads), [[each if isinstance(each, Cell | str) else f"{each:,}" for each in row] for row in rows])
+
+
+STYLE = """
+.merging-shown { font-size: .9em; line-height: 1.45; }
+.merging-shown table { border-collapse: collapse; margin: .4em 0; font-variant-numeric: tabular-nums; }
+.merging-shown th, .merging-shown td { padding: .15em .6em; text-align: right; background: none;
+  border: 0; border-bottom: 1px solid rgba(127, 127, 127, .35); }
+.merging-shown th:first-child, .merging-shown td.why { text-align: left; }
+.merging-shown tbody th { font-weight: normal; }
+.merging-shown .best { font-weight: bold; }
+.merging-shown .second { text-decoration: underline; }
+.merging-shown .up { color: #147dc2; font-weight: bold; }
+.merging-shown .down { color: #c75b00; font-weight: bold; }
+.merging-shown .dim, .merging-shown .none, .merging-shown .half, .merging-shown .spread { opacity: .75; }
+.merging-shown .half, .merging-shown .spread { font-size: .85em; }
+.merging-shown p, .merging-shown ul { margin: .3em 0; }
+"""
+"""Text and ground are the notebook's own; the two colours are read on white and on black."""
+
+FRAGMENT = """
+<div class="merging-shown">
+<style>{{ style }}</style>
+<p><b>{{ sheet.name }}</b>
+{%- for fact in sheet.facts if fact %}{{ ": " if loop.first else ", " }}{{ fact }}{% endfor %}</p>
+{% if sheet.lines %}
+<ul>{% for line in sheet.lines %}<li>{{ line }}</li>{% endfor %}</ul>
+{% endif %}
+{{ body }}
+{% for grid in sheet.grids %}
+<table>
+<thead><tr>{% for head in grid.heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in grid.rows[:most] %}
+<tr>{% for cell in row %}
+{% set tag = "th" if loop.first else "td" %}
+<{{ tag }}>
+{%- if cell is string %}{{ cell }}{% else -%}
+<span{% if cell.best %} class="best"{% endif %}>{{ cell.text }}</span>
+{%- if cell.mark %} <span class="{{ cell.kind or 'none' }}">{{ cell.mark }}</span>{% endif %}
+{% endif %}</{{ tag }}>
+{%- endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+{% if grid.rows | length > most %}<p class="dim">and {{ grid.rows | length - most }} more</p>{% endif %}
+{% endfor %}
+{% for note in sheet.notes %}<p class="dim">{{ note }}</p>
+{% endfor %}
+</div>
+"""
