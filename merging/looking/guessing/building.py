@@ -1,0 +1,52 @@
+"""An architecture by its name, built without memory for its weights: names and shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from merging.errors import MergingError, TaskError, raised
+from merging.models.source import ModelSource
+from merging.values.partition import TensorInfo
+
+if TYPE_CHECKING:
+    from merging.storage.pool import ModelPool
+
+CLASSES = 7
+"""Outputs of a head whose number says nothing."""
+
+
+def tensors_of(source: ModelSource) -> Mapping[str, TensorInfo]:
+    """Names and shapes of the tensors of an architecture.
+
+    Raises:
+        TaskError: it cannot be built.
+    """
+    module = _bare(lambda: source.module(CLASSES))
+    return {name: (tuple(tensor.shape), "") for name, tensor in module.state_dict().items()}
+
+
+def built_for(source: ModelSource, pool: ModelPool) -> nn.Module:
+    """The architecture with the head that a pool has, without memory where its constructor allows that.
+
+    Raises:
+        MergingError: it has no such head, or cannot be built.
+    """
+    return _bare(lambda: source.build(pool))
+
+
+def _bare(build: Callable[[], nn.Module]) -> nn.Module:
+    """What a constructor makes, on the meta device unless it looks at the values of its weights."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except MergingError as error:
+        if "meta" not in str(error):
+            raise
+    except Exception as error:  # constructors raise whatever they meet
+        if "meta" not in str(error):
+            raise TaskError(f"it cannot be built: {raised(error)}") from error
+    return build()
