@@ -50,7 +50,9 @@ def command(model: str, other: str | None, **flags: Any) -> None:
         made = plugins(request)
         task = task_of(request, progress)
         if task is None:
-            raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
+            raise RequirementError(
+                "nothing to score on: give --task, or a merge.toml with a [task] (merge init writes one)"
+            )
         from merging.looking.scoring import evaluate, same_classes
         from merging.values.outcome import unscored
 

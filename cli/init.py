@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.signals import stop_on_signal
 from merging.cli.asking.tables import TOML, File
 from merging.errors import FolderError, InterruptedRunError, showable
 from merging.plugins.user_code import contained
@@ -43,6 +42,7 @@ def command(folder: Path, output: Path, *, force: bool, yes: bool, as_json: bool
     """
     from merging.cli.showing.screen import Screen, print_json
     from merging.cli.showing.terminal import TerminalProgress
+    from merging.looking.guessing.asking import Nobody
     from merging.looking.guessing.guess import Context, Given, propose
     from merging.storage import atomic
 
@@ -62,17 +62,10 @@ def command(folder: Path, output: Path, *, force: bool, yes: bool, as_json: bool
         tries=flags["tries"],
     )
     asks = not yes and not as_json and sys.stdin.isatty() and sys.stderr.isatty()
-    with (
-        contained(),
-        stop_on_signal(news, "stopping; nothing is written") as should_stop,
-        TerminalProgress(news) as shown,
-    ):
-        asker = _Person(shown) if asks else None
+    with contained(), TerminalProgress(news) as shown:
         try:
-            found = propose(
-                given, Context(progress=shown, should_stop=should_stop, **({"asker": asker} if asker else {}))
-            )
-        except KeyboardInterrupt:
+            found = propose(given, Context(progress=shown, asker=_Person(shown) if asks else Nobody()))
+        except (KeyboardInterrupt, click.Abort):
             raise InterruptedRunError("interrupted; nothing was written") from None
     text = found.text(output)
     File.model_validate(tomllib.loads(text))

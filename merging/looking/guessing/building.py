@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,9 +10,6 @@ from torch import nn
 from merging.errors import MergingError, TaskError, raised
 from merging.models.source import ModelSource
 from merging.values.partition import TensorInfo
-
-if TYPE_CHECKING:
-    from merging.storage.pool import ModelPool
 
 CLASSES = 7
 """Outputs of a head whose number says nothing."""
@@ -25,20 +21,11 @@ def tensors_of(source: ModelSource) -> Mapping[str, TensorInfo]:
     Raises:
         TaskError: it cannot be built.
     """
-    module = _bare(lambda: source.module(CLASSES))
+    module = bare(lambda: source.module(CLASSES))
     return {name: (tuple(tensor.shape), "") for name, tensor in module.state_dict().items()}
 
 
-def built_for(source: ModelSource, pool: ModelPool) -> nn.Module:
-    """The architecture with the head that a pool has, without memory where its constructor allows that.
-
-    Raises:
-        MergingError: it has no such head, or cannot be built.
-    """
-    return _bare(lambda: source.build(pool))
-
-
-def _bare(build: Callable[[], nn.Module]) -> nn.Module:
+def bare(build: Callable[[], nn.Module]) -> nn.Module:
     """What a constructor makes, on the meta device unless it looks at the values of its weights."""
     try:
         with torch.device("meta"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from merging.data.text import takes_texts
 from merging.errors import MergingError
 from merging.looking.guessing import trying, variants
-from merging.looking.guessing.architecture import Architecture
 from merging.looking.guessing.pools import FoundPool
+from merging.looking.guessing.proving import Architecture
 from merging.looking.guessing.trying import Tried
 from merging.plugins.progress import Progress
 
@@ -22,7 +22,6 @@ def tries(
     candidates: Sequence[Architecture],
     keys: Mapping[str, Any],
     progress: Progress,
-    should_stop: Callable[[], bool],
 ) -> list[Tried]:
     """One model scored under each guess, the likeliest first.
 
@@ -33,7 +32,6 @@ def tries(
         candidates: architectures that fit, the likeliest first.
         keys: keys of a [task] that are known: ``held_out``, perhaps ``classes``, ``mean``, ``std``, ``size``.
         progress: told how far this is.
-        should_stop: asked between batches.
     """
     first, done = pool.first, list[Tried]()
 
@@ -41,9 +39,7 @@ def tries(
         for said, more in guesses:
             count = len(done[0].hits) if done else None
             try:
-                found = trying.scored(
-                    first, {**table, **more}, said, samples=count, progress=progress, should_stop=should_stop
-                )
+                found = trying.scored(first, {**table, **more}, said, samples=count, progress=progress)
             except MergingError as error:
                 progress.say(f"{said} was not tried: {error}")
                 continue

@@ -8,9 +8,9 @@ from typing import Any
 
 from merging.data.classes import nfc
 from merging.looking.guessing import trying, variants
-from merging.looking.guessing.architecture import Architecture
 from merging.looking.guessing.pools import FoundPool
 from merging.looking.guessing.proposal import Entry, model_value, toml
+from merging.looking.guessing.proving import Architecture
 from merging.looking.guessing.sets import ROLES, Roles, first_classes
 from merging.looking.guessing.trying import Tried
 from merging.storage.class_names import classes_of
@@ -109,7 +109,8 @@ def class_entry(pool: FoundPool, found: Architecture, roles: Roles) -> Entry:
         return Entry(key="classes", value=[] if own is None else list(own[0]), why=why)
     if own is None:
         at = "" if where is None else f" of {where.place.path}"
-        why = [f"The names of the classes{at}, in their order, as ImageFolder counts them."]
+        how = "sorted by name, as ImageFolder counts them" if list(data) == sorted(data) else "as the data count them"
+        why = [f"The classes{at}, {how}."]
         return Entry(key="classes", value=list(data), why=why, guessed="nothing beside the models says the order")
     names, place = own
     if [nfc(name) for name in names] == [nfc(name) for name in data]:
@@ -186,7 +187,10 @@ def remarks(roles: Roles, pool: FoundPool, classes: Entry, *, listed: bool) -> l
         notes.append(
             f"Classes, in the order that is assumed: {some(list(classes.value), 4)}. {' '.join(classes.why)}".strip()
         )
-    return notes + [f"Left out, {path}: {why}." for path, why in roles.left_out.items()][:5]
+    reasons: dict[str, list[str]] = {}
+    for path, why in roles.left_out.items():
+        reasons.setdefault(why, []).append(path)
+    return notes + [f"Left out, {why}: {some(paths, 3)}." for why, paths in reasons.items()][:5]
 
 
 def doubt(best: Tried | None, classes: Entry) -> list[str]:

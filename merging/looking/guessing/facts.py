@@ -73,12 +73,18 @@ def _inside(checkpoint: Checkpoint) -> Iterator[Said]:
         for key in _SETTINGS:
             settings = _plain(content.get(key))
             if isinstance(settings, Mapping):
-                yield from _named(settings, f"{key} in {checkpoint.path.name}")
+                yield from _named(settings, f"{key} in {checkpoint.path.name}", timm="arch" in content)
         yield from _named({k: v for k, v in content.items() if isinstance(v, str)}, checkpoint.path.name)
 
 
-def _named(settings: Mapping[str, Any], where: str) -> Iterator[Said]:
-    """The names of architectures among settings, with what these say of pixels and arguments."""
+def _named(settings: Mapping[str, Any], where: str, *, timm: bool = False) -> Iterator[Said]:
+    """The names of architectures among settings, with what these say of pixels and arguments.
+
+    Args:
+        settings: what a file holds.
+        where: it stands, for messages.
+        timm: whether timm's own saver wrote the file.
+    """
     flat = {str(key): _plain(value) for key, value in settings.items()}
     for key in ("pretrained_cfg", "model", "model_config"):  # timm's config.json; nested configurations
         if isinstance(flat.get(key), Mapping):
@@ -87,10 +93,12 @@ def _named(settings: Mapping[str, Any], where: str) -> Iterator[Said]:
     arguments = dict(flat.get("model_kwargs") or flat.get("model_args") or {})
     if flat.get("gp"):  # timm's train.py
         arguments["global_pool"] = flat["gp"]
+    timm = timm or "pretrained_cfg" in settings or {"crop_pct", "interpolation"} <= set(flat)  # config.json, args.yaml
     for key in _NAMES:
         name = flat.get(key)
         if isinstance(name, str) and re.fullmatch(r"[\w./:-]+", name):
-            yield Said(name=name, where=f"{key} = {name} in {where}", arguments=arguments, settings=_pixels(flat))
+            full = f"timm:{name.rpartition('/')[2]}" if timm and ":" not in name else name
+            yield Said(name=full, where=f"{key} = {name} in {where}", arguments=arguments, settings=_pixels(flat))
 
 
 def _pixels(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from merging.data.text import takes_texts
 from merging.errors import PoolError, TaskError
 from merging.looking.guessing import comparing, entries, trying
-from merging.looking.guessing.architecture import Architecture, architectures, distinct
+from merging.looking.guessing.architecture import architectures, distinct
 from merging.looking.guessing.asking import Asker, Nobody
 from merging.looking.guessing.checkpoints import Listed, listed
+from merging.looking.guessing.places import places
 from merging.looking.guessing.pools import FoundPool, grouped
 from merging.looking.guessing.proposal import Entry, Proposal
+from merging.looking.guessing.proving import Architecture
 from merging.looking.guessing.sets import FoundSet, Roles, found_sets, with_roles
 from merging.looking.guessing.trying import Tried
 from merging.plugins.progress import Progress, Silent
@@ -45,17 +47,15 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Whom a guess asks, whom it tells, and whether it must end.
+    """Whom a guess asks, and whom it tells.
 
     Attributes:
         asker: answers what files leave open.
         progress: told what is done.
-        should_stop: asked between batches.
     """
 
     asker: Asker = field(default_factory=Nobody)
     progress: Progress = field(default_factory=Silent)
-    should_stop: Callable[[], bool] = lambda: False
 
 
 def propose(given: Given, context: Context | None = None) -> Proposal:
@@ -77,7 +77,7 @@ def propose(given: Given, context: Context | None = None) -> Proposal:
     roles = replace(roles, left_out={**refused, **roles.left_out})
     roles = _asked_roles(roles, sets, context)
     if "held_out" not in roles.parts:
-        return _without_data(given, pool, roles, found)
+        return _without_data(given, pool, roles, f"The models are {found[0].spec} ({found[0].why})")
     return _whole(given, context, pool, found, roles)
 
 
@@ -115,7 +115,19 @@ def _pool(given: Given, context: Context) -> FoundPool:
             f"{pool.models[0].path} is the only model{f' ({why})' if why else ''}; merging takes two or more that "
             "agree, or one and its base; name them with `models` and `base`"
         )
+    if pool.base is not None and pool.base_guessed:
+        pool = _asked_base(pool, there.paths, context)
     return replace(pool, left_out={**there.left_out, **pool.left_out})
+
+
+def _asked_base(pool: FoundPool, paths: Sequence[Path], context: Context) -> FoundPool:
+    """Asks whether the checkpoint that is called as a base is one."""
+    assert pool.base is not None  # noqa: S101 (for the type checker)
+    answers = [f"{pool.base.path}", "none of them: it is a model like the others"]
+    number, asked = context.asker.choose("Which is the model that the others were fine-tuned from?", answers)
+    if not asked:
+        return pool
+    return replace(pool, base_why="given") if number == 0 else grouped(paths, based=False)
 
 
 def _asked_group(pool: FoundPool, paths: Sequence[Path], base: Path | None, context: Context) -> FoundPool:
@@ -143,11 +155,13 @@ def _asked_roles(roles: Roles, sets: Sequence[FoundSet], context: Context) -> Ro
 
 
 def _without_architecture(given: Given, context: Context, pool: FoundPool, wrong: Sequence[str]) -> Proposal:
-    """What is left where nothing is known to have these tensors: a name from the user, or an average without data.
+    """What is left where nothing is known to have these tensors: an average without data, or a name from the user.
 
     Raises:
         TaskError: data are there, or a name was said that does not fit.
     """
+    if not given.model and not given.data and not places(given.folder)[0]:
+        return _without_data(given, pool, Roles(), "Which architecture they are is not known")
     names = list(pool.tensors)
     tensors = f"{len(names)} tensors, such as '{names[0]}' {list(pool.tensors[names[0]][0])}"
     if given.model:
@@ -162,7 +176,7 @@ def _without_architecture(given: Given, context: Context, pool: FoundPool, wrong
     )
 
 
-def _without_data(given: Given, pool: FoundPool, roles: Roles, found: Sequence[Architecture]) -> Proposal:
+def _without_data(given: Given, pool: FoundPool, roles: Roles, known: str) -> Proposal:
     """A plain average, which needs no data.
 
     Raises:
@@ -177,8 +191,8 @@ def _without_data(given: Given, pool: FoundPool, roles: Roles, found: Sequence[A
             "give held-out data with `data`: a folder of class folders, a table, file.npz:KEY, …"
         )
     notes = [
-        f"The models are {found[0].spec} ({found[0].why}). No labelled data were found, so nothing can be scored: a "
-        "plain average is made. With data that none of the models was trained on, run merge init --data FOLDER --force.",
+        f"{known}. No labelled data were found, so nothing can be scored: a "
+        "plain average is made. With data that no model was trained on, run merge init --data FOLDER --force.",
         *(f"Left out: {line}." for line in refused[:5]),
     ]
     return Proposal(
@@ -197,7 +211,7 @@ def _whole(given: Given, context: Context, pool: FoundPool, found: Sequence[Arch
     keys |= {"classes": list(classes.value)} if classes.value else {}
     tried = list[Tried]()
     if given.tries and not candidates[0].spec.startswith("python:"):
-        tried = comparing.tries(pool, candidates, keys, context.progress, context.should_stop)
+        tried = comparing.tries(pool, candidates, keys, context.progress)
     best = trying.best_of(tried) if tried else None
     chosen, asked = _chosen(candidates, best, given, context)
     classes = entries.in_order(classes, best)

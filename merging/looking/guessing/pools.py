@@ -68,13 +68,13 @@ class FoundPool:
         return any(name.endswith("running_mean") for name in self.tensors)
 
 
-def grouped(paths: Sequence[Path], base: Path | None = None, key: str = "") -> FoundPool:
+def grouped(paths: Sequence[Path], base: Path | None = None, *, based: bool = True) -> FoundPool:
     """Takes the largest set of checkpoints whose tensors agree in names, shapes and dtypes.
 
     Args:
         paths: checkpoints, in natural order.
         base: the model that they were fine-tuned from, where the user says it.
-        key: key of the state dict that the user wants.
+        based: whether one of them may be the base.
 
     Raises:
         CheckpointError: not one of them can be read; the first reason is said.
@@ -82,7 +82,7 @@ def grouped(paths: Sequence[Path], base: Path | None = None, key: str = "") -> F
     opened, keys, left = dict[Path, Checkpoint](), dict[Path, tuple[str, ...]](), defaultdict[str, list[Path]](list)
     for path in paths:
         try:
-            opened[path], keys[path] = opened_at(path, key)
+            opened[path], keys[path] = opened_at(path)
         except MergingError as error:
             left[f"cannot be read: {error}"].append(path)
     if not opened:
@@ -96,7 +96,7 @@ def grouped(paths: Sequence[Path], base: Path | None = None, key: str = "") -> F
     taken = ordered[0]
     for group in ordered[1:]:
         left[_difference(opened[taken[0]], opened[group[0]])] += group
-    base, why = (base, "given") if base is not None else _base_of(taken, opened)
+    base, why = (base, "given") if base is not None or not based else _base_of(taken)
     for path in [path for path in taken if path == base]:
         taken.remove(path)
     for path in [path for path in taken if not _sound(opened[path])]:
@@ -112,30 +112,30 @@ def grouped(paths: Sequence[Path], base: Path | None = None, key: str = "") -> F
         models=tuple(opened[path] for path in taken),
         key=next(iter(chosen)) if len(chosen) == 1 else "",
         keys=tuple(dict.fromkeys(other for path in taken for other in keys[path] if other not in chosen)),
-        base=None if base is None else opened.get(base) or opened_at(base, "")[0],
+        base=None if base is None else opened.get(base) or opened_at(base)[0],
         base_why=why,
         left_out=dict(left),
         groups=tuple(len(group) for group in ordered),
     )
 
 
-def opened_at(path: Path, key: str = "") -> tuple[Checkpoint, tuple[str, ...]]:
+def opened_at(path: Path) -> tuple[Checkpoint, tuple[str, ...]]:
     """A checkpoint, and the keys of all state dicts in its file, where these are several.
 
     Raises:
         CheckpointError: the file cannot be read, or holds several and none under a name that is known.
     """
     try:
-        return Checkpoint(path, "", key), ()
+        return Checkpoint(path), ()
     except CheckpointError as error:
         there = tuple(re.findall(r"'([^']+)' \(", str(error))) if "sets of tensors" in str(error) else ()
         for known in WEIGHTS:
-            if known in there and not key:
+            if known in there:
                 return Checkpoint(path, "", known), there
         raise
 
 
-def _base_of(paths: Sequence[Path], opened: Mapping[Path, Checkpoint]) -> tuple[Path | None, str]:
+def _base_of(paths: Sequence[Path]) -> tuple[Path | None, str]:
     """The checkpoint that is called as a base is, or lies beside the record of ``merge finetune``."""
     for path in paths:
         if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
@@ -143,7 +143,6 @@ def _base_of(paths: Sequence[Path], opened: Mapping[Path, Checkpoint]) -> tuple[
     named = [path for path in paths if _BASE.fullmatch(stem(path) if path.is_file() else path.name)]
     if len(named) == 1 and len(paths) > 1:
         return named[0], "by its name; its tensors agree"
-    del opened
     return None, ""
 
 

@@ -7,7 +7,7 @@ import csv
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,6 @@ def scored(
     *,
     samples: int | None = None,
     progress: Progress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Tried:
     """Scores one model on a few held-out samples.
 
@@ -79,11 +78,9 @@ def scored(
         said: the guess in words.
         samples: how many; None: as many as :data:`SECONDS` allow.
         progress: told how far this is.
-        should_stop: asked between batches.
 
     Raises:
         MergingError: the task does not fit the model, or labels are no classes.
-        KeyboardInterrupt: it was asked to stop.
     """
     progress = progress or Silent()
     name = first.names[0]
@@ -104,8 +101,6 @@ def scored(
     progress.stage(f"trying {said} with {name}", len(inputs))
     answers, began = list[NDArray[np.int64]](), time.monotonic()
     for start in range(0, len(inputs), numerics.batch):
-        if should_stop():
-            raise KeyboardInterrupt
         if samples is None and start >= FEWEST and time.monotonic() - began > SECONDS:
             break
         batch = inputs[start : start + numerics.batch]
