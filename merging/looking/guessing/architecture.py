@@ -168,7 +168,7 @@ def _rank(found: Architecture, words: str) -> tuple[Any, ...]:
 
 
 def distinct(found: Iterable[Architecture]) -> list[Architecture]:
-    """Those that compute something else than the ones before them, by layers and preparation of pictures."""
+    """Drops architectures that compute what an earlier one does, by layers and preparation of pictures."""
     kept, seen = list[Architecture](), set[object]()
     for each in found:
         transform = each.source.transform() if not getattr(each.source, "tokens", None) else None

@@ -34,6 +34,6 @@ class Nobody:
         return 0, False
 
     def name(self, question: str) -> str | None:
-        """Says nothing."""
+        """Gives no name at all."""
         del question
         return None

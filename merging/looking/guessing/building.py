@@ -26,7 +26,7 @@ def tensors_of(source: ModelSource) -> Mapping[str, TensorInfo]:
 
 
 def bare(build: Callable[[], nn.Module]) -> nn.Module:
-    """What a constructor makes, on the meta device unless it looks at the values of its weights."""
+    """Calls a constructor, on the meta device unless it looks at the values of its weights."""
     try:
         with torch.device("meta"):
             return build()

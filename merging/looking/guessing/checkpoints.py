@@ -117,7 +117,7 @@ def _folders(folder: Path, entries: Sequence[Path]) -> list[Path]:
 
 
 def meant(paths: Sequence[Path]) -> list[Path]:
-    """Of the checkpoints side by side in one folder those that are models of their own.
+    """Finds those checkpoints, of several side by side in one folder, that are models of their own.
 
     A training run writes its best one, its last one, and those of its epochs: the first of these kinds that is there is
     taken. Where another name lies among them, or nothing but epochs, nobody can tell, and all of them are.

@@ -68,7 +68,7 @@ def model_entry(
 
 
 def said_pixels(found: Architecture) -> dict[str, Any]:
-    """What the files say of pixels, as far as it is not the library's own."""
+    """Keys of a [task] for what the files say of pixels, as far as it is not the library's own."""
     own = variants.own_normalisation(found.source)
     keys: dict[str, Any] = {}
     for key in ("mean", "std"):
@@ -164,7 +164,7 @@ def part_entries(roles: Roles) -> list[Entry]:
 
 
 def remarks(roles: Roles, pool: FoundPool, classes: Entry, *, listed: bool) -> list[str]:
-    """What is missing, assumed or left out, a sentence each.
+    """Makes a sentence for all that is missing, assumed or left out.
 
     Args:
         roles: the sets.

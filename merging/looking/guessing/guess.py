@@ -26,7 +26,7 @@ from merging.values.wording import plural, some
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What the user says up front.
+    """All that the user says up front.
 
     Attributes:
         folder: the folder that is looked into.
@@ -192,7 +192,7 @@ def _without_data(given: Given, pool: FoundPool, roles: Roles, known: str) -> Pr
         )
     notes = [
         f"{known}. No labelled data were found, so nothing can be scored: a "
-        "plain average is made. With data that no model was trained on, run merge init --data FOLDER --force.",
+        "plain average is made. With data that no model was trained on, run merge init again (`data`, `force`).",
         *(f"Left out: {line}." for line in refused[:5]),
     ]
     return Proposal(
@@ -228,6 +228,7 @@ def _whole(given: Given, context: Context, pool: FoundPool, found: Sequence[Arch
         shifts=[Entry(key=name, value=each.place.spec, place=True) for name, each in roles.shifts.items()],
         run=[entries.strategy_entry(pool, with_data=True)],
         notes=[*entries.remarks(roles, pool, classes, listed=listed), *entries.doubt(best, classes)],
+        scores={each.said: each.share for each in tried},
     )
 
 

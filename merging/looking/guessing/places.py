@@ -43,7 +43,7 @@ class Place:
 
     @property
     def spec(self) -> str | dict[str, Any]:
-        """What stands in merge.toml: the path, or a table with it."""
+        """Gives the path, or a table with it, as merge.toml has it."""
         return {"path": self.path, **self.keys} if self.keys else self.path
 
 

@@ -35,7 +35,7 @@ class FoundPool:
         base: the model that they were fine-tuned from, as far as that is known.
         base_why: says how that was found.
         left_out: why other checkpoints were not taken → these.
-        groups: for each set of agreeing checkpoints how many there are, the largest first.
+        groups: numbers of checkpoints that agree with one another, the largest first.
     """
 
     models: tuple[Checkpoint, ...]

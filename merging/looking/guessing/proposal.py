@@ -52,6 +52,7 @@ class Proposal:
         shifts: lines of [task.shifts].
         run: lines of [run].
         notes: what else the user should know, a sentence each.
+        scores: guess in words → share of held-out samples that one model has right under it.
     """
 
     folder: str
@@ -60,6 +61,7 @@ class Proposal:
     shifts: Sequence[Entry] = ()
     run: Sequence[Entry] = ()
     notes: Sequence[str] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def guessed(self) -> tuple[Entry, ...]:
@@ -70,7 +72,7 @@ class Proposal:
         """The file, in TOML; paths are relative to the folder that it lies in.
 
         Args:
-            output: where it will be written.
+            output: the path that it will be written to.
         """
         at = output.absolute().parent
         parts = [
@@ -135,7 +137,9 @@ class Proposal:
             "pool": {entry.key: entry.value for entry in self.pool_entries(at)},
             "run": {entry.key: entry.value for entry in self.run},
             "alternatives": {entry.key: dict(entry.others) for entry in (*self.task, *self.run) if entry.others},
-            "guessed": {entry.key: entry.guessed for entry in self.guessed},
+            "guessed": {entry.key: entry.guessed for entry in self.guessed}
+            | ({"base": self.pool.base_why} if self.pool.base_guessed else {}),
+            "scores": dict(self.scores),
             "notes": list(self.notes),
         }
 

@@ -31,7 +31,7 @@ class FoundSet:
     """A set of samples, opened.
 
     Attributes:
-        place: where it is.
+        place: its path and its words.
         names: names of its classes, in their order; None: its labels are numbers.
         labels: how many distinct labels occur, and the largest number among them.
         role: what its name says it is for; empty where that says nothing.

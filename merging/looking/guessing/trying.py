@@ -45,7 +45,8 @@ class Tried:
         keys: what the guess is: keys of a [task].
         said: the guess in words.
         chance: right answers compared with guessing, and with another order of the classes.
-        hits: for each sample whether it is right; where another order of the classes is much better, in that order.
+        hits: a truth value a sample, whether it is right; where another order of the classes is much better, in that
+            order.
     """
 
     keys: Mapping[str, Any]
