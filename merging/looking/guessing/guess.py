@@ -192,7 +192,7 @@ def _without_data(given: Given, pool: FoundPool, roles: Roles, known: str) -> Pr
         )
     notes = [
         f"{known}. No labelled data were found, so nothing can be scored: a "
-        "plain average is made. With data that no model was trained on, run merge init again (`data`, `force`).",
+        "plain average is made. With data that no model was trained on, run merge init again.",
         *(f"Left out: {line}." for line in refused[:5]),
     ]
     return Proposal(
