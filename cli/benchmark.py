@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -21,8 +22,9 @@ from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination
-from merging.values.states import RunState
+from merging.values.states import RunState, Wanted
 
+BEST = "best"
 METHODS = "best,uniform,greedy,manifoldmix,learned"
 WRITTEN = r"(methods|pictures)(/.*)?|benchmark\..*|evaluations\.jsonl"
 """Regular expression of the paths that a benchmark writes in its folder."""
@@ -78,7 +80,7 @@ SHARED = ("optimizer", "objective")
 @shared("plugin")
 @shared("output", output="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
-@shared("as_json", "trust_code")
+@shared("fail_unless", "as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Compare methods over one pool: Table 1 of the paper, for your data.
 
@@ -89,6 +91,8 @@ def command(**flags: Any) -> None:
     from merging.cli.showing.screen import Screen, say_built_in
 
     request, methods, partitions = _asked(flags)
+    if not flags["no_singles"] or flags["fail_unless"]:
+        methods = with_best(methods)
     news, console = Screen(stderr=True), Screen()
     say_built_in(request, news)
     with output_folder(request["output"], "benchmark") as folder:
@@ -111,8 +115,12 @@ def _into(
 
     Folder(place).check(overwrite=flags["overwrite"])
     found = _run(request, flags, methods, partitions, place, news)
+    from merging.benchmarking.rendering.answer import answer
+
     if flags["as_json"]:
-        say_json(found.dumps())
+        say_json(
+            json.dumps({"answer": answer(found).to_json()} | json.loads(found.dumps()), ensure_ascii=False, indent=1)
+        )
     else:
         from merging.cli.showing.benchmark_view import show_benchmark
 
@@ -128,6 +136,10 @@ def _into(
     if not any(row.finished for row in found.rows):
         news.print(marked("[red]error:[/] no method has a result; the rows say why"), highlight=False)
         raise click.exceptions.Exit(1)
+    if flags["fail_unless"]:
+        from merging.cli.showing.answer import fail_unless
+
+        fail_unless(Wanted(flags["fail_unless"]), answer(found))
 
 
 def _run(
@@ -216,6 +228,15 @@ def _asked(
     partitions = {name: over(given, typed.pop(name, {})) for name, given in partitions.items()}
     request["options"] = {kind: over(given, typed.get(kind, {})) for kind, given in shared.items()}
     return request, methods, partitions
+
+
+def with_best(methods: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The methods, and the best single model before them where nobody asks for it: every other one is compared with it.
+
+    The single models are scored anyway, so that it costs nothing.
+    """
+    named = BEST in methods or any(strategy == BEST for strategy, _ in methods.values())
+    return methods if named else {BEST: (BEST, {})} | methods
 
 
 def _listed(given: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "threads", "plugin", "as_json")
+@shared("key", "device", "threads", "plugin", "fail_unless", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
@@ -43,6 +43,8 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     from merging.cli.showing.screen import Screen, print_json, remark
     from merging.cli.showing.terminal import TerminalProgress
 
+    if flags["fail_unless"] and other is None:
+        raise RequirementError("--fail-unless compares OTHER with MODEL: name two models")
     news = Screen(stderr=True)
     request = _request(model, other, flags)
     with contained(), stop_on_signal(news), TerminalProgress(news) as progress:
@@ -87,6 +89,13 @@ def command(model: str, other: str | None, **flags: Any) -> None:
     for name, outcomes in found.items():
         if said := unscored(outcomes, request["objective"]):
             console.print(remark(f"{name}: {said}"), highlight=False, soft_wrap=True)
+    if flags["fail_unless"] and other is not None:
+        from merging.cli.showing.answer import fail_unless
+        from merging.values.answer import Answer, headline_of, standing_of
+        from merging.values.states import Wanted
+
+        compared = Answer(standing=standing_of(verdicts), headline=headline_of(other, verdicts))
+        fail_unless(Wanted(flags["fail_unless"]), compared)
 
 
 def _request(model: str, other: str | None, flags: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,15 @@ from merging.cli.asking.outputs import output_folder
 from merging.cli.asking.request import requested, settings_of
 from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
-from merging.errors import showable
+from merging.errors import RequirementError, showable
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Origin
 from merging.running.settings import Settings
-from merging.values.states import RunState
+from merging.values.states import RunState, Wanted
+
+if TYPE_CHECKING:
+    from merging.values.answer import Answer
 
 
 @click.command(
@@ -29,6 +32,7 @@ from merging.values.states import RunState
 @shared("search", "passes", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @shared("writing", "plugin", "rules")
+@shared("fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a resumed run load python: entries and plug-ins.")
@@ -44,9 +48,14 @@ def command(**flags: Any) -> None:
     if flags["dry_run"]:
         _dry_run(request, settings)
         return
+    wanted = None if flags["fail_unless"] is None else Wanted(flags["fail_unless"])
     with output_folder(request["output"], request["strategy"]) as folder:
         to = Destination(output=folder, overwrite=flags["overwrite"], resume=bool(flags["resume"]))
-        _execute(request, settings, to, started)
+        found = _execute(request, settings, to, started, wanted)
+    if wanted is not None:
+        from merging.cli.showing.answer import fail_unless
+
+        fail_unless(wanted, found)
 
 
 def _request(flags: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +74,21 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     return made, task, pool
 
 
-def _execute(request: dict[str, Any], settings: Settings, to: Destination, started: float) -> None:
+def _check_answerable(strategy: Any, task: Any, wanted: Wanted) -> None:
+    """Refuses before any work what no test can ever show.
+
+    Raises:
+        RequirementError: there are no data, or there is nothing to compare.
+    """
+    if task is None:
+        raise RequirementError(f"nothing can be shown to be {wanted} without data to test on: give `task`")
+    if strategy.name == "best":
+        raise RequirementError(f"strategy 'best' is what merges are compared with; it cannot be {wanted} than itself")
+
+
+def _execute(
+    request: dict[str, Any], settings: Settings, to: Destination, started: float, wanted: Wanted | None
+) -> Answer:
     from merging.cli.asking.resolve import parts_of
     from merging.cli.showing.screen import Screen, marked, say_built_in
     from merging.cli.showing.table import show_report
@@ -80,6 +103,8 @@ def _execute(request: dict[str, Any], settings: Settings, to: Destination, start
     with contained(), stop_on_signal(news) as should_stop, TerminalProgress(news) as progress:
         progress.stage("loading models and data")
         made, task, pool = _objects(request, progress)
+        if wanted is not None:
+            _check_answerable(made["strategy"], task, wanted)
         from merging.running.run import merge
 
         result = merge(
@@ -91,6 +116,8 @@ def _execute(request: dict[str, Any], settings: Settings, to: Destination, start
             watcher=Watcher(progress=progress, should_stop=should_stop),
             origin=Origin(request=request | {"output": None}, command=request["command"], started=started),
         )
+    from merging.values.answer import answer
+
     show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
@@ -98,6 +125,7 @@ def _execute(request: dict[str, Any], settings: Settings, to: Destination, start
         news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
     if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
+    return answer(result.report)
 
 
 def _dry_run(request: dict[str, Any], settings: Settings) -> None:

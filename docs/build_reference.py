@@ -22,6 +22,24 @@ TITLES = {"task": "What it scores", "model": "What it computes", "form": "What a
 """Above what a plug-in states as its formula, where that is none of a merge."""
 HEAD = "<!-- Written by docs/build_reference.py; change the plug-in, then run it again. -->\n"
 
+EXIT_CODES = """\
+## Exit codes
+
+| code | when |
+|---|---|
+| 0 | the command has done what it was asked for |
+| 1 | no result: a plug-in or merge itself failed, or its output was lost |
+| 2 | a mistake that the user can mend, in one line; nothing was written |
+| 3 | `--fail-unless` asked for more than tests show; all was written, the reason is one line on standard error |
+| 130 | interrupted; what there was is kept |
+
+`--fail-unless better`: better on at least one of the sets that count, worse on none of them, tested on all.
+`--fail-unless not-worse`: worse on none, and tested on all. The sets that count are the plain test sets and the
+average of the shifted ones; where a run has none, the samples that `--certify-split` keeps apart, else the held-out
+data. Better and worse are meant at the 5 % level, after the correction for several tests, against the best single
+model (in `merge evaluate`: OTHER against MODEL). Of a benchmark one method is enough.
+"""
+
 
 def pages() -> dict[str, str]:
     """Every generated page: path below docs/ → text.
@@ -212,6 +230,7 @@ def command_line() -> str:
         for name in COMMANDS:
             command = importlib.import_module(f"merging.cli.{name}").command
             lines += [f"## merge {name}", "", "```", text(command, name, top), "```", ""]
+    lines += [EXIT_CODES]
     return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n"))
 
 

@@ -23,6 +23,8 @@ from .errors import Stopped as Stopped
 from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError
 from .errors import UnknownNameError as UnknownNameError
+from .looking.check import Checked as Checked
+from .looking.check import check as check
 from .looking.geometry import Geometry as Geometry
 from .looking.inspection import Inspection as Inspection
 from .looking.inspection import inspect_module as inspect_module
@@ -79,6 +81,8 @@ from .plugins.task import Split as Split
 from .plugins.task import Task as Task
 from .plugins.whole_model_objective import SplitView as SplitView
 from .plugins.whole_model_objective import WholeModelObjective as WholeModelObjective
+from .running.applying import Applied as Applied
+from .running.applying import apply as apply
 from .running.run import Result as Result
 from .running.run import merge as merge
 from .storage.checkpoint import Checkpoint as Checkpoint
@@ -100,6 +104,7 @@ from .strategies.uniform import Uniform as Uniform
 from .strategies.weighted import Weighted as Weighted
 from .strategies.wise_ft import WiseFt as WiseFt
 from .tasks.catalogue import load_task as load_task
+from .tasks.in_memory import task as task
 from .training.finetune import finetune as finetune
 from .training.hyperparameters import HyperParameters as HyperParameters
 from .training.hyperparameters import Sweep as Sweep

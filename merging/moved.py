@@ -38,6 +38,7 @@ MODULES = {
     "cli.table": "cli.showing.table",
     "cli.terminal": "cli.showing.terminal",
     "computed": "mixing.computed",
+    "data.labels": "values.labels",
     "discovery": "plugins.discovery",
     "dtypes": "storage.dtypes",
     "estimate": "looking.estimate",
@@ -105,7 +106,8 @@ NAMES = {
     "cli.request": {
         "cli.asking.outputs": "output_folder",
         "cli.asking.plugin_options": "flatten_options parse_options",
-        "cli.asking.tables": "DataTable File ModelTable PoolTable RunTable TaskTable TOML read_toml",
+        "cli.asking.tables": "File ModelTable PoolTable RunTable TOML read_toml",
+        "tasks.table": "DataTable TaskTable",
     },
     "cli.run": {
         "cli.asking.request": "requested",
@@ -307,6 +309,14 @@ def by_position(made: type[T]) -> type[T]:
     return made
 
 
+class _StandIn(ModuleType):
+    """A module that has moved. Where a public function has its name now (``merging.check``), it is called as that."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        package, _, name = self.__name__.rpartition(".")
+        return importlib.import_module(package).__getattr__(name)(*arguments, **keywords)
+
+
 class OldPaths:
     """Finds what no other finder does: modules under the names that they had before they moved."""
 
@@ -318,7 +328,7 @@ class OldPaths:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """A stand-in; nothing is loaded before a name is asked for."""
-        module = ModuleType(spec.name)
+        module = _StandIn(spec.name)
         module.__getattr__ = forwarding(spec.name)  # type: ignore[method-assign]
         return module
 

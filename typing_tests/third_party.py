@@ -226,3 +226,24 @@ def merged_twice(pool: merging.ModelPool, task: merging.Task) -> merging.Result:
     assert_type(settings.search.budget, int | None)
     assert_type(merging.merge(pool, TopK(k=2), parts=parts, settings=settings, destination=there), merging.Result)
     return merging.merge(pool, TopK(k=2), task=task, partitioner=Halves(), budget=60, output="runs/keywords")
+
+
+def by_name(net: nn.Module, states: Sequence[dict[str, Tensor]]) -> merging.Result:
+    """Names, classes, paths, patterns and things in memory stand where objects do."""
+    task = merging.task(lambda: nn.Linear(4, 4), (states, [0, 1]), tests={"test": (states, [0, 1])}, classes=4)
+    assert_type(task, merging.Task)
+    merging.merge("runs/*.pt", "greedy", task="digits", partitioner="clip-c8", base="base.pt")
+    merging.merge([net, "a.pt"], merging.Greedy, task="merge.toml")
+    merging.merge(states, merging.Greedy())
+    merging.merge({"first": net, "second": net}, "uniform")
+    parts = Parts(partitioner="clip-c8", objective=merging.MacroF1, optimizer="random", task="merge.toml")
+    assert_type(parts.task, merging.Task | None)
+    assert_type(parts.partitioner, merging.Partitioner | None)
+    merging.benchmark(states, ["greedy", merging.Uniform], task=task)
+    merging.evaluate(net, "digits")
+    merging.interpolate([net, net], task)
+    assert_type(merging.check(states, merging.Greedy), merging.Checked)
+    assert_type(merging.apply("runs/first", models=states), merging.Applied)
+    assert_type(merging.Checkpoint.of(net), merging.Checkpoint)
+    assert_type(merging.ModelPool({"first": net, "second": states[0]}), merging.ModelPool)
+    return merging.merge(merging.ModelPool.open(states), merging.Greedy, parts=parts)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
+from merging.values.states import Wanted
+
 if TYPE_CHECKING:
     from merging.plugins.options import Option
 
@@ -41,6 +43,11 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "key": click.option(
         "--key", metavar="NAME", help="Of the state dict in files with several, such as state_dict_ema."
+    ),
+    "fail_unless": click.option(
+        "--fail-unless",
+        type=click.Choice([str(wanted) for wanted in Wanted]),
+        help="End with exit code 3 where tests do not show that.",
     ),
     "as_json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     "trust_code": click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins."),

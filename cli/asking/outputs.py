@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from merging.errors import FolderError, refused
-
-
-def check_file(output: Path, inputs: Iterable[Path]) -> None:
-    """Refuses to write a file in the place of one that is read, by whatever name, or into a folder that is one model.
-
-    Raises:
-        FolderError: it is an input.
-    """
-    for path in inputs:
-        if _same(output, path):
-            raise FolderError(f"--output {output} is {path}, which is read; choose another --output")
-        if path.is_dir() and _same(output.parent, path):
-            raise FolderError(f"--output {output} lies in {path}, a model that is read; choose another --output")
+from merging.storage.output_file import is_same
 
 
 def check_folder(output: Path, inputs: Iterable[Path], written: str) -> None:
@@ -41,15 +28,8 @@ def check_folder(output: Path, inputs: Iterable[Path], written: str) -> None:
     for path in inputs:
         for name in {path.absolute(), path.resolve()}:
             whole = name.is_relative_to(place) and re.fullmatch(written, name.relative_to(place).as_posix())
-            if whole or (name.is_dir() and _same(name, output)):
+            if whole or (name.is_dir() and is_same(name, output)):
                 raise FolderError(f"{path} is read, and --output {output} would replace it; choose another --output")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:  # one is not there: then only its name can be the other's
-        return one.resolve() == other.resolve()
 
 
 @contextlib.contextmanager

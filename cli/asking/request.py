@@ -13,12 +13,13 @@ import click
 import pydantic
 
 from merging.cli.asking.plugin_options import flatten_options, over, parse_options
-from merging.cli.asking.tables import SETS, File, Found, Model, ModelTable, Table, TaskTable, settings_fields
+from merging.cli.asking.tables import File, Found, Model, ModelTable, settings_fields
 from merging.errors import FolderError, MergingError, OptionError, showable
-from merging.models.spelling import spelled
 from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED, Settings
+from merging.tasks.table import Table, TaskTable, absolute, from_anywhere
+from merging.tasks.table import code_in as code_in
 
 CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
 """Kind → plug-in that is taken where nobody names one."""
@@ -120,7 +121,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["base"] = _model(flags["base"], key) if flags.get("base") else None
     if request["base"] is None and table.pool.base:
         request["base"] = _model(table.pool.base, key, folder)
-    described = _with_absolute_data(table.task.model_dump(exclude_defaults=True, exclude_none=True), folder)
+    described = from_anywhere(table.task.model_dump(exclude_defaults=True, exclude_none=True), folder)
     named = described if table.task.name and len(described) > 1 else table.task.name
     request["task"] = flags.get("task") or named or described or None
     if (
@@ -131,8 +132,8 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         raise MergingError(
             "[task] needs a name, or a model and held_out data: a folder of class folders, 'file.npz:KEY', …"
         )
-    request["plugin"] = [_absolute(path, folder) for path in table.run.plugin]
-    request["plugin"] += [_absolute(path) for path in flags.get("plugin") or ()]
+    request["plugin"] = [absolute(path, folder) for path in table.run.plugin]
+    request["plugin"] += [absolute(path) for path in flags.get("plugin") or ()]
     request["code"] = _digests(request["plugin"])
     request["command"] = showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n")
     options = flatten_options(table.run.options)
@@ -157,52 +158,17 @@ def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> No
         raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
 
 
-def code_in(entry: Any) -> list[str]:
-    """The ``python:`` entries of a task, wherever in its tables they stand."""
-    if isinstance(entry, Mapping | list):
-        return [code for value in (entry.values() if isinstance(entry, Mapping) else entry) for code in code_in(value)]
-    return [entry] if isinstance(entry, str) and entry.startswith("python:") else []
-
-
 def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str | dict[str, str]:
     """A checkpoint of the request: a path, or a table with path and key. The command line's key wins."""
     path, own = (model, "") if isinstance(model, str) else (model.path, model.key)
-    place, key = _absolute(path, folder), key or own
+    place, key = absolute(path, folder), key or own
     return {"path": place, "key": key} if key else place
-
-
-def _absolute(path: str, folder: Path | None = None) -> str:
-    try:
-        return str((folder or Path.cwd()) / Path(path).expanduser())
-    except RuntimeError as error:  # ~nobody
-        raise MergingError(f"{path}: {error}") from None
 
 
 def _digests(plugins: list[str]) -> dict[str, str]:
     """File → hash of its content; a missing file is left to the loader, which says so."""
     files = [Path(plugin) for plugin in plugins]
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
-
-
-def _with_absolute_data(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A [task] table whose data can be read from any working folder."""
-
-    def moved(data: Any) -> Any:
-        if isinstance(data, dict):
-            return data | {"path": moved(data["path"])}
-        return data if data.startswith("python:") else _absolute(data, folder)
-
-    for key in (*SETS, "data"):
-        if table.get(key):
-            table[key] = moved(table[key])
-    if "shifts" in table:
-        table["shifts"] = {name: moved(data) for name, data in table["shifts"].items()}
-    if table.get("model"):
-        table["model"] = spelled(table["model"])
-    source, _, place = table.get("model", "").partition(":")
-    if source == "transformers" and place:
-        table["model"] = f"{source}:{_absolute(place, folder)}"
-    return table
 
 
 def sound_settings(request: Mapping[str, Any]) -> tuple[Settings, list[str]]:

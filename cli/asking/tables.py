@@ -8,67 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_origin
 
 import pydantic
 
-from merging.data.form import KEYS
 from merging.errors import MergingError, unknown
 from merging.plugins.options import Option, first_fault
 from merging.running.settings import DECLARED
 from merging.storage import toml
+from merging.tasks.table import SETS as SETS
+from merging.tasks.table import Table, TaskTable
 
 TOML = "merge.toml"
-
-
-class Table(pydantic.BaseModel):
-    """A table in which every key is known, and every value of its type."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-
-class OneSet(pydantic.BaseModel):
-    """A table whose other keys are options of a form of data, which knows them once plug-ins are there."""
-
-    model_config = pydantic.ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, pydantic.JsonValue]
-
-    path: str
-
-
-if TYPE_CHECKING:
-    DataTable: TypeAlias = OneSet
-else:
-    DataTable = pydantic.create_model(
-        "DataTable",
-        __base__=OneSet,
-        __doc__="One set of a [task], where its path does not say everything.",
-        **{name: (kind | None, None) for name, kind in KEYS.items() if name != "path"},
-    )
-
-
-Data: TypeAlias = Annotated[
-    Annotated[str, pydantic.Tag("path")] | Annotated[DataTable, pydantic.Tag("table")],
-    pydantic.Discriminator(lambda value: "table" if isinstance(value, dict | DataTable) else "path"),
-]
-"""A path, or a table with one; told apart first, so that an error speaks of what was written."""
-SETS = ("held_out", "test", "train", "unlabelled")
-
-
-class TaskTable(Table):
-    """The table [task]: a registered name, or a model with its data."""
-
-    name: str | None = None
-    options: dict[str, Any] = {}
-    model: str | dict[str, Any] | None = None
-    held_out: Data | None = None
-    test: Data | None = None
-    shifts: dict[str, Data] = {}
-    train: Data | None = None
-    unlabelled: Data | None = None
-    data: str | None = None
-    classes: list[str] | None = None
-    templates: list[str] | None = None
-    corrupt: float | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    size: int | str | None = None
 
 
 class ModelTable(Table):
@@ -88,7 +35,7 @@ Model: TypeAlias = Annotated[
 class PoolTable(Table):
     """The table [pool]: the checkpoints, and the model that they were fine-tuned from."""
 
-    models: list[Model] = []
+    models: list[Model] = pydantic.Field(default_factory=list)
     base: Model | None = None
 
 
@@ -115,8 +62,8 @@ class Chosen(Table):
     optimizer: str | None = None
     objective: str | None = None
     output: str | None = None
-    plugin: list[str] = []
-    options: dict[str, Any] = {}
+    plugin: list[str] = pydantic.Field(default_factory=list)
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import remarks, title, what
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
@@ -19,18 +20,18 @@ from merging.benchmarking.rendering.tables import (
     cells,
     corrected_by,
     cost,
-    findings,
     heading,
     home,
     legend_of,
     main,
     placed,
+    shown,
     single_scores,
 )
 from merging.benchmarking.results import SHIFTED
+from merging.cli.showing.answer import STYLES, show_answer
 from merging.cli.showing.scatter import LETTERS, SINGLE, scatter
 from merging.cli.showing.screen import marked, parts, remark
-from merging.cli.showing.table import STYLES
 from merging.errors import showable
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
@@ -54,16 +55,14 @@ GAP = 2
 def show_benchmark(console: Console, found: Benchmark) -> None:
     """Prints everything; standard output holds no colour and no control character in a pipe."""
     console.width = max(console.width, 30)  # in less, rich would cut numbers
-    console.print(Text(showable(title(found))), style="bold", highlight=False)
-    console.print(Text(showable(what(found))), highlight=False)
+    console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
+    show_answer(console, answer(found))
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
     _show_scores(console, replace(found, rows=begun))
     console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
     console.print(f"± half the 95 % interval. {COST_LEGEND}", style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
-    for line in findings(found):
-        console.print(marked("• {}", line), highlight=False)
     _show_scatter(console, found)
     for line in remarks(found):
         console.print(remark(line), highlight=False)
@@ -83,7 +82,7 @@ def _show_scores(console: Console, found: Benchmark) -> None:
             heading(found, c),
             [_text(row.get(c), row_.finished, c, found) for row, row_ in zip(scores, found.rows, strict=True)],
         )
-        for c in found.columns
+        for c in shown(found)
     ]
     columns += [(short, [Text(cost(row, name)) for row in found.rows]) for name, short in SHORT.items()]
     names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.label) for row in found.rows]
@@ -124,12 +123,12 @@ def _difference(verdict: Verdict | None, *, tall: bool = False) -> Text:
     style = STYLES[word(verdict)]
     if not verdict.tested:
         return marked(f"[{style}]{{}} not tested[/]", mark(verdict))
-    shown, _, interval = difference(verdict).partition(" ")
+    size, _, interval = difference(verdict).partition(" ")
     own, within = f"[{style}]{{}} {{}}[/]", "[dim]{}[/]"
     p = p_value(verdict.corrected)
     if tall:
-        return marked(f"{own} [{style}]{{}}[/]\n{within}", mark(verdict), shown, p, interval)
-    return marked(f"{own} {within} [{style}]{{}}[/]", mark(verdict), shown, interval, p)
+        return marked(f"{own} [{style}]{{}}[/]\n{within}", mark(verdict), size, p, interval)
+    return marked(f"{own} {within} [{style}]{{}}[/]", mark(verdict), size, interval, p)
 
 
 def _print(console: Console, names: Sequence[Text], columns: Sequence[tuple[str, list[Text]]]) -> None:

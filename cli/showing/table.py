@@ -9,29 +9,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from merging.cli.showing.answer import STYLES, show_answer, show_verdicts
 from merging.cli.showing.flags import in_flags
 from merging.cli.showing.screen import marked, remark
 from merging.errors import showable
 from merging.storage.result import MEMBERS, MODELS, RECIPE
 from merging.storage.shards import INDEX
+from merging.values.answer import answer
 from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
-from merging.values.verdict import Role, Standing, Verdict, mark, sentence, sentences, word
+from merging.values.verdict import Role, Verdict, mark, word
 from merging.values.wording import plural
-
-STYLES = {
-    Standing.BETTER: "green",
-    Standing.WORSE: "red",
-    Standing.NEITHER: "default",
-    Standing.NOT_TESTED: "dim",
-    Standing.REFERENCE: "default",
-}
-"""Colour of a verdict; its mark says the same without one."""
 
 
 def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
     """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
+    found = answer(report)
+    show_answer(console, found)
     if report.rows:
+        console.print()
         console.print(_table(report))
         console.print(marked("Best of each line in bold. {}", ScoreTable(report).legend), style="dim", highlight=False)
         if report.best_single is None and report.best_single_name is not None:
@@ -41,16 +37,12 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             )
         if report.saved_instead:
             console.print(marked("[bold yellow]saved:[/] {}", in_flags(report.saved_instead)), highlight=False)
-        for sets, verdict in sentences(report.verdicts):
-            console.print(
-                marked(f"[bold]{{}}:[/] [{STYLES[word(verdict)]}]{{}}[/]", sets, sentence(verdict)), highlight=False
-            )
+        show_verdicts(console, report.verdicts)
         for line in report.remarks():
             console.print(Text(in_flags(line)), highlight=False)
-    else:
-        console.print("Not scored: without a task there is no data to score it on.", style="yellow")
     for line in report.notes:
-        console.print(remark(line), highlight=False)
+        if line not in found.advice:  # said above
+            console.print(remark(line), highlight=False)
     console.print(
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "

@@ -13,10 +13,10 @@ from merging.evaluation.comparing import Comparer
 from merging.evaluation.draws import Seen
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import unscored
-from merging.values.report import SMALL_SAMPLE, in_words, models_of
+from merging.values.report import in_words, models_of
 from merging.values.states import MethodState
 from merging.values.statistics import Interval, mean_interval, wilson
-from merging.values.verdict import ACCURACY, Verdict, corrected
+from merging.values.verdict import ACCURACY, Verdict, corrected, unselected
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,6 @@ def gather(
             own = label if not joined or len(partitions) == 1 else None
             name = method if joined else f"{method} ({label})"
             rows.append((_row(name, method, own, group, comparer, table, pool), group))
-    if len(task.held_out) < SMALL_SAMPLE:
-        notes.append(f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck")
     return Benchmark(
         task=task.name,
         objective=comparer.objective.name,
@@ -200,8 +198,7 @@ def _compared(
         before, against = _seen(rows[home][1]), in_words(reference, rows[home][0].ingredients)
         for i, (row, group) in enumerate(rows):
             if i != home and row.finished:
-                verdicts[i] += comparer.verdicts(
-                    sets, before, _seen(group), reference=reference, against=against, among=table
-                )
+                told = comparer.verdicts(sets, before, _seen(group), reference=reference, against=against, among=table)
+                verdicts[i] += unselected(told, selected=any(run.selected for run in group))
     found = corrected(verdicts)
     return tuple(replace(row, verdicts=told) for (row, _), told in zip(rows, found, strict=True))

@@ -198,7 +198,7 @@ class Benchmark:
         if data["format"] not in (FORMAT, EARLIER):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
         data = of_today(data) if data["format"] == EARLIER else data
-        values = {key: value for key, value in unworded(data).items() if key != "format"}
+        values = {key: value for key, value in unworded(data).items() if key not in ("format", "answer")}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single(**single) for single in data["singles"])
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])

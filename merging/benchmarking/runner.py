@@ -19,11 +19,12 @@ from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.evaluation.comparing import Comparer
 from merging.machine import at_most
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Several, named
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.registry import optimizers
+from merging.plugins.registry import optimizers, partitioners, strategies
 from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Parts
@@ -34,14 +35,15 @@ from merging.values.states import MethodState, RunState
 
 if TYPE_CHECKING:
     from merging.forward.numerics import Numerics
+    from merging.storage.ingredients import Models
 
 P = TypeVar("P", bound=Plugin)
 
 
 @by_keyword(Design, Settings, Destination, Watcher, without=NOT_TAKEN)
 def benchmark(
-    pool: ModelPool,
-    methods: Sequence[MixStrategy] | Mapping[str, MixStrategy],
+    pool: ModelPool | Models,
+    methods: Several[MixStrategy],
     *,
     design: Design = Design(),
     settings: Settings = Settings(),
@@ -57,9 +59,10 @@ def benchmark(
     ``seeds`` says; those that give the same under every partition have one row.
 
     Args:
-        pool: the checkpoints.
-        methods: strategies; a mapping names them, where one strategy is there with several options.
-        design: task, partitioners, seeds, objective, optimizer; what is tested against what.
+        pool: the checkpoints, or what :meth:`ModelPool.open` makes them from.
+        methods: strategies, as objects, classes or names; a mapping names them, where one strategy is there with
+            several options.
+        design: task, partitioners, seeds, objective, optimizer, base; what is tested against what.
         settings: settings of :func:`merging.merge`; ``max_evaluations`` limits each method, whose result is then its
             best so far.
         destination: folder of the results; what lies there from an interrupted (or smaller) benchmark is gone on with.
@@ -76,16 +79,18 @@ def benchmark(
     design, settings, destination, watcher = given(
         "benchmark", keywords, design, settings, destination, watcher, without=NOT_TAKEN
     )
+    expected("command", command, str, "a text")
     _check_taken(settings)
     began, progress = time.time(), watcher.progress
     if design.task is None:
         raise OptionError("a benchmark scores its methods, and there is no task; give `task`")
-    named, divided = _named(methods, "strategy"), _named(design.partitioners, "partitioner")
+    pool, compared = ModelPool.open(pool, design.base), named(strategies, methods)
+    divided = named(partitioners, design.partitioners)
     if not design.seeds or min(design.seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
     for name in design.against:
-        if name not in named:
-            raise unknown("method to compare with:", name, named)
+        if name not in compared:
+            raise unknown("method to compare with:", name, compared)
     folder = Folder(Path(destination.output)) if destination.output is not None else None
     overwrite = destination.overwrite
     if folder is not None:
@@ -103,7 +108,7 @@ def benchmark(
         entries = [
             _entries(method, divided_by, design.optimizer, design.seeds, limits)
             for divided_by in divided.items()
-            for method in named.items()
+            for method in compared.items()
         ]
         runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
         try:
@@ -119,7 +124,7 @@ def benchmark(
             state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
         references = tuple(dict.fromkeys((*REFERENCES, *design.against)))
-        asked = Asked(tuple(named), tuple(divided), tuple(design.seeds), references, plans.refused)
+        asked = Asked(tuple(compared), tuple(divided), tuple(design.seeds), references, plans.refused)
         seconds, comparer = time.time() - began, Comparer(first.objective, design.task)
         found = gather(runs, alone, asked, comparer, pool.names)
         found = replace(
@@ -186,23 +191,6 @@ def _seeds(entries: Sequence[Entry], work: Work, folder: Folder | None, place: s
         yield run
         if run.status is not MethodState.FINISHED or not run.seeded:
             return
-
-
-def _named(plugins: Sequence[P] | Mapping[str, P], kind: str) -> dict[str, P]:
-    """Name → plug-in.
-
-    Raises:
-        OptionError: none, or two of one name.
-    """
-    if isinstance(plugins, Mapping):
-        named = dict(plugins)
-    else:
-        named = {plugin.name: plugin for plugin in plugins}
-        if len(named) < len(plugins):
-            raise OptionError(f"a {kind} is there twice; pass a mapping that names each of them")
-    if not named:
-        raise OptionError(f"a benchmark needs at least one {kind}")
-    return named
 
 
 @contextlib.contextmanager

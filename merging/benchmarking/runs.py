@@ -96,6 +96,7 @@ class MethodRun:
         coefficients: coefficients of a linear merge.
         trace: (forward-equivalents, evaluations, best held-out score so far), a line for each improvement.
         model: the same for merges that give the same outputs, whatever they were scored with; a run's row has it too.
+        selected: whether held-out data had a say in the merge.
     """
 
     entry: Mapping[str, Any]
@@ -113,6 +114,7 @@ class MethodRun:
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
     model: str = ""
+    selected: bool = True
 
     @property
     def seed(self) -> int:

@@ -206,6 +206,7 @@ class Work:
             status=MethodState.FINISHED,
             why=why,
             outcomes=outcomes,
+            selected=problem.selected,
             digest=evaluator.keys.evaluation(merged),
             seeded=problem.seeds.used,
             ingredients=merged.names,

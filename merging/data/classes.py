@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from merging.data.labels import Written, is_fraction, is_number, whole
 from merging.errors import TaskError, unknown
+from merging.values.labels import Written, is_fraction, is_number, whole
 
 OWN, ALL = "own", "all"
 _ONE_NUMBER = re.compile(r"(\D*)(\d+)(\D*)")

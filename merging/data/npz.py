@@ -22,11 +22,11 @@ from merging.data.cache import cached
 from merging.data.damage import Losses, Tolerance, undamaged
 from merging.data.decoding import VERSION
 from merging.data.images import Preparation, prepared, say_size
-from merging.data.labels import indices
 from merging.data.pictures import Picture, decode, differ, sizes_of
 from merging.errors import TaskError, raised, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
+from merging.values.labels import indices
 
 
 def load_npz(

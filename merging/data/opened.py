@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from merging.data.classes import Choice, Labelling, counted_from_one, labelling, spelled
-from merging.data.labels import Written, is_fraction, is_number, no_classes, whole
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
+from merging.values.labels import Written, is_fraction, is_number, no_classes, whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ from merging.data import tables
 from merging.data.classes import Choice, Labelling, distinct_names
 from merging.data.groups import in_groups
 from merging.data.images import Preparation, is_images, prepared
-from merging.data.labels import Written
 from merging.data.opened import Opened
 from merging.data.pictures import Picture, load_pictures
 from merging.models.source import ModelSource
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
+from merging.values.labels import Written
 
 UNLABELLED = -1
 """The label of samples that have none; no model has such a class."""

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from merging.data.cache import content_of
 from merging.data.columns import present, texts_in
-from merging.data.labels import Written, read
 from merging.data.pictures import Picture
 from merging.errors import DAMAGED, TaskError, raised, unknown
 from merging.models.extras import needed
 from merging.models.offline import offline
+from merging.values.labels import Written, read
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"
 """The file that marks a data set's folder, and a folder of splits."""

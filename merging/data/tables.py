@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from merging.data.columns import present, texts_in
-from merging.data.labels import Written, read
 from merging.errors import TaskError, refused
+from merging.values.labels import Written, read
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".ndjson", ".json")
@@ -64,7 +64,7 @@ def texts(path: Path, table: list[dict[str, Any]], name: str) -> list[str]:
 
 
 def labels(path: Path, values: list[Any], say: Callable[[str], None]) -> list[Written]:
-    """Reads a column of labels, as :func:`merging.data.labels.read` takes them."""
+    """Reads a column of labels, as :func:`merging.values.labels.read` takes them."""
     return read(values, lambda number: f"{path}: row {number + 1}", lambda text: say(f"{path}: {text}"))
 
 

@@ -19,10 +19,10 @@ from typing import Any
 from merging.data.cache import content_of, remembered
 from merging.data.decoding import VERSION
 from merging.data.folders import left_out
-from merging.data.labels import Written, is_number, read, whole
 from merging.data.pictures import Picture
 from merging.errors import DAMAGED, TaskError
 from merging.models.extras import needed
+from merging.values.labels import Written, is_number, read, whole
 
 IMAGES = (
     "jpg",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError, Stopped, StopReason
 from merging.evaluation.chance import against_chance
@@ -15,8 +15,10 @@ from merging.forward.fitting import check_fits
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
 from merging.looking.sets import CheckedSet, look_at
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Meant, meant
 from merging.plugins.progress import Progress
+from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task, built, own_pool
 from merging.plugins.watcher import Watcher
@@ -24,14 +26,18 @@ from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.running.settings import Settings
+from merging.storage.agreement import check_agreement
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
+from merging.storage.ingredients import checked, is_model, things_in
 from merging.storage.pool import ModelPool
-from merging.storage.sources import Source, divided, identity, natural_key, selected, short_names
+from merging.storage.sources import divided, identity, natural_key, selected, short_names
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from merging.storage.ingredients import Model, Models
 
 STRANGER = 0.3
 """Cosine of weights below which two models hardly share a pretrained model; fine-tuning leaves it near 1."""
@@ -100,10 +106,9 @@ class Checked:
 
 @by_keyword(Parts, Settings, Watcher)
 def check(
-    models: Sequence[Source],
-    strategy: MixStrategy,
+    models: ModelPool | Models,
+    strategy: Meant[MixStrategy],
     *,
-    base: Source | None = None,
     errors: Sequence[str] = (),
     parts: Parts = Parts(),
     settings: Settings = Settings(),
@@ -113,19 +118,25 @@ def check(
     """Opens every checkpoint and every split, scores a few samples of one model, and estimates the run.
 
     Args:
-        models: files, folders and patterns; empty: the task's own pool.
-        strategy: strategy of the run.
-        base: the model they were fine-tuned from.
+        models: a pool, or what :meth:`ModelPool.open` makes one from; an empty list: the task's own pool.
+        strategy: strategy of the run, an object, its class or its name.
         errors: what is known to be wrong already; nothing is estimated then.
-        parts: model and data, where there are any; partitioner, objective, optimizer.
+        parts: task and base, where there are any; partitioner, objective, optimizer.
         settings: what the run would be told.
         watcher: who is told, and is asked between files and sets.
         keywords: fields of these values by their own names, instead.
 
+    Returns:
+        All that was found: models, sets, cost of the run, and sentences on what is wrong (``errors``) or doubtful
+        (``warnings``).
+
     Raises:
+        MergingError: an argument that is none; what is wrong with models and data is no error, but is listed.
         Stopped: ``should_stop`` said so.
     """
     parts, settings, watcher = given("check", keywords, parts, settings, watcher)
+    expected("errors", errors, (list, tuple), "a list of sentences")
+    strategy, base, parts = meant(strategies, strategy), parts.base, replace(parts, base=None)
     progress, should_stop, task = watcher.progress, watcher.should_stop, parts.task
     wrong, warnings = list(errors), list[str]()
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
@@ -172,8 +183,8 @@ def check(
 
 
 def _open(
-    models: Sequence[Source],
-    base: Source | None,
+    models: ModelPool | Models,
+    base: Model | None,
     task: Task | None,
     wrong: list[str],
     progress: Progress,
@@ -181,45 +192,67 @@ def _open(
 ) -> tuple[list[CheckedModel], CheckedModel | None, dict[str, Checkpoint]]:
     """Every file, read to its end: names, shapes, NaN and infinite values."""
     own: ModelPool | None = None
-    first = None if base is None else (Path(divided(base)[0]).expanduser(), divided(base)[1])
+    if isinstance(models, ModelPool):
+        base = models.base if base is None else base
+        models = models.checkpoints
+    things = [(name, checked(thing, "a model")) for name, thing in things_in(models)]
+    first = None if base is None else _lying(checked(base, "the base"))
     paths: list[tuple[Path, str]] = []
-    for source in models:
+    wanted: list[tuple[str, _Where]] = []
+    for number, (name, source) in enumerate(things):
         try:
-            more = selected([source], [] if first is None else [first[0]])
+            if is_model(source):
+                made = source if isinstance(source, Checkpoint) else Checkpoint.of(source, name or f"model_{number}")
+                wanted.append((made.name, made))
+                continue
+            more = selected([source], [] if first is None or isinstance(first, Checkpoint) else [first[0]])
         except MergingError as error:
             wrong.append(str(error))
         else:
             there = {(identity(path), key) for path, key in paths}
             paths += [(path, key) for path, key in more if (identity(path), key) not in there]
     names = short_names([path for path, _ in paths]) if paths else []
-    wanted = [(name, *found) for name, found in zip(names, paths, strict=True)]
-    if not models and task is not None and task.pool is not None:
+    wanted += zip(names, paths, strict=True)
+    if not things and task is not None and task.pool is not None:
         try:
             own = own_pool(task)
         except MergingError as error:
             wrong.append(str(error))
         if own is not None:
-            wanted = [(checkpoint.name, checkpoint.path, checkpoint.key) for checkpoint in own.checkpoints]
-    elif not models:
+            wanted = [(checkpoint.name, checkpoint) for checkpoint in own.checkpoints]
+    elif not things:
         wrong.append("no models given; name files, folders or patterns with `models`")
     if first is None and own is not None and own.base is not None:
-        first = own.base.path, own.base.key
+        first = own.base
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))
     opened: dict[str, Checkpoint] = {}
     found = []
-    for name, path, key in sorted(wanted, key=lambda each: natural_key(each[0])):
-        found.append(_read(name, path, key, opened, wrong))
+    for name, where in sorted(wanted, key=lambda each: natural_key(each[0])):
+        found.append(_read(name, where, opened, wrong))
         progress.advance()
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
-    start = _read("", *first, opened, wrong) if first is not None else None
+    start = _read("", first, opened, wrong) if first is not None else None
     return found, start, opened
 
 
-def _read(name: str, path: Path, key: str, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
+_Where: TypeAlias = Checkpoint | tuple[Path, str]
+"""A checkpoint, or the path and key of one that is not opened yet."""
+
+
+def _lying(base: Any) -> _Where:
+    """The base where it lies, or as it was opened."""
+    if is_model(base):
+        return base if isinstance(base, Checkpoint) else Checkpoint.of(base, "base")
+    path, key = divided(base)
+    return Path(path).expanduser(), key
+
+
+def _read(name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
     """A checkpoint's header and, for its hash, every byte; it is opened under its path."""
+    path = where.path if isinstance(where, Checkpoint) else where[0]
     try:
-        checkpoint = Checkpoint(path, name, key)
+        checkpoint = where if isinstance(where, Checkpoint) else Checkpoint(path, name, where[1])
     except MergingError as error:
         wrong.append(str(error))
         return CheckedModel(name=name or stem(path), path=str(path), error=str(error))
@@ -278,7 +311,7 @@ def _fit(
 
 def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, wrong: list[str]) -> CheckedModel:
     try:
-        ModelPool([Checkpoint(first.path, "first"), Checkpoint(checkpoint.path, "second")])
+        check_agreement(first, checkpoint)
         error = f"{checkpoint.path} does not fit {first.path}"
     except MergingError as found:
         error = str(found)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from merging.errors import OptionError, TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.forward.fitting import check_fits, probe, untouched
@@ -20,10 +22,13 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.looking.geometry import Geometry, measure
 from merging.objectives.accuracy import Accuracy
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, check_kinds, expected, given
+from merging.plugins.naming import Meant, meant
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress
+from merging.plugins.registry import partitioners
 from merging.plugins.task import built
+from merging.plugins.user_code import running
 from merging.plugins.watcher import Watcher
 from merging.running.given import Parts
 from merging.running.plan import divide
@@ -35,9 +40,12 @@ from merging.storage.pool import ModelPool
 from merging.values.partition import Component, Partition, TensorInfo
 from merging.values.recipe import Recipe
 from merging.values.verdict import ACCURACY
+from merging.values.wording import shown
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from merging.storage.ingredients import Models
 
 
 @dataclass(frozen=True)
@@ -140,17 +148,21 @@ class Inspection:
         return found
 
 
-def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.Tensor) -> Inspection:
+def inspect_module(module: nn.Module, partitioner: Meant[Partitioner], example: torch.Tensor) -> Inspection:
     """Divides a bare architecture; no checkpoint is needed.
 
     Args:
         module: may lie on the ``meta`` device: nothing but shapes is computed there.
-        partitioner: which tensors share a factor.
+        partitioner: which tensors share a factor; an object, its class or its name.
         example: a small batch as the model takes it, on the module's device.
 
     Raises:
         PartitionError: the partitioner does not understand these names, or misses some.
+        OptionError: something of another type.
     """
+    partitioner = meant(partitioners, partitioner)
+    expected("module", module, torch.nn.Module, "a module")
+    expected("example", example, torch.Tensor, "a small batch, a tensor")
     state = module.state_dict(keep_vars=True)
     tensors = {name: info_of(t) for name, t in state.items()}
     homes: dict[int, list[str]] = {}
@@ -158,7 +170,8 @@ def inspect_module(module: nn.Module, partitioner: Partitioner, example: torch.T
         homes.setdefault(id(tensor), []).append(name)
     ties = tuple(tuple(names) for names in homes.values() if len(names) > 1)
     partition = divided(partitioner, tensors, module)
-    idle, _ = untouched(module.eval(), example)
+    with running("the module", type(module), "on the example", TaskError):
+        idle, _ = untouched(module.eval(), example)
     partition = partition.with_ties(ties).with_marks(untouched=idle)
     return Inspection(partition=partition, tensors=tensors, marked=True, ties=ties, notes=partition.notes)
 
@@ -168,9 +181,18 @@ class Architecture:
     """A model without a task."""
 
     module: nn.Module | None = field(
-        default=None, metadata={"help": "An architecture, which tells inert components where there is no task."}
+        default=None,
+        metadata={
+            "help": "An architecture, which tells inert components where there is no task.",
+            "takes": ((torch.nn.Module, NoneType), "a module, or None"),
+        },
     )
-    example: torch.Tensor | None = field(default=None, metadata={"help": "A batch for it."})
+    example: torch.Tensor | None = field(
+        default=None, metadata={"help": "A batch for it.", "takes": ((torch.Tensor, NoneType), "a tensor, or None")}
+    )
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
 
 
 OTHERS = ("partitioner", "optimizer", *all_but("freeze", "device", "threads"))
@@ -179,8 +201,8 @@ OTHERS = ("partitioner", "optimizer", *all_but("freeze", "device", "threads"))
 
 @by_keyword(Parts, Architecture, Settings, Watcher, without=OTHERS)
 def inspect_pool(
-    pool: ModelPool,
-    partitioner: Partitioner,
+    pool: ModelPool | Models,
+    partitioner: Meant[Partitioner],
     *,
     barriers: Literal["none", "best", "all"] = "best",
     parts: Parts = Parts(),
@@ -192,8 +214,8 @@ def inspect_pool(
     """Divides a pool's model and compares its checkpoints.
 
     Args:
-        pool: the checkpoints.
-        partitioner: which tensors share a factor.
+        pool: the checkpoints, or what :meth:`ModelPool.open` makes them from.
+        partitioner: which tensors share a factor; an object, its class or its name.
         barriers: pairs whose barriers are measured: the best model with every other, all pairs, or none; without a
             task there are none.
         parts: the task, which tells inert components and whose held-out data scores models and midpoints, and the
@@ -210,6 +232,9 @@ def inspect_pool(
     parts, architecture, settings, watcher = given(
         "inspect_pool", keywords, parts, architecture, settings, watcher, without=OTHERS
     )
+    if not isinstance(barriers, str) or barriers not in ("none", "best", "all"):
+        raise OptionError(f"barriers is {shown(barriers)}; it is none, best or all")
+    pool, partitioner = ModelPool.open(pool, parts.base), meant(partitioners, partitioner)
     task, objective, progress, passes = parts.task, parts.objective or Accuracy(), watcher.progress, settings.passes
     example = architecture.example
     progress.stage("reading the models")
@@ -233,7 +258,8 @@ def inspect_pool(
                 scores, found = _barriers(evaluator, pool, partition, barriers == "all", progress)
     else:
         if module is not None and example is not None:
-            idle, _ = untouched(module.eval(), example)
+            with running("the module", type(module), "on the example", TaskError):
+                idle, _ = untouched(module.eval(), example)
         partition = partition.with_marks(untouched=idle, equal=equal)
     progress.stage("comparing the models")
     geometry = measure(pool, partition) if len(pool) > 1 else None

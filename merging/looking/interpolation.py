@@ -7,14 +7,14 @@ start mostly have no barrier between them, and can be averaged; models with one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merging.errors import OptionError, TaskError
-from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Meant
 from merging.plugins.objective import Objective
-from merging.plugins.task import HELD_OUT, Task
+from merging.plugins.task import HELD_OUT
 from merging.plugins.watcher import Watcher
 from merging.running.given import Parts
 from merging.running.plan import plan
@@ -22,7 +22,12 @@ from merging.running.session import Session
 from merging.running.settings import Settings, all_but
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
+from merging.tasks.meant import task_of
 from merging.values.recipe import Recipe
+
+if TYPE_CHECKING:
+    from merging.storage.ingredients import Models
+    from merging.tasks.meant import TaskLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +80,12 @@ OTHERS = all_but("device", "threads")
 
 @by_keyword(Settings, Watcher, without=OTHERS)
 def interpolate(
-    pool: ModelPool,
-    task: Task,
+    pool: ModelPool | Models,
+    task: TaskLike,
     *,
     steps: int = 10,
     tests: bool = False,
-    objective: Objective | None = None,
+    objective: Meant[Objective] | None = None,
     settings: Settings = Settings(),
     watcher: Watcher = Watcher(),
     **keywords: Any,
@@ -90,8 +95,8 @@ def interpolate(
     BatchNorm statistics are measured again at every point where the task has training data.
 
     Args:
-        pool: two models.
-        task: the model and its data.
+        pool: two models, or what :meth:`ModelPool.open` makes them from.
+        task: the model and its data; a task, or its name.
         steps: parts of the line, at least 2.
         tests: score the test sets too.
         objective: what the held-out score is; default: top-1 accuracy.
@@ -105,6 +110,9 @@ def interpolate(
     """
     settings, watcher = given("interpolate", keywords, settings, watcher, without=OTHERS)
     progress = watcher.progress
+    pool, task = ModelPool.open(pool), task_of(task)
+    expected("steps", steps, int, "a number of parts of the line")
+    expected("`tests`", tests, bool, "True or False")
     if len(pool) != 2:
         raise OptionError(f"a line needs two models, got {len(pool)}: {', '.join(pool.names[:4])}")
     if steps < 2:
@@ -113,7 +121,7 @@ def interpolate(
     made = plan(
         pool,
         Best(),
-        parts=Parts(partitioner=Whole(), objective=objective or Accuracy(), task=task),
+        parts=Parts(partitioner=Whole(), objective=objective, task=task),
         progress=progress,
         device=settings.passes.device,
         threads=settings.passes.threads,

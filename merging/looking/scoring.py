@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merging.errors import unknown
 from merging.evaluation.chance import unnamed
@@ -18,8 +19,10 @@ from merging.looking.estimate import forward
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
 from merging.partitioners.whole import Whole
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Meant, meant_or_none
 from merging.plugins.objective import Objective
+from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -28,13 +31,20 @@ from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
 from merging.storage.class_order import agree_on_classes
 from merging.storage.content import content_hash
+from merging.storage.ingredients import check_models
 from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
-from merging.storage.sources import Source
+from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.wording import shown
+
+if TYPE_CHECKING:
+    from merging.storage.in_memory import InMemory
+    from merging.storage.ingredients import Models
+    from merging.tasks.meant import TaskLike
 
 OTHERS = all_but("device", "threads")
 """Settings that decide no score of record."""
@@ -42,12 +52,12 @@ OTHERS = all_but("device", "threads")
 
 @by_keyword(Settings, Watcher, without=OTHERS)
 def evaluate(
-    model: Checkpoint | Path | str,
-    task: Task,
+    model: Checkpoint | Path | str | InMemory,
+    task: TaskLike,
     *,
     splits: Sequence[str] = (),
-    objective: Objective | WholeModelObjective | None = None,
-    models: Sequence[Source] = (),
+    objective: Meant[Objective] | Meant[WholeModelObjective] | None = None,
+    models: ModelPool | Models = (),
     settings: Settings = Settings(),
     watcher: Watcher = Watcher(),
     **keywords: Any,
@@ -55,11 +65,12 @@ def evaluate(
     """Scores a checkpoint, a recipe or a run's result; nothing is written.
 
     Args:
-        model: a checkpoint; a ``recipe.json``, which is rebuilt first; or a run's folder (its model file).
-        task: the architecture and the data.
+        model: a checkpoint; a ``recipe.json``, which is rebuilt first; a run's folder (its model file); or a module or
+            state dict in memory.
+        task: the architecture and the data; a task, or its name.
         splits: which sets; default: the held-out data and every test set.
-        objective: what the score is; default: top-1 accuracy.
-        models: files, folders and patterns that hold a recipe's ingredients; default: those it was made from.
+        objective: what the score is, an object or its name; default: top-1 accuracy.
+        models: what holds a recipe's ingredients, as a pool takes it; default: the files it was made from.
         settings: device and threads of passes; a score of record is in fp32, whatever a search is told.
         watcher: who is told, and is asked between batches.
         keywords: fields of these values by their own names, instead.
@@ -73,8 +84,10 @@ def evaluate(
     """
     settings, watcher = given("evaluate", keywords, settings, watcher, without=OTHERS)
     passes, progress = settings.passes, watcher.progress
+    task, scored = task_of(task, progress), meant_or_none(objectives, objective) or Accuracy()
     names = check_splits(task, splits)
-    progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else model}")
+    check_models(models)
+    progress.stage(f"opening {model.name if isinstance(model, Checkpoint) else shown(model)}")
     pool, merged = open_model(model, models)
     module = built(task, pool)
     check_fits(module, pool)
@@ -83,7 +96,7 @@ def evaluate(
         probe(module, task, numerics)
         live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
         ledger = Ledger(Journal(None), should_stop=watcher.should_stop)
-        evaluator = Evaluator.over(live, task, objective or Accuracy(), numerics, ledger)
+        evaluator = Evaluator.over(live, task, scored, numerics, ledger)
         if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
             progress.say(f"warning: {said}")
         progress.stage("scoring", len(names))
@@ -136,18 +149,22 @@ def check_splits(task: Task, wanted: Sequence[str]) -> tuple[str, ...]:
     """
     scored = (HELD_OUT, *task.tests)
     known = (*scored, *(["train"] if task.train is not None else []))
+    expected("splits", wanted, (list, tuple, Set), f"a list of names of sets: {', '.join(known)}")
     for name in wanted:
+        expected("an entry of splits", name, str, "the name of a set")
         if name not in known:
             raise unknown(f"set of task '{task.name}':", name, known)
     return tuple(dict.fromkeys(wanted)) or scored
 
 
-def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) -> tuple[ModelPool, Merge]:
+def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Models = ()) -> tuple[ModelPool, Merge]:
     """A model, or an ensemble's folder, and the pool that it can be read from.
 
     Raises:
         MergingError: it is none, or a recipe's ingredients are no longer there.
     """
+    if not isinstance(model, Checkpoint | str | os.PathLike):
+        model = Checkpoint.of(model, "model")
     path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
     if (path / ENSEMBLE).is_file():
         average, members = read_ensemble(path)
@@ -157,11 +174,13 @@ def open_model(model: Checkpoint | Path | str, models: Sequence[Source] = ()) ->
     if path.is_dir():
         written = [path / name for name in MODELS.values() if (path / name).is_file()]
         path = written[0] if written else path if is_model_folder(path) else path / RECIPE
-    if path.suffix != ".json":
+    if path.suffix != ".json" or (isinstance(model, Checkpoint) and model.in_memory):
         pool = ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)])
         return pool, Recipe.single(pool.ingredients[0], Whole().split(pool.tensors))
     recipe = read_recipe(path)
-    pool = ModelPool.open(models) if models else ModelPool.reopen(recipe.ingredients)
+    pool = (
+        ModelPool.open(models) if not isinstance(models, Sequence) or models else ModelPool.reopen(recipe.ingredients)
+    )
     tensors = materialise(recipe, pool)
     return pool, Weights(
         tensors=tensors, ingredients=recipe.ingredients, strategy="recipe", options={}, hash=content_hash(tensors)

@@ -9,11 +9,14 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 
 from merging.errors import OptionError, unknown
 from merging.plugins.user_code import kind_of
+from merging.values.wording import shown
 
 Values = TypeVarTuple("Values")
 F = TypeVar("F", bound=Callable[..., Any])
 _TAKEN: dict[str, tuple[type, ...]] = {}
 """Name of a function → the kinds of values that it takes."""
+_OWN: dict[str, tuple[str, ...]] = {}
+"""Name of a function → its arguments besides the fields of these."""
 
 
 def given(
@@ -38,12 +41,42 @@ def given(
     known = [[name for name in _fields(type(value)) if name not in without] for value in told]
     for name in keywords:
         if not any(name in names for names in known):
-            raise unknown(f"argument of {function}", name, [name for names in known for name in names])
+            everything = [name for names in known for name in names]
+            raise unknown(f"argument of {function}", name, [*_OWN.get(function, ()), *everything])
     made = []
     for value, names in zip(told, known, strict=True):
         own = {name: keywords[name] for name in names if name in keywords}
         made.append(value.changed(own) if hasattr(value, "changed") else dataclasses.replace(value, **own))
     return cast("tuple[*Values]", tuple(made))
+
+
+def expected(argument: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuses an argument of another type.
+
+    Args:
+        argument: its name.
+        value: what was given.
+        kinds: the types that are taken.
+        what: says what is taken, such as ``a path``.
+
+    Raises:
+        OptionError: it is of none of them; one line that names the argument, what came, and what is taken.
+    """
+    taken = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, taken) or (isinstance(value, bool) and bool not in taken):  # True is an int to Python
+        raise OptionError(f"{argument} is {shown(value)}; it is {what}")
+
+
+def check_kinds(value: Any) -> None:
+    """Checks each field of a dataclass that says in its metadata what it takes: ``takes=(kinds, words)``.
+
+    Raises:
+        OptionError: a field of another type.
+    """
+    for each in dataclasses.fields(value):
+        if "takes" in each.metadata:
+            kinds, words = each.metadata["takes"]
+            expected(f"`{each.name}`", getattr(value, each.name), kinds, words)
 
 
 def by_keyword(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
@@ -56,6 +89,9 @@ def by_keyword(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
         fields = {name: each for kind in kinds for name, each in _fields(kind).items() if name not in without}
         own = inspect.signature(function)
         _TAKEN[function.__name__] = kinds
+        _OWN[function.__name__] = tuple(
+            each.name for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD
+        )
         taken = [
             each.replace(default=...) if isinstance(each.default, kinds) else each  # the fields that follow say it
             for each in own.parameters.values()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pkgutil
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pydantic
 
 from merging.errors import MergingError, OptionError, unknown
 from merging.plugins.user_code import running
+from merging.values.wording import shown
 
 
 class _Unset:
@@ -186,19 +188,40 @@ class Option:
         if self.plugin is not None:
             if value is None or isinstance(value, self.plugin):
                 return value
-            raise OptionError(f"{where} is {value!r}, but must be a {self.plugin.__name__}, made from its class")
-        if isinstance(value, str) and get_origin(self.type) is tuple:
-            value = (value,)
-        if self.spec.choices and value not in self.spec.choices and not (value is None and self._allows_none()):
-            raise unknown(f"value for {where}:", str(value), self.spec.choices, error=OptionError)
+            return self._meant(value, where)
+        if get_origin(self.type) is tuple:
+            value = (value,) if isinstance(value, str) else value
+            if not isinstance(value, list | tuple | set | frozenset):  # what has items is not yet a list of them
+                raise OptionError(f"{where} is {shown(value)}, but must be a list")
+        if self.spec.choices and not (value is None and self._allows_none()):
+            if not isinstance(value, str):
+                raise OptionError(f"{where} is {shown(value)}, but must be one of {', '.join(self.spec.choices)}")
+            if value not in self.spec.choices:
+                raise unknown(f"value for {where}:", value, self.spec.choices, error=OptionError)
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
             first, allowed = first_fault(error), self.describe_range()
             if first.kind in ("greater_than_equal", "less_than_equal"):
-                raise OptionError(f"{where} is {value!r}, but must be {allowed.strip(' ()')}") from None
+                raise OptionError(f"{where} is {shown(value)}, but must be {allowed.strip(' ()')}") from None
             reason = first.words.removeprefix("Input should be ")
-            raise OptionError(f"{where} is {value!r}, but must be {reason}{allowed}") from None
+            raise OptionError(f"{where} is {shown(value)}, but must be {reason}{allowed}") from None
+
+    def _meant(self, value: Any, where: str) -> Plugin:
+        """The plug-in that a name or a class stands for.
+
+        Raises:
+            OptionError: it stands for none.
+        """
+        from merging.plugins.naming import meant  # which knows all kinds, and they their options
+        from merging.plugins.registry import KINDS
+
+        wanted: Any = self.plugin
+        for registry in KINDS.values():
+            if isinstance(value, str | type) and wanted in map(pkgutil.resolve_name, registry.interfaces):
+                found: Plugin = meant(registry, value, self.name)
+                return found
+        raise OptionError(f"{where} is {shown(value)}, but must be a {wanted.__name__}, made from its class")
 
     @property
     def setting(self) -> Setting:

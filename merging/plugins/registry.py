@@ -41,6 +41,11 @@ class Registry(Generic[T]):
         group: the entry-point group through which installed packages add theirs, e.g. ``"merging.strategies"``.
         interfaces: bases of its classes, one of which each needs, as ``"module:name"`` (some lie higher than this
             module); none: only functions are entered.
+
+    Attributes:
+        kind: word for one entry.
+        group: entry-point group of its plug-ins.
+        interfaces: bases of its classes, one of which each needs.
     """
 
     functions = False
@@ -49,7 +54,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, group: str, *interfaces: str) -> None:
         self.kind = kind
         self.group = group
-        self._interfaces = interfaces
+        self.interfaces = interfaces
         self._classes: dict[str, T] = {}
         self._runs: dict[str, object] = {}
 
@@ -103,15 +108,15 @@ class Registry(Generic[T]):
             MergingError: it is none.
         """
         wanted = "a function" if self.functions else "a class"
-        if self._interfaces:
+        if self.interfaces:
             wanted = f"{wanted}, or a class derived from" if self.functions else "a class derived from"
-            wanted += f" {' or '.join(each.rpartition(':')[2] for each in self._interfaces)}"
+            wanted += f" {' or '.join(each.rpartition(':')[2] for each in self.interfaces)}"
         if not isinstance(plugin, type):
             fits = self.functions and callable(plugin)
-        elif not self._interfaces:
+        elif not self.interfaces:
             fits = not self.functions
         else:
-            fits = issubclass(plugin, tuple(map(pkgutil.resolve_name, self._interfaces)))
+            fits = issubclass(plugin, tuple(map(pkgutil.resolve_name, self.interfaces)))
         if not fits:
             said = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
             raise MergingError(f"'{name}' is no {self.kind}: it is {said}, and {wanted} is needed")

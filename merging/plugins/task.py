@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from merging.errors import TaskError
 from merging.moved import by_position
+from merging.plugins.arrays import samples, targets
 from merging.plugins.user_code import called, file_of, kind_of, running
 from merging.storage.dtypes import dtype_name
 from merging.storage.raw import bytes_of
@@ -52,18 +56,27 @@ class Split:
     @classmethod
     def of(
         cls,
-        inputs: Tensor,
-        labels: Tensor,
+        inputs: Tensor | NDArray[Any] | Sequence[Any],
+        labels: Tensor | NDArray[Any] | Sequence[Any],
         classes: Sequence[Sequence[int]] | None = None,
         groups: Sequence[object] | None = None,
     ) -> Split:
-        """Makes a split and its fingerprint.
+        """Makes a split of tensors, arrays or lists, and its fingerprint; leave them as they are from then on.
+
+        Args:
+            inputs: the samples, a row for each. Pictures are uint8, ``(N, H, W, 3)``, where the task's ``prepare``
+                takes them so. Arrays of float64 become float32, tensors stay as they are.
+            labels: classes, as integers of any kind, truth values or one-hot rows; or floating-point numbers to be met.
+            classes: outputs of the model that stand for each of the set's classes, where these are not the model's.
+            groups: a name for each sample, where they are in groups.
 
         Raises:
-            TaskError: no samples, inputs and labels of different length, or a label that is none of the classes.
+            TaskError: no samples, inputs and labels of different length, samples of different shapes, what is no
+                number, or a label that is none of the classes.
         """
         from blake3 import blake3
 
+        inputs, labels = samples(inputs), targets(labels)
         if len(inputs) == 0:
             raise TaskError("a split is empty; it needs at least one sample")
         if len(inputs) != len(labels):
@@ -88,6 +101,8 @@ class Split:
         import torch
         from blake3 import blake3
 
+        if not isinstance(groups, Iterable) or isinstance(groups, str | bytes | type):
+            raise TaskError(f"groups are {kind_of(groups)}; they are a list with a name for each sample")
         named = [str(value) for value in (groups.tolist() if hasattr(groups, "tolist") else groups)]
         if len(named) != len(self.labels):
             raise TaskError(f"{len(self.labels)} samples but {len(named)} groups; each sample is in one")
@@ -107,7 +122,13 @@ class Split:
             return self
         from blake3 import blake3
 
-        groups = tuple(tuple(int(output) for output in group) for group in classes)
+        try:
+            groups = tuple(tuple(int(output) for output in group) for group in classes)
+        except (TypeError, ValueError):
+            raise TaskError(
+                f"classes of a split are {kind_of(classes)}; they are a list of the outputs of each class, such as "
+                "[[0], [1, 2]]"
+            ) from None
         if not groups or not all(groups) or min(map(min, groups)) < 0:
             raise TaskError("each class of a set needs at least one output of the model, numbered from 0")
         if int(self.labels.max()) >= len(groups) or int(self.labels.min()) < 0:
@@ -158,7 +179,8 @@ class Task:
 
     Attributes:
         name: name of the task in reports.
-        build: makes the module for a pool (whose shapes may say the number of classes); weights are replaced.
+        build: makes the module, for a pool (whose shapes may say the number of classes) or of nothing; weights are
+            replaced.
         held_out: the data by which models and factors are selected; never a test set.
         tests: name → split; the first is in distribution, the others may be ``shifts``.
         shifts: the names in ``tests`` whose scores are averaged as "shifted".
@@ -173,7 +195,7 @@ class Task:
     """
 
     name: str
-    build: Callable[[ModelPool], nn.Module]
+    build: Callable[..., nn.Module]
     held_out: Split
     tests: Mapping[str, Split] = field(default_factory=dict)
     shifts: tuple[str, ...] = ()
@@ -186,6 +208,9 @@ class Task:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not callable(self.build):
+            raise TaskError(f"build of a task is {kind_of(self.build)}; it is a function that makes the module")
+        object.__setattr__(self, "build", _for_a_pool(self.build))
         if not isinstance(self.tests, Mapping):
             raise TaskError(f"tests of a task are names and their splits, not {kind_of(self.tests)}")
         more = {"train": self.train, UNLABELLED: self.unlabelled, CERTIFY: self.certify}
@@ -217,7 +242,7 @@ class Task:
             TaskError: there is none.
         """
         if self.train is None:
-            raise TaskError(f"task '{self.name}' has no training data; give [task] train")
+            raise TaskError(f"task '{self.name}' has no training data; give it some (train)")
         return self.train
 
     def split(self, name: str) -> Split:
@@ -260,6 +285,30 @@ class Task:
             raise TaskError(f"`certify_split` {share:g} leaves one part of the {len(labels)} held-out samples empty")
         parts = [self.held_out.part(index) for index in (torch.from_numpy(selects), torch.from_numpy(accepts))]
         return replace(self, held_out=parts[0], certify=parts[1])
+
+
+def _for_a_pool(build: Callable[..., nn.Module]) -> Callable[[ModelPool], nn.Module]:
+    """A function that takes a pool, of one that may take nothing."""
+    try:
+        takes = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):  # of C
+        return build
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = any(
+        each.kind is inspect.Parameter.VAR_POSITIONAL
+        or (each.kind in by_place and (each.default is inspect.Parameter.empty or each.name == "pool"))
+        for each in takes
+    )
+    if wanted:
+        return build
+
+    @functools.wraps(build, updated=())
+    def of_nothing(pool: ModelPool) -> nn.Module:
+        del pool
+        return build()
+
+    del of_nothing.__wrapped__  # else its signature is the other's
+    return of_nothing
 
 
 def built(task: Task, pool: ModelPool) -> nn.Module:

@@ -28,6 +28,8 @@ from merging.errors import (
     raised,
     unknown,
 )
+from merging.values.wording import article as article
+from merging.values.wording import kind_of as kind_of
 
 T = TypeVar("T")
 
@@ -204,26 +206,6 @@ def named(kind: str, plugin: Any) -> str:
     return f"{kind} '{getattr(plugin, 'name', '') or type(plugin).__name__}'"
 
 
-def kind_of(value: object) -> str:
-    """Describes a value for a message: its type, and its shape or length where it has one; never what it holds.
-
-    >>> kind_of(None), kind_of(0.5), kind_of([1, 2]), kind_of(dict)
-    ('None', 'a float', 'a list of length 2', 'the class dict')
-    """
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    kind = type(value).__name__
-    shape, dtype = getattr(value, "shape", None), str(getattr(value, "dtype", "")).removeprefix("torch.")
-    if dtype and isinstance(shape, tuple):
-        return f"{article(kind)} of shape {list(shape)} and dtype {dtype}"
-    try:
-        return f"{article(kind)} of length {len(value)}"  # type: ignore[arg-type]  # most values have none
-    except Exception:  # whose value it is says what its length raises
-        return article(kind)
-
-
 def number(value: object, made: str, code: object = None) -> float:
     """A score as a number, whatever holds it: Python, NumPy or a tensor of one element.
 
@@ -239,11 +221,6 @@ def number(value: object, made: str, code: object = None) -> float:
         return float(value)  # type: ignore[arg-type]  # that is what is tried
     except Exception:  # whose value it is says what becomes of it
         raise StrategyError(f"{made} returned {kind_of(value)}, not a number{file_of(code)}") from None
-
-
-def article(word: str) -> str:
-    """Puts the indefinite article before a word."""
-    return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"
 
 
 def import_object(spec: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergeScores:
-    """``problem.scores`` of a run, :class:`merging.plugins.scores.Scores` over its evaluator."""
+    """``problem.scores`` of a run, :class:`merging.plugins.scores.Scores` over its evaluator.
+
+    Attributes:
+        looked: names of the data that the strategy has looked at, added to.
+    """
 
     evaluator: Evaluator
+    looked: set[str] = field(default_factory=set)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -41,11 +46,13 @@ class MergeScores:
     def logits(self, recipe: Recipe, split: str = HELD_OUT) -> Tensor:
         """Logits of a whole split, float32 on the CPU."""
         _check_split(self.evaluator, split)
+        self.looked.add(split)
         return self.evaluator.outputs.logits(recipe, split)
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """Labels of a whole split, on the CPU."""
         _check_split(self.evaluator, split)
+        self.looked.add(split)
         return self.evaluator.outputs.labels(split)
 
     def score(self, logits: Tensor) -> float:
@@ -53,10 +60,12 @@ class MergeScores:
         samples = len(self.evaluator.task.held_out)
         if getattr(logits, "ndim", 0) == 0 or len(logits) != samples:
             raise RecipeError(f"held-out logits have {samples} rows; problem.scores.score was given {kind_of(logits)}")
+        self.looked.add(HELD_OUT)
         return self.evaluator.outputs.score(logits)
 
     def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
         """Whether the held-out score is above the threshold."""
+        self.looked.add(HELD_OUT)
         return self.evaluator.exceeds(recipe, threshold)
 
 
@@ -67,6 +76,7 @@ class MergeSearches:
     Attributes:
         searching: optimizer, seed and budget of the run.
         seeds: the strategy's generators; each search takes the next.
+        looked: names of the data that the strategy has looked at, added to.
         strategy: the strategy that searches, for messages.
     """
 
@@ -74,6 +84,7 @@ class MergeSearches:
     searching: Searching
     seeds: Seeds
     progress: Progress
+    looked: set[str]
     strategy: MixStrategy | None = None
 
     def between(self, incumbent: Recipe, candidate: Recipe, *, mixing: str = "lerp") -> Path:
@@ -82,6 +93,7 @@ class MergeSearches:
         Raises:
             RecipeError: the function is given something else than a finite factor for each component.
         """
+        self.looked.add(HELD_OUT)
         look, components = self.evaluator.between(incumbent, candidate, mixing), len(incumbent.partition)
 
         def path(factors: Vector) -> Outcome:
@@ -149,16 +161,19 @@ class MergeSlopes:
 
     Attributes:
         generator: the strategy's generator; draws the samples of ``squared_gradients``.
+        looked: names of the data that the strategy has looked at, added to.
     """
 
     evaluator: Evaluator
     generator: np.random.Generator
+    looked: set[str] = field(default_factory=set)
 
     def batches(
         self, split: str, generator: np.random.Generator, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over a split in random order."""
         _check_split(self.evaluator, split)
+        self.looked.add(split)
         return self.evaluator.gradients.batches(split, generator, size)
 
     def blend(self, rows: Sequence[Recipe]) -> Blend:
@@ -168,6 +183,7 @@ class MergeSlopes:
     def squared_gradients(self, recipe: Recipe, split: str, samples: int, *, sampled: bool = True) -> dict[str, Tensor]:
         """The diagonal Fisher information, or the empirical one."""
         _check_split(self.evaluator, split)
+        self.looked.add(split)
         return self.evaluator.gradients.squared_gradients(recipe, split, samples, self.generator, sampled=sampled)
 
     def live(self, recipe: Recipe) -> nn.Module:

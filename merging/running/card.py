@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from merging.storage.result import MODELS
 from merging.storage.shards import INDEX
+from merging.values.answer import answer, markdown
 from merging.values.markdown import fenced, plain
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
@@ -26,7 +27,9 @@ _LOAD_MEMBERS = (
 )
 
 
-def model_card(report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True) -> str:
+def model_card(
+    report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True, in_memory: bool = False
+) -> str:
     """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
@@ -35,6 +38,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         kind: format of the model file, ``safetensors`` or another of ``MODELS``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
+        in_memory: whether an ingredient lies in no file.
     """
     file = INDEX if sharded else MODELS[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
@@ -46,6 +50,7 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     options = ", ".join(plain(f"{key} = {value}") for key, value in report.options.items()) or "none"
     sections = [
         "# Merged model" if not report.ensemble else "# Ensemble",
+        "\n".join(markdown(answer(report))),
         f"{what} {report.made_of} "
         f"{by} **{plain(report.strategy)}**, partitioner {plain(report.partitioner)} "
         f"(components: {report.components}, {report.active_components} of them active), "
@@ -60,7 +65,6 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
         scores = ScoreTable(report)
         sections += ["## Scores", f"Scores: {plain(scores.heading)}.", _table(scores), plain(scores.legend)]
         sections += ["\n".join(f"- {plain(line)}" for line in report.verdict())] if report.verdict() else []
-        sections += ["The held-out part selected the merge: its score is optimistic. The test sets selected nothing."]
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
     load = _LOAD["shards" if sharded else kind]
@@ -74,7 +78,13 @@ def model_card(report: Report, command: str, kind: str, *, sharded: bool = False
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:
-        sections += ["`recipe.json` holds the coefficients; `merge apply recipe.json` rebuilds the same bits."]
+        again = "`merge apply recipe.json` rebuilds the same bits"
+        if in_memory:
+            again = (
+                "models were in memory when they were merged: `merge apply recipe.json --models FILES`, with files of "
+                "the same content, rebuilds the same bits"
+            )
+        sections += [f"`recipe.json` holds the coefficients; {again}."]
     else:
         sections += ["No recipe can express this merge; `report.json` has its lineage. The same command rebuilds it."]
     if command:

@@ -105,7 +105,9 @@ class Execution:
             if given is not None:
                 paid = self.evaluator.ledger.total.seconds - total if self.evaluator else 0.0
                 own = max(time.perf_counter() - began - paid, 0.0) + meter.seconds
-                found.merges[strategy.name] = Made(strategy.label or strategy.name, given[0], meter, own)
+                found.merges[strategy.name] = Made(
+                    strategy.label or strategy.name, given[0], meter, own, selected=problem.selected
+                )
                 if given[1] is not None:
                     found.outcomes[strategy.name, HELD_OUT] = given[1]
 

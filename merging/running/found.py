@@ -21,12 +21,14 @@ class Made:
         merge: the merged model; of a strategy that was stopped, its best so far.
         meter: cost of the strategy alone, on the held-out data.
         seconds: time of its evaluations and its own work.
+        selected: whether held-out data had a say in the merge.
     """
 
     label: str
     merge: Merge
     meter: Meter
     seconds: float
+    selected: bool = True
 
 
 @dataclass(kw_only=True)

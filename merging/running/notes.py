@@ -10,7 +10,6 @@ from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
 from merging.values.outcome import unscored
-from merging.values.report import SMALL_SAMPLE
 from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def _of_batch_norm(made: Plan, evaluator: Evaluator | None) -> list[str]:
         )
     if rest:
         data = made.task is not None and made.task.calibrates is not None
-        way = "" if data else "; give training data ([task] train), or unlabelled, for that"
+        way = "" if data else "; give the task training data (train), or unlabelled, for that"
         found.append(
             f"BatchNorm statistics of {layers(rest)} were averaged, not measured again on data: scores may suffer{way}"
         )
@@ -132,12 +131,10 @@ def _of_batch_norm(made: Plan, evaluator: Evaluator | None) -> list[str]:
 
 
 def _of_data(task: Task, made: Plan) -> list[str]:
-    """Samples that stand in two sets, numbers of the passes, and too few samples."""
+    """Samples that stand in two sets, and numbers of the passes."""
     from merging.running.leaks import leaks  # loads torch
 
     found = [*leaks(task, made.live.module if made.live is not None else None)]
     if made.numerics is not None and made.numerics.remark is not None:
         found.append(made.numerics.remark)
-    if len(task.held_out) < SMALL_SAMPLE:
-        found.append(f"only {len(task.held_out)} held-out samples: below {SMALL_SAMPLE:,} a gain is easily luck")
     return found

@@ -12,16 +12,17 @@ from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners.whole import Whole
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, expected, given
+from merging.plugins.naming import Meant, meant
 from merging.plugins.objective import Objective, check_labels
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.registry import optimizers
+from merging.plugins.registry import optimizers, strategies
 from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
-from merging.plugins.user_code import kind_of
+from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.given import Parts
 from merging.running.needs import check_limit, check_needs, ranks_models
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from merging.forward.live import LiveModel
     from merging.forward.numerics import Numerics
+    from merging.storage.ingredients import Models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,8 @@ class Plan:
 
 @by_keyword(Parts, Settings)
 def plan(
-    pool: ModelPool,
-    strategy: MixStrategy,
+    pool: ModelPool | Models,
+    strategy: Meant[MixStrategy],
     *,
     parts: Parts = Parts(),
     settings: Settings = Settings(),
@@ -110,9 +112,9 @@ def plan(
     """Opens and checks everything that :func:`merging.merge` would use, and divides the model.
 
     Args:
-        pool: the checkpoints.
-        strategy: how they are merged.
-        parts: partitioner, objective, optimizer, task.
+        pool: the checkpoints, or what :meth:`ModelPool.open` makes them from.
+        strategy: how they are merged; an object, its class or its name.
+        parts: partitioner, objective, optimizer, task, base.
         settings: what the run is told.
         progress: told what happens.
         measured: how passes are made where an earlier session of the run has measured that (``tune``).
@@ -122,12 +124,13 @@ def plan(
         MergingError: whatever would make the run fail, said before any work.
     """
     parts, settings = given("plan", keywords, parts, settings)
+    told = Watcher(progress=Silent() if progress is None else progress).progress
+    if measured is not None:
+        from merging.forward.numerics import Numerics  # loads torch
+
+        expected("measured", measured, Numerics, "what an earlier session has measured")
     partitioner, objective, task = parts.partitioner or Whole(), parts.objective or Accuracy(), parts.task
-    for value, kind in ((strategy, MixStrategy), (partitioner, Partitioner)):
-        if not isinstance(value, kind):
-            raise RequirementError(
-                f"{kind_of(value)} is not a {kind.__name__}; pass an object such as ManifoldMix(tau=0.99)"
-            )
+    pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
     search, passes, rules = settings.search, settings.passes, settings.rules
     if ranks_models(strategy) or (task is not None and (rules.baselines or rules.certify_split is not None)):
         check_limit(search.max_evaluations, len(pool))
@@ -142,7 +145,6 @@ def plan(
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
-        told = progress or Silent()
         live, numerics = place(module, task, pool, partition, passes=passes, progress=told, measured=measured)
         partition = live.partition
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
@@ -196,8 +198,8 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     data = task is not None and task.calibrates is not None
     if wanted and not data:
         raise RequirementError(
-            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give [task] train (or "
-            "unlabelled)"
+            "`recalibrate` measures BatchNorm statistics on training data, and there is none; give the task some "
+            "(train, or unlabelled)"
         )
     there = any(name.endswith(".running_mean") for name in pool.tensors)
     notes = () if there or not wanted else ("nothing to recalibrate: the models have no BatchNorm statistics",)

@@ -12,6 +12,7 @@ from merging.moved import part_of
 from merging.plugins.options import Plugin
 from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
 from merging.running.needs import check_declared
@@ -64,6 +65,7 @@ class MergeProblem:
         self.top_name: str | None = None
         self.kept: list[tuple[Recipe, Outcome]] = []  # what was the best so far, one after the other
         self.decisions: list[dict[str, Any]] = []
+        self.looked: set[str] = set()  # names of the data that the strategy has looked at
         self._evaluator = evaluator
         self.searching = searching
         self._journal = journal
@@ -71,6 +73,11 @@ class MergeProblem:
         self.seeds = Seeds(searching.seed)
         self.generator = self.seeds.generator
         self._singles: dict[int, Recipe] = {}
+
+    @property
+    def selected(self) -> bool:
+        """Whether held-out data had a say in what the strategy gives: it has looked at them."""
+        return HELD_OUT in self.looked
 
     @property
     def evaluator(self) -> Evaluator:
@@ -116,6 +123,7 @@ class MergeProblem:
         """The outcome on the held-out data; of something else than a merge, a TypeError."""
         if not isinstance(merged, Merge):
             raise TypeError(f"evaluate takes a Recipe, Weights or Ensemble, not {kind_of(merged)}")
+        self.looked.add(HELD_OUT)
         return self.evaluator.evaluate(merged)
 
     def rank(self) -> list[tuple[int, Outcome]]:
@@ -136,17 +144,18 @@ class MergeProblem:
     @property
     def scores(self) -> MergeScores:
         """Logits, labels, and the objective of given logits."""
-        return MergeScores(self._door("scores"))
+        return MergeScores(self._door("scores"), self.looked)
 
     @property
     def search(self) -> MergeSearches:
         """Searches over mixing factors, or any others."""
-        return MergeSearches(self._door("search"), self.searching, self.seeds, self.progress, self.strategy)
+        door = self._door("search")
+        return MergeSearches(door, self.searching, self.seeds, self.progress, self.looked, self.strategy)
 
     @property
     def slopes(self) -> MergeSlopes:
         """Derivatives, and batches to take them on."""
-        return MergeSlopes(self._door("slopes"), self.generator)
+        return MergeSlopes(self._door("slopes"), self.generator, self.looked)
 
     def _door(self, capability: str) -> Evaluator:
         """The evaluator, for a strategy that declares what it uses."""
@@ -158,6 +167,7 @@ class MergeProblem:
         """A member by the name that it had before; works for one release, declared or not, with a warning."""
         part = part_of("problem", name)
         if name == "gradient":
+            self.looked.add(HELD_OUT)
             return self.evaluator.gradients.gradient
         undeclared = copy.copy(self)
         undeclared.strategy = None

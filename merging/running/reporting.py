@@ -16,7 +16,7 @@ from merging.running.plan import Plan, versions
 from merging.values.outcome import Meter
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
-from merging.values.verdict import Verdict, corrected
+from merging.values.verdict import Verdict, corrected, unselected
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -72,6 +72,7 @@ def report_of(
         inference_cost=inference_cost(merged),
         ensemble=isinstance(merged, Ensemble),
         saved=found.saved,
+        doubt=found.doubt or "",
         best_single_name=found.single[0] if found.single else None,
         measure=comparer.measure if comparer else made.objective.name,
         samples={split: outcome.samples for (_, split), outcome in found.outcomes.items()},
@@ -118,4 +119,4 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     progress.stage("comparing with the best single model")
     told = comparer.verdicts(sets, before, after, reference="best", against=best_single(name))
-    return corrected([told])[0]
+    return unselected(corrected([told])[0], selected=found.merges[asked].selected)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from merging.errors import FolderError, InterruptedRunError, Stopped, StrategyEr
 from merging.machine import at_most
 from merging.mixing.writing import Writing
 from merging.plugins.keywords import by_keyword, given
+from merging.plugins.naming import Meant, meant
+from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.watcher import Watcher, never
 from merging.running.card import model_card
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from merging.forward.numerics import Numerics
+    from merging.storage.ingredients import Models
 
 
 EVALUATED = b'"event":"evaluation"'
@@ -77,8 +80,8 @@ class Result:
 
 @by_keyword(Parts, Settings, Destination, Watcher, Origin)
 def merge(
-    pool: ModelPool,
-    strategy: MixStrategy,
+    pool: ModelPool | Models,
+    strategy: Meant[MixStrategy],
     *,
     parts: Parts = Parts(),
     settings: Settings = Settings(),
@@ -93,9 +96,10 @@ def merge(
     instead: ``merge(pool, strategy, task=task, budget=60, output="runs/first")``.
 
     Args:
-        pool: the checkpoints (:meth:`ModelPool.open` takes files, folders and globs).
-        strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``.
-        parts: partitioner, objective, optimizer, task.
+        pool: the checkpoints, or what :meth:`ModelPool.open` makes them from: a pattern such as ``"runs/*.pt"``, files,
+            state dicts and modules, one, a list, or a mapping from names to them.
+        strategy: how they are merged, e.g. ``ManifoldMix(tau=0.99)``, or by name, ``"greedy"``.
+        parts: partitioner, objective, optimizer, task, base.
         settings: seed, budget and whatever else the run is told.
         destination: folder that the result is written to; by default nothing is written.
         watcher: is told what happens, and may end the run.
@@ -112,6 +116,8 @@ def merge(
     parts, settings, destination, watcher, origin = given(
         "merge", keywords, parts, settings, destination, watcher, origin
     )
+    pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
+    parts = replace(parts, base=None)  # the pool has it
     started = time.time() if origin.started is None else origin.started
     # Absolute, because a plug-in may go to another folder.
     folder = None if destination.output is None else Path(destination.output).absolute()
@@ -149,6 +155,7 @@ def merge(
                         how.format,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
+                        in_memory=any(not row.file for row in merged.ingredients),
                     )
                     write_beside(aside, merged, report.to_json(), card)
         if found.state is RunState.FINISHED:

@@ -1,4 +1,4 @@
-"""One state dict on disk, opened lazily, in one file or in shards, whatever their format.
+"""One state dict: on disk, opened lazily, in one file or in shards, whatever their format; or in memory.
 
 Wrappers (``{"state_dict": …}``) and prefixes (``module.``, ``_orig_mod.``) are undone and said.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,22 @@ from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash
 from merging.storage.file_kind import SUFFIXES, format_of
+from merging.storage.in_memory import TensorsInMemory
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
 from merging.storage.raw import has_only_finite
 from merging.storage.tensor_file import TensorFile
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
+from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merging.storage.in_memory import InMemory
+
 
 class Checkpoint:
-    """A state dict on disk, opened lazily, in one file or in shards.
+    """A state dict on disk, opened lazily, in one file or in shards; :meth:`of` makes one of what is in memory.
 
     Its files are opened in their formats (:class:`merging.storage.tensor_file.TensorFile`); here their tensors get
     the model's own names.
@@ -39,7 +43,8 @@ class Checkpoint:
         key: key of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
 
     Attributes:
-        files: the files that hold the tensors.
+        path: the file or folder; of what is in memory ``<memory>`` and its name, for messages.
+        files: the files that hold the tensors; none of what is in memory.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
         notes: what was unwrapped or ignored.
@@ -60,20 +65,52 @@ class Checkpoint:
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}")
         self.files, expected = files_of(self.path)
+        self._take(map(self._open, self.files))
+        lost = [key for key in expected if key not in self._holders]
+        if lost:
+            raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
+
+    @classmethod
+    def of(cls, model: InMemory, name: str = "model_0") -> Checkpoint:
+        """Takes a state dict or a module that is in memory, as it is now.
+
+        Its tensors are copied to the CPU, so that training which goes on changes nothing here; a model takes the memory
+        of its tensors once more. Content hash and names are those that a file of the same tensors has.
+
+        Args:
+            model: a module, or a state dict: name → tensor.
+            name: its name in recipes and reports.
+
+        Raises:
+            CheckpointError: it is something else, such as an optimizer's state dict.
+        """
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(f"the name of a checkpoint is {kind_of(name)}; it is a text")
+        made = cls.__new__(cls)
+        made.name, made.key, made.files = showable(name), "", ()
+        held = TensorsInMemory(model, made.name)
+        made.path = held.path
+        made._take((held,))
+        return made
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it lies in no file."""
+        return not self.files
+
+    def _take(self, opened: Iterable[TensorFile]) -> None:
+        """Takes what its files hold, and names it."""
         self.notes: tuple[str, ...] = ()
         self.settings: dict[str, Any] = {}
         self.classes: dict[str, Names] = {}
         self._opened: list[TensorFile] = []
         self._holders: dict[str, TensorFile] = {}  # key → the file that holds it
-        for file in self.files:
-            self._add(self._open(file))
-        lost = [key for key in expected if key not in self._holders]
-        if lost:
-            raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
+        for file in opened:
+            self._add(file)
         self._stored = self._named()
         self.tensors: dict[str, TensorInfo] = {n: self._holders[key].tensors[key] for n, key in self._stored.items()}
         canonical = {key: name for name, key in self._stored.items()}
-        ties = [group for opened in self._opened for group in opened.ties]
+        ties = [group for held in self._opened for group in held.ties]
         self.ties = tuple(tuple(canonical[key] for key in group if key in canonical) for group in ties)
 
     def _open(self, file: Path) -> TensorFile:
@@ -82,9 +119,8 @@ class Checkpoint:
         if self.key and not kind.keyed:
             raise CheckpointError(f"{file}: is a {kind.format} file, which has no '{self.key}'; leave the key out")
         opened = kind(file, self.key)
-        self.notes += opened.notes
         if file.suffix in SUFFIXES and file.suffix not in kind.suffixes:
-            self.notes += (f"{file.name} is a file of {kind.format} in spite of its name",)
+            opened.notes += (f"{file.name} is a file of {kind.format} in spite of its name",)
         return opened
 
     def _add(self, opened: TensorFile) -> None:
@@ -93,6 +129,7 @@ class Checkpoint:
         if twice is not None:
             raise CheckpointError(f"{self.path}: tensor '{twice}' stands in {opened.path.name} and in another shard")
         self._opened.append(opened)
+        self.notes += opened.notes
         self._holders |= dict.fromkeys(opened.tensors, opened)
         self.settings |= opened.settings
         self.classes |= opened.classes
@@ -159,7 +196,7 @@ class Checkpoint:
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
         """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
-        return companions(self.path).files
+        return () if self.in_memory else companions(self.path).files
 
     def load(self) -> dict[str, Tensor]:
         """Reads the whole state dict, in the file's order."""

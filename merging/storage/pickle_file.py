@@ -5,12 +5,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from merging.errors import CheckpointError
-from merging.storage.dtypes import SAFETENSORS, dtype_name, info_of
+from merging.storage.dtypes import info_of
+from merging.storage.plain_tensors import check_plain, ties_of
 from merging.storage.raw import bytes_of
 from merging.storage.settings_inside import settings_in
 from merging.storage.state_dict import state_dict_in
@@ -20,8 +21,6 @@ from merging.storage.unpickling import load
 if TYPE_CHECKING:
     from torch import Tensor
 
-_KNOWN = frozenset(SAFETENSORS.values())
-"""Dtypes that can be read and written."""
 _LARGER = 8
 _ROOM = 64 << 20
 """Tensors may be so many times the file's bytes (shared storages), and so many bytes more (small expanded buffers)."""
@@ -60,9 +59,9 @@ class PickleFile(TensorFile):
         self.settings = settings_in(content)
         self.classes = {f"in the file: {where}": names for where, names in classes_in(content)}
         for name, tensor in found.tensors.items():
-            self._check_plain(name, tensor)
+            check_plain(f"{path}: tensor '{name}'", tensor)
             self.tensors[name] = info_of(tensor)
-        self.ties = _ties(found.tensors)
+        self.ties = ties_of(found.tensors)
 
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
@@ -91,25 +90,6 @@ class PickleFile(TensorFile):
                 f"{self.path}: its tensors would take {size / 1e9:,.1f} GB, the file has "
                 f"{self.path.stat().st_size:,} bytes; save them with .contiguous()"
             )
-
-    def _check_plain(self, key: str, tensor: Tensor) -> None:
-        import torch
-
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
-            kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else "sparse or complex"
-            raise CheckpointError(f"{self.path}: tensor '{key}' is {kind}; only plain dense tensors can be merged")
-        if dtype_name(tensor) not in _KNOWN:
-            raise CheckpointError(f"{self.path}: tensor '{key}' has unsupported dtype {tensor.dtype}")
-
-
-def _ties(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
-    """Groups of keys whose tensors are the same view of the same storage."""
-    by_storage: dict[Any, list[str]] = {}
-    for key, tensor in tensors.items():
-        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-        if tensor.numel():
-            by_storage.setdefault(place, []).append(key)
-    return tuple(tuple(keys) for keys in by_storage.values() if len(keys) > 1)
 
 
 def _is_state_dict(path: Path) -> bool:

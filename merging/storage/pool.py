@@ -15,15 +15,16 @@ from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
+from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
-from merging.storage.sources import divided, names_apart, natural_key, selected
+from merging.storage.sources import natural_key
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.storage.sources import Source
+    from merging.storage.ingredients import Model, Models
 
 SPARE_FILES = 64
 """Number of files that a process has open besides the models: libraries, streams, what is written."""
@@ -33,19 +34,23 @@ class ModelPool:
     """The checkpoints to merge, in the natural order of their names (model_2 before model_10).
 
     Args:
-        checkpoints: one or more, all with the same tensor names, shapes and dtypes; :meth:`open` makes them from paths.
+        models: one or more models, all with the same tensor names, shapes and dtypes: checkpoints, files, folders and
+            patterns, state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these,
+            a list of them, or a mapping from their names to them.
         base: the model they were fine-tuned from, where known.
 
     Raises:
-        PoolError: the checkpoints do not fit together, in tensors or in the order of their classes; both files are
-            named.
+        PoolError: something is no model, or the checkpoints do not fit together, in tensors or in the order of their
+            classes; both files are named.
+        CheckpointError: a file is not a checkpoint, or a mapping no state dict.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> None:
+    def __init__(self, models: Models, base: Model | None = None) -> None:
+        checkpoints, self.base = opened(models, base)
         if not checkpoints:
-            raise PoolError("a pool needs at least one checkpoint")
+            beside = " besides the base" if base is not None else ""
+            raise PoolError(f"no models given{beside}; a pool needs at least one checkpoint")
         self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
-        self.base = base
         first = self.checkpoints[0]
         for other in self.with_base[1:]:
             check_agreement(first, other)
@@ -53,40 +58,40 @@ class ModelPool:
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
-        self._called = {c.name: c for c in self.checkpoints} | ({"the base": base} if base else {})
+        self._called = {c.name: c for c in self.checkpoints} | ({"the base": self.base} if self.base else {})
         self._classes = agree_on_classes(self._called)
-        self._rows = Rows(self.checkpoints, base)
+        self._rows = Rows(self.checkpoints, self.base)
 
     @classmethod
-    def open(cls, sources: Iterable[Source], base: Source | None = None) -> ModelPool:
-        """Opens a pool from files, folders (their checkpoints) and glob patterns.
+    def open(cls, models: Models | ModelPool, base: Model | None = None) -> ModelPool:
+        """Opens a pool from whatever is given; a pool is taken as it is.
 
         A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
 
         Args:
-            sources: paths, or mappings with ``path`` and ``key``: which state dict of a file with several.
-            base: path or mapping of the model that they were fine-tuned from, where known.
+            models: a pool, or what the class takes: ``"runs/*.pt"``, ``["a.pt", Path("b.pt")]``,
+                ``[{"path": "c.pt", "key": "ema"}]``, ``[net.state_dict(), other]``, ``{"first": net}``.
+            base: the model that they were fine-tuned from, where known.
 
         Raises:
-            PoolError: a source matches nothing.
-            CheckpointError: a file is not a checkpoint.
+            PoolError: a source matches nothing, or something is no model.
+            CheckpointError: a file is not a checkpoint, or a mapping no state dict.
         """
-        taken = [] if base is None else [Path(divided(base)[0]).expanduser()]
-        found = selected(sources, taken)
-        if not found:
-            raise PoolError("no models given besides the base; name checkpoints to merge")
-        names, called = names_apart([path for path, _ in found], taken[0] if taken else None)
-        base_checkpoint = None if base is None else Checkpoint(taken[0], called, divided(base)[1])
-        models = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
-        return cls(models, base_checkpoint)
+        if isinstance(models, ModelPool):
+            return models if base is None else cls(models.checkpoints, base)
+        return cls(models, base)
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
         """Opens the checkpoints of a recipe, where they were when it was written.
 
         Raises:
-            RecipeError: one is no longer there.
+            RecipeError: one is no longer there, or was in memory.
         """
+        gone = [ingredient.name for ingredient in ingredients if not ingredient.file]
+        if gone:
+            were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
+            raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
         lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
         if lost:
             raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from blake3 import blake3
 
@@ -39,7 +38,7 @@ class Rows:
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
-        places = {(_place(c.path), c.key): c for c in self._models}
+        places = {(_place(c), c.key): c for c in self._models if not c.in_memory}
         for row in rows:
             if (row.file, row.key) in places:
                 self._by_hash[row.hash] = places[row.file, row.key]
@@ -68,13 +67,14 @@ class Rows:
     def of(self, checkpoint: Checkpoint) -> Ingredient:
         """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint.path), checkpoint.key)
+            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key)
             self._rows[checkpoint] = row
         return self._rows[checkpoint]
 
     def _hash(self, checkpoint: Checkpoint) -> str:
         if self._postponed:
-            state = [
+            state: list[object] = [id(checkpoint)] if checkpoint.in_memory else []
+            state += [
                 (checkpoint.key, str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
                 for file in checkpoint.files
             ]
@@ -102,6 +102,9 @@ class Rows:
         return self._by_hash[row.hash]
 
 
-def _place(path: Path) -> str:
-    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there."""
+def _place(checkpoint: Checkpoint) -> str:
+    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there; empty in memory."""
+    path = checkpoint.path
+    if checkpoint.in_memory:
+        return ""
     return str(path.absolute() if ".." not in path.parts else path.resolve())

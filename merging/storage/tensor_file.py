@@ -66,7 +66,7 @@ class TensorFile(ABC):
         self.settings: dict[str, Any] = {}
         self.classes: dict[str, Names] = {}
         try:
-            self._state = _state(path)
+            self._state = self.state()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
 
@@ -107,10 +107,19 @@ class TensorFile(ABC):
             OSError: its bytes cannot be read.
         """
 
+    def state(self) -> tuple[int, ...]:
+        """Gives what changes when the file is replaced or written to.
+
+        Raises:
+            OSError: it is gone.
+        """
+        found = self.path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     def check_unchanged(self) -> None:
         """Raises CheckpointError where the file was replaced or written to since it was opened."""
         try:
-            same = _state(self.path) == self._state
+            same = self.state() == self._state
         except OSError:  # it is gone
             same = False
         if not same:
@@ -136,12 +145,6 @@ def file_format(kind: Format) -> Format:
     FORMATS.append(kind)
     FORMATS.sort(key=lambda known: not known.safe)
     return kind
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merging.errors import TaskError
 from merging.plugins.discovery import load_installed
@@ -16,21 +16,32 @@ from merging.plugins.registry import tasks
 from merging.plugins.task import Task
 from merging.plugins.user_code import PluginError, called, import_object
 
+if TYPE_CHECKING:
+    from merging.tasks.meant import TaskLike
+
 DEFAULT = "digits"
 
 
-def load_task(name: str, progress: Progress | None = None, **described: Any) -> Task:
-    """Makes a task by its registered name, or by ``python:module:function`` (a function that returns a :class:`Task`).
+def load_task(name: TaskLike, progress: Progress | None = None, *, trust_code: bool = False, **described: Any) -> Task:
+    """Makes a task by its registered name, by ``python:module:function``, or from the [task] of a merge.toml.
 
     Args:
-        name: name of the task.
+        name: name of the task; ``python:module:function``, a function that returns a :class:`Task`; the path of a
+            merge.toml; or a table like its [task].
         progress: told how far decoding is, where the task can say so.
+        trust_code: whether a merge.toml may run the code that it names (``python:…``).
         described: what a registered task takes, such as ``data`` and ``model`` of ``imagenet-shifts``.
 
     Raises:
         UnknownNameError: nobody registered that name.
         TaskError: the function fails or returns something else, or a value that the task does not take.
     """
+    if not described or not isinstance(name, str):
+        from merging.tasks.meant import task_of  # which makes registered ones by this module
+
+        if described:
+            raise TaskError(f"{', '.join(described)} {'is' if len(described) == 1 else 'are'} for a registered task")
+        return task_of(name, progress, trust_code=trust_code)
     return named_task(name, described, progress)
 
 
@@ -68,8 +79,8 @@ def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     takes = {option.name: option for option in parameters_of(tasks[name])}
     for key in described:
         if key not in takes:
-            raise TaskError(f"[task] '{key}' means nothing to the task '{name}'; leave it out")
+            raise TaskError(f"'{key}' means nothing to the task '{name}'; leave it out")
     for key, option in takes.items():
         if option.default is UNSET and key not in described:
-            raise TaskError(f"the task '{name}' needs [task] {key}")
+            raise TaskError(f"the task '{name}' needs {key}")
     return {key: takes[key].check(value, f"option '{key}' of '{name}'") for key, value in described.items()}

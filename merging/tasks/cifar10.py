@@ -52,7 +52,7 @@ def cifar10_shifts(
     """
     root = place("cifar10-shifts", data, f"the folder that holds {' and '.join(FILES)}")
     if model is None:
-        raise TaskError("the task 'cifar10-shifts' needs [task] model: the architecture, such as timm:resnet18")
+        raise TaskError("the task 'cifar10-shifts' needs model: the architecture, such as timm:resnet18")
     source = model_source(model)
     for file in FILES:
         if not (root / file).is_file():

@@ -20,7 +20,7 @@ def place(task: str, data: str | Path | None, what: str) -> Path:
         TaskError: it says nothing.
     """
     if data is None:
-        raise TaskError(f"the task '{task}' needs [task] data: {what}")
+        raise TaskError(f"the task '{task}' needs data: {what}")
     return Path(data).expanduser()
 
 

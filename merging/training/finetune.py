@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
-from merging.errors import RequirementError
+from merging.errors import RequirementError, TaskError
 from merging.forward.settings import OF_SEARCHES, Passes
 from merging.machine import cores
-from merging.plugins.keywords import by_keyword, given
+from merging.plugins.keywords import by_keyword, check_kinds, expected, given
+from merging.plugins.naming import Meant, meant
 from merging.plugins.options import build
+from merging.plugins.registry import regimes
 from merging.plugins.task import Task
-from merging.plugins.user_code import named, running
+from merging.plugins.user_code import called, named, running
 from merging.plugins.watcher import Watcher
+from merging.tasks.meant import task_of
 from merging.training.folder import PoolFolder, Trained
 from merging.training.hyperparameters import HyperParameters, Sweep
 from merging.training.libraries import check_names
@@ -24,6 +30,9 @@ from merging.training.regimes.independent import Independent
 from merging.training.start import Start
 from merging.training.trainer import steps_of
 from merging.training.turn import Turn
+
+if TYPE_CHECKING:
+    from merging.tasks.meant import TaskLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +45,24 @@ class Training:
     base: Path | str | None = field(
         default=None,
         metadata={
-            "help": "A checkpoint; default: the task's own pool's. Tensors that it lacks (a head) start at random."
+            "help": "A checkpoint; default: the task's own pool's. Tensors that it lacks (a head) start at random.",
+            "takes": ((str, os.PathLike, NoneType), "the path of a checkpoint, or None"),
         },
     )
     search: str = field(
         default="random",
         metadata={
             "help": "``random`` draws each run from the sweep; ``optuna`` lets its TPE sampler propose the next from "
-            "those before, by held-out accuracy (listed runs come first, and tell it nothing)."
+            "those before, by held-out accuracy (listed runs come first, and tell it nothing).",
+            "takes": (str, "random or optuna"),
         },
     )
     linear_probe: int | None = field(
         default=None,
         metadata={
             "help": "Epochs in which the head alone is trained first, once for all models (Kumar et al. 2022, "
-            "https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none."
+            "https://arxiv.org/abs/2202.10054); default: 10 where the base has no head, else none.",
+            "takes": ((int, NoneType), "a number of epochs, or None"),
         },
     )
     regime: Regime = field(
@@ -58,21 +70,46 @@ class Training:
     )
     seed: int = field(
         default=0,
-        metadata={"help": "Seed of draws; run k trains with seed + k unless the sweep says otherwise."},
+        metadata={
+            "help": "Seed of draws; run k trains with seed + k unless the sweep says otherwise.",
+            "takes": (int, "a whole number"),
+        },
     )
     jobs: int | None = field(
         default=None,
         metadata={
             "help": "Models that are trained at once; default: one for each core where the model is small and the "
-            "search is random. A regime that trains all of them together has one process."
+            "search is random. A regime that trains all of them together has one process.",
+            "takes": ((int, NoneType), "a number of models, or None"),
         },
     )
-    command: str = field(default="", metadata={"help": "Kept in the records."})
+    command: str = field(default="", metadata={"help": "Kept in the records.", "takes": (str, "a text")})
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            task: TaskLike | None = None,
+            base: Path | str | None = None,
+            search: str = "random",
+            linear_probe: int | None = None,
+            regime: Meant[Regime] = ...,
+            seed: int = 0,
+            jobs: int | None = None,
+            command: str = "",
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        object.__setattr__(self, "regime", meant(regimes, self.regime))
+        if self.task is not None:
+            object.__setattr__(self, "task", task_of(self.task))
 
 
 @by_keyword(Training, Passes, Watcher, without=OF_SEARCHES)
 def finetune(
-    make_task: Callable[[], Task],
+    make_task: Callable[[], Task] | TaskLike,
     output: Path | str,
     sweep: Sweep,
     *,
@@ -86,6 +123,7 @@ def finetune(
 
     Args:
         make_task: gives the task; with more than one job it is called in every process, and must be importable there.
+            Or the name of a task, the path of a merge.toml, or a task, which no other process has.
         output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
         sweep: hyper-parameters that all models have, and those that are drawn for each.
         models: number of models in the pool, those that are there already included.
@@ -103,7 +141,13 @@ def finetune(
         Stopped: ``should_stop`` said so; finished models are kept.
     """
     training, passes, watcher = given("finetune", keywords, training, passes, watcher, without=OF_SEARCHES)
+    expected("output", output, (str, os.PathLike), "the path of a folder")
+    expected("sweep", sweep, Sweep, "a merging.Sweep")
+    expected("models", models, int, "a number of models")
     progress, should_stop, path = watcher.progress, watcher.should_stop, Path(output)
+    made = make_task if isinstance(make_task, Task) else None
+    training = training if made is None else replace(training, task=made)
+    make: Callable[[], Task] = make_task if callable(make_task) else functools.partial(task_of, make_task)
     search, regime, jobs, seed = training.search, training.regime, training.jobs, training.seed
     if search not in ("random", "optuna"):
         raise RequirementError(f"search is '{search}'; it is random or optuna")
@@ -117,14 +161,18 @@ def finetune(
         )
     if search == "optuna" and jobs not in (None, 1):
         raise RequirementError("each proposal of optuna follows from the models before; leave `jobs` out")
-    if jobs is None and _from_a_file(regime):
+    if made is not None and jobs not in (None, 1):
+        raise RequirementError(
+            "other processes have no task that was made in this one; give its name, or leave out `jobs`"
+        )
+    if jobs is None and (made is not None or _from_a_file(regime)):
         jobs = 1
     elif jobs not in (None, 1) and _from_a_file(regime):
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
     if training.linear_probe is not None and training.linear_probe < 0:
         raise RequirementError(f"`linear_probe` is {training.linear_probe}; it is a number of epochs, 0 for none")
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
-    task = training.task or make_task()
+    task = training.task or called("make_task", make, Task, "a merging.Task", error=TaskError)
     for name, split in (("train", task.train), ("held-out", task.held_out)):
         if split is not None and not split.categorical:
             raise RequirementError(
@@ -163,7 +211,7 @@ def finetune(
         if jobs is None:
             jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
         if jobs > 1:
-            return side_by_side(turn, make_task, drawn, steps, jobs)
+            return side_by_side(turn, make, drawn, steps, jobs)
         return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 
 

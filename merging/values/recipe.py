@@ -25,7 +25,7 @@ FORMAT = "merging-recipe/1"
 class Ingredient:
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
-    ``key``: of the state dict in a file that holds several.
+    ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several.
     """
 
     name: str

@@ -95,6 +95,7 @@ class Report:
         measure: what they compare: ``accuracy``, or the objective's name.
         samples: set → number of samples.
         limit: the evaluations that it was allowed, where these are used up.
+        doubt: the warning that a model is no better than a guess, which is a note too; empty where there is none.
     """
 
     strategy: str
@@ -133,6 +134,7 @@ class Report:
     measure: str = ACCURACY
     samples: Mapping[str, int] = field(default_factory=dict)
     limit: int | None = None
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from merging.values.report import HELD_OUT, UNTESTED, Report, Row, best_single, number
-from merging.values.verdict import ACCURACY, Family, Role, Verdict, correction, legend
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, correction, distinct, legend, selection
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ class ScoreTable:
     def lines(self) -> list[tuple[str, list[str], list[Verdict | None]]]:
         """The table of scores, a set a line: heading, then for each row the number and its verdict."""
         sets = list(self.report.rows[-1].tests) if self.report.rows else []
+        several = len(self.report.shifts) > 1  # one shifted set is its own average
         wanted: list[tuple[str, str, Callable[[Row], float | None], bool]]
         wanted = [(HELD_OUT, HELD_OUT, lambda row: row.held_out, False)]
         wanted += [(name, name, lambda row, name=name: row.tests.get(name), False) for name in sets]  # type: ignore[misc]
         shifted = str(Role.AVERAGE)
-        if self.report.shifts and sets:
+        if several and sets:
             wanted += [(shifted, shifted, lambda row: row.shifted, False)]
         beside = {name for row in self.report.rows for name in row.accuracies}
-        for name in [name for name in (HELD_OUT, *sets, shifted) if name in beside]:
+        for name in [name for name in (HELD_OUT, *sets, *([shifted] if several else [])) if name in beside]:
             wanted += [(f"{name} ({ACCURACY})", name, lambda row, name=name: row.accuracies.get(name), True)]  # type: ignore[misc]
         return [
             (
@@ -60,7 +61,7 @@ class ScoreTable:
         if row.strategy == "best":
             return None
         asked = row.strategy == self.report.strategy
-        found = [v for v in self.report.verdicts if v.set == name and v.extra == extra] if asked else []
+        found = [v for v in distinct(self.report.verdicts) if v.set == name and v.extra == extra] if asked else []
         if found:
             return found[0]
         return Verdict(
@@ -77,4 +78,5 @@ class ScoreTable:
     @property
     def legend(self) -> str:
         """Explains the marks, and how the tests were corrected."""
-        return " ".join(filter(None, (legend(self.reference), correction(self.report.verdicts))))
+        told = self.report.verdicts
+        return " ".join(filter(None, (legend(self.reference), correction(told), selection({"": told}))))

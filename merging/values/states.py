@@ -1,4 +1,4 @@
-"""How runs and methods end: values to decide by, and the words that files and people are given."""
+"""How runs and methods end, and how they are wanted to: values to decide by, and words for files and people."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ class MethodState(StrEnum):
     """It broke while it ran."""
     NOT_RUN = "not run"
     """The benchmark ended before its turn."""
+
+
+class Wanted(StrEnum):
+    """A standing that a pipeline asks for; what falls short of it ends with exit code 3."""
+
+    BETTER = "better"
+    """Better on at least one of the sets that count, and worse on none of them."""
+    NOT_WORSE = "not-worse"
+    """Worse on none of the sets that count, and tested on all of them."""
 
 
 def status_of(state: RunState, limit: int | None) -> str:

@@ -46,6 +46,8 @@ class Family(StrEnum):
     """All methods on single shifted sets; and accuracies where another objective was asked for, among themselves."""
     SELECTION = "selection"
     """Held-out data chose the merge: optimistic, in no family, never corrected."""
+    UNCHOSEN = "unchosen"
+    """Held-out data that had no say in the merge: as good as a test set, but that they chose the single model."""
     CERTIFICATION = "certification"
     """Samples that selected nothing, asked once."""
 
@@ -217,6 +219,29 @@ class Verdict:
         return cls(**values)
 
 
+def distinct(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Leaves out what would stand twice: one shifted set is its own average, whose verdicts get the set's name."""
+    verdicts = tuple(verdicts)
+    shifts = {verdict.set for verdict in verdicts if verdict.role == Role.SHIFT}
+    if len(shifts) != 1 or not any(verdict.role == Role.AVERAGE for verdict in verdicts):
+        return verdicts
+    (name,) = shifts
+    kept = (verdict for verdict in verdicts if verdict.role != Role.SHIFT)
+    return tuple(replace(verdict, set=name) if verdict.role == Role.AVERAGE else verdict for verdict in kept)
+
+
+def counted(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts that count for a conclusion: those on plain test sets and the average of the shifted ones.
+
+    Where there are none: samples that selected nothing, else the held-out data, else single shifted sets. Accuracies
+    beside another objective never count.
+    """
+    own = [verdict for verdict in distinct(verdicts) if not verdict.extra]
+    orders = [(Family.PRIMARY,), (Family.CERTIFICATION,), (Family.SELECTION, Family.UNCHOSEN), (Family.SECONDARY,)]
+    found = ([verdict for verdict in own if verdict.family in families] for families in orders)
+    return tuple(next(filter(None, found), ()))
+
+
 def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
     """Corrects the verdicts of a table's rows by Holm: p and interval both, over all rows' tests of a family.
 
@@ -243,10 +268,18 @@ def corrected(rows: Sequence[Sequence[Verdict]]) -> list[tuple[Verdict, ...]]:
     return [tuple(row) for row in found]
 
 
+def unselected(verdicts: Iterable[Verdict], *, selected: bool) -> tuple[Verdict, ...]:
+    """Verdicts on held-out data that had no say in the merge say so; ``selected``: they had one."""
+    return tuple(
+        replace(verdict, family=Family.UNCHOSEN) if verdict.family == Family.SELECTION and not selected else verdict
+        for verdict in verdicts
+    )
+
+
 MARKS = {
     Standing.BETTER: "▲",
     Standing.WORSE: "▼",
-    Standing.NEITHER: "≈",
+    Standing.NEITHER: "",
     Standing.NOT_TESTED: "–",
     Standing.REFERENCE: "",
 }
@@ -269,7 +302,10 @@ def mark(verdict: Verdict | None) -> str:
 
 def legend(against: str) -> str:
     """Explains the marks of verdicts against a reference."""
-    return f"▲ better or ▼ worse than {against} (5 % level), ≈ no difference that can be told from luck, – not tested."
+    return (
+        f"▲ better or ▼ worse than {against} (5 % level), no mark: no difference that can be told from luck, "
+        f"{MARKS[Standing.NOT_TESTED]} not tested."
+    )
 
 
 def difference(verdict: Verdict) -> str:
@@ -287,6 +323,30 @@ def difference(verdict: Verdict) -> str:
     else:
         shown = [f"{value:+.4g}" for value in (verdict.difference, *(verdict.interval or ()))]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]" if verdict.interval is not None else shown[0]
+
+
+def short(verdict: Verdict) -> str:
+    """Difference, interval and p in as few characters as tell them apart: a decimal more where one would be zero.
+
+    >>> from merging.values.verdict import Family, Role, Verdict
+    >>> told = {"set": "test", "role": Role.TEST, "reference": "best", "against": "x", "family": Family.PRIMARY}
+    >>> told |= {"measure": "accuracy"}
+    >>> short(Verdict(**told, difference=0.0263, interval=(0.0157, 0.0349), p=0.0, corrected=0.0))
+    '+2.6 [+1.6, +3.5] p<.001'
+    >>> short(Verdict(**told, difference=0.0088, interval=(-0.0004, 0.02), p=0.064, corrected=0.064))
+    '+0.88 [-0.04, +2.00] p=.064'
+    """
+    if verdict.difference is None:
+        return MARKS[Standing.NOT_TESTED]
+    values = [value + 0.0 for value in (verdict.difference, *(verdict.interval or ()))]
+    if verdict.percent:
+        enough = (k for k in range(1, 4) if all(round(100 * value, k) or not value for value in values))
+        digits = next(enough, 4)
+        shown = [f"{100 * value:+.{digits}f}" for value in values]
+    else:
+        shown = [f"{value:+.3g}" for value in values]
+    between = f" [{shown[1]}, {shown[2]}]" if verdict.interval is not None else ""
+    return f"{shown[0]}{between} {p_value(verdict.corrected)}".rstrip()
 
 
 def p_value(p: float | None) -> str:
@@ -308,7 +368,7 @@ def compact(verdict: Verdict) -> str:
     """Mark, difference, interval and p in one cell; why there are none, where nothing was tested."""
     if not verdict.tested:
         return f"{MARKS[Standing.NOT_TESTED]} not tested"
-    return f"{mark(verdict)} {difference(verdict)} {p_value(verdict.corrected)}"
+    return f"{mark(verdict)} {difference(verdict)} {p_value(verdict.corrected)}".lstrip()
 
 
 def title(verdict: Verdict) -> str:
@@ -330,22 +390,26 @@ def sentence(verdict: Verdict) -> str:
     }[word(verdict)]
     unit = " points" if verdict.percent else f" {verdict.measure}"
     shown, _, interval = difference(verdict).partition(" ")
-    said = [_how(verdict)] if verdict.test is not None else []
+    said = [f"{TESTS[verdict.test]}: {counts(verdict)}"] if verdict.test is not None else []
     said += [CAUTIONS[verdict.family]] if verdict.family in CAUTIONS else []
     beside = f" ({'; '.join(said)})" if said else ""
-    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{beside}"
+    return f"{mark(verdict)} {head}: {shown}{unit} {interval}, {p_value(verdict.corrected)}{beside}".lstrip()
 
 
-def _how(verdict: Verdict) -> str:
-    """The test, and what it counted."""
+TESTS = {PairedTest.MCNEMAR: "McNemar", PairedTest.NORMAL: "normal", PairedTest.BOOTSTRAP: "bootstrap"}
+"""Test → what tables call it."""
+
+
+def counts(verdict: Verdict) -> str:
+    """Says in words what a test has counted."""
     if verdict.test != PairedTest.MCNEMAR:
-        return f"{verdict.test}, {verdict.samples:,} samples"
-    counts = f"{verdict.gained:g} gained, {verdict.lost:g} lost of {verdict.samples:,}"
-    return f"McNemar: {counts}"
+        return f"{verdict.samples:,} samples"
+    return f"{verdict.gained:g} gained, {verdict.lost:g} lost of {verdict.samples:,}"
 
 
 CAUTIONS = {
     Family.SELECTION: "optimistic, these samples chose the merge",
+    Family.UNCHOSEN: "as good as a test set, these samples did not choose the merge, only the single model",
     Family.CERTIFICATION: "these samples selected nothing",
     Family.SECONDARY: "secondary",
 }
@@ -355,7 +419,7 @@ CAUTIONS = {
 def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
     """The verdicts, each with its sets: those that were not tested, for one reason, are said at once."""
     found: dict[tuple[str, str], tuple[list[str], Verdict]] = {}
-    for verdict in verdicts:
+    for verdict in distinct(verdicts):
         key = ("", verdict.why) if not verdict.tested else (title(verdict), verdict.reference)
         found.setdefault(key, ([], verdict))[0].append(title(verdict))
     return [(", ".join(sets), verdict) for sets, verdict in found.values()]
@@ -364,7 +428,7 @@ def sentences(verdicts: Iterable[Verdict]) -> list[tuple[str, Verdict]]:
 def correction(verdicts: Iterable[Verdict]) -> str:
     """Explains how intervals and p values were corrected, above a table or below the sentences."""
     sizes: dict[tuple[Family, bool], int] = {}
-    verdicts = tuple(verdicts)
+    verdicts = distinct(verdicts)
     for verdict in verdicts:
         if verdict.tested and verdict.family in (Family.PRIMARY, Family.SECONDARY):
             kind = (verdict.family, verdict.extra)
@@ -379,6 +443,25 @@ def correction(verdicts: Iterable[Verdict]) -> str:
     said = [f"{plural(count, 'test')} {what[kind]}" for kind, count in sizes.items()]
     if max(sizes.values()) == 1:
         return f"Intervals are at 95 %, nothing needs correcting: {' and '.join(said)}."
-    chose = any(verdict.family == Family.SELECTION for verdict in verdicts)
-    rest = "; held-out data, which chose the merge, are not" if chose else ""
+    rest = "; those on held-out data are not" if _any(verdicts, Family.SELECTION, Family.UNCHOSEN) else ""
     return f"Intervals and p are both corrected by Holm over {' and, apart, over '.join(said)}{rest}."
+
+
+def selection(told: Mapping[str, Sequence[Verdict]]) -> str:
+    """Says which merges held-out data chose, so that their scores there are optimistic, and which they did not.
+
+    Args:
+        told: what a method is called → its verdicts.
+    """
+    chosen = [label for label, own in told.items() if _any(own, Family.SELECTION)]
+    free = [label for label, own in told.items() if _any(own, Family.UNCHOSEN)]
+    but = "as good as a test set, but that they chose the single model"
+    if chosen and free:
+        return f"Held-out data chose {', '.join(chosen)}: optimistic there; for {', '.join(free)} they are {but}."
+    if chosen:
+        return f"Held-out data chose the merge{'s' if len(told) > 1 else ''}: scores there are optimistic."
+    return f"Held-out data did not choose the merge{'s' if len(told) > 1 else ''}: they are {but}." if free else ""
+
+
+def _any(verdicts: Iterable[Verdict], *families: Family) -> bool:
+    return any(verdict.family in families for verdict in verdicts)

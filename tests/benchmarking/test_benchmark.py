@@ -18,6 +18,7 @@ import torch
 from scipy.stats import binom, norm
 from torch import nn
 
+import merging
 from merging import Best, Greedy, Layer, ManifoldMix, Silent, Whole, compare
 from merging.benchmarking.rendering.forms import render
 from merging.benchmarking.results import SHIFTED, Benchmark
@@ -485,9 +486,12 @@ def test_a_damaged_run_is_one_line(pool: ModelPool, tmp_path: Path) -> None:
     assert benchmark(pool, [Best()], task=tiny_task(), output=tmp_path / "out").rows[0].finished
 
 
-def test_methods_are_named() -> None:
+def test_methods_are_named(pool: ModelPool) -> None:
     with pytest.raises(OptionError, match="mapping"):
-        benchmark(None, [Greedy(), Greedy(order="random")], task=tiny_task())  # type: ignore[arg-type]
+        benchmark(pool, [Greedy(), Greedy(order="random")], task=tiny_task())
+    named = benchmark(pool, ["uniform", Greedy], task=tiny_task(), partitioners=("whole", merging.Layer), singles=False)
+    assert {row.strategy for row in named.rows} >= {"uniform", "greedy"}
+    assert benchmark(pool, "uniform", task=tiny_task(), singles=False).rows
 
 
 def test_intervals_against_their_definition() -> None:

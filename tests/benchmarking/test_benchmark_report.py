@@ -22,9 +22,10 @@ from rich.console import Console
 
 from merging import Best, Greedy, Layer, Learned, ManifoldMix, Uniform
 from merging.benchmarking.reading import combine, read_folder
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.rendering.forms import render
-from merging.benchmarking.rendering.tables import cells, findings
+from merging.benchmarking.rendering.tables import cells
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runner import benchmark
 from merging.cli.showing.benchmark_view import show_benchmark
@@ -94,15 +95,15 @@ def test_what_is_not_significant_is_shown_as_such(found: Benchmark) -> None:
     for row, scores in zip(found.rows, cells(found), strict=True):
         for column, cell in scores.items():
             assert cell.mark == mark(row.verdict("best", column))
-    assert any("not distinguishable" in line for line in findings(found))
+    assert answer(found).standing == "neither"
     told = found.rows[3].verdict("best", "test")
     assert told is not None
     sure = replace(told, difference=0.2, p=1e-6, corrected=1e-5)
     row = replace(found.rows[3], verdicts=(sure,))
     changed = replace(found, rows=(*found.rows[:3], row, *found.rows[4:]))
     name = found.rows[0].ingredients[0]
-    said = f"test, against the best single model ({name}): ▲ better: manifoldmix +20.00; ≈ 4 of 5 not distinguishable"
-    assert findings(changed)[0] == said
+    assert answer(changed).headline.startswith("▲ at home manifoldmix +20.0 [")
+    assert f"the best single model ({name})" in answer(changed).headline
     assert cells(changed)[3]["test"].mark == "▲"
 
 

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from merging.cli.asking.outputs import check_file, check_folder
+from merging.cli.asking.outputs import check_folder
 from merging.cli.asking.tables import read_toml
 from merging.data.tables import rows
 from merging.errors import FolderError
+from merging.storage.output_file import check_file
 from merging.training.hyperparameters import Sweep
 from tests.conftest import ENVIRONMENT, TASK, Merge
 

@@ -207,7 +207,7 @@ def test_the_command(merge: Merge, folder: Path, monkeypatch: pytest.MonkeyPatch
     Path("merge.toml").write_text("\n".join(line for line in toml.splitlines() if not line.startswith("train")))
     ran = merge("run", "--strategy", "uniform", "--trust-code", "--recalibrate", "--output", "none")
     assert ran.code == 2
-    assert "give [task] train" in ran.err
+    assert "give the task some (train, or unlabelled)" in ran.err
     assert not Path("none").exists()
 
 

@@ -173,7 +173,7 @@ def test_entry_point_example(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_python_api_examples(tmp_path: Path) -> None:
     programs = blocks("python-api.md", "run-python")
-    assert len(programs) == 4
+    assert len(programs) == 6
     for name, text in programs.items():
         (tmp_path / f"example_{name}.py").write_text(text)
     everything = "import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='__main__')"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import merging
 from merging import Greedy, ManifoldMix, MixStrategy, ModelPool, Problem, Random, Recipe, Weights
-from merging.errors import FolderError, InterruptedRunError, RequirementError, TaskError
+from merging.errors import FolderError, InterruptedRunError, MergingError, TaskError
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.layer import Layer
 from merging.plugins.discovery import load_installed
@@ -22,6 +22,7 @@ from merging.plugins.progress import Silent
 from merging.plugins.registry import objectives, strategies
 from merging.plugins.task import Split
 from merging.plugins.whole_model_objective import SplitView, WholeModelObjective
+from merging.running.plan import plan
 from merging.storage.content import content_hash
 from merging.testing import tiny_pool, tiny_task
 
@@ -53,9 +54,53 @@ def test_merge_returns_recipe_and_report(pool: ModelPool) -> None:
     assert result.report.merged.held_out >= result.report.best_single.held_out
 
 
-def test_names_are_not_objects(pool: ModelPool) -> None:
-    with pytest.raises(RequirementError, match="pass an object"):
-        merging.merge(pool, "greedy", task=tiny_task())  # type: ignore[arg-type]
+def test_names_and_classes_stand_for_objects(pool: ModelPool) -> None:
+    """A name, a class and an object with its defaults are one strategy, and so for its parts."""
+    asked: list[dict[str, Any]] = [
+        {"strategy": "greedy", "partitioner": "layer", "objective": "nll", "optimizer": "random"},
+        {
+            "strategy": merging.Greedy,
+            "partitioner": merging.Layer,
+            "objective": merging.NegativeLogLikelihood,
+            "optimizer": merging.Random,
+        },
+        {
+            "strategy": merging.Greedy(),
+            "partitioner": merging.Layer(),
+            "objective": merging.NegativeLogLikelihood(),
+            "optimizer": merging.Random(),
+        },
+    ]
+    plans = [plan(pool, task=tiny_task(), **each) for each in asked]
+    assert plans[0].header(None) == plans[1].header(None) == plans[2].header(None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("strategy", "gredy", "unknown strategy 'gredy'; did you mean 'greedy'?"),
+        ("strategy", "manifoldmix(tau=0.9)", "options are given to the class: merging.ManifoldMix(tau=0.99)"),
+        ("strategy", merging.MixStrategy, "MixStrategy is an interface; give a class that derives from it"),
+        ("strategy", merging.ClipC8(), "`strategy` is a ClipC8; give a MixStrategy"),
+        ("partitioner", "clip-c9", "unknown partitioner 'clip-c9'; did you mean 'clip-c8'?"),
+        ("optimizer", "coblya", "unknown optimizer 'coblya'"),
+        ("objective", "macro-f2", "did you mean 'macro-f1'?"),
+        ("task", "digit", "unknown task 'digit'; did you mean 'digits'?"),
+        ("task", tiny_task, "`task` is a function; call it, and give what it returns"),
+        ("task", "nowhere.toml", "nowhere.toml"),
+    ],
+)
+def test_what_stands_for_nothing_is_told(pool: ModelPool, argument: str, value: object, said: str) -> None:
+    with pytest.raises(MergingError) as error:
+        merging.merge(**{"pool": pool, "strategy": "greedy", "task": tiny_task(), argument: value})  # type: ignore[arg-type]
+    assert said in str(error.value)
+
+
+def test_an_option_that_is_a_strategy_may_be_a_name() -> None:
+    assert merging.WiseFt(inner="greedy") == merging.WiseFt(inner=merging.Greedy())  # type: ignore[arg-type]
+    assert merging.WiseFt(inner=merging.Greedy) == merging.WiseFt(inner=merging.Greedy())  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="did you mean 'greedy'"):
+        merging.WiseFt(inner="gredy")  # type: ignore[arg-type]
 
 
 def test_a_strategy_may_give_weights(pool: ModelPool, tmp_path: Path, registered: None) -> None:

@@ -137,8 +137,8 @@ def test_a_run_from_merge_toml(folder: Path, merge: Merge, monkeypatch: pytest.M
 
 def test_mistakes(folder: Path, tmp_path: Path) -> None:
     for arguments, said in (
-        ((), r"needs \[task\] data: the folder that holds cifar10.npz and cifar10_shifts.npz"),
-        ((folder,), r"needs \[task\] model"),
+        ((), r"needs data: the folder that holds cifar10.npz and cifar10_shifts.npz"),
+        ((folder,), r"needs model"),
         ((tmp_path, "timm:resnet18"), r"has no cifar10\.npz"),
         ((folder, "timm:vit_tiny_patch16_224", 32), "takes images of 224 pixels only"),
     ):

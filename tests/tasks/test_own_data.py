@@ -22,7 +22,7 @@ from merging.tasks.pacs import pacs
 def test_a_place_is_asked_for_and_may_be_below_the_home_folder(
     make: Callable[..., Any], more: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TaskError, match=r"^the task '[a-z0-9-]+' needs \[task\] data: the (file|folder) "):
+    with pytest.raises(TaskError, match=r"^the task '[a-z0-9-]+' needs data: the (file|folder) "):
         make(**more)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(TaskError, match=str(tmp_path / "not there")):

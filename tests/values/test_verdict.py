@@ -181,12 +181,14 @@ def test_words_and_marks() -> None:
     up = replace(told, difference=0.03, interval=(0.02, 0.04))
     assert (word(up), mark(up), up.better) == ("better", "▲", True)
     flat = replace(told, corrected=0.067, interval=(-0.07, 0.01))
-    assert compact(flat) == "≈ -3.00 [-7.00, +1.00] p=.067", "p is said also where nothing is significant"
+    assert compact(flat) == "-3.00 [-7.00, +1.00] p=.067", "p is said also where nothing is significant"
     silent = verdict("the labels are few")
     assert (word(silent), mark(silent), compact(silent)) == ("not tested", "–", "– not tested")
     assert sentence(silent) == "– not tested: the labels are few"
     assert (word(None), mark(None)) == ("reference", "")
-    assert len(set(MARKS.values())) == len(MARKS), "each has a sign of its own"
+    assert [MARKS[each] for each in ("better", "worse", "not tested")] == ["▲", "▼", "–"]
+    assert MARKS["neither"] == "", "no difference is no news"
+    assert sentence(flat).startswith("not distinguishable from the best single model (m): -3.00 points [")
     raw = verdict(bootstrapped(12.34567, np.full(RESAMPLES, 12.0), 50), measure="mse")
     assert difference(raw).startswith("+12.35 [")
     assert " mse [" in sentence(raw)

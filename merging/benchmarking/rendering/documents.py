@@ -6,6 +6,7 @@ import csv
 import io
 import re
 
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.tables import (
     COST_LEGEND,
     COSTS,
@@ -14,14 +15,15 @@ from merging.benchmarking.rendering.tables import (
     compared,
     correction_of,
     cost,
-    findings,
     heading,
     legend_of,
     outcome,
+    shown,
 )
 from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
+from merging.values.answer import markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
@@ -67,20 +69,23 @@ def _blank(value: float | None) -> object:
 
 def to_markdown(found: Benchmark) -> str:
     """Table 1 for these data, the paired comparisons, and what they say."""
-    lines = [f"# {plain(title(found))}", "", plain(caption(found)), ""]
-    lines += _rows(["method", *(heading(found, c) for c in found.columns), *COSTS.values()])
+    columns = shown(found)
+    lines = [f"# {plain(title(found))}", "", *markdown(answer(found)), "", plain(caption(found)), ""]
+    lines += _rows(["method", *(heading(found, c) for c in columns), *COSTS.values()])
     for row, scores in zip(found.rows, cells(found), strict=True):
-        texts = [_marked(scores[c]) if row.finished else "" for c in found.columns]
+        texts = [_marked(scores[c]) if row.finished else "" for c in columns]
         lines.append(_line([plain(row.label), *texts, *(cost(row, name) for name in COSTS)]))
     lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
         lines += ["", f"## Against {plain(found.against(reference))}", "", plain(correction_of(found, reference)), ""]
-        columns, told = compared(found, reference)
-        lines += _rows(["method", *(heading(found, c) for c in columns)])
+        tested, told = compared(found, reference)
+        lines += _rows(["method", *(heading(found, c) for c in tested)])
         for label, verdicts in told.items():
-            lines.append(_line([plain(text) for text in (label, *(compact(v) if v else "" for v in verdicts))]))
-    lines += ["", *(f"- {plain(text)}" for text in findings(found))]
+            texts = [
+                plain(f" {compact(verdict)}").strip() if verdict else "" for verdict in verdicts
+            ]  # a sign, no list
+            lines.append(_line([plain(label), *texts]))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -134,7 +139,7 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
 
 def to_latex(found: Benchmark) -> str:
     r"""A ``table`` environment for ``\usepackage{booktabs,amssymb}``; best in bold, second best underlined."""
-    columns = found.columns
+    columns = shown(found)
     lines = [
         r"% \usepackage{booktabs,amssymb}",
         r"\begin{table}",
@@ -177,8 +182,7 @@ def _tex(text: str) -> str:
         "±": r"$\pm$",
         "α": r"$\alpha$",
         "–": "--",
-        "≈": r"$\approx$",
         "▲": r"$\blacktriangle$",
         "▼": r"$\blacktriangledown$",
     }
-    return re.sub(r"[\\~^±α–≈▲▼&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))
+    return re.sub(r"[\\~^±α–▲▼&%$#_{}]", lambda m: special.get(m[0], "\\" + m[0]), showable(text))

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import caption, remarks, title
 from merging.benchmarking.rendering.drawing import SCHEMES, inline
 from merging.benchmarking.rendering.tables import (
@@ -18,9 +19,9 @@ from merging.benchmarking.rendering.tables import (
     compared,
     correction_of,
     cost,
-    findings,
     heading,
     legend_of,
+    shown,
 )
 from merging.benchmarking.results import Benchmark
 from merging.errors import showable
@@ -67,9 +68,9 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         caption=caption(found),
         ended="" if found.state is RunState.FINISHED else found.status,
         kinds=KINDS,
-        findings=findings(found),
+        answer=answer(found),
         rows=_rows(found),
-        headings=[heading(found, column) for column in found.columns],
+        headings=[heading(found, column) for column in shown(found)],
         costs=list(COSTS.values()),
         legend=legend_of(found),
         cost_legend=COST_LEGEND,
@@ -96,7 +97,7 @@ def _rows(found: Benchmark) -> list[dict[str, Any]]:
             "finished": row.finished,
             "status": row.status,
             "why": row.why,
-            "cells": [scores[column] for column in found.columns],
+            "cells": [scores[column] for column in shown(found)],
             "costs": [cost(row, name) for name in COSTS],
         }
         for row, scores in zip(found.rows, cells(found), strict=True)
@@ -136,12 +137,12 @@ def _test(verdict: Verdict | None) -> dict[str, str] | None:
             "p": "not tested",
             "details": verdict.why,
         }
-    shown, _, interval = difference(verdict).partition(" ")
+    size, _, interval = difference(verdict).partition(" ")
     counts = "" if verdict.gained is None else f"{verdict.gained:g} gained, {verdict.lost:g} lost, "
     details = f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}"
     return {
         "kind": kind,
-        "difference": f"{mark(verdict)} {shown}",
+        "difference": f"{mark(verdict)} {size}".lstrip(),
         "interval": interval,
         "p": p_value(verdict.corrected),
         "details": details,

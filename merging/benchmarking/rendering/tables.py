@@ -9,7 +9,7 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, accur
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import is_score
 from merging.values.report import number
-from merging.values.verdict import MARKS, Standing, Verdict, correction, difference, legend, word
+from merging.values.verdict import MARKS, Standing, Verdict, correction, legend, selection, word
 
 COSTS = {
     "models": "models in it",
@@ -36,7 +36,8 @@ class Cell:
     Attributes:
         text: the number, or a dash.
         rank: 1 best, 2 second best of its column, 0 neither.
-        mark: mark of the verdict against the best single model: ▲ ▼ ≈ –, or nothing for that model itself.
+        mark: mark of the verdict against the best single model: ▲, ▼, – (not tested), or nothing where there is no
+            difference that can be told from luck, and for that model itself.
         word: the same as a word.
         interval: its 95 % interval as text, or nothing.
         half: half of that interval as text.
@@ -53,10 +54,18 @@ class Cell:
 
 
 def heading(found: Benchmark, column: str) -> str:
-    """A column's name; the shortest one that is not a set's."""
+    """A column's name; the shortest one that is not a set's, and of the average over one shifted set that set's."""
+    if len(found.shifts) == 1:
+        return column.replace(SHIFTED, found.shifts[0], 1) if column in (SHIFTED, accurate(SHIFTED)) else column
     if "average" in found.samples:
         return column
     return column.replace(SHIFTED, "average", 1) if column in (SHIFTED, accurate(SHIFTED)) else column
+
+
+def shown(found: Benchmark) -> tuple[str, ...]:
+    """The columns that tables show: one shifted set is its own average, which stands for both."""
+    twice = {*found.shifts, *map(accurate, found.shifts)} if len(found.shifts) == 1 else set()
+    return tuple(column for column in found.columns if column not in twice)
 
 
 def cells(found: Benchmark) -> list[dict[str, Cell]]:
@@ -152,17 +161,19 @@ def verdicts(found: Benchmark, reference: str, columns: Sequence[str] = ()) -> I
 
 def compared(found: Benchmark, reference: str) -> tuple[list[str], dict[str, list[Verdict | None]]]:
     """The columns that have verdicts against a reference; and label → verdicts there, of rows that have any."""
-    told = {row.label: [row.verdict(reference, column) for column in found.columns] for row in found.rows}
-    keep = [k for k in range(len(found.columns)) if any(verdicts[k] for verdicts in told.values())]
+    columns = shown(found)
+    told = {row.label: [row.verdict(reference, column) for column in columns] for row in found.rows}
+    keep = [k for k in range(len(columns)) if any(verdicts[k] for verdicts in told.values())]
     rows = {label: [verdicts[k] for k in keep] for label, verdicts in told.items() if any(verdicts)}
-    return [found.columns[k] for k in keep], rows
+    return [columns[k] for k in keep], rows
 
 
 def legend_of(found: Benchmark) -> str:
-    """Explains the marks beside the scores, and how the tests were corrected."""
+    """Explains the marks beside the scores, how the tests were corrected, and whose merges held-out data chose."""
     told = [verdict for _, verdict in verdicts(found, "best")]
     marks = [legend(found.against("best")), correction(told)] if told else []
-    return " ".join(filter(None, [RANKS, *marks, "Held-out data chose the merges: that column is optimistic."]))
+    methods = {row.label: row.verdicts for row in found.rows if row.verdicts and row.strategy != "best"}
+    return " ".join(filter(None, [RANKS, *marks, selection(methods)]))
 
 
 def unit(found: Benchmark) -> str:
@@ -181,33 +192,3 @@ def corrected_by(found: Benchmark, reference: str) -> str:
     tests = max((verdict.tests for _, verdict in verdicts(found, reference, main(found))), default=0)
     both = f", both corrected by Holm over {tests} tests" if tests > 1 else ""
     return f"difference in {unit(found)}, its interval and p{both}"
-
-
-def findings(found: Benchmark) -> list[str]:
-    """Says what the tests found: a sentence for each reference and main column, and one for single shifted sets."""
-    lines = []
-    for reference in found.references:
-        for column in main(found):
-            told = [(row.label, verdict) for row, verdict in verdicts(found, reference, [column])]
-            if told:
-                lines.append(f"{column}, against {found.against(reference)}: {_summary(told)}")
-        told = [(f"{row.label} on {v.set}", v) for row, v in verdicts(found, reference, found.shifts)]
-        if told and reference == found.references[0]:  # the tables have the others
-            where = f"single shifted sets (secondary), against {found.against(reference)}"
-            lines.append(f"{where}: {_summary(told)}")
-    return lines
-
-
-def _summary(told: Sequence[tuple[str, Verdict]]) -> str:
-    kinds: dict[Standing, list[str]] = {}
-    for name, verdict in told:
-        shown = difference(verdict).partition(" ")[0]
-        kinds.setdefault(word(verdict), []).append(f"{name} {shown}" if verdict.significant else name)
-    parts = [
-        f"{MARKS[kind]} {kind}: {', '.join(kinds[kind])}" for kind in (Standing.BETTER, Standing.WORSE) if kind in kinds
-    ]
-    if neither := kinds.get(Standing.NEITHER):
-        parts.append(f"{MARKS[Standing.NEITHER]} {len(neither)} of {len(told)} not distinguishable")
-    if untested := kinds.get(Standing.NOT_TESTED):
-        parts.append(f"{MARKS[Standing.NOT_TESTED]} {len(untested)} not tested")
-    return "; ".join(parts)

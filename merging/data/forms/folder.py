@@ -12,9 +12,9 @@ from merging.errors import TaskError
 from merging.plugins.registry import forms
 
 if TYPE_CHECKING:
-    from merging.data.labels import Written
     from merging.data.opened import Opened
     from merging.data.reader import Reader
+    from merging.values.labels import Written
 
 
 @forms.register("folder")

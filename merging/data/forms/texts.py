@@ -13,10 +13,10 @@ from merging.plugins.registry import forms
 
 if TYPE_CHECKING:
     from merging.data.classes import Labelling
-    from merging.data.labels import Written
     from merging.data.opened import Opened
     from merging.data.reader import Reader
     from merging.plugins.task import Split
+    from merging.values.labels import Written
 
 
 @forms.register("texts")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from merging.data.classes import Choice, in_order_of_text, labelling
-from merging.data.labels import indices, read, whole
 from merging.data.opening import load_data
 from merging.errors import TaskError
 from merging.tasks.described import described_task
+from merging.values.labels import indices, read, whole
 from tests.data.test_data import write, write_tar
 from tests.data.test_decoding import encoded
 from tests.heard import Heard

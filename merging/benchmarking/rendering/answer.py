@@ -1,0 +1,212 @@
+"""The answer of a benchmark: which method for which use, by how much, at what cost, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from merging.benchmarking.rendering.tables import main
+from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
+from merging.plugins.task import HELD_OUT
+from merging.values.advice import alone, basins, few, untested
+from merging.values.answer import Answer, Use, standing_of
+from merging.values.states import RunState
+from merging.values.verdict import MARKS, Standing, Verdict, short, word
+from merging.values.wording import some
+
+ORDER = (Standing.BETTER, Standing.NEITHER, Standing.WORSE)
+"""A benchmark stands as its best method does."""
+NAMED = 6
+"""Methods that stand alike and are named."""
+
+
+def answer(found: Benchmark) -> Answer:
+    """Makes the answer of a benchmark: its methods against the best single model, or else the first reference."""
+    reference = next(iter(found.references), None)
+    rows = [row for row in found.rows if any(verdict.reference == reference for verdict in row.verdicts)]
+    if reference is None or not rows:
+        why = "nothing to compare the methods with: name best among them" if found.rows else "no method"
+        return Answer(standing=Standing.NOT_TESTED, headline=f"– not tested: {why}", advice=_advice(found, [], None))
+    table = Compared(found, reference, rows)
+    standings = {standing_of(table.verdicts(row)) for row in rows}
+    standing = next((each for each in ORDER if each in standings), Standing.NOT_TESTED)
+    return Answer(
+        standing=standing,
+        headline=_headline(table, standing),
+        uses=tuple(table.use(column) for column in table.columns),
+        cost=_cost(table),
+        advice=_advice(found, rows, table, standing),
+        next=_next(table),
+    )
+
+
+class Compared:
+    """The rows of a benchmark against one reference, use by use.
+
+    Args:
+        found: the benchmark.
+        reference: the row that they are compared with.
+        rows: those that are.
+    """
+
+    def __init__(self, found: Benchmark, reference: str, rows: Sequence[BenchmarkRow]) -> None:
+        self.found, self.reference, self.rows = found, reference, rows
+        self.against = found.against(reference)
+        self.columns = [column for column in main(found) if any(row.verdict(reference, column) for row in rows)]
+
+    def verdicts(self, row: BenchmarkRow) -> list[Verdict]:
+        """A row's verdicts against the reference."""
+        return [verdict for verdict in row.verdicts if verdict.reference == self.reference]
+
+    def place(self, column: str) -> str:
+        """A column as a place: "at home", "under shift", or by its name where several are at home."""
+        if column == SHIFTED:
+            return "under shift"
+        if column == HELD_OUT:
+            return "on held-out data"
+        home = [name for name in self.columns if name != SHIFTED]
+        return "at home" if len(home) == 1 else f"on {column}"
+
+    def told(self, column: str, standing: Standing) -> list[tuple[BenchmarkRow, Verdict]]:
+        """Rows that stand so in a column: what loses nothing elsewhere first, then the largest difference."""
+        pairs = [(row, row.verdict(self.reference, column)) for row in self.rows]
+        own = [(row, verdict) for row, verdict in pairs if verdict is not None and word(verdict) == standing]
+        return sorted(
+            own,
+            key=lambda pair: (bool(self.losses(pair[0], column)), pair[0].inference_cost, -(pair[1].difference or 0.0)),
+        )
+
+    def losses(self, row: BenchmarkRow, column: str) -> str:
+        """Says what a row loses in the other columns; empty where it loses nothing."""
+        pairs = [(other, row.verdict(self.reference, other)) for other in self.columns if other != column]
+        told = [f"{short(verdict)} {self.place(other)}" for other, verdict in pairs if verdict and verdict.worse]
+        return " and ".join(f"{MARKS[Standing.WORSE]} {each}" for each in told)
+
+    def phrase(self, row: BenchmarkRow, verdict: Verdict, column: str) -> str:
+        """A method that is better: by how much, and what it loses elsewhere."""
+        passes = f" ({row.inference_cost} passes a sample)" if row.inference_cost > 1 else ""
+        others = [self.place(other) for other in self.columns if other != column]
+        losses = self.losses(row, column)
+        rest = f", but {losses}" if losses else f", nothing lost {' and '.join(others)}" if others else ""
+        return f"{row.label}{passes} {short(verdict)}{rest}"
+
+    def use(self, column: str) -> Use:
+        """The methods for one use: each that is better, those that are worse, and those that are level."""
+        lines = [
+            (Standing.BETTER, f"{MARKS[Standing.BETTER]} {self.phrase(row, verdict, column)}")
+            for row, verdict in self.told(column, Standing.BETTER)
+        ]
+        if not lines:
+            lines.append((Standing.NEITHER, f"none beats {self.against}"))
+        level, worse, silent = (
+            self.told(column, each) for each in (Standing.NEITHER, Standing.WORSE, Standing.NOT_TESTED)
+        )
+        if level:
+            first, verdict = max(level, key=lambda pair: pair[1].difference or 0.0)
+            names = [row.label for row, _ in level if row is not first]
+            more = f"; {some(names, NAMED)}" if names else ""
+            lines.append((Standing.NEITHER, f"level: {first.label} {short(verdict)}{more}"))
+        if worse:
+            names = [f"{row.label} {short(verdict)}" for row, verdict in worse]
+            lines.append((Standing.WORSE, f"{MARKS[Standing.WORSE]} {some(names, 3)}"))
+        if silent:
+            names = [row.label for row, _ in silent]
+            lines.append((Standing.NOT_TESTED, f"{MARKS[Standing.NOT_TESTED]} not tested: {some(names, NAMED)}"))
+        return Use(self.place(column), tuple(lines))
+
+    def winner(self) -> tuple[BenchmarkRow, str] | None:
+        """The method to take, and the column in which it is better: one that loses nothing, at home before under shift.
+
+        Where a method is better in several columns it goes before one that is better in one alone.
+        """
+        pairs = [(row, column) for column in self.columns for row, _ in self.told(column, Standing.BETTER)[:1]]
+        sound = [(row, column) for row, column in pairs if not self.losses(row, column)]
+        return next(iter(sound or pairs), None)
+
+
+def _headline(table: Compared, standing: Standing) -> str:
+    """One line, use by use: who is better and by how much, or that nobody is."""
+    parts = []
+    named = False
+    for column in table.columns:
+        better = table.told(column, Standing.BETTER)
+        if better:
+            parts.append(f"{table.place(column)} {table.phrase(*better[0], column)}")
+        elif any(word(row.verdict(table.reference, column)) != Standing.NOT_TESTED for row in table.rows):
+            parts.append(f"{table.place(column)} none beats {'it' if named else table.against}")
+            named = True
+    if not parts:
+        why = next((v.why for row in table.rows for v in table.verdicts(row) if v.why), "")
+        return f"{MARKS[Standing.NOT_TESTED]} not tested against {table.against}" + (f": {why}" if why else "")
+    ending = "" if named else f"; against {table.against}"
+    return f"{MARKS.get(standing, '')} {'; '.join(parts)}{ending}".lstrip()
+
+
+def _price(row: BenchmarkRow) -> tuple[float, float, float]:
+    """What a method costs, by which the cheapest is found: per sample first, then once."""
+    return row.inference_cost, row.forward_equivalents, row.seconds
+
+
+def _needs(row: BenchmarkRow) -> str:
+    passes = f", {row.inference_cost} passes a sample" if row.inference_cost > 1 else ""
+    count = round(row.forward_equivalents)
+    return f"{count:,} held-out pass{'' if count == 1 else 'es'}, {row.seconds:.1f} s{passes}"
+
+
+def _cost(table: Compared) -> str:
+    """What the method to take costs, and the cheapest one with the same verdicts."""
+    best = table.winner()
+    if best is None:
+        column = table.columns[0] if table.columns else ""
+        level = [row for row, _ in table.told(column, Standing.NEITHER) if not table.losses(row, column)]
+        if not level:
+            return ""
+        cheap = min(level, key=_price)
+        return f"the cheapest that loses nothing: {cheap.label} ({_needs(cheap)})"
+    row, column = best
+    alike = [other for other, _ in table.told(column, Standing.BETTER) if _same(table, other, row)]
+    cheap = min(alike, key=_price)
+    if cheap is row:
+        rest = "; none with the same verdicts is cheaper" if len(alike) > 1 else ""
+        return f"{row.label}: {_needs(row)}{rest}"
+    verdict = cheap.verdict(table.reference, column)
+    shown = f" {short(verdict)}" if verdict is not None else ""
+    return f"{row.label}: {_needs(row)}; the cheapest with the same verdicts: {cheap.label}{shown} ({_needs(cheap)})"
+
+
+def _same(table: Compared, one: BenchmarkRow, other: BenchmarkRow) -> bool:
+    pairs = ((one.verdict(table.reference, c), other.verdict(table.reference, c)) for c in table.columns)
+    return all(word(mine) == word(theirs) for mine, theirs in pairs)
+
+
+def _next(table: Compared) -> tuple[str, ...]:
+    """What to do now."""
+    best = table.winner()
+    if table.found.state is not RunState.FINISHED:
+        return ("go on with the benchmark: the same command with the same --output",)
+    if best is None:
+        return (f"keep {table.against}",)
+    row, column = best
+    where = f" --partitioner {row.partitioner}" if row.partitioner else ""
+    own = "" if row.label == row.strategy else " and the options of its row"
+    only = f", for data {table.place(column)} alone" if table.losses(row, column) else ""
+    return (f"write it{only}: merge run --strategy {row.strategy}{where}, same models{own}",)
+
+
+def _advice(
+    found: Benchmark,
+    rows: Sequence[BenchmarkRow],
+    table: Compared | None,
+    standing: Standing = Standing.NOT_TESTED,
+) -> tuple[str, ...]:
+    """Where a merge cannot help, and where the answer is uncertain."""
+    averages = {row.label: row.held_out for row in found.rows if row.strategy == "uniform" and row.held_out is not None}
+    scores = [single.held_out for single in found.singles if single.held_out is not None]
+    told = basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
+    single = [row for row in rows if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1]
+    told += [alone(row.label, row.ingredients[0]) for row in single[:1]]
+    if table is not None:
+        verdicts = [table.verdicts(row) for row in rows]
+        told += untested([verdict for own in verdicts for verdict in own], found.state)
+        nearest = max(verdicts, key=lambda own: max((v.difference or 0.0 for v in own), default=0.0))
+        told += few(nearest, standing)
+    return tuple(told)

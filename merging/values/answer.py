@@ -1,0 +1,317 @@
+"""The answer of a run: what was gained and lost, on which set, at what cost, what to do next; read first.
+
+Terminal, model card, documents and exit codes say it from this one value, which is made of the verdicts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from merging.values.advice import advice_of
+from merging.values.markdown import plain
+from merging.values.report import Report, Row, models_of, scored
+from merging.values.states import RunState, Wanted
+from merging.values.verdict import (
+    MARKS,
+    Family,
+    Role,
+    Standing,
+    Verdict,
+    counted,
+    distinct,
+    p_value,
+    short,
+    title,
+    word,
+)
+from merging.values.wording import plural
+
+GROUPS = {
+    Standing.BETTER: "gained",
+    Standing.WORSE: "lost",
+    Standing.NEITHER: "level",
+    Standing.NOT_TESTED: "not tested",
+}
+"""Standing → what a group of sets with it is called, in the order in which they are shown."""
+SHIFTS = 4
+"""Single shifted sets of one standing that are told one by one; of many, those with the largest differences."""
+NAMED = 2
+"""Sets that a headline names at the most."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of one set: its name, the figures (difference, interval, p), and what to know of it."""
+
+    set: str
+    figures: str
+    remark: str = ""
+
+    def __str__(self) -> str:
+        """The three in one phrase."""
+        return f"{self.set} {self.figures}" + (f" ({self.remark})" if self.remark else "")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The sets on which a model stands alike: gained, lost, level or not tested."""
+
+    standing: Standing
+    sets: tuple[Told, ...]
+
+    @property
+    def head(self) -> str:
+        """The mark and the word for the group."""
+        return f"{MARKS[self.standing]} {GROUPS[self.standing]}".lstrip()
+
+    def __str__(self) -> str:
+        """The group in one line; each set is named once."""
+        return f"{self.head}: {'; '.join(map(str, self.sets))}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """The methods for one use, such as data under shift: which are better, level or worse there.
+
+    Attributes:
+        name: the use in words.
+        told: standing and phrase of each method, or of several that stand alike.
+    """
+
+    name: str
+    told: tuple[tuple[Standing, str], ...]
+
+    def __str__(self) -> str:
+        """The use in one line."""
+        return f"{self.name}: {'; '.join(phrase for _, phrase in self.told)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a run or a benchmark has found, in the order in which it is read.
+
+    Attributes:
+        standing: how the merge stands against the best single model, by the sets that count; of a benchmark, the best
+            standing of a method.
+        headline: one line, complete in itself.
+        changes: sets by what happened to them; of a run.
+        uses: uses with the methods for them; of a benchmark.
+        cost: what it took, and what a sample costs from now on.
+        advice: what to do where a merge cannot help, or where the answer is uncertain; each from a fact.
+        next: what to do now.
+    """
+
+    standing: Standing
+    headline: str
+    changes: tuple[Change, ...] = ()
+    uses: tuple[Use, ...] = ()
+    cost: str = ""
+    advice: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines below the headline: gained, lost and level of a run, uses of a benchmark."""
+        return (*map(str, self.changes), *map(str, self.uses))
+
+    def told(self) -> list[str]:
+        """All of it as plain text, in lines, the headline first."""
+        told = [self.headline, *self.lines, *([f"cost: {self.cost}"] if self.cost else [])]
+        return told + [f"advice: {line}" for line in self.advice] + [f"next: {line}" for line in self.next]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        told: dict[str, Any] = {"standing": str(self.standing), "headline": self.headline, "cost": self.cost}
+        return told | {"lines": list(self.lines), "advice": list(self.advice), "next": list(self.next)}
+
+    def shortfall(self, wanted: Wanted) -> str:
+        """Says why the answer is not what was wanted; empty where it is.
+
+        A model that was not tested is neither better nor shown to be not worse.
+        """
+        enough = {Wanted.BETTER: (Standing.BETTER,), Wanted.NOT_WORSE: (Standing.BETTER, Standing.NEITHER)}[wanted]
+        return "" if self.standing in enough else f"not shown to be {wanted}: {self.headline}"
+
+
+def markdown(found: Answer) -> list[str]:
+    """The answer as lines of Markdown: the headline in bold, the rest as a list; names in it are text."""
+    headline, *lines = found.told()
+    return [f"**{plain(headline)}**", "", *(f"- {plain(line)}" for line in lines)]
+
+
+def standing_of(verdicts: Iterable[Verdict]) -> Standing:
+    """How a model stands by the sets that count (:func:`merging.values.verdict.counted`).
+
+    ``WORSE`` where it is worse on any, whatever it gains on others; ``NOT_TESTED`` where one was not tested.
+    """
+    words = {word(verdict) for verdict in counted(verdicts)}
+    for standing in (Standing.WORSE, Standing.NOT_TESTED, Standing.BETTER, Standing.NEITHER):
+        if standing in words:
+            return standing
+    return Standing.NOT_TESTED
+
+
+def answer(report: Report) -> Answer:
+    """Makes the answer of a run: the strategy that was asked for against the best single model."""
+    row = report.merged
+    if not report.rows:
+        headline = "not scored: without a task there is no data to score it on"
+        then = "give data to score it on: `task`, or a [task] in merge.toml"
+        return Answer(standing=Standing.NOT_TESTED, headline=f"– {headline}", next=(then,))
+    standing = standing_of(report.verdicts)
+    if row is not None and row.strategy == "best":
+        standing = Standing.REFERENCE
+        headline = f"{row.named}: {scored(row.held_out, report.measure)} held-out; it is what merges are compared with"
+    elif row is None:
+        headline = f"– {report.strategy}: no result yet"
+    else:
+        headline = headline_of(subject(report, row), report.verdicts, itself=itself(report, row))
+    return Answer(
+        standing=standing,
+        headline=headline,
+        changes=changes(report.verdicts),
+        cost=_cost(report),
+        advice=advice_of(report, standing),
+        next=_next(report, standing),
+    )
+
+
+def subject(report: Report, row: Row) -> str:
+    """The row's label, and how many models are in it."""
+    return f"{row.label} ({models_of(row.ingredients, report.pool)} of {plural(len(report.pool), 'model')})"
+
+
+def itself(report: Report, row: Row) -> bool:
+    """Whether a row's merge is the best single model."""
+    single = report.best_single
+    if any(verdict.difference for verdict in report.verdicts):
+        return False
+    same = single is not None and bool(row.digest) and row.digest == single.digest
+    return same or row.ingredients == (report.best_single_name,)
+
+
+def headline_of(subject: str, verdicts: Iterable[Verdict], *, itself: bool = False) -> str:
+    """One line: better or worse than what it is compared with, on which sets, by how much; or neither.
+
+    Args:
+        subject: the model in words.
+        verdicts: verdicts on it, against one reference.
+        itself: it is the very model that it is compared with.
+    """
+    verdicts = distinct(verdicts)
+    known = counted(verdicts)
+    if not any(verdict.tested for verdict in known):
+        why = next((f": {verdict.why}" for verdict in known if verdict.why), "")
+        return f"{MARKS[Standing.NOT_TESTED]} {subject}: not tested{why}"
+    against = known[0].against
+    if itself:
+        return f"{subject}: it is {against} itself; nothing gained, nothing lost"
+    aside = [verdict for verdict in verdicts if verdict not in known and verdict.role == Role.SHIFT]
+    gains, losses = (_sets(known, standing) for standing in (Standing.BETTER, Standing.WORSE))
+    silent = [verdict.set for verdict in known if not verdict.tested]
+    said = f"better than {against} on {gains}" if gains else ""
+    if losses:
+        said = f"{said}, but worse on {losses}" if gains else f"worse than {against} on {losses}"
+    marks = MARKS[Standing.BETTER] * bool(gains) + MARKS[Standing.WORSE] * bool(losses)
+    said = said or f"no gain over {against} that can be told from luck"
+    for standing, verb in ((Standing.BETTER, "better"), (Standing.WORSE, "worse")):
+        if (more := _sets(aside, standing)) and not (gains and standing == Standing.BETTER):
+            said += f"; {MARKS[standing]} {verb} on {more}"
+    lost = losses or any(verdict.worse for verdict in aside)
+    said += "" if lost else "; nothing lost"
+    said += f"; not tested on {', '.join(silent)}" if silent else ""
+    return f"{marks} {subject}: {said}".lstrip()
+
+
+def _sets(verdicts: Sequence[Verdict], standing: Standing) -> str:
+    """The sets with a standing, each with its figures; the largest differences first, the rest counted."""
+    found = [verdict for verdict in verdicts if word(verdict) == standing]
+    found.sort(key=lambda verdict: -abs(verdict.difference or 0.0))
+    named = [f"{verdict.set} {short(verdict)}" for verdict in found[:NAMED]]
+    rest = len(found) - NAMED
+    return " and ".join(named) + (f" and {plural(rest, 'more set')}" if rest > 0 else "")
+
+
+def changes(verdicts: Iterable[Verdict]) -> tuple[Change, ...]:
+    """The sets by what happened to them; single shifted sets that are level are told together."""
+    verdicts = [verdict for verdict in distinct(verdicts) if not verdict.extra]
+    first = counted(verdicts)
+    verdicts.sort(key=lambda verdict: (verdict not in first, verdict.role in (Role.HELD_OUT, Role.CERTIFY)))
+    found = []
+    for standing in GROUPS:
+        own = [verdict for verdict in verdicts if word(verdict) == standing]
+        level = [v for v in own if v.role == Role.SHIFT and v not in first and standing == Standing.NEITHER]
+        together = level if len(level) > 1 else []
+        aside = [verdict for verdict in own if verdict.role == Role.SHIFT and verdict not in [*first, *together]]
+        aside.sort(key=lambda verdict: -abs(verdict.difference or 0.0))
+        told = [_told(verdict) for verdict in own if verdict in first]
+        told += [_told(verdict) for verdict in aside[:SHIFTS]]
+        told += [_together(aside[SHIFTS:])] if aside[SHIFTS:] else []
+        told += [_together(together)] if together else []
+        told += [_told(verdict) for verdict in own if verdict not in [*first, *aside, *together]]
+        if standing == Standing.NOT_TESTED and told:
+            told = [_untested(own)]
+        if told:
+            found.append(Change(standing, tuple(told)))
+    return tuple(found)
+
+
+REMARKS = {
+    Family.SELECTION: "chose it: optimistic",
+    Family.UNCHOSEN: "did not choose it",
+    Family.CERTIFICATION: "selected nothing",
+}
+"""What to know of the figures of a set."""
+
+
+def _told(verdict: Verdict) -> Told:
+    return Told(title(verdict), short(verdict), REMARKS.get(verdict.family, ""))
+
+
+def _together(verdicts: Sequence[Verdict]) -> Told:
+    """Several single shifted sets in one: the smallest and the largest difference, and the p that bounds the others."""
+    ordered = sorted(verdicts, key=lambda verdict: verdict.difference or 0.0)
+    low, high = (short(verdict).partition(" ")[0] for verdict in (ordered[0], ordered[-1]))
+    values = [verdict.corrected or 0.0 for verdict in verdicts]
+    clear = all(verdict.significant for verdict in verdicts)
+    p = p_value(max(values)).replace("p=", "p≤") if clear else p_value(min(values)).replace("p=", "p≥")
+    more = "more" if clear else "single"
+    return Told(f"{len(verdicts)} {more} shifted sets", f"{low} to {high} {p}" if len(verdicts) > 1 else f"{low} {p}")
+
+
+def _untested(verdicts: Sequence[Verdict]) -> Told:
+    return Told(", ".join(verdict.set for verdict in verdicts), "", verdicts[0].why)
+
+
+def _cost(report: Report) -> str:
+    """What the run took, and what a sample costs from now on."""
+    took = f"{plural(report.evaluations, 'evaluation', ',')}, {report.wall_seconds:.0f} s"
+    row = report.merged
+    if row is not None and row.strategy != "best" and row.evaluations != report.evaluations:
+        took += f" ({row.evaluations:,} for the {row.label})"
+    passes = report.inference_cost
+    return f"{took}; inference as of {'one model' if passes == 1 else f'{passes} models'}"
+
+
+def _next(report: Report, standing: Standing) -> tuple[str, ...]:
+    """What to do now."""
+    found = []
+    single, row = report.best_single_name or "the best single model", report.merged
+    label = row.label if row is not None else report.strategy
+    gains = [verdict.set for verdict in counted(report.verdicts) if verdict.better]
+    if report.state is not RunState.FINISHED:
+        found.append("go on with the run, same bits: `resume`")
+    elif standing == Standing.WORSE and gains:
+        found.append(f"take the {label} for data such as {', '.join(gains)} alone; for the others keep {single}")
+    elif standing == Standing.WORSE:
+        found.append(f"keep {single}")
+    elif standing == Standing.NEITHER:
+        found.append(f"keep {single}, unless more test samples show a gain")
+    elif standing == Standing.BETTER:
+        found.append(f"take the {label}")
+    names = ", ".join(report.untested)
+    if names or standing in (Standing.NEITHER, Standing.WORSE, Standing.REFERENCE):
+        found.append(f"merge benchmark tests {f'the {names} and ' if names else ''}other methods, too")
+    return tuple(found)
