@@ -163,16 +163,22 @@ def part_entries(roles: Roles) -> list[Entry]:
     ]
 
 
-def remarks(roles: Roles, pool: FoundPool, classes: Entry, *, listed: bool) -> list[str]:
+def remarks(roles: Roles, pool: FoundPool, classes: Entry, outputs: int | None, *, listed: bool) -> list[str]:
     """Makes a sentence for all that is missing, assumed or left out.
 
     Args:
         roles: the sets.
         pool: the models.
         classes: the line of the classes.
+        outputs: how many the model has.
         listed: whether that line is written.
     """
     notes = []
+    if classes.value and outputs is not None and len(classes.value) != outputs:
+        notes.append(
+            f"Warning: the data name {len(classes.value)} classes, and the model has {outputs} outputs; list all of them, "
+            "in the order of the outputs, as [task] classes, or the labels are wrong."
+        )
     if "test" not in roles.parts:
         notes.append(
             "No test set: the held-out data choose the merge, so its score on them is optimistic. Keep some samples "

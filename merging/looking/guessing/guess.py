@@ -227,7 +227,7 @@ def _whole(given: Given, context: Context, pool: FoundPool, found: Sequence[Arch
         ],
         shifts=[Entry(key=name, value=each.place.spec, place=True) for name, each in roles.shifts.items()],
         run=[entries.strategy_entry(pool, with_data=True)],
-        notes=[*entries.remarks(roles, pool, classes, listed=listed), *entries.doubt(best, classes)],
+        notes=[*entries.remarks(roles, pool, classes, chosen.classes, listed=listed), *entries.doubt(best, classes)],
         scores={each.said: each.share for each in tried},
     )
 

@@ -118,8 +118,9 @@ def with_roles(found: Sequence[FoundSet], classes: int | None) -> Roles:
     fits = [each for each in found if classes is None or _fits(each, classes)]
     left = {each.place.path: _misfit(each, classes) for each in found if each not in fits}
     parts, guessed = dict[str, FoundSet](), dict[str, str]()
+    whole = [each for each in fits if _complete(each, classes)] or fits
     for role in ROLES:
-        own = [each for each in fits if each.role == role and _complete(each, classes)]
+        own = [each for each in fits if each.role == role and each in whole]
         if own:
             parts[role] = own[0]
     plain = [each for each in fits if not each.role]

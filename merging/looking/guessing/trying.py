@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from merging.data.folders import tree
-from merging.data.labels import read
 from merging.data.tables import SUFFIXES as TABLES
 from merging.data.tables import rows
 from merging.errors import MergingError, TaskError, raised
@@ -27,6 +26,7 @@ from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress, Silent
 from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
+from merging.values.labels import read
 from merging.values.outcome import answered
 
 SAMPLES = 256
