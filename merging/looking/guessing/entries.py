@@ -176,7 +176,7 @@ def remarks(roles: Roles, pool: FoundPool, classes: Entry, outputs: int | None, 
     notes = []
     if classes.value and outputs is not None and len(classes.value) != outputs:
         notes.append(
-            f"Warning: the data name {len(classes.value)} classes, and the model has {outputs} outputs; list all of them, "
+            f"Warning: the data name {len(classes.value)} classes, and the model has {outputs} outputs; list all, "
             "in the order of the outputs, as [task] classes, or the labels are wrong."
         )
     if "test" not in roles.parts:
