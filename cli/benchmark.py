@@ -167,7 +167,9 @@ def _run(
 
         task, pool = task_and_pool(request | {"strategy": next(iter(methods))}, frozenset({"objective"}), progress)
         if task is None:
-            raise RequirementError("a benchmark scores its methods: give --task, or a merge.toml with a [task]")
+            raise RequirementError(
+                "a benchmark scores its methods: give --task, or a merge.toml with a [task] (merge init writes one)"
+            )
         check_folder(folder, [file for model in pool.with_base for file in (model.path, *model.files)], WRITTEN)
         first = request["seed"]
         design = Design(

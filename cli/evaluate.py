@@ -52,7 +52,9 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         made = plugins(request)
         task = task_of(request, progress)
         if task is None:
-            raise RequirementError("nothing to score on: give --task, or a merge.toml with a [task]")
+            raise RequirementError(
+                "nothing to score on: give --task, or a merge.toml with a [task] (merge init writes one)"
+            )
         from merging.looking.ranking import compared, evaluate_all
         from merging.values.outcome import unscored
 

@@ -76,7 +76,9 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
 
         task, pool = task_and_pool(request, frozenset(), progress)
         if task is None:
-            raise RequirementError("a line is scored: give --task, or a merge.toml with a [task]")
+            raise RequirementError(
+                "a line is scored: give --task, or a merge.toml with a [task] (merge init writes one)"
+            )
         ends = [_end(pool, name) for name in names]
         if ends[0].hash == ends[1].hash:
             raise RequirementError(f"{names[0]} and {names[1]} are the same model: there is no line between them")

@@ -17,6 +17,7 @@ from merging.errors import MergingError, raised, reason_of, refused, showable, u
 from merging.machine import allow_open_files
 
 COMMANDS = {
+    "init": "Look into a folder of models and data, and write merge.toml for it.",
     "run": "Merge a pool of models into one better model.",
     "check": "Open models and data, say all that is wrong, and what a run will cost.",
     "finetune": "Fine-tune one base model many times, for a pool to merge.",

@@ -60,7 +60,8 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
     if request["models"]:
         if task is None and needs & {"model", "objective", "train", "gradients"}:
             raise RequirementError(
-                f"strategy '{request['strategy']}' evaluates models: give --task, or a merge.toml with a [task]; "
+                f"strategy '{request['strategy']}' evaluates models: give --task, or a merge.toml with a [task] "
+                "(merge init writes one); "
                 "strategies that only average weights (uniform) need none"
             )
         return task, ModelPool.open(request["models"], request["base"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -138,6 +139,19 @@ def say_built_in(request: Mapping[str, Any], news: Console, flag: str = "--model
     if request["task"] == "digits" and not request["models"] and not typed and not named:
         where = "merge.toml names none" if context is not None and context.obj is not None else "no merge.toml"
         news.print(marked(f"No {flag} and {where}: using the built-in task [bold]digits[/]."), highlight=False)
+        if _models_here():
+            hint = "There are checkpoints in this folder: [bold]merge init[/] writes merge.toml for them."
+            news.print(marked(hint), highlight=False)
+
+
+def _models_here() -> bool:
+    """Whether checkpoints lie in the working folder, or right in a folder of it."""
+    from merging.storage.sources import expand
+
+    try:
+        return any(expand(each) for each in [Path(), *(path for path in Path().iterdir() if path.is_dir())])
+    except OSError:  # a folder that is not ours to read
+        return False
 
 
 def print_json(data: Any) -> None:

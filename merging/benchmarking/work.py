@@ -227,7 +227,9 @@ class Work:
     @staticmethod
     def _evaluator(session: Session) -> Evaluator:
         if session.evaluator is None:
-            raise RequirementError("a benchmark scores its methods: give `task`, or a merge.toml with a [task]")
+            raise RequirementError(
+                "a benchmark scores its methods: give `task`, or a merge.toml with a [task] (merge init writes one)"
+            )
         return session.evaluator
 
 

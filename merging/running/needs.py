@@ -81,4 +81,5 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
                 "average=logits)"
             )
         if not there[need]:
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {ways.get(need, '`task`')}")
+            way = ways.get(need, "`task` (for models and data in a folder, merge init writes it)")
+            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {way}")

@@ -1,0 +1,1 @@
+"""What a folder holds, guessed: checkpoints, their architecture, data, classes, and the merge.toml that says so."""
