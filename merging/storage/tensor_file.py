@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from merging.errors import CheckpointError, NameTakenError, reason_of
+from merging.storage.file_hashes import Stamp
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class TensorFile(ABC):
         lightning: whether Lightning wrote the file, which puts ``model.`` before every name.
         settings: settings of the model that stand in the file: dotted name → value.
         classes: classes that stand in the file beside the tensors: where → index → name.
+        stamp: what the file was before it was opened; None where there is no file.
 
     Raises:
         CheckpointError: the file cannot be opened, or holds no tensors that can be merged.
@@ -66,6 +68,7 @@ class TensorFile(ABC):
         self.settings: dict[str, Any] = {}
         self.classes: dict[str, Names] = {}
         try:
+            self.stamp = Stamp.of(path) if path.exists() else None
             self._state = self.state()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None
