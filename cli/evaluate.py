@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "threads", "plugin", "fail_unless", "as_json")
+@shared("key", "device", "threads", "cache", "plugin", "fail_unless", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(model: str, other: str | None, **flags: Any) -> None:
     """Score MODEL on a task's sets, and compare OTHER with it on the same samples.
@@ -67,7 +67,7 @@ def command(model: str, other: str | None, **flags: Any) -> None:
                 splits=flags["splits"],
                 objective=made["objective"],
                 models=flags["models"],
-                settings=settings_of(request, ("device", "threads")),
+                settings=settings_of(request, ("device", "threads", "remember", "verify")),
                 watcher=Watcher(progress=progress),
             )
         from merging.evaluation.comparing import Comparer

@@ -76,7 +76,10 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
         if task is None:
             raise RequirementError("a line is scored: give --task, or a merge.toml with a [task]")
         ends = [_end(pool, name) for name in names]
-        if ends[0].hash == ends[1].hash:
+        settings = settings_of(request, ("device", "threads", "remember", "verify"))
+        with settings.cache.applied():
+            same = ends[0].hash == ends[1].hash
+        if same:
             raise RequirementError(f"{names[0]} and {names[1]} are the same model: there is no line between them")
         try:
             return interpolate(
@@ -85,7 +88,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
                 steps=10 if flags["steps"] is None else flags["steps"],
                 tests=flags["tests"],
                 objective=made["objective"],
-                settings=settings_of(request, ("device", "threads")),
+                settings=settings,
                 watcher=Watcher(progress=progress, should_stop=should_stop),
             )
         except Stopped:

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Compare finished runs and benchmarks; Table 1 from published results.",
     "list": "List every plug-in: strategies, partitioners, optimizers, objectives, tasks, …",
     "describe": "Options, defaults, ranges and paper of one plug-in.",
+    "cache": "Show or clear the scores and content hashes that commands remember.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }
 

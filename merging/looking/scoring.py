@@ -12,6 +12,7 @@ from merging.errors import unknown
 from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.steps import Steps
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -26,6 +27,7 @@ from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
+from merging.running.cache import as_told
 from merging.running.settings import Settings, all_but
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
@@ -46,11 +48,12 @@ if TYPE_CHECKING:
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
 
-OTHERS = all_but("device", "threads")
+OTHERS = all_but("device", "threads", "remember", "verify")
 """Settings that decide no score of record."""
 
 
 @by_keyword(Settings, Watcher, without=OTHERS)
+@as_told
 def evaluate(
     model: Checkpoint | Path | str | InMemory,
     task: TaskLike,
@@ -99,11 +102,11 @@ def evaluate(
         evaluator = Evaluator.over(live, task, scored, numerics, ledger)
         if (said := unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))) is not None:
             progress.say(f"warning: {said}")
-        progress.stage("scoring", len(names))
+        steps = Steps(evaluator, progress, "scoring", [merged], names, record=True)
         found = {}
         for name in names:
             found[name] = evaluator.record(merged, name)
-            progress.advance()
+            steps.done()
     return found
 
 

@@ -112,9 +112,11 @@ def test_the_same_models_are_fine(made: Path, merge: Merge, pool_folder: Path) -
     assert "--key was empty, is net" in ran.err
 
 
-@pytest.mark.parametrize("flags", [("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32")])
+@pytest.mark.parametrize(
+    "flags", [("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--verify",)]
+)
 def test_what_costs_may_change(flags: tuple[str, ...], made: Path, merge: Merge) -> None:
-    assert {"cache_memory", "exact_savings", "dtype", "max_evaluations"} == set(COSTS)
+    assert {"cache_memory", "exact_savings", "dtype", "max_evaluations", "remember", "verify"} == set(COSTS)
     ran = merge("run", "--resume", made, "--trust-code", *flags, "--dry-run")
     assert ran.code == 0, ran.err
 
