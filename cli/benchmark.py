@@ -65,6 +65,7 @@ SHARED = ("optimizer", "objective")
 @shared(
     "search",
     "passes",
+    "cache",
     "rules",
     without=NOT_TAKEN,
     budget="Evaluations per search.  [default: each strategy's own]",

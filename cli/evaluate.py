@@ -30,7 +30,7 @@ TWO = "--fail-unless compares one model with another: name two models"
 @shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
 @click.option("--models", multiple=True, metavar="PATH", help="Where a recipe's ingredients are; default: as recorded.")
-@shared("key", "device", "threads", "plugin", "fail_unless", "as_json")
+@shared("key", "device", "threads", "cache", "plugin", "fail_unless", "as_json")
 @click.option("--trust-code", is_flag=True, help="Let merge.toml or a run's folder load python: entries and plug-ins.")
 def command(wanted: tuple[str, ...], **flags: Any) -> None:
     """Score one MODEL on a task's sets, compare two on the same samples, or rank many.
@@ -67,7 +67,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
             splits=flags["splits"],
             objective=made["objective"],
             ingredients=flags["models"],
-            settings=settings_of(request, ("device", "threads")),
+            settings=settings_of(request, ("device", "threads", "remember", "verify")),
             watcher=Watcher(progress=progress),
         )
         pair = sorted(ranking.models, key=lambda model: list(named).index(model.name))

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, metavar="N", help="Parts of that line.  [default: 10]")
 @click.option("--tests", is_flag=True, help="Score the test sets along that line too.")
 @click.option("--plot", metavar="FILE", help="Write that line's curve as .png or .svg.")
-@shared("device", "threads", "plugin")
+@shared("device", "threads", "cache", "plugin")
 @click.option("--tensors", is_flag=True, help="List every component's tensors.")
 @shared("as_json", "trust_code")
 def command(**flags: Any) -> None:
@@ -109,7 +109,7 @@ def _inspect(flags: dict[str, Any], news: Console) -> Inspection:
             barriers=flags["barriers"],
             parts=Parts(task=task, objective=made["objective"]),
             architecture=architecture,
-            settings=settings_of(request, ("freeze", "device", "threads")),
+            settings=settings_of(request, ("freeze", "device", "threads", "remember", "verify")),
             watcher=Watcher(progress=progress, should_stop=should_stop),
         )
 

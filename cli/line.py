@@ -80,7 +80,10 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
                 "a line is scored: give --task, or a merge.toml with a [task] (merge init writes one)"
             )
         ends = [_end(pool, name) for name in names]
-        if ends[0].hash == ends[1].hash:
+        settings = settings_of(request, ("device", "threads", "remember", "verify"))
+        with settings.cache.applied():
+            same = ends[0].hash == ends[1].hash
+        if same:
             raise RequirementError(f"{names[0]} and {names[1]} are the same model: there is no line between them")
         try:
             return interpolate(
@@ -89,7 +92,7 @@ def _interpolated(flags: dict[str, Any], news: Console) -> Interpolation:
                 steps=10 if flags["steps"] is None else flags["steps"],
                 tests=flags["tests"],
                 objective=made["objective"],
-                settings=settings_of(request, ("device", "threads")),
+                settings=settings,
                 watcher=Watcher(progress=progress, should_stop=should_stop),
             )
         except Stopped:

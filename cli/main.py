@@ -30,6 +30,7 @@ COMMANDS = {
     "describe": "Options, defaults, ranges and paper of one plug-in.",
     "new": "Write a plug-in that works, with its test.",
     "completion": "Print the script with which bash, zsh or fish complete words.",
+    "cache": "Show or clear the scores and content hashes that commands remember.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
 }
 

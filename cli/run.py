@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
 @shared("models", "base", "key", "task", "strategy", "partitioner", "optimizer", "objective", "options")
-@shared("search", "passes", "output")
+@shared("search", "passes", "cache", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @shared("writing", "plugin", "rules")
 @shared("fail_unless")

@@ -37,6 +37,7 @@ settings.load_profile("suite")
 TASK = "python:merging.testing.fixtures:tiny_task"
 _CACHE = tempfile.TemporaryDirectory(prefix="merging-tests-")  # decoded images go here, not to the user's folder
 os.environ["MERGING_CACHE"] = _CACHE.name
+os.environ["MERGING_REMEMBER"] = "0"  # scores that another test has measured are nothing to a test
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
 
 

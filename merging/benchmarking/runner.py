@@ -27,6 +27,7 @@ from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import optimizers, partitioners, strategies
 from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
+from merging.running.cache import as_told
 from merging.running.given import Destination, Parts
 from merging.running.plan import Plan
 from merging.running.settings import Settings
@@ -41,6 +42,7 @@ P = TypeVar("P", bound=Plugin)
 
 
 @by_keyword(Design, Settings, Destination, Watcher, without=NOT_TAKEN)
+@as_told
 def benchmark(
     pool: ModelPool | Models,
     methods: Several[MixStrategy],

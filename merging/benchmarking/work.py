@@ -11,6 +11,7 @@ from merging.benchmarking.memory import Memory
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
 from merging.benchmarking.watch import Trace
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
+from merging.evaluation.steps import Steps
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
@@ -127,21 +128,21 @@ class Work:
         made, pool = self.plans.first(), self.plans.pool
         evaluator = self._evaluator(self.session(made))
         task = evaluator.task
-        self.progress.stage("single models on all sets", len(pool))
         trained = differing({checkpoint.name: trained_with(checkpoint) for checkpoint in pool.checkpoints})
+        recipes, names = [Recipe.single(row, made.partition) for row in pool.ingredients], (HELD_OUT, *task.tests)
+        steps = Steps(evaluator, self.progress, "single models on all sets", recipes, names, record=True)
         found = []
-        for ingredient in pool.ingredients:
-            recipe = Recipe.single(ingredient, made.partition)
+        for ingredient, recipe in zip(pool.ingredients, recipes, strict=True):
             sets = {}
-            for name in (HELD_OUT, *task.tests):  # as a search sees it where that is the same: methods find it then
+            for name in names:  # as a search sees it where that is the same: methods find it then
                 score = evaluator.evaluate if evaluator.of_record(name) else evaluator.record
                 sets[name] = score(recipe, name)
+                steps.done()
             scores = {name: outcome.score for name, outcome in sets.items()}
             own = trained[ingredient.name]
             found.append(Single.of(ingredient.name, scores, held_out=HELD_OUT, shifts=task.shifts, trained=own))
             said = unscored(sets, made.objective.name)
             self.remarks += [f"{ingredient.name}: {said}"] if said else []
-            self.progress.advance()
         return tuple(found)
 
     def run(self, entry: Entry) -> MethodRun:

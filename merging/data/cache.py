@@ -10,7 +10,6 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,17 +25,14 @@ from merging.errors import TaskError, refused
 from merging.machine import available_memory
 from merging.plugins.task import Split
 from merging.storage import atomic
+from merging.storage.file_hashes import Stamp, digest_of
 from merging.storage.lock import Lock
+from merging.storage.user_cache import cache_folder
 
 Images = NDArray[Any]
 """An array of pictures: uint8 ``(…, H, W, 3)``, or float32 ``(…, 3, H, W)`` where a transform is kept whole."""
 VERSION = 2
 """Counts the ways of storing; another number leaves older files alone."""
-
-
-def cache_folder() -> Path:
-    """Finds the folder for decoded images: ``MERGING_CACHE``, or ``~/.cache/merging``."""
-    return Path(os.environ.get("MERGING_CACHE") or Path.home() / ".cache" / "merging").expanduser()
 
 
 def cached(
@@ -199,20 +195,10 @@ def remembered(decided: Any, make: Callable[[], Any]) -> Any:
 
 
 def content_of(file: Path) -> str:
-    """BLAKE3 of a file; remembered with its size and time of change, so that a large file is read once."""
-    state = file.stat()
-    facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}"
-    known = blake3(facts.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    note = cache_folder() / "files" / known
-    with contextlib.suppress(OSError):
-        text = note.read_text("utf-8")
-        if re.fullmatch("[0-9a-f]{64}", text):
-            return text
-    digest = blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
-    with contextlib.suppress(OSError):
-        atomic.make_folder(note.parent)
-        atomic.write(note, digest)
-    return digest
+    """BLAKE3 of a file; remembered as checkpoints' hashes are, so that a large file is read once."""
+    return digest_of(
+        [Stamp.of(file)], ["bytes"], lambda: blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
+    ).hash
 
 
 def _place(decided: list[Any]) -> Path:

@@ -12,6 +12,7 @@ from merging.evaluation.gradients import Gradients, LiveGradients
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.outputs import Outputs
+from merging.evaluation.remembered import Recall, Remembered
 from merging.evaluation.scorer import LiveScorer, Scorer
 from merging.evaluation.threshold import can_stop_early
 from merging.forward.calibration import Calibration
@@ -23,6 +24,7 @@ from merging.plugins.progress import Progress
 from merging.plugins.task import CERTIFY, HELD_OUT, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.content import content_hash
+from merging.storage.file_hashes import how_told
 from merging.values.outcome import Decision, Outcome
 from merging.values.recipe import Ensemble, Merge, Recipe
 
@@ -39,15 +41,23 @@ class Evaluator:
         scorer: makes forward passes.
         gradients: takes gradients through merged models.
         progress: told how far the members of an ensemble are.
+        remembered: outcomes that other commands have kept; None: they are nothing to this one.
 
     Attributes:
         outputs: logits of whole splits.
     """
 
     def __init__(
-        self, keys: Keys, ledger: Ledger, scorer: Scorer, gradients: Gradients, progress: Progress | None = None
+        self,
+        keys: Keys,
+        ledger: Ledger,
+        scorer: Scorer,
+        gradients: Gradients,
+        progress: Progress | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self.keys, self.ledger, self.scorer, self.gradients = keys, ledger, scorer, gradients
+        self.remembered = remembered
         self.outputs = Outputs(keys, ledger, scorer, progress)
         self.task, self.objective, self.numerics = keys.task, keys.objective, keys.numerics
 
@@ -82,7 +92,10 @@ class Evaluator:
         passes = Passes(live, task, numerics, memory, ledger.interrupted, counts=counts)
         calibration = Calibration(live, task, numerics, passes) if measure_again else None
         keys = Keys(live.partition, task, objective, numerics, integers=live.has_integers, calibration=calibration)
-        return cls(keys, ledger, LiveScorer(keys, passes), LiveGradients(keys, passes, ledger), progress)
+        scorer = LiveScorer(keys, passes)
+        # What measures what is saved makes every pass.
+        remembered = Remembered(keys, scorer) if how_told().applies and ledger.exact_savings else None
+        return cls(keys, ledger, scorer, LiveGradients(keys, passes, ledger), progress, remembered)
 
     def evaluate(self, merged: Merge, split: str = HELD_OUT) -> Outcome:
         """The outcome of a merged model on a split.
@@ -93,7 +106,19 @@ class Evaluator:
         key = self.keys.evaluation(merged, split)
         if isinstance(merged, Ensemble):
             return self.ledger.through(key, split, lambda: self.outputs.ensemble(merged, split))
-        return self.ledger.through(key, split, lambda: self.scorer.measure(merged, split))
+        memory = self._memory(merged, split, key)
+        return self.ledger.through(key, split, lambda: self.scorer.measure(merged, split), memory=memory)
+
+    def _memory(self, merged: Merge, split: str, key: str, *, record: bool = False) -> Recall | None:
+        """What other commands know of an evaluation that this session has not asked for before."""
+        if self.remembered is None or self.ledger.known(key) is not None:
+            return None
+        return self.remembered.of(merged, split, record=record)
+
+    def has(self, merged: Merge, split: str = HELD_OUT, *, record: bool = False) -> bool:
+        """Whether this session has asked for a score already."""
+        key = self.keys.evaluation(merged, split, record=record and not self.of_record(split))
+        return self.ledger.known(key) is not None
 
     def record(self, merged: Merge, split: str = HELD_OUT) -> Outcome:
         """The outcome of record, which tables and verdicts are made of: in fp32, never compiled, with the terms kept.
@@ -117,7 +142,8 @@ class Evaluator:
         key = self.keys.evaluation(merged, split, record=True)
         if isinstance(merged, Ensemble):
             return self.ledger.record(key, split, lambda: self.outputs.recorded(merged, split))
-        return self.ledger.record(key, split, lambda: self.scorer.measure(merged, split, record=True))
+        memory = self._memory(merged, split, key, record=True)
+        return self.ledger.record(key, split, lambda: self.scorer.measure(merged, split, record=True), memory)
 
     def of_record(self, split: str = HELD_OUT) -> bool:
         """Whether :meth:`evaluate` gives the outcome of record itself."""

@@ -34,6 +34,16 @@ class Observer(Protocol):
         """
 
 
+class Recalling(Protocol):
+    """A memory beyond the session and its journal, asked about one evaluation."""
+
+    def known(self) -> Outcome | None:
+        """The outcome that another command has measured; None where it is to be made."""
+
+    def keep(self, outcome: Outcome) -> None:
+        """Takes the outcome that was made."""
+
+
 class Ledger:
     """Outcomes by key: each is made once, counted, and kept.
 
@@ -74,7 +84,15 @@ class Ledger:
         """The outcome of an evaluation that this session has asked for before."""
         return self._known.get(key)
 
-    def through(self, key: str, split: str, measure: Callable[[], Outcome], *, made: float | None = None) -> Outcome:
+    def through(
+        self,
+        key: str,
+        split: str,
+        measure: Callable[[], Outcome],
+        *,
+        made: float | None = None,
+        memory: Recalling | None = None,
+    ) -> Outcome:
         """The outcome for a key: from memory, from the journal, or measured now.
 
         Args:
@@ -82,6 +100,7 @@ class Ledger:
             split: name of its data; only held-out evaluations count.
             measure: makes a forward pass.
             made: seconds of a pass that has been made already, for its logits; the strategy sees these, no outcome.
+            memory: knows what other commands have measured; it counts as measured now.
 
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
@@ -93,7 +112,7 @@ class Ledger:
             outcome = measure()
             self.total.forward_equivalents += outcome.passes if counts else 0.0
         if outcome is None:
-            outcome = self._enter(key, split, measure, made)
+            outcome = self._enter(key, split, measure, made, memory)
         elif counts:
             self.total.cached += 1
         if counts and key in self._asked:
@@ -107,12 +126,14 @@ class Ledger:
                     observer.saw(outcome, self.meter)
         return outcome
 
-    def _enter(self, key: str, split: str, measure: Callable[[], Outcome], made: float | None) -> Outcome:
+    def _enter(
+        self, key: str, split: str, measure: Callable[[], Outcome], made: float | None, memory: Recalling | None
+    ) -> Outcome:
         self.check(split)
         outcome, spent = self.journal.replay(key, split), made or 0.0
         if outcome is None:
-            outcome = measure()
-            spent = outcome.seconds
+            outcome, again = _made(measure, memory)
+            spent = outcome.seconds if again else spent
         self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
         self._known[key] = outcome
         if split == HELD_OUT:
@@ -120,7 +141,7 @@ class Ledger:
             _add(self.total, outcome)
         return outcome
 
-    def record(self, key: str, split: str, measure: Callable[[], Outcome]) -> Outcome:
+    def record(self, key: str, split: str, measure: Callable[[], Outcome], memory: Recalling | None = None) -> Outcome:
         """The outcome of record for a key: kept as others are, counted nowhere, seen by no strategy.
 
         Raises:
@@ -129,7 +150,7 @@ class Ledger:
         if key not in self._known:
             if self.interrupted():
                 raise Stopped(StopReason.INTERRUPTED)
-            outcome = self.journal.replay(key, split) or measure()
+            outcome = self.journal.replay(key, split) or _made(measure, memory)[0]
             self.journal.write("evaluation", key=key, split=split, record=True, **outcome.to_json())
             self._known[key] = outcome
         return self._known[key]
@@ -177,3 +198,14 @@ def _add(meter: Meter, outcome: Outcome) -> None:
     meter.evaluations += 1
     meter.seconds += outcome.seconds
     meter.forward_equivalents += outcome.passes
+
+
+def _made(measure: Callable[[], Outcome], memory: Recalling | None) -> tuple[Outcome, bool]:
+    """An outcome that other commands know, or one that is measured now; whether it was."""
+    outcome = memory.known() if memory is not None else None
+    if outcome is not None:
+        return outcome, False
+    outcome = measure()
+    if memory is not None:
+        memory.keep(outcome)
+    return outcome, True

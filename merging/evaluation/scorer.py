@@ -100,6 +100,20 @@ class LiveScorer:
                 outcome = replace(answers.outcome(), passes=self.passes.share)
             return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
 
+    def skipped(self, model: Recipe | Weights, split: str, *, record: bool = False) -> float:
+        """Passes that :meth:`measure` would take; what a pass keeps for later ones is kept as if it had been made."""
+        self.live.load_integers(model)  # they stay for whoever mixes weights of his own next
+        calibration = self._keys.calibration
+        extra = 0.0
+        if calibration is not None and calibration.statistics and self._keys.averages(model):
+            extra = calibration.share
+        if isinstance(self._objective, WholeModelObjective):
+            return 1.0 + extra
+        if not record and self.passes.cuts_nothing_yet(split):
+            self.live.load(model)  # where a pass may begin is tried on a model, not on what is in memory by chance
+        self.passes.skip(split, None if record else self._keys.tensors(model))
+        return self.passes.share + extra
+
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
         """Logits of a whole split, and passes that it took."""
         with self._precision(split, record=record):

@@ -43,6 +43,11 @@ class Calibration:
         size, batches = equal_batches(min(SAMPLES, len(self._data)), self._numerics.batch)
         return size * batches
 
+    @property
+    def share(self) -> float:
+        """The cost of measuring, as a share of a pass over the held-out data."""
+        return self.samples / self._held_out
+
     def measure(self) -> float:
         """Measures; returns the cost as a share of a pass over the held-out data."""
         feed, count = self._passes.feed(self.split), self.samples
@@ -51,4 +56,4 @@ class Calibration:
         size, _ = equal_batches(count, self._numerics.batch)
         batches = (inputs for inputs, _ in self._passes.batches(self.split, order, size))
         self.statistics &= recalibrate(self._live.module, batches, self.statistics)
-        return count / self._held_out
+        return self.share

@@ -7,7 +7,7 @@ is cloned, and nothing but coefficients reaches the device during a search.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -150,15 +150,18 @@ class LiveModel:
         if isinstance(recipe, Weights):
             for name in self._layout:
                 self._view(self.weights, name).copy_(recipe.tensors[name])
-            self._round(slice(None))
-            with torch.no_grad():
-                for name, tensor in self._others.items():
-                    tensor.copy_(recipe.tensors[name])
-            return
-        self.fill(self.weights, recipe)
+        else:
+            self.fill(self.weights, recipe)
         self._round(slice(None))
-        with torch.no_grad():
-            for name, tensor in self._others.items():
+        self.load_integers(recipe)
+
+    @torch.no_grad()
+    def load_integers(self, recipe: Recipe | Weights) -> None:
+        """Puts the tensors of a merged model that are not averaged into the module, and no others."""
+        for name, tensor in self._others.items():
+            if isinstance(recipe, Weights):
+                tensor.copy_(recipe.tensors[name])
+            else:
                 tensor.copy_(materialise_tensor(recipe, self.pool, name, self.columns[name]))
 
     def slice_of(self, column: int) -> slice:
@@ -176,6 +179,30 @@ class LiveModel:
         """Says that the flat buffer was written from outside: the module then runs with these weights."""
         self._at_rest = None
         self._round(slice(None))
+
+    @contextlib.contextmanager
+    def of_noise(self, noise: Callable[[str, tuple[int, ...]], Tensor]) -> Iterator[None]:
+        """Has weights in the module that are no model's, to see what network it is; integers are 0 meanwhile.
+
+        What decides them is their name and shape alone, whatever the model's division and the device. Integers are put
+        back; whoever scores afterwards loads a model first.
+
+        Args:
+            noise: name and shape of a tensor → its values, float32.
+        """
+        self._at_rest = None
+        for name in sorted(self._layout):
+            self._view(self.weights, name).copy_(noise(name, self._layout[name][1]))
+        self._round(slice(None))
+        before = [tensor.clone() for tensor in self._others.values()]
+        with torch.no_grad():
+            for tensor in self._others.values():
+                tensor.zero_()
+            try:
+                yield
+            finally:
+                for tensor, kept in zip(self._others.values(), before, strict=True):
+                    tensor.copy_(kept)
 
     def gather_gradient(self, flat: Tensor) -> None:
         """Copies the parameters' gradients into a flat buffer ordered as the weights are; zero where there is none."""

@@ -56,6 +56,7 @@ class Passes:
         self._feeds: dict[str, Feed] = {}
         self._independent: bool | None = None
         self._eager = False
+        self._bytes: list[int] = []
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
@@ -103,22 +104,25 @@ class Passes:
             split: its name.
             content: what decides the weights that are in the model now; None: a whole pass.
         """
-        feed = self.feed(split)
-        staging = self._staged(feed) if content is not None and split == HELD_OUT and self.activations.limit else None
-        if content is None or staging is None or len(staging.stages) == 1:
+        feed, staging = self.feed(split), self._staging_of(split, content)
+        if content is None or staging is None:
             yield from self.plain(split)
             return
         prefixes = staging.prefixes(content)
         first, size = self.activations.deepest(prefixes), self.numerics.batch
         self.share = sum(staging.shares[first:])
         kept: dict[int, list[Tensor]] = {stage: [] for stage in staging.worth_keeping(prefixes, first)}
+        ready = self.activations.batches(first) if first else None
+        begin, made = (first, None) if ready is not None else (0, list[Tensor]())
         starts = range(0, len(feed), size)
-        fresh = None if first else self.batches(split)
+        fresh = self.batches(split) if ready is None else None
         for number, start in enumerate(starts):
             self._check_stop()
             with torch.inference_mode():
-                x = self.activations.batches(first)[number] if fresh is None else next(fresh)[0]
-                for k in range(first, len(prefixes)):
+                x = next(fresh)[0] if fresh is not None else (ready or [])[number]
+                for k in range(begin, len(prefixes)):
+                    if k == first and first and made is not None:
+                        made.append(compact(x))
                     if k in kept:
                         part = compact(x)
                         if number or self.activations.make_room(k, part.nbytes * len(starts), first):
@@ -127,9 +131,55 @@ class Passes:
                             del kept[k]
                     x = staging.stages[k].run(x)
             yield x, feed.labels[start : start + size]
+        if first and made is not None:
+            self.activations.make(first, made)
         for stage, parts in kept.items():
             self.activations.keep(stage, prefixes[stage], parts)
         staging.made(prefixes)
+
+    def skip(self, split: str, content: Contents | None = None) -> None:
+        """Does all that :meth:`forward` does but the pass, whose outcome is known: its share, and what it would keep.
+
+        Args:
+            split: its name.
+            content: what decides the weights; a model must have been loaded before the first pass that may begin late.
+        """
+        staging = self._staging_of(split, content)
+        self.share = 1.0
+        if content is None or staging is None:
+            return
+        prefixes, feed, size = staging.prefixes(content), self.feed(split), self.numerics.batch
+        first, batches = self.activations.deepest(prefixes), -(-len(feed) // size)
+        self.share = sum(staging.shares[first:])
+        for stage in sorted(worth := staging.worth_keeping(prefixes, first)):
+            part = self._bytes_before(stage, staging, feed)
+            if not self.activations.make_room(stage, part * batches, first):
+                worth.remove(stage)
+        for stage in worth:
+            whole = self._bytes_before(stage, staging, feed) * len(feed) // min(size, len(feed))
+            self.activations.pretend(stage, prefixes[stage], whole)
+        staging.made(prefixes)
+
+    def cuts_nothing_yet(self, split: str) -> bool:
+        """Whether passes over a split may go on from inputs that earlier ones have kept, and it is not known where."""
+        return self._staging is None and split == HELD_OUT and bool(self.activations.limit)
+
+    def _bytes_before(self, stage: int, staging: Staging, feed: Feed) -> int:
+        """Bytes of a stage's input for the first batch, whatever the weights are; found once, by running it."""
+        if not self._bytes:
+            with torch.inference_mode():
+                x = self.prepare(feed.take(slice(0, self.numerics.batch)))
+                for each in staging.stages:
+                    self._bytes.append(x.nbytes)
+                    x = each.run(x.clone())
+        return self._bytes[stage]
+
+    def _staging_of(self, split: str, content: Contents | None) -> Staging | None:
+        """The stages, where a pass with such weights may begin late; None where it is whole anyway."""
+        if content is None or split != HELD_OUT or not self.activations.limit:
+            return None
+        staging = self._staged(self.feed(split))
+        return staging if len(staging.stages) > 1 else None
 
     def _staged(self, feed: Feed) -> Staging:
         if self._staging is None:

@@ -186,11 +186,21 @@ CUTS: dict[str, Callable[[Any], Sequence[Step]]] = {
 """Class name → what its forward pass does, in order; modules among it are cut further."""
 
 
+@dataclass
+class _Kept:
+    """Inputs of a stage: for which weights, how many bytes, and the batches themselves, unless nobody has made them."""
+
+    prefix: str
+    bytes: int
+    batches: list[Tensor] | None
+
+
 class Activations:
     """Inputs of stages, kept from earlier passes over one split, within a limit of memory.
 
     At most one list of batches is kept for each stage. The least recently used gives way; what does not fit at all
-    is not kept, and costs a longer pass, nothing else.
+    is not kept, and costs a longer pass, nothing else. Of a pass that nobody made, because its outcome was known, the
+    places are kept as if it had been made, so that later passes cost what they would have cost.
 
     Args:
         limit: bytes.
@@ -198,12 +208,12 @@ class Activations:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._kept: OrderedDict[int, tuple[str, list[Tensor]]] = OrderedDict()
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
 
     @property
     def bytes(self) -> int:
-        """Counts the bytes that are kept now."""
-        return sum(x.nbytes for _, parts in self._kept.values() for x in parts)
+        """Counts the bytes that are kept now, or would be."""
+        return sum(kept.bytes for kept in self._kept.values())
 
     def deepest(self, prefixes: Sequence[str]) -> int:
         """The last stage whose input is kept for these weights; 0: none.
@@ -211,14 +221,14 @@ class Activations:
         Args:
             prefixes: what decides the input of each stage.
         """
-        found = [k for k, (prefix, _) in self._kept.items() if prefixes[k] == prefix]
+        found = [k for k, kept in self._kept.items() if prefixes[k] == kept.prefix]
         if found:
             self._kept.move_to_end(max(found))
         return max(found, default=0)
 
-    def batches(self, stage: int) -> list[Tensor]:
-        """Gives the kept inputs of a stage."""
-        return self._kept[stage][1]
+    def batches(self, stage: int) -> list[Tensor] | None:
+        """Gives the kept inputs of a stage; None where nobody has made them."""
+        return self._kept[stage].batches
 
     def make_room(self, stage: int, wanted: int, in_use: int) -> bool:
         """Frees what this stage held before and, oldest first, others; False where that is not enough."""
@@ -234,4 +244,12 @@ class Activations:
 
     def keep(self, stage: int, prefix: str, batches: list[Tensor]) -> None:
         """Keeps a stage's inputs; room was made for them."""
-        self._kept[stage] = (prefix, batches)
+        self._kept[stage] = _Kept(prefix, sum(batch.nbytes for batch in batches), batches)
+
+    def pretend(self, stage: int, prefix: str, size: int) -> None:
+        """Keeps a stage's place, for inputs of so many bytes that nobody has made; room was made for them."""
+        self._kept[stage] = _Kept(prefix, size, None)
+
+    def make(self, stage: int, batches: list[Tensor]) -> None:
+        """Takes the inputs of a stage whose place was kept without them."""
+        self._kept[stage].batches = batches

@@ -22,6 +22,7 @@ from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import Task, built, own_pool
 from merging.plugins.watcher import Watcher
+from merging.running.cache import as_told
 from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
@@ -120,6 +121,7 @@ class Checked(Shown):
 
 
 @by_keyword(Parts, Settings, Watcher)
+@as_told
 def check(
     models: ModelPool | Models,
     strategy: Meant[MixStrategy],

@@ -7,6 +7,7 @@ below the mean of the two.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ import torch
 from merging.errors import OptionError, TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.steps import Steps
 from merging.forward.fitting import check_fits, probe, untouched
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -31,6 +33,7 @@ from merging.plugins.registry import partitioners
 from merging.plugins.task import built
 from merging.plugins.user_code import running
 from merging.plugins.watcher import Watcher
+from merging.running.cache import as_told
 from merging.running.given import Parts
 from merging.running.plan import divide
 from merging.running.settings import Settings, all_but
@@ -196,11 +199,12 @@ class Architecture:
         check_kinds(self)
 
 
-OTHERS = ("partitioner", "optimizer", *all_but("freeze", "device", "threads"))
+OTHERS = ("partitioner", "optimizer", *all_but("freeze", "device", "threads", "remember", "verify"))
 """Parts and settings that mean nothing to an inspection."""
 
 
 @by_keyword(Parts, Architecture, Settings, Watcher, without=OTHERS)
+@as_told
 def inspect_pool(
     pool: ModelPool | Models,
     partitioner: Meant[Partitioner],
@@ -286,21 +290,25 @@ def _barriers(
 ) -> tuple[tuple[float, ...], tuple[Barrier, ...]]:
     """Scores of the models, and of the midpoints of all pairs or of those with the best model."""
     n = len(pool)
-    middles = n * (n - 1) // 2 if every else n - 1
-    what = [plural(n, "model"), *([plural(middles, "midpoint", ",")] if middles else [])]
+    count = n * (n - 1) // 2 if every else n - 1
+    what = [plural(n, "model"), *([plural(count, "midpoint", ",")] if count else [])]
     samples = plural(len(evaluator.task.held_out), "held-out sample", ",")
-    passes = f"{n + middles:,} passes; `barriers=none` makes none"
+    passes = f"{n + count:,} passes; `barriers=none` makes none"
     progress.say(f"scoring {' and '.join(what)} on {samples}: {passes}")
-    progress.stage("scoring models and midpoints", n + middles)
 
-    def score(*indices: int) -> float:
-        recipe = Recipe.mean([pool.ingredients[i] for i in indices], partition)
-        outcome = evaluator.evaluate(recipe)
-        progress.advance()
-        return outcome.score
+    def scores(text: str, mixes: Sequence[tuple[int, ...]]) -> list[float]:
+        wanted = [Recipe.mean([pool.ingredients[i] for i in mix], partition) for mix in mixes]
+        steps, found = Steps(evaluator, progress, text, wanted), []
+        for recipe in wanted:
+            found.append(evaluator.evaluate(recipe).score)
+            steps.done()
+        return found
 
-    ends = tuple(score(i) for i in range(n))
+    ends = tuple(scores("scoring the models", [(i,) for i in range(n)]))
     best = max(range(n), key=lambda i: (ends[i], -i))
-    pairs = itertools.combinations(range(n), 2) if every else ((best, i) for i in range(n) if i != best)
+    pairs = list(itertools.combinations(range(n), 2)) if every else [(best, i) for i in range(n) if i != best]
+    middles = scores("scoring midpoints", pairs) if pairs else []
     names = pool.names
-    return ends, tuple(Barrier(names[i], names[j], (ends[i], ends[j]), score(i, j)) for i, j in pairs)
+    return ends, tuple(
+        Barrier(names[i], names[j], (ends[i], ends[j]), middle) for (i, j), middle in zip(pairs, middles, strict=True)
+    )

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import OptionError, TaskError
+from merging.evaluation.steps import Steps
 from merging.partitioners.whole import Whole
 from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.naming import Meant
 from merging.plugins.objective import Objective
 from merging.plugins.task import HELD_OUT
 from merging.plugins.watcher import Watcher
+from merging.running.cache import as_told
 from merging.running.given import Parts
 from merging.running.plan import plan
 from merging.running.session import Session
@@ -132,11 +134,12 @@ class Interpolation(Shown):
         }
 
 
-OTHERS = all_but("device", "threads")
+OTHERS = all_but("device", "threads", "remember", "verify")
 """Settings that decide nothing along a line."""
 
 
 @by_keyword(Settings, Watcher, without=OTHERS)
+@as_told
 def interpolate(
     pool: ModelPool | Models,
     task: TaskLike,
@@ -197,13 +200,12 @@ def interpolate(
         sets = plural(len(task.held_out), "held-out sample", ",")
         sets += f" and {plural(len(names) - 1, 'test set')}" if names[1:] else ""
         progress.say(f"scoring {len(shares)} points of the line on {sets}: {len(shares) * len(names):,} passes")
-        progress.stage("along the line", len(shares))
-        for share in shares:
-            mixed = first if share == 0 else second if share == 1 else first.lerp(second, 1 - share)
+        line = [first, *(first.lerp(second, 1 - share) for share in shares[1:-1]), second]
+        steps_done = Steps(evaluator, progress, "along the line", line, names)
+        for mixed in line:
             for name in names:
-                outcome = evaluator.evaluate(mixed, name)
-                scores[name].append(outcome.score)
-            progress.advance()
+                scores[name].append(evaluator.evaluate(mixed, name).score)
+                steps_done.done()
     samples = {name: len(task.split(name)) for name in names}
     return Interpolation(
         first=pool.names[0],

@@ -21,6 +21,7 @@ from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
+from merging.running.cache import as_told
 from merging.running.settings import Settings
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.ingredients import check_models
@@ -30,6 +31,7 @@ from merging.values.leaderboard import Trained, differing
 from merging.values.outcome import Outcome
 from merging.values.statistics import Interval, mean_interval
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.storage.in_memory import InMemory
@@ -119,6 +121,7 @@ class Ranking:
 
 
 @by_keyword(Settings, Watcher, without=OTHERS)
+@as_told
 def evaluate_all(
     models: ModelPool | Sequence[Scorable] | Mapping[str, Scorable],
     task: TaskLike,
@@ -208,6 +211,8 @@ def _scored(
             continue
         first[content] = name
         outcomes[name] = scorer.score(model.pool, merged, names)
+    if scorer.known:
+        progress.say(f"{scorer.known} of {plural(len(first) * len(names), 'score')} known")
     return outcomes, same, differing({name: model.trained for name, model in opened.items()})
 
 

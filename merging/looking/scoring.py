@@ -12,6 +12,7 @@ from merging.errors import MergingError, unknown
 from merging.evaluation.chance import unnamed
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.steps import Steps
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
@@ -26,6 +27,7 @@ from merging.plugins.registry import objectives
 from merging.plugins.task import HELD_OUT, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
+from merging.running.cache import as_told
 from merging.running.settings import Settings, all_but
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_names import Model, Names
@@ -48,11 +50,12 @@ if TYPE_CHECKING:
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
 
-OTHERS = all_but("device", "threads")
+OTHERS = all_but("device", "threads", "remember", "verify")
 """Settings that decide no score of record."""
 
 
 @by_keyword(Settings, Watcher, without=OTHERS)
+@as_told
 def evaluate(
     model: Checkpoint | Path | str | InMemory,
     task: TaskLike,
@@ -94,8 +97,7 @@ def evaluate(
     scorer = Scorer(task, scored, settings, watcher)
     merged = opened.merge()
     scorer.fitted(opened.pool)
-    progress.stage("scoring", len(names))
-    return scorer.score(opened.pool, merged, names)
+    return scorer.score(opened.pool, merged, names, stage="scoring")
 
 
 class Scorer:
@@ -106,6 +108,9 @@ class Scorer:
         objective: what the score is.
         settings: device and threads of passes.
         watcher: who is told, and is asked between batches.
+
+    Attributes:
+        known: how many scores other commands had measured, of models that were scored as part of a larger piece.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class Scorer:
         self._passes = settings.passes
         self._modules: dict[frozenset[tuple[str, TensorInfo]], nn.Module] = {}
         self._said: set[str] = set()
+        self.known = 0
 
     def fitted(self, pool: ModelPool) -> nn.Module:
         """The task's module for the shapes of a pool, which it fits.
@@ -136,13 +142,14 @@ class Scorer:
         except MergingError as error:
             wrong.append(str(error))
 
-    def score(self, pool: ModelPool, merged: Merge, names: Sequence[str]) -> dict[str, Outcome]:
+    def score(self, pool: ModelPool, merged: Merge, names: Sequence[str], stage: str = "") -> dict[str, Outcome]:
         """A model's outcomes of record.
 
         Args:
             pool: the checkpoints that it can be read from.
             merged: the model.
             names: the sets; the progress advances by each.
+            stage: begins a piece of work of this name; empty: the model is part of a larger one.
 
         Raises:
             Stopped: ``should_stop`` said so.
@@ -159,9 +166,14 @@ class Scorer:
             if said is not None and said not in self._said:
                 self._said.add(said)
                 self.watcher.progress.say(f"warning: {said}")
+            memory = evaluator.remembered
+            if stage:
+                steps = Steps(evaluator, self.watcher.progress, stage, [merged], names, record=True)
+            elif memory is not None:
+                self.known += sum(memory.knows(merged, name, record=True) for name in names)
             for name in names:
                 found[name] = evaluator.record(merged, name)
-                self.watcher.progress.advance()
+                steps.done() if stage else self.watcher.progress.advance()
         return found
 
 

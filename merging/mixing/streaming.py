@@ -21,6 +21,7 @@ from merging.mixing.summing import TASK, sum_into, sums_of
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, itemsize
+from merging.storage.file_hashes import REFUTED
 from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, largest
 from merging.storage.rows import UNREAD
@@ -88,6 +89,8 @@ def stream(
         hashes = inputs.hashes()
     for ingredient, checkpoint in zip(merged.ingredients, used, strict=True):
         if not ingredient.hash.startswith(UNREAD) and hashes[checkpoint] != ingredient.hash:
+            if checkpoint.refute(ingredient.hash):
+                raise RecipeError(f"ingredient '{ingredient.name}': {checkpoint.path} {REFUTED}; start a new run")
             raise RecipeError(
                 f"ingredient '{ingredient.name}': the content of {checkpoint.path} has changed since the recipe was "
                 "written; pass the original with `models`"

@@ -26,19 +26,21 @@ def score_pool(session: Session, found: Found) -> None:
     Raises:
         Stopped: the run was interrupted.
     """
+    from merging.evaluation.steps import Steps  # loads torch
+
     made, evaluator = session.plan, session.evaluator
     rules = made.settings.rules
     if evaluator is None or made.task is None or len(made.pool) < 2 or not (rules.tests and rules.pool_tests):
         return
     what = f"scoring the {plural(len(made.pool), 'model')} of the pool on the test sets"
-    steps = len(made.pool) * (1 + len(made.task.tests))
-    session.progress.stage(f"{what} (`pool_tests=False` leaves this out)", steps)
-    for ingredient in made.pool.ingredients:
-        recipe = Recipe.single(ingredient, made.partition)
-        for name in (HELD_OUT, *made.task.tests):
+    what += " (`pool_tests=False` leaves this out)"
+    recipes, sets = [Recipe.single(row, made.partition) for row in made.pool.ingredients], (HELD_OUT, *made.task.tests)
+    steps = Steps(evaluator, session.progress, what, recipes, sets, record=True)
+    for ingredient, recipe in zip(made.pool.ingredients, recipes, strict=True):
+        for name in sets:
             known = _seen(evaluator, recipe) if name == HELD_OUT else None
             found.singles[ingredient.name, name] = known or evaluator.record(recipe, name)
-            session.progress.advance()
+            steps.done()
 
 
 def known_of_pool(session: Session, found: Found) -> None:

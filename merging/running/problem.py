@@ -128,7 +128,10 @@ class MergeProblem:
 
     def rank(self) -> list[tuple[int, Outcome]]:
         """All models, best first; ties in pool order (the sort is stable)."""
-        self.progress.stage("scoring the single models", len(self.pool))
+        from merging.evaluation.steps import Steps
+
+        singles = [self.single(index) for index in range(len(self.pool))]
+        steps = Steps(self.evaluator, self.progress, "scoring the single models", singles)
         outcomes = []
         for index in range(len(self.pool)):
             outcome = self.evaluate(self.single(index))
@@ -136,7 +139,7 @@ class MergeProblem:
             if self.top is None or outcome.score > self.top.score:
                 self.top, self.top_name = outcome, self.pool.names[index]
                 self.keep(self.single(index), outcome)
-            self.progress.advance()
+            steps.done()
         if self.top is not None and self.top_name is not None:
             self._on_ranked(self.top_name, self.top)
         return sorted(outcomes, key=lambda pair: -pair[1].score)

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import FolderError, InterruptedRunError, Stopped, TaskError
 from merging.machine import at_most
-from merging.mixing.writing import Writing
+from merging.mixing.writing import Writing, Written
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.naming import Meant, meant
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.watcher import Watcher, never
+from merging.running.cache import as_told
 from merging.running.card import model_card
 from merging.running.execution import Execution
+from merging.running.found import Found
 from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
@@ -78,6 +80,7 @@ class Result(RunViews):
 
 
 @by_keyword(Parts, Settings, Destination, Watcher, Origin)
+@as_told
 def merge(
     pool: ModelPool | Models,
     strategy: Meant[MixStrategy],
@@ -146,6 +149,7 @@ def merge(
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 written = how.write(merged, pool, aside, progress, stop)
                 merged = written.merge
+                _remember(session, found, written, how)
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     card = model_card(
@@ -160,6 +164,14 @@ def merge(
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merge=merged, report=report, pool=pool, folder=folder, writing=how)
+
+
+def _remember(session: Session, found: Found, written: Written, how: Writing) -> None:
+    """Keeps the scores of the merge for the model that was written, which is known by its content alone from now on."""
+    memory = session.evaluator.remembered if session.evaluator is not None else None
+    if memory is not None and how.dtype is None and how.accumulate == "float64":
+        for split in found.seen(found.saved):
+            memory.keep_written(found.merge, written.hash, split)
 
 
 def _journal(

@@ -103,11 +103,14 @@ class Scores:
         names = list(self.plan.task.tests) if self.plan.task is not None and self.plan.settings.rules.tests else []
         if not names:
             return
-        self.progress.stage("scoring the test sets", len(names) * len(self.found.merges))
+        from merging.evaluation.steps import Steps
+
+        merges = [made.merge for made in self.found.merges.values()]
+        steps = Steps(self.evaluator, self.progress, "scoring the test sets", merges, names, record=True)
         for strategy, made in self.found.merges.items():
             for name in names:
                 self.found.outcomes[strategy, name] = self.evaluator.record(made.merge, name)
-                self.progress.advance()
+                steps.done()
 
     def unranked(self) -> list[str]:
         """Says where the best single model is only the best by the search's own scores: one sentence, or none."""

@@ -14,6 +14,7 @@ from merging.errors import OptionError, unknown
 from merging.forward.settings import Passes as Passes
 from merging.mixing.writing import Writing
 from merging.plugins.options import Declared, Option, Setting, option, options_of
+from merging.running.cache import Cache as Cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,13 @@ class Rules(Declared):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run can be told, in four values."""
+    """Everything that a run can be told, in five values."""
 
     search: Search = field(default=Search())
     passes: Passes = field(default=Passes())
     rules: Rules = field(default=Rules())
     writing: Writing = field(default=Writing())
+    cache: Cache = field(default=Cache())
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

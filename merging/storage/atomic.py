@@ -143,6 +143,21 @@ def write(path: Path, content: bytes | str) -> None:
         put(aside, content)
 
 
+def swap(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all, as long as the machine goes on: for what is checked when it is read.
+
+    Nothing is synced, because it can be made again: a machine that stops may leave it cut.
+    """
+    aside = path.with_name(f"{LEFTOVER}{secrets.token_hex(8)}")
+    try:
+        put(aside, content)
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
 def take_place(new: Path, target: Path) -> None:
     """Renames what was synced into place; it is there for good when this returns."""
     move([new], target.absolute().parent, [target.name])

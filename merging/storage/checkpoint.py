@@ -16,6 +16,7 @@ from merging.errors import CheckpointError, refused, showable
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash
+from merging.storage.file_hashes import REFUTED, Digest, digest_of
 from merging.storage.file_kind import SUFFIXES, format_of
 from merging.storage.in_memory import TensorsInMemory
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
@@ -215,12 +216,28 @@ class Checkpoint(Shown):
 
     @functools.cached_property
     def hash(self) -> str:
-        """Content hash (see :func:`content_hash`); the file is read once for it.
+        """Content hash (see :func:`content_hash`); the file is read once for it, unless it is remembered.
 
         Raises:
             CheckpointError: a floating-point tensor with NaN or infinite values (found on the same read).
         """
-        return content_hash(_Finite(self))
+        return self._digest.hash
+
+    @functools.cached_property
+    def _digest(self) -> Digest:
+        stamps = [] if self.in_memory else [opened.stamp for opened in self._opened if opened.stamp is not None]
+        found = digest_of(stamps, [self.key], lambda: content_hash(_Finite(self)))
+        if found.refuted is not None:
+            self.notes += (f"{self.path.name} {REFUTED}",)
+        return found
+
+    def refute(self, wrong: str) -> bool:
+        """Takes the news that its bytes do not have that hash; whether that was remembered of it, and no longer is."""
+        taken: Digest | None = vars(self).get("_digest")
+        if taken is None or taken.key is None or taken.hash != wrong:
+            return False
+        taken.forget()
+        return True
 
 
 class _Finite(Mapping[str, "Tensor"]):

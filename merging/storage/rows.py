@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -60,7 +61,9 @@ class Rows:
             if not self._postponed:
                 with ThreadPoolExecutor(2) as threads:
                     unread = [c for c in self._models if c not in self._hashes]
-                    self._hashes |= dict(zip(unread, threads.map(lambda c: c.hash, unread), strict=True))
+                    told = [contextvars.copy_context() for _ in unread]  # threads begin without: what is remembered
+                    found = threads.map(lambda context, c: context.run(lambda: c.hash), told, unread)
+                    self._hashes |= dict(zip(unread, found, strict=True))
             self._of_models = tuple(self.of(checkpoint) for checkpoint in self._models)
         return self._of_models
 

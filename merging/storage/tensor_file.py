@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from merging.errors import CheckpointError, NameTakenError, reason_of
+from merging.storage.file_hashes import Stamp
 from merging.values.partition import TensorInfo
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class TensorFile(ABC):
         settings: settings of the model that stand in the file: dotted name → value.
         trained: hyper-parameters of its training that stand there, under short names.
         classes: classes that stand in the file beside the tensors: where → index → name.
+        stamp: what the file was before it was opened; None where there is no file.
 
     Raises:
         CheckpointError: the file cannot be opened, or holds no tensors that can be merged.
@@ -68,6 +70,7 @@ class TensorFile(ABC):
         self.trained: dict[str, str | float | int | bool] = {}
         self.classes: dict[str, Names] = {}
         try:
+            self.stamp = Stamp.of(path) if path.exists() else None
             self._state = self.state()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened ({reason_of(error)})") from None

@@ -113,10 +113,12 @@ def test_the_same_models_are_fine(made: Path, merge: Merge, pool_folder: Path) -
 
 
 @pytest.mark.parametrize(
-    "flags", [("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--no-pool-tests",)]
+    "flags",
+    [("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--no-pool-tests",), ("--verify",)],
 )
 def test_what_costs_may_change(flags: tuple[str, ...], made: Path, merge: Merge) -> None:
-    assert {"cache_memory", "exact_savings", "dtype", "max_evaluations", "pool_tests"} == set(COSTS)
+    own = {"cache_memory", "exact_savings", "dtype", "max_evaluations", "pool_tests", "remember", "verify"}
+    assert own == set(COSTS)
     ran = merge("run", "--resume", made, "--trust-code", *flags, "--dry-run")
     assert ran.code == 0, ran.err
 

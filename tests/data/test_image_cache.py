@@ -20,12 +20,13 @@ import torch
 from PIL import Image
 
 from merging.data import npz
-from merging.data.cache import Images, cache_folder, cached_images
+from merging.data.cache import Images, cached_images
 from merging.data.damage import Damage, Tolerance
 from merging.data.folders import load_images
 from merging.data.npz import load_npz
 from merging.errors import TaskError
 from merging.plugins.task import Split
+from merging.storage.user_cache import cache_folder
 from tests.sized import sized
 
 

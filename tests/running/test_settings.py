@@ -31,9 +31,9 @@ from tests.conftest import TASK
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = (merging.merge, merging.benchmark, plan, check)
 LOOKING = {
-    merging.evaluate: {"device", "threads"},
-    merging.interpolate: {"device", "threads"},
-    merging.inspect_pool: {"freeze", "device", "threads"},
+    merging.evaluate: {"device", "threads", "remember", "verify"},
+    merging.interpolate: {"device", "threads", "remember", "verify"},
+    merging.inspect_pool: {"freeze", "device", "threads", "remember", "verify"},
     merging.finetune: {"seed", "device", "threads"},
 }
 """What takes a few settings alone → which."""
@@ -189,7 +189,7 @@ def test_values_and_keywords_are_the_same_look(tmp_path: Path) -> None:
     assert merging.interpolate(two, task, settings=settings, watcher=watcher, steps=2) == merging.interpolate(
         two, task, device="cpu", threads=1, steps=2
     )
-    assert {"scoring models and midpoints", "scoring", "along the line"} <= set(told)
+    assert {"scoring the models", "scoring", "along the line"} <= set(told)
     stopped = Watcher(should_stop=lambda: True)
     for look in (
         lambda: merging.evaluate(pool.checkpoints[0], task, watcher=stopped),
