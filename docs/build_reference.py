@@ -239,7 +239,9 @@ standard error, and exit codes are the same.
 | `apply` | `output`, `tensors`, `models`, `content_hash` |
 | `runs` | a list, an entry for each folder: `kind`, `state`, `held_out`, `test`, `difference`, `verdict`, … |
 | `list`, `describe` | summaries by kind and name; one plug-in with its options |
+| `init` | what was found, guessed and left out, and the file that was written |
 | `new`, `completion` | the files that were written, and what to do next; the script |
+| `cache` | folder, limit, and what is remembered |
 
 Scores are fractions where they are accuracies, seconds and bytes are named so, and what is not known is `null`.
 

@@ -27,6 +27,8 @@ CALLS: dict[str, list[str]] = {
     "describe": ["greedy"],
     "new": ["strategy", "top-k"],
     "completion": ["bash"],
+    "cache": [],
+    "init": ["--models", "@models", "--no-try", "--yes"],
     "apply": ["run", "--output", "again.safetensors"],
 }
 """Command → how it is called here; ``run`` is a folder of a finished run."""
