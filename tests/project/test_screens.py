@@ -1,8 +1,8 @@
 """Screens in the pages are what commands print today.
 
-A block marked ``screen`` begins with its command, ``$ merge …``, which is run here. Marked ``screen: FOLDER`` it is of a
-run on data that are not here: what that run has recorded in FOLDER is shown as the command shows it. A line ``…`` stands
-for lines that are left out. Seconds are not compared where the command is run.
+A block marked ``screen`` begins with its command, ``$ merge …``, which is run here. Marked ``screen: FOLDER`` it is of
+a run on data that are not here: what that run has recorded in FOLDER is shown as the command shows it. A line ``…``
+stands for lines that are left out. Seconds are not compared where the command is run.
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ COSTS = {
 }
 """Field of a row → heading, after the scores."""
 RANKS = (
-    "Best and second best of each column among single models; ensembles, which cost several passes a sample, stand "
-    "apart."
+    "Best and second best on each set among single models; ensembles, which cost several passes a sample, stand apart."
 )
 COST_LEGEND = (
     "Evaluations, forward-equivalents (passes over the held-out data, with a backward pass 3) and seconds are what "
