@@ -76,7 +76,7 @@ def test_a_table_fits_the_screen_whole(grid: Grid, width: int) -> None:
     lines = [line.plain for line in grid.lines(width)]
     assert max(map(cell_len, lines)) <= width or "(no room:" in " ".join(lines)
     text = "\n".join(lines)
-    table, _, gone = text.partition("(no room: ")
+    table, _, gone = text.partition("(no room:")
     assert max(map(cell_len, table.splitlines())) <= width
     out = " ".join(gone.split()).partition("; see there")[0].split(", ")
     for column in grid.columns:
@@ -177,12 +177,70 @@ def test_a_benchmark_fits_the_screen(methods: int, sets: int, length: int, width
 
 
 def test_the_terminal_of_a_paper_is_as_wide_as_a_page() -> None:
-    """Ten methods, a test set, five shifted ones, in 80 columns: every score is there; costs are in the files."""
+    """Ten methods, a test set, five shifted ones, in 80 columns: every score is there, and below it what each costs."""
     found = benchmark(10, 5, 7)
     lines = [line.plain for line in _scores(found, "benchmark.md").lines(80)]
-    rows = [re.findall(r"\d+\.\d\d", line) for line in lines if re.match(r"(best|method)\S* +\d", line)]
+    rows = [re.findall(r"\d+\.\d\d", line) for line in lines if re.match(r"(best|method)\S* +(\(m1\) +)?\d", line)]
     assert rows == [[f"{100 * (row.value(name) or 0):.2f}" for name in found.columns] for row in found.rows]
-    assert " ".join(lines).endswith("(no room: models, passes, evals, fwd-eq, seconds; see benchmark.md)")
+    assert " ".join(lines).endswith("(no room: models, evals, fwd-eq, seconds; see benchmark.md)")
+    assert "\nevals: best 0, method--1 0, method--2 0, " in on_screen(80, found)
+
+
+def test_a_cost_stays_before_an_interval() -> None:
+    """What a gain costs is part of the answer: where there is no room for both, ± leaves and evaluations stay."""
+    found = benchmark(6, 1, 7)
+    widths = {width: "\n".join(line.plain for line in _scores(found, "--json").lines(width)) for width in (60, 100)}
+    assert ("±" in widths[60], "±" in widths[100]) == (False, True)
+    assert all(re.search(r"\bevals\b(?!,)", table.partition("(no room")[0]) for table in widths.values())
+    assert "passes" not in widths[100], "no method costs more than one"
+
+
+def test_few_methods_on_many_sets_stand_side_by_side() -> None:
+    lines = [line.plain for line in _scores(benchmark(4, 9, 7), "--json").lines(80)]
+    assert [line.split()[0] for line in lines[-4:]] == ["models", "evals", "fwd-eq", "seconds"]
+    assert "no room" not in " ".join(lines)
+
+
+def test_names_of_several_words_take_several_lines() -> None:
+    called = ["best individual model", "second best individual model", "uniform"]
+    cells = [Text("80.39"), Text("79.89"), Text("1.00")]
+    heads = ["IN-Sketch", "ObjectNet", "imagenet-variant-of-long-names"]
+    columns = [Column(head=head, cells=cells) for head in heads]
+    grid = Grid(names=[Text(name) for name in called], columns=columns, turns=False)
+    assert [line.plain for line in grid.lines(54)] == [
+        "                                            imagenet-",
+        "                                          variant-of-",
+        "                    IN-Sketch  ObjectNet   long-names",
+        "best individual         80.39      80.39        80.39",
+        "  model",
+        "second best             79.89      79.89        79.89",
+        "  individual model",
+        "uniform                  1.00       1.00         1.00",
+    ]
+    narrow = [line.plain for line in grid.lines(20)]
+    assert narrow[:6] == [
+        "IN-Sketch",
+        "  best individual",
+        "    model",
+        "    80.39",
+        "  second best",
+        "    individual model",
+    ]
+
+
+def test_what_is_read_as_one_is_not_broken() -> None:
+    said = Text("under shift ▲ greedy +1.42 [+0.02, +2.82] p=.045 at the 5 % level")
+    assert [line.plain for line in wrapped(said, 34)] == [
+        "under shift ▲ greedy",
+        "+1.42 [+0.02, +2.82] p=.045 at the",
+        "5 % level",
+    ]
+    assert [line.plain for line in wrapped(said, 20)] == [
+        "under shift ▲ greedy",
+        "+1.42 [+0.02, +2.82]",
+        "p=.045 at the 5 %",
+        "level",
+    ]
 
 
 def test_notes_are_dim_and_said_once() -> None:
