@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.cli.showing.benchmark_view import _scores, show_benchmark
 from merging.cli.showing.folding import cut, folded, wrapped
 from merging.cli.showing.grid import Column, Grid
+from merging.cli.showing.pool import _answer
 from merging.cli.showing.screen import Screen, notes
+from merging.looking.inspection import Barrier, Inspection
+from merging.values.partition import Component, Partition
 from merging.values.statistics import PairedTest
 from merging.values.verdict import Family, Role, Verdict, compact, corrected
 from merging.values.wording import alike
@@ -334,3 +338,43 @@ def test_a_grid_of_nothing_is_a_heading() -> None:
     empty = Grid(names=[], columns=[Column(head="score", cells=[])], corner="model")
     assert [line.plain for line in empty.lines(80)] == ["model  score"]
     assert [line.plain for line in replace(empty, columns=[]).lines(80)] == []
+
+
+def test_a_look_at_a_pool_says_first_what_it_found(merge: Merge, pool_folder: Path, tmp_path: Path) -> None:
+    """Duplicates, then whether averages can help; of a check whether all fits, then the cost, before any table."""
+    models = str(pool_folder / "model_*.safetensors")
+    ran = merge("inspect", "--models", models, "--task", TASK, "--partitioner", "layer")
+    assert re.match(r"(one basin|not one basin): ", ran.out)
+    same = tmp_path / "same"
+    same.mkdir()
+    for number in range(3):
+        shutil.copy(pool_folder / "model_0.safetensors", same / f"copy_{number}.safetensors")
+    shutil.copy(pool_folder / "model_1.safetensors", same / "other.safetensors")
+    ran = merge("inspect", "--models", same)
+    assert ran.out.startswith("duplicates: copy_0, copy_1, copy_2 hold the same weights\n\n")
+    ran = merge("check", "--models", same, "--task", TASK, "--strategy", "greedy")
+    lines = ran.out.splitlines()
+    assert lines[0] == "Everything fits; 1 warning below."
+    assert lines[1].startswith("greedy: about ")
+    assert ran.out.index("warning: ") < ran.out.index("model")
+    (same / "broken.safetensors").write_bytes(b"\0" * 100)
+    ran = merge("check", "--models", same, "--task", TASK, "--strategy", "greedy")
+    assert ran.code == 2
+    assert ran.out.startswith("Not everything fits: 1 mistake, at the end.\n")
+
+
+def test_models_far_apart_are_not_one_basin() -> None:
+    barriers = (Barrier(first="a", second="b", ends=(0.9, 0.92), midpoint=0.2),)
+    partition = Partition((Component("all", ("w",)),))
+    found = Inspection(
+        partition=partition,
+        tensors={"w": ((2,), "float32")},
+        marked=False,
+        pool=("a", "b"),
+        scores=(0.9, 0.92),
+        barriers=barriers,
+    )
+    assert [line.plain for line in _answer(found)] == [
+        "not one basin: the midpoint falls far below the two ends: averages of such models lose; highest barrier "
+        "+71.00 points, between a and b"
+    ]
