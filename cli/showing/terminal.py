@@ -169,7 +169,8 @@ class TerminalProgress:
         room = self.console.width - len("⠋ ") - BAR - len(self._detail) - 4
         room -= len(" 0:00:00 left") if total else 0
         told = self._status or self._best
-        stage = folded([self._stage], max(min(room, max(STAGE, room - cell_len(told))), 8))[0]
+        space = max(min(room, max(STAGE, room - cell_len(told))), 8)
+        stage = cut(self._stage, space) or folded([self._stage], space)[0]
         return {"description": stage, "detail": self._detail, "best": cut(told, room - cell_len(stage))}
 
     def _update(self, **changes: Any) -> None:
