@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 MARK = "…"
-_FIGURE = re.compile(r"(?:[▲▼–≈] )?[-+]?\d[\d.,]*(?: %| \[[^\[\] ]+, [^\[\] ]+\](?: p[=<≥]\S+)?)|[▲▼≈] \S+")
+_FIGURE = re.compile(r"(?:[▲▼–≈] )?[-+]?\d[\d.,]*(?: %| \[[^\[\] ]+, [^\[\] ]+\](?: p[=<≥]\S+)?)|[▲▼≈] \S+|\bin %")
 """A number with its unit, a difference with what stands beside it, or a mark with its word."""
 _SHARES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.0, 1.0)
 """Parts of the room for a name's beginning, in the order in which they are tried."""
