@@ -25,8 +25,8 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values = {each.name: told[each.name] for each in fields(Report) if each.name in told}
     values |= {name: tuple(values[name]) for name in TUPLES if name in values}
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
-    values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
     values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
+    values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)
 
