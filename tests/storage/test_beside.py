@@ -420,3 +420,14 @@ def test_settings_in_the_file_itself(tmp_path: Path, merge: Merge) -> None:
         assert line in said
         assert "seed" not in said
         assert "n_layer" not in said
+
+
+def test_a_file_that_says_nothing_of_its_model_differs_in_nothing(tmp_path: Path, merge: Merge) -> None:
+    """A start of plain tensors beside checkpoints of a training program."""
+    for number in range(2):
+        content = {"state_dict": {"w": torch.rand(2)}, "args": {"img_size": 64}}
+        torch.save(content, tmp_path / f"m{number}.pt")
+    torch.save({"w": torch.rand(2)}, tmp_path / "start.pt")
+    ran = merge("check", "--strategy", "uniform", "--models", "m*.pt", "--base", "start.pt")
+    assert ran.code == 0, ran.err
+    assert "img_size" not in ran.out + ran.err
