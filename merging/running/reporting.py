@@ -114,8 +114,9 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     asked, task = made.strategy.name, made.task
     if comparer is None or task is None or asked == "best" or asked not in found.merges:
         return ()
-    before, after = found.seen("best"), found.seen(asked)
+    after = found.seen(asked)
     name, outcome = found.single or (None, None)
+    before = {split: (seen,) for (model, split), seen in found.singles.items() if model == name} | found.seen("best")
     if outcome is not None:
         before.setdefault(HELD_OUT, (outcome,))
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
