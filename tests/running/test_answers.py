@@ -265,6 +265,11 @@ def test_a_doubt_is_advice_and_said_once(pool: ModelPool, tmp_path: Path) -> Non
     assert answer(result.report).advice[0] == result.report.doubt
     assert screen(result, 4000).count(result.report.doubt) == 1
     assert result.report.doubt in result.report.notes
+    found = merging.benchmark(pool, [Best(), Greedy()], task=wrong, partitioners=[Layer()], output=tmp_path / "bench")
+    assert found.doubt == result.report.doubt
+    for told in (found, read_folder(tmp_path / "bench"), read_folder(tmp_path / "run")):
+        assert answer_of(told).advice[0] == found.doubt
+        assert table(told, 4000).count(found.doubt) == 1
 
 
 def test_no_task_is_said_first(pool: ModelPool, tmp_path: Path) -> None:

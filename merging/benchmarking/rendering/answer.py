@@ -218,6 +218,8 @@ def _next(table: Compared) -> tuple[str, ...]:
     best = table.winner()
     if table.found.state is not RunState.FINISHED:
         return ("go on with the benchmark: the same command with the same `output`",)
+    if best is None and table.found.doubt:
+        return ("first find out why a model is no better than a guess (advice), and run it again",)
     if best is None:
         return (f"keep {table.against}",)
     row, column = best
@@ -236,7 +238,8 @@ def _advice(
     """Where a merge cannot help, and where the answer is uncertain."""
     averages = {row.label: row.held_out for row in found.rows if row.strategy == "uniform" and row.held_out is not None}
     scores = [single.held_out for single in found.singles if single.held_out is not None]
-    told = basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
+    told = [found.doubt] if found.doubt else []
+    told += basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
     single = [row for row in rows if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1]
     for row in single:
         verdict = None if table is None else row.verdict(table.reference, HELD_OUT)
