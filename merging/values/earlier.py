@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from merging.values.leaderboard import Single
 from merging.values.report import Certificate, Report, Row, best_single
 from merging.values.states import unworded
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
@@ -25,6 +26,7 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values |= {name: tuple(values[name]) for name in TUPLES if name in values}
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
     values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
+    values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)
 
