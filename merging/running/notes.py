@@ -27,7 +27,7 @@ def doubt(session: Session) -> str | None:
 
 
 def doubt_of(made: Plan, progress: Progress, stop: Callable[[], bool]) -> str | None:
-    """The same of a plan; the progress is told as well.
+    """Says the same of a plan; the progress is told as well.
 
     Args:
         made: the plan.

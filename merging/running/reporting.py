@@ -116,9 +116,9 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
         return ()
     after = found.seen(asked)
     name, outcome = found.single or (None, None)
-    before = {split: (seen,) for (model, split), seen in found.singles.items() if model == name} | found.seen("best")
-    if outcome is not None:
-        before.setdefault(HELD_OUT, (outcome,))
+    before = {split: (seen,) for (model, split), seen in found.singles.items() if model == name}
+    before |= {HELD_OUT: (outcome,)} if outcome is not None else {}  # of record, where a search's has no terms
+    before |= found.seen("best")
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     if before:
         progress.stage(f"comparing with {best_single(name)}")

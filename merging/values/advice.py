@@ -96,7 +96,7 @@ def untested(verdicts: Iterable[Verdict], state: RunState, more: str = "") -> li
     """Says that no test set was scored, and what the held-out data are worth then.
 
     Args:
-        verdicts: those of a run, or of all methods of a benchmark.
+        verdicts: all verdicts of a run, or on all methods of a benchmark.
         state: how it has ended.
         more: the other way to an honest verdict, where there is one.
     """
