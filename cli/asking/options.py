@@ -75,10 +75,15 @@ class Taking(click.Command):
         """Parses, and adds the models that stand alone to those of ``--models``.
 
         Raises:
-            RequirementError: a shell has made several names of a pattern that stands for one, or a name is no file's
-                but a plug-in's.
+            RequirementError: a shell has made several names of a pattern that stands for one, or a name is empty, or no
+                file's but a plug-in's.
         """
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        named = [typed.get(name) for name in ("positional", "models", "wanted", "base")]
+        if not ctx.resilient_parsing and any(
+            each == "" or (isinstance(each, list | tuple) and "" in each) for each in named
+        ):
+            raise RequirementError("an empty name is no model; has the shell put an empty variable in its place?")
         if not ctx.resilient_parsing and isinstance(alone := typed.get("positional"), tuple):
             check_expanded(alone, args)  # before a file is read that the shell has chosen
             check_names(alone, [str(option.name) for option in self.params])
@@ -139,7 +144,11 @@ def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
     for name in alone:
         flag = ELSEWHERE.get(PurePath(name).suffix)
         if flag is not None:
-            raise RequirementError(f"{name} is no model; {flag} takes one file: quote the pattern, or repeat {flag}")
+            several = f"{flag} takes one file: quote the pattern" + (
+                f", or repeat {flag}" if flag == "--plugin" else ""
+            )
+            typed = any(word == flag or word.startswith(f"{flag}=") for word in words)
+            raise RequirementError(f"{name} is no model" + (f"; {several}" if typed else f": {flag} {name}"))
     before = words[: words.index("--")] if "--" in words else words
     for place, flag in enumerate(before):
         count = TAKING_ONE.get(flag, 0)

@@ -96,6 +96,20 @@ def test_a_plug_ins_name_is_told_its_flag(merge: Merge, files: list[str], tmp_pa
     assert "no models match" in merge(*UNIFORM, "greedy").err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["run", ""], ["run", "--models", ""], ["run", "m.pt", "--base="], ["evaluate", "m.pt", ""], ["check", ""]],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_working_folder(merge: Merge, words: list[str]) -> None:
+    ran = merge(*words)
+    assert (ran.code, "an empty name is no model" in ran.err) == (2, True)
+
+
+def test_a_description_alone_is_told_its_flag(merge: Merge, tmp_path: Path) -> None:
+    assert "x.toml is no model: --task x.toml" in merge("run", "x.toml").err
+
+
 def test_a_file_that_looks_like_a_flag(merge: Merge, tmp_path: Path) -> None:
     (tmp_path / "-model.pth").touch()
     ran = merge("run", "-model.pth")
