@@ -77,7 +77,7 @@ def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
     about = f"Task {showable(tasks.pop() or 'none')}. " if len(tasks) == 1 else ""
     console.print(
         f"{about}Accuracies in %. vs best: the test score, or without one the held-out score, less the best single "
-        "model's; ▲ better, ▼ worse (5 % level), ≈ no difference that can be told from luck, – not tested.",
+        "model's; ▲ better, ▼ worse (5 % level), no mark: no difference that can be told from luck, – not tested.",
         style="dim",
         highlight=False,
     )
@@ -128,6 +128,10 @@ def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
     what = entry.strategy or "–"
     if entry.kind is not Kind.RUN:
         what = f"best of {entry.methods}: {what}" if entry.methods else f"{entry.kind}: {what}"
+    if entry.saved is not None:
+        what += f" (saved: {entry.saved})"
+    if not percent:
+        what += f", by {entry.measure}"
     count = "–" if entry.models is None else str(entry.models)
     count += f"/{entry.pool}" if entry.pool is not None else ""
     shown = Text()
