@@ -17,6 +17,7 @@ from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.training.folder import Trained
@@ -118,10 +119,11 @@ def command(**flags: Any) -> None:
         raise MergingError(_diverged(done))
     best = max(there, key=lambda trained: trained.held_out)
     lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
-    again = ["--models", str(output / "model_*.safetensors"), "--base", str(output / "base.safetensors")]
+    place = Path(flags["output"])
+    again = ["--models", str(place / "model_*.safetensors"), "--base", str(place / "base.safetensors")]
     again += ["--task", flags["task"]] if flags["task"] else []
     click.echo(
-        f"{len(there)} models in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
+        f"{plural(len(there), 'model')} in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
         f"merge them:  {command_line(['run', *again])}"
     )
 

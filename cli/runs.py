@@ -33,7 +33,8 @@ def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
     """List the runs, benchmarks and fine-tuned pools that lie in FOLDER and below, the newest first.
 
     Held-out and test score of each merge, and how far the test score lies above the best single model's. Nothing is
-    evaluated. Without FOLDER, the working folder is looked into; hidden folders are left out.
+    evaluated. Without FOLDER, the working folder is looked into; links are followed, hidden folders left
+    out.
     """
     from merging.benchmarking.history import DEPTH, entries
     from merging.cli.showing.screen import print_json

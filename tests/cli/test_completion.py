@@ -209,6 +209,7 @@ def test_the_command_prints_the_script(merge: Merge) -> None:
         assert (ran.code, ran.out) == (0, script(shell, cli))
         assert json.loads(merge("completion", shell, "--json").out) == {"shell": shell, "script": ran.out}
     assert merge("completion", "tcsh").code == 2
+    assert "\n  fish  once:  merge completion fish > ~/.config" in merge("completion", "--help").out, "a line a shell"
 
 
 @pytest.mark.slow

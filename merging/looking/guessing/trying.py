@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import tempfile
 import time
@@ -24,6 +25,7 @@ from merging.evaluation.chance import Chance, compared, drawn
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress, Silent
+from merging.storage import atomic
 from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
 from merging.values.labels import read
@@ -31,7 +33,7 @@ from merging.values.outcome import answered
 
 SAMPLES = 256
 """Held-out samples that are scored."""
-FEWEST, SECONDS = 64, 15.0
+FEWEST, SECONDS = 64, 8.0
 """A slow model is scored on fewer, as many as it takes in this time, but not below so many."""
 CLEAR = 0.01
 """A guess takes the place of a likelier one where its gain on the same samples has so small a p-value (McNemar)."""
@@ -136,11 +138,9 @@ def better(other: Tried, than: Tried) -> bool:
 
 def best_of(tried: Sequence[Tried]) -> Tried:
     """The first of several guesses, the likeliest first, that no other is clearly better than."""
-    chosen = tried[0]
-    for other in sorted(tried[1:], key=lambda each: -each.share):
-        if len(other.hits) == len(chosen.hits) and better(other, chosen):
-            chosen = other
-    return chosen
+    return next(
+        each for each in tried if not any(len(other.hits) == len(each.hits) and better(other, each) for other in tried)
+    )
 
 
 def order_in_words(tried: Tried, names: Sequence[str]) -> tuple[list[str], str] | None:
@@ -196,10 +196,9 @@ def _few(spec: str | Mapping[str, Any]) -> Iterator[Any]:
     numbers = np.array([names.index(str(label)) for _, label in found])
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "few.csv")
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "label"])
-            writer.writerows([found[place] for place in drawn(numbers, SAMPLES, seed=0)])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("path", "label"), *(found[place] for place in drawn(numbers, SAMPLES, seed=0))])
+        atomic.write(table, text.getvalue())
         before = os.environ.get("MERGING_CACHE")
         os.environ["MERGING_CACHE"] = folder
         try:
