@@ -117,6 +117,12 @@ def test_a_file_that_looks_like_a_flag(merge: Merge, tmp_path: Path) -> None:
     assert "is written" not in merge("run", "-x").err
 
 
+def test_the_hint_to_rebuild_can_be_typed(merge: Merge, files: list[str]) -> None:
+    said = merge(*UNIFORM, *files, "--output", "my out").out
+    (hint,) = [line.partition("rebuild it")[2] for line in said.splitlines() if "rebuild it" in line]
+    assert shlex.split(hint)[:3] == ["merge", "apply", "my out/recipe.json"]
+
+
 def test_other_commands_take_them(merge: Merge, files: list[str]) -> None:
     task = ["--task", TASK, "--partitioner", "layer"]
     for command in (["check", *files], ["inspect", *files, "--barriers", "none"]):
