@@ -1,4 +1,4 @@
-"""Names with a sentence each, side by side where the screen has room: the names are whole, sentences keep words whole."""
+"""Names with a sentence each: side by side where the screen has room, else below; names and words stay whole."""
 
 from __future__ import annotations
 
