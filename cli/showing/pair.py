@@ -15,6 +15,7 @@ from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.looking.ranking import Ranked, Ranking
+from merging.plugins.task import HELD_OUT
 from merging.storage.sources import short_names
 from merging.values.answer import headline_of, standing_of
 from merging.values.report import scored
@@ -53,7 +54,8 @@ def show_pair(console: Console, ranking: Ranking, models: Sequence[Ranked], verd
         console.print()
         show_verdicts(console, verdicts)
     notes = [correction(verdicts)]
-    if chosen := [name for name, model in zip(names, models, strict=True) if model.chosen]:
+    chosen = [name for name, model in zip(names, models, strict=True) if model.chosen and HELD_OUT in model.outcomes]
+    if chosen:
         notes.append(f"Held-out data chose {' and '.join(chosen)}: optimistic there, and no proof.")
     if said := " ".join(filter(None, notes)):
         console.print(Text(showable(said)), style="dim", highlight=False)

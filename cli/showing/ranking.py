@@ -13,13 +13,17 @@ from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.looking.ranking import Ranked, Ranking
+from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import short
 from merging.values.report import number
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, correction, legend, mark, p_value, word
+from merging.values.wording import some
 
 MAIN = 2
-"""Sets that stay on every screen."""
+"""Sets that stay on every screen, beside the one that the models are ranked by."""
+MODELS = 6
+"""Models that are named in a sentence."""
 
 
 def show_ranking(console: Console, ranking: Ranking) -> None:
@@ -36,7 +40,8 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
     single = ranking.shifts if str(Role.AVERAGE) in ranking.best.scores else ()
     sets = [name for name in ranking.best.scores if name not in single]
     names = [Text(showable(model.name)) for model in ranking.models]
-    columns = [replace(_tested(ranking, name), rank=k + 1 if k >= MAIN else 0) for k, name in enumerate(sets)]
+    kept = {ranking.by, *sets[:MAIN]}
+    columns = [replace(_tested(ranking, name), rank=0 if name in kept else k + 1) for k, name in enumerate(sets)]
     main = Grid(names=names, columns=columns, elsewhere="--json", turns=False)
     main.show(console)
     shifted = [name for name in ranking.best.scores if name not in sets]
@@ -61,6 +66,8 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
     ]
     if any(verdict.set == ranking.by for verdict in ranking.verdicts):
         notes.append(f"{ranking.by} has chosen the first one too, which favours it.")
+    if (chosen := [model.name for model in ranking.models if model.chosen]) and HELD_OUT in ranking.best.outcomes:
+        notes.append(f"Held-out data chose {some(chosen, MODELS)}: optimistic there.")
     if shifted:
         notes.append("p of single shifted sets: --json.")
     console.print(marked("{}", " ".join(filter(None, notes))), style="dim", highlight=False)
