@@ -120,8 +120,10 @@ class Named:
             "Report": report,
             "Result": Result(merge=recipe, report=report, pool=self.pool, folder=Path(name)),
             "Row": row,
-            "Single": merging.Single(name=name, held_out=0.5, tests={name: 0.5}, soups=(name,)),
             "SavedRun": SavedRun(merge=recipe, report=report, folder=Path(name)),
+            "Single": Single(
+                name=name, held_out=0.5, tests={name: 0.5}, shifted=0.5, soups=(name,), trained={name: name}
+            ),
             "Solution": merging.Solution(np.zeros(500), 0.5, 10, name),
             "Split": split,
             "Task": merging.Task(
