@@ -27,7 +27,6 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
     values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
     values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
-    values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)
 

@@ -30,6 +30,7 @@ from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
+from merging.values.wording import plural
 
 
 def to_csv(found: Benchmark) -> str:
@@ -78,7 +79,7 @@ def to_markdown(found: Benchmark) -> str:
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in columns]
         lines.append(_line([plain(row.named), *texts, *(cost(row, name) for name in COSTS)]))
-    lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
+    lines += ["", f"**Best**, *second best* {plain(legend_of(found, ''))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
         lines += ["", f"## Against {plain(found.against(reference))}", "", plain(correction_of(found, reference)), ""]
@@ -110,7 +111,7 @@ def _line(texts: list[str]) -> str:
 
 def title(found: Benchmark) -> str:
     """Names the task, and counts the methods and models that were compared."""
-    return f"Benchmark on {found.task}: {len(found.rows)} methods, {len(found.pool)} models"
+    return f"Benchmark on {found.task}: {plural(len(found.rows), 'method')}, {plural(len(found.pool), 'model')}"
 
 
 def caption(found: Benchmark) -> str:
