@@ -18,7 +18,8 @@ from blake3 import blake3
 
 from merging.errors import DAMAGED
 from merging.evaluation.keys import Keys
-from merging.evaluation.network import Network, UnsureError
+from merging.evaluation.network import Network
+from merging.evaluation.own_code import UnsureError
 from merging.evaluation.surroundings import surroundings
 from merging.forward.recalibration import SAMPLES
 from merging.plugins.objective import Objective
