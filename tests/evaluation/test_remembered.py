@@ -415,7 +415,7 @@ def closed(most: float) -> Callable[[Tensor], Tensor]:
 def inner(most: float) -> Callable[[Tensor], Tensor]:
     """A function that calls another that does."""
     other = closed(most)
-    return functools.lru_cache(lambda x: other(x))  # type: ignore[return-value]
+    return functools.lru_cache(lambda x: other(x))
 
 
 HIDDEN: dict[str, Callable[[Case, float], Case]] = {
