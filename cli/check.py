@@ -14,7 +14,7 @@ from merging.cli.showing.flags import in_flags
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
-from merging.values.wording import plural
+from merging.values.wording import alike, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PARTS = ("held_out", "test", "train", "unlabelled")
 """Keys of a [task] that name data."""
+MANY = 16
+"""Models that are listed, where all of them agree."""
 THUMBNAIL = 16
 """Pixels of a small picture in the terminal."""
 
@@ -154,38 +156,63 @@ def _decoder(request: dict[str, Any]) -> Any:
 
 
 def _show(console: Console, found: Checked, request: dict[str, Any], decode: Any) -> None:
-    from merging.cli.showing.screen import marked, warned
+    """Prints whether everything fits, what the run costs and what to look at; then what was found of what."""
+    from merging.cli.showing.screen import warned
 
     models = [*found.models, *([found.base] if found.base else [])]
+    names = [name for model in models for name in (model.path, model.name)]
+    _show_verdict(console, found, request["strategy"], len(alike(found.warnings, names)))
+    warned(console, found.warnings, names)
     if models:
+        console.print()
         _show_models(console, models, found.base)
     if found.sets:
+        console.print()
         _show_sets(console, found.sets)
     if found.task is not None:
         _show_samples(console, found, decode)
+
+
+def _show_verdict(console: Console, found: Checked, strategy: str, warnings: int) -> None:
+    from merging.cli.showing.screen import marked
+
+    if found.errors:
+        count = plural(len(found.errors), "mistake")
+        console.print(marked("[bold red]Not everything fits:[/] {}, at the end.", count), highlight=False)
+    else:
+        said = f"; {plural(warnings, 'warning')} below" if warnings else ""
+        console.print(marked("[bold green]Everything fits[/]{}.", said), highlight=False)
     if found.cost is not None:
         cost = found.cost
-        least = "" if cost.complete else "more than "
+        about = "about " if cost.complete else "more than "
+        passes = f"{cost.passes:,.0f} pass{'' if round(cost.passes) == 1 else 'es'} over the held-out data, "
         console.print(
             marked(
-                f"[bold]{{}}:[/] {least}about {cost.evaluations:,} evaluations if every candidate is worth a try, "
-                f"{cost.passes:,.0f} passes over the held-out data, [bold]{least}{duration(cost.minutes)}[/] "
-                f"({cost.samples_per_second:,.0f} samples a second in batches of {cost.batch} on {cost.device})",
-                request["strategy"],
+                f"[bold]{{}}:[/] {about}{plural(cost.evaluations, 'evaluation', ',')} if every candidate is worth a "
+                f"try, {'' if round(cost.passes) == cost.evaluations else about + passes}"
+                f"[bold]{about.removeprefix('about ')}{duration(cost.minutes)}[/] ({cost.samples_per_second:,.0f} "
+                f"samples a second in batches of {cost.batch} on {cost.device})",
+                strategy,
             ),
             highlight=False,
         )
-    warnings = warned(console, found.warnings, [name for model in models for name in (model.path, model.name)])
-    if not found.errors:
-        above = f"; {plural(warnings, 'warning')} above" if warnings else ""
-        console.print(f"Everything fits{above}.")
 
 
 def _show_models(console: Console, models: list[CheckedModel], base: CheckedModel | None) -> None:
+    """A line a model; of many that agree in everything but their content, one for all."""
     from rich.text import Text
 
     from merging.cli.showing.grid import Column, Grid
     from merging.cli.showing.screen import marked
+
+    kinds = {(model.tensors, model.parameters, model.dtypes, model.error) for model in models}
+    if len(models) > MANY and len(kinds) == 1 and models[0].error is None:
+        size = f"{plural(models[0].tensors, 'tensor', ',')}, {plural(models[0].parameters, 'parameter', ',')}"
+        also = " and the base" if base is not None else ""
+        count = plural(len(models) - (base is not None), "model")
+        said = f"{count}{also}: whole; each {size}, {', '.join(models[0].dtypes)} (--json lists them)"
+        console.print(said, highlight=False)
+        return
 
     def cells(tell: Callable[[CheckedModel], str]) -> list[Text]:
         return [Text(tell(model)) for model in models]
@@ -203,7 +230,6 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
     ]
     names = [Text(showable(model.name)) for model in models]
     Grid(names=names, columns=columns, corner="model", elsewhere="--json", turns=False).show(console)
-    console.print()
 
 
 def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
@@ -229,7 +255,6 @@ def _show_sets(console: Console, sets: tuple[CheckedSet, ...]) -> None:
     ]
     names = [Text(showable(each.name)) for each in sets]
     Grid(names=names, columns=columns, corner="set", elsewhere="--json", turns=False).show(console)
-    console.print()
 
 
 def _show_samples(console: Console, found: Checked, decode: Any) -> None:
@@ -246,7 +271,7 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
     colours = console.is_terminal and console.color_system == "truecolor"
     for name, split in sets_of(found.task).items():
         if decode is not None:
-            console.print(marked("[bold]{}[/]", name))
+            console.print(marked("\n[bold]{}[/]", name))
             for index in chosen(split, 3):
                 text = f"  {label(split, index, names)}: {decode(split.inputs[index])}"
                 console.print(Text(showable(text)), highlight=False, overflow="ellipsis", no_wrap=True)
@@ -255,11 +280,9 @@ def _show_samples(console: Console, found: Checked, decode: Any) -> None:
             images = [pixels(split, index) for index in chosen(split, min(8, room))]
             rows = [half_blocks(image, THUMBNAIL) for image in images if image is not None]
             if rows:
-                console.print(marked("[bold]{}[/]", name))
+                console.print(marked("\n[bold]{}[/]", name))
                 for lines in zip(*rows, strict=True):
                     console.print(Text.from_markup(" ".join(lines)), no_wrap=True)
-    if decode is not None or colours:
-        console.print()
 
 
 def duration(minutes: float) -> str:

@@ -18,6 +18,7 @@ from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
 from merging.plugins.watcher import Watcher
+from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from merging.training.folder import Trained
@@ -120,7 +121,7 @@ def command(**flags: Any) -> None:
     best = max(there, key=lambda trained: trained.held_out)
     lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
     click.echo(
-        f"{len(there)} models in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
+        f"{plural(len(there), 'model')} in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
         f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
         + (f" --task {showable(flags['task'])}" if flags["task"] else "")
     )

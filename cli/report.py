@@ -137,4 +137,4 @@ def _table(rows: tuple[Result, ...]) -> Grid:
             for value in values
         ]
         columns.append(Column(head=head, cells=cells))
-    return Grid(names=[Text(showable(row.label)) for row in rows], columns=columns)
+    return Grid(names=[Text(showable(row.label)) for row in rows], columns=columns, turns=False)  # as it is printed

@@ -18,10 +18,14 @@ from merging.plugins.watcher import Watcher
 from merging.running.given import Destination, Origin
 from merging.running.settings import Settings
 from merging.values.states import RunState, Wanted
-from merging.values.wording import plural
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from merging.values.answer import Answer
+
+
+MOST = 16
+"""Models that a plan names."""
 
 
 @click.command(
@@ -187,11 +191,12 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
         print_json(_planned(made, task, pool, ready))
         return
     console = Screen()
+    console.print(marked("[bold green]Everything fits.[/] Nothing was evaluated or written."), highlight=False)
     size = plural(len(ready.partition), "component")
     console.print(marked("[bold]{}[/]: {}", made["partitioner"].name, size), highlight=False)
     _components(pool, ready).show(console)
     console.print()
-    console.print(marked("models: {}", f"{len(pool)}: {', '.join(pool.names)}"), highlight=False)
+    console.print(marked("{}: {}", plural(len(pool), "model"), some(pool.names, MOST)), highlight=False)
     if pool.base is not None:
         console.print(marked("base: {}", pool.base.name), highlight=False)
     for kind, plugin in made.items():
@@ -204,7 +209,6 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
     if ready.numerics is not None:
         console.print(marked("passes: {}", ready.numerics.words), highlight=False)
     notes(console, ready.notes, pool.names)
-    console.print("Everything fits. Nothing was evaluated or written.")
 
 
 def _components(pool: Any, ready: Any) -> Any:

@@ -77,7 +77,7 @@ def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
     about = f"Task {showable(tasks.pop() or 'none')}. " if len(tasks) == 1 else ""
     console.print(
         f"{about}Accuracies in %. vs best: the test score, or without one the held-out score, less the best single "
-        "model's; ▲ better, ▼ worse (5 % level), ≈ no difference that can be told from luck, – not tested.",
+        "model's; ▲ better, ▼ worse (5 % level), no mark: no difference that can be told from luck, – not tested.",
         style="dim",
         highlight=False,
     )

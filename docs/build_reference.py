@@ -264,7 +264,9 @@ line is read, and not run. torch is not loaded.
 | variable | what it does |
 |---|---|
 | `MERGING_TRACEBACK` | `1`: an error of a plug-in, or one that nobody expected, ends with its whole traceback |
-| `MERGING_CACHE` | folder for decoded images, instead of `~/.cache/merging` ([data](data.md)) |
+| `MERGING_CACHE` | folder for decoded images and what is remembered, instead of `~/.cache/merging` ([data](data.md)) |
+| `MERGING_CACHE_LIMIT` | the most bytes that are remembered, such as `500MB`; the oldest-used go first |
+| `MERGING_REMEMBER` | `0`: neither use nor keep scores and content hashes of other commands, as `--no-remember` |
 | `OMP_NUM_THREADS`, `OMP_THREAD_LIMIT` | the most threads that `merge` takes; `--threads` says another number |
 | `OMP_WAIT_POLICY` | `PASSIVE` unless it is set: idle threads leave the cores to others |
 | `CUDA_VISIBLE_DEVICES` | which GPUs torch sees; `--device` chooses among cpu, cuda and mps |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import remarks, title, what
 from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
-    COST_LEGEND,
     COSTS,
     Cell,
     cells,
@@ -40,17 +40,17 @@ from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
 
 if TYPE_CHECKING:
-    from merging.benchmarking.results import Benchmark
+    from merging.benchmarking.results import Benchmark, BenchmarkRow
 
 MARKS = {0: "", 1: "¹", 2: "²"}
 SHORT = {
-    "models": "models",
-    "inference_cost": "passes",
-    "evaluations": "evals",
-    "forward_equivalents": "fwd-eq",
-    "seconds": "seconds",
+    "models": ("models", 4),
+    "inference_cost": ("passes", 3),
+    "evaluations": ("evals", 2),
+    "forward_equivalents": ("fwd-eq", 6),
+    "seconds": ("seconds", 5),
 }
-"""Headings of the costs that fit a terminal; the later ones leave first where there is no room."""
+"""Headings of the costs that fit a terminal, and their ranks."""
 
 
 def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json") -> None:
@@ -67,12 +67,12 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
     scores = _scores(replace(found, rows=begun), elsewhere)
     scores.show(console)
-    console.print(marked("¹ best, ² second best. {}", legend_of(found)), style="dim", highlight=False)
-    table = "\n".join(line.plain for line in scores.lines(console.width)).partition("\n(no room: ")[0]
-    explained = ["± half the 95 % interval."] if "±" in table else []
-    explained += [COST_LEGEND] if SHORT["evaluations"] in table else []
-    if explained:
-        console.print(" ".join(explained), style="dim", highlight=False)
+    _show_evaluations(console, begun, scores)
+    console.print(marked("{}", legend_of(found, "¹ best, ² second best")), style="dim", highlight=False)
+    table = "\n".join(line.plain for line in scores.lines(console.width))
+    explained = [_costs_explained(scores.without(console.width))]
+    explained += ["± half the 95 % interval."] if "±" in table else []
+    console.print(" ".join(explained), style="dim", highlight=False)
     for reference in found.references:
         _show_comparisons(console, found, reference)
     letters = _show_scatter(console, found)
@@ -99,11 +99,33 @@ def _scores(found: Benchmark, elsewhere: str) -> Grid:
         for c in shown(found)
     ]
     dear = any(row.inference_cost > 1 for row in found.rows)
-    for number, (name, short) in enumerate(SHORT.items()):
-        rank = 2 if name == "inference_cost" and dear else 2 + number
-        columns.append(Column(head=short, cells=[Text(cost(row, name)) for row in found.rows], rank=rank))
+    for name, (short, rank) in SHORT.items():
+        if dear or name != "inference_cost":
+            columns.append(Column(head=short, cells=[Text(cost(row, name)) for row in found.rows], rank=rank))
     names = [marked("{}" if row.finished else f"{{}} [dim]({row.status})[/]", row.named) for row in found.rows]
     return Grid(names=names, columns=columns, elsewhere=elsewhere)
+
+
+def _show_evaluations(console: Console, rows: Sequence[BenchmarkRow], scores: Grid) -> None:
+    """Says what each method costs, in lines, where the table has no room for it: a gain has its price beside it."""
+    head, _ = SHORT["evaluations"]
+    if head in scores.without(console.width):
+        told = [f"{row.label} {cost(row, 'evaluations')}" for row in rows if row.finished]
+        console.print(marked("{}: {}", head, ", ".join(told)), highlight=False)
+
+
+def _costs_explained(gone: Sequence[str]) -> str:
+    """What the costs on the screen are, in the words of their headings."""
+    words = {
+        "evaluations": "models scored",
+        "forward_equivalents": "passes over the held-out data; with a backward pass 3",
+        "seconds": "",
+    }
+    heads = [
+        (SHORT[name][0], told) for name, told in words.items() if name == "evaluations" or SHORT[name][0] not in gone
+    ]
+    named = ", ".join(f"{head} ({told})" if told else head for head, told in heads)
+    return f"{named}: what each method needs alone; what one had scored was not scored again for the others."
 
 
 def _text(cell: Cell | None, finished: bool, column: str, found: Benchmark, *, short: bool = False) -> Text:

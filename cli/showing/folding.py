@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.text import Text
 
 MARK = "…"
+_FIGURE = re.compile(r"(?:[▲▼–≈] )?[-+]?\d[\d.,]*(?: %| \[[^\[\] ]+, [^\[\] ]+\](?: p[=<≥]\S+)?)|[▲▼≈] \S+|\bin %")
+"""A number with its unit, a difference with what stands beside it, or a mark with its word."""
 _SHARES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.0, 1.0)
 """Parts of the room for a name's beginning, in the order in which they are tried."""
 
@@ -77,8 +80,12 @@ def cut(text: str, room: int) -> str:
 def wrapped(text: Text, width: int) -> list[Text]:
     """Breaks a line between its words alone: a path or a name that is longer than the screen stays whole.
 
+    A number stays with its unit; a difference with its mark, interval and p, where they are no wider than a line.
+
     >>> [line.plain for line in wrapped(Text("  in /a/long/path/model.pt now"), 12)]
     ['  in', '/a/long/path/model.pt', 'now']
+    >>> [line.plain for line in wrapped(Text("at the level of 5 %: greedy +1.4 [+0.1, +2.8] p=.04"), 34)]
+    ['at the level of 5 %: greedy', '+1.4 [+0.1, +2.8] p=.04']
 
     Args:
         text: one line; its indentation stays.
@@ -86,7 +93,7 @@ def wrapped(text: Text, width: int) -> list[Text]:
     """
     indent = len(text.plain) - len(text.plain.lstrip(" "))
     lines, taken = [text[:indent]], indent
-    for number, word in enumerate(text[indent:].split(" ", allow_blank=True)):
+    for number, word in enumerate(_whole(text[indent:], width)):
         if number and taken + 1 + word.cell_len > width:
             lines.append(Text(style=text.style))
             taken = 0
@@ -96,6 +103,20 @@ def wrapped(text: Text, width: int) -> list[Text]:
         lines[-1].append_text(word)
         taken += word.cell_len
     return lines
+
+
+def _whole(text: Text, width: int) -> list[Text]:
+    """Words of a line; those that are read as one are one, where a line has room for them."""
+    held = {space for found in _FIGURE.finditer(text.plain) for space in _spaces(found, width)}
+    cuts = [place for place, character in enumerate(text.plain) if character == " " and place not in held]
+    return [text[first + 1 : last] for first, last in pairwise([-1, *cuts, len(text.plain)])]
+
+
+def _spaces(found: re.Match[str], width: int) -> list[int]:
+    """Places of the spaces in a figure that is no wider than a line."""
+    if cell_len(found[0]) > width:
+        return []
+    return [place for place in range(*found.span()) if found.string[place] == " "]
 
 
 def beside(texts: Sequence[Text], width: int, gap: int = 3) -> list[Text]:

@@ -4,13 +4,15 @@ A caller says what there is (:class:`Grid`: names, and a :class:`Column` of text
 the screen's width decides how it is laid out:
 
 1. whole, a line a row;
-2. transposed, a line a column, where there are few rows and many columns;
-3. without columns of a rank above 1, the highest first; which ones, and where they are, is said below;
-4. with the short form of what has one;
-5. without the columns of rank 1;
-6. stacked: a heading for each column, and below it a line for each row.
+2. transposed, a line a column, where there are fewer rows than columns;
+3. with the short form of what has one, and then transposed;
+4. without columns of a rank above 1, the highest first; which ones, and where they are, is said below;
+5. with less space between columns;
+6. without the columns of rank 1;
+7. stacked: a heading for each column, and below it a line for each row.
 
-Where names leave too little room for the rest, they are folded in the middle, so that they still differ.
+Where names leave too little room for the rest, those of several words take several lines; then they are folded in the
+middle, so that they still differ. Headings are broken at spaces and hyphens.
 """
 
 from __future__ import annotations
@@ -25,13 +27,21 @@ from rich.text import Text
 
 from merging.cli.showing.folding import folded, wrapped
 from merging.errors import showable
+from merging.values.wording import some
 
 LABEL, LEAST = 16, 12
-"""Cells that a row's name keeps beside its numbers, where it has so many; and beside short ones."""
-WORD, SHORT_WORD = 12, 8
-"""Cells of a word in a heading that are not folded, however narrow the column below is; and above short cells."""
+"""Cells that a row's name keeps beside its numbers, where it has so many; and where columns stand close."""
+WORD = 12
+"""Cells of a heading's word that are not folded, however narrow the column below is."""
+TALL = 3
+"""Lines that a name of several words may take before it is folded."""
+MOST = 12
+"""Columns without room that are named; the others are counted."""
 GAP = 2
-"""Cells between columns; where they are short, one less."""
+"""Cells between columns; where they stand close, one less."""
+HYPHENS = "-_/"
+"""After these a word of a heading may be broken."""
+_HYPHEN = re.compile(rf"[^{HYPHENS}]*[{HYPHENS}]+|[^{HYPHENS}]+")
 _NUMBER = re.compile(r"[-+]?[\d,]*(?:\.\d+)?")
 """What a cell begins with; nothing, where that is a word."""
 
@@ -87,28 +97,43 @@ class Grid:
 
     def lines(self, width: int) -> list[Text]:
         """Lays the table out on a screen of so many cells."""
+        form = self._form(width)
+        if form is None:
+            kept = self._up_to(1)
+            return [*self._stacked([self.columns[k] for k in kept], width), *self._left_out(kept, width)]
+        return [*(self._in(form)._laid(width, form) or []), *self._left_out(form.kept, width)]
+
+    def without(self, width: int) -> tuple[str, ...]:
+        """Headings of the columns for which a screen of so many cells has no room."""
+        form = self._form(width)
+        kept = self._up_to(1) if form is None else form.kept
+        return tuple(column.head for k, column in enumerate(self.columns) if k not in kept)
+
+    def _form(self, width: int) -> _Form | None:
+        """The first form that fits, and as many columns as it takes; None where none does."""
         for form in self._forms():
-            if self._in(form)._laid(width, form.gap) is not None:
-                form = self._filled(form, width)
-                return [*(self._in(form)._laid(width, form.gap) or []), *self._left_out(form.kept, width)]
-        kept = self._up_to(1)
-        return [*self._stacked([self.columns[k] for k in kept], width), *self._left_out(kept, width)]
+            if self._in(form)._laid(width, form) is not None:
+                return self._filled(form, width)
+        return None
 
     def _forms(self) -> Iterator[_Form]:
         """Forms that need ever less room."""
-        kept = self._up_to(max((column.rank for column in self.columns), default=0))
-        yield _Form(kept)
-        if self.turns and len(kept) > 2 * len(self.names):
-            yield _Form(kept, turned=True)
+        every = kept = self._up_to(max((column.rank for column in self.columns), default=0))
+        turns = self.turns and len(every) > len(self.names)
+        for short in (False, True):
+            yield _Form(every, short=short)
+            if turns:
+                yield _Form(every, turned=True, short=short)
         for rank in sorted({column.rank for column in self.columns if column.rank > 1}, reverse=True):
             kept = self._up_to(rank - 1)
-            yield _Form(kept)
-        yield _Form(kept, short=True)
-        if self.turns and len(kept) > len(self.names):
-            yield _Form(kept, turned=True)
+            yield _Form(kept, short=True)
+        yield _Form(kept, short=True, close=True)
+        if turns:
+            yield _Form(every, turned=True, short=True, close=True)
         if 0 < len(kept := self._up_to(0)) < len(self._up_to(1)):
             yield _Form(kept)
             yield _Form(kept, short=True)
+            yield _Form(kept, short=True, close=True)
 
     def _up_to(self, rank: int) -> tuple[int, ...]:
         return tuple(k for k, column in enumerate(self.columns) if column.rank <= rank)
@@ -133,20 +158,22 @@ class Grid:
         for k in sorted(range(len(self.columns)), key=lambda k: self.columns[k].rank):
             if self.columns[k].rank > 1 and k not in form.kept:
                 fuller = replace(form, kept=tuple(sorted((*form.kept, k))))
-                if self._in(fuller)._laid(width, fuller.gap) is None:
+                if self._in(fuller)._laid(width, fuller) is None:
                     break
                 form = fuller
         return form
 
-    def _laid(self, width: int, gap: int) -> list[Text] | None:
-        """A line a row, or None where they are wider than the screen."""
-        heads = self._heads(WORD if gap == GAP else 0)
+    def _laid(self, width: int, form: _Form) -> list[Text] | None:
+        """A line a row, more where its name takes several; or None where they are wider than the screen."""
+        gap, heads = form.gap, self._heads(0 if form.short else WORD)
         widths = [max([column.width, *map(cell_len, head)]) for column, head in zip(self.columns, heads, strict=True)]
         longest = max([cell_len(showable(self.corner)), *(name.cell_len for name in self.names)])
         room = width - sum(gap + each for each in widths)
         if room < min(longest, LABEL if gap == GAP else LEAST):
             return None
-        label, names = min(longest, room), self._folded(min(longest, room))
+        names = self._several(min(longest, room))
+        label = max([cell_len(showable(self.corner)), *(line.cell_len for name in names for line in name)])
+        label = min(label, room)
         sides = [column.right for column in self.columns]
         tall = max(map(len, heads), default=0)
         above = [[*[""] * (tall - len(head)), *head] for head in heads]
@@ -156,30 +183,33 @@ class Grid:
         ]
         for line in lines:
             line.stylize("bold")
-        for number, name in enumerate(names):
-            line = _line(name, label, [column.cells[number] for column in self.columns], widths, sides, gap)
-            if number in self.dim:
-                line.stylize("dim")
-            lines.append(line)
+        for number, (first, *more) in enumerate(names):
+            line = _line(first, label, [column.cells[number] for column in self.columns], widths, sides, gap)
+            for each in (line, *more):
+                if number in self.dim:
+                    each.stylize("dim")
+                lines.append(each)
         return lines
 
     def _heads(self, least: int) -> list[list[str]]:
-        """Lines of each column's heading: as wide as the column, its longest word, or the least number of cells."""
-        words = [showable(column.head).split() for column in self.columns]
-        flat = folded([word for each in words for word in each], max(least, SHORT_WORD)) if words else []
-        fits = iter(flat)
+        """Lines of each column's heading: as wide as the column, its longest part, or the least number of cells."""
+        words = [_words(showable(column.head), max(WORD, column.width)) for column in self.columns]
+        flat = [part for head in words for word in head for part in word]
+        short = dict(zip(flat, folded(flat, WORD), strict=True))
         heads = []
-        for column, each in zip(self.columns, words, strict=True):
-            own = [next(fits) for _ in each]
-            lines = list[str]()
-            for word in own:
-                joined = f"{lines[-1]} {word}" if lines else word
-                if lines and cell_len(joined) <= max(least, column.width, *map(cell_len, own)):
-                    lines[-1] = joined
-                else:
-                    lines.append(word)
-            heads.append(lines)
+        for column, head in zip(self.columns, words, strict=True):
+            own = [[part if cell_len(part) <= column.width else short[part] for part in word] for word in head]
+            heads.append(_together(own, max([least, column.width, *(cell_len(part) for word in own for part in word)])))
         return heads
+
+    def _several(self, room: int) -> list[list[Text]]:
+        """The names in so many cells: in several lines between their words, or folded in one."""
+        if all(name.cell_len <= room for name in self.names):
+            return [[name] for name in self.names]
+        broken = [[name] if name.cell_len <= room else _indented(name, room) for name in self.names]
+        if all(len(each) <= TALL and all(line.cell_len <= room for line in each) for each in broken):
+            return broken
+        return [[name] for name in self._folded(room)]
 
     def _stacked(self, kept: Sequence[Column], width: int) -> list[Text]:
         """A heading for each column, and below it a line for each row."""
@@ -191,14 +221,14 @@ class Grid:
             wide = max((cell.cell_len for cell in cells), default=0)
             room = width - wide - 2 * GAP
             apart = room < min(LEAST, max((name.cell_len for name in self.names), default=0))
-            names = self._folded(width - GAP if apart else room)
-            label = max((name.cell_len for name in names), default=0)
+            names = self._several(max(width - GAP if apart else room, 4))
+            label = max((line.cell_len for name in names for line in name), default=0)
             for number, (name, cell) in enumerate(zip(names, cells, strict=True)):
                 if apart:  # a number is never cut: it stands below its name
-                    row = [Text(" " * GAP) + name, Text(" " * 2 * GAP) + cell]
+                    row = [*name, Text(" " * GAP) + cell]
                 else:
-                    row = [Text(" " * GAP) + _line(name, label, [cell], [wide], [column.right], GAP)]
-                for line in row:
+                    row = [_line(name[0], label, [cell], [wide], [column.right], GAP), *name[1:]]
+                for line in (Text(" " * GAP) + line for line in row):
                     if number in self.dim:
                         line.stylize("dim")
                     lines.append(line)
@@ -218,7 +248,7 @@ class Grid:
         if not gone:
             return []
         where = f"; see {self.elsewhere}" if self.elsewhere else ""
-        return wrapped(Text(f"(no room: {', '.join(gone)}{where})", style="dim"), width)
+        return wrapped(Text(f"(no room: {some(gone, MOST)}{where})", style="dim"), width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,11 +258,34 @@ class _Form:
     kept: tuple[int, ...] = field(kw_only=False)
     turned: bool = False
     short: bool = False
+    close: bool = False
 
     @property
     def gap(self) -> int:
         """Cells between its columns."""
-        return GAP - 1 if self.short else GAP
+        return GAP - 1 if self.close else GAP
+
+
+def _words(head: str, room: int) -> list[list[str]]:
+    """Words of a heading, each in its parts: one, or where it has more than so many cells one for each hyphen."""
+    return [_HYPHEN.findall(word) if cell_len(word) > room else [word] for word in head.split()]
+
+
+def _together(words: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Puts the parts of a heading's words into as few lines of so many cells as they need."""
+    lines = list[str]()
+    for gap, part in ((" " if number == 0 else "", part) for word in words for number, part in enumerate(word)):
+        if lines and cell_len(lines[-1] + gap + part) <= width:
+            lines[-1] += gap + part
+        else:
+            lines.append(part)
+    return lines
+
+
+def _indented(name: Text, room: int) -> list[Text]:
+    """A name in several lines, all but the first a little to the right."""
+    first, *more = wrapped(name, room - GAP)
+    return [first, *(Text(" " * GAP) + line for line in more)]
 
 
 def at_point(cells: Sequence[Text]) -> list[Text]:

@@ -12,9 +12,10 @@ from rich.text import Text
 from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
+from merging.values.advice import FAR
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
-from merging.values.wording import plural
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
     from merging.looking.inspection import Inspection
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
 MATRIX = 16
 """Pools up to this size are shown as a matrix of distances, where the screen is as wide as it."""
 ELSEWHERE = "--json"
+NAMED = 4
+"""Groups of duplicates, and models of each, that are named."""
 
 
 def show_inspection(console: Console, found: Inspection, *, tensors: bool) -> None:
     """Prints the pool, then the components (``tensors``: with what is in them), each with its legend."""
+    if len(found.pool) > 1:
+        for line in _answer(found):
+            console.print(line, highlight=False)
+        console.print()
     if found.pool:
         _show_pool(console, found)
         console.print()
@@ -117,21 +124,40 @@ def _show_pool(console: Console, found: Inspection) -> None:
         console.print(f"{line}.", style="dim", highlight=False)
     if geometry is not None:
         _show_distances(console, found)
-    for group in found.duplicates:
-        console.print(marked("[yellow]duplicates:[/] {} hold the same weights", ", ".join(group)), highlight=False)
-    if len(found.barriers) > len(names):
-        worst = max(found.barriers, key=lambda b: b.height)
-        console.print(
-            marked(
-                "highest barrier of {} pairs: {}{} between {} and {}",
-                f"{len(found.barriers):,}",
-                _height(found, worst.height),
-                " points" if _in_percent(found) else "",
-                worst.first,
-                worst.second,
-            ),
-            highlight=False,
+
+
+def _answer(found: Inspection) -> list[Text]:
+    """What a pool is looked at for: whether its models can be averaged, and which of them are one."""
+    lines = [
+        marked("[yellow]duplicates:[/] {} hold the same weights", some(group, NAMED))
+        for group in found.duplicates[:NAMED]
+    ]
+    if (more := len(found.duplicates) - NAMED) > 0:
+        lines.append(marked("[yellow]duplicates:[/] {} ({} has all)", plural(more, "more group"), ELSEWHERE))
+    if not found.barriers:
+        return lines or [marked("[bold]{}[/], no two with the same weights", plural(len(found.pool), "model"))]
+    far = FAR if _in_percent(found) else max(found.scores) - min(found.scores)
+    apart, worst = [each for each in found.barriers if each.height > far], max(found.barriers, key=lambda b: b.height)
+    pairs = plural(len(found.barriers), "midpoint")
+    pairs += f" with the best model ({_best(found)})" if len(found.barriers) < len(found.pool) else ""
+    unit = " points" if _in_percent(found) else ""
+    highest = f"{_height(found, worst.height)}{unit}, between {worst.first} and {worst.second}"
+    if apart:
+        count = f"{len(apart):,} of {pairs}" if len(found.barriers) > 1 else "the midpoint"
+        verb = "falls" if len(apart) == 1 else "fall"
+        said = f"{count} {verb} far below the two ends: averages of such models lose; highest barrier {highest}"
+        lines.append(marked("[bold red]not one basin:[/] {}", said))
+    elif worst.height > 0:
+        said = f"no barrier is high among {pairs}; the highest is {highest}"
+        lines.append(marked("[bold green]one basin:[/] {}", said))
+    else:
+        said = (
+            f"none of {pairs} falls below the mean of its two ends"
+            if len(found.barriers) > 1
+            else ("the midpoint does not fall below the mean of the two ends")
         )
+        lines.append(marked("[bold green]one basin:[/] {}", said))
+    return lines
 
 
 def _in_percent(found: Inspection) -> bool:

@@ -115,7 +115,7 @@ def warned(console: Console, lines: Iterable[str], names: Iterable[str] = ()) ->
     """
     shown = alike(lines, names)
     for line in shown:
-        console.print(remark(line, "warning"), highlight=False, soft_wrap=True)
+        console.print(remark(line, "warning"), highlight=False)
     return len(shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
@@ -9,13 +10,44 @@ import os
 import sys
 from typing import Any, TextIO
 
+PLAIN = "merging.plain"
+"""Name of the handler of characters that an encoding lacks, as ``errors`` takes it."""
+_PLAIN = {
+    **{
+        "▲": "^",
+        "▼": "v",
+        "–": "-",
+        "—": "-",
+        "≈": "~",
+        "±": "+/-",
+        "≥": ">=",
+        "≤": "<=",
+        "…": "..",
+        "·": ".",
+        "×": "x",
+    },
+    **{"¹": "'", "²": '"', "○": "o", "→": "->", "│": "|", "┤": "+", "└": "+", "─": "-", "━": "-", "λ": "lambda"},
+}
+"""Signs of tables and verdicts in ASCII: better and worse stay two things, whatever the encoding."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Writes the characters that an encoding lacks in ASCII: a sign as one that is like it, any other as ``?``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
+
+
+codecs.register_error(PLAIN, _plain)
+
 
 def prepare() -> None:
     """Makes the three streams safe to write to, whatever they were when the process began.
 
     A stream that is closed leads nowhere from now on: its number would otherwise go to the next file that is opened,
     and what C libraries print into that file. One that is full, or whose reader has gone, drops what it cannot take.
-    Characters that an encoding lacks are replaced.
+    Signs that an encoding lacks are written as others (▲ as ^, ▼ as v), other characters as ?.
     """
     for name, descriptor in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
@@ -70,7 +102,7 @@ def _forgiving(stream: TextIO) -> TextIO:
         return stream
     raw = _raw(stream)
     if os.name == "nt" or not isinstance(raw, io.FileIO) or isinstance(raw, _Forgiving):
-        stream.reconfigure(errors="replace")
+        stream.reconfigure(errors=PLAIN)
         return stream
     with contextlib.suppress(OSError):
         stream.flush()
@@ -78,7 +110,7 @@ def _forgiving(stream: TextIO) -> TextIO:
     return io.TextIOWrapper(
         buffer,
         encoding=stream.encoding,
-        errors="replace",
+        errors=PLAIN,
         line_buffering=stream.line_buffering or stream.isatty(),
         write_through=stream.write_through,
     )

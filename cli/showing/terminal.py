@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -24,8 +25,7 @@ BAR = 8
 """Cells of the bar itself."""
 STAGE = 18
 """Cells of a line that what is being done keeps, before the best so far is folded."""
-
-
+_KNOWN = re.compile(r" \([\d,]+ of [\d,]+ scores known\)")
 EARLY = 2.0
 """Seconds after which the time left is estimated: the first steps say little of the others."""
 
@@ -91,9 +91,10 @@ class TerminalProgress:
         self._stage, self._unit, self._following, self._status = text, self._following, "", ""
         self._detail = self._of(total)
         self._task = self._bar.add_task(total=total or None, **self._words(total))
-        if not self.console.is_terminal and text not in self._told:
-            self.console.print(f"{text} …", highlight=False, markup=False)
-        self._told.add(text)
+        known = _KNOWN.sub("", text)  # the same piece again, of which more is known meanwhile
+        if not self.console.is_terminal and known not in self._told:
+            self.console.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
+        self._told.add(known)
 
     def advance(self, steps: int = 1) -> None:
         """Moves the bar by some steps of the current piece."""
@@ -154,7 +155,7 @@ class TerminalProgress:
         line = text if isinstance(text, Text) else Text(in_flags(text))
         if line.plain.startswith("warning:"):
             line.stylize("bold yellow", 0, len("warning:"))
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=not self.console.is_terminal)
 
     @property
     def _total(self) -> float | None:
@@ -168,7 +169,8 @@ class TerminalProgress:
         room = self.console.width - len("⠋ ") - BAR - len(self._detail) - 4
         room -= len(" 0:00:00 left") if total else 0
         told = self._status or self._best
-        stage = folded([self._stage], max(min(room, max(STAGE, room - cell_len(told))), 8))[0]
+        space = max(min(room, max(STAGE, room - cell_len(told))), 8)
+        stage = cut(self._stage, space) or folded([self._stage], space)[0]
         return {"description": stage, "detail": self._detail, "best": cut(told, room - cell_len(stage))}
 
     def _update(self, **changes: Any) -> None:

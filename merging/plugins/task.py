@@ -68,7 +68,8 @@ class Split(Shown):
         Args:
             inputs: the samples, a row for each. Pictures are uint8, ``(N, H, W, 3)``, where the task's ``prepare``
                 takes them so. Arrays of float64 become float32, tensors stay as they are.
-            labels: classes, as integers of any kind, truth values or one-hot rows; or floating-point numbers to be met.
+            labels: classes, as integers of any kind; of arrays and lists also truth values and one-hot rows. Anything
+                else is numbers to be met, as are truth values and several columns of a tensor, which stays as it is.
             classes: outputs of the model that stand for each of the set's classes, where these are not the model's.
             groups: a name for each sample, where they are in groups.
 
@@ -76,9 +77,11 @@ class Split(Shown):
             TaskError: no samples, inputs and labels of different length, samples of different shapes, what is no
                 number, or a label that is none of the classes.
         """
+        import torch
         from blake3 import blake3
 
-        inputs, labels = samples(inputs), targets(labels)
+        inputs = samples(inputs)
+        labels = labels if isinstance(labels, torch.Tensor) else targets(labels)
         if len(inputs) == 0:
             raise TaskError("a split is empty; it needs at least one sample")
         if len(inputs) != len(labels):

@@ -60,7 +60,8 @@ def as_told(function: F) -> F:
             with remembering(how):
                 return function(*given, **keywords)
         finally:
-            progress = getattr(keywords.get("watcher"), "progress", None) or keywords.get("progress") or Silent()
+            said = (getattr(keywords.get("watcher"), "progress", None), keywords.get("progress"))
+            progress: Any = next((each for each in said if callable(getattr(each, "say", None))), Silent())
             for place in dict.fromkeys(how.refuted):
                 progress.say(f"warning: {place} {REFUTED}")
 

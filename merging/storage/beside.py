@@ -111,7 +111,8 @@ def differences(models: Mapping[str, Checkpoint], taken: str | None) -> tuple[st
         several = list(contents.values())
         if len(several) > 1 and (name == "config.json" or name not in class_names.FILES):
             lines += [f"{name}: {line}{ends[name]}" for line in _compared(name, several)]
-    inside = [([model], checkpoint.settings) for model, checkpoint in models.items()]
+    # a file of weights alone, such as a base often is, says nothing that could differ
+    inside = [([model], checkpoint.settings) for model, checkpoint in models.items() if checkpoint.settings]
     names = dict.fromkeys(name for _, settings in inside for name in settings)
     told = [(name, [(model, settings.get(name)) for model, settings in inside]) for name in names]
     said = [line for name, of in told if (line := _values(name, of))]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from merging.values.leaderboard import Single
 from merging.values.report import Certificate, Report, Row, best_single
 from merging.values.states import unworded
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
@@ -24,6 +25,7 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values = {each.name: told[each.name] for each in fields(Report) if each.name in told}
     values |= {name: tuple(values[name]) for name in TUPLES if name in values}
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
+    values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
     values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)

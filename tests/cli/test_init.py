@@ -79,6 +79,7 @@ def test_what_it_writes_is_checked_and_run_without_an_edit(here: Path, merge: Me
     assert ran.code == 0, ran.err
     assert ran.out.rstrip().endswith("next: merge check, then merge run")
     assert "Proven on held-out samples" in ran.out
+    assert Path("merge.toml").read_text().startswith("# Written by merge init for this folder. ")
     file = written(here / "merge.toml")
     assert file["task"] == {
         "model": "timm:test_resnet",

@@ -28,7 +28,7 @@ CALLS: dict[str, list[str]] = {
     "new": ["strategy", "top-k"],
     "completion": ["bash"],
     "cache": [],
-    "init": ["--models", "@models", "--no-try", "--yes"],
+    "init": ["--models", "@folder", "--no-try", "--yes"],
     "apply": ["run", "--output", "again.safetensors"],
 }
 """Command → how it is called here; ``run`` is a folder of a finished run."""
@@ -41,7 +41,12 @@ def test_standard_output_is_one_document(merge: Merge, name: str, pool_folder: P
     finished = ["run", *models, *COMMON, "--strategy", "uniform", "--no-tests", "--output", "run"]
     if {"run", "runs"} & {name, *CALLS[name]} and name != "run":
         assert merge(*finished).code == 0
-    marks = {"@models": models, "@base": [str(pool_folder / "base.safetensors")], "@one": models[:1]}
+    marks = {
+        "@models": models,
+        "@base": [str(pool_folder / "base.safetensors")],
+        "@one": models[:1],
+        "@folder": [str(pool_folder)],
+    }
     ran = merge(name, *(word for part in CALLS[name] for word in marks.get(part, [part])), "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out), "one document, and nothing else"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from merging.cli.showing.leaderboard import fitting, show_leaderboard
+from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.screen import Screen
 from merging.testing import tiny_pool
 from merging.values.leaderboard import Single, with_soups
-from merging.values.leaderboard_table import Column, Kind, Leaderboard
+from merging.values.leaderboard_table import Leaderboard
 from tests.conftest import TASK, Merge
 
 
@@ -64,15 +66,33 @@ def test_of_72_models_ten_and_those_in_a_soup() -> None:
 
 
 def test_what_matters_is_given_room_first() -> None:
-    columns = [
-        Column(Kind.MAIN, "held-out", ("90.00",)),
-        Column(Kind.SHIFT, "far", ("10.00",)),
-        Column(Kind.SOUPS, "in soups", ("g",)),
-        Column(Kind.TRAINED, "lr", ("0.1",)),
+    board = large(3)
+    heads = [lines.partition("(no room")[0] for lines in ("\n".join(shown(board, width)) for width in (300, 80, 50))]
+    assert [("in" in head, "key-8" in head, "shift-0" in head) for head in heads] == [
+        (True, True, True),
+        (True, False, False),
+        (True, False, False),
     ]
-    assert [c.heading for c in fitting(columns, 100)] == ["held-out", "far", "in soups", "lr"]
-    assert [c.heading for c in fitting(columns, 24)] == ["held-out", "in soups", "lr"]
-    assert [c.heading for c in fitting(columns, 3)] == ["held-out"]
+    assert "key-4" in heads[1]
+    assert "(no room: " in "\n".join(shown(board, 80))
+
+
+def test_names_in_wide_letters_leave_the_numbers_whole() -> None:
+    """A letter of two cells, an emoji of several, and two names with one beginning: each row has its number."""
+    called = ["日本語のモデル名はとても長いので切れるかもしれません", "emoji😀model👩‍👩‍👧"]
+    called += [f"a-model-with-a-very-long-name-and-the-same-beginning-run{number}" for number in (4, 5)]
+    singles = [
+        Single(name=name, held_out=0.9 - number / 100, tests={"test": 0.5, "far": 0.25, "near": 0.3}, shifted=0.275)
+        for number, name in enumerate(called)
+    ]
+    board = Leaderboard(singles=tuple(singles), tests=("test", "far", "near"), shifts=("far", "near"))
+    for width in (40, 60, 80):
+        lines = shown(board, width)
+        assert max(map(cell_len, lines)) <= width
+        assert all(line == line.rstrip() for line in lines)
+        rows = [line for line in lines if re.search(r"(90|89|88|87)\.00 ", line)]
+        assert len({line.split("  ")[0] for line in rows}) == 4
+        assert all("50.00" in line and "27.50" in line for line in rows)
 
 
 def test_a_run_shows_its_pool(merge: Merge, tiny: list[str]) -> None:

@@ -193,3 +193,17 @@ def test_an_input_that_goes_away_is_named(merge: Merge, pool: Path, monkeypatch:
     assert "model_1.safetensors" in ran.err
     assert "free some space" not in ran.err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_better_and_worse_are_two_signs_in_every_encoding(encoding: str) -> None:
+    """Written to a pipe that lacks them, ▲ and ▼ are not one and the same question mark."""
+    code = "from merging.cli.showing.streams import prepare; prepare(); print('1.00¹▲ 2.00 ▼ 3.00 – 模')"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=ENVIRONMENT | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    said = found.stdout.decode(encoding)
+    assert said.replace("¹", "'").replace("–", "-") == "1.00'^ 2.00 v 3.00 - ?\n"

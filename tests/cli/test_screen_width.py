@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.cli.showing.benchmark_view import _scores, show_benchmark
 from merging.cli.showing.folding import cut, folded, wrapped
 from merging.cli.showing.grid import Column, Grid
+from merging.cli.showing.pool import _answer
 from merging.cli.showing.screen import Screen, notes
+from merging.looking.inspection import Barrier, Inspection
+from merging.values.partition import Component, Partition
 from merging.values.statistics import PairedTest
 from merging.values.verdict import Family, Role, Verdict, compact, corrected
 from merging.values.wording import alike
@@ -76,7 +80,7 @@ def test_a_table_fits_the_screen_whole(grid: Grid, width: int) -> None:
     lines = [line.plain for line in grid.lines(width)]
     assert max(map(cell_len, lines)) <= width or "(no room:" in " ".join(lines)
     text = "\n".join(lines)
-    table, _, gone = text.partition("(no room: ")
+    table, _, gone = text.partition("(no room:")
     assert max(map(cell_len, table.splitlines())) <= width
     out = " ".join(gone.split()).partition("; see there")[0].split(", ")
     for column in grid.columns:
@@ -177,12 +181,70 @@ def test_a_benchmark_fits_the_screen(methods: int, sets: int, length: int, width
 
 
 def test_the_terminal_of_a_paper_is_as_wide_as_a_page() -> None:
-    """Ten methods, a test set, five shifted ones, in 80 columns: every score is there; costs are in the files."""
+    """Ten methods, a test set, five shifted ones, in 80 columns: every score is there, and below it what each costs."""
     found = benchmark(10, 5, 7)
     lines = [line.plain for line in _scores(found, "benchmark.md").lines(80)]
-    rows = [re.findall(r"\d+\.\d\d", line) for line in lines if re.match(r"(best|method)\S* +\d", line)]
+    rows = [re.findall(r"\d+\.\d\d", line) for line in lines if re.match(r"(best|method)\S* +(\(m1\) +)?\d", line)]
     assert rows == [[f"{100 * (row.value(name) or 0):.2f}" for name in found.columns] for row in found.rows]
-    assert " ".join(lines).endswith("(no room: models, passes, evals, fwd-eq, seconds; see benchmark.md)")
+    assert " ".join(lines).endswith("(no room: models, evals, fwd-eq, seconds; see benchmark.md)")
+    assert "\nevals: best 0, method--1 0, method--2 0, " in on_screen(80, found)
+
+
+def test_a_cost_stays_before_an_interval() -> None:
+    """What a gain costs is part of the answer: where there is no room for both, ± leaves and evaluations stay."""
+    found = benchmark(6, 1, 7)
+    widths = {width: "\n".join(line.plain for line in _scores(found, "--json").lines(width)) for width in (60, 100)}
+    assert ("±" in widths[60], "±" in widths[100]) == (False, True)
+    assert all(re.search(r"\bevals\b(?!,)", table.partition("(no room")[0]) for table in widths.values())
+    assert "passes" not in widths[100], "no method costs more than one"
+
+
+def test_few_methods_on_many_sets_stand_side_by_side() -> None:
+    lines = [line.plain for line in _scores(benchmark(4, 9, 7), "--json").lines(80)]
+    assert [line.split()[0] for line in lines[-4:]] == ["models", "evals", "fwd-eq", "seconds"]
+    assert "no room" not in " ".join(lines)
+
+
+def test_names_of_several_words_take_several_lines() -> None:
+    called = ["best individual model", "second best individual model", "uniform"]
+    cells = [Text("80.39"), Text("79.89"), Text("1.00")]
+    heads = ["IN-Sketch", "ObjectNet", "imagenet-variant-of-long-names"]
+    columns = [Column(head=head, cells=cells) for head in heads]
+    grid = Grid(names=[Text(name) for name in called], columns=columns, turns=False)
+    assert [line.plain for line in grid.lines(54)] == [
+        "                                            imagenet-",
+        "                                          variant-of-",
+        "                    IN-Sketch  ObjectNet   long-names",
+        "best individual         80.39      80.39        80.39",
+        "  model",
+        "second best             79.89      79.89        79.89",
+        "  individual model",
+        "uniform                  1.00       1.00         1.00",
+    ]
+    narrow = [line.plain for line in grid.lines(20)]
+    assert narrow[:6] == [
+        "IN-Sketch",
+        "  best individual",
+        "    model",
+        "    80.39",
+        "  second best",
+        "    individual model",
+    ]
+
+
+def test_what_is_read_as_one_is_not_broken() -> None:
+    said = Text("under shift ▲ greedy +1.42 [+0.02, +2.82] p=.045 at the 5 % level")
+    assert [line.plain for line in wrapped(said, 34)] == [
+        "under shift ▲ greedy",
+        "+1.42 [+0.02, +2.82] p=.045 at the",
+        "5 % level",
+    ]
+    assert [line.plain for line in wrapped(said, 20)] == [
+        "under shift ▲ greedy",
+        "+1.42 [+0.02, +2.82]",
+        "p=.045 at the 5 %",
+        "level",
+    ]
 
 
 def test_notes_are_dim_and_said_once() -> None:
@@ -276,3 +338,43 @@ def test_a_grid_of_nothing_is_a_heading() -> None:
     empty = Grid(names=[], columns=[Column(head="score", cells=[])], corner="model")
     assert [line.plain for line in empty.lines(80)] == ["model  score"]
     assert [line.plain for line in replace(empty, columns=[]).lines(80)] == []
+
+
+def test_a_look_at_a_pool_says_first_what_it_found(merge: Merge, pool_folder: Path, tmp_path: Path) -> None:
+    """Duplicates, then whether averages can help; of a check whether all fits, then the cost, before any table."""
+    models = str(pool_folder / "model_*.safetensors")
+    ran = merge("inspect", "--models", models, "--task", TASK, "--partitioner", "layer")
+    assert re.match(r"(one basin|not one basin): ", ran.out)
+    same = tmp_path / "same"
+    same.mkdir()
+    for number in range(3):
+        shutil.copy(pool_folder / "model_0.safetensors", same / f"copy_{number}.safetensors")
+    shutil.copy(pool_folder / "model_1.safetensors", same / "other.safetensors")
+    ran = merge("inspect", "--models", same)
+    assert ran.out.startswith("duplicates: copy_0, copy_1, copy_2 hold the same weights\n\n")
+    ran = merge("check", "--models", same, "--task", TASK, "--strategy", "greedy")
+    lines = ran.out.splitlines()
+    assert lines[0] == "Everything fits; 1 warning below."
+    assert lines[1].startswith("greedy: about ")
+    assert ran.out.index("warning: ") < ran.out.index("model")
+    (same / "broken.safetensors").write_bytes(b"\0" * 100)
+    ran = merge("check", "--models", same, "--task", TASK, "--strategy", "greedy")
+    assert ran.code == 2
+    assert ran.out.startswith("Not everything fits: 1 mistake, at the end.\n")
+
+
+def test_models_far_apart_are_not_one_basin() -> None:
+    barriers = (Barrier(first="a", second="b", ends=(0.9, 0.92), midpoint=0.2),)
+    partition = Partition((Component("all", ("w",)),))
+    found = Inspection(
+        partition=partition,
+        tensors={"w": ((2,), "float32")},
+        marked=False,
+        pool=("a", "b"),
+        scores=(0.9, 0.92),
+        barriers=barriers,
+    )
+    assert [line.plain for line in _answer(found)] == [
+        "not one basin: the midpoint falls far below the two ends: averages of such models lose; highest barrier "
+        "+71.00 points, between a and b"
+    ]

@@ -475,7 +475,7 @@ def test_statistics_are_measured_on_unlabelled_data(forms: Path, tmp_path: Path)
         assert torch.allclose(result.merge.overrides[name], module.state_dict()[name], atol=1e-5)
     assert any("measured again on 2 unlabelled samples" in note for note in result.report.notes)
     without = Task(name="t", build=lambda pool: Normed(), held_out=read.held_out, prepare=read.prepare)
-    with pytest.raises(MergingError, match=r"give \[task\] train \(or unlabelled"):
+    with pytest.raises(MergingError, match=r"give the task some \(train, or unlabelled"):
         merging.merge(pool, Uniform(), task=without, recalibrate=True)
 
 

@@ -252,5 +252,5 @@ def test_models_without_batch_norm_are_left_alone(tmp_path: Path) -> None:
     assert not any("BatchNorm" in note for note in silent.report.notes)
     without = merging.testing.tiny_task()
     none = Task(name="blobs", build=without.build, held_out=without.held_out)
-    with pytest.raises(merging.MergingError, match=r"give \[task\] train"):
+    with pytest.raises(merging.MergingError, match=r"give the task some \(train"):
         merging.merge(pool, Uniform(), task=none, recalibrate=True)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -18,6 +19,7 @@ from merging.data.opened import Opened
 from merging.data.reader import Reader
 from merging.errors import Stopped, TaskError
 from merging.models.source import ModelSource, reproducible
+from merging.plugins.discovery import load_installed
 from merging.plugins.registry import PLUGINS, forms, models, tasks
 from merging.plugins.task import Split, Task
 from merging.testing import (
@@ -53,6 +55,8 @@ def test_every_check_of_its_own_can_fail() -> None:
 
 @pytest.mark.parametrize("kind", CONTRACTS)
 def test_what_is_not_registered(kind: str) -> None:
+    load_installed()
+
     def nobody() -> None: ...
 
     nobody.name = next(iter(PLUGINS[kind]))  # type: ignore[attr-defined]
@@ -84,6 +88,7 @@ BROKEN_TASKS: list[tuple[str, Callable[[], Task], str]] = [
     ("test_leaves_the_global_generators_alone", drawn, "torch's global generator"),
     ("test_what_selects_is_no_test", lambda: replace(tiny_task(), train=blobs(90, seed=2)), "is the train data"),
     ("test_samples_are_on_the_cpu", far, "held-out"),
+    ("test_has_the_sets_that_it_states", tiny_task, "and states"),
     ("test_its_model_answers", one_module(nn.Linear(4, 2)), "none of the model's outputs"),
     ("test_builds_a_module_a_pool", one_module(TinyNet()), "one module twice"),
 ]
@@ -91,7 +96,8 @@ BROKEN_TASKS: list[tuple[str, Callable[[], Task], str]] = [
 
 @pytest.mark.parametrize(("check", "make", "said"), BROKEN_TASKS, ids=[check for check, *_ in BROKEN_TASKS])
 def test_a_broken_task(check: str, make: Callable[[], Task], said: str, tmp_path: Path) -> None:
-    given = {"make": make, "pool": tiny_pool(tmp_path, models=1)}
+    stating = SimpleNamespace(sets=("held-out", "nowhere"))
+    given = {"make": make, "pool": tiny_pool(tmp_path, models=1), "plugin": stating}
     test = getattr(TaskContract(), check)
     with pytest.raises(AssertionError, match=said):
         test(**{name: given[name] for name in given if name in test.__code__.co_varnames[: test.__code__.co_argcount]})

@@ -45,7 +45,17 @@ OTHERS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "changelog.d" / "
 PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()]
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-NOT_OURS = {"--images", "--only", "--mergekit", "--import-mode", "--before", "--hook-type", "--write"}
+NOT_OURS = {
+    "--images",
+    "--megabytes",
+    "--rounds",
+    "--only",
+    "--mergekit",
+    "--import-mode",
+    "--before",
+    "--hook-type",
+    "--write",
+}
 """Flags of other programs that the pages mention."""
 
 

@@ -183,7 +183,7 @@ def test_four_commands_score_a_model_once(pool_folder: Path, merge: Merge, tmp_p
     looked = merge("inspect", *how)
     assert "scoring the models (5 of 5 scores known)" in looked.err
     scored = merge("evaluate", tmp_path / "run", "--task", TASK, "--json")
-    assert "scoring (3 of 3 scores known)" in scored.err
+    assert "\n3 of 3 scores known" in scored.err
     assert (
         json.loads(scored.out)["models"][0]["sets"]["held-out"]["score"]
         == json.loads((tmp_path / "run" / "report.json").read_text())["rows"][-1]["held_out"]

@@ -420,3 +420,18 @@ def test_settings_in_the_file_itself(tmp_path: Path, merge: Merge) -> None:
         assert line in said
         assert "seed" not in said
         assert "n_layer" not in said
+
+
+def test_a_file_of_weights_alone_differs_in_no_setting(tmp_path: Path, merge: Merge) -> None:
+    """Such as a base often is, beside checkpoints that say how they were made; what differs among these is said."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "start.pth")
+    for number, size in enumerate((64, 64, 96)):
+        content = {"state_dict": {"w": torch.ones(2) * number}, "arch": "net", "args": {"img_size": size}}
+        torch.save(content, tmp_path / f"m{number}.pth")
+    for pattern, line in (("m[01].pth", None), ("m*.pth", "args.img_size is 64 in m0 and m1, 96 in m2")):
+        ran = merge("run", "--strategy", "uniform", "--models", pattern, "--base", "start.pth", "--overwrite")
+        assert ran.code == 0, ran.err
+        said = " ".join(ran.out.split())
+        assert "not set" not in said
+        assert ("in the files themselves" in said) == (line is not None)
+        assert line is None or line in said

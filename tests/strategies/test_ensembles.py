@@ -295,8 +295,11 @@ def test_inner_strategies_from_names() -> None:
         build(WiseFt, {"inner": "greedy", "inner.oder": "random"}, nested)
     with pytest.raises(UnknownNameError, match=r"alpha\.x"):
         build(WiseFt, {"alpha.x": 1}, nested)
-    with pytest.raises(OptionError, match="must be a MixStrategy"):
-        WiseFt(inner="greedy")  # type: ignore[arg-type]
+    assert WiseFt(inner="greedy") == WiseFt(inner=Greedy()), "a name is taken where an object is"
+    with pytest.raises(UnknownNameError, match="did you mean 'greedy'"):
+        WiseFt(inner="gredy")
+    with pytest.raises(OptionError, match="inner"):
+        WiseFt(inner=3)  # type: ignore[arg-type]
 
 
 def test_the_command_line_nests(merge: Merge, tiny: list[str], pool_folder: Path) -> None:

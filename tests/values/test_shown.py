@@ -114,6 +114,9 @@ class Named:
             "Result": Result(merge=recipe, report=report, pool=self.pool, folder=Path(name)),
             "Row": row,
             "SavedRun": SavedRun(merge=recipe, report=report, folder=Path(name)),
+            "Single": Single(
+                name=name, held_out=0.5, tests={name: 0.5}, shifted=0.5, soups=(name,), trained={name: name}
+            ),
             "Solution": merging.Solution(np.zeros(500), 0.5, 10, name),
             "Split": split,
             "Task": merging.Task(
@@ -241,7 +244,7 @@ NAMELESS = {"Checked", "Geometry", "ModelPool", "Outcome", "Report", "Result", "
 KINDS = [
     *("Benchmark", "BenchmarkRow", "Checked", "Checkpoint", "Coefficients", "Component", "Ensemble", "Geometry"),
     *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Recipe", "Report"),
-    *("Result", "Row", "SavedRun", "Solution", "Split", "Task", "Verdict", "Weights"),
+    *("Result", "Row", "SavedRun", "Single", "Solution", "Split", "Task", "Verdict", "Weights"),
 ]
 
 

@@ -78,7 +78,7 @@ def to_markdown(found: Benchmark) -> str:
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in columns]
         lines.append(_line([plain(row.named), *texts, *(cost(row, name) for name in COSTS)]))
-    lines += ["", f"**Best**, *second best*. {plain(legend_of(found))}", "", COST_LEGEND, ""]
+    lines += ["", f"**Best**, *second best* {plain(legend_of(found, ''))}", "", COST_LEGEND, ""]
     lines += [f"- {plain(text)}" for text in remarks(found)]
     for reference in found.references:
         lines += ["", f"## Against {plain(found.against(reference))}", "", plain(correction_of(found, reference)), ""]

@@ -72,7 +72,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
             rows=_rows(found),
             headings=[heading(found, column) for column in shown(found)],
             costs=list(COSTS.values()),
-            legend=legend_of(found),
+            legend=legend_of(found, ""),
             cost_legend=COST_LEGEND,
             remarks=remarks(found, unfinished=False),
             comparisons=_comparisons(found),

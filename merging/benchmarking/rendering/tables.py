@@ -20,10 +20,7 @@ COSTS = {
     "seconds": "seconds",
 }
 """Field of a row → heading, after the scores."""
-RANKS = (
-    "Best and second best of each column among single models; ensembles, which cost several passes a sample, stand "
-    "apart."
-)
+RANKED = "Best in bold, second best underlined"
 COST_LEGEND = (
     "Evaluations, forward-equivalents (passes over the held-out data, with a backward pass 3) and seconds are what "
     "each method needs alone; what one of them had scored was not scored again for the others."
@@ -169,12 +166,19 @@ def compared(found: Benchmark, reference: str) -> tuple[list[str], dict[str, lis
     return [columns[k] for k in keep], rows
 
 
-def legend_of(found: Benchmark) -> str:
-    """Explains the marks beside the scores, how the tests were corrected, and whose merges held-out data chose."""
+def legend_of(found: Benchmark, ranked: str = RANKED) -> str:
+    """Explains the marks beside the scores, how the tests were corrected, and whose merges held-out data chose.
+
+    Args:
+        found: the benchmark.
+        ranked: how the best scores are marked; empty where that stands before already.
+    """
     told = [verdict for _, verdict in verdicts(found, "best")]
     marks = [legend(found.against("best")), correction(told)] if told else []
     methods = {row.label: row.verdicts for row in found.rows if row.verdicts and row.strategy != "best"}
-    return " ".join(filter(None, [RANKS, *marks, selection(methods)]))
+    dear = any(row.inference_cost > 1 for row in found.rows)
+    apart = " among single models; ensembles, which cost several passes a sample, stand apart" if dear else ""
+    return " ".join(filter(None, [f"{ranked} of each set{apart}.".strip(), *marks, selection(methods)]))
 
 
 def unit(found: Benchmark) -> str:

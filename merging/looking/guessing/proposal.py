@@ -75,12 +75,9 @@ class Proposal:
             output: the path that it will be written to.
         """
         at = output.absolute().parent
-        parts = [
-            _comment(
-                f"Written by merge init for {self.folder}. Every line may be changed; merge check says whether all "
-                "of it fits."
-            )
-        ]
+        here = "this folder" if str(self.folder) == "." else self.folder
+        said = f"Written by merge init for {here}. Every line may be changed; merge check says whether all of it fits."
+        parts = [_comment(said)]
         if self.task:
             parts.append(_table("task", self.task, at))
         if self.shifts:

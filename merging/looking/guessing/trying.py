@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import tempfile
 import time
@@ -24,6 +25,7 @@ from merging.evaluation.chance import Chance, compared, drawn
 from merging.forward.device import batch_for, on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress, Silent
+from merging.storage import atomic
 from merging.storage.pool import ModelPool
 from merging.tasks.described import described_task
 from merging.values.labels import read
@@ -196,10 +198,9 @@ def _few(spec: str | Mapping[str, Any]) -> Iterator[Any]:
     numbers = np.array([names.index(str(label)) for _, label in found])
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "few.csv")
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "label"])
-            writer.writerows([found[place] for place in drawn(numbers, SAMPLES, seed=0)])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("path", "label"), *(found[place] for place in drawn(numbers, SAMPLES, seed=0))])
+        atomic.write(table, text.getvalue())
         before = os.environ.get("MERGING_CACHE")
         os.environ["MERGING_CACHE"] = folder
         try:
