@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import merging
 from merging.evaluation import surroundings
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.network import Network
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -636,3 +638,18 @@ def test_a_file_that_a_model_imports_is_part_of_the_key(
     again(50.0).outcome()
     assert again(50.0).known()
     assert not again(40.0).known()
+
+
+def test_many_models_ask_once_what_the_network_is(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each door has a live model of its own, and the module, the task and the sets are one."""
+    task = case.door()[0].task
+    paths, asked = sorted(case.folder.iterdir()), list[Split]()
+    whole = Network.digest
+
+    def digest(network: Network, split: Split) -> str:
+        asked.append(split)
+        return whole(network, split)
+
+    monkeypatch.setattr(Network, "digest", digest)
+    merging.evaluate_all(paths, task)
+    assert len(asked) == len({id(split) for split in asked}) == 2
