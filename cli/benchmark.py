@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.outputs import output_folder
 from merging.cli.asking.plugin_options import over, parse_options
-from merging.cli.asking.request import requested, settings_of
+from merging.cli.asking.request import command_line, requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
@@ -131,7 +130,7 @@ def _into(
     if found.state is not RunState.FINISHED:
         again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again += [] if flags["output"] else ["--output", str(folder)]
-        said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: merge {}", shlex.join(again))
+        said = marked("[yellow]interrupted:[/] what is finished is kept; go on with: {}", command_line(again))
         news.print(said, highlight=False, soft_wrap=True)
         raise click.exceptions.Exit(130)
     if not any(row.finished for row in found.rows):

@@ -13,13 +13,13 @@ from merging.errors import unknown
 @click.argument("shell")
 @shared("as_json")
 def command(shell: str, as_json: bool) -> None:
-    r"""Print the script with which SHELL (bash, zsh or fish) completes commands, flags and values.
+    """Print the script with which SHELL (bash, zsh or fish) completes commands, flags and values.
 
     \b
     bash  in ~/.bashrc:  eval "$(merge completion bash)"
     zsh   in ~/.zshrc, below compinit:  eval "$(merge completion zsh)"
     fish  once:  merge completion fish > ~/.config/fish/completions/merge.fish
-    """
+    """  # noqa: D301 (click leaves lines alone behind the character)
     from merging.cli.completing.shells import script
     from merging.cli.showing.screen import print_json
 

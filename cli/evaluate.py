@@ -98,6 +98,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
 
 def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
     """The task is the flag's, or merge.toml's, or that of a run's folder."""
+    from merging.looking.wanted import find
     from merging.storage.journal import FILE, read_header
 
     models = flags["models"]
@@ -105,7 +106,9 @@ def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
     own["pool"] = requested(flags | {"models": ()})["models"]
     if own["task"] is not None or (Path(TOML).is_file() and flags["task"] is None):
         return own
-    folders = [Path(name) for name in wanted if (Path(name) / FILE).is_file()]
+    named = [each.path for each in find(wanted, None, flags["key"] or "")[0].values()]
+    places = [*map(Path, wanted), *(path if path.is_dir() else path.parent for path in named)]
+    folders = [place for place in places if (place / FILE).is_file()]
     if not folders:
         return own
     request = read_header(folders[0] / FILE).get("request")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.plugin_options import pair
-from merging.cli.asking.request import requested, settings_of
+from merging.cli.asking.request import command_line, requested, settings_of
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import InterruptedRunError, MergingError, Stopped, showable
 from merging.plugins.user_code import contained
@@ -101,7 +100,7 @@ def command(**flags: Any) -> None:
                     regime=regime,
                     seed=request["seed"],
                     jobs=flags["jobs"],
-                    command=showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n"),
+                    command=command_line(sys.argv[1:]),
                 ),
                 passes=settings_of(request, ("device", "threads")).passes,
                 watcher=Watcher(progress=progress, should_stop=should_stop),
@@ -120,10 +119,12 @@ def command(**flags: Any) -> None:
         raise MergingError(_diverged(done))
     best = max(there, key=lambda trained: trained.held_out)
     lost = f" ({len(done) - len(there)} more diverged)" if len(there) < len(done) else ""
+    place = Path(flags["output"])
+    again = ["--models", str(place / "model_*.safetensors"), "--base", str(place / "base.safetensors")]
+    again += ["--task", flags["task"]] if flags["task"] else []
     click.echo(
         f"{plural(len(there), 'model')} in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
-        f"merge them:  merge run --models '{folder}/model_*.safetensors' --base {folder}/base.safetensors"
-        + (f" --task {showable(flags['task'])}" if flags["task"] else "")
+        f"merge them:  {command_line(['run', *again])}"
     )
 
 

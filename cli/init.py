@@ -122,7 +122,8 @@ def _show(console: Console, found: Proposal, output: Path) -> None:
     table = screen.table(show_header=False)
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
-    table.add_row("models", f"{len(pool.models)}: {some([str(model.path) for model in pool.models], 2)}")
+    models = f"{len(pool.models)}: {some([str(model.path) for model in pool.models], 2)}"
+    table.add_row("models", marked("{}[yellow]{}[/]", models, "  guessed" if pool.guessed else ""))
     if pool.base is not None:
         table.add_row("base", marked("{}[yellow]{}[/]", str(pool.base.path), "  guessed" if pool.base_guessed else ""))
     for entry in (*found.task, *found.shifts):
@@ -148,7 +149,7 @@ def _show(console: Console, found: Proposal, output: Path) -> None:
     for note in found.notes:
         mark, _, rest = note.partition(": ")
         console.print(remark(rest, "warning") if mark == "Warning" else remark(note), highlight=False)
-    count = len(found.guessed) + pool.base_guessed
+    count = len(found.guessed) + bool(pool.guessed) + pool.base_guessed
     guessed = f", {plural(count, 'line')} of it guessed: look at {'them' if count > 1 else 'it'}" if count else ""
     console.print(marked("[bold]{}[/] is written{}.", str(output), guessed), highlight=False)
     where = "" if str(output) == TOML else f" --task {output}"

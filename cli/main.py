@@ -136,7 +136,12 @@ def main() -> None:
 
 
 def _quoting(error: click.ClickException) -> str:
-    """What is added to an error about surplus names, which a shell may have made of a pattern."""
+    """What is added to an error about words that a shell may have made of a pattern: surplus ones, files like flags."""
+    if isinstance(error, click.NoSuchOption):
+        named = [
+            word for word in sys.argv[1:] if word[:1] == "-" and word[1:2] not in ("", "-") and os.path.lexists(word)
+        ]
+        return f" A file whose name begins with - is written ./{showable(named[0])}" if named else ""
     surplus = isinstance(error, click.UsageError) and error.message.startswith("Got unexpected extra argument")
     return "; if your shell has made them of a pattern, quote the pattern" if surplus else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+import shlex
 import string
 from collections.abc import Mapping
 from importlib import resources
@@ -40,6 +41,8 @@ BLANKS = {
 """Kind of plug-in → what its blank needs."""
 INSTANCES = ("strategy", "partitioner", "optimizer", "objective", "regime", "form")
 """Kinds whose contract takes an instance; the others' takes what is registered."""
+LONGEST = 40
+"""Characters that a name has at most."""
 
 
 @click.command("new")
@@ -72,8 +75,10 @@ def command(kind: str, name: str, output: str, as_json: bool) -> None:
         for path, text in texts.items():
             atomic.write(path, text)
     file, test = texts
-    used = string.Template(BLANKS[kind].used).substitute(file=file, name=name, module=module)
-    hints = {"test it": f"pytest {test}", "describe it": f"merge describe {name} --plugin {file}", "use it": used}
+    typed = shlex.quote(str(file))
+    used = string.Template(BLANKS[kind].used).substitute(file=typed, name=name, module=module)
+    hints = {"test it": f"pytest {shlex.quote(str(test))}", "describe it": f"merge describe {name} --plugin {typed}"}
+    hints["use it"] = used
     if as_json:
         print_json({"kind": kind, "name": name, "files": [str(path) for path in texts], "next": hints})
         return
@@ -116,14 +121,19 @@ def _module(kind: str, name: str) -> str:
     from merging.plugins.discovery import load_kind
     from merging.plugins.registry import PLUGINS
 
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > 40:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
+        near = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")
+        near = (f"my-{near}" if near[:1].isdigit() else near)[:LONGEST].strip("-") or "top-k"
         raise MergingError(
-            f"'{name}' is no name for a new plug-in: lower-case letters, digits and hyphens, as in top-k"
+            f"'{name}' is no name for a new plug-in; '{near}' would be one: a lower-case letter, then such letters, "
+            f"digits and single hyphens, at most {LONGEST} characters"
         )
     load_kind(kind)
     if name in PLUGINS[kind]:
         raise MergingError(f"there is a {kind} '{name}' already; choose another name (see: merge describe {name})")
     module = name.replace("-", "_")
+    if module == "conftest" or module.startswith("test_"):
+        raise MergingError(f"pytest would take {module}.py for its own; choose another name, such as my-{name}")
     if keyword.iskeyword(module) or _importable(module):
         raise MergingError(f"{module}.py would hide the module {module}; choose another name, such as my-{name}")
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,8 @@ def _execute(
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
-        news.print(marked(said, result.report.status, folder, folder, more), highlight=False, soft_wrap=True)
+        again = shlex.quote(str(folder))
+        news.print(marked(said, result.report.status, folder, again, more), highlight=False, soft_wrap=True)
     if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
     return told

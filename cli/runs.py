@@ -33,7 +33,8 @@ def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
     """List the runs, benchmarks and fine-tuned pools that lie in FOLDER and below, the newest first.
 
     Held-out and test score of each merge, and how far the test score lies above the best single model's. Nothing is
-    evaluated. Without FOLDER, the working folder is looked into; hidden folders are left out.
+    evaluated. Without FOLDER, the working folder is looked into; links are followed, hidden folders left
+    out.
     """
     from merging.benchmarking.history import DEPTH, entries
     from merging.cli.showing.screen import print_json
@@ -128,6 +129,10 @@ def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
     what = entry.strategy or "–"
     if entry.kind is not Kind.RUN:
         what = f"best of {entry.methods}: {what}" if entry.methods else f"{entry.kind}: {what}"
+    if entry.saved is not None:
+        what += f" (saved: {entry.saved})"
+    if not percent:
+        what += f", by {entry.measure}"
     count = "–" if entry.models is None else str(entry.models)
     count += f"/{entry.pool}" if entry.pool is not None else ""
     shown = Text()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import PurePath
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
@@ -73,11 +75,18 @@ class Taking(click.Command):
         """Parses, and adds the models that stand alone to those of ``--models``.
 
         Raises:
-            RequirementError: a shell has made several names of a pattern that stands for one.
+            RequirementError: a shell has made several names of a pattern that stands for one, or a name is empty, or no
+                file's but a plug-in's.
         """
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        named = [typed.get(name) for name in ("positional", "models", "wanted", "base")]
+        if not ctx.resilient_parsing and any(
+            each == "" or (isinstance(each, list | tuple) and "" in each) for each in named
+        ):
+            raise RequirementError("an empty name is no model; has the shell put an empty variable in its place?")
         if not ctx.resilient_parsing and isinstance(alone := typed.get("positional"), tuple):
             check_expanded(alone, args)  # before a file is read that the shell has chosen
+            check_names(alone, [str(option.name) for option in self.params])
         self.prepare(ctx, typed)
         left = super().parse_args(ctx, args)
         if more := ctx.params.pop("positional", ()):
@@ -135,7 +144,11 @@ def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
     for name in alone:
         flag = ELSEWHERE.get(PurePath(name).suffix)
         if flag is not None:
-            raise RequirementError(f"{name} is no model; {flag} takes one file: quote the pattern, or repeat {flag}")
+            several = f"{flag} takes one file: quote the pattern" + (
+                f", or repeat {flag}" if flag == "--plugin" else ""
+            )
+            typed = any(word == flag or word.startswith(f"{flag}=") for word in words)
+            raise RequirementError(f"{name} is no model" + (f"; {several}" if typed else f": {flag} {name}"))
     before = words[: words.index("--")] if "--" in words else words
     for place, flag in enumerate(before):
         count = TAKING_ONE.get(flag, 0)
@@ -149,6 +162,36 @@ def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
                 f"{flag} takes {what}, and {extra} stands behind: quote the pattern, or write the models to merge "
                 f"before {flag}"
             )
+
+
+NAMING = {"strategies": "strategy", "partitioners": "partitioner"}
+NAMING |= {kind: kind for kind in ("strategy", "partitioner", "optimizer", "objective", "task")}
+"""Parameter that names plug-ins → their kind."""
+
+
+def check_names(alone: Iterable[str], parameters: Collection[str]) -> None:
+    """Refuses the name of a plug-in that stands where models do, as in ``merge run greedy``.
+
+    Args:
+        alone: what stands alone on the command line.
+        parameters: the parameters of the command.
+
+    Raises:
+        RequirementError: no file has that name, or nearly that name, and a plug-in has.
+    """
+    for name in alone:
+        if Path(name).expanduser().exists() or not re.fullmatch(r"[\w-]+", name):
+            continue
+        from merging.plugins.discovery import load_kind
+        from merging.plugins.registry import PLUGINS
+
+        for parameter in (each for each in NAMING if each in parameters):
+            load_kind(kind := NAMING[parameter])
+            flag = f"--{parameter}"
+            if name in PLUGINS[kind]:
+                raise RequirementError(f"{name} is no file but a {kind}: {flag} {name}")
+            if near := difflib.get_close_matches(name, PLUGINS[kind], n=1, cutoff=0.7):
+                raise RequirementError(f"no such checkpoint: {name}; or did you mean the {kind}: {flag} {near[0]}?")
 
 
 def shared(*names: str, without: Collection[str] = (), **words: str) -> Callable[[_Command], _Command]:

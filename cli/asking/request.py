@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["plugin"] = [absolute(path, folder) for path in table.run.plugin]
     request["plugin"] += [absolute(path) for path in flags.get("plugin") or ()]
     request["code"] = _digests(request["plugin"])
-    request["command"] = showable(shlex.join(["merge", *sys.argv[1:]]), keep="\n")
+    request["command"] = command_line(sys.argv[1:])
     options = flatten_options(table.run.options)
     for kind, values in parse_options(flags.get("options") or ()).items():
         options[kind] = over(options.get(kind, {}), values)
@@ -156,6 +156,26 @@ def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> No
     wanted = [*code_in(request["task"]), *request["plugin"]]
     if wanted and not trusted:
         raise MergingError(f"{source} wants to run code ({wanted[0]}); read it, then pass --trust-code")
+
+
+def command_line(words: Iterable[str]) -> str:
+    r"""A command of ``merge`` as one line that bash and zsh take back: what is not printable is its code, in $'…'.
+
+    >>> command_line(["run", "my model.pt", "tab\there"])
+    "merge run 'my model.pt' $'tab\\x09here'"
+    """
+    return " ".join(["merge", *map(_quoted, words)])
+
+
+def _quoted(word: str) -> str:
+    if showable(word) == word:
+        return shlex.quote(word)
+    shown = (f"\\{each}" if each in "\\'" else each if showable(each) == each else _bytes(each) for each in word)
+    return f"$'{''.join(shown)}'"
+
+
+def _bytes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str | dict[str, str]:

@@ -1,8 +1,9 @@
 """Scripts that teach a shell to ask ``merge`` what may come next, and the answers in the form that each one reads.
 
 Bash, zsh and fish are asked in click's way: an environment variable holds the words, and a function that the script
-defines reads a candidate a line. What click's own scripts lack is a word that goes on: after ``strategy.`` no space may
-follow, and bash divides words at ``=`` and ``:``.
+defines reads a candidate a line. What click's own scripts lack is a word that goes on (after ``strategy.`` no space may
+follow), ``--flag=value`` as one word, the words as the shell has divided them (bash does so at ``=`` and ``:``), of
+which some are empty, and ``~/``, which zsh would quote.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _BREAKS = "=:"
 
 BASH = r"""
 %(complete_func)s() {
-    local type value response
-    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" \
-        %(complete_var)s=bash_complete "$1" 2>/dev/null)
+    local type value response IFS=$'\n'
+    response=$(env COMP_WORDS="${COMP_WORDS[*]:0:COMP_CWORD+1}" \
+        %(complete_var)s=bash_complete "${1/#\~\//$HOME/}" 2>/dev/null)
     COMPREPLY=()
     while IFS=$'\t' read -r type value; do
         case "$type" in
@@ -54,9 +55,14 @@ ZSH = r"""
     local -a plain parts described goes_on response
     local type value help
     (( ! $+commands[%(prog_name)s] )) && return 1
-    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \
+    response=("${(@f)$(env COMP_WORDS="${(F)words[1,CURRENT]}" \
         %(complete_var)s=zsh_complete %(prog_name)s 2>/dev/null)}")
     for type value help in ${response}; do
+        if [[ -z "$compstate[quote]" && "$value" == \~/* ]]; then
+            [[ "$type" == plain ]] && compadd -Q -U -V unsorted -- "~/${(q)value#\~/}"
+            [[ "$type" == path ]] && compadd -Q -U -S '' -V unsorted -- "~/${(q)value#\~/}"
+            continue
+        fi
         case "$type" in
             plain) if [[ "$help" == _ ]]; then plain+=("$value"); else described+=("${value//:/\\:}:$help"); fi ;;
             part|path) if [[ "$help" == _ ]]; then parts+=("$value"); else goes_on+=("${value//:/\\:}:$help"); fi ;;
@@ -79,7 +85,7 @@ fi
 FISH = r"""
 function %(complete_func)s
     env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp | string collect) \
-        COMP_CWORD=(commandline -t | string collect) %(prog_name)s 2>/dev/null
+        COMP_CWORD=(commandline -ct | string collect) %(prog_name)s 2>/dev/null
 end
 
 complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
@@ -95,9 +101,16 @@ class _Shell(ShellComplete):
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """The words before the one that is completed, and what is there of that one."""
-        words = split_arg_string(os.environ.get("COMP_WORDS", ""))
-        place = int(os.environ.get("COMP_CWORD", "0"))
-        return words[1:place], words[place] if place < len(words) else ""
+        words = _lines()
+        return words[:-1], words[-1]
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """The candidates; those for ``--flag=`` with the flag, because shells replace all of the word."""
+        flag, equals, _ = incomplete.partition("=")
+        found = super().get_completions(args, incomplete)
+        if not (equals and flag.startswith("--")):
+            return found
+        return [CompletionItem(f"{flag}={item.value}", type=item.type, help=item.help) for item in found]
 
 
 class Bash(_Shell):
@@ -105,29 +118,31 @@ class Bash(_Shell):
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = BASH
+    cut = 0
+    """Characters of the word before its last break, which bash leaves alone."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Puts together what bash has divided at ``=`` and ``:``."""
-        words, joined = split_arg_string(os.environ.get("COMP_WORDS", "")), list[str]()
-        place, glue = int(os.environ.get("COMP_CWORD", "0")), False
-        for word in [*words[1:place], words[place] if place < len(words) else ""]:
+        joined, self.cut, glue = [""], 0, True
+        for word in _lines():
             breaks = bool(word) and not word.strip(_BREAKS)
-            if joined and (glue or breaks):
+            self.cut = len(joined[-1]) if glue or breaks else 0
+            if glue or breaks:
                 joined[-1] += word
             else:
                 joined.append(word)
             glue = breaks
-        return (joined[:-1], joined[-1]) if joined else ([], "")
+        self.cut = len(joined[-1]) if glue else self.cut
+        return joined[:-1], joined[-1]
 
     def complete(self) -> str:
         """A line for each candidate: its kind and the rest of the word that bash replaces."""
         words, incomplete = self.get_completion_args()
-        cut = max(incomplete.rfind(mark) for mark in _BREAKS) + 1
         lines = []
         for item in self.get_completions(words, incomplete):
             value = item.value.removesuffix("/") if item.type == PATH else item.value
-            if value.startswith(incomplete[:cut]):
-                lines.append(f"{item.type}\t{value[cut:]}")
+            if value.startswith(incomplete[: self.cut]):
+                lines.append(f"{item.type}\t{value[self.cut :]}")
         return "\n".join(lines)
 
 
@@ -161,6 +176,11 @@ class Fish(_Shell):
         return f"{item.value}\t{item.help}" if item.help else item.value
 
 
+def _lines() -> list[str]:
+    """The words behind the command up to the cursor, a line each, without what quotes them."""
+    return [(split_arg_string(word) or [""])[0] for word in os.environ.get("COMP_WORDS", "").split("\n")[1:]] or [""]
+
+
 SHELLS: dict[str, type[_Shell]] = {shell.name: shell for shell in (Bash, Zsh, Fish)}
 
 
@@ -180,7 +200,7 @@ def answer(group: Any) -> int:
     shell, _, what = os.environ.get(VARIABLE, "").partition("_")
     if shell not in SHELLS:
         return 0
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # packages may print
         said = _quietly(lambda: _said(shell, what, group, attach))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,7 +80,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         marked("  load it      see {}", folder / "README.md"),
     ]
     if linear:
-        lines += [marked("  rebuild it   merge apply {} --output model.safetensors", folder / "recipe.json")]
+        recipe = shlex.quote(str(folder / "recipe.json"))
+        lines += [marked("  rebuild it   merge apply {} --output model.safetensors", recipe)]
     if built_in:
         lines += [Text("  your models  see docs/getting-started.md; without data, to begin with:")]
         lines += [Text("               merge run --strategy uniform --models 'folder/*.safetensors'")]

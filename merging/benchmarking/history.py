@@ -62,6 +62,7 @@ class Entry:
         status: the state in words; of a damaged one, what is wrong with it.
         time: seconds since the epoch at which its record was written last.
         strategy: the strategy of a run; of a benchmark the method that is best on held-out data; of a pool its regime.
+        saved: the strategy whose model a run has saved, where its own has none that is as good, or none yet.
         methods: how many methods a benchmark compares.
         models: how many models are in the merge, or in the fine-tuned pool.
         pool: how many there were to merge.
@@ -79,6 +80,7 @@ class Entry:
     time: float
     task: str | None = None
     strategy: str | None = None
+    saved: str | None = None
     methods: int | None = None
     models: int | None = None
     pool: int | None = None
@@ -138,20 +140,28 @@ def entry_of(folder: Path) -> Entry | None:
     return None
 
 
-def _places(folder: Path, depth: int) -> Iterator[Path]:
-    """The folders that may be results, each once; what lies within a result is part of it."""
+def _places(folder: Path, depth: int, seen: set[str] | None = None) -> Iterator[Path]:
+    """The folders that may be results, each once; what lies within a result is part of it.
+
+    Links are followed, because ``runs`` may lie on another disk, behind the folders beside them; ``seen`` are the real
+    paths of the folders that were reached, which ends circles.
+    """
+    seen = set() if seen is None else seen
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
     yield folder
     if depth < 1 or any((folder / name).is_file() for name in (RESULT, REPORT, journal.FILE, memory.FILE)):
         return
     try:
         with os.scandir(folder) as listed:
-            below = sorted(each.name for each in listed if each.is_dir(follow_symlinks=False))
+            below = sorted((each.is_symlink(), each.name) for each in listed if each.is_dir())
     except OSError:  # another user's
         return
-    for name in below:
+    for _, name in below:
         place = folder / name
         if not name.startswith(".") and name not in SKIPPED and not (place / "pyvenv.cfg").exists():
-            yield from _places(place, depth - 1)
+            yield from _places(place, depth - 1, seen)
 
 
 def _time(record: Path) -> float:
@@ -186,7 +196,8 @@ def _run(folder: Path) -> dict[str, Any] | None:
     rows = {row["strategy"]: row for row in report["rows"]}
     saved = report.get("saved") or report["strategy"]
     told: dict[str, Any] = {"state": _ended(state), "status": str(report["status"])}
-    told |= {"task": _text(report["task"]), "strategy": _text(saved), "measure": _measure(report)}
+    told |= {"task": _text(report["task"]), "strategy": _text(report["strategy"]), "measure": _measure(report)}
+    told["saved"] = None if saved == report["strategy"] else _text(saved)
     told |= {"models": models_of(report["ingredients"], report["pool"]), "pool": len(report["pool"])}
     verdicts = report.get("verdicts", ()) if saved == report["strategy"] else ()
     return told | _scores(rows.get(saved), rows.get("best"), report["shifts"], verdicts)

@@ -21,7 +21,7 @@ from merging.values.earlier import row_of_today, verdicts_of
 from merging.values.report import UNTESTED, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
-from merging.values.verdict import ACCURACY, Role, Verdict, corrected
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, unselected
 
 CLOSE = 0.01
 """Scores of one model that differ by less are of the same data, in another precision."""
@@ -74,7 +74,8 @@ def of_run(report: dict[str, Any], folder: Path | None) -> Benchmark:
         state=state,
         evaluations=int(report["evaluations"]),
         wall_seconds=float(report["wall_seconds"]),
-        notes=tuple(report["notes"]),
+        notes=tuple(note for note in report["notes"] if note != report.get("doubt")),
+        doubt=report.get("doubt", ""),
         command="",
         header=header,
         measure=report.get("measure", report["objective"]),
@@ -151,7 +152,11 @@ def _of_row(strategy: str, report: dict[str, Any], verdicts: Sequence[Verdict]) 
     blank: dict[str, Any] = dict.fromkeys(
         ("difference", "interval", "p", "corrected", "level", "test", "gained", "lost")
     )
-    return tuple(replace(verdict, **blank, tests=0, why=UNTESTED) for verdict in verdicts)
+    own = (
+        replace(verdict, **blank, tests=0, why=UNTESTED, family=Family.of(verdict.role, extra=verdict.extra))
+        for verdict in verdicts
+    )
+    return unselected(own, selected=strategy != "uniform")  # of the baselines, a plain average asks for no score
 
 
 def _coefficients(path: Path) -> Coefficients | None:
@@ -208,6 +213,7 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         pool=tuple(dict.fromkeys(name for part in parts for name in part.pool)),
         seeds=tuple(dict.fromkeys(seed for part in parts for seed in part.seeds)),
         state=ended.state,
+        doubt=next((part.doubt for part in parts if part.doubt), ""),
         limit=ended.limit,
         evaluations=sum(part.evaluations for part in parts),
         wall_seconds=sum(part.wall_seconds for part in parts),

@@ -131,6 +131,7 @@ class Benchmark(BenchmarkViews):
         header: versions, hashes, numerics: what the scores were measured under.
         measure: what the scores are: ``accuracy``, or the objective's name.
         limit: evaluations that a single run was allowed, where one was read and these are used up.
+        doubt: the warning that a model is no better than a guess; empty where there is none.
     """
 
     task: str
@@ -149,6 +150,7 @@ class Benchmark(BenchmarkViews):
     header: Mapping[str, Any] = field(default_factory=dict)
     measure: str = ACCURACY
     limit: int | None = None
+    doubt: str = ""
 
     @property
     def status(self) -> str:

@@ -29,6 +29,7 @@ from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.cache import as_told
 from merging.running.given import Destination, Parts
+from merging.running.notes import doubt_of
 from merging.running.plan import Plan
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
@@ -113,7 +114,9 @@ def benchmark(
             for method in compared.items()
         ]
         runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
+        warning: str | None = None
         try:
+            warning = doubt_of(first, progress, watcher.should_stop)
             alone = work.singles() if design.singles else ()
             for number, same in enumerate(entries, 1):
                 for run in _seeds(same, work, folder, f"{number} of {len(entries)}"):
@@ -132,6 +135,7 @@ def benchmark(
         found = replace(
             found,
             state=state,
+            doubt=warning or "",
             evaluations=memory.evaluations,
             wall_seconds=seconds,
             notes=(*_notes(first), *work.remarks, *found.notes),

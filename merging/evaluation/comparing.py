@@ -76,7 +76,8 @@ class Comparer:
             samples = sum(part[0].samples for part in (after.get(name) for name in parts) if part)
             for measure in dict.fromkeys((self.measure, ACCURACY)):
                 extra = measure != self.measure
-                told: Comparison | str = f"{against} was not scored there"
+                scored = any(after.get(name) for name in parts)
+                told: Comparison | str = f"{against} was not scored there" if scored else "no model was scored there"
                 if not lacking:
                     told = self.compare(parts, before, after, measure=measure, among=among)
                 if not extra or not isinstance(told, str):

@@ -12,7 +12,7 @@ from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.found import Found, Made
 from merging.running.notes import doubt
-from merging.running.pool_scores import known_of_pool, score_pool
+from merging.running.pool_scores import best_of_pool, known_of_pool, score_pool
 from merging.running.scores import Scores
 from merging.running.session import Session
 from merging.values.outcome import Meter, Outcome
@@ -66,6 +66,7 @@ class Execution:
                 self._stopped(Stopped(StopReason.INTERRUPTED))
             known_of_pool(self.session, found)
             found.remarks += self.scores.unranked()
+            best_of_pool(self.session, found)
         return found
 
     def _stopped(self, stop: Stopped | KeyboardInterrupt) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
@@ -21,15 +22,24 @@ RELEASE = {f"model_{number}" for number in range(72)}
 
 def doubt(session: Session) -> str | None:
     """Says before a search that a model is no better than a guess; None where it is, or nothing is scored."""
-    made, evaluator, progress = session.plan, session.evaluator, session.progress
-    if evaluator is None or made.live is None:
+    evaluator = session.evaluator
+    return doubt_of(session.plan, session.progress, evaluator.ledger.interrupted) if evaluator is not None else None
+
+
+def doubt_of(made: Plan, progress: Progress, stop: Callable[[], bool]) -> str | None:
+    """Says the same of a plan; the progress is told as well.
+
+    Args:
+        made: the plan.
+        progress: told what is scored, and the warning.
+        stop: whether to end.
+    """
+    if made.task is None or made.live is None or made.numerics is None:
         return None
     from merging.evaluation.chance import against_chance  # loads torch
 
-    numerics, stop = evaluator.numerics, evaluator.ledger.interrupted
-    found = against_chance(
-        made.live, evaluator.task, made.objective, numerics, made.settings.search.seed, progress, stop
-    )
+    seed = made.settings.search.seed
+    found = against_chance(made.live, made.task, made.objective, made.numerics, seed, progress, stop)
     if found is not None:
         progress.say(f"warning: {found}")
     return found

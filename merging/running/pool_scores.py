@@ -54,6 +54,14 @@ def known_of_pool(session: Session, found: Found) -> None:
             found.singles.setdefault((ingredient.name, HELD_OUT), known)
 
 
+def best_of_pool(session: Session, found: Found) -> None:
+    """Names the best single model of a run whose steps have ranked none, where every model of the pool was scored."""
+    singles = {name: found.singles.get((name, HELD_OUT)) for name in session.plan.pool.names}
+    known = [(name, outcome) for name, outcome in singles.items() if outcome is not None]
+    if found.single is None and known and len(known) == len(singles):
+        found.single = max(known, key=lambda each: each[1].score)  # the first of equals
+
+
 def leaderboard(made: Plan, found: Found) -> tuple[Single, ...]:
     """The models of the pool, best held-out score first; none where no model was scored alone.
 

@@ -14,7 +14,7 @@ from merging.running.found import Found
 from merging.running.notes import notes
 from merging.running.plan import Plan, versions
 from merging.running.pool_scores import leaderboard
-from merging.values.outcome import Meter
+from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
 from merging.values.verdict import Verdict, corrected, unselected
@@ -114,10 +114,12 @@ def _verdicts(made: Plan, found: Found, comparer: Comparer | None, progress: Pro
     asked, task = made.strategy.name, made.task
     if comparer is None or task is None or asked == "best" or asked not in found.merges:
         return ()
-    before, after = found.seen("best"), found.seen(asked)
+    after = found.seen(asked)
     name, outcome = found.single or (None, None)
-    if outcome is not None:
-        before.setdefault(HELD_OUT, (outcome,))
+    alone = found.singles.items()
+    before: dict[str, tuple[Outcome, ...]] = {split: (seen,) for (model, split), seen in alone if model == name}
+    before |= {HELD_OUT: (outcome,)} if outcome is not None else {}  # of record, where a search's has no terms
+    before |= found.seen("best")
     sets = [HELD_OUT, *([CERTIFY] if CERTIFY in after else []), *(task.tests if made.settings.rules.tests else ())]
     if before:
         progress.stage(f"comparing with {best_single(name)}")

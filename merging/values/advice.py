@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from merging.values.report import SMALL_SAMPLE, Report, scored
+from merging.values.report import SMALL_SAMPLE, Report, Row, scored
 from merging.values.states import RunState
 from merging.values.statistics import LEVEL, normal_quantile
 from merging.values.verdict import ACCURACY, Family, Role, Standing, Verdict, counted, distinct
@@ -29,14 +29,17 @@ def advice_of(report: Report, standing: Standing) -> tuple[str, ...]:
         return ()
     found = [report.doubt] if report.doubt else []
     if report.state is not RunState.FINISHED:
-        found.append(f"the run ended early ({report.status}): what it says is of the best so far; go on with `resume`")
+        found.append(f"the run ended early ({report.status}): what it says is of the best so far")
     averages = {other.label: other.held_out for other in report.rows if other.strategy == "uniform"}
     singles = [single.held_out for single in getattr(report, "leaderboard", ()) if single.held_out is not None]
     found += basins(averages, singles, report.measure, report.held_out_samples)
-    if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1:
-        found += [alone(row.label, row.ingredients[0])]
+    searched = any(verdict.family == Family.SELECTION for verdict in report.verdicts)
+    if row.strategy != "best" and searched and _single(row) and report.state is RunState.FINISHED:
+        averages_above = [o.label for o in report.rows if o.held_out > row.held_out and len(o.ingredients) > 1]
+        found += [alone(row.label, row.ingredients[0], averages_above)]
     if row.strategy != "best":
-        found += untested(report.verdicts, report.state)
+        split = " (`tests=False` leaves it out), or keep a part of the held-out data for the verdict "
+        found += untested(report.verdicts, report.state, f"{split}(`certify_split=0.3`)")
         found += [] if report.is_best_single(row) else few(report.verdicts, standing)
     return tuple(found)
 
@@ -65,25 +68,46 @@ def basins(averages: dict[str, float], singles: Sequence[float], measure: str, s
     ]
 
 
-def alone(label: str, model: str) -> str:
-    """Says that a merge is one model of the pool."""
+def _single(row: Row) -> bool:
+    """Whether a merge is one model."""
+    return row.inference_cost == 1 and len(row.ingredients) == 1
+
+
+def alone(label: str, model: str, above: Sequence[str] = ()) -> str:
+    """Says that a search has ended with one model of the pool.
+
+    Args:
+        label: what tables call the strategy.
+        model: the model.
+        above: labels of the averages of others that scored higher on the same data.
+    """
+    if above:
+        return (
+            f"{label} keeps {model} alone, but {some(above, 3)} scored higher held-out: take that, or a larger budget"
+        )
     return (
-        f"the {label} keeps {model} alone: no average with another one scored higher. Fine-tune more models from one "
-        "start with other settings, or average outputs (ensemble) where several passes a sample can be paid for"
+        f"{label} keeps {model} alone: no average with another one that it tried scored higher. Fine-tune more "
+        "models from one start with other settings, or average outputs (ensemble) where several passes a sample can "
+        "be paid for"
     )
 
 
-def untested(verdicts: Iterable[Verdict], state: RunState) -> list[str]:
-    """Says that no test set was scored, and what the held-out data are worth then."""
+def untested(verdicts: Iterable[Verdict], state: RunState, more: str = "") -> list[str]:
+    """Says that no test set was scored, and what the held-out data are worth then.
+
+    Args:
+        verdicts: all verdicts of a run, or on all methods of a benchmark.
+        state: how it has ended.
+        more: the other way to an honest verdict, where there is one.
+    """
     verdicts = tuple(verdicts)
-    if any(verdict.family == Family.PRIMARY for verdict in verdicts) or state is not RunState.FINISHED:
+    families = {verdict.family for verdict in verdicts}
+    if families & {Family.PRIMARY, Family.CERTIFICATION} or state is not RunState.FINISHED:
         return []
-    held_out = next((verdict for verdict in verdicts if verdict.role == Role.HELD_OUT), None)
-    if held_out is not None and held_out.family == Family.UNCHOSEN:
+    if Family.UNCHOSEN in families and Family.SELECTION not in families:
         return ["no test set was scored; the held-out data are as good as one, for they did not choose this merge"]
     return [
-        "no test set was scored: held-out data that chose the merge flatter it; name a test set under [task] tests "
-        "(`tests=False` leaves it out), or keep a part of the held-out data for the verdict (`certify_split=0.3`)"
+        "no test set was scored: held-out data that chose a merge flatter it; name a test set under [task] tests" + more
     ]
 
 
@@ -94,7 +118,7 @@ def few(verdicts: Iterable[Verdict], standing: Standing) -> list[str]:
         verdicts: the verdicts on the merge.
         standing: how it stands.
     """
-    if standing not in (Standing.NEITHER, Standing.NOT_TESTED):
+    if standing != Standing.NEITHER:
         return []
     known = distinct(verdicts)
     asked = [v for v in known if v.family == Family.SELECTION and not v.extra]

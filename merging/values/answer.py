@@ -151,34 +151,52 @@ def markdown(found: Answer) -> list[str]:
 def standing_of(verdicts: Iterable[Verdict]) -> Standing:
     """Says how a model stands by the sets that count (:func:`merging.values.verdict.counted`).
 
-    ``WORSE`` where it is worse on any, whatever it gains on others; ``NOT_TESTED`` where one was not tested.
+    ``WORSE`` where it is worse on any, whatever it gains on others; ``NOT_TESTED`` where one was not tested, and where
+    nothing but the data that chose it says that it is not worse.
     """
-    words = {word(verdict) for verdict in counted(verdicts)}
+    known = counted(verdicts)
+    words = {word(verdict) for verdict in known}
+    if flattered(known) and Standing.WORSE not in words:
+        return Standing.NOT_TESTED
     for standing in (Standing.WORSE, Standing.NOT_TESTED, Standing.BETTER, Standing.NEITHER):
         if standing in words:
             return standing
     return Standing.NOT_TESTED
 
 
+def flattered(known: Sequence[Verdict]) -> bool:
+    """Whether the verdicts that count are on data that chose the merge, and can show no gain."""
+    return bool(known) and all(verdict.family == Family.SELECTION for verdict in known)
+
+
 def answer(report: Report) -> Answer:
-    """Makes the answer of a run: the strategy that was asked for against the best single model."""
+    """Makes the answer of a run: the strategy that was asked for against the best single model.
+
+    Where another merge was written than the strategy's, nothing is shown to be better; not worse where it is the best
+    single model.
+    """
     row = report.merged
     if not report.rows:
         headline = "not scored: without a task there is no data to score it on"
         then = "give data to score it on: `task`, or a [task] in merge.toml"
         return Answer(standing=Standing.NOT_TESTED, headline=f"– {headline}", next=(then,))
     standing = standing_of(report.verdicts)
+    itself = row is not None and report.is_best_single(row)
     if row is not None and row.strategy == "best":
         standing = Standing.REFERENCE
         headline = f"{row.named}: {scored(row.held_out, report.measure)} held-out; it is what merges are compared with"
     elif row is None:
         headline = f"– {report.strategy}: no result yet"
     else:
-        headline = headline_of(subject(report, row), report.verdicts, itself=report.is_best_single(row))
+        standing = Standing.NEITHER if itself else standing
+        headline = headline_of(subject(report, row), report.verdicts, itself=itself)
+    if report.rows and report.saved_instead:
+        standing = Standing.NEITHER if report.saved == "best" else Standing.NOT_TESTED
+        headline += "; another model was written"
     return Answer(
         standing=standing,
         headline=headline,
-        changes=changes(report.verdicts),
+        changes=() if itself else changes(report.verdicts),
         cost=_cost(report),
         advice=advice_of(report, standing),
         next=_next(report, standing),
@@ -200,13 +218,16 @@ def headline_of(subject: str, verdicts: Iterable[Verdict], *, itself: bool = Fal
     """
     verdicts = distinct(verdicts)
     known = counted(verdicts)
+    if itself and known:
+        return f"{subject}: it is {known[0].against} itself; nothing gained, nothing lost"
+    aside = [verdict for verdict in verdicts if verdict not in known and not verdict.extra]
     if not any(verdict.tested for verdict in known):
-        why = next((f": {verdict.why}" for verdict in known if verdict.why), "")
+        why = next((f" on {', '.join(v.set for v in known)}: {v.why}" for v in known if v.why), "")
         return f"{MARKS[Standing.NOT_TESTED]} {subject}: not tested{why}"
     against = known[0].against
-    if itself:
-        return f"{subject}: it is {against} itself; nothing gained, nothing lost"
-    aside = [verdict for verdict in verdicts if verdict not in known and verdict.role == Role.SHIFT]
+    if standing_of(known) == Standing.NOT_TESTED and flattered(known):
+        told = " and ".join(f"{verdict.set} {short(verdict)}" for verdict in known)
+        return f"{MARKS[Standing.NOT_TESTED]} {subject}: tested on no data but those that chose it, {told}"
     gains, losses = (_sets(known, standing) for standing in (Standing.BETTER, Standing.WORSE))
     silent = [verdict.set for verdict in known if not verdict.tested]
     said = f"better than {against} on {gains}" if gains else ""
@@ -227,7 +248,8 @@ def _sets(verdicts: Sequence[Verdict], standing: Standing) -> str:
     """The sets with a standing, each with its figures; the largest differences first, the rest counted."""
     found = [verdict for verdict in verdicts if word(verdict) == standing]
     found.sort(key=lambda verdict: -abs(verdict.difference or 0.0))
-    named = [f"{verdict.set} {short(verdict)}" for verdict in found[:NAMED]]
+    chose = {Family.SELECTION: ", which chose it"}
+    named = [f"{verdict.set} {short(verdict)}{chose.get(verdict.family, '')}" for verdict in found[:NAMED]]
     rest = len(found) - NAMED
     return " and ".join(named) + (f" and {plural(rest, 'more set')}" if rest > 0 else "")
 
@@ -297,20 +319,31 @@ def _next(report: Report, standing: Standing) -> tuple[str, ...]:
     """What to do now."""
     found = []
     single, row = report.best_single_name or "the best single model", report.merged
-    label = row.label if row is not None else report.strategy
-    gains = [verdict.set for verdict in counted(report.verdicts) if verdict.better]
+    known = counted(report.verdicts)
+    gains = [verdict.set for verdict in known if verdict.better]
     if report.state is not RunState.FINISHED:
-        found.append("go on with the run, same bits: `resume`")
+        more = ", with more `max_evaluations`" if report.state is RunState.LIMIT else ""
+        found.append(f"go on with the run, same bits: `resume`{more}")
+    elif report.doubt and standing != Standing.BETTER:
+        found.append("first find out why a model is no better than a guess (advice), and run it again")
     elif standing == Standing.WORSE and gains:
-        found.append(f"take the {label} for data such as {', '.join(gains)} alone; for the others keep {single}")
-    elif standing == Standing.WORSE or (
-        row is not None and standing == Standing.NEITHER and report.is_best_single(row)
+        found.append(f"take the merged model for data such as {', '.join(gains)} alone; for the others keep {single}")
+    elif (
+        standing == Standing.WORSE
+        or report.saved_instead
+        or (row is not None and standing == Standing.NEITHER and report.is_best_single(row))
     ):
         found.append(f"keep {single}")
     elif standing == Standing.NEITHER:
         found.append(f"keep {single}, unless more test samples show a gain")
     elif standing == Standing.BETTER:
-        found.append(f"take the {label}")
+        found.append(f"take the {'ensemble' if report.ensemble else 'merged model'}")
+    elif flattered(known):
+        found.append(f"keep {single} until data that did not choose the merge show a gain")
+    elif known and report.best_single is None:
+        found.append(
+            "run it again without `baselines=False` or `pool_tests=False`: the best single model is scored then"
+        )
     names = ", ".join(report.untested)
     if names or standing in (Standing.NEITHER, Standing.WORSE, Standing.REFERENCE):
         found.append(f"merge benchmark tests {f'the {names} and ' if names else ''}other methods, too")

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from merging.cli.completing import plugins
 from merging.cli.completing.shells import SHELLS, answer, script
 from merging.cli.completing.values import FREE, completer_of
 from merging.cli.main import COMMANDS, cli
@@ -53,8 +54,7 @@ def bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def ask(*words: str) -> list[str]:
         monkeypatch.setenv("_MERGE_COMPLETE", "bash_complete")
-        monkeypatch.setenv("COMP_WORDS", " ".join(("merge", *words)))
-        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        monkeypatch.setenv("COMP_WORDS", "\n".join(("merge", *map(shlex.quote, words[:-1]), *words[-1:])))
         assert answer(cli) == 0
         said = capsys.readouterr()
         assert not said.err
@@ -70,6 +70,8 @@ def test_a_real_bash_puts_them_in_the_place_of_the_word(place: Path) -> None:
     asked = {
         ("run", "--strategy", "mani"): ["manifoldmix"],
         ("run", "--strategy", "learned", "-o", "strategy.coefficients", "=", "a"): ["affine"],
+        ("run", "--strategy", "=", "mani"): ["manifoldmix"],
+        ("run", "", "--precision", "b"): ["bf16"],
         ("run", "m"): ["m 1.pth"],
         ("runn", "--x"): [],
     }
@@ -93,6 +95,25 @@ def test_commands_flags_and_values(bash: Ask) -> None:
     assert bash("run", "--precision", "") == ["auto", "fp32", "bf16"]
     assert bash("run", "--format", "p") == ["pt"]
     assert bash("evaluate", "--task", "digits", "--split", "o") == ["outlined"]
+
+
+def test_a_flag_and_its_value_as_one_word(bash: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bash("run", "--strategy", "=", "mani") == ["manifoldmix"]
+    assert bash("run", "--precision", "=") == ["auto", "fp32", "bf16"]
+    assert bash("run", "--precision=b") == ["--precision=bf16"], "COMP_WORDBREAKS may be set without ="
+    monkeypatch.setenv("COMP_WORDS", "merge\nrun\n--strategy=mani")
+    monkeypatch.setenv("COMP_CWORD", "--strategy=mani")
+    for shell in ("zsh", "fish"):
+        assert "--strategy=manifoldmix" in SHELLS[shell](cli, {}, "merge", "_MERGE_COMPLETE").complete()
+
+
+def test_only_what_the_shell_has_divided_is_left_out(bash: Ask, tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    (tmp_path / "a:b" / "one.pt").touch()
+    assert bash("run", "a", ":", "b/o") == ["b/one.pt"]
+    assert bash("run", '"a:b/o') == ["a:b/one.pt"], "quoted, it is one word to bash"
+    assert bash("run", r"a\:b/o") == ["a:b/one.pt"]
+    assert bash("run", "", "--precision", "b") == ["bf16"], "an empty word is one"
 
 
 def test_options_of_the_plug_in_that_is_typed(bash: Ask, tmp_path: Path) -> None:
@@ -155,6 +176,11 @@ def test_nothing_goes_wrong_aloud(bash: Ask, tmp_path: Path, words: tuple[str, .
     assert bash(*words) == []
 
 
+def test_what_a_package_prints_is_no_candidate(bash: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "load_kind", lambda kind: print("plain\tfor you"))
+    assert "for you" not in bash("run", "--strategy", "")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_is_told_with_help(place: Path) -> None:
@@ -183,6 +209,7 @@ def test_the_command_prints_the_script(merge: Merge) -> None:
         assert (ran.code, ran.out) == (0, script(shell, cli))
         assert json.loads(merge("completion", shell, "--json").out) == {"shell": shell, "script": ran.out}
     assert merge("completion", "tcsh").code == 2
+    assert "\n  fish  once:  merge completion fish > ~/.config" in merge("completion", "--help").out, "a line a shell"
 
 
 @pytest.mark.slow
@@ -190,7 +217,7 @@ def test_torch_is_not_loaded() -> None:
     code = (
         "import os, sys; from merging.cli.main import cli; from merging.cli.completing.shells import answer\n"
         "for words in ('merge run --strategy ', 'merge evaluate --task ', 'merge run -o strategy.', 'merge check m'):\n"
-        "    os.environ |= {'COMP_WORDS': words, 'COMP_CWORD': str(words.count(' '))}; answer(cli)\n"
+        "    os.environ |= {'COMP_WORDS': words.replace(' ', chr(10))}; answer(cli)\n"
         "    assert 'torch' not in sys.modules, words\n"
     )
     asked = {"_MERGE_COMPLETE": "bash_complete"}

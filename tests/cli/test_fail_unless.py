@@ -41,11 +41,10 @@ def test_what_no_test_can_show_is_refused_before_the_work(merge: Merge, given: l
 
 
 def test_what_was_not_tested_is_not_shown_to_be_anything(merge: Merge, given: list[str]) -> None:
-    ran = merge(
-        "run", *given, "--strategy", "uniform", "--no-baselines", "--output", "run", "--fail-unless", "not-worse"
-    )
+    asked = ["run", *given, "--strategy", "uniform", "--no-baselines", "--no-pool-tests", "--output", "run"]
+    ran = merge(*asked, "--fail-unless", "not-worse")
     assert ran.code == 3
-    assert "not shown to be not-worse: – uniform soup (5 of 5 models): not tested: " in ran.err.splitlines()[-1]
+    assert "not shown to be not-worse: – uniform soup (5 of 5 models): not tested on test, " in ran.err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -73,12 +73,12 @@ def written(file: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_what_it_writes_is_checked_and_run_without_an_edit(here: Path, merge: Merge) -> None:
-    """Size, normalisation and the order of the classes are proven on held-out samples."""
+    """Size, normalisation and the order of the classes are tried on held-out samples."""
     assert "There are checkpoints in this folder: merge init" in merge("run", "--no-tests", "--max-evaluations", 1).err
     ran = merge("init")
     assert ran.code == 0, ran.err
     assert ran.out.rstrip().endswith("next: merge check, then merge run")
-    assert "Proven on held-out samples" in ran.out
+    assert "The best that was tried on held-out samples" in ran.out
     assert Path("merge.toml").read_text().startswith("# Written by merge init for this folder. ")
     file = written(here / "merge.toml")
     assert file["task"] == {

@@ -38,6 +38,30 @@ def test_every_kind_has_a_blank() -> None:
     assert list(BLANKS) == list(PLUGINS)
 
 
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("TopK", "'top-k' would be one"),
+        ("top_k", "'top-k' would be one"),
+        ("3d", "'my-3d' would be one"),
+        ("../x", "'x' would be one"),
+        ("", "'top-k' would be one"),
+        ("a" * 41, "at most 40 characters"),
+        ("conftest", "pytest would take conftest.py for its own"),
+        ("test-x", "pytest would take test_x.py for its own"),
+    ],
+)
+def test_an_odd_name_is_told_a_way_out(merge: Merge, tmp_path: Path, name: str, way_out: str) -> None:
+    ran = merge("new", "strategy", name)
+    assert (ran.code, way_out in ran.err, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_hints_can_be_typed(merge: Merge) -> None:
+    hints = json.loads(merge("new", "strategy", "mean-of-mine", "--output", "my plug-ins", "--json").out)["next"]
+    assert shlex.split(hints["test it"]) == ["pytest", "my plug-ins/test_mean_of_mine.py"]
+    assert shlex.split(hints["use it"])[3] == "my plug-ins/mean_of_mine.py"
+
+
 @pytest.mark.slow
 def test_each_passes_its_contract(folder: Path) -> None:
     _checked(folder, "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-W", "error", ".")

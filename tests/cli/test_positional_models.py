@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from merging.cli.asking.request import command_line
 from tests.conftest import TASK, Merge
 
 UNIFORM = ["run", "--strategy", "uniform"]
@@ -75,6 +77,50 @@ def test_what_is_recorded_can_be_typed_again(merge: Merge, files: list[str], tmp
     header = json.loads(Path("out/events.jsonl").read_text().splitlines()[0])
     assert shlex.split(header["request"]["command"]) == ["merge", *typed]
     assert header["request"]["models"] == [str(odd), *files[1:]]
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t`id`", "bad\udcff", "a'\\\x1b b", "$HOME *?!"])
+def test_bash_gives_back_the_words_of_a_recorded_command(name: str) -> None:
+    line = command_line(["run", name, "x"])
+    assert line.isprintable()
+    said = subprocess.run(["bash", "-c", f"merge() {{ printf '%s\\0' \"$@\"; }}; {line}"], capture_output=True).stdout
+    assert said.decode("utf-8", "surrogateescape").split("\0")[:-1] == ["run", name, "x"]
+
+
+def test_a_plug_ins_name_is_told_its_flag(merge: Merge, files: list[str], tmp_path: Path) -> None:
+    assert "greedy is no file but a strategy: --strategy greedy" in merge("run", "greedy", *files).err
+    assert "no such checkpoint: gredy; or did you mean the strategy: --strategy greedy?" in merge("run", "gredy").err
+    assert "--strategies greedy" in merge("benchmark", "greedy").err
+    assert "is no file but a task: --task digits" in merge("check", "digits").err
+    (tmp_path / "greedy").mkdir()
+    assert "no models match" in merge(*UNIFORM, "greedy").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["run", ""], ["run", "--models", ""], ["run", "m.pt", "--base="], ["evaluate", "m.pt", ""], ["check", ""]],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_working_folder(merge: Merge, words: list[str]) -> None:
+    ran = merge(*words)
+    assert (ran.code, "an empty name is no model" in ran.err) == (2, True)
+
+
+def test_a_description_alone_is_told_its_flag(merge: Merge, tmp_path: Path) -> None:
+    assert "x.toml is no model: --task x.toml" in merge("run", "x.toml").err
+
+
+def test_a_file_that_looks_like_a_flag(merge: Merge, tmp_path: Path) -> None:
+    (tmp_path / "-model.pth").touch()
+    ran = merge("run", "-model.pth")
+    assert (ran.code, "begins with - is written ./-model.pth" in ran.err) == (2, True)
+    assert "is written" not in merge("run", "-x").err
+
+
+def test_the_hint_to_rebuild_can_be_typed(merge: Merge, files: list[str]) -> None:
+    said = merge(*UNIFORM, *files, "--output", "my out").out
+    (hint,) = [line.partition("rebuild it")[2] for line in said.splitlines() if "rebuild it" in line]
+    assert shlex.split(hint)[:3] == ["merge", "apply", "my out/recipe.json"]
 
 
 def test_other_commands_take_them(merge: Merge, files: list[str]) -> None:

@@ -161,6 +161,24 @@ def test_hidden_folders_environments_and_deep_ones_are_left_out(merge: Merge, ru
     assert merge("runs", "nowhere").code == 2
 
 
+def test_links_are_followed_once(merge: Merge, finished: Path) -> None:
+    """``runs`` may lie on another disk; circles end."""
+    Path("runs").symlink_to(finished)
+    Path("again").symlink_to(finished)
+    (Path.cwd() / "round").symlink_to(Path.cwd())
+    Path("gone").symlink_to("nowhere")
+    assert list(_listed(merge, "--depth", "20")) == ["uniform", "greedy"]
+
+
+def test_what_was_saved_instead_is_told_beside_the_strategy(merge: Merge, runs: Path) -> None:
+    report = json.loads((runs / "greedy" / "report.json").read_bytes())
+    (runs / "greedy" / "report.json").write_text(json.dumps(report | {"saved": "best", "measure": "nll"}))
+    found = _listed(merge)
+    assert (found["greedy"]["strategy"], found["greedy"]["saved"]) == ("greedy", "best")
+    assert found["uniform"]["saved"] is None
+    assert "greedy (saved: best), by nll" in " ".join(merge("runs", "runs/greedy").out.split())
+
+
 def test_nothing_there_is_said(merge: Merge) -> None:
     ran = merge("runs")
     assert ran.code == 0

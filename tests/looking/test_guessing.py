@@ -28,6 +28,7 @@ from merging.looking.guessing.pools import FoundPool, grouped
 from merging.looking.guessing.proposal import toml
 from merging.looking.guessing.sets import found_sets, with_roles
 from merging.looking.guessing.signature import index
+from merging.looking.guessing.trying import Tried, best_of
 from merging.models.catalogue import model_source
 from merging.models.clip import OpenClip
 
@@ -61,6 +62,10 @@ def pictures(folder: Path, classes: str, count: int = 2) -> None:
         (["best.pt", "seed1.pt", "seed2.pt"], ["best.pt", "seed1.pt", "seed2.pt"]),
         (["best.pt", "last.pt"], ["best.pt"]),
         (["last.pt"], ["last.pt"]),
+        (["best_seed0.pth", "best_seed1.pth"], ["best_seed0.pth", "best_seed1.pth"]),
+        (["best_lr0.1.pt", "best_lr1e-3.pt", "last.pt"], ["best_lr0.1.pt", "best_lr1e-3.pt"]),
+        (["best-epoch=3-acc=0.91.ckpt", "best-epoch=5-acc=0.93.ckpt"], ["best-epoch=3-acc=0.91.ckpt"]),
+        (["best.ckpt", "best-v1.ckpt"], ["best.ckpt"]),
     ],
 )
 def test_of_a_run_its_best_checkpoint_is_meant(names: list[str], taken: list[str]) -> None:
@@ -322,3 +327,54 @@ def test_the_index_is_that_of_the_installed_libraries() -> None:
         for source, names in known.items()
     }
     assert sum(map(len, lost.values())) <= 100, f"many models are new: {lost}"
+
+
+def test_of_two_guesses_that_cannot_be_told_apart_the_likelier_one_is_taken() -> None:
+    """Both are clearly better than the likeliest one; that the third is right once more is luck."""
+
+    def tried(said: str, right: int) -> Tried:
+        return Tried(keys={}, said=said, chance=None, hits=np.arange(128) < right)  # type: ignore[arg-type]
+
+    guesses = [tried("as the library has it", 20), tried("as stored", 40), tried("as stored, others' pixels", 41)]
+    assert best_of(guesses).said == "as stored"
+
+
+def test_two_sets_of_models_of_one_size_are_a_guess_in_the_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(2):
+            torch.save({name: torch.full((4,), float(number))}, tmp_path / f"{name}{number}.pth")
+    found = propose(Given(folder=tmp_path))
+    assert "# guessed: as many others agree" in found.text(tmp_path / "merge.toml")
+    assert "models" in found.to_json(tmp_path / "merge.toml")["guessed"]
+
+
+def test_data_with_more_classes_than_the_models_are_said_to_be_there(tmp_path: Path) -> None:
+    pool_of(tmp_path, timm.create_model("test_resnet", num_classes=3))
+    pictures(tmp_path / "data/val", "abcd")
+    save_file({}, tmp_path / "data/test.parquet")  # whatever is in it, it is not read
+    found = propose(Given(folder=tmp_path))
+    assert not found.task
+    notes = " ".join(found.notes)
+    assert "Warning: " in notes
+    assert "None of the data that were found can be used" in notes
+    assert "4 classes, and the model has 3 outputs" in notes
+    assert "test.parquet: no table that is read" in notes
+
+
+def test_pixels_are_not_learned_by_labels_that_may_be_wrong(tmp_path: Path) -> None:
+    """Three class folders for four outputs: which is missing is not known."""
+    pool_of(tmp_path, timm.create_model("test_resnet", num_classes=4))
+    pictures(tmp_path / "val", "abc")
+    found = propose(Given(folder=tmp_path))
+    assert list(found.scores) == ["timm:test_resnet"]
+    assert any("the data name 3 classes, and the model has 4 outputs" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["trainset", "TrainImages", "Trainings bilder", "train2017", "trainval"])
+def test_training_data_are_no_shifted_set(tmp_path: Path, name: str) -> None:
+    for folder in (name, "val"):
+        pictures(tmp_path / folder, "ab")
+    sets, _ = found_sets([tmp_path], model_source("timm:test_resnet"), texts=False)
+    roles = with_roles(sets, 2)
+    assert set(roles.parts) == {"held_out", "train"}
+    assert not roles.shifts

@@ -93,7 +93,7 @@ def test_a_screen_is_what_is_printed(
         ran = merge(*(words[1:] if record is None else ("report", record)))
         assert ran.code == 0, ran.err
         printed = ran.err + ran.out
-    assert missing(shown.text, printed, timed=shown.runs) == []
+    assert missing(shown.text, printed, timed=shown.runs) == [], "python docs/renew_screens.py, then read git diff"
 
 
 @pytest.mark.parametrize(

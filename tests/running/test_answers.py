@@ -37,7 +37,7 @@ from merging.testing import tiny_task
 from merging.testing.fixtures import TinyNet, blobs, open_tiny_pool
 from merging.values.answer import answer, bare
 from merging.values.score_table import ScoreTable
-from merging.values.states import RunState
+from merging.values.states import RunState, Wanted
 from merging.values.verdict import Family, Standing
 
 
@@ -153,14 +153,17 @@ def test_one_shifted_set_stands_once(pool: ModelPool, tmp_path: Path) -> None:
 def test_without_a_test_set_that_is_said(pool: ModelPool) -> None:
     bare = replace(tiny_task(), tests={}, shifts=())
     chosen = answer(merging.merge(pool, Greedy(), task=bare, partitioner=Layer()).report)
-    assert any(line.startswith("no test set was scored: held-out data that chose the merge") for line in chosen.advice)
+    assert any(line.startswith("no test set was scored: held-out data that chose a merge") for line in chosen.advice)
     free = answer(merging.merge(pool, Uniform(), task=bare, partitioner=Layer()).report)
     assert any("the held-out data are as good as one" in line for line in free.advice)
-    assert "on held-out" in chosen.headline or "no gain" in chosen.headline
+    assert "tested on no data but those that chose it, held-out " in chosen.headline
+    assert chosen.standing == Standing.NOT_TESTED
+    assert free.standing == Standing.NEITHER
     left = answer(merging.merge(pool, Greedy(), task=tiny_task(), partitioner=Layer(), tests=False).report)
     assert left.advice == chosen.advice
     found = answer_of(merging.benchmark(pool, [Best(), Greedy()], task=bare, partitioners=[Layer()]))
-    assert any(line.startswith("no test set was scored") for line in found.advice)
+    assert any(line.startswith("no test set was scored: held-out data that chose a merge") for line in found.advice)
+    assert not any("certify" in line for line in found.advice), "a benchmark has no such setting"
 
 
 def test_advice_only_where_there_is_some(pool: ModelPool) -> None:
@@ -188,7 +191,40 @@ def test_a_merge_of_one_model_is_said_to_be_that(pool: ModelPool) -> None:
     assert [f"keeps {report.best_single_name} alone" in line for line in found.advice] == [True]
     assert found.next[0] == f"keep {report.best_single_name}"
     both = answer_of(merging.benchmark(pool, [Best(), First()], task=tiny_task(), partitioners=[Layer()]))
-    assert any(f"the first keeps {report.best_single_name} alone" in line for line in both.advice)
+    assert any(f"first keeps {report.best_single_name} alone" in line for line in both.advice)
+
+
+def test_what_was_written_is_what_a_pipeline_is_told_of(pool: ModelPool) -> None:
+    """Where a baseline is written instead, the verdicts on the strategy say nothing of it."""
+    report = merging.merge(pool, Greedy(), task=tiny_task(), partitioner=Layer()).report
+    assert answer(report).standing == Standing.NEITHER
+    found = answer(replace(report, saved="uniform", state=RunState.INTERRUPTED))
+    assert found.standing == Standing.NOT_TESTED
+    assert found.headline.endswith("; another model was written")
+    assert all(found.shortfall(wanted) for wanted in Wanted)
+    sure = [replace(v, difference=0.1, interval=(0.05, 0.15), p=1e-6, corrected=1e-5) for v in report.verdicts]
+    refused = answer(replace(report, saved="best", verdicts=tuple(sure)))
+    assert refused.standing == Standing.NEITHER
+    assert refused.shortfall(Wanted.BETTER)
+    assert refused.next[0] == f"keep {report.best_single_name}"
+
+
+def test_a_method_that_a_benchmark_names_is_not_one_that_held_out_data_chose(pool: ModelPool) -> None:
+    bare = replace(tiny_task(), tests={}, shifts=())
+    found = merging.benchmark(pool, [Best(), Uniform(), Greedy()], task=bare, partitioners=[Layer()])
+    sure = {"difference": 0.1, "interval": (0.05, 0.15), "p": 1e-6, "corrected": 1e-5}
+    rows = tuple(replace(row, verdicts=tuple(replace(v, **sure) for v in row.verdicts)) for row in found.rows[1:])
+    told = answer_of(replace(found, rows=(found.rows[0], *rows)))
+    assert "▲ on held-out data uniform +10.0" in told.headline
+    assert "--strategy" not in told.next[0]
+    assert "`strategy=uniform`" in told.next[0]
+    (use,) = told.uses
+    assert "chosen by these data, which flatter them: greedy +10.0 [+5.0, +15.0] p<.001" in str(use)
+    told = answer_of(replace(found, rows=(found.rows[0], rows[1])))
+    assert told.standing == Standing.NOT_TESTED
+    assert told.headline.endswith("on held-out data")
+    assert "is shown to beat" in told.headline
+    assert told.next == (f"keep the best single model ({found.rows[0].ingredients[0]})",)
 
 
 def permuted(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -217,7 +253,8 @@ def test_an_interrupted_run_says_so(pool: ModelPool) -> None:
     assert report.state is RunState.LIMIT
     found = answer(report)
     assert any(line.startswith("the run ended early (--max-evaluations 7 reached)") for line in found.advice)
-    assert found.next[0].startswith("go on with the run")
+    assert found.next[0] == "go on with the run, same bits: `resume`, with more `max_evaluations`"
+    assert not any("alone" in line for line in found.advice), "a search that was cut has not found that"
 
 
 def test_a_doubt_is_advice_and_said_once(pool: ModelPool, tmp_path: Path) -> None:
@@ -228,6 +265,11 @@ def test_a_doubt_is_advice_and_said_once(pool: ModelPool, tmp_path: Path) -> Non
     assert answer(result.report).advice[0] == result.report.doubt
     assert screen(result, 4000).count(result.report.doubt) == 1
     assert result.report.doubt in result.report.notes
+    found = merging.benchmark(pool, [Best(), Greedy()], task=wrong, partitioners=[Layer()], output=tmp_path / "bench")
+    assert found.doubt == result.report.doubt
+    for told in (found, read_folder(tmp_path / "bench"), read_folder(tmp_path / "run")):
+        assert answer_of(told).advice[0] == found.doubt
+        assert table(told, 4000).count(found.doubt) == 1
 
 
 def test_no_task_is_said_first(pool: ModelPool, tmp_path: Path) -> None:
@@ -284,6 +326,15 @@ def test_what_is_read_from_files_of_runs_has_an_answer(pool: ModelPool, tmp_path
     assert "the best single model" in found.headline
     assert any("greedy" in phrase for use in found.uses for _, phrase in use.told)
     assert any("not tested: uniform" in phrase for use in found.uses for _, phrase in use.told)
+
+
+def test_a_baseline_read_from_a_run_keeps_what_held_out_data_chose(pool: ModelPool, tmp_path: Path) -> None:
+    """Whatever they did for the strategy that was asked for."""
+    for strategy in (Uniform(), Greedy()):
+        merging.merge(pool, strategy, task=tiny_task(), partitioner=Layer(), output=tmp_path / strategy.name)
+        rows = {row.strategy: row for row in read_folder(tmp_path / strategy.name).rows}
+        families = {name: rows[name].verdict("best", "held-out").family for name in ("uniform", "greedy")}  # type: ignore[union-attr]
+        assert families == {"uniform": Family.UNCHOSEN, "greedy": Family.SELECTION}
 
 
 def test_a_winner_that_loses_on_one_shifted_set_is_told_so(pool: ModelPool) -> None:

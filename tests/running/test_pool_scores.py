@@ -100,7 +100,11 @@ def test_models_that_nobody_ranked_are_scored_in_no_budget(pool: ModelPool) -> N
     report = merging.merge(pool, Uniform(), task=tiny_task(), baselines=False, max_evaluations=1).report
     assert report.evaluations == 1
     assert all(single.held_out is not None and single.tests for single in report.leaderboard)
-    assert report.best_single_name is None
+    assert report.best_single_name == report.leaderboard[0].name
+    verdicts = {verdict.set: verdict for verdict in report.verdicts}
+    whole = merging.merge(pool, Uniform(), task=tiny_task()).report
+    assert verdicts == {verdict.set: verdict for verdict in whole.verdicts}, "as with the baselines"
+    assert verdicts["test"].tested
 
 
 def test_without_a_task_there_is_none(pool: ModelPool) -> None:

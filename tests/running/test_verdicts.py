@@ -209,12 +209,15 @@ def compare_95(found: dict[str, Any]) -> tuple[float, float]:
 
 def test_without_baselines_only_the_ranking_is_compared_with(pool: ModelPool) -> None:
     for task, objective in ((tiny_task(), None), (regression(), MeanSquaredError())):
-        found = merging.merge(pool, Last(), task=task, partitioner=Layer(), objective=objective, baselines=False)
+        asked = {"task": task, "partitioner": Layer(), "objective": objective, "baselines": False}
+        found = merging.merge(pool, Last(), pool_tests=False, **asked)
         told_of = told(found.report.verdicts)
         assert told_of["held-out"].tested
         name = found.report.best_single_name
         assert told_of["test"].why == f"the best single model ({name}) was not scored there"
         assert not any(v.tested for name, v in told_of.items() if name != "held-out")
+        whole = told(merging.merge(pool, Last(), **asked).report.verdicts)
+        assert not any("not scored" in verdict.why for verdict in whole.values()), "the pool was scored there"
 
 
 @pytest.mark.parametrize("objective", [MeanSquaredError(), MacroF1(), Accuracy()], ids=lambda o: o.name)

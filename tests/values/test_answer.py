@@ -106,9 +106,32 @@ def test_headlines() -> None:
     assert headline_of("x", [loss]) == f"▼ x: worse than {SINGLE} on test -4.8 [-7.2, -2.4] p=.002"
     assert headline_of("x", [level]) == f"x: no gain over {SINGLE} that can be told from luck; nothing lost"
     assert headline_of("x", [level], itself=True) == f"x: it is {SINGLE} itself; nothing gained, nothing lost"
-    assert headline_of("x", [verdict("test", None)]) == "– x: not tested: it was not scored there"
+    assert headline_of("x", [verdict("test", None)]) == "– x: not tested on test: it was not scored there"
     assert headline_of("x", []) == "– x: not tested"
     assert headline_of("x", [level, verdict("average of shifts", None)]).endswith("not tested on average of shifts")
+
+
+def test_data_that_chose_the_merge_show_no_gain() -> None:
+    """They flatter it: a loss there is one, a gain or none is nothing."""
+    for step, sure in ((0.03, True), (0.01, False)):
+        chosen = [verdict("held-out", step, sure=sure)]
+        found = Answer(standing=standing_of(chosen), headline=headline_of("x", chosen))
+        assert found.standing == Standing.NOT_TESTED
+        assert found.headline.startswith("– x: tested on no data but those that chose it, held-out +")
+        assert all(found.shortfall(wanted) for wanted in Wanted)
+        free = unselected(chosen, selected=False)
+        assert standing_of(free) == (Standing.BETTER if sure else Standing.NEITHER)
+    assert standing_of([verdict("held-out", -0.03, sure=True)]) == Standing.WORSE
+
+
+def test_a_headline_and_the_lines_below_it_agree() -> None:
+    """Nothing is "lost" without being named above, and no gain is denied that stands below."""
+    level = verdict("test", 0.005)
+    lost, gained = verdict("held-out", -0.03, sure=True), verdict("held-out", 0.03, sure=True)
+    said = headline_of("x", [*unselected([lost], selected=False), level])
+    assert said.endswith("; ▼ worse on held-out -3.0 [-4.5, -1.5] p=.002")
+    said = headline_of("x", [gained, level])
+    assert said.endswith("; ▲ better on held-out +3.0 [+1.5, +4.5] p=.002, which chose it; nothing lost")
 
 
 def test_each_set_is_named_once_and_its_p_stands_beside_its_numbers() -> None:

@@ -10,7 +10,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.advice import alone, basins, few, untested
 from merging.values.answer import Answer, Use, standing_of
 from merging.values.states import RunState
-from merging.values.verdict import MARKS, Role, Standing, Verdict, short, word
+from merging.values.verdict import MARKS, Family, Role, Standing, Verdict, short, word
 from merging.values.wording import some
 
 ORDER = (Standing.BETTER, Standing.NEITHER, Standing.WORSE)
@@ -24,7 +24,11 @@ def answer(found: Benchmark) -> Answer:
     reference = next(iter(found.references), None)
     rows = [row for row in found.rows if any(verdict.reference == reference for verdict in row.verdicts)]
     if reference is None or not rows:
-        why = "nothing to compare the methods with: name best among them" if found.rows else "no method"
+        why = "no method"
+        if found.rows:
+            alone = any(row.strategy == "best" for row in found.rows)
+            more = "name other methods beside best" if alone else "name best among them"
+            why = f"nothing to compare the methods with: {more}"
         return Answer(standing=Standing.NOT_TESTED, headline=f"– not tested: {why}", advice=_advice(found, [], None))
     table = Compared(found, reference, rows)
     standings = {standing_of(table.verdicts(row)) for row in rows}
@@ -69,11 +73,17 @@ class Compared:
     def told(self, column: str, standing: Standing) -> list[tuple[BenchmarkRow, Verdict]]:
         """Rows that stand so in a column: what loses nothing elsewhere first, then the largest difference."""
         pairs = [(row, row.verdict(self.reference, column)) for row in self.rows]
-        own = [(row, verdict) for row, verdict in pairs if verdict is not None and word(verdict) == standing]
+        own = [(row, verdict) for row, verdict in pairs if verdict is not None and _stands(verdict) == standing]
         return sorted(
             own,
             key=lambda pair: (bool(self.losses(pair[0], column)), pair[0].inference_cost, -(pair[1].difference or 0.0)),
         )
+
+    def flattered(self, column: str) -> list[tuple[BenchmarkRow, Verdict]]:
+        """Rows that are better only on the data that chose them; the largest difference first."""
+        pairs = [(row, row.verdict(self.reference, column)) for row in self.rows]
+        own = [(row, verdict) for row, verdict in pairs if verdict is not None and _flattered(verdict)]
+        return sorted(own, key=lambda pair: -(pair[1].difference or 0.0))
 
     def losses(self, row: BenchmarkRow, column: str) -> str:
         """Says what a row loses in the other columns; empty where it loses nothing."""
@@ -102,6 +112,9 @@ class Compared:
             (Standing.BETTER, f"{MARKS[Standing.BETTER]} {self.phrase(row, verdict, column)}")
             for row, verdict in self.told(column, Standing.BETTER)
         ]
+        told = [f"{row.label} {short(verdict)}" for row, verdict in self.flattered(column)]
+        if told:
+            lines.append((Standing.NEITHER, f"chosen by these data, which flatter them: {some(told, 3)}"))
         if not lines:
             lines.append((Standing.NEITHER, f"none beats {self.against}"))
         level, worse, silent = (
@@ -139,16 +152,28 @@ def _headline(table: Compared, standing: Standing) -> str:
         if better:
             parts.append(f"{table.place(column)} {table.phrase(*better[0], column)}")
         elif any(word(row.verdict(table.reference, column)) != Standing.NOT_TESTED for row in table.rows):
-            parts.append(f"{table.place(column)} none beats {'it' if named else table.against}")
+            beats = "is shown to beat" if table.flattered(column) else "beats"
+            parts.append(f"{table.place(column)} none {beats} {'it' if named else table.against}")
             named = True
     if not parts:
         why = next((v.why for row in table.rows for v in table.verdicts(row) if v.why), "")
         return f"{MARKS[Standing.NOT_TESTED]} not tested against {table.against}" + (f": {why}" if why else "")
     if not any(table.told(column, Standing.BETTER) for column in table.columns):
-        places = [table.place(column) for column in table.columns]
-        return f"{MARKS.get(standing, '')} no method beats {table.against} {' or '.join(places)}".lstrip()
+        beats = "is shown to beat" if any(map(table.flattered, table.columns)) else "beats"
+        places = " or ".join(map(table.place, table.columns))
+        return f"{MARKS.get(standing, '')} no method {beats} {table.against} {places}".lstrip()
     ending = "" if named else f"; against {table.against}"
     return f"{MARKS.get(standing, '')} {'; '.join(parts)}{ending}".lstrip()
+
+
+def _flattered(verdict: Verdict) -> bool:
+    """Whether a gain was seen only on the data that chose the merge, which show none."""
+    return verdict.family == Family.SELECTION and verdict.better
+
+
+def _stands(verdict: Verdict) -> Standing | None:
+    """How a method stands on a set; None where only the data that chose it say that it is better."""
+    return None if _flattered(verdict) else word(verdict)
 
 
 def _price(row: BenchmarkRow) -> tuple[float, float, float]:
@@ -193,6 +218,8 @@ def _next(table: Compared) -> tuple[str, ...]:
     best = table.winner()
     if table.found.state is not RunState.FINISHED:
         return ("go on with the benchmark: the same command with the same `output`",)
+    if best is None and table.found.doubt:
+        return ("first find out why a model is no better than a guess (advice), and run it again",)
     if best is None:
         return (f"keep {table.against}",)
     row, column = best
@@ -211,9 +238,15 @@ def _advice(
     """Where a merge cannot help, and where the answer is uncertain."""
     averages = {row.label: row.held_out for row in found.rows if row.strategy == "uniform" and row.held_out is not None}
     scores = [single.held_out for single in found.singles if single.held_out is not None]
-    told = basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
+    told = [found.doubt] if found.doubt else []
+    told += basins(averages, scores, found.measure, found.samples.get(HELD_OUT, 0))
     single = [row for row in rows if row.strategy != "best" and row.inference_cost == 1 and len(row.ingredients) == 1]
-    told += [alone(row.label, row.ingredients[0]) for row in single[:1]]
+    for row in single:
+        verdict = None if table is None else row.verdict(table.reference, HELD_OUT)
+        if row.held_out is not None and verdict is not None and verdict.family == Family.SELECTION:
+            above = [o.label for o in rows if (o.held_out or row.held_out) > row.held_out and len(o.ingredients) > 1]
+            told.append(alone(row.label, row.ingredients[0], above))
+            break
     if table is not None:
         verdicts = [table.verdicts(row) for row in rows]
         told += untested([verdict for own in verdicts for verdict in own], found.state)

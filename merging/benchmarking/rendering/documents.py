@@ -30,6 +30,7 @@ from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
+from merging.values.wording import plural
 
 
 def to_csv(found: Benchmark) -> str:
@@ -110,7 +111,7 @@ def _line(texts: list[str]) -> str:
 
 def title(found: Benchmark) -> str:
     """Names the task, and counts the methods and models that were compared."""
-    return f"Benchmark on {found.task}: {len(found.rows)} methods, {len(found.pool)} models"
+    return f"Benchmark on {found.task}: {plural(len(found.rows), 'method')}, {plural(len(found.pool), 'model')}"
 
 
 def caption(found: Benchmark) -> str:

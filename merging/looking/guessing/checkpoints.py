@@ -29,6 +29,9 @@ _EPOCH = re.compile(
     re.IGNORECASE,
 )
 """Names (without suffix) of what a training run keeps: its best checkpoint, its last one, those of its epochs."""
+_NUMBER = re.compile(r"\d[\d.]*(e-?\d+)?", re.IGNORECASE)
+_MEASURED = re.compile(r"ep|step|iter|acc|loss|val|top|score|map|f1|(?<![a-z])v#", re.IGNORECASE)
+"""What a name numbers where all are of one run: epochs, steps, scores, Lightning's versions."""
 _RESULTS = ("recipe.json", "benchmark.json")
 """Files of folders that this program has written results into."""
 
@@ -134,9 +137,17 @@ def meant(paths: Sequence[Path]) -> list[Path]:
         return list(paths)
     if not best and (chosen := _best_of(paths)) is not None:
         return [chosen]
+    if _numbered_runs(best or last):
+        return best or last
     if best or last:
         return sorted(best or last, key=lambda path: (len(path.name), path.name))[:1]
     return [epochs[-1]] if _of_a_run(epochs[0].parent) else list(paths)
+
+
+def _numbered_runs(paths: Sequence[Path]) -> bool:
+    """Whether names differ in numbers alone that are no epochs or scores: ``best_seed0`` and ``best_seed1``."""
+    names = {_NUMBER.sub("#", stem(path)) for path in paths}
+    return len(paths) > 1 and len(names) == 1 and not _MEASURED.search(next(iter(names)))
 
 
 def _of_a_run(folder: Path) -> bool:
@@ -191,7 +202,7 @@ def as_patterns(paths: Sequence[Path]) -> list[str]:
         if len(differ) == 1:
             column = [each[differ[0]] for each in parts]
             start, end = _common(column), _common([name[::-1] for name in column])[::-1]
-            start = re.sub(r"\d+$", "", start)
+            start = re.sub(r"\d[\d.]*$", "", start)
             room = min(map(len, column)) - len(start)
             end = end[len(end) - room :] if room < len(end) else end
             end = re.sub(r"^\d+", "", end)

@@ -49,7 +49,9 @@ def tries(
     if not done:
         return []
     best = trying.best_of(done)
-    source = next(each for each in candidates if each.spec == best.keys["model"]).source
+    source, outputs = next((each.source, each.classes) for each in candidates if each.spec == best.keys["model"])
+    if outputs is not None and len(keys.get("classes", ())) not in (0, outputs):
+        return done  # labels may be wrong: nothing about pixels can be learned by them
     sized = [] if "size" in keys else list(variants.sizes(source, keys["held_out"]))
     add(sized, best.keys)
     if "mean" not in keys and not takes_texts(source):

@@ -91,12 +91,13 @@ def pixel_entries(said: Mapping[str, Any], best: Tried | None, tries: Sequence[T
     entries = list[Entry]()
     for key in ("size", "mean", "std"):
         if key in said:
-            why = [] if entries else ["As the files beside the weights say it."]
+            why = [] if entries else ["As the settings say in which the architecture is named."]
             entries.append(Entry(key=key, value=said[key], why=why))
         elif best is not None and key in best.keys:
             plain = next(each for each in tries if each.keys["model"] == best.keys["model"])
-            why = [f"Proven on held-out samples: {best.said}: {best}; as the library has it: {plain}."]
-            entries.append(Entry(key=key, value=best.keys[key], why=[] if entries else why))
+            why = [f"The best that was tried on held-out samples: {best.said}: {best}; as the library has it: {plain}."]
+            guessed = "by a model's answers"
+            entries.append(Entry(key=key, value=best.keys[key], why=[] if entries else why, guessed=guessed))
     return entries
 
 

@@ -135,8 +135,8 @@ def _asked_group(pool: FoundPool, paths: Sequence[Path], base: Path | None, cont
     taken = {checkpoint.path for checkpoint in pool.models} | ({pool.base.path} if pool.base else set())
     other = grouped([path for path in paths if path not in taken], base)
     choices = [some([str(checkpoint.path) for checkpoint in each.models], 3) for each in (pool, other)]
-    number, _ = context.asker.choose("Two sets of models agree among themselves. Which are to be merged?", choices)
-    return (pool, other)[number]
+    number, asked = context.asker.choose("Two sets of models agree among themselves. Which are to be merged?", choices)
+    return (pool, other)[number] if asked else replace(pool, guessed=f"as many others agree: {choices[1]}")
 
 
 def _asked_roles(roles: Roles, sets: Sequence[FoundSet], context: Context) -> Roles:
@@ -190,8 +190,9 @@ def _without_data(given: Given, pool: FoundPool, roles: Roles, known: str) -> Pr
             f"{where}: nothing there can choose a merge ({only or '; '.join(refused[:1]) or 'none was found'}); "
             "give held-out data with `data`: a folder of class folders, a table, file.npz:KEY, …"
         )
+    there = "None of the data that were found can be used" if refused else "No labelled data were found"
     notes = [
-        f"{known}. No labelled data were found, so nothing can be scored: a "
+        f"{'Warning: ' if refused else ''}{known}. {there}, so nothing can be scored: a "
         "plain average is made. With data that no model was trained on, run merge init again.",
         *(f"Left out: {line}." for line in refused[:5]),
     ]

@@ -100,6 +100,9 @@ def _in_file(file: Path, root: Path, refused: dict[str, str], *, texts: bool) ->
             yield Place(f"{file}:{key}", (key, file.stem, *around))
     elif suffix in TABLES and file.name not in COMPANIONS and file.name != "summary.csv":
         yield from _table(file, (file.stem, *around), refused, texts=texts)
+    elif suffix in (".parquet", ".arrow"):
+        if not _own_form(str(file)):
+            refused[str(file)] = "no table that is read; datasets loads it, and save_to_disk writes a folder that is"
     elif _own_form(str(file)):
         yield Place(str(file), (file.stem, *around))
 

@@ -36,6 +36,7 @@ class FoundPool:
         base_why: says how that was found.
         left_out: why other checkpoints were not taken → these.
         groups: numbers of checkpoints that agree with one another, the largest first.
+        guessed: why other checkpoints may be meant; empty where nothing speaks for that.
     """
 
     models: tuple[Checkpoint, ...]
@@ -45,6 +46,7 @@ class FoundPool:
     base_why: str = ""
     left_out: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     groups: tuple[int, ...] = ()
+    guessed: str = ""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

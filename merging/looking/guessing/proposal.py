@@ -107,9 +107,8 @@ class Proposal:
             why.append(f"'{pool.key}' are the trained weights.")
         for reason, left in pool.left_out.items():
             why.append(f"Left out, {reason}: {some([str(path) for path in left], 3)}.")
-        yield Entry(
-            key="models", value=[{"path": path, **key} if key else path for path in named], why=why, others=others
-        )
+        models = [{"path": path, **key} if key else path for path in named]
+        yield Entry(key="models", value=models, why=why, others=others, guessed=pool.guessed)
         if pool.base is not None:
             where = _relative(str(pool.base.path), at)
             value = {"path": where, "key": pool.base.key} if pool.base.key else where
@@ -135,6 +134,7 @@ class Proposal:
             "run": {entry.key: entry.value for entry in self.run},
             "alternatives": {entry.key: dict(entry.others) for entry in (*self.task, *self.run) if entry.others},
             "guessed": {entry.key: entry.guessed for entry in self.guessed}
+            | ({"models": self.pool.guessed} if self.pool.guessed else {})
             | ({"base": self.pool.base_why} if self.pool.base_guessed else {}),
             "scores": dict(self.scores),
             "notes": list(self.notes),

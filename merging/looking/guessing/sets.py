@@ -19,9 +19,11 @@ from merging.plugins.progress import Progress, Silent
 ROLES: Mapping[str, tuple[str, ...]] = {
     "held_out": ("val", "valid", "validation", "dev", "heldout", "holdout", "held", "eval"),
     "test": ("test", "testing", "tst", "tests"),
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trainings", "trn", "trainval"),
 }
 """Part of a task → words that sets are called by."""
+_KIND = re.compile(r"(sets?|data(set)?|splits?|images?|imgs?|pictures|samples|files)$")
+"""Ends of such words that say no more: ``trainset``, ``ValImages``."""
 _PLAIN = ("photo", "photos", "real", "images", "pictures", "clean", "original", "data")
 """Names of the kind of pictures that models are trained on, among domains."""
 
@@ -69,10 +71,11 @@ class Roles:
 def role_of(word: str) -> str:
     """The part of a task that a word stands for; empty where it is none.
 
-    >>> role_of("valid"), role_of("val_labels"), role_of("sketch")
-    ('held_out', 'held_out', '')
+    >>> role_of("valid"), role_of("val_labels"), role_of("TrainSet"), role_of("sketch")
+    ('held_out', 'held_out', 'train', '')
     """
     parts = [part for part in re.split(r"[^a-z]+", word.lower()) if part]
+    parts = [_KIND.sub("", part) or part for part in parts]
     return next((role for part in parts for role, words in ROLES.items() if part in words), "")
 
 

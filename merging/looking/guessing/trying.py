@@ -33,7 +33,7 @@ from merging.values.outcome import answered
 
 SAMPLES = 256
 """Held-out samples that are scored."""
-FEWEST, SECONDS = 64, 15.0
+FEWEST, SECONDS = 64, 8.0
 """A slow model is scored on fewer, as many as it takes in this time, but not below so many."""
 CLEAR = 0.01
 """A guess takes the place of a likelier one where its gain on the same samples has so small a p-value (McNemar)."""
@@ -138,11 +138,9 @@ def better(other: Tried, than: Tried) -> bool:
 
 def best_of(tried: Sequence[Tried]) -> Tried:
     """The first of several guesses, the likeliest first, that no other is clearly better than."""
-    chosen = tried[0]
-    for other in sorted(tried[1:], key=lambda each: -each.share):
-        if len(other.hits) == len(chosen.hits) and better(other, chosen):
-            chosen = other
-    return chosen
+    return next(
+        each for each in tried if not any(len(other.hits) == len(each.hits) and better(other, each) for other in tried)
+    )
 
 
 def order_in_words(tried: Tried, names: Sequence[str]) -> tuple[list[str], str] | None:
