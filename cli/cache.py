@@ -20,12 +20,13 @@ def command(clear: bool, as_json: bool) -> None:
     from merging.errors import FolderError, refused, showable
     from merging.storage import user_cache
 
+    most, used = user_cache.limit(), user_cache.remembers()  # a wrong limit is said before anything is forgotten
     if clear:
         try:
             user_cache.clear()
         except OSError as error:
             raise FolderError(f"cannot clear {user_cache.cache_folder()}: {refused(error)}") from None
-    found, most, used = user_cache.usage(), user_cache.limit(), user_cache.remembers()
+    found = user_cache.usage()
     if as_json:
         kinds = {kind: {"entries": entries, "bytes": size} for kind, (entries, size) in found.items()}
         print_json({"folder": str(user_cache.cache_folder()), "limit": most, "remembers": used, **kinds})
@@ -37,6 +38,9 @@ def command(clear: bool, as_json: bool) -> None:
     for kind, (entries, size) in found.items():
         shown.add_row({"scores": "scores", "hashes": "content hashes"}[kind], f"{entries:,}", f"{size / 1e6:,.1f}")
     console.print(shown, highlight=False)
+    if user_cache.cache_folder() == user_cache.NOWHERE:
+        console.print("There is no home folder, so nothing is kept; name one with MERGING_CACHE.", style="dim")
+        return
     console.print(f"In {showable(str(user_cache.cache_folder()))}, {most / 1e6:,.0f} MB at most.", style="dim")
     if not used:
         console.print("MERGING_REMEMBER is 0: nothing of it is used.", style="dim")

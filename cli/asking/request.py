@@ -175,7 +175,8 @@ def _quoted(word: str) -> str:
 
 
 def _bytes(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    how = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", how))
 
 
 def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str | dict[str, str]:

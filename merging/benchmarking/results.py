@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from merging.benchmarking.earlier import of_today
 from merging.benchmarking.runs import Coefficients
 from merging.benchmarking.views import BenchmarkViews
-from merging.errors import DAMAGED, FolderError, raised
+from merging.errors import DAMAGED, FolderError, raised, reason_of
 from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import Single as Single
 from merging.values.leaderboard import with_soups
@@ -20,7 +21,7 @@ from merging.values.shown import Sheet, Shown
 from merging.values.states import MethodState, RunState, status_of, unworded, worded
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
-from merging.values.wording import some
+from merging.values.wording import kind_of, some
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -207,14 +208,23 @@ class Benchmark(BenchmarkViews):
         return cls(**values)
 
     @classmethod
-    def read(cls, path: Path) -> Benchmark:
+    def read(cls, path: Path | str) -> Benchmark:
         """Reads a ``benchmark.json``, of this version or an earlier one.
 
+        Args:
+            path: the file, or the benchmark's folder.
+
         Raises:
-            FolderError: it is damaged.
+            FolderError: there is none, or it is damaged.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise FolderError(f"{kind_of(path)} is no benchmark's result; give the path of a benchmark.json")
+        path = Path(path).expanduser()
+        path = path / "benchmark.json" if path.is_dir() else path
         try:
             return cls.from_json(json.loads(path.read_bytes()))
+        except OSError as error:
+            raise FolderError(f"cannot read a benchmark's result at {path}: {reason_of(error)}") from None
         except DAMAGED as error:
             raise FolderError(f"{path} is no benchmark's result, or damaged: {raised(error, whole=True)}") from None
 

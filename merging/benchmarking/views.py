@@ -10,7 +10,7 @@ from merging.plugins.task import HELD_OUT
 from merging.values.frames import frame
 from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown, named
-from merging.values.states import RunState
+from merging.values.states import ended
 from merging.values.told import COLUMNS, columns
 from merging.values.verdict import Verdict
 from merging.values.wording import plural
@@ -94,8 +94,9 @@ class BenchmarkViews(Shown):
         found = self._found
         done = [row.label for row in found.rows if row.finished]
         sets = f"{plural(len(found.sets), 'test set')}, {found.samples.get(HELD_OUT, 0):,} held-out samples"
-        ended = "" if found.state is RunState.FINISHED else found.status
-        return Sheet(name="Benchmark", facts=(found.task, f"{named(done, 'method', 4)}", sets, ended))
+        return Sheet(
+            name="Benchmark", facts=(found.task, f"{named(done, 'method', 4)}", sets, ended(found.state, found.limit))
+        )
 
     def _repr_html_(self) -> str:
         from merging.benchmarking.rendering.page import fragment

@@ -11,10 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
 
 from merging.errors import TaskError, unknown
-from merging.plugins.arrays import PICTURE, is_one_hot, samples, targets
+from merging.plugins.arrays import PICTURE, is_masked, is_one_hot, samples, targets, unboxed
 from merging.plugins.progress import Progress
 from merging.plugins.task import Split
 from merging.plugins.user_code import running
@@ -50,7 +61,10 @@ class Held:
     def written(self) -> tuple[str, ...]:
         """The names that stand in the labels, sorted; none where these are numbers."""
         array = _as_array(self.labels)
-        return () if array is None or array.dtype.kind != "U" else tuple(sorted(set(array.tolist())))
+        if array is None or array.dtype.kind != "U":
+            return ()
+        found = sorted(set(array.tolist()))
+        return () if self.names is None and all(map(is_number, found)) else tuple(found)  # as tables are read
 
     def counted(self, classes: Sequence[str]) -> Split:
         """A split whose labels count the outputs of a model.
@@ -64,17 +78,30 @@ class Held:
         if self.split is not None:
             return self.split
         labels = self.labels
-        if self.written:
-            labels = np.array([self._place(name, classes) for name in _as_array(labels)])  # type: ignore[union-attr]
+        array = _as_array(labels)
+        if array is not None and array.dtype.kind == "U":
+            names = set(array.tolist())
+            counts = self.names is None and all(map(is_number, names)) and not names <= set(classes)
+            labels = indices(array, self.where) if counts else np.array([self._place(name, classes) for name in array])
         elif self.names is not None and classes and tuple(classes) != self.names:
             places = np.array([self._place(name, classes) for name in self.names])
             labels = places[targets(labels, f"{self.where}: labels").numpy()]
-        elif (array := _as_array(labels)) is not None and array.dtype.kind == "f":
-            classed = is_one_hot(array) if array.ndim == 2 else array.ndim == 1 and all(map(is_number, array.tolist()))
-            labels = indices(array, self.where) if classed else array
+        elif array is not None and array.dtype.kind == "f":
+            labels = self._met(array)
         inputs = samples(self.inputs, f"{self.where}: inputs")
         inputs = inputs.float() if inputs.dtype == torch.float64 else inputs  # models are in float32
         return Split.of(inputs, targets(labels, f"{self.where}: labels"))
+
+    def _met(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Floating-point labels: class indices where all are whole numbers, else as they are."""
+        if array.ndim == 2:
+            return indices(array, self.where) if is_one_hot(array) else array
+        known = np.isfinite(array)
+        if array.ndim != 1 or not all(map(is_number, array[known].tolist())):
+            return array
+        if not known.all():
+            raise TaskError(f"{self.where}: label number {int(known.argmin())} is missing; leave such samples out")
+        return indices(array, self.where)
 
     def _place(self, name: Any, classes: Sequence[str]) -> int:
         if str(name) not in classes:
@@ -96,15 +123,10 @@ def held(given: Any, where: str, progress: Progress) -> Held:
     if isinstance(given, Split):
         return Held(where=where, inputs=given.inputs, labels=given.labels, split=given)
     if isinstance(given, tuple | list) and len(given) == 2:
-        return Held(where=where, inputs=given[0], labels=given[1])
-    names = _names(given)
+        return Held(where=where, inputs=given[0], labels=given[1], names=_columns(given[1]))
     if isinstance(given, DataLoader):
-        ordered = isinstance(given.sampler, SequentialSampler | RandomSampler)
-        if not ordered or isinstance(given.dataset, IterableDataset):
-            return _read(
-                itertools.chain.from_iterable(map(_apart, given)), None, where, progress, _names(given.dataset)
-            )
-        given, names = given.dataset, _names(given.dataset)  # in its own order: a shuffled one is never the same
+        return _loaded(given, where, progress)
+    names = _names(given)
     if type(given) is TensorDataset and len(given.tensors) == 2:
         return Held(where=where, inputs=given.tensors[0], labels=given.tensors[1], names=names)
     if isinstance(given, IterableDataset):
@@ -114,6 +136,20 @@ def held(given: Any, where: str, progress: Progress) -> Held:
     ):
         raise TaskError(f"{where} is {kind_of(given)}; {WAY}")
     return _read((given[number] for number in range(len(given))), len(given), where, progress, names, code=given)
+
+
+def _loaded(loader: DataLoader[Any], where: str, progress: Progress) -> Held:
+    """What a loader has: its data set in order, through a way of making batches that is its own; else its batches."""
+    batches: Any = loader.batch_sampler
+    sampler = loader.sampler if batches is None else batches.sampler if type(batches) is BatchSampler else None
+    whole = isinstance(sampler, SequentialSampler | RandomSampler)  # a shuffled one is never the same
+    if whole and loader.collate_fn in (default_collate, default_convert):
+        return held(loader.dataset, where, progress)
+    if whole:
+        several = None if batches is None else batches.batch_size
+        loader = DataLoader(loader.dataset, several, collate_fn=loader.collate_fn, num_workers=loader.num_workers)
+    items = itertools.chain.from_iterable(_apart(batch, where, alone=batches is None) for batch in loader)
+    return _read(items, None, where, progress, _names(loader.dataset))
 
 
 def _read(
@@ -169,7 +205,8 @@ def _pair(item: Any, where: str) -> tuple[Any, Any]:
         others = [key for key in item if key != label]
         value = others[0] if value is None and len(others) == 1 else value
         if label is None or value is None:
-            raise TaskError(f"{where} has {', '.join(map(str, item))}; which is the label? {WAY}")
+            asked = "label" if label is None else "input"
+            raise TaskError(f"{where} has {', '.join(map(str, item))}; which is the {asked}? {WAY}")
         return item[value], item[label]
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
@@ -179,16 +216,18 @@ def _pair(item: Any, where: str) -> tuple[Any, Any]:
 def _row(value: Any, where: str) -> Tensor:
     if hasattr(value, "getbands"):
         raise TaskError(f"{where} is a picture of PIL; {PICTURE}")
-    return samples([value], where)[0]
+    return samples([value], f"inputs of {where}")[0]
 
 
 def _label(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
 
 
-def _apart(batch: Any) -> Iterator[Any]:
-    """The items of a batch."""
-    if isinstance(batch, Mapping):
+def _apart(batch: Any, where: str, *, alone: bool) -> Iterator[Any]:
+    """The items of a batch; where a loader makes none, an item whose label has no rows is one by itself."""
+    if alone and np.ndim(_label(_pair(batch, f"item 0 of {where}")[1])) == 0:
+        yield batch
+    elif isinstance(batch, Mapping):
         yield from (dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True))
     elif isinstance(batch, tuple | list) and len(batch) == 2:
         yield from zip(*batch, strict=True)
@@ -197,23 +236,47 @@ def _apart(batch: Any) -> Iterator[Any]:
 
 
 def _names(given: Any) -> tuple[str, ...] | None:
-    """The classes that a Dataset of torchvision or of Hugging Face names."""
+    """The classes that a Dataset of torchvision or of Hugging Face names, also of a part of it or of several.
+
+    Raises:
+        TaskError: several that are joined, and name different ones.
+    """
+    if isinstance(given, Subset):
+        return _names(given.dataset)
+    if isinstance(given, ConcatDataset):
+        several = {_names(each) for each in given.datasets}
+        if len(several - {None}) > 1:
+            raise TaskError("joined data sets number their classes differently; bring their labels to one numbering")
+        return None if None in several else several.pop()
+    if getattr(given, "target_transform", None) is not None:
+        return None  # its labels count something else
     found = getattr(given, "classes", None)
     for key in LABELS:
         features = getattr(given, "features", None)
         if found is None and isinstance(features, Mapping) and key in features:
             found = getattr(features[key], "names", None)
-    if isinstance(found, list | tuple) and found and all(isinstance(name, str) for name in found):
-        return tuple(found)
-    return None
+    return tuple(found) if isinstance(found, list | tuple) and _are_words(found) else None
+
+
+def _columns(labels: Any) -> tuple[str, ...] | None:
+    """The classes that a column of categories names, or the columns of a one-hot data frame, in their order."""
+    found = getattr(getattr(labels, "dtype", None), "categories", None)
+    if found is None and len(columns := list(getattr(labels, "columns", ()))) > 1:
+        found = columns
+    return tuple(found) if found is not None and _are_words(found) else None
+
+
+def _are_words(names: Iterable[Any]) -> bool:
+    several = list(names)
+    return bool(several) and all(isinstance(name, str) for name in several)
 
 
 def _as_array(labels: Any) -> NDArray[Any] | None:
     """Labels as an array, texts as texts; None where they are none."""
+    if is_masked(labels):
+        return None
     try:
-        found = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+        found = unboxed(np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels))
+        return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
     except (ValueError, TypeError, RuntimeError):
         return None
-    if found.dtype == object and found.size and all(isinstance(each, str) for each in found.flat):
-        return found.astype(str)
-    return found

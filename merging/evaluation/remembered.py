@@ -18,7 +18,8 @@ from blake3 import blake3
 
 from merging.errors import DAMAGED
 from merging.evaluation.keys import Keys
-from merging.evaluation.network import Network, UnsureError
+from merging.evaluation.network import Network
+from merging.evaluation.own_code import UnsureError
 from merging.evaluation.surroundings import surroundings
 from merging.forward.recalibration import SAMPLES
 from merging.plugins.objective import Objective
@@ -190,13 +191,23 @@ class Remembered:
         """
         if name not in self._sets:
             split = self.keys.task.split(name)
-            try:
-                self._sets[name] = f"{data_digest(split)} {self._network.digest(split)}"
-            except UnsureError:
-                self._sets[name] = None
+            network = self._network_of(split)
+            self._sets[name] = None if network is None else f"{data_digest(split)} {network}"
         if (found := self._sets[name]) is None:
             raise UnsureError(name)
         return found
+
+    def _network_of(self, split: Split) -> str | None:
+        """The network's digest for a set, found once a command and not for each of many models; None: nobody knows."""
+        things = (self.scorer.live.module, self.keys.task, split)
+        known = how_told().networks
+        key = json.dumps([*map(id, things), self.keys.numerics.to_json()])
+        if key not in known:
+            try:
+                known[key] = things, self._network.digest(split)  # they are kept, so that no others get their ids
+            except UnsureError:
+                known[key] = things, None
+        return known[key][1]
 
 
 class Recall:

@@ -97,7 +97,7 @@ class Checked(Shown):
         found = "everything fits" if not self.errors else plural(len(self.errors), "error")
         facts = (plural(len(self.models), "model"), plural(len(self.sets), "set"), found)
         warned = plural(len(self.warnings), "warning") if self.warnings else ""
-        cost = f"about {self.cost.minutes:.2g} minutes" if self.cost is not None else ""
+        cost = "" if self.cost is None else _lasting(self.cost.minutes)
         rows = [[model.name, model.tensors, model.parameters, model.error or ""] for model in self.models]
         return Sheet(
             name="Checked",
@@ -401,3 +401,7 @@ def _outputs(ready: Plan | None) -> int | None:
         return None
     with ready.numerics.applied():
         return forward(ready.live, ready.numerics, ready.task, ready.task.held_out.inputs[:2])
+
+
+def _lasting(minutes: float) -> str:
+    return f"about {minutes:.2g} minutes" if minutes >= 1 else "less than a minute"

@@ -13,6 +13,9 @@ from merging.looking.wanted import Members
 from merging.mixing.arithmetic import materialise
 from merging.partitioners.whole import Whole
 from merging.plugins.task import Task, own_pool
+from merging.running.applying import Applied
+from merging.running.run import Result
+from merging.running.saved import SavedRun
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash
 from merging.storage.model_folder import is_model_folder
@@ -20,6 +23,7 @@ from merging.storage.pool import ModelPool
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
 from merging.storage.training_beside import trained_with
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
+from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
     from merging.storage.in_memory import InMemory
@@ -61,7 +65,9 @@ class OpenedModel:
         return trained_with(self.pool.checkpoints[0]) if self.made is None else {}
 
 
-def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Models = ()) -> OpenedModel:
+def open_model(
+    model: Checkpoint | Path | str | Result | SavedRun | Applied | InMemory, models: ModelPool | Models = ()
+) -> OpenedModel:
     """Opens a checkpoint, a recipe, an ensemble's folder or a run's.
 
     Args:
@@ -71,6 +77,10 @@ def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Mo
     Raises:
         MergingError: it is none, or a recipe's ingredients are no longer there.
     """
+    if isinstance(model, Merge):
+        raise MergingError(f"{kind_of(model)} alone has no tensors; give the result of the merge, or its folder")
+    if isinstance(model, Result | SavedRun | Applied):
+        model = model.state_dict()
     if not isinstance(model, Checkpoint | str | os.PathLike):
         model = Checkpoint.of(model, "model")
     path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
@@ -90,7 +100,9 @@ def open_model(model: Checkpoint | Path | str | InMemory, models: ModelPool | Mo
 
 
 def open_all(
-    named: Mapping[str, Checkpoint | Path | str | InMemory], ingredients: ModelPool | Models, wrong: list[str]
+    named: Mapping[str, Checkpoint | Path | str | Result | SavedRun | Applied | InMemory],
+    ingredients: ModelPool | Models,
+    wrong: list[str],
 ) -> dict[str, OpenedModel]:
     """Opens several models; takes all faults, not the first.
 

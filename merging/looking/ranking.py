@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from merging.errors import MergingError
 from merging.evaluation.comparing import Comparer
@@ -25,26 +26,33 @@ from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.cache import as_told
 from merging.running.settings import Settings
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.in_memory import is_in_memory
 from merging.storage.ingredients import check_models
 from merging.storage.pool import ModelPool
 from merging.tasks.meant import task_of
 from merging.values.leaderboard import Trained, differing
 from merging.values.outcome import Outcome
+from merging.values.report import scored
+from merging.values.shown import Cell, Grid, Sheet, Shown
 from merging.values.statistics import Interval, mean_interval
-from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct
-from merging.values.wording import plural
+from merging.values.told import KINDS
+from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, distinct, mark, word
+from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
+    from merging.running.applying import Applied
+    from merging.running.run import Result
+    from merging.running.saved import SavedRun
     from merging.storage.in_memory import InMemory
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
 
-    Scorable: TypeAlias = Checkpoint | Path | str | InMemory
-    """A model that can be scored: a checkpoint, a recipe.json, a run's folder, or a module or state dict."""
+    Scorable: TypeAlias = Checkpoint | Path | str | Result | SavedRun | Applied | InMemory
+    """A model that can be scored: a checkpoint, a recipe.json, a run's folder or result, a module or state dict."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranked:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Ranked(Shown):
     """One of several models that were scored.
 
     Attributes:
@@ -71,6 +79,11 @@ class Ranked:
         """The test on a set, or on the average of the shifted ones; None where there was none."""
         return next((verdict for verdict in self.verdicts if verdict.set == column and not verdict.extra), None)
 
+    def _sheet(self) -> Sheet:
+        return Sheet(
+            name="Ranked", facts=(self.name, some([f"{name} {score:.4g}" for name, score in self.scores.items()], 6))
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; scores are fractions where they are accuracies."""
         return {
@@ -87,8 +100,8 @@ class Ranked:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Ranking(Shown):
     """Several models on the same samples, best first.
 
     Attributes:
@@ -117,6 +130,26 @@ class Ranking:
         """All paired tests of the table."""
         return tuple(verdict for model in self.models for verdict in model.verdicts)
 
+    def _sheet(self) -> Sheet:
+        columns, percent = list(self.best.scores), self.measure == ACCURACY
+        rows = []
+        for model in self.models:
+            row: list[str | Cell] = [model.name]
+            for name in columns:
+                told = model.verdict(name)
+                text = f"{100 * model.scores[name]:.2f}" if percent else f"{model.scores[name]:.4f}"
+                row.append(Cell(text, mark(told), KINDS.get(word(told), "")) if told is not None else Cell(text))
+            rows.append(row)
+        best = f"best {self.best.name}: {self.by} {scored(self.best.scores[self.by], self.measure)}"
+        notes = f"▲ better or ▼ worse than {self.best.name} (5 % level, corrected), no mark: cannot be told from luck."
+        heads = ("top-1 accuracy in %" if percent else self.measure, *columns)
+        return Sheet(
+            name="Ranking",
+            facts=(self.task, plural(len(self.models), "model"), best),
+            grids=(Grid(heads, rows),),
+            notes=(notes,) if len(rows) > 1 else (),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: what ``merge evaluate --json`` prints of several models."""
         facts = {"task": self.task, "objective": self.objective, "ranked_by": self.by, "reference": self.best.name}
@@ -126,7 +159,7 @@ class Ranking:
 @by_keyword(Settings, Watcher, without=OTHERS)
 @as_told
 def evaluate_all(
-    models: ModelPool | Sequence[Scorable] | Mapping[str, Scorable],
+    models: ModelPool | Scorable | Sequence[Scorable] | Mapping[str, Scorable],
     task: TaskLike,
     *,
     splits: Sequence[str] = (),
@@ -142,8 +175,8 @@ def evaluate_all(
     weights are scored once.
 
     Args:
-        models: a pool; or checkpoints, files, patterns, runs' folders, recipes, names of models in the task's own pool;
-            a mapping names each of them, also modules and state dicts in memory.
+        models: a pool; or checkpoints, files, patterns, runs' folders, recipes, names of models in the task's own pool,
+            modules, state dicts and results of merges; a mapping names each of them.
         task: the architecture and the data; a task, or its name.
         splits: which sets; default: the held-out data and every test set.
         objective: what the score is, an object or its name; default: top-1 accuracy.
@@ -186,17 +219,22 @@ def evaluate_all(
 
 
 def _named(
-    models: ModelPool | Sequence[Scorable] | Mapping[str, Scorable], task: Task
+    models: ModelPool | Scorable | Sequence[Scorable] | Mapping[str, Scorable], task: Task
 ) -> tuple[dict[str, Scorable], list[str]]:
     """Name → model, and what is wrong with the names."""
     if isinstance(models, ModelPool):
         return {checkpoint.name: checkpoint for checkpoint in models.checkpoints}, []
-    if isinstance(models, Mapping):
-        return dict(models), []
-    given = [models] if isinstance(models, str | Path | Checkpoint) else list(models)
-    found, wrong = find([str(each) for each in given if not isinstance(each, Checkpoint)], pool_of(task))
+    if isinstance(models, Mapping) and not is_in_memory(models):
+        return dict(cast("Mapping[str, Scorable]", models)), []
+    alone = isinstance(models, str | os.PathLike) or is_in_memory(models) or not isinstance(models, Iterable)
+    given: list[Any] = [models] if alone else list(cast("Iterable[Any]", models))
+    texts = [str(each) for each in given if isinstance(each, str | os.PathLike)]
+    found, wrong = find(texts, pool_of(task))
     named: dict[str, Scorable] = {name: Checkpoint(w.path, key=w.key) if w.key else w.path for name, w in found.items()}
-    return named | {each.name: each for each in given if isinstance(each, Checkpoint)}, wrong
+    for place, each in enumerate(given):
+        if not isinstance(each, str | os.PathLike):
+            named[each.name if isinstance(each, Checkpoint) else f"model_{place}"] = each
+    return named, wrong
 
 
 def _scored(

@@ -46,6 +46,9 @@ from merging.values.wording import shown
 if TYPE_CHECKING:
     from torch import nn
 
+    from merging.running.applying import Applied
+    from merging.running.run import Result
+    from merging.running.saved import SavedRun
     from merging.storage.in_memory import InMemory
     from merging.storage.ingredients import Models
     from merging.tasks.meant import TaskLike
@@ -57,7 +60,7 @@ OTHERS = all_but("device", "threads", "remember", "verify")
 @by_keyword(Settings, Watcher, without=OTHERS)
 @as_told
 def evaluate(
-    model: Checkpoint | Path | str | InMemory,
+    model: Checkpoint | Path | str | Result | SavedRun | Applied | InMemory,
     task: TaskLike,
     *,
     splits: Sequence[str] = (),
@@ -71,7 +74,7 @@ def evaluate(
 
     Args:
         model: a checkpoint; a ``recipe.json``, which is rebuilt first; a run's folder (its model file); or a module or
-            state dict in memory.
+            state dict in memory; or the result of a merge.
         task: the architecture and the data; a task, or its name.
         splits: which sets; default: the held-out data and every test set.
         objective: what the score is, an object or its name; default: top-1 accuracy.
@@ -177,7 +180,7 @@ class Scorer:
         return found
 
 
-def same_classes(models: Mapping[str, Checkpoint | Path | str | InMemory]) -> tuple[str, ...]:
+def same_classes(models: Mapping[str, Any]) -> tuple[str, ...]:
     """Compares the classes of models that are to be scored on the same labels, where their files say them.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -38,9 +39,10 @@ def samples(value: object, what: str = "inputs") -> Tensor:
     if not isinstance(found, torch.Tensor):
         array = _array(found, what)
         found = _of_array(array.astype(np.float32) if array.dtype == np.float64 else array)
+    _check_dense(found, what)
     if found.ndim == 0:
         raise TaskError(f"{what} are a single number; {_TAKEN}")
-    return found.detach().cpu().contiguous()
+    return found.detach().cpu().resolve_neg().contiguous()
 
 
 def targets(value: object, what: str = "labels") -> Tensor:
@@ -58,8 +60,9 @@ def targets(value: object, what: str = "labels") -> Tensor:
     import torch
 
     if isinstance(value, torch.Tensor):
-        found = value.detach().cpu()
-        if found.is_floating_point() or found.is_complex():
+        _check_dense(value, what)
+        found = value.detach().cpu().resolve_neg()
+        if found.is_floating_point():
             return found
         array = found.numpy()
     else:
@@ -116,11 +119,49 @@ def _array(value: object, what: str, *, words: bool = False) -> NDArray[Any]:
         found = np.asarray(value)
     except (ValueError, TypeError):
         raise TaskError(f"{what} are {kind_of(value)} with rows of different lengths; {_TAKEN}") from None
-    if found.dtype == object and words and all(isinstance(each, str) for each in found.flat):
-        found = found.astype(str)
+    if is_masked(value):
+        raise TaskError(f"{what} are an array in which values are masked; leave such samples out, or fill() them")
+    found = unboxed(found)
+    if found.dtype == object and words and any(isinstance(each, str) for each in found.flat):
+        odd = next(number for number, each in enumerate(found.flat) if not isinstance(each, str))
+        raise TaskError(f"{what} are names, but number {odd} is {found.flat[odd]!r:.40}; leave such samples out")
     if found.dtype.kind not in ("biufUS" if words else "biuf") or not found.ndim:
         raise TaskError(f"{what} are {kind_of(value)}; {_TAKEN}")
     return found
+
+
+def unboxed(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of Python's objects as one of numbers or of texts, where all of them are; else as it is."""
+    if array.dtype != object or not array.size:
+        return array
+    if all(isinstance(each, str) for each in array.flat):
+        return array.astype(str)
+    return np.array(array.tolist()) if all(isinstance(each, numbers.Real) for each in array.flat) else array
+
+
+def is_masked(value: object) -> bool:
+    """Whether it is an array of which some values are not to be used."""
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+
+
+def _check_dense(tensor: Tensor, what: str) -> None:
+    """Refuses a tensor without plain numbers.
+
+    Raises:
+        TaskError: it is nested, sparse, quantised, complex, or without values.
+    """
+    import torch
+
+    kinds = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout is not torch.strided,
+        "quantised": tensor.is_quantized,
+        "meta": tensor.is_meta,
+        "complex": tensor.is_complex(),
+    }
+    kind = next((name for name, holds in kinds.items() if holds), None)
+    if kind is not None:
+        raise TaskError(f"{what} are a {kind} tensor; give a dense one of plain numbers")
 
 
 def _of_array(array: NDArray[Any]) -> Tensor:

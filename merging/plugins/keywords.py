@@ -47,9 +47,15 @@ def given(
             raise unknown(f"argument of {function}", name, [*_OWN.get(function, ()), *everything])
     made = []
     for value, names in zip(told, known, strict=True):
-        own = {name: keywords[name] for name in names if name in keywords}
+        own = {name: _word(keywords[name]) for name in names if name in keywords}
         made.append(value.changed(own) if hasattr(value, "changed") else dataclasses.replace(value, **own))
     return cast("tuple[*Values]", tuple(made))
+
+
+def _word(value: object) -> object:
+    """A device or dtype of torch as the word that stands for it; anything else as it is."""
+    of_torch = type(value).__module__ == "torch" and type(value).__name__ in ("device", "dtype")
+    return str(value).removeprefix("torch.") if of_torch else value
 
 
 def expected(argument: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:

@@ -76,6 +76,11 @@ class Watcher:
                 f"progress is {kind_of(told)}; it is True, False, or an object derived from merging.Silent"
             )
 
+    @classmethod
+    def told(cls, progress: Progress | bool | None) -> Progress:
+        """The progress that a function without other settings is given; its bar ends with the call in progress."""
+        return cls().changed({"progress": progress}).progress
+
     def changed(self, values: Mapping[str, Any]) -> Watcher:
         """The watcher of one call: other values in the place of some, and what was left open decided.
 

@@ -14,13 +14,15 @@ from merging.mixing.writing import Writing
 from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.watcher import Watcher
 from merging.running.run import Result
+from merging.running.saved import SavedRun, load_run
+from merging.running.views import RunViews
 from merging.storage import atomic
 from merging.storage.folder import check_parent, check_place
 from merging.storage.lock import Lock, is_hidden
 from merging.storage.output_file import check_file
 from merging.storage.pool import ModelPool
-from merging.storage.result import OVERRIDES, RECIPE, read_recipe
-from merging.values.recipe import Merge, Recipe
+from merging.storage.result import OVERRIDES, RECIPE, REPORT, read_recipe
+from merging.values.recipe import Ensemble, Merge, Recipe
 from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class Applied:
 
 @by_keyword(Writing, Watcher, without=("format",))
 def apply(
-    recipe: Recipe | Result | Path | str,
+    recipe: Recipe | Result | SavedRun | Path | str,
     *,
     models: ModelPool | Models | None = None,
     output: Path | str | None = None,
@@ -80,7 +82,7 @@ def apply(
     Ingredients are recognised by their content, not by their names: a changed file is refused.
 
     Args:
-        recipe: a recipe, a ``recipe.json``, a run's folder, or the result of a merge.
+        recipe: a recipe, a ``recipe.json``, a run's folder, the result of a merge, or a run that was read back.
         models: what holds the ingredients, as a pool takes it (files, patterns, state dicts, modules); default: the
             files that they were in.
         output: what is written: a ``.safetensors`` or ``.pt`` file, or a folder; None writes nothing.
@@ -136,7 +138,7 @@ def _recipe(given: object) -> tuple[Recipe, list[Path]]:
     Raises:
         RecipeError: it is none.
     """
-    if isinstance(given, Result):
+    if isinstance(given, RunViews):
         given = given.merge
     if isinstance(given, Recipe):
         return given, []
@@ -145,6 +147,13 @@ def _recipe(given: object) -> tuple[Recipe, list[Path]]:
     if not isinstance(given, str | os.PathLike) or not str(given):
         raise RecipeError(f"the recipe is {kind_of(given)}; give a Recipe, a recipe.json, or a run's folder")
     path = Path(given)
+    if not (path / RECIPE).is_file() and (path / REPORT).is_file():
+        given = load_run(path).merge
+        if not isinstance(given, Recipe):
+            raise RecipeError(
+                f"{path} holds {kind_of(given)}, which has no recipe; "
+                + ("each of its members has one" if isinstance(given, Ensemble) else "its model file is all there is")
+            )
     beside = path if path.is_dir() else path.parent
     return read_recipe(path), [path, beside / RECIPE, beside / OVERRIDES]
 

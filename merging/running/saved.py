@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging.errors import DAMAGED, FolderError, MergingError, RecipeError, raised, unknown
 from merging.mixing.writing import Writing
+from merging.plugins.keywords import expected
 from merging.running.views import RunViews
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.journal import FILE
@@ -74,6 +76,7 @@ def load_run(folder: Path | str) -> SavedRun:
         FolderError: there is no run, or its report is damaged; the nearest folder that holds one is named.
         RecipeError: its recipe is damaged, or both recipe and model are gone.
     """
+    expected("`folder`", folder, (str, os.PathLike), "the path of a run's folder")
     path = Path(folder).expanduser()
     path = path.parent if path.name in (REPORT, RECIPE) and path.is_file() else path
     if not (path / REPORT).is_file():

@@ -40,12 +40,15 @@ class Remembering:
         remember: whether it is used, and kept.
         verify: whether content hashes are found anew, and compared with those that were kept.
         found: digests of what is in memory, which are found once a command: id → the thing, its digest.
+        networks: digests of networks that score sets, which take passes: what they are of → these things, the digest;
+            None: they cannot be told.
         refuted: files whose hash was remembered and wrong.
     """
 
     remember: bool = True
     verify: bool = False
     found: dict[int, tuple[object, str]] = field(default_factory=dict, compare=False, repr=False)
+    networks: dict[str, tuple[tuple[object, ...], str | None]] = field(default_factory=dict, compare=False, repr=False)
     refuted: list[str] = field(default_factory=list, compare=False)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from merging.errors import CheckpointError, showable
+from merging.errors import CheckpointError, raised, showable
 from merging.storage.dtypes import info_of
 from merging.storage.plain_tensors import check_plain, place_of, ties_of
 from merging.storage.raw import bytes_of
@@ -47,6 +47,12 @@ class TensorsInMemory(TensorFile):
         found = _state_dict(model, str(self.path))
         others = [key for key, value in found.items() if not _is_tensor(value)]
         tensors = {key: value for key, value in found.items() if key not in others}
+        packed = next((key for key in others if _holds_tensors(found[key])), None)
+        if packed is not None:
+            raise CheckpointError(
+                f"{self.path}: '{packed}' holds packed tensors, as those of quantised modules are; give the model from "
+                "before they were packed"
+            )
         for key, tensor in tensors.items():
             check_plain(f"{self.path}: tensor '{key}'", tensor)
         copies: dict[Any, Tensor] = {}
@@ -71,8 +77,8 @@ class TensorsInMemory(TensorFile):
         return ()
 
     def read(self, key: str) -> Tensor:
-        """Gives one tensor of the copy."""
-        return self._copied[key]
+        """Gives one tensor, which is the caller's own, as that of a file is."""
+        return self._copied[key].clone()
 
     def read_bytes(self, key: str, offset: int, into: memoryview) -> None:
         """Copies some of a tensor's bytes, in the order of its elements."""
@@ -92,6 +98,13 @@ def _is_tensor(value: object) -> bool:
 
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value that is no tensor has some in it."""
+    if isinstance(value, list | tuple):
+        return any(_is_tensor(each) or _holds_tensors(each) for each in value)
+    return type(value).__name__ == "ScriptObject"  # of torch: the packed weights of a quantised module
 
 
 def _is_module(value: object) -> bool:
@@ -115,7 +128,11 @@ def _state_dict(model: object, where: str) -> Mapping[str, Any]:
     """
     way = "give a module or its state_dict()"
     if _is_module(model):
-        return _checked(model.state_dict(), where, "is a module without tensors; nothing can be averaged")  # type: ignore[attr-defined]
+        try:
+            found = model.state_dict()  # type: ignore[attr-defined]
+        except Exception as error:  # a user's module may raise anything
+            raise CheckpointError(f"state_dict() of {where} failed: {raised(error)}") from error
+        return _checked(found, where, "is a module without tensors; nothing can be averaged")
     if not isinstance(model, Mapping):
         raise CheckpointError(f"{where} is {kind_of(model)}; {way}")
     if {"state", "param_groups"} <= set(map(str, model)):

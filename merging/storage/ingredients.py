@@ -87,15 +87,27 @@ def things_in(models: object) -> Iterator[tuple[str, object]]:
         if {"state", "param_groups"} <= set(map(str, models)):
             yield "", models
             return
+        several = [name for name, thing in models.items() if isinstance(thing, Mapping) and is_in_memory(thing)]
+        if several and not all(isinstance(each, _THINGS) or is_in_memory(each) for each in models.values()):
+            raise PoolError(
+                f"the pool is a mapping with a state dict in it, beside other things: give its "
+                f"{' or '.join(repr(str(name)) for name in several[:3])}"
+            )
         for name, thing in models.items():
-            if not isinstance(name, str) or not name:
-                raise PoolError(f"the pool is a mapping with {kind_of(name)} for a name; names are texts")
+            if not isinstance(name, str) or not name.strip():
+                what = "an empty text" if isinstance(name, str) else kind_of(name)
+                raise PoolError(f"the pool is a mapping with {what} for a name; names are texts")
             yield name, thing
+    elif isinstance(models, Mapping) and not models:
+        return
     elif isinstance(models, Sequence | Set | Iterator | ValuesView) and not isinstance(models, str | bytes):
         for thing in models:
             yield "", thing
     else:
         yield "", models
+
+
+_THINGS = (str, os.PathLike, Checkpoint, Mapping)
 
 
 def _is_source(value: Mapping[Any, Any]) -> bool:

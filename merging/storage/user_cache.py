@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,8 @@ KINDS = (SCORES, HASHES)
 """Folders of entries that the limit counts; decoded images are beside them and are not counted."""
 LIMIT = 1_000_000_000
 """Bytes of entries, where ``MERGING_CACHE_LIMIT`` says nothing else."""
+NOWHERE = Path(os.devnull) / "merging"
+"""A folder that nobody can read or write."""
 _MARK = b"merging-cache/1 "
 _FRESH = 3600.0
 """Seconds for which an entry's time of use is not written again, and after which what a killed process left goes."""
@@ -33,8 +34,11 @@ _BLOCK = 4096
 
 
 def cache_folder() -> Path:
-    """Finds the user's cache: ``MERGING_CACHE``, or ``~/.cache/merging``."""
-    return Path(os.environ.get("MERGING_CACHE") or Path.home() / ".cache" / "merging").expanduser()
+    """Finds the user's cache: ``MERGING_CACHE``, or ``~/.cache/merging``; :data:`NOWHERE` for who has no home."""
+    try:
+        return Path(os.environ.get("MERGING_CACHE") or "~/.cache/merging").expanduser()
+    except RuntimeError:  # a number that is no user's, as in containers
+        return NOWHERE
 
 
 def remembers() -> bool:
@@ -129,14 +133,18 @@ def usage() -> dict[str, tuple[int, int]]:
 
 
 def clear() -> None:
-    """Forgets all scores and content hashes.
+    """Forgets all scores and content hashes; what other commands are writing meanwhile stays.
 
     Raises:
         OSError: something cannot be removed.
     """
     for kind in KINDS:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(cache_folder() / kind)
+        for home, _, names in os.walk(cache_folder() / kind, topdown=False, onerror=_refuse):
+            for name in names:
+                if not _is_written(Path(home, name)):
+                    Path(home, name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another command has put something there
+                Path(home).rmdir()
 
 
 def sweep(most: int | None = None) -> None:
@@ -154,13 +162,27 @@ def sweep(most: int | None = None) -> None:
 
 def _states(folder: Path) -> list[tuple[float, int, Path]]:
     """Time of use, bytes and path of what is kept, and of what a killed process has left; what is written is not."""
-    found, now = [], time.time()
+    found = []
     for path in _files(folder, hidden=True):
         with contextlib.suppress(OSError):
             state = path.stat()
-            if not path.name.startswith(atomic.LEFTOVER) or now - state.st_mtime > _FRESH:
+            if not _is_written(path):
                 found.append((state.st_mtime, max(state.st_size, _BLOCK), path))
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """Passes on that a folder cannot be listed, unless there is none."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a file is being written now, as far as its name and its age tell."""
+    try:
+        return path.name.startswith(atomic.LEFTOVER) and time.time() - path.stat().st_mtime <= _FRESH
+    except OSError:
+        return False
 
 
 def _files(folder: Path, *, hidden: bool = False) -> Iterator[Path]:

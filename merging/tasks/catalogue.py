@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import TaskError
+from merging.plugins.bar import taken_away
 from merging.plugins.discovery import load_installed
 from merging.plugins.functions import parameters_of
 from merging.plugins.options import UNSET
@@ -15,6 +16,7 @@ from merging.plugins.progress import Progress
 from merging.plugins.registry import tasks
 from merging.plugins.task import Task
 from merging.plugins.user_code import PluginError, called, import_object
+from merging.plugins.watcher import UNSAID, Watcher
 
 if TYPE_CHECKING:
     from merging.tasks.meant import TaskLike
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 DEFAULT = "digits"
 
 
-def load_task(name: TaskLike, progress: Progress | None = None, *, trust_code: bool = False, **described: Any) -> Task:
+@taken_away()
+def load_task(
+    name: TaskLike, progress: Progress | bool | None = UNSAID, *, trust_code: bool = False, **described: Any
+) -> Task:
     """Makes a task by its registered name, by ``python:module:function``, or from the [task] of a merge.toml.
 
     Args:
         name: name of the task; ``python:module:function``, a function that returns a :class:`Task`; the path of a
             merge.toml; or a table like its [task].
-        progress: told how far decoding is, where the task can say so.
+        progress: told how far decoding is, where the task can say so; True: a bar, False: nobody, by default a bar in
+            notebooks.
         trust_code: whether a merge.toml may run the code that it names (``python:…``).
         described: what a registered task takes, such as ``data`` and ``model`` of ``imagenet-shifts``.
 
@@ -36,13 +42,14 @@ def load_task(name: TaskLike, progress: Progress | None = None, *, trust_code: b
         UnknownNameError: nobody registered that name.
         TaskError: the function fails or returns something else, or a value that the task does not take.
     """
+    told = Watcher.told(progress)
     if not described or not isinstance(name, str):
         from merging.tasks.meant import task_of  # which makes registered ones by this module
 
         if described:
             raise TaskError(f"{', '.join(described)} {'is' if len(described) == 1 else 'are'} for a registered task")
-        return task_of(name, progress, trust_code=trust_code)
-    return named_task(name, described, progress)
+        return task_of(name, told, trust_code=trust_code)
+    return named_task(name, described, told)
 
 
 def named_task(name: str, described: Mapping[str, Any], progress: Progress | None = None) -> Task:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from merging.data.images import is_images, normalise
@@ -13,13 +14,15 @@ from merging.data.in_memory import Held, held
 from merging.errors import TaskError
 from merging.models.catalogue import model_source
 from merging.models.transform import Normalisation, as_stored
+from merging.plugins.bar import taken_away
 from merging.plugins.keywords import expected
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.progress import Progress
 from merging.plugins.task import HELD_OUT, Split, Task, identity
 from merging.plugins.user_code import kind_of
-from merging.plugins.watcher import Watcher
+from merging.plugins.watcher import UNSAID, Watcher
 
 
+@taken_away()
 def task(
     model: nn.Module | Callable[..., nn.Module] | str,
     held_out: Any,
@@ -29,7 +32,7 @@ def task(
     train: Any = None,
     classes: int | Sequence[str] | None = None,
     prepare: Callable[[Tensor], Tensor] | Normalisation | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = UNSAID,
 ) -> Task:
     """Makes a task of a model and of data in memory, which are read once.
 
@@ -47,12 +50,12 @@ def task(
         classes: names of the model's outputs, in order, or their number; default: as the data name them.
         prepare: turns a batch of inputs into what the model takes, on the device; or the :class:`Normalisation` of
             pictures (uint8, ``(N, H, W, 3)``).
-        progress: told how far reading is.
+        progress: told how far reading is; True: a bar, False: nobody, by default a bar in notebooks.
 
     Raises:
         TaskError: something of another kind, labels that are no classes, or pictures with nothing that prepares them.
     """
-    progress = Watcher(progress=Silent() if progress is None else progress).progress
+    told = Watcher.told(progress)
     shifts = {} if shifts is None else shifts
     if not isinstance(tests, Mapping):
         tests = {} if tests is None else {"test": tests}
@@ -64,11 +67,10 @@ def task(
     parts = {HELD_OUT: held_out, **({} if train is None else {"train": train}), **tests, **shifted}
     for name in parts:
         expected("the name of a set", name, str, "a text")
-    read = {name: held(data, name, progress) for name, data in parts.items()}
+    read = {name: held(data, name, told) for name, data in parts.items()}
     names = _names(classes, read)
     splits = {name: each.counted(names) for name, each in read.items()}
-    outputs = len(names) if names else classes
-    if isinstance(outputs, int):
+    if outputs := len(names) or _count(classes):
         for name, split in splits.items():
             _check_labels(split, name, outputs)
     build, fresh, called = _model(model)
@@ -87,20 +89,27 @@ def task(
 
 def _names(classes: Any, read: Mapping[str, Held]) -> tuple[str, ...]:
     """Names of the model's outputs: those that are given, else those of the training or the held-out data."""
-    if isinstance(classes, int) and not isinstance(classes, bool) and classes > 0:
+    if _count(classes):
         return ()
     if classes is not None:
-        if (
-            isinstance(classes, str)
-            or not isinstance(classes, Sequence)
-            or not all(isinstance(c, str) for c in classes)
-        ):
+        names = list(classes) if isinstance(classes, Iterable) and not isinstance(classes, str | bytes | Set) else []
+        names = list(classes) if isinstance(classes, KeysView) else names
+        if not names or not all(isinstance(name, str) for name in names):
             raise TaskError(
                 f"classes are {kind_of(classes)}; they are the names of the model's outputs, or their number"
             )
-        return tuple(classes)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise TaskError(f"two classes are called '{twice}'; each output of the model needs a name of its own")
+        return tuple(map(str, names))
     told = [each for name in ("train", HELD_OUT) if (each := read.get(name)) is not None]
     return next((each.names for each in told if each.names), next((each.written for each in told if each.written), ()))
+
+
+def _count(classes: Any) -> int:
+    """The number of classes, where that is what was given; else 0."""
+    whole = isinstance(classes, int | np.integer) and not isinstance(classes, bool)
+    return max(int(classes), 0) if whole else 0
 
 
 def _check_labels(split: Split, name: str, outputs: int) -> None:

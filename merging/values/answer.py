@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from merging.errors import OptionError
 from merging.values.advice import advice_of
 from merging.values.markdown import plain
 from merging.values.report import Report, Row, models_of, scored
@@ -27,7 +28,7 @@ from merging.values.verdict import (
     title,
     word,
 )
-from merging.values.wording import plural
+from merging.values.wording import kind_of, plural
 
 _SETTING = re.compile(r"(?<!\S)`([a-z][a-z_.]*(?:=[^`]*)?)`")
 GROUPS = {
@@ -174,7 +175,16 @@ def answer(report: Report) -> Answer:
 
     Where another merge was written than the strategy's, nothing is shown to be better; not worse where it is the best
     single model.
+
+    Args:
+        report: the run's report; its result will do, too.
+
+    Raises:
+        OptionError: it is something else.
     """
+    report = getattr(report, "report", report)
+    if not isinstance(report, Report):
+        raise OptionError(f"answer was given {kind_of(report)}; it takes a run's report, or its result")
     row = report.merged
     if not report.rows:
         headline = "not scored: without a task there is no data to score it on"

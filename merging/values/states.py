@@ -54,6 +54,17 @@ def status_of(state: RunState, limit: int | None) -> str:
     return LIMIT_REACHED.format(limit) if state is RunState.LIMIT else str(state)
 
 
+def ended(state: RunState, limit: int | None) -> str:
+    """The same for Python, which has no flags; empty where a run is finished.
+
+    >>> ended(RunState.LIMIT, 20), ended(RunState.INTERRUPTED, None), ended(RunState.FINISHED, None)
+    ('limit of 20 evaluations reached', 'interrupted', '')
+    """
+    if state is RunState.LIMIT:
+        return f"limit of {limit} evaluations reached"
+    return "" if state is RunState.FINISHED else str(state)
+
+
 def state_of(status: str) -> tuple[RunState, int | None]:
     """Reads :func:`status_of` back; other words, which plug-ins of earlier versions could give, were interruptions.
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.errors import OptionError
+from merging.values.wording import kind_of
+
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
 
@@ -297,6 +300,7 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
         counted: compare by right and wrong, where both outcomes know it; False: by the objective's terms.
 
     Raises:
+        OptionError: they are no outcomes.
         ValueError: they cannot be paired.
 
     >>> from merging.values.outcome import Outcome
@@ -306,6 +310,13 @@ def compare(before: Outcome, after: Outcome, reduce: Reduce | None = None, *, co
     >>> pair.gained, pair.lost, pair.p_value
     (2.0, 1.0, 1.0)
     """
+    from merging.values.outcome import Outcome
+
+    for each in (before, after):
+        if not isinstance(each, Outcome):
+            raise OptionError(
+                f"compare was given {kind_of(each)}; it takes outcomes, as merging.evaluate(…)['test'] is"
+            )
     if before.samples != after.samples:
         raise ValueError(f"outcomes on {before.samples} and {after.samples} samples cannot be paired")
     if counted and before.correct is not None and after.correct is not None:

@@ -10,7 +10,7 @@ from merging.values.outcome import is_score
 from merging.values.report import HELD_OUT, models_of, scored
 from merging.values.score_table import ScoreTable
 from merging.values.shown import Cell, Grid, Sheet
-from merging.values.states import RunState
+from merging.values.states import ended
 from merging.values.verdict import ACCURACY, Role, Standing, Verdict, mark, word
 from merging.values.wording import some
 
@@ -90,15 +90,20 @@ def sheet_of(report: Report, name: str = "Report", more: tuple[str, ...] = ()) -
         name: what it is shown as.
         more: facts besides.
     """
-    row, ended, found = report.written, "" if report.state is RunState.FINISHED else report.status, answer(report)
+    row, found = report.written, answer(report)
     score = f"held-out {scored(row.held_out, report.measure)}" if row is not None else ""
-    facts = [ended, found.headline, score, f"{report.saved} of {some(report.ingredients, 3)}"]
+    facts = [
+        ended(report.state, report.limit),
+        found.headline,
+        score,
+        f"{report.saved} of {some(report.ingredients, 3)}",
+    ]
     lines = [f"saved: {report.saved_instead}"] if report.saved_instead else []
     legend = (f"Best of each line in bold. {ScoreTable(report).legend}",) if report.rows else ()
     return Sheet(
         name=name,
         facts=(*facts, *more),
-        lines=(*lines, *found.told()),
+        lines=(*lines, *(line for line in found.told() if line != found.headline)),  # which the facts have
         grids=(score_grid(report),) if report.rows else (),
         notes=(*legend, *report.notes),
     )

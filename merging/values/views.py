@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from merging.errors import DAMAGED, FolderError, OptionError, raised
+from merging.errors import DAMAGED, FolderError, OptionError, raised, reason_of
 from merging.values.frames import frame
 from merging.values.shown import Sheet, Shown
+from merging.values.wording import beginning, kind_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,6 +40,8 @@ class ReportViews(Shown):
         from merging.values.earlier import report_from
 
         where = "this"
+        if not isinstance(data, Mapping | str | os.PathLike):
+            raise FolderError(f"{kind_of(data)} is no report; give the path of a report.json, or the JSON's values")
         if not isinstance(data, Mapping):
             path = Path(data).expanduser()
             where = str(path / FILE if path.is_dir() else path)
@@ -45,6 +49,8 @@ class ReportViews(Shown):
             return report_from(data if isinstance(data, Mapping) else json.loads(Path(where).read_bytes()))
         except FileNotFoundError:
             raise FolderError(f"there is no report at {where}") from None
+        except OSError as error:
+            raise FolderError(f"cannot read a report at {beginning(where, 60)}: {reason_of(error)}") from None
         except (*DAMAGED, TypeError, AttributeError) as error:
             raise FolderError(f"{where} is no run's report, or damaged: {raised(error, whole=True)}") from None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,9 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import merging
 from merging.evaluation import surroundings
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.network import Network
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.objectives.accuracy import Accuracy
@@ -349,6 +353,118 @@ def test_noise_changes_no_draw_and_no_score(case: Case) -> None:
     )
 
 
+LIMIT = 100.0
+
+
+def limited(x: Tensor, most: float) -> Tensor:
+    """Cuts off what none of the samples of noise reaches."""
+    return x.clamp(max=most)
+
+
+def limited_by_global(x: Tensor) -> Tensor:
+    """Cuts off at a number that stands in the module."""
+    return x.clamp(max=LIMIT)
+
+
+def limited_by_variable(x: Tensor) -> Tensor:
+    """Cuts off at a number that stands in the environment."""
+    return x.clamp(max=float(os.environ.get("TEST_LIMIT", "100")))
+
+
+class Limit:
+    """Cuts off at a number of its own."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.clamp(max=self.most)
+
+    def method(self, x: Tensor) -> Tensor:
+        """Cuts off."""
+        return self(x)
+
+
+class Configured(Net):
+    """A network with a configuration."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Gives logits, cut off."""
+        found: float = self.config["most"] if isinstance(self.config, dict) else self.config.most
+        return super().forward(inputs).clamp(max=found)
+
+
+def hooked(most: float, *, replaced: bool = False) -> nn.Module:
+    """A network whose logits are cut off by a hook, or by what takes the place of its forward."""
+    net = Net()
+    if replaced:
+        whole = net.forward
+        net.forward = lambda inputs: whole(inputs).clamp(max=most)  # type: ignore[method-assign]
+    else:
+        net.register_forward_hook(lambda part, given, found: found.clamp(max=most))
+    return net
+
+
+def closed(most: float) -> Callable[[Tensor], Tensor]:
+    """A function that knows a number from around it."""
+    return lambda x: x.clamp(max=most)
+
+
+def inner(most: float) -> Callable[[Tensor], Tensor]:
+    """A function that calls another that does."""
+    other = closed(most)
+    return functools.lru_cache(lambda x: other(x))
+
+
+HIDDEN: dict[str, Callable[[Case, float], Case]] = {
+    "an argument": lambda c, most: replace(c, prepare=partial(limited, most=most)),
+    "an attribute": lambda c, most: replace(c, prepare=Limit(most)),
+    "an attribute of a method's object": lambda c, most: replace(c, prepare=Limit(most).method),
+    "a variable around a function": lambda c, most: replace(c, prepare=closed(most)),
+    "a variable around another": lambda c, most: replace(c, prepare=inner(most)),
+    "an entry of a module's dictionary": lambda c, most: replace(c, net=partial(Configured, {"most": most})),
+    "an attribute of a module's object": lambda c, most: replace(c, net=partial(Configured, Limit(most))),
+    "a variable around an activation": lambda c, most: replace(c, net=partial(Net, activation=closed(most))),
+    "a hook": lambda c, most: replace(c, net=partial(hooked, most)),
+    "another forward": lambda c, most: replace(c, net=partial(hooked, most, replaced=True)),
+}
+"""Where a number may stand that no sample of noise shows → the case in which it is that."""
+
+
+@pytest.mark.parametrize("where", HIDDEN)
+def test_a_value_that_no_sample_shows_is_part_of_the_key(where: str, case: Case) -> None:
+    HIDDEN[where](case, 50.0).outcome()
+    assert HIDDEN[where](case, 50.0).known()
+    assert not HIDDEN[where](case, 40.0).known()
+
+
+def test_a_global_that_code_reads_is_part_of_the_key(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(case, prepare=limited_by_global)
+    case.outcome()
+    assert case.known()
+    monkeypatch.setattr(sys.modules[__name__], "LIMIT", 90.0)
+    assert not case.known()
+
+
+def test_a_variable_that_code_names_is_part_of_the_key(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(case, prepare=limited_by_variable)
+    case.outcome()
+    assert case.known()
+    monkeypatch.setenv("TEST_LIMIT", "77")
+    assert not case.known()
+
+
+@pytest.mark.parametrize("draw", [torch.rand_like, lambda x: torch.from_numpy(np.random.random(x.shape))])
+def test_what_is_prepared_by_chance_is_measured_each_time(draw: Callable[[Tensor], Tensor], case: Case) -> None:
+    case = replace(case, prepare=lambda x: x + draw(x).to(x.dtype))
+    case.outcome()
+    assert usage()[SCORES] == (0, 0)
+
+
 @pytest.mark.parametrize("what", ["matmul", "variable", "version", "code", "processor"])
 def test_what_computes_is_part_of_the_key(what: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     case.outcome()
@@ -498,3 +614,42 @@ def test_nothing_is_used_or_kept_where_that_is_said(case: Case, monkeypatch: pyt
     assert door.remembered is None
     door.evaluate(merged)
     assert usage()[SCORES] == (0, 0)
+
+
+def test_a_file_that_a_model_imports_is_part_of_the_key(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factory's own file is as it was, and no sample shows the change."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_factory.py").write_text(
+        "import own_limits\nfrom tests.evaluation.test_remembered import Net\n\n"
+        "def make():\n    net = Net()\n"
+        "    net.fc1.register_forward_hook(lambda part, given, x: own_limits.limited(x))\n    return net\n"
+    )
+
+    def again(most: float) -> Case:
+        (tmp_path / "own_limits.py").write_text(f"def limited(x): return x.clamp(max={most!r})\n")
+        for name in ("own_factory", "own_limits"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        importlib.invalidate_caches()
+        return replace(case, net=importlib.import_module("own_factory").make)
+
+    again(50.0).outcome()
+    assert again(50.0).known()
+    assert not again(40.0).known()
+
+
+def test_many_models_ask_once_what_the_network_is(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each door has a live model of its own, and the module, the task and the sets are one."""
+    task = case.door()[0].task
+    paths, asked = sorted(case.folder.iterdir()), list[Split]()
+    whole = Network.digest
+
+    def digest(network: Network, split: Split) -> str:
+        asked.append(split)
+        return whole(network, split)
+
+    monkeypatch.setattr(Network, "digest", digest)
+    merging.evaluate_all(paths, task)
+    assert len(asked) == len({id(split) for split in asked}) == 2

@@ -187,3 +187,37 @@ def test_the_version_is_the_packages() -> None:
     assert merging.__version__ == version("merging")
     with pytest.raises(AttributeError):
         _ = merging.__versions__  # type: ignore[attr-defined]
+
+
+def test_a_run_goes_where_a_result_goes(run: Callable[..., Run]) -> None:
+    made = run(merging.Uniform())
+    loaded = merging.load_run(made.out)
+    state = made.result.state_dict()
+    for again in (merging.apply(loaded, models=made.pool), merging.apply(made.result)):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in again.state_dict().items())
+    scores = [merging.evaluate(model, tiny_task())["test"].score for model in (loaded, made.result, made.out)]
+    assert len(set(scores)) == 1
+    ranking = merging.evaluate_all([loaded, state], tiny_task())
+    assert [model.name for model in ranking.models] == ["model_0", "model_1"]
+    assert ranking.models[1].same_as == "model_0"
+    assert merging.answer(made.result) == merging.answer(loaded.report)
+
+
+def test_a_recipe_that_a_run_does_not_have_is_told(run: Callable[..., Run]) -> None:
+    with pytest.raises(RecipeError, match="holds a Weights, which has no recipe"):
+        merging.apply(run(merging.Ties()).out)
+
+
+@pytest.mark.parametrize("given", [None, 3, [], b"x"])
+@pytest.mark.parametrize("read", [merging.load_run, merging.Report.from_json, merging.Benchmark.read])
+def test_what_is_no_path_is_told(read: Callable[..., object], given: object) -> None:
+    with pytest.raises(MergingError):
+        read(given)
+
+
+def test_a_benchmark_is_read_by_the_path_of_its_folder_too(tmp_path: Path) -> None:
+    found = merging.benchmark(tiny_pool(tmp_path / "pool"), ["uniform"], task=tiny_task(), output=tmp_path / "out")
+    for path in (tmp_path / "out", str(tmp_path / "out"), str(tmp_path / "out/benchmark.json")):
+        assert merging.Benchmark.read(path).to_json() == found.to_json()
+    with pytest.raises(FolderError, match="cannot read a benchmark's result at"):
+        merging.Benchmark.read(str(tmp_path / "nope"))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from merging.storage import file_hashes
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.file_hashes import REFUTED, Remembering, Stamp, digest_of, remembering
 from merging.storage.pool import ModelPool
-from merging.storage.user_cache import HASHES, SCORES, Shelf, cache_folder, sweep, usage
+from merging.storage.user_cache import HASHES, SCORES, Shelf, cache_folder, clear, sweep, usage
 from tests.conftest import TASK, Merge
 
 
@@ -339,3 +342,41 @@ def test_what_a_killed_process_has_left_goes_with_the_next_sweep(own_cache: Path
     assert not old.exists()
     assert young.exists()
     assert Shelf(SCORES).get("a" * 32) == b"x"
+
+
+def test_who_has_no_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that is no user's."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("MERGING_CACHE", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    shelf = Shelf(SCORES)
+    shelf.put("0123456789", b"content")
+    assert shelf.get("0123456789") is None
+    clear()
+    assert usage() == {SCORES: (0, 0), HASHES: (0, 0)}
+
+
+def test_clearing_and_writing_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MERGING_CACHE", str(tmp_path / "cache"))
+    shelf, stop = Shelf(SCORES), threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            shelf.put(f"{number % 97:08x}"[::-1], b"content")
+
+    with ThreadPoolExecutor(2) as threads:
+        writing = [threads.submit(write) for _ in range(2)]
+        try:
+            for _ in range(200):
+                clear()
+        finally:
+            stop.set()
+        assert [each.result() for each in writing] == [None, None]
+    clear()
+    assert usage()[SCORES] == (0, 0)

@@ -275,3 +275,36 @@ def test_a_strategy_sees_no_difference(tmp_path: Path) -> None:
         held = merging.merge(models[some], strategy, base=net(9)).state_dict()
         lying = merging.merge(sorted(tmp_path.glob("*.pt"))[some], strategy, base=net(9)).state_dict()
         assert bits(held) == bits(lying)
+
+
+def test_what_is_read_is_the_callers_own() -> None:
+    held = Checkpoint.of(net())
+    before = bits(held.load())
+    for tensor in held.load().values():
+        tensor.zero_()
+    assert bits(held.load()) == before
+
+
+class Refusing(nn.Linear):
+    """A module that has no state dict to give."""
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([{"scale": torch.ones(1), "packed": (torch.ones(2), None)}], "'packed' holds packed tensors"),
+        ([Refusing(2, 2)], r"state_dict\(\) of .*model_0 failed: RuntimeError: not today"),
+        (
+            {"state_dict": {"w": torch.ones(1)}, "epoch": 3},
+            "a state dict in it, beside other things: give its 'state_dict'",
+        ),
+        ({}, "no models given"),
+        ({" ": nn.Linear(2, 2)}, "an empty text for a name"),
+    ],
+)
+def test_what_is_no_model_of_plain_tensors_is_told(models: Any, said: str) -> None:
+    with pytest.raises(MergingError, match=said):
+        ModelPool.open(models)

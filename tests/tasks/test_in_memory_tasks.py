@@ -13,7 +13,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import merging
 from merging.errors import MergingError, TaskError
@@ -91,7 +100,6 @@ def test_the_same_samples_are_the_same_split(name: str) -> None:
     ("labels", "wanted"),
     [
         (Y > 0, (Y > 0).astype(int)),
-        (torch.tensor(Y > 0), (Y > 0).astype(int)),
         (X[:, 0], X[:, 0]),
         (X, X),
         (torch.tensor(X[:, 0]), X[:, 0]),
@@ -102,6 +110,7 @@ def test_labels_that_are_no_classes(labels: Any, wanted: NDArray[Any]) -> None:
     for split in (merging.Split.of(X, labels), task((X, labels)).held_out):
         assert split.labels.tolist() == wanted.tolist()
         assert split.categorical == (wanted.dtype.kind == "i")
+    assert task((X, torch.tensor(Y > 0))).held_out.labels.tolist() == (Y > 0).astype(int).tolist()
 
 
 def test_split_of_keeps_the_numbers_that_are_floats() -> None:
@@ -297,3 +306,94 @@ def test_reading_is_told() -> None:
 
 def test_a_sampler_of_its_own_is_respected() -> None:
     assert len(task(DataLoader(Items(plain), sampler=SubsetRandomSampler([3, 1]))).held_out) == 2
+
+
+FOLDER = ("bee", "ant", "cat")
+"""Classes in the order in which a data set counts them; a model may have another one."""
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda named: Subset(named, range(6)),
+        lambda named: Subset(Subset(named, range(6)), range(6)),
+        lambda named: ConcatDataset([Subset(named, range(4)), Subset(named, range(4, 6))]),
+        lambda named: DataLoader(Subset(named, range(6)), 2),
+        lambda named: DataLoader(named, sampler=SequentialSampler(named), batch_size=4),
+        lambda named: DataLoader(Subset(named, range(6)), batch_sampler=[[0, 1, 2], [3, 4, 5]]),
+    ],
+)
+def test_classes_are_known_through_what_is_put_around_a_data_set(wrapped: Callable[[Any], Any]) -> None:
+    made = task(wrapped(Items(plain, classes=list(FOLDER))), classes=["ant", "bee", "cat"])
+    assert made.held_out.labels.tolist() == [("ant", "bee", "cat").index(FOLDER[label]) for label in Y]
+
+
+def test_labels_that_are_changed_are_not_counted_by_the_classes_of_their_set() -> None:
+    changed = Items(plain, classes=list(FOLDER))
+    changed.target_transform = lambda label: label  # type: ignore[attr-defined]
+    assert task(changed, classes=["ant", "bee", "cat"]).held_out.labels.tolist() == Y.tolist()
+    with pytest.raises(TaskError, match="joined data sets number their classes differently"):
+        task(ConcatDataset([Items(plain, classes=list(FOLDER)), Items(plain, classes=["ant", "bee", "cat"])]))
+
+
+@pytest.mark.parametrize(
+    "more", [{"batch_size": 4}, {"batch_size": 4, "shuffle": True}, {"batch_size": 4, "drop_last": True}]
+)
+def test_a_loader_that_makes_its_batches_makes_them(more: dict[str, Any]) -> None:
+    def collated(items: list[Any]) -> Any:
+        return {"x": torch.stack([value for value, _ in items]) * 2, "labels": torch.tensor([2 - y for _, y in items])}
+
+    made = task(DataLoader(Items(plain), collate_fn=collated, **more)).held_out
+    assert made.labels.tolist() == (2 - Y).tolist()
+    assert torch.allclose(made.inputs, torch.tensor(2 * X).float())
+
+
+def test_a_loader_with_batches_of_its_own_choice_gives_these() -> None:
+    assert task(DataLoader(Items(plain), batch_sampler=[[0, 1], [5]])).held_out.labels.tolist() == [0, 1, 2]
+    assert task(DataLoader(Stream(), batch_size=None)).held_out.labels.tolist() == Y.tolist()
+
+
+def test_texts_that_are_numbers_count_outputs_as_those_of_a_table_do() -> None:
+    many = np.arange(12)
+    made = merging.task(lambda: nn.Linear(4, 12), (np.zeros((12, 4)), many.astype(str)))
+    assert (made.classes, made.held_out.labels.tolist()) == ((), many.tolist())
+    stars = merging.task(lambda: nn.Linear(4, 3), (X, (Y + 1).astype(str)), classes=["3", "2", "1"])
+    assert stars.held_out.labels.tolist() == [2 - label for label in Y]
+
+
+def test_columns_name_their_classes() -> None:
+    pandas = pytest.importorskip("pandas")
+    coded = pandas.Series(pandas.Categorical.from_codes(Y, list(FOLDER)))
+    for labels in (coded, pandas.get_dummies(coded)):
+        assert task((X, labels)).classes == FOLDER
+        made = task((pandas.DataFrame(X).convert_dtypes(), labels), classes=np.array(["ant", "bee", "cat"]))
+        assert made.held_out.labels.tolist() == [("ant", "bee", "cat").index(FOLDER[label]) for label in Y]
+    assert task((X, pandas.Series(Y, dtype="Int64"))).held_out.labels.tolist() == Y.tolist()
+    assert task((X, Y.astype(object))).held_out.labels.tolist() == Y.tolist()
+    assert task((X, np.array([b"x", b"y", b"z"])[Y])).classes == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((np.ma.masked_less(X, 0.1), Y), "held-out: inputs are an array in which values are masked"),
+        ((X, np.ma.masked_equal(Y, 1)), "held-out: labels are an array in which values are masked"),
+        ((X, np.where(Y == 1, np.nan, Y)), "held-out: label number 1 is missing"),
+        ((X, [None, *NAMES[Y][1:]]), "held-out: labels are names, but number 0 is None"),
+        ((torch.empty(6, 4, device="meta"), Y), "held-out: inputs are a meta tensor"),
+        ((torch.tensor(X).to_sparse(), Y), "held-out: inputs are a sparse tensor"),
+        ((torch.view_as_complex(torch.rand(6, 2)).conj(), Y), "held-out: inputs are a complex tensor"),
+        ((X, torch.eye(6).to_sparse()), "held-out: labels are a sparse tensor"),
+    ],
+)
+def test_what_has_no_plain_numbers_is_refused(data: Any, said: str) -> None:
+    with pytest.raises(TaskError, match=said):
+        task(data)
+
+
+def test_every_output_has_one_name() -> None:
+    with pytest.raises(TaskError, match="two classes are called 'ant'"):
+        task((X, Y), classes=["ant", "bee", "ant"])
+    pair = [nn.Linear(4, 5), nn.Linear(4, 5)]
+    with pytest.raises(TaskError, match=r"the model has 5 outputs, and 3 of them have names \(ant, bee, cat\)"):
+        merging.merge(pair, "greedy", task=merging.task(lambda: nn.Linear(4, 5), (X, NAMES[Y])))

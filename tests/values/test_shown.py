@@ -23,6 +23,7 @@ from merging.looking.check import Checked, CheckedModel
 from merging.looking.geometry import Geometry
 from merging.looking.inspection import Barrier, Inspection
 from merging.looking.interpolation import Interpolation
+from merging.looking.ranking import Ranked, Ranking
 from merging.running.run import Result
 from merging.running.saved import SavedRun
 from merging.storage.pool import ModelPool
@@ -62,6 +63,8 @@ class Named:
         recipe = merging.Recipe.mean([ingredient, replace(ingredient, name=name + "2")], partition)
         split = merging.Split.of(torch.zeros(6, 3), torch.arange(6) % 2, groups=[name] * 6)
         verdict = self.verdict()
+        scores = {"held-out": 0.5, name: 0.4}
+        ranked = Ranked(name=name, outcomes={}, scores=scores, verdicts=(replace(verdict, set=name),))
         row = Row(
             strategy="greedy",
             label=name,
@@ -109,6 +112,10 @@ class Named:
             "Interpolation": line,
             "Outcome": merging.Outcome(score=0.5, samples=2000, correct=np.zeros(250, dtype=np.uint8), nan=3),
             "Partition": partition,
+            "Ranked": ranked,
+            "Ranking": Ranking(
+                task=name, objective="accuracy", measure="accuracy", by="held-out", shifts=(), models=(ranked, ranked)
+            ),
             "Recipe": recipe,
             "Report": report,
             "Result": Result(merge=recipe, report=report, pool=self.pool, folder=Path(name)),
@@ -243,8 +250,8 @@ NAMELESS = {"Checked", "Geometry", "ModelPool", "Outcome", "Report", "Result", "
 """Kinds whose line at the prompt may be without that name."""
 KINDS = [
     *("Benchmark", "BenchmarkRow", "Checked", "Checkpoint", "Coefficients", "Component", "Ensemble", "Geometry"),
-    *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Recipe", "Report"),
-    *("Result", "Row", "SavedRun", "Single", "Solution", "Split", "Task", "Verdict", "Weights"),
+    *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Ranked", "Ranking"),
+    *("Recipe", "Report", "Result", "Row", "SavedRun", "Single", "Solution", "Split", "Task", "Verdict", "Weights"),
 ]
 
 

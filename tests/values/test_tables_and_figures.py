@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import merging
 from merging.benchmarking.results import Benchmark
@@ -233,6 +234,7 @@ def test_a_figure_can_be_shown_saved_and_forgotten(
     figure.savefig(tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_bytes().startswith(b"<?xml")
     assert dict(mpl.rcParams) == before
+    assert not any("mathdefault" in text.get_text() for text in figure.findobj(Text))  # TeX that nobody typesets
     pickle.loads(pickle.dumps(figure))  # noqa: S301 (our own)
 
 
@@ -277,3 +279,13 @@ def test_drawing_needs_no_pyplot_and_no_screen() -> None:
         "print('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_short_search_has_ticks_that_are_numbers(found: Benchmark) -> None:
+    row = next(row for row in found.rows if row.trace)
+    short = replace(row, trace=tuple((float(cost), *row.trace[0][1:]) for cost in (1, 2, 7)), forward_equivalents=7.0)
+    figure = replace(found, rows=(short,)).plot("search")
+    figure.canvas.draw()
+    told = [text.get_text() for text in figure.axes[0].get_xticklabels(which="both") if text.get_text()]
+    assert len(told) > 2
+    assert all(text.isdecimal() for text in told)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from merging.benchmarking.rendering.tables import heading, home, placed, single_scores
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
@@ -145,6 +146,9 @@ def search(figure: Figure, found: Benchmark) -> None:
         entries.append((end, scores[-1], row.label, colour))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")  # matplotlib's own is TeX, which is off for the sake of names
+    if max((end for end, *_ in entries), default=0.0) < 100:  # no two decades, which would leave a single tick
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.margins(0.06)
     axes.set_xlabel("forward-equivalents (log)")
     what = "top-1 in %" if factor == 100 else found.objective
