@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from merging.plugins.task import HELD_OUT
+from merging.running.run import Result
+from merging.running.saved import SavedRun
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.result import MODELS, RECIPE, REPORT
 from merging.values.verdict import Family
 
 if TYPE_CHECKING:
-    from merging.storage.in_memory import InMemory
+    from merging.looking.ranking import Scorable
 
 
-def chosen_by_held_out(model: Checkpoint | Path | str | InMemory, task: str) -> bool:
+def chosen_by_held_out(model: Scorable, task: str) -> bool:
     """Whether the held-out data of a task have chosen a model, as the report beside it says; without one, no.
 
     Args:
-        model: a run's folder, or the model or recipe in it; of any other model nothing is known.
+        model: a run, its folder, or the model or recipe in it; of any other model nothing is known.
         task: the task's name; the held-out data of another one had no say.
     """
-    folder = _folder(model)
     try:
-        report = json.loads((folder / REPORT).read_bytes()) if folder is not None else None
+        report = _report(model)
         if report is None or report["task"] != task:
             return False
         saved = report.get("saved") or report["strategy"]
@@ -37,12 +38,14 @@ def chosen_by_held_out(model: Checkpoint | Path | str | InMemory, task: str) -> 
         return False
 
 
-def _folder(model: Checkpoint | Path | str | InMemory) -> Path | None:
-    """The folder of the run that has written a model, if one has."""
+def _report(model: Scorable) -> Any:
+    """The report of the run that has written a model, as its JSON; None where no run has."""
+    if isinstance(model, Result | SavedRun):
+        return model.report.to_json()
     if isinstance(model, Checkpoint):
         path = None if model.in_memory else model.path
     else:
         path = Path(model).expanduser() if isinstance(model, str | os.PathLike) else None
-    if path is None or path.is_dir():
-        return path
-    return path.parent if path.name in (RECIPE, *MODELS.values()) else None
+    if path is None or not (path.is_dir() or path.name in (RECIPE, *MODELS.values())):
+        return None
+    return json.loads(((path if path.is_dir() else path.parent) / REPORT).read_bytes())

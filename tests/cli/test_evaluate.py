@@ -282,6 +282,9 @@ def test_held_out_data_that_chose_a_run_are_no_test_of_it(merge: Merge, tiny: li
             assert ("Held-out data chose" in ran.out) == (strategy == "greedy")
         ran = merge(*asked, "--fail-unless", "not-worse")
         assert ran.code == (3 if strategy == "greedy" else 0), ran.err
+    runs = {name: merging.load_run(name) for name in ("greedy", "uniform")}
+    ranking = merging.evaluate_all(runs, tiny_task(), splits=["test"])
+    assert {model.name: model.chosen for model in ranking.models} == {"greedy": True, "uniform": False}
     report = json.loads(Path("greedy/report.json").read_bytes())
     Path("greedy/report.json").write_text(json.dumps(report | {"task": "another"}))
     (verdict,) = json.loads(merge("evaluate", one, "greedy", *asked[3:], "--json").out)["verdicts"]
