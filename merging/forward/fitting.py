@@ -13,7 +13,6 @@ from merging.forward.numerics import Numerics
 from merging.forward.stages import Watch
 from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
-from merging.values.wording import plural, some
 
 
 def check_fits(module: nn.Module, pool: ModelPool) -> None:
@@ -105,10 +104,5 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
     if len(shape) != 2 or shape[0] != len(sample):
         raise TaskError(
             f"task '{task.name}': the model gives {list(shape)} for {len(sample)} samples, not (N, classes)"
-        )
-    if task.classes and len(task.classes) != shape[1]:
-        raise TaskError(
-            f"task '{task.name}': the model has {plural(shape[1], 'output')}, and {len(task.classes)} "
-            f"of them have names ({some(task.classes, 3)}); give `classes`, a name for each output in order"
         )
     return idle
