@@ -395,5 +395,6 @@ def test_every_output_has_one_name() -> None:
     with pytest.raises(TaskError, match="two classes are called 'ant'"):
         task((X, Y), classes=["ant", "bee", "ant"])
     pair = [nn.Linear(4, 5), nn.Linear(4, 5)]
-    found = merging.merge(pair, "greedy", task=merging.task(lambda: nn.Linear(4, 5), (X, NAMES[Y])))
+    many = np.repeat(X, 20, axis=0), np.repeat(NAMES[Y], 20)
+    found = merging.merge(pair, "greedy", task=merging.task(lambda: nn.Linear(4, 5), many))
     assert any("3 classes are named, and the model has 5 outputs" in note for note in found.report.notes)
