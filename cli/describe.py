@@ -81,13 +81,13 @@ def _type(kind: Any) -> str:
 
 
 def _print(data: dict[str, Any]) -> None:
-    from merging.cli.showing import screen
+    from merging.cli.showing.entries import show_entries
     from merging.cli.showing.screen import Screen, marked
     from merging.values.wording import plural
 
     console = Screen()
     console.print(marked("[bold]{}[/] ({}): {}", data["name"], data["kind"], data["summary"]), highlight=False)
-    console.print(f"\n{data['description']}", highlight=False)
+    console.print(f"\n{_flowing(data['description'])}", highlight=False)
     for title in ("formula", "limits", "paper"):
         if data[title]:
             console.print(f"\n{title.capitalize()}: {data[title]}", highlight=False)
@@ -105,18 +105,23 @@ def _print(data: dict[str, Any]) -> None:
     if not data["options"]:
         console.print("\nNo options.")
         return
-    table = screen.table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column()
+    shown = []
     for entry in data["options"]:
         limits = f"; {_range(entry)}" if _range(entry) else ""
-        table.add_row(
-            marked("[bold]{}[/]", entry["name"]),
-            marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits),
-        )
+        said = marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits)
+        shown.append((marked("[bold]{}[/]", entry["name"]), [said]))
     where = "in [task] of a merge.toml" if data["kind"] == "task" else f"with -o {data['kind']}.NAME=VALUE"
     console.print(f"\nOptions, set {where}:", highlight=False)
-    console.print(table, highlight=False)
+    show_entries(console, shown)
+
+
+def _flowing(text: str) -> str:
+    """A description whose paragraphs are a line each, for any screen; lists and code stay as they are."""
+    paragraphs = text.split("\n\n")
+    plain = [all(line[:1].isalnum() or line[:1] in "(`'\"" for line in each.splitlines()) for each in paragraphs]
+    return "\n\n".join(
+        " ".join(each.splitlines()) if prose else each for each, prose in zip(paragraphs, plain, strict=True)
+    )
 
 
 def _default(entry: dict[str, Any]) -> str:

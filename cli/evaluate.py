@@ -111,8 +111,9 @@ def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
     folders = [place for place in places if (place / FILE).is_file()]
     if not folders:
         return own
-    request = read_header(folders[0] / FILE).get("request")
-    kept = restore(request, folders[0])
+    headers = {folder: read_header(folder / FILE) for folder in folders}
+    _check_one_task(headers)
+    kept = restore(headers[folders[0]].get("request"), folders[0])
     check_trust(kept, str(folders[0]), trusted=flags["trust_code"])
     chosen = {key: kept[key] for key in ("task", "folder")}
     chosen |= {"pool": kept["models"], "plugin": [*kept["plugin"], *own["plugin"]]}
@@ -120,6 +121,21 @@ def _request(wanted: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
         chosen["objective"] = kept["objective"]
         chosen["options"] = {"objective": kept["options"].get("objective", {})} | own["options"]
     return own | chosen
+
+
+def _check_one_task(headers: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuses runs on several tasks where nobody has said which one is meant.
+
+    Raises:
+        RequirementError: they were made on other tasks, or other data under one name.
+    """
+    (first, own), *others = headers.items()
+    for folder, other in others:
+        one, two = ((str(header.get("task")), header.get("data")) for header in (own, other))
+        if one != two:
+            on = f"on {one[0]}, {folder} on {two[0]}"
+            on += "" if one[0] != two[0] else ", with other data"
+            raise RequirementError(f"{first} was made {on}: say with --task what both are scored on")
 
 
 def _members(pool: Sequence[Any]) -> Members | None:

@@ -122,10 +122,10 @@ def command(**flags: Any) -> None:
     place = Path(flags["output"])
     again = ["--models", str(place / "model_*.safetensors"), "--base", str(place / "base.safetensors")]
     again += ["--task", flags["task"]] if flags["task"] else []
-    click.echo(
-        f"{plural(len(there), 'model')} in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out\n"
-        f"merge them:  {command_line(['run', *again])}"
-    )
+    console = Screen()
+    made = f"{plural(len(there), 'model')} in {folder}{lost}; best {best.name} with {scored(best.held_out)} held-out"
+    console.print(made, highlight=False)
+    console.print(f"merge them:  {command_line(['run', *again])}", highlight=False)
 
 
 def _diverged(done: Sequence[Trained]) -> str:

@@ -43,21 +43,21 @@ def several(kind: str) -> str:
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
-    from merging.cli.showing.screen import Screen, marked, table
+    from rich.text import Text
+
+    from merging.cli.showing.entries import show_entries
+    from merging.cli.showing.screen import Screen, marked
     from merging.errors import showable
 
     console = Screen()
-    width = max((len(showable(name)) for entries in found.values() for name in entries), default=0)
     for kind, entries in found.items():
         if kind != next(iter(found)):
             console.print()
         console.print(marked("[bold]{}[/]", several(kind)))
-        shown = table(show_header=False)
-        shown.add_column(width=2 + min(width, 28), overflow="fold")
-        shown.add_column()
+        shown = []
         for name, plugin in entries.items():
-            shown.add_row(marked("  {}", name), showable(plugin.summary))
-            if sets := ", ".join(getattr(plugin, "sets", ())):
-                shown.add_row("", marked("[dim]sets: {}[/]", sets))
-        console.print(shown, highlight=False)
+            sets = ", ".join(getattr(plugin, "sets", ()))
+            said = [Text(showable(plugin.summary)), *([marked("[dim]sets: {}[/]", sets)] if sets else [])]
+            shown.append((marked("  {}", name), said))
+        show_entries(console, shown)
     console.print("\nmerge describe NAME shows options, defaults and paper.", highlight=False)

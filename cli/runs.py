@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 
     from merging.benchmarking.history import Entry
 
-GAP = 1
-"""Characters between two columns."""
-NARROW = 12
-"""Characters that a folder's name has at least in a line."""
+NARROW = 24
+"""Cells that the heading above the folders' names may take, where these are shorter."""
+COLUMNS = (
+    ("state", 1, False),
+    ("when", 4, False),
+    ("what", 2, False),
+    ("task", 5, False),
+    ("models", 3, True),
+    ("held-out", 0, True),
+    ("test", 0, True),
+    ("vs best", 0, True),
+)
+"""Headings, ranks (see :class:`merging.cli.showing.grid.Column`), and whether the cells stand at the right."""
 
 
 @click.command("runs")
@@ -54,7 +63,9 @@ def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
 
 
 def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
-    from merging.cli.showing import screen
+    from rich.cells import cell_len
+
+    from merging.cli.showing.grid import Column, Grid
     from merging.cli.showing.screen import Screen, marked
 
     console = Screen()
@@ -63,16 +74,18 @@ def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
         console.print(marked("No runs in {} or below; merge run writes them to runs/.", where), highlight=False)
         return
     common, tasks = _common(listed), {entry.task for entry in listed}
-    table = screen.table(padding=(0, GAP, 0, 0))
-    table.add_column(f"in {showable(common)}/" if common else "folder", overflow="fold", min_width=NARROW)
-    table.add_column("when", no_wrap=True)
-    for head in ("what", "task") if len(tasks) > 1 else ("what",):
-        table.add_column(head, overflow="fold")
-    for head in ("models", "held-out", "test", "vs best"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for entry in listed:
-        table.add_row(_name(entry, common), *_cells(entry, with_task=len(tasks) > 1))
-    console.print(table, highlight=False)
+    names = [_name(entry, common) for entry in listed]
+    corner = f"in {showable(common)}/" if common else "folder"
+    if common and cell_len(corner) > max(NARROW, *(name.cell_len for name in names)):
+        console.print(marked("[bold]{}[/]", corner), highlight=False)
+        corner = "folder"
+    told = zip(*(_cells(entry) for entry in listed), strict=True)
+    columns = [
+        Column(head=head, cells=cells, rank=rank, right=right)
+        for (head, rank, right), cells in zip(COLUMNS, told, strict=True)
+        if not (head == "state" and not any(cell.plain for cell in cells)) and not (head == "task" and len(tasks) < 2)
+    ]
+    Grid(names=names, columns=columns, corner=corner, elsewhere="--json", turns=False).show(console)
     for line in _remarks(listed):
         console.print(line, highlight=False, soft_wrap=True)
     about = f"Task {showable(tasks.pop() or 'none')}. " if len(tasks) == 1 else ""
@@ -92,15 +105,9 @@ def _common(listed: list[Entry]) -> str:
 
 
 def _name(entry: Entry, common: str) -> Text:
-    """The folder's name; below it the state of what is not finished."""
-    from merging.benchmarking.history import State
     from merging.cli.showing.screen import marked
 
-    name = os.path.relpath(entry.folder, common) if common else str(entry.folder)
-    if entry.state is State.FINISHED:
-        return marked("[bold]{}[/]", name)
-    colour = {State.RUNNING: "cyan", State.DAMAGED: "red"}.get(entry.state, "yellow")
-    return marked(f"[bold]{{}}[/]\n[{colour}]{{}}[/]", name, entry.state)
+    return marked("[bold]{}[/]", os.path.relpath(entry.folder, common) if common else str(entry.folder))
 
 
 def _remarks(listed: list[Entry]) -> Iterator[Text]:
@@ -117,10 +124,11 @@ def _remarks(listed: list[Entry]) -> Iterator[Text]:
             yield marked("[yellow]{}:[/] {}; go on: {}", entry.state, entry.folder, again)
 
 
-def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
+def _cells(entry: Entry) -> list[Text]:
+    """What is told of a folder, in the order of ``COLUMNS``."""
     from rich.text import Text
 
-    from merging.benchmarking.history import Kind
+    from merging.benchmarking.history import Kind, State
     from merging.cli.showing.answer import STYLES
     from merging.values.report import number
     from merging.values.verdict import ACCURACY, MARKS
@@ -140,10 +148,12 @@ def _cells(entry: Entry, *, with_task: bool) -> list[Text]:
         sign = MARKS[entry.standing] or " "
         difference = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
         shown = Text(f"{sign} {difference}", style=STYLES[entry.standing])
+    colour = {State.RUNNING: "cyan", State.DAMAGED: "red"}.get(entry.state, "yellow")
     return [
+        Text("" if entry.state is State.FINISHED else str(entry.state), style=colour),
         Text(_when(entry.time)),
         Text(showable(what)),
-        *([Text(entry.task or "–")] if with_task else []),
+        Text(showable(entry.task or "–")),
         Text(count),
         *(Text(number(score, percent=percent)) for score in (entry.held_out, entry.test)),
         shown,

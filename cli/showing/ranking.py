@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
 
-from merging.cli.showing import screen
 from merging.cli.showing.answer import STYLES
+from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.screen import marked
 from merging.errors import showable
 from merging.looking.ranking import Ranked, Ranking
+from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import short
 from merging.values.report import number
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, correction, legend, mark, p_value, word
-from merging.values.wording import beginning, some
+from merging.values.wording import some
 
-GAP = 2
-"""Number of spaces between columns."""
+MAIN = 2
+"""Sets that stay on every screen, beside the one that the models are ranked by."""
+MODELS = 6
+"""Models that are named in a sentence."""
 
 
 def show_ranking(console: Console, ranking: Ranking) -> None:
@@ -35,39 +39,75 @@ def show_ranking(console: Console, ranking: Ranking) -> None:
     console.print(said, highlight=False)
     single = ranking.shifts if str(Role.AVERAGE) in ranking.best.scores else ()
     sets = [name for name in ranking.best.scores if name not in single]
-    columns = [(name, [_cell(model, name, percent) for model in ranking.models]) for name in sets]
-    hidden = _print(console, ranking, columns)
+    names = [Text(showable(model.name)) for model in ranking.models]
+    kept = {ranking.by, *sets[:MAIN]}
+    columns = [replace(_tested(ranking, name), rank=0 if name in kept else k + 1) for k, name in enumerate(sets)]
+    main = Grid(names=names, columns=columns, elsewhere="--json", turns=False)
+    main.show(console)
     shifted = [name for name in ranking.best.scores if name not in sets]
-    columns = [(name, [_short(model, name, percent) for model in ranking.models]) for name in shifted]
-    trained = dict.fromkeys(name for model in ranking.models for name in model.trained)
-    for name in trained:
-        columns.append((name, [Text(showable(short(model.trained.get(name)))) for model in ranking.models]))
+    columns = [_marked(ranking, name) for name in shifted]
+    for name in dict.fromkeys(name for model in ranking.models for name in model.trained):
+        cells = [Text(showable(short(model.trained.get(name)))) for model in ranking.models]
+        columns.append(Column(head=name, cells=cells, right=False))
     if columns:
         console.print()
-        hidden += _print(console, ranking, columns)
+        columns = [replace(column, rank=k + 1 if k else 0) for k, column in enumerate(columns)]
+        Grid(names=names, columns=columns, elsewhere="--json", turns=False).show(console)
     for model in ranking.models:
         if model.same_as:
             console.print(marked("{} has the weights of {}.", model.name, model.same_as), highlight=False)
+    shown = "\n".join(line.plain for line in main.lines(console.width))
     how = "Wilson; of the average normal" if percent else "bootstrap over the samples"
-    notes = [f"Behind each score its 95 % interval ({how}).", legend(ranking.best.name), correction(ranking.verdicts)]
+    between = _between(ranking.best.intervals.get(ranking.by), percent)
+    notes = [
+        f"Behind each score its 95 % interval ({how})." if between in shown else "Intervals of the scores: --json.",
+        legend(ranking.best.name),
+        correction(ranking.verdicts),
+    ]
     if any(verdict.set == ranking.by for verdict in ranking.verdicts):
         notes.append(f"{ranking.by} has chosen the first one too, which favours it.")
-    if hidden or shifted:
-        notes.append(f"--json has everything{f', also {some(hidden, 6)}' if hidden else ''}.")
+    if (chosen := [model.name for model in ranking.models if model.chosen]) and HELD_OUT in ranking.best.outcomes:
+        notes.append(f"Held-out data chose {some(chosen, MODELS)}: optimistic there.")
+    if shifted:
+        notes.append("p of single shifted sets: --json.")
     console.print(marked("{}", " ".join(filter(None, notes))), style="dim", highlight=False)
 
 
-def _cell(model: Ranked, name: str, percent: bool) -> Text:
-    value, interval, verdict = model.scores[name], model.intervals.get(name), model.verdict(name)
-    text = marked("{} [dim]{}[/]", number(value, percent=percent), _between(interval, percent))
-    if verdict is not None:
-        text += marked(f" [{STYLES[word(verdict)]}]{{}} {{}}[/]", mark(verdict), p_value(verdict.corrected))
-    return text
+def _tested(ranking: Ranking, name: str) -> Column:
+    """Scores on a set, with intervals where there is room, and what the tests say."""
+    percent = ranking.measure == ACCURACY
+    scores = [number(model.scores[name], percent=percent) for model in ranking.models]
+    between = [_between(model.intervals.get(name), percent) for model in ranking.models]
+    tests = [_test(model, name) for model in ranking.models]
+    return Column(head=name, cells=_joined(scores, between, tests), short=_joined(scores, tests), right=False)
 
 
-def _short(model: Ranked, name: str, percent: bool) -> Text:
+def _marked(ranking: Ranking, name: str) -> Column:
+    """Scores on a set with the marks of the tests alone."""
+    scores = [number(model.scores[name], percent=ranking.measure == ACCURACY) for model in ranking.models]
+    marks = [_test(model, name)[: len(mark(model.verdict(name)))] for model in ranking.models]
+    return Column(head=name, cells=_joined(scores, marks), right=False)
+
+
+def _joined(scores: Sequence[str], *beside: Sequence[str | Text]) -> list[Text]:
+    """The parts of cells side by side, each below its kind: scores at the right, what is beside them dim or styled."""
+    wide = max(map(len, scores))
+    cells = [Text(f"{score:>{wide}}") for score in scores]
+    for part in beside:
+        wide = max(len(each) for each in part)
+        if wide:
+            told = [Text(each, style="dim") if isinstance(each, str) else each for each in part]
+            told = [each + Text(" " * (wide - len(each))) for each in told]
+            cells = [cell + Text(" ") + each for cell, each in zip(cells, told, strict=True)]
+    return cells
+
+
+def _test(model: Ranked, name: str) -> Text:
+    """Mark and p of a test, the marks below each other; empty where none was made."""
     verdict = model.verdict(name)
-    return marked(f"{{}} [{STYLES[word(verdict)]}]{{}}[/]", number(model.scores[name], percent=percent), mark(verdict))
+    if verdict is None:
+        return Text()
+    return Text(f"{mark(verdict) or ' '} {p_value(verdict.corrected)}".rstrip(), style=STYLES[word(verdict)])
 
 
 def _between(interval: Interval | None, percent: bool) -> str:
@@ -75,25 +115,3 @@ def _between(interval: Interval | None, percent: bool) -> str:
         return ""
     low, high = interval
     return f"{100 * low:.1f}–{100 * high:.1f}" if percent else f"{low:.4g} to {high:.4g}"
-
-
-def _print(console: Console, ranking: Ranking, columns: Sequence[tuple[str, list[Text]]]) -> list[str]:
-    """Prints the columns that fit beside the models' names, at least one; gives the headings of the others."""
-    names = [beginning(showable(model.name), max(20, console.width // 4)) for model in ranking.models]
-    room = console.width - max(map(len, names))
-    table = screen.table(padding=(0, GAP, 0, 0))
-    table.add_column("")
-    kept = list[list[Text]]()
-    hidden = list[str]()
-    for head, cells in columns:
-        width = GAP + max(map(len, (showable(head), *(cell.plain for cell in cells))))
-        if width > room and kept:
-            hidden.append(head)
-            continue
-        room -= width
-        table.add_column(Text(showable(head)), no_wrap=True)
-        kept.append(cells)
-    for row, name in enumerate(names):
-        table.add_row(Text(name), *(cells[row] for cells in kept))
-    console.print(table, highlight=False)
-    return hidden

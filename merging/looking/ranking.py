@@ -13,6 +13,7 @@ from merging.evaluation.comparing import Comparer
 from merging.evaluation.draws import Seen
 from merging.looking.opened import OpenedModel, open_all, pool_of
 from merging.looking.scoring import OTHERS, Scorer, check_splits, same_classes
+from merging.looking.selection import chosen_by_held_out
 from merging.looking.wanted import find
 from merging.objectives.accuracy import Accuracy
 from merging.plugins.keywords import by_keyword, given
@@ -62,6 +63,7 @@ class Ranked(Shown):
         verdicts: the paired tests against the first of the ranking, corrected over the whole table.
         trained: hyper-parameters that are known of it and differ between the models.
         same_as: name of an earlier model with the same weights, whose outcomes these are; empty: there is none.
+        chosen: the run that wrote it says that these held-out data had a say in it.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Ranked(Shown):
     verdicts: tuple[Verdict, ...] = ()
     trained: Trained = field(default_factory=dict)
     same_as: str = ""
+    chosen: bool = False
 
     def verdict(self, column: str) -> Verdict | None:
         """The test on a set, or on the average of the shifted ones; None where there was none."""
@@ -210,7 +213,9 @@ def evaluate_all(
         scorer.check(model.pool, wrong)
     if wrong:
         raise MergingError("; ".join(dict.fromkeys(wrong)))
-    return _ranking(*_scored(opened, scorer, check_splits(task, splits)), scorer)
+    ranking = _ranking(*_scored(opened, scorer, check_splits(task, splits)), scorer)
+    chosen = {name for name, model in named.items() if chosen_by_held_out(model, task.name)}
+    return replace(ranking, models=tuple(replace(model, chosen=model.name in chosen) for model in ranking.models))
 
 
 def _named(
@@ -295,7 +300,9 @@ def _ranking(
 def compared(
     first: Ranked, second: Ranked, objective: Objective | WholeModelObjective, task: Task
 ) -> tuple[Verdict, ...]:
-    """Two models on every set that both were scored on, neither of them chosen: the second against the first.
+    """Two models on every set that both were scored on: the second against the first.
+
+    Held-out data are a set like the others, but where they have chosen one of the two.
 
     Args:
         first: what is compared with.
@@ -304,7 +311,16 @@ def compared(
         task: the data.
     """
     seen: list[Seen] = [{name: [outcome] for name, outcome in each.outcomes.items()} for each in (first, second)]
-    return corrected([_verdicts(Comparer(objective, task), tuple(second.outcomes), seen[0], seen[1], first.name)])[0]
+    told = _verdicts(Comparer(objective, task), tuple(second.outcomes), seen[0], seen[1], first.name)
+    return corrected([_as_chosen(told) if first.chosen or second.chosen else told])[0]
+
+
+def _as_chosen(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts where held-out data have chosen a model: they are no test of it."""
+    return tuple(
+        replace(verdict, role=Role.HELD_OUT, family=Family.of(Role.HELD_OUT)) if verdict.set == HELD_OUT else verdict
+        for verdict in verdicts
+    )
 
 
 def _verdicts(comparer: Comparer, sets: Sequence[str], before: Seen, after: Seen, name: str) -> tuple[Verdict, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from rich.cells import cell_len
 from safetensors.torch import load_file
 
 import merging
@@ -60,7 +62,8 @@ def test_members_of_the_tasks_own_pool_go_by_name(merge: Merge) -> None:
     ran = merge("evaluate", "model_00", "model_01", "--task", "digits", "--split", "held-out")
     assert ran.code == 0, ran.err
     assert "95.88 %" in ran.out
-    assert "from model_00" in ran.out.replace("\n", " ")
+    assert "over model_00" in ran.out.replace("\n", " ")
+    assert "Against model_00, by McNemar:" in ran.out
 
 
 def test_members_of_the_pool_of_merge_toml_go_by_name(merge: Merge, run: Path, pool_folder: Path) -> None:
@@ -264,3 +267,67 @@ def test_the_same_from_python(pool_folder: Path) -> None:
     assert named.models[1].verdict("test") is not None
     with pytest.raises(MergingError, match=r"gone\.pt.*unknown set"):
         merging.evaluate_all(["gone.pt"], task, splits=["tset"])
+
+
+def test_held_out_data_that_chose_a_run_are_no_test_of_it(merge: Merge, tiny: list[str], pool_folder: Path) -> None:
+    """A soup that looked at them cannot pass by them; an average of all, which did not, can."""
+    one = str(pool_folder / "model_1.safetensors")
+    for strategy, family in (("greedy", "selection"), ("uniform", "primary")):
+        assert merge(*tiny, "--strategy", strategy, "--output", strategy).code == 0
+        for what in (strategy, f"{strategy}/recipe.json", f"{strategy}/model.safetensors"):
+            asked = ("evaluate", one, what, "--task", TASK, "--split", "held-out")
+            (verdict,) = json.loads(merge(*asked, "--json").out)["verdicts"]
+            assert (verdict["set"], verdict["family"]) == ("held-out", family)
+            ran = merge(*asked)
+            assert ("Held-out data chose" in ran.out) == (strategy == "greedy")
+        ran = merge(*asked, "--fail-unless", "not-worse")
+        assert ran.code == (3 if strategy == "greedy" else 0), ran.err
+    runs = {name: merging.load_run(name) for name in ("greedy", "uniform")}
+    ranking = merging.evaluate_all(runs, tiny_task(), splits=["test"])
+    assert {model.name: model.chosen for model in ranking.models} == {"greedy": True, "uniform": False}
+    report = json.loads(Path("greedy/report.json").read_bytes())
+    Path("greedy/report.json").write_text(json.dumps(report | {"task": "another"}))
+    (verdict,) = json.loads(merge("evaluate", one, "greedy", *asked[3:], "--json").out)["verdicts"]
+    assert verdict["family"] == "primary", "held-out data of another task had no say"
+
+
+def test_runs_on_several_tasks_need_a_task(merge: Merge, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, "other")
+    lines = Path("other/events.jsonl").read_text().splitlines(keepends=True)
+    header = json.loads(lines[0])
+    for change, said in (({"task": "animals"}, "on animals"), ({"data": {"held-out": "0"}}, "with other data")):
+        Path("other/events.jsonl").write_text(json.dumps(header | change) + "\n" + "".join(lines[1:]))
+        ran = merge("evaluate", run, "other", "--trust-code")
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
+        assert "--task" in ran.err
+        assert merge("evaluate", run, "other", "--task", TASK, "--split", "test").code == 0
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_models_fit_any_screen(
+    merge: Merge, pool_folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, width: int
+) -> None:
+    """Nothing but single long words is wider, no line ends with spaces, no score is cut, names differ."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    files = []
+    for number, name in enumerate(
+        ("a_model_with_quite_a_long_name_1", "a_model_with_quite_a_long_name_2", "日本語のモデル")
+    ):
+        files.append(Path(f"{name}.safetensors"))
+        shutil.copy(pool_folder / f"model_{number}.safetensors", files[-1])
+    asked = ("evaluate", *(path.absolute() for path in files[:count]), "--task", TASK)
+    ran, found = merge(*asked), json.loads(merge(*asked, "--json").out)
+    lines = ran.out.splitlines()
+    assert [line for line in lines if cell_len(line) > width and " " in line.strip()] == []
+    assert [line for line in lines if line != line.rstrip()] == []
+    for model in found["models"]:
+        for name in ("held-out", "test"):
+            assert f"{100 * model['sets'][name]['score']:.2f}" in ran.out
+    if count == 2:
+        assert ran.out.count(str(Path.cwd())) == 2, "a path stands once"
+        assert "a_model_with_quite_a_long_name_2: " in lines[0]
+    if count == 3:
+        rows = [line.split()[0] for line in lines if re.match(r"(a_|日|\d:)\S* +\d\d\.\d\d ", line)]
+        assert len(set(rows)) == 3

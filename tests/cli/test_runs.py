@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from merging.benchmarking.history import POOL, entries
 from merging.cli.main import cli
@@ -70,12 +72,20 @@ def test_marks_are_the_verdicts(merge: Merge, runs: Path) -> None:
     assert "▼" in next(line for line in shown.splitlines() if "greedy" in line)
 
 
-def test_it_fits_eighty_columns(merge: Merge, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(runs / "greedy", runs / "20261126-140210-greedy-with-a-long-name-and-more-of-it")
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_it_fits_any_screen(merge: Merge, runs: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """No number is cut, no two folders get one name, wide characters take two cells, and no line ends with spaces."""
+    for name in ("with-a-long-name-and-more-of-it", "with-a-long-name-and-more-of-at", "日本語のモデル名はとても長い"):
+        shutil.copytree(runs / "greedy", runs / f"20261126-140210-greedy-{name}")
+    monkeypatch.setenv("COLUMNS", str(width))
     shown = merge("runs").out
-    assert max(map(len, shown.splitlines())) <= 80
-    assert all(text in shown for text in ("held-out", "vs best", "Task blobs"))
+    assert max(map(cell_len, shown.splitlines())) <= width
+    assert shown.splitlines() == [line.rstrip() for line in shown.splitlines()]
+    assert all(text in " ".join(shown.split()) for text in ("held-out", "vs best", "Task blobs"))
+    report = json.loads((runs / "greedy" / "report.json").read_bytes())
+    score = f"{100 * report['validation']['merged']:.2f}"
+    rows = [line for line in shown.splitlines() if re.search(rf" {score} +\d", line)]
+    assert len({row.split()[0] for row in rows}) == len(rows) >= 4
 
 
 def test_unfinished_and_damaged_ones_are_told(merge: Merge, runs: Path) -> None:

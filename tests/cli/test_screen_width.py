@@ -18,6 +18,7 @@ from rich.text import Text
 
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.cli.showing.benchmark_view import _scores, show_benchmark
+from merging.cli.showing.entries import laid
 from merging.cli.showing.folding import cut, folded, wrapped
 from merging.cli.showing.grid import Column, Grid
 from merging.cli.showing.pool import _answer
@@ -378,4 +379,33 @@ def test_models_far_apart_are_not_one_basin() -> None:
     assert [line.plain for line in _answer(found)] == [
         "not one basin: the midpoint falls far below the two ends: averages of such models lose; highest barrier "
         "+71.00 points, between a and b"
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("asked", [["list"], ["describe", "greedy"], ["describe", "ties"]])
+def test_plug_ins_are_told_on_any_screen(
+    merge: Merge, monkeypatch: pytest.MonkeyPatch, asked: list[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    ran = merge(*asked)
+    assert ran.code == 0
+    assert_fits(ran.out, width)
+
+
+def assert_fits(text: str, width: int) -> None:
+    """Nothing but single long words is wider than the screen, and no line ends with spaces."""
+    lines = text.splitlines()
+    assert [line for line in lines if cell_len(line) > width and " " in line.strip()] == []
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_long_name_stays_whole_beside_sentences() -> None:
+    said = [Text("it is said in a sentence")]
+    shown = laid([(Text("a" * 40), said), (Text("日本語"), said), (Text("b"), said)], 60)
+    assert [line.plain for line in shown] == [
+        "a" * 40,
+        " " * 32 + "it is said in a sentence",
+        "日本語" + " " * 26 + "it is said in a sentence",
+        "b" + " " * 31 + "it is said in a sentence",
     ]

@@ -192,7 +192,8 @@ def test_card_report_recipe_and_model_name_one_merge(pool: ModelPool, tmp_path: 
         assert [i["name"] for i in recipe["ingredients"]] == report["ingredients"]
         assert report["content_hash"] in card
         assert f"- best single model: {report['best_single']}\n" in card
-        first = card.splitlines()[2]
+        first = next(line for line in card.splitlines() if line.startswith("`model.safetensors` is "))
+        assert ("another model was written" in card.splitlines()[2]) == (report["saved"] != "manifoldmix")
         if report["saved"] == "manifoldmix":
             assert first.startswith("`model.safetensors` is a merge of")
             assert "by the strategy **manifoldmix**" in first

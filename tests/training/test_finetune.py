@@ -350,7 +350,8 @@ def test_interrupted_finished_models_stay(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_on_the_digits(merge: Merge) -> None:
+def test_the_command_on_the_digits(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     Path("sweep.toml").write_text(
         "learning_rate = { low = 5e-4, high = 2e-3, log = true }\naugmentation = ['affine', 'none']\n"
     )
@@ -370,6 +371,7 @@ def test_the_command_on_the_digits(merge: Merge) -> None:
     ran = merge(*words, "--set", "epochs=6", "--set", "batch_size=24")
     assert ran.code == 0, ran.err
     assert "2 models in pool; best model_0" in ran.out
+    assert all(len(line) <= 60 for line in ran.out.splitlines()), "lines are broken between words"
     for k in range(2):
         record = json.loads(Path(f"pool/model_{k:02d}.json").read_text())
         assert record["held_out"] > 0.8, "the pretrained model has 62.9 %"
