@@ -44,8 +44,8 @@ class Cost:
         batch: samples a batch.
         device: the device that it was timed on.
         scores: all that the run scores: evaluations, test sets, and passes for the record alone.
-        known: as many of these are known from earlier commands, as far as can be said before the run: scores of single
-            models and of their average.
+        known: scores of single models and of their average that earlier commands have measured; which others the run
+            will ask for, nobody knows before.
     """
 
     evaluations: int

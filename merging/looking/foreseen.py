@@ -16,14 +16,16 @@ from merging.values.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Foreseen:
-    """How much of a run is known: of single models and of their average, because no outcome decides what they are.
+    """The scores of a run, and those of single models and of their average that need no pass.
+
+    What else is scored depends on outcomes, so nobody can look it up before.
 
     Attributes:
-        scores: all that it makes.
-        known: as many need no pass.
-        evaluations: those of them that are evaluations of the search.
-        averages: evaluations that are known of averages.
-        samples: samples that all the others of them are over.
+        scores: all that the run makes.
+        known: number of scores that were measured before.
+        evaluations: known scores that are evaluations of the search.
+        averages: known evaluations of averages.
+        samples: samples of the known scores that are no evaluations.
     """
 
     scores: int
