@@ -17,6 +17,7 @@ from typing import Any
 import lazy_loader
 
 from merging.moved import OldPaths
+from merging.notebook import load_quietly
 
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -31,3 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 sys.meta_path.append(OldPaths())  # type: ignore[arg-type]  # last: only what is nowhere else
+load_quietly()

@@ -38,6 +38,7 @@ from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.states import MethodState
 from merging.values.verdict import Verdict, difference, mark, p_value, word
+from merging.values.wording import lasted
 
 if TYPE_CHECKING:
     from merging.benchmarking.results import Benchmark, BenchmarkRow
@@ -81,7 +82,7 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
     asked = sum(row.evaluations * len(row.seeds) for row in found.rows)
     console.print(
         f"{found.evaluations:,} models scored on the held-out data, where the methods alone need {asked:,.0f}; "
-        f"{found.wall_seconds:.0f} s",
+        + lasted(found.wall_seconds),
         highlight=False,
     )
 

@@ -22,7 +22,7 @@ from merging.values.leaderboard_table import Leaderboard
 from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import Verdict, mark, word
-from merging.values.wording import plural, some, spent
+from merging.values.wording import lasted, plural, some, spent
 
 MOST = 8
 """Models that are named as those of which a merge is made; recipe and report have all of them."""
@@ -53,7 +53,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     console.print(
         marked(
             f"{{}}: {{}} ({{}}), {plural(report.components, 'component')}, {report.active_components} active; "
-            f"{plural(report.evaluations, 'evaluation', ',')}{known}; {report.wall_seconds:.0f} s",
+            f"{plural(report.evaluations, 'evaluation', ',')}{known}; {lasted(report.wall_seconds)}",
             report.saved,
             report.made_of,
             some(report.ingredients, MOST),

@@ -90,8 +90,12 @@ class Remembered:
 
     def knows(self, merged: Merge, split: str, *, record: bool = False) -> bool:
         """Whether an outcome need not be measured."""
+        return self.found(merged, split, record=record) is not None
+
+    def found(self, merged: Merge, split: str, *, record: bool = False) -> Outcome | None:
+        """The outcome as it was measured; None where it is not known."""
         entry = self._entry(merged, split, record=record)
-        return entry is not None and entry.found is not None
+        return entry.found if entry is not None else None
 
     def _entry(self, merged: Merge, split: str, *, record: bool) -> Entry | None:
         if not self._ours or isinstance(merged, Ensemble):

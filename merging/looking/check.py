@@ -98,6 +98,8 @@ class Checked(Shown):
         facts = (plural(len(self.models), "model"), plural(len(self.sets), "set"), found)
         warned = plural(len(self.warnings), "warning") if self.warnings else ""
         cost = "" if self.cost is None else _lasting(self.cost.minutes)
+        if self.cost is not None and self.cost.known:
+            cost += f", {self.cost.known} of {plural(self.cost.scores, 'score')} known"
         rows = [[model.name, model.tensors, model.parameters, model.error or ""] for model in self.models]
         return Sheet(
             name="Checked",

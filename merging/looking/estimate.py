@@ -14,10 +14,10 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES
 from merging.forward.tuning import median_seconds
+from merging.looking.foreseen import foreseen
 from merging.plugins.objective import Objective
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
-from merging.running.baselines import BASELINES
 from merging.running.needs import ranks_models
 from merging.running.plan import Plan
 from merging.running.rehearsal import rehearse
@@ -39,9 +39,13 @@ class Cost:
         samples_per_second: samples that pass forward in a second.
         pass_seconds: one pass over the held-out data.
         mix_seconds: one mix of two models in place.
-        minutes: all of it, with the test sets at the end; savings by activations of earlier passes not taken off.
+        minutes: all of it, with the test sets at the end, but not what is known; savings by activations of earlier
+            passes not taken off.
         batch: samples a batch.
         device: the device that it was timed on.
+        scores: all that the run scores: evaluations, test sets, and passes for the record alone.
+        known: scores of single models and of their average that earlier commands have measured; which others the run
+            will ask for, nobody knows before.
     """
 
     evaluations: int
@@ -53,6 +57,8 @@ class Cost:
     minutes: float
     batch: int
     device: str
+    scores: int = 0
+    known: int = 0
 
 
 def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable[[], bool] = lambda: False) -> Cost:
@@ -75,31 +81,37 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         mix = median_seconds(lambda: _mix(live, recipes, len(made.partition)))
         outputs = forward(live, numerics, task, task.held_out.inputs[:2])
         progress.stage("rehearsing the run, without forward passes")
-        meter, complete = rehearse(made, outputs, should_stop=should_stop)
+        rehearsal = rehearse(made, outputs, should_stop=should_stop)
+        ahead = foreseen(rehearsal)
+    meter = rehearsal.meter
     one = sample * len(task.held_out)
-    merges = 1 + (len(BASELINES) if made.settings.rules.baselines else 0)
+    merges = len(rehearsal.session.strategies)
     tested = sum(len(split) for split in task.tests.values()) * merges if made.settings.rules.tests else 0
     if task.certify is not None:
         tested += 2 * len(task.certify)
     tested += _rescored(made, numerics, merges) * len(task.held_out) + of_pool(made)
-    passes = meter.forward_equivalents
+    passes, saved = meter.forward_equivalents, float(ahead.evaluations)
     measured = task.calibrates
     if (
         made.settings.rules.recalibrate and measured is not None
     ):  # of every average first; all but the single models are averages
-        averages = max(0, meter.evaluations - len(made.pool))
-        passes += averages * min(len(task.split(measured)), SAMPLES) / len(task.held_out)
-    seconds = passes * one + meter.evaluations * mix + tested * sample
+        averages, each = max(0, meter.evaluations - len(made.pool)), min(len(task.split(measured)), SAMPLES)
+        passes += averages * each / len(task.held_out)
+        saved += ahead.averages * each / len(task.held_out)
+    seconds = max(0.0, passes - saved) * one + max(0, meter.evaluations - ahead.evaluations) * mix
+    seconds += max(0, tested - ahead.samples) * sample
     return Cost(
         evaluations=meter.evaluations,
         passes=passes,
-        complete=complete,
+        complete=rehearsal.complete,
         samples_per_second=1 / sample,
         pass_seconds=one,
         mix_seconds=mix,
         minutes=seconds / 60,
         batch=numerics.batch,
         device=numerics.device,
+        scores=ahead.scores,
+        known=ahead.known,
     )
 
 

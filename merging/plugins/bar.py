@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import showable
+from merging.notebook import tqdm_of_here
 from merging.plugins.progress import Progress, Silent
 from merging.values.outcome import Outcome
 from merging.values.report import scored
@@ -37,7 +37,7 @@ class Bar(Silent):
         """Begins a new piece of work; ``total`` is its number of steps, where known."""
         self._done = 0.0
         if self._bar is None:
-            self._bar = _tqdm()(leave=False, miniters=0, mininterval=0.2, dynamic_ncols=True, bar_format=OPEN)
+            self._bar = tqdm_of_here()(leave=False, miniters=0, mininterval=0.2, dynamic_ncols=True, bar_format=OPEN)
         bar = self._bar
         bar.total, bar.bar_format = total or None, COUNTED if total else OPEN
         bar.set_description_str(beginning(showable(text), 48), refresh=False)
@@ -73,7 +73,7 @@ class Bar(Silent):
     def say(self, text: str) -> None:
         """Shows a warning on a line of its own, which stays; other lines are dropped."""
         if str(text).startswith("warning:"):
-            _tqdm().write(showable(text), file=sys.stderr)
+            tqdm_of_here().write(showable(text), file=sys.stderr)
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -113,12 +113,3 @@ def taken_away() -> Iterator[None]:
         _SHOWN.reset(token)
         for bar in bars:
             bar.close()
-
-
-def _tqdm() -> type[tqdm[Any]]:
-    """The bar of a notebook where ipywidgets draws it, else the one of a terminal, which notebooks show as well."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are no ipywidgets, or that it is experimental
-        from tqdm.auto import tqdm
-    made: type[tqdm[Any]] = tqdm
-    return made

@@ -17,6 +17,7 @@ from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.gradients import GRADIENT, SQUARES, Gradients
 from merging.evaluation.keys import Trial
 from merging.evaluation.ledger import Ledger
+from merging.evaluation.remembered import Remembered
 from merging.plugins.strategy import mixed
 from merging.plugins.task import Task
 from merging.plugins.watcher import Watcher
@@ -29,9 +30,40 @@ REHEARSAL = 20.0
 """Seconds after which a rehearsal ends; the run is then longer than what is said."""
 
 
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """A run that was rehearsed.
+
+    Attributes:
+        session: its session, whose ledger has asked for what the run will ask for.
+        remembered: what earlier commands know of the real scores; None: nothing is asked of them.
+        complete: whether it came to its end.
+    """
+
+    session: Session
+    remembered: Remembered | None
+    complete: bool
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The door that has made the outcomes up.
+
+        Raises:
+            ValueError: there was no task.
+        """
+        if self.session.evaluator is None:
+            raise ValueError("without a task nothing is evaluated")
+        return self.session.evaluator
+
+    @property
+    def meter(self) -> Meter:
+        """The meter of the whole run."""
+        return self.evaluator.ledger.total
+
+
 def rehearse(
     made: Plan, outputs: int, seconds: float = REHEARSAL, should_stop: Callable[[], bool] = lambda: False
-) -> tuple[Meter, bool]:
+) -> Rehearsal:
     """Runs baselines and strategy on outcomes that always rise: everything that is tried is kept.
 
     Args:
@@ -41,7 +73,7 @@ def rehearse(
         should_stop: asked between evaluations; True ends it at once.
 
     Returns:
-        The meter of the whole run, and whether it came to its end.
+        What was asked for, and whether it came to its end.
     """
     end = time.perf_counter() + seconds
     watcher = Watcher(should_stop=lambda: time.perf_counter() > end or should_stop())
@@ -57,8 +89,8 @@ def rehearse(
             evaluator.ledger.begin()
             evaluator.evaluate(mixed(strategy, session.problem(strategy)))  # as a run does, for its table
     except Stopped as stop:
-        return evaluator.ledger.total, stop.reason is StopReason.LIMIT
-    return evaluator.ledger.total, True
+        return Rehearsal(session, real.remembered, stop.reason is StopReason.LIMIT)
+    return Rehearsal(session, real.remembered, True)
 
 
 class ImaginaryScorer:

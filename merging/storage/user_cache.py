@@ -56,7 +56,8 @@ def limit() -> int:
     try:
         return parse_size(said) if said else LIMIT
     except OptionError:
-        raise OptionError(f"MERGING_CACHE_LIMIT is '{said}'; write it as 500MB or 2GB") from None
+        way = "write it as 500MB or 2GB; MERGING_REMEMBER=0 keeps nothing"
+        raise OptionError(f"MERGING_CACHE_LIMIT is '{said}'; {way}") from None
 
 
 class Shelf:

@@ -28,7 +28,7 @@ from merging.values.verdict import (
     title,
     word,
 )
-from merging.values.wording import kind_of, plural
+from merging.values.wording import kind_of, lasted, plural
 
 _SETTING = re.compile(r"(?<!\S)`([a-z][a-z_.]*(?:=[^`]*)?)`")
 GROUPS = {
@@ -322,7 +322,7 @@ def _cost(report: Report) -> str:
         took += f" ({row.label}: {row.evaluations:,})"
     passes = report.inference_cost
     then = "one model" if passes == 1 else f"{passes} models"
-    return f"{took}, {report.wall_seconds:.0f} s; inference as of {then}"
+    return f"{took}, {lasted(report.wall_seconds)}; inference as of {then}"
 
 
 def _next(report: Report, standing: Standing) -> tuple[str, ...]:

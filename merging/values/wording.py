@@ -99,6 +99,15 @@ def spent(seconds: float) -> str:
     return "<0.1" if 0 < seconds < 0.05 else f"{seconds:,.1f}"
 
 
+def lasted(seconds: float) -> str:
+    """Says how long all of it took, in whole seconds; where all scores are known it is less than one.
+
+    >>> lasted(207.6), lasted(0.6), lasted(0.3)
+    ('208 s', '1 s', 'less than 1 s')
+    """
+    return f"{seconds:.0f} s" if seconds >= 0.5 else "less than 1 s"
+
+
 def article(word: str) -> str:
     """Puts the indefinite article before a word."""
     return f"{'an' if word[:1].lower() in 'aeiou' else 'a'} {word}"

@@ -300,9 +300,9 @@ def test_evaluations_are_about_those_of_the_run(name: str, tmp_path: Path) -> No
 def test_a_long_rehearsal_ends(tmp_path: Path) -> None:
     pool = tiny_pool(tmp_path, models=4)
     made = plan(pool, merging.ManifoldMix(), partitioner=merging.Layer(), task=tiny_task())
-    meter, complete = rehearse(made, 3, seconds=0.0)
-    assert not complete
-    assert meter.evaluations == 0
+    rehearsal = rehearse(made, 3, seconds=0.0)
+    assert not rehearsal.complete
+    assert rehearsal.meter.evaluations == 0
     limited = plan(pool, merging.ManifoldMix(), partitioner=merging.Layer(), task=tiny_task(), max_evaluations=7)
     assert estimate(limited).evaluations == 7
 

@@ -213,8 +213,9 @@ def test_the_switch(switch: str, pool_folder: Path, merge: Merge, monkeypatch: p
 
 
 def test_a_limit_that_is_none_is_said_before_any_work(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MERGING_CACHE_LIMIT", "much")
-    with pytest.raises(OptionError, match="MERGING_CACHE_LIMIT is 'much'; write it as 500MB or 2GB"):
+    said = "MERGING_CACHE_LIMIT is '0'; write it as 500MB or 2GB; MERGING_REMEMBER=0 keeps nothing"
+    monkeypatch.setenv("MERGING_CACHE_LIMIT", "0")
+    with pytest.raises(OptionError, match=said):
         merging.merge(pool, Best(), task=tiny_task())
 
 

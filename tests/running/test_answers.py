@@ -350,3 +350,14 @@ def test_a_winner_that_loses_on_one_shifted_set_is_told_so(pool: ModelPool) -> N
     said = answer_of(replace(found, rows=(found.rows[0], changed), shifts=("shifted", "fog"))).headline
     assert "under shift uniform +10.0 [+5.0, +15.0] p<.001, nothing lost at home" in said
     assert said.endswith("; ▼ -3.0 [-4.0, -2.0] p<.001 on fog")
+
+
+def test_what_was_known_took_less_than_a_second(pool: ModelPool) -> None:
+    made = merging.merge(pool, Uniform(), task=tiny_task())
+    found = merging.benchmark(pool, [Uniform()], task=tiny_task())
+    for shown in (
+        screen(replace(made, report=replace(made.report, wall_seconds=0.3)), 200),
+        table(replace(found, wall_seconds=0.3), 200),
+    ):
+        assert "; less than 1 s\n" in shown
+        assert " 0 s" not in shown

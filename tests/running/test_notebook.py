@@ -37,6 +37,15 @@ def press():
         signal.raise_signal(signal.SIGINT)
     return False
 """
+FIRST = """
+import sys
+
+import merging
+
+print("tqdm.auto" in sys.modules)
+merging.model_source("timm:resnet18")
+"""
+"""What a notebook may begin with: timm, as open_clip and transformers, asks for ipywidgets, which nobody needs."""
 SHOWN = {
     "merge": "result = merging.merge(pool, merging.Greedy(), task=task)",
     "benchmark": "found = merging.benchmark(pool, [merging.Uniform(), merging.Best()], task=task)",
@@ -68,7 +77,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     import nbformat
     from nbclient import NotebookClient
 
-    sources = {"setup": SETUP, **SHOWN, **SEEN}
+    sources = {"first": FIRST, "setup": SETUP, **SHOWN, **SEEN}
     sources |= {
         "silent": "_ = merging.merge(pool, merging.Greedy(), task=task, progress=False)",
         "stopped": "stopped = merging.merge(pool, merging.ManifoldMix(), task=task, partitioner=merging.Layer(), "
@@ -101,6 +110,12 @@ def test_a_notebook_sees_how_far_a_call_is(cells: dict[str, list[Any]]) -> None:
     assert re.search(r"scoring the single models .*\d/\d, .* left, best \d\d\.\d\d %", said)
     assert said.endswith("\r"), "the bar is taken away at the end"
     assert not cells["silent"]
+
+
+@pytest.mark.slow
+def test_the_first_cell_shows_no_warning(cells: dict[str, list[Any]]) -> None:
+    assert streamed(cells["first"], "stderr") == ""
+    assert streamed(cells["first"], "stdout") == "True\n"
 
 
 @pytest.mark.slow
