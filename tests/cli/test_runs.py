@@ -121,6 +121,9 @@ def test_it_fits_any_screen(merge: Merge, runs: Path, monkeypatch: pytest.Monkey
     score = f"{100 * report['validation']['merged']:.2f}"
     rows = [line for line in shown.splitlines() if re.search(rf" {score} +\d", line)]
     assert len({row.split()[0] for row in rows}) == len(rows) >= 4
+    names = {row.split()[0] for row in rows if not row.startswith("  ")}
+    whole = {entry.name for entry in runs.iterdir()}
+    assert all("…" in name or name in whole for name in names), "folded, not broken"
 
 
 def test_unfinished_and_damaged_ones_are_told(merge: Merge, runs: Path) -> None:
