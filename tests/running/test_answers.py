@@ -352,6 +352,25 @@ def test_a_winner_that_loses_on_one_shifted_set_is_told_so(pool: ModelPool) -> N
     assert said.endswith("; ▼ -3.0 [-4.0, -2.0] p<.001 on fog")
 
 
+def test_what_loses_on_no_set_is_recommended_before_what_gains_more(pool: ModelPool) -> None:
+    """Many tests hide a loss in the average: a set on which a method is worse speaks against it."""
+    found = merging.benchmark(pool, [Best(), Uniform()], task=tiny_task(), partitioners=[Layer()])
+    row = found.rows[1]
+    told = {verdict.set: verdict for verdict in row.verdicts if verdict.reference == "best"}
+    gain = replace(told["test"], difference=0.03, interval=(0.01, 0.05), p=1e-6, corrected=1e-5)
+    level = replace(told["average of shifts"], difference=-0.01, interval=(-0.02, 0.01), p=0.07, corrected=0.2)
+    loss = replace(told["shifted"], set="fog", difference=-0.03, interval=(-0.04, -0.02), p=1e-6, corrected=1e-5)
+    sound = replace(row, strategy="greedy", label="greedy", verdicts=(gain, level, told["shifted"]))
+    more = replace(gain, difference=0.04, interval=(0.02, 0.06))
+    fond = replace(row, strategy="learned", label="learned", verdicts=(more, level, told["shifted"], loss))
+    made = answer_of(replace(found, rows=(found.rows[0], fond, sound), shifts=("shifted", "fog")))
+    assert made.headline.startswith("▲ at home greedy +3.0 [+1.0, +5.0] p<.001, nothing lost under shift")
+    assert "strategy=greedy" in made.next[0]
+    assert "same verdicts" not in made.cost
+    (line,) = [said for _, said in made.uses[0].told if said.startswith("▲ learned")]
+    assert line == "▲ learned +4.0 [+2.0, +6.0] p<.001; ▼ -3.0 [-4.0, -2.0] p<.001 on fog"
+
+
 def test_what_was_known_took_less_than_a_second(pool: ModelPool) -> None:
     made = merging.merge(pool, Uniform(), task=tiny_task())
     found = merging.benchmark(pool, [Uniform()], task=tiny_task())

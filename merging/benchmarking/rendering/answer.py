@@ -76,7 +76,7 @@ class Compared:
         own = [(row, verdict) for row, verdict in pairs if verdict is not None and _stands(verdict) == standing]
         return sorted(
             own,
-            key=lambda pair: (bool(self.losses(pair[0], column)), pair[0].inference_cost, -(pair[1].difference or 0.0)),
+            key=lambda pair: (self.harm(pair[0], column), pair[0].inference_cost, -(pair[1].difference or 0.0)),
         )
 
     def flattered(self, column: str) -> list[tuple[BenchmarkRow, Verdict]]:
@@ -91,13 +91,17 @@ class Compared:
         told = [f"{short(verdict)} {self.place(other)}" for other, verdict in pairs if verdict and verdict.worse]
         return " and ".join(f"{MARKS[Standing.WORSE]} {each}" for each in told)
 
+    def harm(self, row: BenchmarkRow, column: str) -> int:
+        """Ranks what a row loses beside a column: 0 nothing, 1 on a single shifted set, 2 in another column."""
+        return 2 if self.losses(row, column) else 1 if self.aside(row) else 0
+
     def phrase(self, row: BenchmarkRow, verdict: Verdict, column: str) -> str:
         """A method that is better: by how much, and what it loses elsewhere."""
         passes = f" ({row.inference_cost} passes a sample)" if row.inference_cost > 1 else ""
-        others = [self.place(other) for other in self.columns if other != column]
-        losses = self.losses(row, column)
-        rest = f", but {losses}" if losses else f", nothing lost {' and '.join(others)}" if others else ""
-        return f"{row.label}{passes} {short(verdict)}{rest}{self.aside(row)}"
+        losses, aside = self.losses(row, column), self.aside(row)
+        whole = [other for other in self.columns if other != column and not (aside and other == SHIFTED)]
+        nothing = f", nothing lost {' and '.join(map(self.place, whole))}" if whole else ""
+        return f"{row.label}{passes} {short(verdict)}{f', but {losses}' if losses else nothing}{aside}"
 
     def aside(self, row: BenchmarkRow) -> str:
         """Says on which single shifted sets a row is worse, whatever their average says; the largest loss first."""
@@ -134,13 +138,13 @@ class Compared:
         return Use(self.place(column), tuple(lines))
 
     def winner(self) -> tuple[BenchmarkRow, str] | None:
-        """The method to take, and the column in which it is better: one that loses nothing, at home before under shift.
+        """The method to take, and the column in which it is better.
 
-        Where a method is better in several columns it goes before one that is better in one alone.
+        One that loses on no set goes before one that loses on a single shifted set, and that before one that loses in
+        another column; of those that lose alike, what is better at home goes before what is better under shift.
         """
         pairs = [(row, column) for column in self.columns for row, _ in self.told(column, Standing.BETTER)[:1]]
-        sound = [(row, column) for row, column in pairs if not self.losses(row, column)]
-        return next(iter(sound or pairs), None)
+        return min(pairs, key=lambda pair: self.harm(*pair), default=None)
 
 
 def _headline(table: Compared, standing: Standing) -> str:
@@ -209,7 +213,9 @@ def _cost(table: Compared) -> str:
 
 
 def _same(table: Compared, one: BenchmarkRow, other: BenchmarkRow) -> bool:
-    pairs = ((one.verdict(table.reference, c), other.verdict(table.reference, c)) for c in table.columns)
+    """Whether two methods stand alike in every column, and on every single shifted set."""
+    columns = [*table.columns, *table.found.shifts]
+    pairs = ((one.verdict(table.reference, c), other.verdict(table.reference, c)) for c in columns)
     return all(word(mine) == word(theirs) for mine, theirs in pairs)
 
 
@@ -225,7 +231,7 @@ def _next(table: Compared) -> tuple[str, ...]:
     row, column = best
     where = f" `partitioner={row.partitioner}`" if row.partitioner else ""
     own = "" if row.label == row.strategy else " and the options of its row"
-    only = f", for data {table.place(column)} alone" if table.losses(row, column) else ""
+    only = f", for data {table.place(column)} alone" if table.harm(row, column) else ""
     return (f"write it{only}: merge run `strategy={row.strategy}`{where}, same models{own}",)
 
 
