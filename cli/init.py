@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.tables import TOML, File
-from merging.errors import FolderError, InterruptedRunError, showable
+from merging.errors import FolderError, InterruptedRunError, near_path, showable
 from merging.plugins.user_code import contained
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(folder: Path, output: Path, *, force: bool, yes: bool, as_json: bool
     if not output.absolute().parent.is_dir():
         raise FolderError(f"{output.absolute().parent} is no folder; choose another `output`")
     if not folder.exists():
-        raise FolderError(f"no such folder: {folder}")
+        raise FolderError(f"no such folder: {folder}{near_path(folder)}")
     given = Given(
         folder=folder,
         models=flags["models"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from merging.cli.asking.options import shared
-from merging.errors import FolderError, showable
+from merging.errors import FolderError, near_path, showable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -52,7 +52,8 @@ def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
     for name in folders or (".",):
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise FolderError(f"{name} is a file; name a folder" if folder.exists() else f"there is no folder {name}")
+            gone = f"there is no folder {name}{near_path(folder)}"
+            raise FolderError(f"{name} is a file; name a folder" if folder.exists() else gone)
         for entry in entries(folder, DEPTH if depth is None else depth):
             found.setdefault(entry.folder.resolve(), entry)
     listed = sorted(found.values(), key=lambda entry: (-entry.time, str(entry.folder)))

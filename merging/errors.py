@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fnmatch
+import glob
+import os
 import resource
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from pathlib import Path
 
 _ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
@@ -229,6 +233,70 @@ def unknown(
         error: its class.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = _nearest(name, names)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
     return error(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))
+
+
+def _nearest(name: str, names: list[str]) -> list[str]:
+    """The nearest of some names, where one is near."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+
+
+_LISTED = 1000
+"""Entries of folders that are looked at for the nearest path."""
+
+
+def near_path(path: str | os.PathLike[str]) -> str:
+    """The end of an error about a path that is not there: asks for the nearest one that is.
+
+    Part by part, a name that is not there is taken for the nearest one in its folder; of a pattern, what is written
+    with wildcards stays as it is.
+
+    Args:
+        path: file, folder or pattern, as it was written.
+
+    Returns:
+        Such as ``"; did you mean 'runs/first'?"``; empty where the path is there, or nothing is near it.
+    """
+    try:
+        near = _near_path(Path(path).expanduser())
+    except (OSError, ValueError, RuntimeError):  # a name that no system takes, or nobody's home
+        return ""
+    return "" if near is None else f"; did you mean '{showable(near)}'?"
+
+
+def _near_path(path: Path) -> Path | None:
+    """The nearest path or pattern, or its first parts where nothing is near the rest; None where no part was mended."""
+    near, mended, places = Path(path.anchor), False, [Path(path.anchor)]
+    left = iter(range(_LISTED))
+    for part in path.parts[1:] if path.anchor else path.parts:
+        there = [place / part for place in places if (place / part).exists()]
+        if not there and part == "**":
+            there = list(places)
+            for place in there:  # which grows
+                there += [entry for entry in _entries([place], left) if entry.is_dir() and not entry.is_symlink()]
+        elif not there:
+            entries = list(_entries(places, left))
+            if glob.has_magic(part):
+                there = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, part)]
+            if not there:
+                found = _nearest(part, sorted({entry.name for entry in entries if entry.exists()}))
+                if not found:
+                    break
+                part, mended = found[0], True
+                there = [entry for entry in entries if entry.name == part]
+        near, places = near / part, there
+    return near if mended else None
+
+
+def _entries(places: Iterable[Path], left: Iterator[int]) -> Iterator[Path]:
+    """What lies in some folders, without what is hidden, as long as ``left`` counts; nothing of one that is closed."""
+    for place in places:
+        try:
+            with os.scandir(place) as entries:
+                for _, entry in zip(left, entries, strict=False):
+                    if not entry.name.startswith("."):
+                        yield place / entry.name
+        except OSError:
+            continue

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from merging.errors import MergingError
+from merging.errors import MergingError, near_path
 from merging.running.notes import RELEASE
 from merging.values.report import scored
 
@@ -145,7 +145,7 @@ def _results(file: Path) -> Iterator[Result]:
 def _values(file: Path) -> list[tuple[str, Any]]:
     """The file's one JSON value, or those of its lines; each with where it stands."""
     if not file.is_file():
-        raise MergingError(f"no such results file: {file}")
+        raise MergingError(f"no such results file: {file}{near_path(file)}")
     try:
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError:

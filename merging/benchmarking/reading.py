@@ -14,7 +14,7 @@ import numpy as np
 from merging.benchmarking.folder import RESULT
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow, Single, accurate, placed_in
 from merging.benchmarking.runs import Coefficients
-from merging.errors import DAMAGED, FolderError, raised
+from merging.errors import DAMAGED, FolderError, near_path, raised
 from merging.plugins.task import HELD_OUT
 from merging.storage.result import RECIPE, REPORT
 from merging.values.earlier import row_of_today, verdicts_of
@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> Benchmark:
     if (folder / RESULT).is_file():
         return Benchmark.read(folder / RESULT)
     if not folder.exists():
-        raise FolderError(f"there is no folder {folder}")
+        raise FolderError(f"there is no folder {folder}{near_path(folder)}")
     path = folder / REPORT
     if not path.is_file():
         raise FolderError(f"{folder} holds no finished run and no benchmark ({REPORT}, {RESULT})")

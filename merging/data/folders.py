@@ -13,7 +13,7 @@ import numpy as np
 from merging.data.damage import CORRUPT
 from merging.data.images import Preparation
 from merging.data.pictures import load_pictures, paths
-from merging.errors import TaskError, refused
+from merging.errors import TaskError, near_path, refused
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
@@ -130,7 +130,7 @@ def class_folders(folder: Path) -> list[str]:
         TaskError: no such folder.
     """
     if not folder.is_dir():
-        raise TaskError(f"no such folder of images: {folder}")
+        raise TaskError(f"no such folder of images: {folder}{near_path(folder)}")
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 

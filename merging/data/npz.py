@@ -23,7 +23,7 @@ from merging.data.damage import Losses, Tolerance, undamaged
 from merging.data.decoding import VERSION
 from merging.data.images import Preparation, prepared, say_size
 from merging.data.pictures import Picture, decode, differ, sizes_of
-from merging.errors import TaskError, raised, unknown
+from merging.errors import TaskError, near_path, raised, unknown
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Split
 from merging.values.labels import indices
@@ -84,7 +84,7 @@ def divided(source: str) -> tuple[Path, str]:
     name, _, key = source.rpartition(":")
     path = Path(name).expanduser()
     if not name or not path.is_file():
-        raise TaskError(f"no such data: '{source}'; write it as file.npz:KEY")
+        raise TaskError(f"no such data: '{source}'" + (near_path(path) or "; write it as file.npz:KEY"))
     return path, key
 
 

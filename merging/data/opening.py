@@ -14,7 +14,7 @@ from merging.data.images import Preparation, preparation
 from merging.data.opened import Opened
 from merging.data.reader import Reader
 from merging.data.text import takes_texts
-from merging.errors import TaskError, unknown
+from merging.errors import TaskError, near_path, unknown
 from merging.models.source import ModelSource
 from merging.plugins.discovery import load_installed
 from merging.plugins.options import build, options_of
@@ -119,5 +119,6 @@ def _form(path: str, *, texts: bool) -> DataForm:
     if not best:
         *ways, last = [form.written or " or ".join(form.suffixes) for form in known]
         kind, way_out = ("texts", "a text model takes") if texts else ("data", "write")
-        raise TaskError(f"no such {kind}: '{path}'; {way_out} {', '.join(ways)}, or {last}")
+        near = near_path(path)
+        raise TaskError(f"no such {kind}: '{path}'" + (near or f"; {way_out} {', '.join(ways)}, or {last}"))
     return best[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.data.columns import present, texts_in
-from merging.errors import TaskError, refused
+from merging.errors import TaskError, near_path, refused
 from merging.values.labels import Written, read
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -27,7 +27,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TaskError(f"{path}: {refused(error)}") from None
+        raise TaskError(f"{path}: {refused(error)}{near_path(path)}") from None
     try:
         text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError:

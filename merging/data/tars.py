@@ -20,7 +20,7 @@ from merging.data.cache import content_of, remembered
 from merging.data.decoding import VERSION
 from merging.data.folders import left_out
 from merging.data.pictures import Picture
-from merging.errors import DAMAGED, TaskError
+from merging.errors import DAMAGED, TaskError, near_path
 from merging.models.extras import needed
 from merging.values.labels import Written, is_number, read, whole
 
@@ -60,7 +60,7 @@ def shards(pattern: str) -> list[Path]:
         raise TaskError(f"{pattern}: {error}") from None
     for file in files:
         if not file.is_file():
-            raise TaskError(f"no such tar file: {file}")
+            raise TaskError(f"no such tar file: {file}{near_path(file)}")
     return files
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from merging.errors import showable, unknown
+from merging.errors import near_path, showable, unknown
 from merging.storage.file_kind import SUFFIXES
 from merging.storage.model_folder import is_model_folder
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE
@@ -77,7 +77,7 @@ def _one(name: str, pool: Members | None, key: str) -> tuple[list[Wanted], str]:
     if path.exists():
         if path.is_dir() and not is_result(path):
             inside = _within(sorted(path.iterdir()), expand(path))
-            said = "" if inside else f"no models in {showable(name)} ({unmatched(name)})"
+            said = "" if inside else f"no models in {showable(name)}{unmatched(name)}"
             return [Wanted(str(each), each, key) for each in inside], said
         return [Wanted(name, path, key)], ""
     if pool is not None and name in pool:
@@ -88,13 +88,13 @@ def _one(name: str, pool: Members | None, key: str) -> tuple[list[Wanted], str]:
         if not there and pool:
             there = [Wanted(each, *pool[each], member=each) for each in pool if fnmatchcase(each, name)]
         late = not there and pool is None and Path(name).name == name
-        return there, "" if there or late else f"no models match '{showable(name)}' ({unmatched(name)})"
+        return there, "" if there or late else f"no models match '{showable(name)}'{unmatched(name)}"
     if Path(name).name != name or Path(name).suffix in (*SUFFIXES, ".json"):
-        return [], f"no such checkpoint: {showable(name)}"
+        return [], f"no such checkpoint: {showable(name)}{near_path(name)}"
     if pool is None:
         return [], ""
     if not pool:
-        return [], f"no such checkpoint: {showable(name)}"
+        return [], f"no such checkpoint: {showable(name)}{near_path(name)}"
     return [], str(unknown("model", name, pool, "or name a checkpoint, a recipe.json or a run's folder"))
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, raised
+from merging.errors import MergingError, near_path, raised
 from merging.plugins.registry import PLUGINS, Registry
 from merging.plugins.user_code import loaded_from, running
 
@@ -120,7 +120,7 @@ def load_file(path: Path | str) -> None:
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise MergingError(f"plug-in {path}: no such file")
+        raise MergingError(f"plug-in {path}: no such file{near_path(path)}")
     if loaded_from(file) is not None:
         return
     name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"

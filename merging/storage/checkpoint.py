@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import CheckpointError, refused, showable
+from merging.errors import CheckpointError, near_path, refused, showable
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash
@@ -67,7 +67,7 @@ class Checkpoint(Shown):
         called = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
         self.name = showable(called)
         if not self.path.exists():
-            raise CheckpointError(f"no such checkpoint: {self.path}")
+            raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}")
         self.files, expected = files_of(self.path)
         self._take(map(self._open, self.files))
         lost = [key for key in expected if key not in self._holders]

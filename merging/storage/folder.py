@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from merging.errors import DAMAGED, FolderError, MergingError, is_full, reason_of
+from merging.errors import DAMAGED, FolderError, MergingError, is_full, near_path, reason_of
 from merging.storage import atomic, journal
 from merging.storage.lock import Lock, is_hidden
 from merging.storage.result import CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, RECIPE, REPORT
@@ -48,7 +48,7 @@ def check_parent(path: Path, called: str) -> None:
         FolderError: it is not.
     """
     if not path.absolute().parent.is_dir():
-        raise FolderError(f"{called}: there is no folder {path.parent}")
+        raise FolderError(f"{called}: there is no folder {path.parent}{near_path(path.parent)}")
 
 
 def check_free(folder: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:

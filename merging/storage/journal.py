@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from merging.errors import DAMAGED, FolderError
+from merging.errors import DAMAGED, FolderError, near_path
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
 from merging.values.outcome import Outcome
@@ -203,7 +203,7 @@ def read_header(path: Path) -> dict[str, Any]:
         FolderError: there is no journal, or it does not begin with a run.
     """
     if not path.is_file():
-        raise FolderError(f"nothing to resume: there is no {path}")
+        raise FolderError(f"nothing to resume: there is no {path}{near_path(path.parent)}")
     events, _ = _read(path.read_bytes(), path)
     if not events or events[0]["event"] != "run":
         raise FolderError(f"{path} does not begin with a run; it cannot be resumed")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
 
-from merging.errors import DAMAGED, RecipeError, raised
+from merging.errors import DAMAGED, RecipeError, near_path, raised
 from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
@@ -121,7 +121,7 @@ def read_recipe(path: Path) -> Recipe:
         data = json.loads(path.read_bytes())
         overrides = _load(path.with_name(OVERRIDES))
     except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}") from None
+        raise RecipeError(f"no recipe at {path}{near_path(path)}") from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise RecipeError(f"{path} is damaged: {error}") from None
     try:

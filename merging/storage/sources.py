@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from merging.errors import PoolError, showable, unknown
+from merging.errors import PoolError, near_path, showable, unknown
 from merging.storage.checkpoint import stem
 from merging.storage.file_kind import SUFFIXES, looks_like_a_model
 from merging.storage.model_folder import foreign, is_leftover, is_model_folder, is_weights
@@ -59,7 +59,7 @@ def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tupl
         wanted, key = divided(source)
         paths = expand(wanted)
         if not paths:
-            raise PoolError(f"no models match '{wanted}' ({unmatched(wanted)})")
+            raise PoolError(f"no models match '{wanted}'{unmatched(wanted)}")
         for path in paths:
             if (which := (identity(path), key)) not in seen and (which[0], "") not in seen:
                 seen.add(which)
@@ -91,13 +91,17 @@ def _check_ranks(paths: Sequence[Path]) -> None:
 
 
 def unmatched(source: str) -> str:
-    """Says why a source may have matched nothing: what was looked for, and where models are nearby."""
+    """Says why a source may have matched nothing: by the nearest path, or what was looked for, or where models are."""
+    if near := near_path(source):
+        return near
     path = Path(source).expanduser()
     below = [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
     inside = [str(entry) for entry in below if expand(entry)]
     if path.is_dir() and not inside and foreign(path):
-        return f"it is {foreign(path)}"
-    return f"but its folders hold some: {', '.join(inside[:3])}" if inside else f"looked for {', '.join(SUFFIXES)}"
+        return f" (it is {foreign(path)})"
+    return (
+        f" (but its folders hold some: {', '.join(inside[:3])})" if inside else f" (looked for {', '.join(SUFFIXES)})"
+    )
 
 
 def identity(path: Path) -> tuple[int, int] | str:

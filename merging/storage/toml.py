@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, refused
+from merging.errors import MergingError, near_path, refused
 
 
 def read_toml(path: Path, *, error: type[MergingError] = MergingError) -> dict[str, Any]:
@@ -22,6 +22,6 @@ def read_toml(path: Path, *, error: type[MergingError] = MergingError) -> dict[s
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as reason:
-        raise error(f"{path}: {refused(reason)}") from None
+        raise error(f"{path}: {refused(reason)}{near_path(path)}") from None
     except (ValueError, RecursionError) as reason:
         raise error(f"{path}: {reason}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.data.form import PICTURES, DataForm
-from merging.errors import TaskError
+from merging.errors import TaskError, near_path
 from merging.plugins.registry import forms
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Table(DataForm):
             decided = states(files)
         except TaskError:
             row = next((number for number, image in enumerate(files, 1) if not image.exists()), 1)
-            raise TaskError(f"{file}: row {row} names {files[row - 1]}, and there is no such image") from None
+            gone = files[row - 1]
+            raise TaskError(f"{file}: row {row} names {gone}, and there is no such image{near_path(gone)}") from None
         groups = reader.groups(file, rows)
         return reader.images(labels, lambda: paths(files, root), decided, len(files), spelled=True, groups=groups)
 
