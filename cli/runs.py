@@ -92,7 +92,8 @@ def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:
     about = f"Task {showable(tasks.pop() or 'none')}. " if len(tasks) == 1 else ""
     console.print(
         f"{about}Accuracies in %. vs best: the test score, or without one the held-out score, less the best single "
-        "model's; ▲ better, ▼ worse (5 % level), no mark: no difference that can be told from luck, – not tested.",
+        "model's; ▲ better, ▼ worse on a set that counts, a test set or the average of the shifted ones (5 % level), "
+        "no mark: no difference that can be told from luck, – not tested.",
         style="dim",
         highlight=False,
     )
@@ -132,12 +133,16 @@ def _cells(entry: Entry) -> list[Text]:
     from merging.benchmarking.history import Kind, State
     from merging.cli.showing.answer import STYLES
     from merging.values.report import number
-    from merging.values.verdict import ACCURACY, MARKS
+    from merging.values.verdict import ACCURACY
+    from merging.values.wording import plural
 
     percent = entry.measure == ACCURACY
     what = entry.strategy or "–"
     if entry.kind is not Kind.RUN:
-        what = f"best of {entry.methods}: {what}" if entry.methods else f"{entry.kind}: {what}"
+        what = f"{entry.kind}: {what}"
+    if entry.methods:
+        what = plural(entry.methods, "method")
+        what = f"best of {entry.methods}: {entry.strategy}" if entry.strategy else what
     if entry.saved is not None:
         what += f" (saved: {entry.saved})"
     if not percent:
@@ -146,9 +151,8 @@ def _cells(entry: Entry) -> list[Text]:
     count += f"/{entry.pool}" if entry.pool is not None else ""
     shown = Text()
     if entry.difference is not None:
-        sign = MARKS[entry.standing] or " "
         difference = f"{100 * entry.difference:+.2f}" if percent else f"{entry.difference:+.3g}"
-        shown = Text(f"{sign} {difference}", style=STYLES[entry.standing])
+        shown = Text(f"{entry.mark or ' '} {difference}", style=STYLES[entry.standing])
     colour = {State.RUNNING: "cyan", State.DAMAGED: "red"}.get(entry.state, "yellow")
     return [
         Text("" if entry.state is State.FINISHED else str(entry.state), style=colour),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,9 +17,11 @@ from merging.errors import DAMAGED, raised, showable
 from merging.storage import journal
 from merging.storage.lock import is_held
 from merging.storage.result import MEMBERS, REPORT
-from merging.values.report import HELD_OUT, models_of
+from merging.values.answer import answer, gains_and_losses, standing_of
+from merging.values.earlier import report_from
+from merging.values.report import models_of
 from merging.values.states import RunState, state_of
-from merging.values.verdict import ACCURACY, Standing
+from merging.values.verdict import ACCURACY, MARKS, Standing, Verdict
 
 POOL = "finetune.json"
 """Record of a fine-tuned pool, as :mod:`merging.training.folder` writes it."""
@@ -61,7 +63,7 @@ class Entry:
         state: how it has ended.
         status: the state in words; of a damaged one, what is wrong with it.
         time: seconds since the epoch at which its record was written last.
-        strategy: the strategy of a run; of a benchmark the method that is best on held-out data; of a pool its regime.
+        strategy: the strategy of a run; of a benchmark the method that its answer says to take; of a pool its regime.
         saved: the strategy whose model a run has saved, where its own has none that is as good, or none yet.
         methods: how many methods a benchmark compares.
         models: how many models are in the merge, or in the fine-tuned pool.
@@ -70,7 +72,9 @@ class Entry:
         test_set: the first test set that is not shifted.
         best_single: the best single model's name.
         difference: test score less the best single model's; of held-out scores where nothing was tested.
-        standing: what the paired test on the same set says.
+        standing: how it stands by all sets that count, as its answer says: worse where it is worse on any.
+        gained: the sets that count on which it is better.
+        lost: the sets that count on which it is worse.
     """
 
     folder: Path
@@ -91,13 +95,22 @@ class Entry:
     best_single: str | None = None
     difference: float | None = None
     standing: Standing = Standing.NOT_TESTED
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """The signs that a table shows: of a gain, of a loss, or both."""
+        both = MARKS[Standing.BETTER] * bool(self.gained) + MARKS[Standing.WORSE] * bool(self.lost)
+        return both or MARKS[self.standing]
 
     def to_json(self) -> dict[str, Any]:
         """Gives JSON-ready values; the time in UTC."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("time", "standing")}
         words = {name: str(values[name]) for name in ("folder", "kind", "state")}
         when = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="seconds")
-        return values | words | {"time": when, "verdict": str(self.standing)}
+        sets = {"gained": [*map(showable, self.gained)], "lost": [*map(showable, self.lost)]}
+        return values | words | {"time": when, "verdict": str(self.standing)} | sets
 
 
 def entries(folder: Path, depth: int = DEPTH) -> list[Entry]:
@@ -199,8 +212,13 @@ def _run(folder: Path) -> dict[str, Any] | None:
     told |= {"task": _text(report["task"]), "strategy": _text(report["strategy"]), "measure": _measure(report)}
     told["saved"] = None if saved == report["strategy"] else _text(saved)
     told |= {"models": models_of(report["ingredients"], report["pool"]), "pool": len(report["pool"])}
-    verdicts = report.get("verdicts", ()) if saved == report["strategy"] else ()
-    return told | _scores(rows.get(saved), rows.get("best"), report["shifts"], verdicts)
+    told |= _scores(rows.get(saved), rows.get("best"), report["shifts"])
+    whole = report_from(report)
+    told["standing"] = answer(whole).standing
+    if told["standing"] is not Standing.REFERENCE and not whole.saved_instead:
+        itself = whole.merged is not None and whole.is_best_single(whole.merged)
+        told |= _sets(() if itself else whole.verdicts)
+    return told
 
 
 def _benchmark(folder: Path) -> dict[str, Any] | None:
@@ -209,16 +227,23 @@ def _benchmark(folder: Path) -> dict[str, Any] | None:
         if (folder / memory.FILE).is_file():
             raise ValueError("it is no result of a benchmark")
         return None
+    from merging.benchmarking.rendering.answer import answer as answer_of
+    from merging.benchmarking.rendering.answer import recommended
+    from merging.benchmarking.results import Benchmark
+
     state, _ = state_of(found["status"])
-    done = [row for row in found["rows"] if row.get("held_out") is not None]
-    single = next((row for row in done if row["strategy"] == "best"), None)
-    top = max((row for row in done if row is not single), key=lambda row: row["held_out"], default=single)
     told: dict[str, Any] = {"state": _ended(state), "status": str(found["status"]), "methods": len(found["rows"])}
     told |= {"task": _text(found["task"]), "measure": _measure(found), "pool": len(found["pool"])}
+    whole = Benchmark.from_json(found)
+    top = recommended(whole)
     if top is None:
-        return told
-    told |= {"strategy": _text(top["label"]), "models": round(top["models"])}
-    return told | _scores(top, single, found["shifts"], top.get("verdicts", ()))
+        return told | {"standing": answer_of(whole).standing}
+    told |= {"strategy": _text(top.label), "models": round(top.models)}
+    rows = {row["label"]: row for row in found["rows"]}
+    single = next((row for row in found["rows"] if row["strategy"] == "best"), None)
+    told |= _scores(rows[top.label], single, found["shifts"])
+    against_best = [verdict for verdict in top.verdicts if verdict.reference == "best"]
+    return told | {"standing": standing_of(against_best)} | _sets(against_best)
 
 
 def _pool(folder: Path) -> dict[str, Any] | None:
@@ -242,9 +267,12 @@ def _pool(folder: Path) -> dict[str, Any] | None:
     return told | {"models": len(scores), "held_out": max(scores, default=None)}
 
 
-def _scores(
-    row: Mapping[str, Any] | None, single: Mapping[str, Any] | None, shifts: list[str], verdicts: Any
-) -> dict[str, Any]:
+def _sets(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    gained, lost = gains_and_losses(verdicts)
+    return {"gained": gained, "lost": lost}
+
+
+def _scores(row: Mapping[str, Any] | None, single: Mapping[str, Any] | None, shifts: list[str]) -> dict[str, Any]:
     """Scores of a merge, against those of the best single model on the first set that has not chosen it."""
     if row is None:
         return {}
@@ -254,13 +282,10 @@ def _scores(
         return told
     told["best_single"] = _text(next(iter(single["ingredients"]), None))
     if row is single:
-        return told | {"standing": Standing.REFERENCE}
+        return told
     mine, others = (row["held_out"], single["held_out"]) if name is None else (told["test"], single["tests"].get(name))
     if mine is not None and others is not None:
         told["difference"] = mine - others
-    for verdict in verdicts:
-        if (verdict["set"], verdict["reference"]) == (name or HELD_OUT, "best") and not verdict.get("extra"):
-            told["standing"] = Standing(verdict["verdict"])
     return told
 
 

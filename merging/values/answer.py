@@ -165,6 +165,16 @@ def standing_of(verdicts: Iterable[Verdict]) -> Standing:
     return Standing.NOT_TESTED
 
 
+def gains_and_losses(verdicts: Iterable[Verdict]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The sets that count on which a model is better, and those on which it is worse.
+
+    Data that chose a merge show no gain.
+    """
+    known = counted(verdicts)
+    gained = () if flattered(known) else tuple(verdict.set for verdict in known if verdict.better)
+    return gained, tuple(verdict.set for verdict in known if verdict.worse)
+
+
 def flattered(known: Sequence[Verdict]) -> bool:
     """Whether the verdicts that count are on data that chose the merge, and can show no gain."""
     return bool(known) and all(verdict.family == Family.SELECTION for verdict in known)

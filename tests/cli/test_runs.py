@@ -16,7 +16,12 @@ import pytest
 from rich.cells import cell_len
 
 from merging.benchmarking.history import POOL, entries
+from merging.benchmarking.rendering.answer import answer as answer_of
+from merging.benchmarking.results import Benchmark
 from merging.cli.main import cli
+from merging.values.answer import answer
+from merging.values.earlier import report_from
+from merging.values.verdict import counted
 from tests.conftest import ENVIRONMENT, Merge
 
 
@@ -56,20 +61,50 @@ def test_scores_are_those_of_the_reports(merge: Merge, runs: Path) -> None:
     assert told["test"] == test["merged"]
     assert told["difference"] == pytest.approx(test["merged"] - test["best_single"])
     assert told["best_single"] == report["best_single"]
-    verdict = next(each for each in report["verdicts"] if each["set"] == "test")
-    assert told["verdict"] == verdict["verdict"]
+    whole = report_from(report)
+    assert told["verdict"] == answer(whole).standing
+    assert told["gained"] == [verdict.set for verdict in counted(whole.verdicts) if verdict.better]
 
 
-def test_marks_are_the_verdicts(merge: Merge, runs: Path) -> None:
-    for name, word in (("uniform", "better"), ("greedy", "worse")):
-        path = runs / name / "report.json"
-        report = json.loads(path.read_bytes())
-        for verdict in report["verdicts"]:
-            verdict["verdict"] = word
-        path.write_text(json.dumps(report))
-    shown = merge("runs", "runs").out
-    assert "▲" in next(line for line in shown.splitlines() if "uniform" in line)
-    assert "▼" in next(line for line in shown.splitlines() if "greedy" in line)
+def _stand(path: Path, strategy: str, **differences: float) -> None:
+    """Rewrites a result: its strategy is tested on these sets, and differs by so much there; 0: level."""
+    data = json.loads(path.read_bytes())
+    (own,) = [data] if "verdicts" in data else [row for row in data["rows"] if row["label"] == strategy]
+    test = next(verdict for verdict in own["verdicts"] if verdict["reference"] == "best")
+    roles = {"test": ("test", "primary"), "held-out": ("held-out", "selection")}
+    own["verdicts"] = []
+    for name, difference in differences.items():
+        name = name.replace("_", "-")
+        role, family = roles.get(name, ("average of shifts", "primary"))
+        p = 0.001 if difference else 0.8
+        told = {"set": name, "role": role, "family": family, "difference": difference, "p": p, "corrected": p}
+        bounds = [difference - 0.01, difference + 0.01]
+        own["verdicts"].append(test | told | {"test": "normal", "interval": bounds, "level": 0.95, "tests": 1})
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("differences", "mark", "word"),
+    [
+        ({"test": 0.04, "shifted": -0.03}, "▲▼", "worse"),
+        ({"test": 0.0, "shifted": -0.03}, "▼", "worse"),
+        ({"test": 0.04, "shifted": 0.0}, "▲", "better"),
+        ({"test": 0.0, "shifted": 0.0}, "", "neither"),
+        ({"held_out": 0.04}, "–", "not tested"),
+        ({"held_out": -0.04}, "▼", "worse"),
+    ],
+)
+def test_what_is_lost_elsewhere_is_told(
+    merge: Merge, runs: Path, differences: dict[str, float], mark: str, word: str
+) -> None:
+    report = runs / "uniform" / "report.json"
+    _stand(report, "uniform", **differences)
+    told = _listed(merge)["uniform"]
+    assert told["verdict"] == word == answer(report_from(json.loads(report.read_bytes()))).standing
+    assert told["lost"] == [name.replace("_", "-") for name, each in differences.items() if each < 0]
+    assert told["gained"] == [name for name, each in differences.items() if each > 0 and name != "held_out"]
+    line = next(line for line in merge("runs").out.splitlines() if "uniform" in line)
+    assert re.search(r"[▲▼–]*(?= *[-+]\d+\.\d+$)", line)[0] == mark  # type: ignore[index]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
@@ -86,6 +121,9 @@ def test_it_fits_any_screen(merge: Merge, runs: Path, monkeypatch: pytest.Monkey
     score = f"{100 * report['validation']['merged']:.2f}"
     rows = [line for line in shown.splitlines() if re.search(rf" {score} +\d", line)]
     assert len({row.split()[0] for row in rows}) == len(rows) >= 4
+    names = {row.split()[0] for row in rows if not row.startswith("  ")}
+    whole = {entry.name for entry in runs.iterdir()}
+    assert all("…" in name or name in whole for name in names), "folded, not broken"
 
 
 def test_unfinished_and_damaged_ones_are_told(merge: Merge, runs: Path) -> None:
@@ -149,10 +187,24 @@ def test_benchmarks_and_pools_are_listed(merge: Merge, tiny: list[str]) -> None:
         Path("pool", f"model_{index:02d}.json").write_text(json.dumps({"held_out": score}))
     found = _listed(merge)
     assert (found["bench"]["kind"], found["bench"]["methods"]) == ("benchmark", 3)
-    rows = {row["label"]: row for row in json.loads(Path("bench/benchmark.json").read_bytes())["rows"]}
-    assert found["bench"]["held_out"] == max(rows["uniform"]["held_out"], rows["greedy"]["held_out"])
+    assert (found["bench"]["strategy"], found["bench"]["verdict"]) == (None, "neither"), "no method beats the best"
     assert (found["pool"]["kind"], found["pool"]["models"], found["pool"]["held_out"]) == ("finetune", 2, 0.75)
-    assert "best of 3" in merge("runs").out
+    assert re.search(r"bench .* 3 methods ", merge("runs").out)
+    path = Path("bench/benchmark.json")
+    rows = {row["label"]: row for row in json.loads(path.read_bytes())["rows"]}
+    for label, shifted, lost in (("greedy", 0.03, []), ("uniform", -0.03, ["average of shifts"])):
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"shifts": ["test 2"]}))
+        _stand(path, "greedy", test=0.0)
+        _stand(path, "uniform", test=0.0)
+        _stand(path, label, **{"test": 0.04, "average of shifts": shifted})
+        told = _listed(merge)["bench"]
+        assert (told["strategy"], told["held_out"]) == (label, rows[label]["held_out"])
+        assert f"strategy={label}" in answer_of(Benchmark.read(path)).next[0]
+        assert (told["gained"][:1], told["lost"]) == (["test"], lost)
+        assert told["verdict"] == ("worse" if lost else "better")
+        assert f"best of 3: {label}" in merge("runs").out
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"status": "interrupted"}))
+    assert _listed(merge)["bench"]["strategy"] is None, "its answer says to go on first"
 
 
 def test_the_record_of_a_pool_has_that_name() -> None:

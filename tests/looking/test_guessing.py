@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models as torchvision_models
 
+from merging.cli.main import cli
 from merging.errors import MergingError
 from merging.looking.guessing.architecture import architectures, distinct
 from merging.looking.guessing.checkpoints import as_patterns, listed, meant
@@ -31,6 +33,7 @@ from merging.looking.guessing.signature import index
 from merging.looking.guessing.trying import Tried, best_of
 from merging.models.catalogue import model_source
 from merging.models.clip import OpenClip
+from tests.conftest import TASK
 
 
 def pool_of(folder: Path, module: nn.Module, count: int = 2) -> FoundPool:
@@ -117,6 +120,47 @@ def test_the_largest_set_that_agrees_is_taken_and_the_rest_is_told(tmp_path: Pat
     assert "'fc.weight' is [5, 4] there, [3, 4]" in why["five.pt"]
     assert "NaN" in why["nan.pt"]
     assert "same weights" in why["same.pt"]
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "ties", "best"])
+def test_merges_of_earlier_runs_are_no_models(tmp_path: Path, pool_folder: Path, strategy: str) -> None:
+    """Left out are the run's folder, with or without a recipe, and its model elsewhere; not the best model itself."""
+    shutil.copytree(pool_folder, tmp_path / "pool", ignore=shutil.ignore_patterns("base*"))
+    pool = listed(tmp_path).paths
+    run = tmp_path / "runs" / "first"
+    flags = [
+        "--models",
+        str(tmp_path / "pool" / "model_*"),
+        "--task",
+        TASK,
+        "--strategy",
+        strategy,
+        "--output",
+        str(run),
+    ]
+    flags += ["--base", str(pool[0])] if strategy == "ties" else []
+    cli.main(["run", *flags, "--json"], standalone_mode=False)
+    assert (run / "recipe.json").exists() == (strategy != "ties")
+    merged = load_file(run / "model.safetensors")
+    torch.save(merged, tmp_path / "again.pt")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "report.json").write_text('{"strategy": "of another program"}')
+    (other / "events.jsonl").write_text('{"event": "of another program"}\n')
+    save_file({name: tensor + 1 for name, tensor in merged.items()}, other / "model_9.safetensors")
+    found = listed(tmp_path)
+    assert found.left_out == {"results of merge run": [run]}
+    whole = grouped(found.paths, results=found.results)
+    kept = {model.path for model in whole.models}
+    if strategy == "best":  # a copy of a model, and no merge
+        assert len(kept) == len(pool) + 1
+        assert "the same weights as" in next(iter(whole.left_out))
+    else:
+        assert kept == {*pool, other / "model_9.safetensors"}
+        assert whole.left_out == {f"the merge of {run}": [tmp_path / "again.pt"]}
+    (run / "report.json").unlink()
+    (run / "recipe.json").unlink(missing_ok=True)
+    assert listed(tmp_path).results == [run], "one that was cut off has its journal"
 
 
 def test_what_timm_saves_is_named_by_its_own_arguments(tmp_path: Path) -> None:

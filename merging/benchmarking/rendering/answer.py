@@ -43,6 +43,16 @@ def answer(found: Benchmark) -> Answer:
     )
 
 
+def recommended(found: Benchmark) -> BenchmarkRow | None:
+    """The method that the answer says to take; None where it says to keep what there is, or to go on first."""
+    reference = next(iter(found.references), None)
+    if reference is None or found.state is not RunState.FINISHED:
+        return None
+    rows = [row for row in found.rows if any(verdict.reference == reference for verdict in row.verdicts)]
+    best = Compared(found, reference, rows).winner()
+    return None if best is None else best[0]
+
+
 class Compared:
     """The rows of a benchmark against one reference, use by use.
 

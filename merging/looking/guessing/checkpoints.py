@@ -13,6 +13,7 @@ from pathlib import Path
 
 from merging.data.folders import SUFFIXES as PICTURES
 from merging.errors import DAMAGED
+from merging.looking.guessing.earlier import is_result
 from merging.storage.checkpoint import stem
 from merging.storage.model_folder import is_model_folder, is_weights
 from merging.storage.sources import identity, natural_key
@@ -32,8 +33,6 @@ _EPOCH = re.compile(
 _NUMBER = re.compile(r"\d[\d.]*(e-?\d+)?", re.IGNORECASE)
 _MEASURED = re.compile(r"ep|step|iter|acc|loss|val|top|score|map|f1|(?<![a-z])v#", re.IGNORECASE)
 """What a name numbers where all are of one run: epochs, steps, scores, Lightning's versions."""
-_RESULTS = ("recipe.json", "benchmark.json")
-"""Files of folders that this program has written results into."""
 
 
 @dataclass
@@ -43,9 +42,11 @@ class Listed:
     Attributes:
         paths: files and folders that are models, in natural order.
         left_out: why others were not taken → these.
+        results: folders of earlier runs and benchmarks.
     """
 
     paths: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
     def leave(self, why: str, *paths: Path) -> None:
@@ -81,7 +82,8 @@ def _look(folder: Path, found: Listed, depth: int) -> None:
         entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     except OSError:  # not ours to read
         return
-    if any((folder / name).is_file() for name in _RESULTS):
+    if is_result(folder):
+        found.results.append(folder)
         if any(is_weights(path) for path in entries):
             found.leave("results of merge run", folder)
         return

@@ -95,6 +95,7 @@ def _pool(given: Given, context: Context) -> FoundPool:
             below = listed(folder)
             there.paths += [path for path in below.paths if path not in there.paths]
             there.left_out |= below.left_out
+            there.results += below.results
         else:
             there.paths += [path for path, _ in selected([each]) if path not in there.paths]
     base = given.base
@@ -106,7 +107,7 @@ def _pool(given: Given, context: Context) -> FoundPool:
             "where they are with `models`"
         )
     context.progress.stage(f"opening {plural(len(there.paths), 'checkpoint')}")
-    pool = grouped(there.paths, base)
+    pool = grouped(there.paths, base, results=there.results)
     if len(pool.groups) > 1 and pool.groups[1] == pool.groups[0]:
         pool = _asked_group(pool, there.paths, base, context)
     if len(pool.models) < 2 and pool.base is None:

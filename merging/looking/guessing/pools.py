@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import defaultdict
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from merging.errors import CheckpointError, MergingError
+from merging.looking.guessing.earlier import written_by
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.dtypes import is_floating
 from merging.storage.pool import ModelPool
@@ -70,13 +72,16 @@ class FoundPool:
         return any(name.endswith("running_mean") for name in self.tensors)
 
 
-def grouped(paths: Sequence[Path], base: Path | None = None, *, based: bool = True) -> FoundPool:
+def grouped(
+    paths: Sequence[Path], base: Path | None = None, *, based: bool = True, results: Sequence[Path] = ()
+) -> FoundPool:
     """Takes the largest set of checkpoints whose tensors agree in names, shapes and dtypes.
 
     Args:
         paths: checkpoints, in natural order.
         base: the model that they were fine-tuned from, where the user says it.
         based: whether one of them may be the base.
+        results: folders of earlier runs, whose merges may lie among the checkpoints, too.
 
     Raises:
         CheckpointError: not one of them can be read; the first reason is said.
@@ -87,6 +92,9 @@ def grouped(paths: Sequence[Path], base: Path | None = None, *, based: bool = Tr
             opened[path], keys[path] = opened_at(path)
         except MergingError as error:
             left[f"cannot be read: {error}"].append(path)
+    for path, folder in _merges_among(opened, results):
+        left[f"the merge of {folder}"].append(path)
+        del opened[path]
     if not opened:
         raise CheckpointError(next(iter(left)).removeprefix("cannot be read: ") if left else "no models given")
     groups: dict[object, list[Path]] = defaultdict(list)
@@ -104,7 +112,7 @@ def grouped(paths: Sequence[Path], base: Path | None = None, *, based: bool = Tr
     for path in [path for path in taken if not _sound(opened[path])]:
         left["holds NaN or infinite values: the run diverged"].append(path)
         taken.remove(path)
-    for path, first in _twins(taken, opened):
+    for path, first in _twins(sorted(taken, key=lambda path: natural_key(str(path))), opened):
         left[f"the same weights as {first}"].append(path)
         taken.remove(path)
     if not taken:
@@ -135,6 +143,16 @@ def opened_at(path: Path) -> tuple[Checkpoint, tuple[str, ...]]:
             if known in there:
                 return Checkpoint(path, "", known), there
         raise
+
+
+def _merges_among(opened: Mapping[Path, Checkpoint], results: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Checkpoints that hold, bit for bit, what an earlier run has written; each with the run's folder."""
+    folders, known = dict(written_by(results)), dict[Path, Checkpoint]()
+    for path in folders:
+        with contextlib.suppress(MergingError):
+            known[path] = Checkpoint(path)
+    twins = _twins([*known, *opened], {**opened, **known}) if known else []
+    return [(path, folders[first]) for path, first in twins if first in known and path in opened]
 
 
 def _base_of(paths: Sequence[Path]) -> tuple[Path | None, str]:
@@ -171,11 +189,12 @@ def _sound(checkpoint: Checkpoint) -> bool:
 def _twins(paths: Sequence[Path], opened: Mapping[Path, Checkpoint]) -> list[tuple[Path, Path]]:
     """Checkpoints with the weights of an earlier one, and that one; all is compared where small parts are equal."""
     found: list[tuple[Path, Path]] = []
-    firsts: dict[bytes, list[Path]] = defaultdict(list)
-    for path in sorted(paths, key=lambda path: natural_key(str(path))):
+    firsts: dict[object, list[Path]] = defaultdict(list)
+    for path in paths:
         own = opened[path]
         small = sorted(own.tensors, key=lambda name: (math.prod(own.tensors[name][0]), name))
-        probe = b"".join(own.read(name).flatten()[:16].double().numpy().tobytes() for name in small[-3:])
+        values = b"".join(own.read(name).flatten()[:16].double().numpy().tobytes() for name in small[-3:])
+        probe = (frozenset((name, tuple(shape), dtype) for name, (shape, dtype) in own.tensors.items()), values)
         twin = next((p for p in firsts[probe] if all(same_bits(opened[p].read(n), own.read(n)) for n in small)), None)
         if twin is None:
             firsts[probe].append(path)
