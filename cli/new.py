@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.machinery
 import keyword
 import re
 import shlex
 import string
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -140,10 +141,9 @@ def _module(kind: str, name: str) -> str:
 
 
 def _importable(module: str) -> bool:
-    """Whether a module of that name is installed; a file in the working folder is none."""
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return False
+    """Whether a module of that name is installed; one that is only loaded, or lies in the working folder, is not."""
+    if module in sys.stdlib_module_names:
+        return True
+    found = importlib.machinery.PathFinder.find_spec(module)
     place = None if found is None else found.origin
     return found is not None and (place is None or Path(place).parent != Path.cwd())

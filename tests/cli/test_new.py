@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_every_kind_has_a_blank() -> None:
 def test_an_odd_name_is_told_a_way_out(merge: Merge, tmp_path: Path, name: str, way_out: str) -> None:
     ran = merge("new", "strategy", name)
     assert (ran.code, way_out in ran.err, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_a_module_that_is_loaded_hides_nothing(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plug-in files are loaded as modules; what a shell would import is what is installed."""
+    monkeypatch.setitem(sys.modules, "mean_of_mine", types.ModuleType("mean_of_mine"))
+    assert merge("new", "strategy", "mean-of-mine").code == 0
+    for hidden in ("torch", "json"):
+        ran = merge("new", "strategy", hidden)
+        assert (ran.code, f"would hide the module {hidden}" in ran.err) == (2, True)
 
 
 def test_hints_can_be_typed(merge: Merge) -> None:
