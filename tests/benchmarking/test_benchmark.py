@@ -241,6 +241,7 @@ def test_the_command_writes_everything_and_goes_on_where_it_was(merge: Merge, fl
         "evaluations.jsonl",
         "methods",
         "pictures",
+        "pool.csv",
     ]
     first = json.loads(Path("out/benchmark.json").read_text())
     assert [row["strategy"] for row in first["rows"]] == METHODS.split(",")
