@@ -254,7 +254,8 @@ def test_commands_say_nothing_of_accuracy(  # type: ignore[no-untyped-def]
     ran = merge("evaluate", str(folder / "m0.safetensors"), str(folder / "m1.safetensors"), *given[2:])
     assert ran.code == 0, ran.err
     assert not WORDS.search(ran.out.replace("95 %", ""))
-    assert re.search(r"test: (▲ better than|▼ worse than|not distinguishable from) ", " ".join(ran.out.split()))
+    assert re.match(r"(▲ m1: better than|▼ m1: worse than|m1: no gain over) ", ran.out), ran.out.splitlines()[0]
+    assert re.search(r"^test +[▲▼]? ?[-+]\d\S* \[\S+, \S+\] +p[=<]", ran.out, re.MULTILINE)
 
 
 @pytest.mark.slow
