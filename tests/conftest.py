@@ -106,6 +106,7 @@ def merge(
     """``merge('run', …)`` in this process, in an empty working folder: the real entry point, exit codes included."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "path", list(sys.path))  # to which a run adds the working folder, for python: entries
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: str | Path) -> Ran:
