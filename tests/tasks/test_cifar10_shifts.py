@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import merging
+from benchmarks.resnet20 import ResNet20
 from merging.errors import TaskError
 from merging.plugins.task import Task
 from merging.tasks.cifar10 import SHIFTS, cifar10_shifts
 from tests.conftest import Merge
-from tests.forward.test_recalibration import ResNet20
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
@@ -50,16 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classes=whole["classes"],
             **{name: array[:: every[name.rpartition("_")[0]]] for name, array in chosen.items()},
         )
-    (folder / "resnet20.py").write_text(
-        "from tests.forward.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
-    )
     return folder
 
 
 @pytest.fixture
-def task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.syspath_prepend(str(folder))
-    return cifar10_shifts(folder, "python:resnet20:model")
+def task(folder: Path) -> Task:
+    return cifar10_shifts(folder, "python:benchmarks.resnet20:model")
 
 
 def test_parts_are_drawn_within_each_class(task: Task) -> None:
@@ -114,10 +110,9 @@ def test_accuracies_by_hand(task: Task, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_from_merge_toml(folder: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(folder))
+def test_a_run_from_merge_toml(folder: Path, merge: Merge) -> None:
     text = (
-        f"[task]\nname = 'cifar10-shifts'\ndata = '{folder}'\nmodel = 'python:resnet20:model'\n"
+        f"[task]\nname = 'cifar10-shifts'\ndata = '{folder}'\nmodel = 'python:benchmarks.resnet20:model'\n"
         f"[pool]\nmodels = ['{DATA}/cifar10_resnet20.safetensors', 'second.pt']\n"
     )
     state = load_file(DATA / "cifar10_resnet20.safetensors")
