@@ -32,6 +32,10 @@ class Block(nn.Module):
 class ResNet20(nn.Module):
     """The network with n = 3: 20 layers, 0.27 M parameters, ten classes."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
