@@ -71,6 +71,7 @@ from .plugins.options import Plugin as Plugin
 from .plugins.options import option as option
 from .plugins.partitioner import Partitioner as Partitioner
 from .plugins.problem import Problem as Problem
+from .plugins.profiles import Profile as Profile
 from .plugins.progress import Progress as Progress
 from .plugins.progress import Silent as Silent
 from .plugins.registry import Registry as Registry
