@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from benchmarks.soups.steps import listed, step
+from benchmarks.soups.studies import study
 
 
 @click.group()
@@ -14,6 +15,7 @@ def main() -> None:
 
 main.add_command(listed)
 main.add_command(step)
+main.add_command(study)
 
 if __name__ == "__main__":
     main()

@@ -95,7 +95,7 @@ CIFAR10 = Family(
     base="cifar10_resnet20.safetensors",
     models=12,
     sweep="""\
-learning_rate = { low = 3e-4, high = 3e-3, log = true }
+learning_rate = { low = 2e-4, high = 2e-3, log = true }
 weight_decay = [0.0, 0.01, 0.1]
 epochs = [1, 2, 3]
 batch_size = 128

@@ -49,8 +49,8 @@ def make(pool: Pool, work: Path, kept: Path, jobs: int | None, device: str) -> P
     folder = work / pool.name
     folder.mkdir(parents=True, exist_ok=True)
     task = folder / "task.toml"
-    task.write_text(family.task(pool, data_folder().absolute()))
-    (folder / "sweep.toml").write_text(family.sweep)
+    task.write_text(family.task(pool, data_folder().absolute()), "utf-8")
+    (folder / "sweep.toml").write_text(family.sweep, "utf-8")
     _timed(folder, "training", _training(family, pool, folder, jobs, device))
     for partitioner, methods in COMPARED.items():
         _timed(folder, f"comparison by {partitioner}", _comparison(folder, partitioner, methods, device))
@@ -83,11 +83,11 @@ def _timed(folder: Path, what: str, words: list[str]) -> None:
         SystemExit: it failed, with its exit code.
     """
     file = folder / TIMES
-    taken: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    taken: dict[str, float] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "merging", *words], check=False)  # noqa: S603 (our own command)
     taken[what] = round(taken.get(what, 0.0) + time.perf_counter() - began, 1)
-    file.write_text(json.dumps(taken))
+    file.write_text(json.dumps(taken), "utf-8")
     if done.returncode:
         raise SystemExit(done.returncode)
 
@@ -118,7 +118,7 @@ def _record(pool: Pool, folder: Path, protocol: str) -> Record:
             "numerics": header["numerics"],
             "versions": header["versions"],
             "device": _device(header["numerics"]["device"]),
-            "seconds": json.loads((folder / TIMES).read_text()),
+            "seconds": json.loads((folder / TIMES).read_text("utf-8")),
         },
     )
 
