@@ -1,0 +1,74 @@
+"""Records of pools that never were: random bits with planted differences."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.soups.record import Record, Scored
+from benchmarks.soups.statistics import AGAINST, CANDIDATE
+
+PROTOCOL = b"What is compared, and how.\n"
+DIGEST = hashlib.sha256(PROTOCOL).hexdigest()
+MODELS, COMPONENTS = 6, ("stem", "block", "head")
+SAMPLES = {"held-out": 800, "test": 800, "sketch": 3000, "photo": 1500}
+METHODS = (CANDIDATE, *AGAINST)
+LEVEL = {"held-out": 0.85, "test": 0.8, "sketch": 0.5, "photo": 0.55}
+
+
+def names(family: str, count: int) -> list[str]:
+    return [f"{family}-{number}" for number in range(count)]
+
+
+def pool(
+    name: str,
+    planned: Sequence[str],
+    *,
+    shift: Mapping[str, float] | None = None,
+    home: Mapping[str, float] | None = None,
+    noise: float = 0.005,
+    part: str = "confirmation",
+    methods: Sequence[str] = METHODS,
+) -> Record:
+    """One pool: what a method is above the others under shift and at home, plus noise that the pool alone has."""
+    generator = np.random.default_rng(list(name.encode()))
+    luck = {each: generator.random(size) for each, size in SAMPLES.items()}
+    above = {"test": home or {}, "held-out": home or {}}
+
+    def scored(label: str, **more: object) -> Scored:
+        own = {each: above.get(each, shift or {}).get(label, 0.0) + noise * generator.normal() for each in SAMPLES}
+        bits = {each: luck[each] < LEVEL[each] + own[each] for each in SAMPLES}
+        packed = {each: base64.b64encode(np.packbits(right).tobytes()).decode() for each, right in bits.items()}
+        return Scored(name=label, correct=packed, **more)  # type: ignore[arg-type]
+
+    models = tuple(
+        scored(f"model_{number}", facts={"learning_rate": 1e-4 * (1 + number), "augmentation": "flip" * (number % 2)})
+        for number in range(MODELS)
+    )
+    merges = []
+    for label in methods:
+        drawn = generator.normal(1 / MODELS, 0.3, (MODELS, len(COMPONENTS)))
+        known = {"ingredients": [model.name for model in models], "components": COMPONENTS, "values": drawn.tolist()}
+        facts = {"models": MODELS, "inference_cost": 1, "evaluations": 9, "forward_equivalents": 140.5, "seconds": 61.0}
+        merges.append(scored(label, facts=facts, coefficients=known if label == CANDIDATE else None))
+    return Record(
+        name=name,
+        family=name.partition("-")[0],
+        part=part,
+        seed=1,
+        protocol=DIGEST,
+        planned=tuple(planned),
+        samples=SAMPLES,
+        shifts=("sketch", "photo"),
+        models=models,
+        methods=tuple(merges),
+        measured={"device": "cpu", "training_seconds": 1200.0},
+    )
+
+
+def without(record: Record, method: str) -> Record:
+    return replace(record, methods=tuple(each for each in record.methods if each.name != method))
