@@ -15,7 +15,7 @@ from merging.benchmarking.design import NOT_TAKEN, Design
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.outputs import output_folder
 from merging.cli.asking.plugin_options import over, parse_options
-from merging.cli.asking.request import command_line, requested, settings_of
+from merging.cli.asking.request import command_line, requested, settings_of, usual_partitioner
 from merging.cli.asking.signals import stop_on_signal
 from merging.errors import OptionError, RequirementError
 from merging.plugins.user_code import contained
@@ -47,7 +47,7 @@ SHARED = ("optimizer", "objective")
     "partitioners",
     multiple=True,
     metavar="A,B,…",
-    help="Groups of tensors: each method under each.  [default: whole; clip-c8 for the built-in task]",
+    help="Groups of tensors: each method under each.  [default: each one's; whole, clip-c8 for the built-in task]",
 )
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="So many, from --seed on.")
 @shared("seed", seed="The first one.  [default: 0]")
@@ -174,7 +174,7 @@ def _run(
         first = request["seed"]
         design = Design(
             task=task,
-            partitioners=made["partitioners"],
+            **_partitions(request, made["partitioners"], flags),
             seeds=range(first, first + flags["seeds"]),
             objective=made["objective"],
             optimizer=made["optimizer"],
@@ -216,9 +216,10 @@ def _asked(
         if name in methods:
             raise OptionError(f"--strategies names '{name}' twice; give one of them a name: other-name={strategy}")
         methods[name] = (strategy, dict(own.get("strategy", {})) if strategy == request["strategy"] else {})
+    usual = request["partitioner"] or usual_partitioner(request)
     partitions = {
-        name: dict(own.get("partitioner", {})) if name == request["partitioner"] else {}
-        for name in _listed(flags["partitioners"]) or [request["partitioner"]]
+        name: dict(own.get("partitioner", {})) if name == usual else {}
+        for name in _listed(flags["partitioners"]) or [usual]
     }
     shared = {kind: dict(own.get(kind, {})) for kind in SHARED}
     names = [*methods, *partitions, *SHARED]
@@ -228,6 +229,13 @@ def _asked(
     partitions = {name: over(given, typed.pop(name, {})) for name, given in partitions.items()}
     request["options"] = {kind: over(given, typed.get(kind, {})) for kind, given in shared.items()}
     return request, methods, partitions
+
+
+def _partitions(request: Mapping[str, Any], made: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The partitions that were named; where none was, that of the strategies that have none of their own."""
+    if _listed(flags["partitioners"]) or request["partitioner"]:
+        return {"partitioners": made}
+    return {"default_partitioner": next(iter(made.values()))}
 
 
 def with_best(methods: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, tuple[str, dict[str, Any]]]:

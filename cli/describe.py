@@ -37,9 +37,10 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
     """Everything a plug-in declares, as JSON-ready values."""
     from merging.plugins.functions import parameters_of
     from merging.plugins.options import UNSET, Plugin, options_of
+    from merging.plugins.profiles import Profile
 
     options = []
-    declares = isinstance(plugin, type) and issubclass(plugin, Plugin)
+    declares = isinstance(plugin, Profile) or (isinstance(plugin, type) and issubclass(plugin, Plugin))
     for declared in options_of(plugin) if declares else parameters_of(plugin) if kind == "task" else ():
         spec = declared.spec
         entry = {
@@ -67,6 +68,7 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
     }
     if kind == "strategy":
         data |= {"needs": sorted(plugin.needs), "min_models": plugin.min_models, "gives": plugin.gives}
+        data |= {"partitioner": _partitioner(plugin)}
     if kind == "task":
         data |= {"sets": list(getattr(plugin, "sets", ()))}
     if kind == "form":
@@ -76,6 +78,18 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
     return data
 
 
+def _partitioner(strategy: Any) -> str:
+    """Name of the partitioner that a strategy uses where nobody names one; that of most, where it cannot be asked."""
+    from merging.errors import MergingError
+    from merging.plugins.options import build
+    from merging.plugins.strategy import WHOLE, own_partitioner
+
+    try:
+        return own_partitioner(build(strategy, strategy.example_options))
+    except MergingError:  # described all the same; a run says what is wrong with it
+        return WHOLE
+
+
 def _type(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind)).replace("NoneType", "none").replace("pathlib.Path", "path")
 
@@ -83,6 +97,7 @@ def _type(kind: Any) -> str:
 def _print(data: dict[str, Any]) -> None:
     from merging.cli.showing.entries import show_entries
     from merging.cli.showing.screen import Screen, marked
+    from merging.plugins.strategy import WHOLE
     from merging.values.wording import plural
 
     console = Screen()
@@ -94,6 +109,8 @@ def _print(data: dict[str, Any]) -> None:
     if "needs" in data:
         needs = ", ".join(data["needs"]) or "weights only"
         console.print(f"Needs: {needs}; at least {plural(data['min_models'], 'model')}.", highlight=False)
+        if data["partitioner"] != WHOLE:
+            console.print(f"Partitioner, where none is named: {data['partitioner']}.", highlight=False)
     if data.get("sets"):
         console.print(f"\nSets: {', '.join(data['sets'])}", highlight=False)
     if "written" in data:

@@ -77,6 +77,7 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     from merging.plugins.strategy import required
 
     made = plugins(request)
+    request["partitioner"] = made["partitioner"].name  # kept: another version may have another default
     task, pool = task_and_pool(request, required(made["strategy"]), progress)
     return made, task, pool
 

@@ -1,40 +1,21 @@
-"""``python -m benchmarks.soups``: soups compared by a protocol, and the tables of docs/results/soups.md."""
+"""``python -m benchmarks.soups``: the protocol of docs/results/protocol.md, step by step, and its tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from benchmarks.soups import page
+from benchmarks.soups.page import remade
+from benchmarks.soups.steps import listed, step
 
 
 @click.group()
 def main() -> None:
-    """Soups compared by the protocol of docs/results/protocol.md."""
+    """Pools trained and compared by docs/results/protocol.md, and tables of what is kept."""
 
 
-@main.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 where the page is not what the records say.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=page.RESULTS,
-    help="Folder of soups.md, protocol.md and soups/.",
-)
-def tables(check: bool, results: Path) -> None:
-    """Makes docs/results/soups.md's tables and pictures of the committed records, and says what is missing."""
-    made = page.made(results)
-    for note in made.notes:
-        click.echo(note.replace("**", ""))
-    if check:
-        if outdated := page.stale(made, results):
-            click.echo(f"not what the records say: {', '.join(outdated)}; python -m benchmarks.soups tables", err=True)
-            raise SystemExit(1)
-        return
-    for file in page.write(made, results):
-        click.echo(f"wrote {file}")
-
+main.add_command(listed)
+main.add_command(step)
+main.add_command(remade)
 
 if __name__ == "__main__":
     main()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from benchmarks.soups import exploratory, per_pool, tables
 from benchmarks.soups.coefficients import coefficients
 from benchmarks.soups.figures import Drawn, drawn
@@ -130,3 +132,22 @@ def write(result: Made, results: Path = RESULTS) -> list[Path]:
     for file in written:
         file.write_bytes(files[file])
     return written
+
+
+@click.command("tables")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 where the page is not what the records say.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder of soups.md, protocol.md and soups/."
+)
+def remade(check: bool, results: Path) -> None:
+    """Make docs/results/soups.md's tables and pictures of the committed records, and say what is missing."""
+    found = made(results)
+    for note in found.notes:
+        click.echo(note.replace("**", ""))
+    if check:
+        if outdated := stale(found, results):
+            click.echo(f"not what the records say: {', '.join(outdated)}; python -m benchmarks.soups tables", err=True)
+            raise SystemExit(1)
+        return
+    for file in write(found, results):
+        click.echo(f"wrote {file}")

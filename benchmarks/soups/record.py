@@ -42,7 +42,7 @@ class Record:
     Attributes:
         name: the pool's, such as ``pacs-art+cartoon-1``.
         family: pools whose differences are averaged: ``pacs``, ``cifar10``.
-        part: ``confirmation``, ``replication`` or ``exploration``.
+        part: ``confirmation``, ``replication`` or ``further``.
         seed: the pool's; run k of it trains with seed + k.
         protocol: SHA-256 of docs/results/protocol.md when the step was made.
         planned: names of all pools of the protocol.

@@ -26,7 +26,10 @@ class FromFile(click.Option):
 
 NAMED = {
     "strategy": ("NAME", "How to merge.  [default: manifoldmix]"),
-    "partitioner": ("NAME", "Groups of tensors.  [default: whole; clip-c8 for the built-in task]"),
+    "partitioner": (
+        "NAME",
+        "Groups of tensors.  [default: the strategy's; whole, clip-c8 for the built-in task]",
+    ),
     "optimizer": ("NAME", "Backend of searches.  [default: the strategy's; nevergrad-cobyla]"),
     "objective": ("NAME", "What a search maximises.  [default: accuracy]"),
     "output": ("DIR", "Folder for the result.  [default: runs/<time>-<strategy>]"),

@@ -17,19 +17,20 @@ from merging.cli.asking.tables import File, Found, Model, ModelTable, settings_f
 from merging.errors import FolderError, MergingError, OptionError, showable
 from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
+from merging.plugins.strategy import WHOLE
 from merging.running.settings import DECLARED, Settings
 from merging.tasks.table import Table, TaskTable, absolute, from_anywhere
 from merging.tasks.table import code_in as code_in
 
-CHOSEN = {"strategy": "manifoldmix", "partitioner": "whole", "objective": "accuracy"}
-"""Kind → plug-in that is taken where nobody names one."""
+CHOSEN = {"strategy": "manifoldmix", "objective": "accuracy"}
+"""Kind → plug-in that is taken where nobody names one; partitioner and optimizer are the strategy's to choose."""
 
 
 class Named(Table):
     """The part of a request that names plug-ins, models, data and places: all of it but settings."""
 
     strategy: str
-    partitioner: str
+    partitioner: str | None
     optimizer: str | None = None
     objective: str
     folder: str
@@ -143,8 +144,12 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
     request["output"] = flags.get("output")
     if not request["models"] and request["task"] in (None, "digits"):
         request["task"] = "digits"
-        request["partitioner"] = request["partitioner"] or "clip-c8"
     return request | {kind: name for kind, name in CHOSEN.items() if request[kind] is None}
+
+
+def usual_partitioner(request: Mapping[str, Any]) -> str:
+    """Name of the partitioner of strategies that have none of their own, where nobody names one."""
+    return "clip-c8" if not request["models"] and request["task"] == "digits" else WHOLE
 
 
 def check_trust(request: Mapping[str, Any], source: str, *, trusted: bool) -> None:

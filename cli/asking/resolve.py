@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from merging.cli.asking.request import code_in
+from merging.cli.asking.request import code_in, usual_partitioner
 from merging.errors import RequirementError
 from merging.machine import at_most
 from merging.plugins.options import Plugin, build
@@ -29,15 +29,24 @@ def plugins(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from merging.cli.showing.screen import warn
     from merging.plugins.discovery import load_all
-    from merging.plugins.strategy import own_optimizer
 
     warn(load_all(request["plugin"]))
 
     made: dict[str, Any] = {}
-    for kind, registry in KINDS.items():  # the strategy comes first: it knows which optimizer its searches want
-        name = request[kind] or own_optimizer(made["strategy"])
+    for kind, registry in KINDS.items():  # the strategy comes first: it knows what it wants besides
+        name = request[kind] or _default(kind, made["strategy"], request)
         made[kind] = build(registry[name], request["options"].get(kind, {}), inner)
     return made
+
+
+def _default(kind: str, strategy: Any, request: Mapping[str, Any]) -> str:
+    """Name of the optimizer or partitioner that is taken where nobody names one."""
+    from merging.plugins.strategy import WHOLE, own_optimizer, own_partitioner
+
+    if kind == "optimizer":
+        return own_optimizer(strategy)
+    own = own_partitioner(strategy)
+    return usual_partitioner(request) if own == WHOLE else own
 
 
 def parts_of(made: Mapping[str, Any], task: Any) -> Parts:

@@ -66,17 +66,18 @@ def options(kind: str, name: str, files: Iterable[str] = ()) -> dict[str, Said]:
 def chosen(kind: str, ctx: click.Context) -> str:
     """The plug-in of a kind that the command would take: typed, of the merge.toml, or by default."""
     from merging.cli.asking.request import CHOSEN
-    from merging.plugins.strategy import own_optimizer
+    from merging.plugins.strategy import own_optimizer, own_partitioner
 
     said = ctx.params.get(kind)
     if not said:
         file = _file(ctx)
         said = file.run.model_dump().get(kind) if file is not None else None
-    if not said and kind == "optimizer":
+    if not said and kind in ("optimizer", "partitioner"):
         load_kind("strategy")
         strategy = chosen("strategy", ctx)
         made = PLUGINS["strategy"][strategy]() if strategy in PLUGINS["strategy"] else None
-        said = own_optimizer(made) if made is not None else None
+        own = own_optimizer if kind == "optimizer" else own_partitioner
+        said = own(made) if made is not None else None
     return str(said or CHOSEN.get(kind, "independent"))
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from merging.partitioners.whole import Whole
 from merging.plugins.keywords import check_kinds, expected
-from merging.plugins.naming import named
+from merging.plugins.naming import meant, meant_or_none, named
 from merging.plugins.objective import Objective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.registry import partitioners
+from merging.plugins.strategy import WHOLE, MixStrategy, own_partitioner
 from merging.plugins.task import Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.given import Parts
@@ -35,9 +35,13 @@ class Design:
     """The design of a benchmark: its data, what varies besides the methods, and what is tested against what."""
 
     task: Task | None = field(default=None, metadata={"help": "The model and its data; a benchmark needs them."})
-    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] = field(
-        default=(Whole(),),
-        metadata={"help": "Which tensors share a mixing factor; a mapping names them."},
+    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] | None = field(
+        default=None,
+        metadata={"help": "Which tensors share a mixing factor; a mapping names them; default: each strategy's own."},
+    )
+    default_partitioner: Partitioner | None = field(
+        default=None,
+        metadata={"help": "Of strategies without one of their own, where no partitioners are given; default: whole."},
     )
     seeds: Sequence[int] = field(
         default=(0,),
@@ -73,7 +77,8 @@ class Design:
             self,
             *,
             task: TaskLike | None = None,
-            partitioners: Several[Partitioner] = (),
+            partitioners: Several[Partitioner] | None = None,
+            default_partitioner: Meant[Partitioner] | None = None,
             seeds: Sequence[int] = (0,),
             objective: Meant[Objective] | Meant[WholeModelObjective] | None = None,
             optimizer: Meant[Optimizer] | None = None,
@@ -91,4 +96,25 @@ class Design:
         parts = Parts(task=self.task, objective=self.objective, optimizer=self.optimizer)
         for name in ("task", "objective", "optimizer"):
             object.__setattr__(self, name, getattr(parts, name))
-        object.__setattr__(self, "partitioners", named(partitioners, self.partitioners))
+        if self.partitioners is not None:
+            object.__setattr__(self, "partitioners", named(partitioners, self.partitioners))
+        object.__setattr__(
+            self, "default_partitioner", meant_or_none(partitioners, self.default_partitioner, "default_partitioner")
+        )
+
+    def divided(self, methods: Mapping[str, MixStrategy]) -> dict[str, dict[str, Partitioner]]:
+        """Says for each method under which partitions it is run, by their names.
+
+        Args:
+            methods: strategies by the names of the methods.
+        """
+        if self.partitioners is not None:
+            given = named(partitioners, self.partitioners)
+            return {method: dict(given) for method in methods}
+        found: dict[str, dict[str, Partitioner]] = {}
+        for method, strategy in methods.items():
+            own = own_partitioner(strategy)
+            usual = self.default_partitioner if own == WHOLE else None
+            partitioner = usual or meant(partitioners, own)
+            found[method] = {partitioner.name: partitioner}
+        return found

@@ -24,15 +24,13 @@ class Asked:
     """The question of a benchmark: which methods, partitions and seeds are compared, and with what.
 
     Attributes:
-        methods: their names, in the order of the rows.
-        partitions: names of the partitioners.
+        methods: their names, in the order of the rows, with those of the partitions that each is run under.
         seeds: seeds of strategies and searches.
         references: methods that every other one is compared with, where they are there.
         refused: partitions that do not fit the model, and why; they have no rows.
     """
 
-    methods: Sequence[str]
-    partitions: Sequence[str]
+    methods: Mapping[str, Sequence[str]]
     seeds: Sequence[int]
     references: Sequence[str] = REFERENCES
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -56,11 +54,11 @@ def gather(
     grouped: dict[tuple[str, str], list[MethodRun]] = {}
     for run in runs:
         grouped.setdefault((run.entry["method"], run.entry["partition"]), []).append(run)
-    partitions = [label for label in asked.partitions if label not in asked.refused]
     notes = [f"no method was run under {label}: {why}" for label, why in asked.refused.items()]
     task, table = comparer.task, [_seen(group) for group in grouped.values()]
     rows: list[tuple[BenchmarkRow, list[MethodRun]]] = []
-    for method in asked.methods:
+    for method, own_partitions in asked.methods.items():
+        partitions = [label for label in own_partitions if label not in asked.refused]
         groups = {label: grouped.get((method, label), []) for label in partitions}
         joined = len({_content(group) for group in groups.values()}) == 1
         for label, group in list(groups.items())[: 1 if joined else None]:

@@ -24,7 +24,7 @@ from merging.plugins.naming import Several, named
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner
-from merging.plugins.registry import optimizers, partitioners, strategies
+from merging.plugins.registry import optimizers, strategies
 from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.cache import as_told
@@ -88,7 +88,8 @@ def benchmark(
     if design.task is None:
         raise OptionError("a benchmark scores its methods, and there is no task; give `task`")
     pool, compared = ModelPool.open(pool, design.base), named(strategies, methods)
-    divided = named(partitioners, design.partitioners)
+    divided = design.divided(compared)
+    partitions = {label: partitioner for own in divided.values() for label, partitioner in own.items()}
     if not design.seeds or min(design.seeds) < 0:
         raise OptionError("a benchmark needs at least one seed, 0 or larger")
     for name in design.against:
@@ -103,15 +104,16 @@ def benchmark(
     kept = folder.numerics() if folder is not None and passes.tune and not overwrite else None
     parts = Parts(objective=design.objective, task=design.task)
     alike = settings.changed({"max_evaluations": None, "baselines": False})
-    plans = Plans(pool, divided, parts, alike, progress, kept)
+    plans = Plans(pool, partitions, parts, alike, progress, kept)
     first = plans.first()
     header = plans.header(first)
     with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(passes.threads):
         work = Work(plans, memory, watcher)
         entries = [
             _entries(method, divided_by, design.optimizer, design.seeds, limits)
-            for divided_by in divided.items()
+            for divided_by in partitions.items()
             for method in compared.items()
+            if divided_by[0] in divided[method[0]]
         ]
         runs, alone, state = list[MethodRun](), tuple[Single, ...](), RunState.FINISHED
         warning: str | None = None
@@ -129,7 +131,9 @@ def benchmark(
             state = RunState.INTERRUPTED
         progress.stage("comparing the methods")
         references = tuple(dict.fromkeys((*REFERENCES, *design.against)))
-        asked = Asked(tuple(compared), tuple(divided), tuple(design.seeds), references, plans.refused)
+        asked = Asked(
+            {method: tuple(own) for method, own in divided.items()}, tuple(design.seeds), references, plans.refused
+        )
         seconds, comparer = time.time() - began, Comparer(first.objective, design.task)
         found = gather(runs, alone, asked, comparer, pool.names)
         found = replace(

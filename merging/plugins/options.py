@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import pkgutil
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, Typ
 import pydantic
 
 from merging.errors import MergingError, OptionError, unknown
+from merging.plugins.profiles import Profile
 from merging.plugins.user_code import running
 from merging.values.wording import shown
 
@@ -58,8 +59,8 @@ class Setting:
 class OptionSpec:
     """The declaration of an option: a line of help, and the values that it may have.
 
-    ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``setting`` is there where the field
-    is one of a whole run's.
+    ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``later`` says that plug-ins were
+    written down before there was this option; ``setting`` is there where the field is one of a whole run's.
     """
 
     help: str
@@ -67,6 +68,7 @@ class OptionSpec:
     high: float | None = None
     choices: tuple[str, ...] = ()
     profiles: Mapping[str, Any] | None = None
+    later: bool = False
     setting: Setting | None = None
 
 
@@ -78,6 +80,7 @@ def option(
     high: float | None = None,
     choices: Sequence[str] = (),
     profiles: Mapping[str, Any] | None = None,
+    later: bool = False,
     setting: Setting | None = None,
 ) -> Any:
     """Declares an option of a plug-in, or a setting of a run.
@@ -89,9 +92,13 @@ def option(
         high: largest value allowed.
         choices: the values allowed, for strings.
         profiles: default per profile; the class then has an option called ``profile``.
+        later: the plug-in had no such option once. At its default it is left out of what is written, so that runs and
+            benchmarks from before go on.
         setting: how a setting of a run is spelt and where it is kept; plug-ins leave this out.
     """
-    spec = OptionSpec(help=help, low=low, high=high, choices=tuple(choices), profiles=profiles, setting=setting)
+    spec = OptionSpec(
+        help=help, low=low, high=high, choices=tuple(choices), profiles=profiles, later=later, setting=setting
+    )
     return dataclasses.field(default=default, metadata={"option": spec})
 
 
@@ -104,20 +111,25 @@ class Declared:
     """
 
     def __post_init__(self) -> None:
-        for declared in options_of(type(self)):
+        profile_first = sorted(options_of(type(self)), key=lambda each: each.name != "profile")  # others ask for it
+        for declared in profile_first:
             value = getattr(self, declared.name)
             if value is UNSET:
                 value = declared.default_in(getattr(self, "profile", None))
             object.__setattr__(self, declared.name, declared.check(value, self.called(declared.name)))
 
-    @classmethod
-    def called(cls, option: str) -> str:
+    def called(self, option: str) -> str:
         """The words by which an error message names one of these values, such as ``budget`` in backquotes."""
         return f"`{option}`"
 
     def options(self) -> dict[str, Any]:
-        """The resolved options, as plain values that JSON can hold."""
-        return {declared.name: _plain(getattr(self, declared.name)) for declared in options_of(type(self))}
+        """The resolved options, as plain values that JSON can hold; a later one only where it is not at its default."""
+        declared = options_of(type(self))
+        usual = next((each.default for each in declared if each.name == "profile"), None)
+        same = getattr(self, "profile", None) == usual
+        values = {each.name: getattr(self, each.name) for each in declared}
+        left = [each.name for each in declared if each.spec.later and same and values[each.name] == each.usual(usual)]
+        return {name: _plain(value) for name, value in values.items() if name not in left}
 
     @classmethod
     def keywords(cls) -> dict[str, tuple[Any, str]]:
@@ -145,11 +157,31 @@ class Plugin(Declared, ABC):
     """Sentences on where it does not apply, what it costs and what to expect."""
     example_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options with which the contract tests run it, where the defaults alone cannot work on any model."""
+    named_profiles: ClassVar[Mapping[str, Profile]] = MappingProxyType({})
+    """Choices of its option ``profile`` that are names of their own, and what these state otherwise."""
 
-    @classmethod
-    def called(cls, option: str) -> str:
+    def __post_init__(self) -> None:
+        own = self._named()
+        for key, value in {} if own is None else own.stated().items():
+            object.__setattr__(self, key, value)
+        super().__post_init__()
+        for fixed in () if own is None else own.fixed:
+            value, meant = getattr(self, fixed), _option(type(self), fixed).default_in(own.name if own else None)
+            if value != meant:
+                raise OptionError(
+                    f"{self.called(fixed)} is {shown(value)}, but the name says {shown(meant)}; for another value name "
+                    f"'{type(self).name}'"
+                )
+
+    def _named(self) -> Profile | None:
+        """The profile that this plug-in is named after; of the names of its very class, which a derived one has not."""
+        profile = getattr(self, "profile", None)
+        found = vars(type(self)).get("named_profiles", {}).get(profile) if isinstance(profile, str) else None
+        return None if found is None else found.bound(type(self), profile)
+
+    def called(self, option: str) -> str:
         """The words by which an error message names an option: option and plug-in, both in quotes."""
-        return f"option '{option}' of '{cls.name or cls.__name__}'"
+        return f"option '{option}' of '{self.name or type(self).__name__}'"
 
 
 @dataclass(frozen=True)
@@ -166,6 +198,10 @@ class Option:
         if self.spec.profiles is None or profile is None:
             return self.default
         return self.spec.profiles.get(profile)
+
+    def usual(self, profile: str | None) -> Any:
+        """The value where nobody gives any, in the profile that is the default; ``profile`` itself has that one."""
+        return self.default_in(profile) if self.default is UNSET else self.default
 
     @property
     def plugin(self) -> type[Plugin] | None:
@@ -263,12 +299,14 @@ def first_fault(error: pydantic.ValidationError) -> Fault:
     return Fault(tuple(str(part) for part in first["loc"]), first["type"], first["msg"])
 
 
-def options_of(plugin: type[Any]) -> tuple[Option, ...]:
-    """The declared options of a class, in the order of its fields.
+def options_of(plugin: type[Any] | Profile) -> tuple[Option, ...]:
+    """The declared options of a class, in the order of its fields; of a profile those that its name leaves open.
 
     Raises:
         OptionError: the class has a field that nobody could set: it is no option, or the class is no dataclass.
     """
+    if isinstance(plugin, Profile):
+        return plugin.options()
     check_fields(plugin)
     with running(f"the types of the fields of {plugin.__qualname__}", plugin, "to be read", OptionError):
         hints = get_type_hints(plugin)
@@ -307,6 +345,10 @@ Nested: TypeAlias = Callable[[str, Mapping[str, Any]], Plugin]
 """Makes the plug-in that is an option's value, from its name and its own options."""
 
 
+def _option(plugin: type[Any], name: str) -> Option:
+    return next(each for each in options_of(plugin) if each.name == name)
+
+
 def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = None) -> P:
     """Makes a plug-in from named options.
 
@@ -321,9 +363,13 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
         OptionError: a value of the wrong type or outside its range.
     """
     declared = {option.name: option for option in options_of(plugin)}
+    said: Collection[str] = plugin.said() if isinstance(plugin, Profile) else ()
     values, deeper = dict[str, Any](), dict[str, dict[str, Any]]()
     for key, value in given.items():
         head, dot, rest = key.partition(".")
+        if key in said:
+            values[key] = value
+            continue
         if head not in declared or (dot and declared[head].plugin is None):
             raise unknown(f"option of '{plugin.name}'", key, declared, f"see: merge describe {plugin.name}")
         if dot:

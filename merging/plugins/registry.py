@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from merging.errors import MergingError, NameTakenError, unknown
-from merging.plugins.options import Declared, check_fields
+from merging.plugins.options import Declared, Plugin, check_fields
+from merging.plugins.profiles import Profile
 from merging.plugins.user_code import article
 
 if TYPE_CHECKING:
@@ -75,20 +76,20 @@ class Registry(Generic[T]):
             MergingError: no name, an odd one, or an object of another kind.
             OptionError: a field of the class is no option.
         """
-        if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
-            said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
-            raise MergingError(
-                f"{said} is no name for {article(self.kind)}: letters, digits and hyphens are, as in register('mine')"
-            )
+        self._check_name(name)
 
         def enter(plugin: C) -> C:
             self._check(plugin, name)
-            other = self._classes.get(name)
+            names = _names(plugin)
+            for each in names:
+                self._check_name(each)
             run = getattr(sys.modules.get(plugin.__module__), "__spec__", None)  # a reloaded module has another one
-            if other is not None and not _same(other, plugin, reloaded=run is not self._runs[name]):
-                whose, taken = _origin(plugin), _origin(other)
-                again = "registered twice there" if whose == taken else f"already registered by {taken}"
-                raise NameTakenError(f"the {self.kind} '{name}' of {whose} is {again}; give one of them another name")
+            for each in (name, *names):
+                self._check_free(each, plugin, run)
+            if name in names:
+                raise NameTakenError(
+                    f"the {self.kind} '{name}' of {_origin(plugin)} has a profile of that name as well"
+                )
             if isinstance(plugin, type) and "__dataclass_fields__" in vars(plugin) and issubclass(plugin, Declared):
                 check_fields(plugin)
             first = inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -96,11 +97,39 @@ class Registry(Generic[T]):
             missing = {key: value for key, value in defaults.items() if not hasattr(plugin, key)}
             for key, value in {**missing, **stated, "name": name}.items():
                 setattr(plugin, key, value)
-            self._classes[name] = plugin  # type: ignore[assignment]  # of this kind: it was looked at
-            self._runs[name] = run
+            bound = {each: profile.bound(plugin, each) for each, profile in names.items()}
+            for lost in [old for old, known in self._classes.items() if _of(known) is _of(self._classes.get(name))]:
+                del self._classes[lost]  # entered anew, perhaps with fewer names
+            for each, entered in {name: plugin, **bound}.items():
+                self._classes[each] = entered  # type: ignore[assignment]  # of this kind: it was looked at
+                self._runs[each] = run
             return plugin
 
         return enter
+
+    def _check_name(self, name: object) -> None:
+        """Refuses what cannot be typed as a name.
+
+        Raises:
+            MergingError: it is none.
+        """
+        if not isinstance(name, str) or not name[:1].isalnum() or not name.isprintable() or set(name) & _RESERVED:
+            said = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
+            raise MergingError(
+                f"{said} is no name for {article(self.kind)}: letters, digits and hyphens are, as in register('mine')"
+            )
+
+    def _check_free(self, name: str, plugin: Any, run: object) -> None:
+        """Refuses a name that another plug-in has; a definition that is run again keeps its own.
+
+        Raises:
+            NameTakenError: it is taken.
+        """
+        other = self._classes.get(name)
+        if other is not None and not _same(_of(other), plugin, reloaded=run is not self._runs[name]):
+            whose, taken = _origin(plugin), _origin(other)
+            again = "registered twice there" if whose == taken else f"already registered by {taken}"
+            raise NameTakenError(f"the {self.kind} '{name}' of {whose} is {again}; give one of them another name")
 
     def _check(self, plugin: object, name: str) -> None:
         """Refuses what is no plug-in of this kind.
@@ -148,6 +177,18 @@ class FunctionRegistry(Registry[T]):
         Arguments and errors are those of :meth:`Registry.register`; a function keeps its own type.
         """
         return super().register(name, **stated)  # type: ignore[return-value]
+
+
+def _names(plugin: object) -> dict[str, Profile]:
+    """The profiles that a class has names for; those of a class that it derives from are that one's."""
+    return (
+        dict(vars(plugin).get("named_profiles", {})) if isinstance(plugin, type) and issubclass(plugin, Plugin) else {}
+    )
+
+
+def _of(entry: Any) -> Any:
+    """The class or function behind an entry."""
+    return entry.plugin if isinstance(entry, Profile) else entry
 
 
 def _origin(plugin: Any) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from merging.plugins.problem import Problem
 
 
+WHOLE = "whole"
+"""Partitioner of a strategy that has no other default."""
 NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes"})
 
 
@@ -58,6 +60,10 @@ class MixStrategy(Plugin):
         """Name of the optimizer that its searches use where the user names none; its part's, where it has one."""
         return next((part.default_optimizer() for part in self.parts()), "nevergrad-cobyla")
 
+    def default_partitioner(self) -> str:
+        """Name of the partitioner that is used where the user names none; its part's, where it has one."""
+        return next((part.default_partitioner() for part in self.parts()), WHOLE)
+
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:
         """Merges the pool of a problem; the one method that a strategy must have.
@@ -94,11 +100,26 @@ def own_optimizer(strategy: MixStrategy) -> str:
         PluginError: it fails; one line with its name, the error, its file and line.
         StrategyError: what it gives is no name.
     """
+    return _name(strategy, "default_optimizer")
+
+
+def own_partitioner(strategy: MixStrategy) -> str:
+    """Name of the partitioner that a strategy uses where nobody names one, checked.
+
+    Raises:
+        PluginError: it fails; one line with its name, the error, its file and line.
+        StrategyError: what it gives is no name.
+    """
+    return _name(strategy, "default_partitioner")
+
+
+def _name(strategy: MixStrategy, method: str) -> str:
+    """What a method of a strategy gives as a name."""
     who = named("strategy", strategy)
     with running(who, strategy):
-        name = strategy.default_optimizer()
+        name = getattr(strategy, method)()
     if not isinstance(name, str):
-        raise StrategyError(f"default_optimizer of {who} returned {kind_of(name)}, not a name{file_of(strategy)}")
+        raise StrategyError(f"{method} of {who} returned {kind_of(name)}, not a name{file_of(strategy)}")
     return name
 
 

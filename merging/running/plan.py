@@ -11,7 +11,7 @@ from merging import machine
 from merging.errors import PoolError, RequirementError
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
-from merging.partitioners.whole import Whole
+from merging.partitioners import whole as _whole  # noqa: F401 (registers the default)
 from merging.plugins.keywords import by_keyword, expected, given
 from merging.plugins.naming import Meant, meant
 from merging.plugins.objective import Objective, check_labels
@@ -19,8 +19,8 @@ from merging.plugins.optimizer import Optimizer
 from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
-from merging.plugins.registry import optimizers, strategies
-from merging.plugins.strategy import MixStrategy, own_optimizer
+from merging.plugins.registry import optimizers, partitioners, strategies
+from merging.plugins.strategy import MixStrategy, own_optimizer, own_partitioner
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -129,8 +129,9 @@ def plan(
         from merging.forward.numerics import Numerics  # loads torch
 
         expected("measured", measured, Numerics, "what an earlier session has measured")
-    partitioner, objective, task = parts.partitioner or Whole(), parts.objective or Accuracy(), parts.task
+    objective, task = parts.objective or Accuracy(), parts.task
     pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
+    partitioner = parts.partitioner or meant(partitioners, own_partitioner(strategy))
     search, passes, rules = settings.search, settings.passes, settings.rules
     if ranks_models(strategy) or (task is not None and (rules.baselines or rules.certify_split is not None)):
         check_limit(search.max_evaluations, len(pool))

@@ -13,13 +13,14 @@ import pytest
 
 import merging
 from merging.plugins.discovery import load_all
+from merging.plugins.profiles import Profile
 from merging.plugins.registry import KINDS, PLUGINS
 
 load_all()
 FOR_AUTHORS = [
     *(f"plugins.{kind}" for kind in ("strategy", "partitioner", "optimizer", "objective")),
     *("plugins.problem", "plugins.searches", "plugins.slopes", "plugins.whole_model_objective"),
-    *("plugins.progress", "plugins.options", "plugins.task", "training.regime", "data.form"),
+    *("plugins.progress", "plugins.options", "plugins.profiles", "plugins.task", "training.regime", "data.form"),
 ]
 """The modules in which the interfaces stand."""
 NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting", "Fault", "Sheet", "Shown"}
@@ -28,7 +29,9 @@ NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting", "Fault", "
 
 @pytest.mark.parametrize("kind", [*KINDS, "regime"])
 def test_every_built_in_plug_in_is_public(kind: str) -> None:
-    own = [PLUGINS[kind][name] for name in PLUGINS[kind] if PLUGINS[kind][name].__module__.startswith("merging.")]
+    entries = [PLUGINS[kind][name] for name in PLUGINS[kind]]
+    classes = dict.fromkeys(entry.plugin if isinstance(entry, Profile) else entry for entry in entries)
+    own = [plugin for plugin in classes if plugin.__module__.startswith("merging.")]
     assert own
     for plugin in own:
         assert getattr(merging, plugin.__name__, None) is plugin, f"export {plugin} in merging/__init__.pyi"
