@@ -39,12 +39,15 @@ class Family:
     def task(self, pool: Pool, data: Path) -> str:
         """Gives the ``[task]`` of a pool as TOML; ``data`` is the folder of the data."""
         if self.name == "pacs":
-            sides = {pool.shifted("photo"), pool.shifted("sketch")}
-            text = f'name = "pacs"\ndata = "{data / "pacs96.npz"}"\nsource = {list(pool.source)}\n'.replace("'", '"')
-            text += "unrelated = true\n" if len(sides) == 2 else ""
+            sides = {pool.shifted("photo"), pool.shifted("sketch")}  # on both: sketches of photos are no shift of them
+            named = ", ".join(f'"{domain}"' for domain in pool.source)
+            related = len(sides) == 2 and pool.part != "replication"
+            options = f"source = [{named}], without_sketched = {str(related).lower()}, "
+            text = f'name = "pacs"\ndata = "{data / "pacs96.npz"}"\n'
         else:
+            options = ""
             text = f'name = "cifar10-shifts"\ndata = "{data}"\nmodel = "python:benchmarks.resnet20:model"\n'
-        return f"[task]\n{text}split_seed = {pool.split}\n"
+        return f"[task]\n{text}options = {{ {options}split_seed = {pool.split} }}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
