@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.soups.cells import NOTHING, code, rounded, spread, table
 from benchmarks.soups.pools import Pools
 from benchmarks.soups.record import Record, Scored
-from benchmarks.soups.statistics import FEWEST, OverPools
+from benchmarks.soups.statistics import FEWEST, OverPools, finished
 from merging.values.markdown import plain
 
 METHODS = ("affine", "learned")
@@ -92,7 +92,7 @@ def _reaches(pools: Pools) -> str:
     rows = []
     for record in pools.records:
         for name in METHODS:
-            if (each := mixed(record, record.method(name))) is not None:
+            if (each := mixed(record, finished(record, name))) is not None:
                 far = reach(each.values)
                 rows.append(
                     [
@@ -110,7 +110,7 @@ def _reaches(pools: Pools) -> str:
 
 
 def _of(records: Sequence[Record]) -> list[tuple[Record, Mixed]]:
-    made = [(record, mixed(record, record.method(METHODS[0]))) for record in records]
+    made = [(record, mixed(record, finished(record, METHODS[0]))) for record in records]
     return [(record, each) for record, each in made if each is not None]
 
 
@@ -187,7 +187,7 @@ def _facts(record: Record) -> Mapping[str, list[object]]:
     found: dict[str, list[object]] = {
         "held-out accuracy": [record.accuracy(model, "held-out") for model in record.models]
     }
-    for key in dict.fromkeys(key for model in record.models for key in model.facts):
+    for key in dict.fromkeys(key for model in record.models for key in model.facts if key != "seed"):
         values = [model.facts.get(key) for model in record.models]
         if all(isinstance(value, int | float | str) for value in values) and len(set(map(str, values))) > 1:
             found[key.replace("_", " ")] = values

@@ -9,7 +9,7 @@ from benchmarks.soups.cells import NOTHING, amount, code, exploratory, rounded, 
 from benchmarks.soups.per_pool import names_of
 from benchmarks.soups.pools import Pools
 from benchmarks.soups.record import Record, Scored
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, FEWEST, TEST, OverPools, differences, score
+from benchmarks.soups.statistics import AGAINST, CANDIDATE, FEWEST, TEST, OverPools, differences, finished, score
 from merging.values.markdown import plain
 
 BASES = ("uniform", "greedy-random", "affine")
@@ -37,11 +37,11 @@ def _optimism(records: Sequence[Record]) -> str:
     means = OverPools(tuple(sum(gaps) / len(gaps) for gaps in alone))
     rows = [["single models, mean", spread(means), NOTHING]]
     for name in _names(records):
-        found = [gap(record, method) for record in records if (method := record.method(name)) is not None]
+        found = [gap(record, method) for record in records if (method := finished(record, name)) is not None]
         beside = [
             gap(record, one) - gap(record, other)
             for record in records
-            if (one := record.method(name)) is not None and (other := record.method(OPTIMIST)) is not None
+            if (one := finished(record, name)) is not None and (other := finished(record, OPTIMIST)) is not None
         ]
         told = NOTHING if name == OPTIMIST else exploratory(OverPools(tuple(beside)), FEWEST)
         rows.append([code(name), spread(OverPools(tuple(found))), told])
@@ -59,7 +59,7 @@ def _edits(records: Sequence[Record]) -> str:
     for base in BASES:
         for edit in ("none", *EDITS):
             name = base if edit == "none" else edited(base, edit)
-            pools = [record for record in records if record.method(name)]
+            pools = [record for record in records if finished(record, name)]
             cells = [_mean(pools, name, outcome) for outcome in (TEST, "average")]
             for outcome in (TEST, "average"):
                 change = differences(records, name, base, outcome)
@@ -84,10 +84,10 @@ def _further(record: Record) -> list[str]:
 def _others(records: Sequence[Record]) -> str:
     rows = []
     for name in dict.fromkeys(name for record in records for name in _further(record)):
-        found = [record for record in records if record.method(name)]
+        found = [record for record in records if finished(record, name)]
         cells = [_mean(found, name, outcome) for outcome in ("held-out", TEST, "average")]
         cells += [exploratory(differences(records, name, CANDIDATE, each), FEWEST) for each in (TEST, "average")]
-        facts = [method.facts for record in found if (method := record.method(name)) is not None]
+        facts = [method.facts for record in found if (method := finished(record, name)) is not None]
         cells += [amount(each.get(key) for each in facts) for key in ("inference_cost", "forward_equivalents")]
         rows.append([code(name), str(len(found)), *cells])
     heads = ["method", "pools", "held-out", TEST, "average", f"less {CANDIDATE}: {TEST}", f"less {CANDIDATE}: average"]
@@ -95,7 +95,7 @@ def _others(records: Sequence[Record]) -> str:
 
 
 def _mean(records: Iterable[Record], name: str, outcome: str) -> str:
-    found = [score(record, method, outcome) for record in records if (method := record.method(name)) is not None]
+    found = [score(record, method, outcome) for record in records if (method := finished(record, name)) is not None]
     return spread(OverPools(tuple(found)))
 
 

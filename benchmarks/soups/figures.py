@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.soups.coefficients import Mixed, mixed
-from benchmarks.soups.pools import CONFIRMATION, EXPLORATION, Pools
+from benchmarks.soups.pools import CONFIRMATION, Pools
 from benchmarks.soups.record import Record
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, LEAST, TEST, Compared, compared, score, within
+from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, Compared, compared, finished, score, within
 from merging.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, WIDE, Drawing, draw, matrix, name_points, with_rail
 from merging.errors import showable
 
@@ -63,11 +63,9 @@ def drawn(pools: Pools) -> list[Drawn]:
     """All pictures of the page."""
     found = []
     for (family, part), records in pools.groups.items():
-        if part == EXPLORATION:
-            continue
         suffix = family if part == CONFIRMATION else f"{family}-{part}"
         told = f"{family}, {part}"
-        usable = [record for record in records if record.method(CANDIDATE)]
+        usable = [record for record in records if finished(record, CANDIDATE)]
         if usable:
             intervals = pools.testable(family, part)
             found.append(
@@ -80,7 +78,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                     records=tuple(usable),
                 )
             )
-        placed = [record for record in records if record.method("best")]
+        placed = [record for record in records if finished(record, "best")]
         if placed:
             found.append(
                 Drawn(
@@ -93,7 +91,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                 )
             )
         for record in records if part == CONFIRMATION else []:
-            if (each := mixed(record, record.method(CANDIDATE))) is not None:
+            if (each := mixed(record, finished(record, CANDIDATE))) is not None:
                 rows, columns = each.values.shape
                 found.append(
                     Drawn(
@@ -131,7 +129,7 @@ def forest(figure: Figure, records: Sequence[Record], part: str, *, intervals: b
             (place[0] / width, place[1] / height, wide / width, tall / height), sharex=panels[0] if panels else None
         )
         panels.append(axes)
-        _panel(axes, records, each, intervals=intervals and len(each.pools) >= LEAST.get(records[0].family, 1 << 30))
+        _panel(axes, records, each, intervals=intervals and each.enough)
         axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # no number under the next panel's first
@@ -152,7 +150,7 @@ def _panel(axes: Axes, records: Sequence[Record], each: Compared, *, intervals: 
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     for place, record in enumerate(records):
-        one, other = record.method(CANDIDATE), record.method(each.against)
+        one, other = finished(record, CANDIDATE), finished(record, each.against)
         if one is None or other is None:
             axes.text(0.0, place, "missing", ha="center", va="center", fontsize=7, color=MUTED)
             continue
@@ -164,7 +162,7 @@ def _panel(axes: Axes, records: Sequence[Record], each: Compared, *, intervals: 
     place = len(records)
     axes.axhline(place - 0.5, color=MUTED, lw=0.5, zorder=1)
     low, high = each.shifted.interval(each.alpha)
-    if not each.lacking and records[0].part == CONFIRMATION:
+    if not each.absent and records[0].part == CONFIRMATION:
         axes.plot((100 * low, 100 * high), (place, place), color=COLOURS[1], lw=3.2, alpha=0.45, zorder=2)
     axes.plot([100 * end for end in each.shifted.interval()], (place, place), color=COLOURS[1], lw=1.1, zorder=3)
     axes.plot(100 * each.shifted.mean, place, "D", ms=5, mfc=COLOURS[1], mec=PAPER, mew=0.6, zorder=4)
@@ -172,19 +170,19 @@ def _panel(axes: Axes, records: Sequence[Record], each: Compared, *, intervals: 
 
 def scatter(figure: Figure, records: Sequence[Record]) -> None:
     """Draws models and methods of all pools over each other, each less the best single model of its own pool."""
-    names = [name for name in (CANDIDATE, *AGAINST) if any(record.method(name) for record in records)]
+    names = [name for name in (CANDIDATE, *AGAINST) if any(finished(record, name) for record in records)]
     axes = with_rail(figure, names)
     alone: list[tuple[float, float]] = []
     places: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for record in records:
-        best = record.method("best")
+        best = finished(record, "best")
         if best is None:
             continue
         zero = np.array([score(record, best, TEST), score(record, best, "average")])
         for model in record.models:
             alone.append(tuple(100 * (np.array([record.accuracy(model, TEST), record.shifted(model)]) - zero)))
         for name in names:
-            if (method := record.method(name)) is not None:
+            if (method := finished(record, name)) is not None:
                 at = np.array([score(record, method, TEST), score(record, method, "average")])
                 places[name].append(tuple(100 * (at - zero)))
     for line in (axes.axhline, axes.axvline):

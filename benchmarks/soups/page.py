@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PARTS: Mapping[str, Callable[[Pools], str]] = {
     "confirmation": tables.confirmation,
     "replication": tables.replication,
+    "further": tables.further,
     "pools": per_pool.figures,
     "costs": per_pool.costs,
     "coefficients": coefficients,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from benchmarks.soups.cells import NOTHING, amount, between, code, percent, points, table
 from benchmarks.soups.pools import Pools
 from benchmarks.soups.record import Record, Scored
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, within
-from benchmarks.soups.tables import COSTS
+from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, finished, within
+from benchmarks.soups.tables import COSTS, costs_of
 from merging.values.markdown import plain
 
 
@@ -26,13 +26,17 @@ def names_of(record: Record) -> list[str]:
 
 
 def _pool(record: Record) -> str:
-    candidate = record.method(CANDIDATE)
+    candidate = finished(record, CANDIDATE)
     heads = ["method", "held-out", TEST, *map(plain, record.shifts), "average"]
     heads += [f"{CANDIDATE} less it: {TEST}", f"{CANDIDATE} less it: average"]
     rows = []
     for name in names_of(record):
-        method = record.method(name)
-        assert method is not None  # noqa: S101 (for the type checker)
+        method = finished(record, name)
+        if method is None:
+            failed = record.method(name)
+            why = " ".join(str(failed.facts.get("why") or "it says no reason").split()) if failed is not None else ""
+            rows.append([code(name), f"failed: {plain(why)}", *[NOTHING] * (len(heads) - 2)])
+            continue
         cells = [percent(record.accuracy(method, each)) for each in ("held-out", TEST, *record.shifts)]
         cells.append(percent(record.shifted(method)))
         cells += [_own(record, candidate, method, *sets) for sets in ((TEST,), record.shifts)]
@@ -65,8 +69,8 @@ def costs(pools: Pools) -> str:
         records = [record for record in pools.records if record.family == family]
         if records:
             lines += [f"{plain(family)}, means over {len(records)} pools:", _methods(records)]
-    timed = sorted({key for record in pools.records for key in record.measured if "seconds" in key})
-    heads = ["pool", "part", "models", "held-out samples", "device", *(plain(key.replace("_", " ")) for key in timed)]
+    timed = list(dict.fromkeys(key for record in pools.records for key in record.measured.get("seconds", {})))
+    heads = ["pool", "part", "models", "held-out samples", "device", *(f"{plain(key)}, seconds" for key in timed)]
     rows = [
         [
             plain(record.name),
@@ -74,7 +78,7 @@ def costs(pools: Pools) -> str:
             str(len(record.models)),
             f"{record.samples['held-out']:,}",
             plain(record.measured.get("device", NOTHING)),
-            *(amount([record.measured.get(key)]) for key in timed),
+            *(amount([record.measured.get("seconds", {}).get(key)]) for key in timed),
         ]
         for record in pools.records
     ]
@@ -85,7 +89,6 @@ def _methods(records: Sequence[Record]) -> str:
     names = list(dict.fromkeys(name for record in records for name in names_of(record)))
     rows = []
     for name in names:
-        found = [method for record in records if (method := record.method(name)) is not None]
-        cells = [amount(method.facts.get(key) for method in found) for key in COSTS.values()]
-        rows.append([code(name), str(len(found)), *cells])
+        found = [method for record in records if (method := finished(record, name)) is not None]
+        rows.append([code(name), str(len(found)), *costs_of(found)])
     return table(["method", "pools", *COSTS], rows)

@@ -11,30 +11,18 @@ from pathlib import Path
 
 import click
 
+from benchmarks.soups.design import POOLS, planned
 from benchmarks.soups.record import Record
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, LEAST
+from benchmarks.soups.statistics import AGAINST, CANDIDATE, LEAST, finished
 from merging.values.markdown import plain
 
-CONFIRMATION, REPLICATION, EXPLORATION = PARTS = ("confirmation", "replication", "exploration")
-
-SEEN = ("photo+art", "art+photo")
-"""Sources of PACS on whose shifts settings were looked at."""
+CONFIRMATION, REPLICATION, FURTHER = PARTS = ("confirmation", "replication", "further")
 
 
 class Refused(click.ClickException):
     """A mistake in what was given, in one line."""
 
     exit_code = 2
-
-
-def part_of(name: str) -> str:
-    """Tells the part of a planned pool from its name: what is not told to be another one confirms.
-
-    So a pool without a record rather stops a claim than is forgotten.
-    """
-    if any(sources in name for sources in SEEN):
-        return REPLICATION
-    return next((part for part in (REPLICATION, EXPLORATION) if part in name), CONFIRMATION)
 
 
 @dataclass(frozen=True)
@@ -64,18 +52,25 @@ class Pools:
         """The records of a family and part."""
         return [record for record in self.records if (record.family, record.part) == (family, part)]
 
-    def planned(self, family: str, part: str) -> list[str]:
-        """Names of a family's planned pools of a part, of every list that a record has.
+    @property
+    def plan(self) -> list[str]:
+        """Names of all planned pools, of every list that a record has; without records those of the protocol."""
+        return list(dict.fromkeys(name for record in self.records for name in record.planned)) or list(planned())
 
-        A pool's name begins with its family. The name tells the part of one without a record, by :func:`part_of`.
-        """
-        names = dict.fromkeys(name for record in self.records for name in record.planned)
-        known = {record.name: record.part for record in self.records}
-        return [name for name in names if name.startswith(f"{family}-") and known.get(name, part_of(name)) == part]
+    def planned(self, family: str, part: str) -> list[str]:
+        """Names of a family's planned pools of a part."""
+        return [name for name in self.plan if self._place(name) == (family, part)]
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Family and part of a planned pool; one that the protocol does not know confirms, rather than is forgotten."""
+        if name in POOLS:
+            return POOLS[name].family, POOLS[name].part
+        known = {record.name: (record.family, record.part) for record in self.records}
+        return known.get(name, (name.partition("-")[0], CONFIRMATION))
 
     def missing(self, family: str, part: str) -> list[str]:
-        """Names of a family's planned pools that have no record."""
-        there = {record.name for record in self.records}
+        """Names of a family's planned pools of a part that have no record."""
+        there = {record.name for record in self.group(family, part)}
         return [name for name in self.planned(family, part) if name not in there]
 
     def obstacles(self, family: str) -> list[str]:
@@ -102,8 +97,7 @@ class Pools:
 
     def strangers(self) -> list[str]:
         """Names of planned pools that begin with no known family, so that nothing would miss them."""
-        names = dict.fromkeys(name for record in self.records for name in record.planned)
-        return [name for name in names if not name.startswith(tuple(f"{family}-" for family in self.families))]
+        return [name for name in self.plan if self._place(name)[0] not in self.families]
 
     def alike(self) -> list[list[str]]:
         """Names of pools whose models have the same samples right: one pool under several names."""
@@ -120,8 +114,6 @@ class Pools:
 
     def notes(self) -> list[str]:
         """What a reader has to know before any figure: protocols, plans, pools and methods that are missing."""
-        if not self.records:
-            return ["No record yet."]
         return [*self._protocols(), *self._plans(), *self._missing(), *self._methods()]
 
     def _protocols(self) -> list[str]:
@@ -148,7 +140,8 @@ class Pools:
                 for plan, names in plans.items()
                 if plan != usual
             ]
-        if unplanned := [plain(record.name) for record in self.records if record.name not in record.planned]:
+        bound = [record for record in self.records if record.part != FURTHER]
+        if unplanned := [plain(record.name) for record in bound if record.name not in record.planned]:
             found.append(f"**Not planned**: {', '.join(unplanned)}.")
         if strangers := self.strangers():
             found.append(f"**Planned pools of no known family**: {', '.join(map(plain, strangers))}.")
@@ -167,10 +160,14 @@ class Pools:
 
     def _methods(self) -> list[str]:
         lacking: dict[str, list[str]] = {}
+        failed: dict[str, list[str]] = {}
         for record in self.records:
             if names := [name for name in (CANDIDATE, *AGAINST) if record.method(name) is None]:
                 lacking.setdefault(", ".join(names), []).append(plain(record.name))
-        return [f"**Missing methods** ({names}): {', '.join(pools)}." for names, pools in lacking.items()]
+            if names := [method.name for method in record.methods if finished(record, method.name) is None]:
+                failed.setdefault(", ".join(map(plain, names)), []).append(plain(record.name))
+        found = [f"**Missing methods** ({names}): {', '.join(pools)}." for names, pools in lacking.items()]
+        return [*found, *(f"**Failed** ({names}): {', '.join(pools)}." for names, pools in failed.items())]
 
 
 def gathered(folder: Path, protocol: Path) -> Pools:
@@ -197,10 +194,11 @@ def _read(file: Path) -> Record:
         twice = [name for name, count in Counter(each.name for each in record.methods).items() if count > 1]
         if twice:
             raise ValueError(f"it has {', '.join(twice)} twice")
-        for scored in (*record.models, *record.methods):
-            for name, samples in record.samples.items():
-                if 8 * len(base64.b64decode(scored.correct[name], validate=True)) - samples not in range(8):
-                    raise ValueError(f"{scored.name} does not have {samples} samples of {name}")
+        bits = [(model, name) for model in record.models for name in record.samples]
+        bits += [(method, name) for method in record.methods for name in method.correct]  # what failed has none
+        for scored, name in bits:
+            if 8 * len(base64.b64decode(scored.correct[name], validate=True)) - record.samples[name] not in range(8):
+                raise ValueError(f"{scored.name} does not have {record.samples[name]} samples of {name}")
         if not record.shifts or not {"held-out", "test", *record.shifts} <= set(record.samples):
             raise ValueError("it lacks the held-out, test or shifted samples")
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # json's own is a ValueError

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.soups.design import FAMILIES, PRIMARY
 from benchmarks.soups.record import Record, Scored
 from merging.values.statistics import Comparison, Interval, agreeing, paired
 
 CANDIDATE = "affine"
 """The method that the protocol asks about."""
-AGAINST = ("best", "uniform", "greedy", "greedy-random", "manifoldmix", "learned", "ensemble")
+AGAINST = PRIMARY
 """What it is compared with; Holm's correction counts all of them, also where one is missing."""
 ALPHA = 0.05
 MARGIN = 0.01
 """Of non-inferiority at home, as a fraction: 1.0 point."""
-LEAST = {"pacs": 6, "cifar10": 4}
+LEAST = {family.name: family.enough for family in FAMILIES.values()}
 """Pools of a family that an interval over pools takes."""
+LARGE = 100
+"""Samples of a shifted set; the average without smaller ones is shown beside the average of all."""
 FEWEST = 3
 """Pools that an exploratory interval takes."""
 TEST = "test"
@@ -94,21 +98,25 @@ class Compared:
 
     Attributes:
         against: the other method.
-        pools: names of the pools that have both.
-        lacking: names of those that lack one.
+        pools: names of the pools in which both finished.
+        failed: names of those in which one failed; the comparison has that many fewer.
+        absent: names of those that never ran one, which no protocol foresees.
         shifted: differences of the mean accuracy over the shifted sets: the primary outcome.
         home: differences on the test set.
         rejected: whether Holm's procedure rejects "no difference under shift".
         alpha: the α at which it was decided.
+        enough: whether the family has a rule, and these are as many pools as it asks for.
     """
 
     against: str
     pools: tuple[str, ...]
-    lacking: tuple[str, ...]
+    failed: tuple[str, ...]
+    absent: tuple[str, ...]
     shifted: OverPools
     home: OverPools
     rejected: bool
     alpha: float
+    enough: bool
 
     @property
     def interval(self) -> Interval:
@@ -118,8 +126,10 @@ class Compared:
     @property
     def words(self) -> tuple[str, str]:
         """What the protocol says of the shifted sets, and of the test set."""
-        if self.lacking:
-            return ("no claim: missing in " + ", ".join(self.lacking),) * 2
+        if self.absent:
+            return ("no claim: missing in " + ", ".join(self.absent),) * 2
+        if not self.enough:
+            return (f"no claim: too few pools ({len(self.pools)})",) * 2
         low, high = self.interval
         shift = "better under shift" if low > 0 else "worse under shift" if high < 0 else "not shown"
         return shift, "no worse at home" if self.home.interval()[0] > -MARGIN else "not shown"
@@ -129,20 +139,24 @@ def compared(records: Sequence[Record]) -> list[Compared]:
     """Compares the candidate with each of the others over the records of one family and part."""
     found = []
     for other in AGAINST:
-        pairs = [(record, record.method(CANDIDATE), record.method(other)) for record in records]
+        pairs = [(record, finished(record, CANDIDATE), finished(record, other)) for record in records]
         both = [(record, one, two) for record, one, two in pairs if one is not None and two is not None]
+        lacking = [record for record, one, two in pairs if one is None or two is None]
+        absent = [record for record in lacking if record.method(CANDIDATE) is None or record.method(other) is None]
         found.append(
             Compared(
                 against=other,
                 pools=tuple(record.name for record, *_ in both),
-                lacking=tuple(record.name for record, one, two in pairs if one is None or two is None),
+                failed=tuple(record.name for record in lacking if record not in absent),
+                absent=tuple(record.name for record in absent),
                 shifted=OverPools(tuple(r.shifted(one) - r.shifted(two) for r, one, two in both)),
                 home=OverPools(tuple(r.accuracy(one, TEST) - r.accuracy(two, TEST) for r, one, two in both)),
                 rejected=False,
                 alpha=ALPHA,
+                enough=len(both) >= least_of(records),
             )
         )
-    decided = step_down([1.0 if each.lacking else each.shifted.p for each in found])
+    decided = step_down([1.0 if each.absent or not each.enough else each.shifted.p for each in found])
     return [
         Compared(**{**vars(each), "rejected": rejected, "alpha": alpha})
         for each, (rejected, alpha) in zip(found, decided, strict=True)
@@ -156,19 +170,41 @@ def differences(records: Iterable[Record], one: str, other: str, outcome: str) -
         records: the pools.
         one: name of a method.
         other: name of the one that it is compared with.
-        outcome: name of a set, or ``average`` of the shifted ones.
+        outcome: as :func:`score` takes it.
     """
     found = []
     for record in records:
-        first, second = record.method(one), record.method(other)
+        first, second = finished(record, one), finished(record, other)
         if first is not None and second is not None:
             found.append(score(record, first, outcome) - score(record, second, outcome))
     return OverPools(tuple(found))
 
 
+def finished(record: Record, name: str) -> Scored | None:
+    """Finds a method's merge; None where the record has none, or the method failed and has no scores."""
+    method = record.method(name)
+    if method is None or method.facts.get("status", "finished") != "finished":
+        return None
+    return method if set(record.samples) <= set(method.correct) else None
+
+
+def least_of(records: Sequence[Record]) -> int:
+    """Tells how many pools an interval over pools of this family takes; no number is enough where there is no rule."""
+    return LEAST.get(records[0].family, sys.maxsize) if records else sys.maxsize
+
+
+def small(record: Record) -> list[str]:
+    """Names the shifted sets that have few samples."""
+    return [name for name in record.shifts if record.samples[name] < LARGE]
+
+
 def score(record: Record, scored: Scored, outcome: str) -> float:
-    """The accuracy on a set, or the ``average`` of the shifted ones."""
-    return record.shifted(scored) if outcome == "average" else record.accuracy(scored, outcome)
+    """The accuracy on a set, the ``average`` of the shifted ones, or that of the ``large`` ones alone."""
+    if outcome == "average":
+        return record.shifted(scored)
+    if outcome == "large":
+        return statistics.mean(record.accuracy(scored, name) for name in record.shifts if name not in small(record))
+    return record.accuracy(scored, outcome)
 
 
 def within(record: Record, one: Scored, other: Scored, *sets: str) -> Comparison:

@@ -4,33 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.soups.cells import NOTHING, amount, between, code, named, p_value, points, spread, table
-from benchmarks.soups.pools import CONFIRMATION, REPLICATION, Pools
-from benchmarks.soups.record import Record
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, LEAST, Compared, OverPools, compared, score
+from benchmarks.soups.cells import (
+    NOTHING,
+    amount,
+    between,
+    code,
+    exploratory,
+    named,
+    p_value,
+    points,
+    spread,
+    table,
+)
+from benchmarks.soups.pools import CONFIRMATION, FURTHER, REPLICATION, Pools
+from benchmarks.soups.record import Record, Scored
+from benchmarks.soups.statistics import (
+    AGAINST,
+    CANDIDATE,
+    FEWEST,
+    LEAST,
+    Compared,
+    OverPools,
+    compared,
+    differences,
+    finished,
+    score,
+    small,
+)
 from merging.values.markdown import plain
 
 OUTCOMES = ("held-out", "test", "average")
 COSTS = {
-    "models in it": "models",
+    "models in it": "ingredients",
     "passes a sample": "inference_cost",
     "evaluations": "evaluations",
     "forward-equivalents": "forward_equivalents",
     "seconds": "seconds",
 }
-"""Heading → which of a merge's facts it is."""
+"""Heading → which of a merge's facts it is; of a list, how long."""
 
 
 def means(records: Sequence[Record], names: Sequence[str]) -> str:
     """A row a method: accuracies as mean ± standard deviation over the pools that have it, and costs."""
     rows = []
     for name in names:
-        found = [(record, method) for record in records if (method := record.method(name)) is not None]
+        found = [(record, method) for record in records if (method := finished(record, name)) is not None]
         cells = [spread(OverPools(tuple(score(*each, outcome) for each in found))) for outcome in OUTCOMES]
-        cells += [amount(method.facts.get(key) for _, method in found) for key in COSTS.values()]
+        cells += costs_of([method for _, method in found])
         label = code(name) + (f" ({len(found)} of {len(records)} pools)" if len(found) < len(records) else "")
         rows.append([f"**{label}**" if name == CANDIDATE else label, *cells])
     return table(["method", "held-out", "test", "average of shifts", *COSTS], rows)
+
+
+def costs_of(methods: Sequence[Scored]) -> list[str]:
+    """Cells of a method's costs, means over pools."""
+    told = [[method.facts.get(key) for method in methods] for key in COSTS.values()]
+    return [amount(len(value) if isinstance(value, list) else value for value in values) for values in told]
 
 
 def confirmation(pools: Pools) -> str:
@@ -40,10 +69,16 @@ def confirmation(pools: Pools) -> str:
 
 def replication(pools: Pools) -> str:
     """The same of pools whose sets were looked at before: intervals, and no claim."""
-    families = [family for family in pools.families if pools.group(family, REPLICATION)]
-    if not families:
-        return "No pool of a replication yet."
-    return "\n\n".join(_group(pools, family, REPLICATION) for family in families)
+    return _beside(pools, REPLICATION) or "No pool of the replication yet."
+
+
+def further(pools: Pools) -> str:
+    """The same of pools that were added to the planned ones later, beside the claim."""
+    return _beside(pools, FURTHER) or "No pool was added to the planned ones."
+
+
+def _beside(pools: Pools, part: str) -> str:
+    return "\n\n".join(_group(pools, family, part) for family in pools.families if pools.group(family, part))
 
 
 def _family(pools: Pools, family: str) -> str:
@@ -75,13 +110,27 @@ def _group(pools: Pools, family: str, part: str) -> str:
             else "; intervals are 95 % t intervals over pools, and no claim follows."
         )
     )
-    lines.append(_differences(found, family, part, intervals=intervals, claims=claims))
+    lines.append(_differences(found, part, intervals=intervals, claims=claims))
     if claims:
         lines.append(summary(found))
+    if any(small(record) for record in records):
+        lines += _large(records)
     return "\n\n".join(lines)
 
 
-def _differences(found: Sequence[Compared], family: str, part: str, *, intervals: bool, claims: bool) -> str:
+def _large(records: Sequence[Record]) -> list[str]:
+    """The same differences without the shifted sets of few images, whose share of the average is noise."""
+    sizes = {name: record.samples[name] for record in records for name in small(record)}
+    rows = []
+    for other in AGAINST:
+        found = differences(records, CANDIDATE, other, "large")
+        rows.append([code(other), exploratory(found, FEWEST), ", ".join(map(points, found.values)) or NOTHING])
+    told = ", ".join(f"{plain(name)} ({count:,})" for name, count in sizes.items())
+    heads = ["against", "average of the other shifts (95 % t interval)", "pool by pool"]
+    return [f"Exploratory: the same without the sets of few images, {told}.", table(heads, rows)]
+
+
+def _differences(found: Sequence[Compared], part: str, *, intervals: bool, claims: bool) -> str:
     holm = intervals and part == CONFIRMATION
     heads = ["against", "average of shifts", *(["Holm interval"] if holm else [])]
     heads += ["95 % t interval", "p"] if intervals else []
@@ -90,18 +139,20 @@ def _differences(found: Sequence[Compared], family: str, part: str, *, intervals
     heads += ["average of shifts, pool by pool", "test, pool by pool"]
     rows = []
     for each in found:
-        enough = intervals and len(each.pools) >= LEAST.get(family, 1 << 30)
+        enough = intervals and each.enough
         there = bool(each.pools)
         shift, home = each.words if claims else ("", "")
         cells = [points(each.shifted.mean) if there else NOTHING]
-        cells += [between(each.interval) if enough and not each.lacking else NOTHING] if holm else []
+        cells += [between(each.interval) if enough and not each.absent else NOTHING] if holm else []
         cells += [between(each.shifted.interval()), p_value(each.shifted.p)] if enough else [NOTHING] * 2 * intervals
         cells += [_strong(shift)] if claims else []
         cells += [points(each.home.mean) if there else NOTHING]
         cells += [between(each.home.interval()) if enough else NOTHING] if intervals else []
         cells += [_strong(home)] if claims else []
         cells += [", ".join(map(points, values.values)) or NOTHING for values in (each.shifted, each.home)]
-        rows.append([code(each.against), *cells])
+        fewer = [named(names) for names in (each.failed, each.absent) if names]
+        label = code(each.against) + (f" ({_pools(len(each.pools))}; without {', '.join(fewer)})" if fewer else "")
+        rows.append([label, *cells])
     return table(heads, rows)
 
 
