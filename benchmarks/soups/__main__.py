@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from benchmarks.soups.page import remade
 from benchmarks.soups.steps import listed, step
 from benchmarks.soups.studies import study
 
@@ -13,9 +14,8 @@ def main() -> None:
     """Pools trained and compared by docs/results/protocol.md, and tables of what is kept."""
 
 
-main.add_command(listed)
-main.add_command(step)
-main.add_command(study)
+for command in (listed, step, study, remade):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()
