@@ -55,15 +55,16 @@ class Lines(MixStrategy):
         from merging.mixing.edits import edited, inner_merge, scaled
 
         merged, pool = inner_merge(self, self.inner, problem), problem.pool
-        parts = {name: part for part, names in blocks(pool.tensors).items() for name in names}
+        found = blocks(pool.tensors)
+        parts = {name: part for part, names in found.items() for name in names}
         parts |= {name: parts[group[0]] for group in pool.ties for name in group}
-        depth = list(dict.fromkeys(blocks(pool.tensors)))
         alpha = self._rule(problem, merged) if self.alpha is None else self.alpha
         beta = 1.0 - alpha if self.beta is None else self.beta
+        held = [part for part, names in found.items() if pool.mixable & set(names)]
         # A model of one block is all head.
-        steps = {part: place / (len(depth) - 1) if len(depth) > 1 else 1.0 for place, part in enumerate(depth)}
-        factors = {name: alpha + beta * steps[part] for name, part in parts.items()}
-        problem.decide(alpha=alpha, beta=beta, blocks=len(depth))
+        depth = {part: place / (len(held) - 1) if len(held) > 1 else 1.0 for place, part in enumerate(held)}
+        factors = {name: alpha + beta * depth.get(part, 1.0) for name, part in parts.items()}
+        problem.decide(alpha=alpha, beta=beta, blocks=len(held))
         if isinstance(merged, Recipe):
             return scaled(merged, pool, factors, parts)
 
