@@ -39,8 +39,9 @@ class Lines(MixStrategy):
     limits: ClassVar[str] = (
         "Blocks are found by tensor names, as the partitioner 'block' finds them without a model; where nothing is "
         "repeated, every layer is one. The published code knows residual blocks only, and gives α to all else, the "
-        "head included. Of one model, or of models that agree, the rule finds α near 1, which changes little: give "
-        "alpha. Costs what the inner strategy costs; the rule reads every model once more."
+        "head included. Of one model, of models that agree, and of a merge whose change is as long as theirs (affine "
+        "coefficients), the rule finds α near 1, which changes little: give alpha. Costs what the inner one costs; "
+        "the rule reads every model once more."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     ranks: ClassVar[bool] = False

@@ -62,7 +62,8 @@ def monosoup(change: Array, base: Array, rank: str, energy: float, smallest: flo
     low = left[:, k:] @ np.diag(s[k:]) @ right[k:]
     rho, c = (s[k] / s[0]) ** 2, np.sqrt(share[k:].sum())
     weight = rho + (1 - rho) * c
-    return ((1 - weight) * high + weight * low).reshape(change.shape)
+    edited: Array = ((1 - weight) * high + weight * low).reshape(change.shape)
+    return edited
 
 
 def shrink(change: Array, base: Array, rank: str, energy: float) -> Array:
