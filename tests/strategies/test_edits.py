@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import merging
 from merging.errors import RequirementError
@@ -253,6 +253,30 @@ def test_depth_divides_any_components(deep_pool: ModelPool, partitioner: Partiti
     assert len(recipe.partition) <= 16, "no finer than it must be"
     if partitioner == Whole():
         assert recipe.partition.names == ("stem", "blocks.0", "blocks.1", "blocks.2", "head")
+
+
+class Backwards(nn.Module):
+    """Two layers whose names stand in the opposite order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.z = nn.Linear(4, 8)
+        self.a = nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.a(torch.relu(self.z(inputs)))
+        return logits
+
+
+def test_the_model_says_what_comes_first() -> None:
+    states = [Backwards().state_dict() for _ in range(3)]
+    pool = ModelPool({"one": states[0], "two": states[1]}, states[2])
+    task = replace(tiny_task(), build=lambda pool: Backwards())
+    known = merging.merge(pool, Lines(alpha=0.0), task=task, baselines=False, tests=False).state_dict()
+    assert torch.equal(known["z.weight"], states[2]["z.weight"]), "the first layer is the base's"
+    assert torch.allclose(known["a.weight"], (states[0]["a.weight"] + states[1]["a.weight"]) / 2)
+    by_name = merging.merge(pool, Lines(alpha=0.0)).state_dict()
+    assert torch.equal(by_name["a.weight"], states[2]["a.weight"])
 
 
 def test_statistics_have_no_say_in_the_rule(deep_pool: ModelPool) -> None:
