@@ -38,8 +38,8 @@ class Lines(MixStrategy):
     )
     limits: ClassVar[str] = (
         "Blocks are those of the partitioner 'block': by the model's own order where there is a task, else by tensor "
-        "names; where nothing is repeated, every layer is one. The published code knows residual blocks only, and gives "
-        "α to all else, the head included. Of one model, of models that agree, and of a merge whose change is as long as "
+        "names; where nothing is repeated, every layer is one. The published code knows residual blocks only and gives "
+        "α to all else, head included. Of one model, of models that agree, and of a merge whose change is as long as "
         "theirs (affine coefficients), the rule finds α near 1, which changes little: give alpha. Costs what the inner "
         "strategy costs; the rule reads every model once more."
     )
