@@ -37,10 +37,11 @@ class Lines(MixStrategy):
         "the strategy 'inner'; without an α: α = ‖θ_1 − θ_0‖ / mean_i ‖θ_i − θ_0‖, at most 1"
     )
     limits: ClassVar[str] = (
-        "Blocks are found by tensor names, as the partitioner 'block' finds them without a model; where nothing is "
-        "repeated, every layer is one. The published code knows residual blocks only, and gives α to all else, the "
-        "head included. Of one model, or of models that agree, the rule finds α near 1, which changes little: give "
-        "alpha. Costs what the inner strategy costs; the rule reads every model once more."
+        "Blocks are those of the partitioner 'block': by the model's own order where there is a task, else by tensor "
+        "names; where nothing is repeated, every layer is one. The published code knows residual blocks only and gives "
+        "α to all else, head included. Of one model, of models that agree, and of a merge whose change is as long as "
+        "theirs (affine coefficients), the rule finds α near 1, which changes little: give alpha. Costs what the inner "
+        "strategy costs; the rule reads every model once more."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     ranks: ClassVar[bool] = False
@@ -51,19 +52,17 @@ class Lines(MixStrategy):
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then scales its change block by block."""
-        from merging.mixing.blocks import blocks
         from merging.mixing.edits import edited, inner_merge, scaled
 
         merged, pool = inner_merge(self, self.inner, problem), problem.pool
-        parts = {name: part for part, names in blocks(pool.tensors).items() for name in names}
-        parts |= {name: parts[group[0]] for group in pool.ties for name in group}
-        depth = list(dict.fromkeys(blocks(pool.tensors)))
+        parts = {name: part for part, names in problem.blocks.items() for name in names}
         alpha = self._rule(problem, merged) if self.alpha is None else self.alpha
         beta = 1.0 - alpha if self.beta is None else self.beta
+        held = [part for part, names in problem.blocks.items() if pool.mixable & set(names)]
         # A model of one block is all head.
-        steps = {part: place / (len(depth) - 1) if len(depth) > 1 else 1.0 for place, part in enumerate(depth)}
-        factors = {name: alpha + beta * steps[part] for name, part in parts.items()}
-        problem.decide(alpha=alpha, beta=beta, blocks=len(depth))
+        depth = {part: place / (len(held) - 1) if len(held) > 1 else 1.0 for place, part in enumerate(held)}
+        factors = {name: alpha + beta * depth.get(part, 1.0) for name, part in parts.items()}
+        problem.decide(alpha=alpha, beta=beta, blocks=len(held))
         if isinstance(merged, Recipe):
             return scaled(merged, pool, factors, parts)
 

@@ -37,10 +37,11 @@ class MonoSoup(MixStrategy):
         "options is the control, to be reported beside it. Convolutions are matrices of out × (in · height · width); "
         "vectors, numbers and matrices all of whose directions are strong keep their change. Not linear: no recipe. "
         "Costs what the inner strategy costs, and a singular value decomposition in float64 on one core for every "
-        "matrix (768 × 3072: about a second)."
+        "matrix (768 × 3072: one or two seconds)."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     gives: ClassVar[str] = "weights"
+    control: ClassVar[str] = "shrink"
     ranks: ClassVar[bool] = False
 
     rank: str = option(

@@ -32,9 +32,7 @@ def inner_merge(strategy: MixStrategy, inner: MixStrategy | None, problem: Probl
     """
     merged = problem.mean(range(len(problem.pool))) if inner is None else mixed(inner, problem)
     if isinstance(merged, Ensemble):
-        raise RequirementError(
-            f"{strategy.name} edits a single model, but its inner strategy gives an ensemble; choose another `inner`"
-        )
+        raise RequirementError(f"{strategy.name} edits a single model, but its inner strategy gives an ensemble")
     return merged
 
 

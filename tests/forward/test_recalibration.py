@@ -24,11 +24,14 @@ from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.strategies.learned import Learned
+from merging.strategies.lines import Lines
 from merging.strategies.manifoldmix import ManifoldMix
+from merging.strategies.monosoup import MonoSoup
+from merging.strategies.shrink import Shrink
 from merging.strategies.slerp import Slerp
 from merging.strategies.swa import Swa
 from merging.strategies.uniform import Uniform
-from merging.values.recipe import Recipe, Weights
+from merging.values.recipe import Ensemble, Recipe, Weights
 from tests.conftest import Merge
 
 pytestmark = pytest.mark.gpu
@@ -133,6 +136,22 @@ def test_searches_judge_averages_by_what_they_can_do(folder: Path, strategy: mer
     assert result.report.rows[-1].held_out > 0.74
     if isinstance(result.merge, Weights):
         assert result.merge.measured == set(statistics_of(ResNet20()))
+
+
+@pytest.mark.slow
+@with_data
+@pytest.mark.parametrize("strategy", [Lines(alpha=0.5), Shrink(), MonoSoup(smallest=1.0)], ids=lambda s: s.name)
+def test_edits_are_averages_too(folder: Path, tmp_path: Path, strategy: merging.MixStrategy) -> None:
+    base = tmp_path / "base.safetensors"
+    save_file(rescaled(load_file(DATA / "cifar10_resnet20.safetensors"), 7), base)
+    pool = ModelPool.open([folder / "pool"], base)
+    result = merging.merge(pool, strategy, task=task(folder), output=tmp_path / "out", baselines=False, tests=False)
+    assert result.report.rows[-1].held_out > 0.74, "far below, where statistics are averaged"
+    assert not isinstance(result.merge, Ensemble)
+    assert result.merge.measured == set(statistics_of(ResNet20()))
+    if isinstance(result.merge, Recipe):
+        again, written = merging.apply(tmp_path / "out").state_dict(), load_file(tmp_path / "out/model.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in written.items())
 
 
 @pytest.mark.slow
