@@ -133,6 +133,7 @@ class Learned(MixStrategy):
         problem.keep(soup, best)
         scale = self._temperature(problem, soup)
         steps = [self._steps(problem, (end - begin) / count) for begin, end in blocks]
+        self._tell_cost(problem, sum(steps))
         problem.progress.stage("learning coefficients", sum(steps))
         for (begin, end), own in zip(blocks, steps, strict=True):
             singles = [problem.single(index) for index in range(begin, end)]
@@ -180,11 +181,20 @@ class Learned(MixStrategy):
         return Recipe.combined(rows, self._table(moved).detach().numpy()), float(sharpness.detach().exp())
 
     def _batches(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one size, for no last one of a single sample; epoch after epoch, each in an order of its own."""
-        count = len(problem.scores.labels())
-        size = math.ceil(count / math.ceil(count / self.batch))
+        """Batches of one size; epoch after epoch, each in an order of its own."""
         while True:
-            yield from problem.slopes.batches("held-out", problem.generator, size)
+            yield from problem.slopes.batches("held-out", problem.generator, self._size(problem))
+
+    def _size(self, problem: Problem) -> int:
+        """Samples of a batch: of all batches the same, for no last one of a single sample."""
+        count = len(problem.scores.labels())
+        return math.ceil(count / math.ceil(count / self.batch))
+
+    def _tell_cost(self, problem: Problem, steps: int) -> None:
+        """Says what learning will cost before it begins: a step is forward and backward, three passes."""
+        size, count = self._size(problem), len(problem.scores.labels())
+        cost = f"{3 * steps * size / count:.0f} forward-equivalents"
+        problem.progress.say(f"learning: {steps} steps of {size} samples, {cost} on {count:,} held-out samples")
 
     def _steps(self, problem: Problem, share: float) -> int:
         """Steps of a block with that share of the models.

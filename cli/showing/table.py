@@ -60,6 +60,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         ),
         highlight=False,
     )
+    if report.written is not None and report.written.told_coefficients:
+        console.print(marked("{}: {}", report.saved, report.written.told_coefficients), highlight=False)
     if report.ensemble:
         console.print(
             marked(

@@ -73,6 +73,8 @@ class Blend:
                 live.weights[part].copy_(self._rows[0, part])
             else:
                 torch.mv(self._rows[:, part].T, table[:, column], out=live.weights[part])
+        mixed = [column for column, component in enumerate(live.partition.components) if not component.frozen]
+        live.bound_variances(list(self._rows), coefficients, mixed)
         live.mixed()
         inputs, labels = batch
         factor = torch.tensor(scale, device=self._rows.device, requires_grad=True)

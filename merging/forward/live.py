@@ -7,7 +7,7 @@ is cloned, and nothing but coefficients reaches the device during a search.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from merging.forward.device import on_device
 from merging.forward.fitting import check_fits
 from merging.forward.head import head_layer
 from merging.mixing.arithmetic import materialise_tensor
+from merging.mixing.variances import bounded_below, is_variance
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
 from merging.values.recipe import Ingredient, Recipe, Weights
@@ -79,6 +80,11 @@ class LiveModel:
                     end += -(-tensor.numel() // _ALIGN) * _ALIGN
                 self._layout[name] = (offset, tuple(tensor.shape))
             self._slices.append(slice(begin, end))
+        self._variances = [
+            (self.columns[name], slice(offset, offset + int(np.prod(shape, dtype=np.int64))))
+            for name, (offset, shape) in self._layout.items()
+            if is_variance(name)
+        ]
         self.weights = torch.zeros(end, device=device)
         self.parameters: dict[str, Tensor] = {name: state[name] for name in self._layout}
         self._rounded: Tensor | None = None
@@ -175,6 +181,18 @@ class LiveModel:
                 parameter.requires_grad_()
         self.module.zero_grad(set_to_none=True)
 
+    def bound_variances(self, ends: Sequence[Tensor], factors: NDArray[np.float64], columns: Collection[int]) -> None:
+        """Keeps mixed variances positive where a factor is negative, as :func:`merging.mixing.variances` says.
+
+        Args:
+            ends: what was mixed, each ordered as the weights are.
+            factors: its share, shape ``(ends, components)``.
+            columns: the components that were mixed.
+        """
+        for column, part in self._variances:
+            if column in columns and (factors[:, column] < 0).any():
+                self.weights[part].copy_(bounded_below(self.weights[part], [end[part] for end in ends]))
+
     def mixed(self) -> None:
         """Says that the flat buffer was written from outside: the module then runs with these weights."""
         self._at_rest = None
@@ -250,6 +268,8 @@ class LiveModel:
                 if self._scratch is None:
                     self._scratch = torch.empty_like(self.weights)
                 self.weights[part].add_(torch.mul(behind[part], 1.0 - factor, out=self._scratch[part]))
+            if not 0.0 <= factor <= 1.0:
+                self.bound_variances((ahead, behind), np.stack([factors, 1.0 - factors]), (column,))
             self._round(part)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.mixing.computed import check_merge
+from merging.mixing.variances import bounded, bounded_below
 from merging.storage.dtypes import torch_dtype
 from merging.storage.pool import ModelPool
 from merging.values.partition import TensorInfo
@@ -69,7 +70,7 @@ def materialise_tensor(
     """Computes one tensor of a recipe's model; ``column`` is its component's index.
 
     Integer and boolean tensors come from the first ingredient; overrides replace the sum. ``dtype`` is that of the
-    result (default: the pool's), and the sum is cast to it once.
+    result (default: the pool's), and the sum is cast to it once. Variances keep a tenth of the smallest one.
     """
     if name in recipe.overrides:
         return recipe.overrides[name].to(dtype or recipe.overrides[name].dtype)
@@ -79,6 +80,10 @@ def materialise_tensor(
     terms = recipe.terms(column)
     if not terms:
         return torch.zeros(pool.tensors[name][0], dtype=dtype)
+    if bounded(name, (c for _, c in terms)):
+        read = [pool.read(ingredient, name) for ingredient, _ in terms]
+        exact = weighted_sum(zip(read, (c for _, c in terms), strict=True), torch.float64)
+        return bounded_below(exact, read).to(dtype)
     return weighted_sum(((pool.read(ingredient, name), c) for ingredient, c in terms), dtype)
 
 

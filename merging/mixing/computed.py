@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError, RecipeError, StrategyError
 from merging.machine import cores
+from merging.mixing.variances import bounded_below, is_variance
 from merging.plugins.user_code import article, file_of, kind_of, running
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import dtype_name, is_floating
@@ -64,9 +65,11 @@ class Computed(Mapping[str, "Tensor"]):
                 found = self._function(name, [wide[c] for c in self._pool.checkpoints], base)
         finally:
             torch.set_num_threads(threads)
-        return checked(
-            found, name, self._pool.tensors[name], f"strategy '{self._strategy}' returned", StrategyError, self.combine
-        )
+        said = f"strategy '{self._strategy}' returned"
+        merged = checked(found, name, self._pool.tensors[name], said, StrategyError, self.combine)
+        if is_variance(name):
+            return bounded_below(merged.double(), [given[c].double() for c in self.checkpoints])
+        return merged
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})

@@ -17,7 +17,8 @@ from merging.errors import RecipeError, StrategyError
 from merging.mixing.computed import Computed, check_merge, checked
 from merging.mixing.output import Output, Piece, Writer, check_fits
 from merging.mixing.reading import Inputs, ends_of, units
-from merging.mixing.summing import TASK, sum_into, sums_of
+from merging.mixing.summing import TASK, sum_into, sums_of, variances_into
+from merging.mixing.variances import bounded
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, itemsize
@@ -150,11 +151,12 @@ def _linear(
                 result.fill(0)
             else:
                 sums[place] = terms
+                add = variances_into if bounded(piece.name, (c for _, c in terms)) else sum_into
                 for start in range(0, count, TASK):
                     stop = min(start + TASK, count)
                     areas = [(raw[start * itemsize(given) : stop * itemsize(given)], c) for raw, c in terms]
                     area = result[start * itemsize(wanted) : stop * itemsize(wanted)]
-                    tasks.append((place, inputs.threads.submit(sum_into, areas, given, area, wanted, accumulate)))
+                    tasks.append((place, inputs.threads.submit(add, areas, given, area, wanted, accumulate)))
         for place in sorted({place for place, task in tasks if not task.result()}):
             piece = pieces[place]
             inputs.check(piece, {row: own[place] for row, own in enumerate(parts)})

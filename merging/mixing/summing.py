@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.mixing.variances import FLOOR
 from merging.storage.dtypes import itemsize
 from merging.storage.raw import Raw, largest, narrow, widen
 
@@ -68,6 +69,22 @@ def sum_into(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted
             low, high = float(np.minimum.reduce(sums[:length])), float(np.maximum.reduce(sums[:length]))
             within = within and -limit <= low and high <= limit
     return within
+
+
+def variances_into(terms: Sequence[tuple[Raw, float]], given: str, result: Raw, wanted: str, accumulate: str) -> bool:
+    """The same for variances under negative coefficients, which keep a tenth of the smallest one.
+
+    The bits are those of :func:`merging.mixing.variances.bounded_below`. Arguments and result are :func:`sum_into`'s.
+    """
+    sums, part = sums_of(terms, given, accumulate), np.empty(len(result) // itemsize(wanted), dtype=accumulate)
+    smallest = np.full_like(part, np.inf)
+    with np.errstate(all="ignore"):
+        for raw, _ in terms:
+            widen(raw, given, part)
+            np.minimum(smallest, part, out=smallest)
+        np.maximum(sums, FLOOR * smallest, out=sums)
+    narrow(sums, result, wanted)
+    return bool((np.abs(sums) <= largest(wanted)).all())
 
 
 def _exact_factor(terms: Sequence[tuple[Raw, float]], given: str, accumulate: str) -> float | None:

@@ -61,6 +61,11 @@ def model_card(
         f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
         *([f"- best single model: {plain(report.best_single_name)}"] if report.best_single_name is not None else []),
         f"- strategy options: {options}",
+        *(
+            [f"- {plain(report.written.told_coefficients)}"]
+            if report.written and report.written.told_coefficients
+            else []
+        ),
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
     if report.rows:

@@ -37,9 +37,7 @@ class Parts:
 
     partitioner: Partitioner | None = field(
         default=None,
-        metadata={
-            "help": "Which tensors share a mixing factor; default: the strategy's own, which is the whole model for most."
-        },
+        metadata={"help": "Which tensors share a mixing factor; default: the strategy's; whole for most."},
     )
     objective: Objective | WholeModelObjective | None = field(
         default=None, metadata={"help": "What a search maximises; default: top-1 accuracy."}

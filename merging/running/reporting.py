@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from merging.evaluation.comparing import Comparer
@@ -15,8 +16,10 @@ from merging.running.notes import notes
 from merging.running.plan import Plan, versions
 from merging.running.pool_scores import leaderboard
 from merging.values.outcome import Meter, Outcome
+from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
+from merging.values.spread import spread_of
 from merging.values.verdict import Verdict, corrected, unselected
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ def report_of(
         numerics=made.numerics.to_json() if made.numerics else {},
         versions=versions(),
         content_hash=written.hash,
-        rows=_rows(task, found, comparer, evaluator),
+        rows=_rows(task, found, comparer, evaluator, made.pool.tensors),
         verdicts=_verdicts(made, found, comparer, progress),
         decisions=tuple(found.decisions),
         notes=notes(made, found, evaluator, merged.names, written.negative),
@@ -81,7 +84,13 @@ def report_of(
     )
 
 
-def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator: Evaluator | None) -> tuple[Row, ...]:
+def _rows(
+    task: Task | None,
+    found: Found,
+    comparer: Comparer | None,
+    evaluator: Evaluator | None,
+    tensors: Mapping[str, TensorInfo],
+) -> tuple[Row, ...]:
     """A row for each strategy whose merge was scored."""
     if task is None or comparer is None or evaluator is None:
         return ()
@@ -104,6 +113,7 @@ def _rows(task: Task | None, found: Found, comparer: Comparer | None, evaluator:
                 inference_cost=inference_cost(made.merge),
                 accuracies=comparer.accuracies(seen),
                 digest=evaluator.keys.identity(made.merge),
+                coefficients=spread_of(made.merge, tensors),
             )
         )
     return tuple(rows)

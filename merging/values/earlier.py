@@ -9,6 +9,7 @@ from typing import Any
 
 from merging.values.leaderboard import Single
 from merging.values.report import Certificate, Report, Row, best_single
+from merging.values.spread import spread_from
 from merging.values.states import unworded
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
@@ -37,7 +38,8 @@ TUPLES = ("component_names", "pool", "ingredients", "shifts", "decisions", "note
 
 def _row(data: Mapping[str, Any]) -> Row:
     values = {each.name: data[each.name] for each in fields(Row) if each.name in data}
-    return Row(**values | {"ingredients": tuple(data["ingredients"])})
+    spread = spread_from(data.get("coefficients"))
+    return Row(**values | {"ingredients": tuple(data["ingredients"]), "coefficients": spread})
 
 
 def verdicts_of(report: Mapping[str, Any]) -> tuple[Verdict, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from merging.values.leaderboard import Single
 from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown
+from merging.values.spread import Spread
 from merging.values.states import RunState, status_of, worded
 from merging.values.verdict import (
     ACCURACY,
@@ -46,6 +47,7 @@ class Row(Shown):
         inference_cost: forward passes for each sample: 1, or the members of an ensemble.
         accuracies: set → top-1 accuracy, a fraction, beside another objective and where the labels are classes.
         digest: the same for merges that give the same outputs, in runs and benchmarks of any partition and numerics.
+        coefficients: how far the coefficients of a linear merge went; None of others, and in earlier reports.
     """
 
     strategy: str
@@ -61,11 +63,18 @@ class Row(Shown):
     inference_cost: int = 1
     accuracies: Mapping[str, float] = field(default_factory=dict)
     digest: str = ""
+    coefficients: Spread | None = None
 
     def _sheet(self) -> Sheet:
         scores = {HELD_OUT: self.held_out, **self.tests}
         said = [f"{name} {number(value, percent=False)}" for name, value in scores.items()]
-        return Sheet(name="Row", facts=(self.named, some(said, 6), plural(len(self.ingredients), "model")))
+        facts = (self.named, some(said, 6), plural(len(self.ingredients), "model"), self.told_coefficients)
+        return Sheet(name="Row", facts=facts)
+
+    @property
+    def told_coefficients(self) -> str:
+        """Says how far the coefficients went; empty of plain averages, and where it is not known."""
+        return "" if self.coefficients is None or self.coefficients.even else self.coefficients.words()
 
     @property
     def named(self) -> str:

@@ -99,6 +99,7 @@ def sheet_of(report: Report, name: str = "Report", more: tuple[str, ...] = ()) -
         f"{report.saved} of {some(report.ingredients, 3)}",
     ]
     lines = [f"saved: {report.saved_instead}"] if report.saved_instead else []
+    lines += [row.told_coefficients] if row is not None and row.told_coefficients else []
     legend = (f"Best of each line in bold. {ScoreTable(report).legend}",) if report.rows else ()
     return Sheet(
         name=name,

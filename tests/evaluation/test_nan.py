@@ -57,11 +57,14 @@ def task() -> Task:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two models whose variances are below their base's: extrapolated, they are below zero."""
+    """Two sound models whose base has negative variances: near it they are below zero."""
     torch.manual_seed(0)
     base = Normed().state_dict()
     (tmp_path / "pool").mkdir()
-    save_file(base | {"bn.running_var": torch.full((4,), 2.0)}, tmp_path / "pool/base.safetensors")
+    save_file(
+        base | {f"{layer}.running_var": torch.full((4,), -2.0) for layer in ("bn", "bn2")},
+        tmp_path / "pool/base.safetensors",
+    )
     for number in range(2):
         head = base["head.weight"] + 0.1 * number
         own = {"bn.running_var": torch.full((4,), 0.6), "bn2.running_var": torch.full((4,), 0.5), "head.weight": head}
@@ -84,7 +87,7 @@ def test_the_run(merge: Merge, folder: Path, objective: str) -> None:
         "--strategy",
         "task-arithmetic",
         "-o",
-        "strategy.scale=2",
+        "strategy.scale=0.1",
         "--objective",
         objective,
         "--output",
@@ -116,7 +119,7 @@ def test_a_plain_run_says_nothing_of_it(merge: Merge, folder: Path) -> None:
 
 
 def test_evaluate(merge: Merge, folder: Path) -> None:
-    words = ("run", *FLAGS[:4], "--strategy", "task-arithmetic", "-o", "strategy.scale=2", "--output", "out")
+    words = ("run", *FLAGS[:4], "--strategy", "task-arithmetic", "-o", "strategy.scale=0.1", "--output", "out")
     assert merge(*words).code == 0
     for objective in ("accuracy", "nll"):
         ran = merge("evaluate", "out", "pool/m0.safetensors", "--task", TASK, "--objective", objective)
@@ -231,8 +234,8 @@ def test_what_was_journalled_before_is_read() -> None:
 
 
 def test_a_resumed_run_says_it_again(tmp_path: Path, folder: Path) -> None:
-    first = merging.merge(opened(folder), TaskArithmetic(scale=2.0), task=task(), output=tmp_path / "out")
-    again = merging.merge(opened(folder), TaskArithmetic(scale=2.0), task=task(), output=tmp_path / "out", resume=True)
+    first = merging.merge(opened(folder), TaskArithmetic(scale=0.1), task=task(), output=tmp_path / "out")
+    again = merging.merge(opened(folder), TaskArithmetic(scale=0.1), task=task(), output=tmp_path / "out", resume=True)
     assert any("NaN for 120 of 120" in note for note in first.report.notes)
     assert again.report.notes == first.report.notes
 
