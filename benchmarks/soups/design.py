@@ -97,7 +97,7 @@ CIFAR10 = Family(
     sweep="""\
 learning_rate = { low = 2e-4, high = 2e-3, log = true }
 weight_decay = [0.0, 0.01, 0.1]
-epochs = [1, 2, 3]
+epochs = [1, 2]
 batch_size = 128
 augmentation = ["flip", "crop", "rand-m5-mstd0.5"]
 mixup = [0.0, 0.2]

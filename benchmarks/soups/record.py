@@ -87,7 +87,9 @@ class Record:
         file = folder / f"{self.name}.json"
         folder.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".tmp")
-        aside.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=None, separators=(",", ":")) + "\n", "utf-8")
+        aside.write_text(
+            json.dumps({"format": FORMAT, **asdict(self)}, indent=None, separators=(",", ":")) + "\n", "utf-8"
+        )
         aside.replace(file)
         return file
 
