@@ -100,8 +100,11 @@ from .strategies.fisher import Fisher as Fisher
 from .strategies.greedy import Greedy as Greedy
 from .strategies.greedy_ensemble import GreedyEnsemble as GreedyEnsemble
 from .strategies.learned import Learned as Learned
+from .strategies.lines import Lines as Lines
 from .strategies.manifoldmix import ManifoldMix as ManifoldMix
 from .strategies.model_stock import ModelStock as ModelStock
+from .strategies.monosoup import MonoSoup as MonoSoup
+from .strategies.shrink import Shrink as Shrink
 from .strategies.slerp import Slerp as Slerp
 from .strategies.swa import Swa as Swa
 from .strategies.task_arithmetic import TaskArithmetic as TaskArithmetic

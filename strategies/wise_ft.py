@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.errors import RequirementError
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
-from merging.plugins.strategy import MixStrategy, mixed
-from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.plugins.strategy import MixStrategy
+from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,9 +46,9 @@ class WiseFt(MixStrategy):
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then goes along the line from the base to it."""
-        tuned = problem.mean(range(len(problem.pool))) if self.inner is None else mixed(self.inner, problem)
-        if isinstance(tuned, Ensemble):
-            raise RequirementError("wise-ft interpolates single models, but its inner strategy gives an ensemble")
+        from merging.mixing.edits import inner_merge
+
+        tuned = inner_merge(self, self.inner, problem)
         if self.alpha is not None:
             return self._point(problem, tuned, self.alpha)
         problem.progress.stage("sweep from the base", self.steps + 1)

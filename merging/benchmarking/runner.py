@@ -142,7 +142,7 @@ def benchmark(
             doubt=warning or "",
             evaluations=memory.evaluations,
             wall_seconds=seconds,
-            notes=(*_notes(first), *work.remarks, *found.notes),
+            notes=(*_notes(first), *_uncontrolled(compared), *work.remarks, *found.notes),
             command=command,
             header=header,
         )
@@ -229,6 +229,17 @@ def _notes(made: Plan) -> list[str]:
     if made.numerics is not None and made.numerics.remark is not None:
         notes.append(made.numerics.remark)
     return notes
+
+
+def _uncontrolled(methods: Mapping[str, MixStrategy]) -> list[str]:
+    """Names the methods that are compared without the control that their strategies declare."""
+    there = [(strategy.name, strategy.options()) for strategy in methods.values()]
+    return [
+        f"{label} stands without its control: compare {strategy.control} with the same options, or nobody can say what "
+        f"{label} owes to more than that"
+        for label, strategy in methods.items()
+        if strategy.control and (strategy.control, strategy.options()) not in there
+    ]
 
 
 def _applied(numerics: Numerics | None) -> contextlib.AbstractContextManager[None]:

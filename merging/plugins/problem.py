@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,6 +40,13 @@ class Problem(Protocol):
     @property
     def partition(self) -> Partition:
         """The components, one coefficient each; ``partition.active`` are those worth searching."""
+
+    @property
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        """The network's blocks in the order of its depth, stem first, head last: name → its tensors.
+
+        As the partitioner ``block`` finds them, whatever the partition is; tied tensors stand where their first is.
+        """
 
     @property
     def generator(self) -> np.random.Generator:

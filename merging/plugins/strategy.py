@@ -34,12 +34,15 @@ class MixStrategy(Plugin):
             ``per_sample_gradients``, ``classes``.
         min_models: the fewest checkpoints that it can merge.
         gives: what comes out: ``recipe``, ``weights`` or ``ensemble``.
+        control: name of the strategy that, with the same options, shows what this one's result is due to; a benchmark
+            without it says so. Empty: none.
     """
 
     label: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     min_models: ClassVar[int] = 1
     gives: ClassVar[str] = "recipe"
+    control: ClassVar[str] = ""
     ranks: ClassVar[bool] = True
     """Whether it scores every single model, where it needs an objective."""
 

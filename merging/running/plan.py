@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from merging import machine
 from merging.errors import PoolError, RequirementError
+from merging.mixing.blocks import blocks
 from merging.objectives.accuracy import Accuracy
 from merging.optimizers import nevergrad as _nevergrad  # noqa: F401 (registers the default)
 from merging.partitioners import whole as _whole  # noqa: F401 (registers the default)
@@ -205,6 +206,17 @@ def _recalibrates(wanted: bool | None, task: Task | None, pool: ModelPool) -> tu
     there = any(name.endswith(".running_mean") for name in pool.tensors)
     notes = () if there or not wanted else ("nothing to recalibrate: the models have no BatchNorm statistics",)
     return wanted is not False and data and there, notes
+
+
+def in_depth(pool: ModelPool, module: nn.Module | None = None) -> dict[str, tuple[str, ...]]:
+    """The network's blocks in the order of its depth: name → its tensors, tied ones where their first is.
+
+    Args:
+        pool: the models.
+        module: what they are loaded into, whose order of definition counts; without it, the tensors' names.
+    """
+    whole = Partition.of_groups(blocks(pool.tensors, module)).with_ties(_ties(pool, module))
+    return {component.name: component.tensors for component in whole.components}
 
 
 def _ties(pool: ModelPool, module: nn.Module | None) -> tuple[tuple[str, ...], ...]:

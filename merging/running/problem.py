@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
 from merging.running.needs import check_declared
+from merging.running.plan import in_depth
 from merging.running.search import Searching
 from merging.running.seeds import Seeds
 from merging.storage.content import content_hash
@@ -26,6 +28,8 @@ from merging.values.recipe import Merge, Recipe, Weights
 from merging.values.report import scored
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Log
 
@@ -73,6 +77,12 @@ class MergeProblem:
         self.seeds = Seeds(searching.seed)
         self.generator = self.seeds.generator
         self._singles: dict[int, Recipe] = {}
+        self.module: nn.Module | None = None  # the task's, for the order in which it was defined
+
+    @functools.cached_property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """The network's blocks in the order of its depth, by the task's model where there is one, else by names."""
+        return in_depth(self.pool, self.module)
 
     @property
     def selected(self) -> bool:

@@ -100,7 +100,7 @@ class Session:
             on_ranked: told the best single model, name and outcome, whenever the models have been ranked.
         """
         made = self.plan
-        return MergeProblem(
+        problem = MergeProblem(
             made.pool,
             made.partition,
             self.evaluator,
@@ -110,3 +110,5 @@ class Session:
             strategy=strategy,
             on_ranked=on_ranked,
         )
+        problem.module = made.live.module if made.live is not None else None
+        return problem

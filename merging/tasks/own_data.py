@@ -1,4 +1,4 @@
-"""What registered tasks are told of their data: where these lie, and how many pictures may be damaged."""
+"""What registered tasks are told of their data: their place, the seed of the parts, how many may be damaged."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def place(task: str, data: str | Path | None, what: str) -> Path:
 def tolerated(corrupt: float | None) -> float:
     """Share of a set's pictures that may be damaged; None: the usual one."""
     return CORRUPT if corrupt is None else corrupt
+
+
+def checked_seed(split_seed: int) -> int:
+    """The seed by which a task's parts are drawn, which numpy wants whole and not negative.
+
+    Raises:
+        TaskError: it is negative.
+    """
+    if split_seed < 0:
+        raise TaskError(f"split_seed is {split_seed}; it is a whole number from 0 on")
+    return split_seed

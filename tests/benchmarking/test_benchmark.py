@@ -35,6 +35,8 @@ from merging.running.run import merge as merge_one
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
 from merging.strategies.learned import Learned
+from merging.strategies.monosoup import MonoSoup
+from merging.strategies.shrink import Shrink
 from merging.strategies.uniform import Uniform
 from merging.strategies.wise_ft import WiseFt
 from merging.testing import tiny_task
@@ -485,6 +487,17 @@ def test_a_damaged_run_is_one_line(pool: ModelPool, tmp_path: Path) -> None:
         benchmark(pool, [Best()], task=tiny_task(), output=tmp_path / "out")
     file.unlink()
     assert benchmark(pool, [Best()], task=tiny_task(), output=tmp_path / "out").rows[0].finished
+
+
+def test_a_method_without_its_control_is_named(pool: ModelPool) -> None:
+    def notes(*methods: merging.MixStrategy) -> list[str]:
+        found = benchmark(pool, methods, task=tiny_task(), partitioners=[Layer()], singles=False)
+        return [note for note in found.notes if "control" in note]
+
+    (note,) = notes(MonoSoup(energy=0.5), Shrink(energy=0.6))
+    assert note.startswith("monosoup stands without its control: compare shrink with the same options")
+    assert not notes(MonoSoup(energy=0.5), Shrink(energy=0.5))
+    assert not notes(Best())
 
 
 def test_methods_are_named(pool: ModelPool) -> None:

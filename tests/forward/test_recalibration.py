@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import merging
+from benchmarks.resnet20 import ResNet20
 from merging.data.images import Normalise
 from merging.data.npz import load_npz
 from merging.forward.recalibration import equal_batches, recalibrate, statistics_of
@@ -24,55 +24,20 @@ from merging.plugins.task import Task
 from merging.storage.pool import ModelPool
 from merging.strategies.greedy import Greedy
 from merging.strategies.learned import Learned
+from merging.strategies.lines import Lines
 from merging.strategies.manifoldmix import ManifoldMix
+from merging.strategies.monosoup import MonoSoup
+from merging.strategies.shrink import Shrink
 from merging.strategies.slerp import Slerp
 from merging.strategies.swa import Swa
 from merging.strategies.uniform import Uniform
-from merging.values.recipe import Recipe, Weights
+from merging.values.recipe import Ensemble, Recipe, Weights
 from tests.conftest import Merge
 
 pytestmark = pytest.mark.gpu
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
-
-
-class Block(nn.Module):
-    """A residual block of the CIFAR variant: the shortcut pads channels with zeros (option A)."""
-
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.stride, self.more = stride, planes - inputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.more:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more // 2, self.more // 2))
-        return F.relu(y + x)
-
-
-class ResNet20(nn.Module):
-    """He et al. 2016, §4.2, with n = 3."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        widths = (16, 16, 32, 64)
-        for k in (1, 2, 3):
-            blocks = [Block(widths[k - 1], widths[k], 1 if k == 1 else 2)]
-            blocks += [Block(widths[k], widths[k], 1) for _ in range(2)]
-            setattr(self, f"layer{k}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean(dim=(2, 3)))
 
 
 def rescaled(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -175,6 +140,22 @@ def test_searches_judge_averages_by_what_they_can_do(folder: Path, strategy: mer
 
 @pytest.mark.slow
 @with_data
+@pytest.mark.parametrize("strategy", [Lines(alpha=0.5), Shrink(), MonoSoup(smallest=1.0)], ids=lambda s: s.name)
+def test_edits_are_averages_too(folder: Path, tmp_path: Path, strategy: merging.MixStrategy) -> None:
+    base = tmp_path / "base.safetensors"
+    save_file(rescaled(load_file(DATA / "cifar10_resnet20.safetensors"), 7), base)
+    pool = ModelPool.open([folder / "pool"], base)
+    result = merging.merge(pool, strategy, task=task(folder), output=tmp_path / "out", baselines=False, tests=False)
+    assert result.report.rows[-1].held_out > 0.74, "far below, where statistics are averaged"
+    assert not isinstance(result.merge, Ensemble)
+    assert result.merge.measured == set(statistics_of(ResNet20()))
+    if isinstance(result.merge, Recipe):
+        again, written = merging.apply(tmp_path / "out").state_dict(), load_file(tmp_path / "out/model.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in written.items())
+
+
+@pytest.mark.slow
+@with_data
 def test_the_same_bits_twice(folder: Path) -> None:
     pool = ModelPool.open([folder / "pool"])
     first, second = (
@@ -185,13 +166,9 @@ def test_the_same_bits_twice(folder: Path) -> None:
 
 @pytest.mark.slow
 @with_data
-def test_the_command(merge: Merge, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (Path.cwd() / "resnet20.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.forward.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
-    )
+def test_the_command(merge: Merge, folder: Path) -> None:
     toml = (
-        "[task]\nmodel = 'python:resnet20:model'\n"
+        "[task]\nmodel = 'python:benchmarks.resnet20:model'\n"
         f"held_out = '{folder / 'test.npz'}:x'\ntrain = '{folder / 'train.npz'}:x'\n"
         "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
         f"[pool]\nmodels = ['{folder / 'pool'}']\n"

@@ -15,17 +15,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import merging
+from benchmarks.resnet20 import ResNet20
 from merging.errors import TaskError
 from merging.plugins.task import Task
 from merging.tasks.cifar10 import SHIFTS, cifar10_shifts
 from tests.conftest import Merge
-from tests.forward.test_recalibration import ResNet20
 
 DATA = Path(os.environ.get("MERGING_TEST_DATA", "nowhere"))
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="MERGING_TEST_DATA does not name the test data's folder")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COVERED = {"tin_balanced": (1, 2, 3, 4, 5, 6, 8, 9)} | dict.fromkeys(SHIFTS[1:], (0, 1, 2, 3, 5, 8, 9))
 """The classes that each set's labels show."""
+MODEL = "python:benchmarks.resnet20:model"
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +51,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classes=whole["classes"],
             **{name: array[:: every[name.rpartition("_")[0]]] for name, array in chosen.items()},
         )
-    (folder / "resnet20.py").write_text(
-        "from tests.forward.test_recalibration import ResNet20\n\n\ndef model():\n    return ResNet20()\n"
-    )
     return folder
 
 
 @pytest.fixture
-def task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.syspath_prepend(str(folder))
-    return cifar10_shifts(folder, "python:resnet20:model")
+def task(folder: Path) -> Task:
+    return cifar10_shifts(folder, MODEL)
 
 
-def test_parts_are_drawn_within_each_class(task: Task) -> None:
-    assert task.train is not None
-    counts = {n: np.bincount(s.labels.numpy()) for n, s in (("held", task.held_out), ("train", task.train))}
-    assert sum(map(len, (task.held_out, task.train))) == 1000
-    whole = counts["held"] + counts["train"]
-    assert np.abs(counts["held"] - 0.1 * whole).max() < 1
-    rows = {split.inputs[i].numpy().tobytes() for split in (task.held_out, task.train) for i in range(len(split))}
-    assert len(rows) > 990, "the parts share no image"
+def test_held_out_and_test_are_halves_of_each_class(task: Task, folder: Path) -> None:
+    test = task.tests["test"]
+    counts = [np.bincount(split.labels.numpy()) for split in (task.held_out, test)]
+    with np.load(folder / "cifar10.npz") as arrays:
+        assert np.array_equal(sum(counts), np.bincount(arrays["test_labels"]))
+        assert task.train is not None
+        assert task.train.labels.tolist() == arrays["train_labels"].tolist(), "every training image, in its order"
+    assert np.abs(counts[0] - counts[1]).max() <= 1
+    rows = [split.inputs[i].numpy().tobytes() for split in (task.held_out, test) for i in range(len(split))]
+    assert len(set(rows)) == len(rows) == 400, "the halves share no image"
     assert task.classes == CLASSES
+
+
+def test_another_seed_gives_other_halves(task: Task, folder: Path) -> None:
+    first, again, other = (cifar10_shifts(folder, MODEL, split_seed=seed) for seed in (0, 0, 1))
+    assert task.held_out.fingerprint == first.held_out.fingerprint == again.held_out.fingerprint
+    assert other.held_out.fingerprint != first.held_out.fingerprint
+    assert (first.name, other.name) == ("cifar10-shifts", "cifar10-shifts (split 1)")
+    images = {name: {bytes(x.numpy()) for x in made.held_out.inputs} for name, made in (("0", first), ("1", other))}
+    assert 60 < len(images["0"] & images["1"]) < 140, "two independent halves of 400 share about 100"
+    with pytest.raises(TaskError, match="split_seed is -1; it is a whole number from 0 on"):
+        cifar10_shifts(folder, MODEL, split_seed=-1)
 
 
 def test_sets_and_their_classes(task: Task, folder: Path) -> None:
@@ -102,22 +112,23 @@ def test_accuracies_by_hand(task: Task, folder: Path) -> None:
     with np.load(folder / "cifar10.npz") as arrays:
         data, ends = arrays["test_jpeg"], arrays["test_offsets"]
         images = [np.array(Image.open(io.BytesIO(data[a:b].tobytes()))) for a, b in itertools.pairwise(ends)]
-        hits = [right(x, k, tuple(range(10))) for x, k in zip(images, arrays["test_labels"].tolist(), strict=True)]
-    assert scores["test"].accuracy == pytest.approx(np.mean(hits))
-    assert 0.75 < scores["test"].accuracy < 0.9, "81.0 % on the whole test copy"
+        hits = {x.tobytes(): right(x, k, tuple(range(10))) for x, k in zip(images, arrays["test_labels"], strict=True)}
+    halves = {"held-out": task.held_out, "test": task.tests["test"]}
+    for name, half in halves.items():
+        assert scores[name].accuracy == pytest.approx(np.mean([hits[x.numpy().tobytes()] for x in half.inputs])), name
+    assert 0.75 < np.mean(list(hits.values())) < 0.9, "81.0 % on the whole test copy"
     with np.load(folder / "cifar10_shifts.npz") as arrays:
         for name in SHIFTS:
             pairs = zip(arrays[f"{name}_images"], arrays[f"{name}_labels"].tolist(), strict=True)
-            hits = [right(x, k, COVERED[name]) for x, k in pairs]
-            assert scores[name].accuracy == pytest.approx(np.mean(hits)), name
+            found = [right(x, k, COVERED[name]) for x, k in pairs]
+            assert scores[name].accuracy == pytest.approx(np.mean(found)), name
     assert scores["tin_balanced"].accuracy > 0.5
 
 
 @pytest.mark.slow
-def test_a_run_from_merge_toml(folder: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(folder))
+def test_a_run_from_merge_toml(folder: Path, merge: Merge) -> None:
     text = (
-        f"[task]\nname = 'cifar10-shifts'\ndata = '{folder}'\nmodel = 'python:resnet20:model'\n"
+        f"[task]\nname = 'cifar10-shifts'\ndata = '{folder}'\nmodel = '{MODEL}'\n"
         f"[pool]\nmodels = ['{DATA}/cifar10_resnet20.safetensors', 'second.pt']\n"
     )
     state = load_file(DATA / "cifar10_resnet20.safetensors")
