@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "learned, clip-c26": ("learned", "clip-c26", {}),
     "learned, layer": ("learned", "layer", {}),
     "learned affine, clip-c26": ("learned", "clip-c26", {"coefficients": "affine"}),
+    "affine, layer": ("affine", "layer", {}),
     "wise-ft (α = 0.5) on uniform": ("wise-ft", "clip-c8", {}),
     "wise-ft (α = 0.8) on greedy": ("wise-ft", "clip-c8", {"alpha": 0.8, "inner": "greedy"}),
     "wise-ft, sweep on learned": ("wise-ft", "clip-c26", {"alpha": None, "inner": "learned"}),

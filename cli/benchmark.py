@@ -174,7 +174,7 @@ def _run(
         first = request["seed"]
         design = Design(
             task=task,
-            **_partitions(request, made["partitioners"], flags),
+            partitioners=_partitions(request, made["partitioners"], flags),
             seeds=range(first, first + flags["seeds"]),
             objective=made["objective"],
             optimizer=made["optimizer"],
@@ -231,11 +231,13 @@ def _asked(
     return request, methods, partitions
 
 
-def _partitions(request: Mapping[str, Any], made: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The partitions that were named; where none was, that of the strategies that have none of their own."""
+def _partitions(request: Mapping[str, Any], made: Mapping[str, Any], flags: Mapping[str, Any]) -> Any:
+    """The partitioners that were named; where none was, the strategies' own, and one for those that have none."""
+    from merging.benchmarking.design import Own
+
     if _listed(flags["partitioners"]) or request["partitioner"]:
-        return {"partitioners": made}
-    return {"default_partitioner": next(iter(made.values()))}
+        return made
+    return Own(next(iter(made.values())))
 
 
 def with_best(methods: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, tuple[str, dict[str, Any]]]:

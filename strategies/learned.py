@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
+from merging.moved import by_position
 from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
@@ -37,7 +38,8 @@ one perhaps a part of them.
 
 
 @strategies.register("learned")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Learned(MixStrategy):
     """Minimises the cross-entropy of the merged model, with a coefficient for each model and component.
 

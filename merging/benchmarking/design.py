@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from merging.partitioners.whole import Whole
 from merging.plugins.keywords import check_kinds, expected
-from merging.plugins.naming import meant, meant_or_none, named
+from merging.plugins.naming import meant, named
 from merging.plugins.objective import Objective
 from merging.plugins.optimizer import Optimizer
 from merging.plugins.partitioner import Partitioner
@@ -30,18 +31,25 @@ NOT_TAKEN = (
 """Settings of a single run that a comparison has in another form, or not at all."""
 
 
+@dataclass(frozen=True)
+class Own:
+    """Each strategy's own partitioner.
+
+    Attributes:
+        otherwise: partitioner of the strategies that have none of their own.
+    """
+
+    otherwise: Partitioner = field(default=Whole())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design:
     """The design of a benchmark: its data, what varies besides the methods, and what is tested against what."""
 
     task: Task | None = field(default=None, metadata={"help": "The model and its data; a benchmark needs them."})
-    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] | None = field(
-        default=None,
+    partitioners: Sequence[Partitioner] | Mapping[str, Partitioner] | Own = field(
+        default=Own(),
         metadata={"help": "Which tensors share a mixing factor; a mapping names them; default: each strategy's own."},
-    )
-    default_partitioner: Partitioner | None = field(
-        default=None,
-        metadata={"help": "Of strategies without one of their own, where no partitioners are given; default: whole."},
     )
     seeds: Sequence[int] = field(
         default=(0,),
@@ -77,8 +85,7 @@ class Design:
             self,
             *,
             task: TaskLike | None = None,
-            partitioners: Several[Partitioner] | None = None,
-            default_partitioner: Meant[Partitioner] | None = None,
+            partitioners: Several[Partitioner] | Own = Own(),
             seeds: Sequence[int] = (0,),
             objective: Meant[Objective] | Meant[WholeModelObjective] | None = None,
             optimizer: Meant[Optimizer] | None = None,
@@ -96,11 +103,8 @@ class Design:
         parts = Parts(task=self.task, objective=self.objective, optimizer=self.optimizer)
         for name in ("task", "objective", "optimizer"):
             object.__setattr__(self, name, getattr(parts, name))
-        if self.partitioners is not None:
+        if not isinstance(self.partitioners, Own):
             object.__setattr__(self, "partitioners", named(partitioners, self.partitioners))
-        object.__setattr__(
-            self, "default_partitioner", meant_or_none(partitioners, self.default_partitioner, "default_partitioner")
-        )
 
     def divided(self, methods: Mapping[str, MixStrategy]) -> dict[str, dict[str, Partitioner]]:
         """Says for each method under which partitions it is run, by their names.
@@ -108,13 +112,12 @@ class Design:
         Args:
             methods: strategies by the names of the methods.
         """
-        if self.partitioners is not None:
-            given = named(partitioners, self.partitioners)
-            return {method: dict(given) for method in methods}
+        given = self.partitioners
+        if not isinstance(given, Own):
+            return {method: named(partitioners, given) for method in methods}
         found: dict[str, dict[str, Partitioner]] = {}
         for method, strategy in methods.items():
             own = own_partitioner(strategy)
-            usual = self.default_partitioner if own == WHOLE else None
-            partitioner = usual or meant(partitioners, own)
+            partitioner = given.otherwise if own == WHOLE else meant(partitioners, own)
             found[method] = {partitioner.name: partitioner}
         return found

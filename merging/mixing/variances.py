@@ -30,7 +30,7 @@ def bounded(name: str, coefficients: Iterable[float]) -> bool:
 
     Args:
         name: name of the tensor.
-        coefficients: those of its terms.
+        coefficients: the coefficients of its terms.
     """
     return is_variance(name) and any(c < 0 for c in coefficients)
 
@@ -40,7 +40,7 @@ def bounded_below(merged: Tensor, variances: Sequence[Tensor]) -> Tensor:
 
     Args:
         merged: the merged variances.
-        variances: those of the models that went in, of the same shape.
+        variances: variances of the models that went in, of the same shape.
     """
     import torch
 

@@ -30,9 +30,9 @@ class Profile:
     Attributes:
         label: The name in tables; empty: what the class states, as for the facts below.
         summary: One line for ``merge list``.
-        paper: Where it is described.
+        paper: The source that describes it.
         formula: What it computes.
-        limits: Where it does not apply, what it costs.
+        limits: Sentences on what it costs and where it does not apply.
         description: What its page says first; empty: the class's docstring.
         fixed: Options that nobody may set otherwise, because they make the profile what its name says.
         name: The name, once it is bound.

@@ -53,8 +53,8 @@ def layers(names: Sequence[str]) -> str:
 def negative_variance(names: Sequence[str]) -> str:
     """Warns that a model with such layers answers NaN, and says the way out."""
     return (
-        f"negative variance in {layers([name or 'the model' for name in names])}: a model with it answers NaN; choose "
-        "smaller coefficients, or give training data for measuring it again"
+        f"negative variance in {layers([name or 'the model' for name in names])}: a model with it answers NaN; "
+        "leave such models out, or give training data for measuring it again"
     )
 
 
