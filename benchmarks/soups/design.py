@@ -199,6 +199,11 @@ def planned() -> tuple[str, ...]:
     return tuple(POOLS)
 
 
+def seeds() -> dict[str, dict[str, int]]:
+    """Gives the seed of each planned pool, and that of its split."""
+    return {name: {"seed": pool.seed, "split": pool.split} for name, pool in POOLS.items()}
+
+
 def protocol_hash() -> str:
     """Hashes the protocol as it stands (SHA-256 of the file's bytes)."""
     return hashlib.sha256(PROTOCOL.read_bytes()).hexdigest()

@@ -30,6 +30,7 @@ from benchmarks.soups.design import (
     planned,
     pool_named,
     protocol_hash,
+    seeds,
 )
 from benchmarks.soups.record import Record, Scored
 from merging.benchmarking.runs import MethodRun, read_run
@@ -108,12 +109,12 @@ def _record(pool: Pool, folder: Path, protocol: str) -> Record:
         seed=pool.seed,
         protocol=protocol,
         planned=planned(),
+        seeds=seeds(),
         samples={"held-out": len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
         shifts=tuple(task.shifts),
         models=tuple(_model(path, alone[path.stem]) for path in models),
         methods=tuple(_merge(name, found[name]) for methods in COMPARED.values() for name in methods),
         measured={
-            "seeds": {"pool": pool.seed, "split": pool.split},
             "source": list(pool.source),
             "numerics": header["numerics"],
             "versions": header["versions"],
