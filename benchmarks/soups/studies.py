@@ -1,8 +1,8 @@
 """Exploratory studies on pools that a step has trained: what the coefficients of a soup depend on.
 
-``python -m benchmarks.soups study NAME POOL… --output DIR``, POOL a folder in the DIR of the steps. What a study finds is
-kept row by row in docs/results/soups/studies/NAME.json; rows that are there are not made again. Nothing here decides
-anything: the pools' shifts have been looked at.
+``python -m benchmarks.soups study NAME POOL… --output DIR``, POOL a folder in the DIR of the steps. What a study finds
+is kept row by row in docs/results/soups/studies/NAME.json; rows that are there are not made again. Nothing here
+decides anything: the pools' shifts have been looked at.
 """
 
 from __future__ import annotations
