@@ -6,6 +6,7 @@ stay, methods that are finished stay, a record that is written stays.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -38,13 +39,16 @@ from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 
 TIMES = "seconds.json"
+KEPT = 5.0
+"""Seconds after which those of a running command are kept again."""
 
 
 def make(pool: Pool, work: Path, kept: Path, jobs: int | None, device: str) -> Path:
     """Trains and compares a pool in ``work``, and writes its record into ``kept``."""
     family, protocol = FAMILIES[pool.family], protocol_hash()
     file = kept / f"{pool.name}.json"
-    if file.is_file() and Record.read(file).protocol == protocol:
+    if file.is_file():
+        _same_protocol(file, protocol)
         click.echo(f"{pool.name}: there already, {file}")
         return file
     folder = work / pool.name
@@ -58,6 +62,23 @@ def make(pool: Pool, work: Path, kept: Path, jobs: int | None, device: str) -> P
     record = _record(pool, folder, protocol)
     click.echo(f"{pool.name}: {len(record.models)} models, {len(record.methods)} methods")
     return record.write(kept)
+
+
+def _same_protocol(file: Path, protocol: str) -> None:
+    """Checks that a record is one, and of the protocol as it stands: what was measured is not written over.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        made = Record.read(file).protocol
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise click.UsageError(f"{file} is no record; remove it, and the step makes it again") from error
+    if made != protocol:
+        raise click.UsageError(
+            f"{file} was made under protocol {made[:12]}, and docs/results/protocol.md is {protocol[:12]} now; "
+            "remove it, and the step makes it again"
+        )
 
 
 def _training(family: Family, pool: Pool, folder: Path, jobs: int | None, device: str) -> list[str]:
@@ -80,17 +101,25 @@ def _comparison(folder: Path, partitioner: str, methods: Mapping[str, str], devi
 def _timed(folder: Path, what: str, words: list[str]) -> None:
     """Runs a command of ``merge``, and adds the seconds that it took to those of earlier attempts.
 
+    They are kept while it runs, so that those of an attempt that is killed count as well.
+
     Raises:
         SystemExit: it failed, with its exit code.
     """
     file = folder / TIMES
     taken: dict[str, float] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "merging", *words], check=False)  # noqa: S603 (our own command)
-    taken[what] = round(taken.get(what, 0.0) + time.perf_counter() - began, 1)
-    file.write_text(json.dumps(taken), "utf-8")
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    earlier, began = taken.get(what, 0.0), time.perf_counter()
+    code: int | None = None
+    with subprocess.Popen([sys.executable, "-m", "merging", *words]) as running:  # noqa: S603 (our own command)
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = running.wait(KEPT)
+            taken[what] = round(earlier + time.perf_counter() - began, 1)
+            aside = file.with_suffix(".tmp")
+            aside.write_text(json.dumps(taken), "utf-8")
+            aside.replace(file)
+    if code:
+        raise SystemExit(code)
 
 
 def _record(pool: Pool, folder: Path, protocol: str) -> Record:
@@ -133,6 +162,7 @@ def _merge(name: str, run: MethodRun) -> Scored:
     facts: dict[str, Any] = {
         "strategy": run.entry["strategy"],
         "partition": run.entry["partition"],
+        "limits": {name: run.entry[name] for name in ("budget", "max_evaluations")},
         "status": str(run.status),
         "why": run.why,
         "ingredients": list(run.ingredients),

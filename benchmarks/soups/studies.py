@@ -125,7 +125,9 @@ def study(name: str, pools: Iterable[str], output: Path, records: Path, device: 
     title, trials = STUDIES[name]
     file = records / "studies" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(file.read_bytes()) if file.is_file() else {"format": FORMAT, "study": title, "rows": []}
+    found: dict[str, Any] = (
+        json.loads(file.read_bytes()) if file.is_file() else {"format": FORMAT, "study": title, "rows": []}
+    )
     for pool in pools:
         folder = output / pool
         if not (folder / "pool").is_dir():
