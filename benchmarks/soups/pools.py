@@ -138,11 +138,11 @@ class Pools:
         for record in filter(self.otherwise, self.records):
             now = self.own.get(record.family, self.protocol)
             other.setdefault((record.protocol, now), []).append(plain(record.name))
-        return [
-            f"**Another protocol** ({plain(digest[:12]) or 'none'}; "
-            f"{'there is no docs/results/protocol.md' if now is None else f'it is {now[:12]} now'}): {', '.join(names)}."
-            for (digest, now), names in sorted(other.items())
-        ]
+        found = []
+        for (digest, now), names in sorted(other.items()):
+            is_now = "there is no docs/results/protocol.md" if now is None else f"it is {now[:12]} now"
+            found.append(f"**Another protocol** ({plain(digest[:12]) or 'none'}; {is_now}): {', '.join(names)}.")
+        return found
 
     def _plans(self) -> list[str]:
         plans: dict[tuple[str, ...], list[str]] = {}
