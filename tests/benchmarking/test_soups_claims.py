@@ -102,6 +102,17 @@ def _signed(value: float) -> str:
             "Pools whose lists of planned pools differ",
         ),
         (
+            [replace(pool(name, EIGHT, shift=AHEAD), protocol="f" * 64) for name in EIGHT],
+            "The protocol has changed since",
+        ),
+        (
+            [
+                replace(pool(name, EIGHT, shift=AHEAD), shifts=("sketch", "photo")[: 2 - (name == "pacs-3")])
+                for name in EIGHT
+            ],
+            "Pools of one kind with other shifted sets",
+        ),
+        (
             [pool(name, EIGHT, shift=AHEAD) for name in [*EIGHT, "pacs-9"]],
             "Pools that were not planned: pacs-9",
         ),
@@ -114,7 +125,7 @@ def _signed(value: float) -> str:
             "Pools of the same models",
         ),
     ],
-    ids=["few", "interim", "few-planned", "protocols", "plans", "unplanned", "strangers", "alike"],
+    ids=["few", "interim", "few-planned", "protocols", "plans", "changed", "sets", "unplanned", "strangers", "alike"],
 )
 def test_what_keeps_pools_from_a_claim_is_said(results: Path, records: list[Record], said: str) -> None:
     for record in records:
