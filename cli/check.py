@@ -184,15 +184,12 @@ def _show_verdict(console: Console, found: Checked, strategy: str, warnings: int
         console.print(marked("[bold green]Everything fits[/]{}.", said), highlight=False)
     if found.cost is not None:
         cost = found.cost
-        about = "about " if cost.complete else "more than "
         most = "" if cost.complete else "more than "
         known = f"{cost.known:,} of {most}{plural(cost.scores, 'score', ',')} known from earlier commands, "
-        passes = f"{cost.passes:,.0f} pass{'' if round(cost.passes) == 1 else 'es'} over the held-out data, "
         console.print(
             marked(
-                f"[bold]{{}}:[/] {about}{plural(cost.evaluations, 'evaluation', ',')} if every candidate is worth a "
-                f"try, {'' if round(cost.passes) == cost.evaluations else about + passes}{known if cost.known else ''}"
-                f"[bold]{about.removeprefix('about ')}{duration(cost.minutes)}[/] ({cost.samples_per_second:,.0f} "
+                f"[bold]{{}}:[/] {cost.words}, {known if cost.known else ''}"
+                f"[bold]{most}{duration(cost.minutes)}[/] ({cost.samples_per_second:,.0f} "
                 f"samples a second in batches of {cost.batch} on {cost.device})",
                 strategy,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Models that a plan names."""
+REHEARSED = 5.0
+"""Seconds after which the rehearsal of a run that is only planned ends."""
 
 
 @click.command(
@@ -185,13 +188,16 @@ def _planned(made: dict[str, Any], task: Any, pool: Any, ready: Any) -> dict[str
 def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> None:
     from merging.cli.asking.resolve import parts_of
     from merging.cli.showing.screen import Screen, marked, notes, print_json, say_built_in
+    from merging.looking.estimate import effort
     from merging.running.plan import plan
 
     say_built_in(request, Screen(stderr=True))
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
+    ahead = None if task is None else effort(ready, REHEARSED)
     if as_json:
-        print_json(_planned(made, task, pool, ready))
+        cost = None if ahead is None else asdict(ahead)
+        print_json(_planned(made, task, pool, ready) | {"cost": cost})
         return
     console = Screen()
     console.print(marked("[bold green]Everything fits.[/] Nothing was evaluated or written."), highlight=False)
@@ -211,6 +217,8 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
         console.print(marked("task {}: {} samples", task.name, sets), highlight=False)
     if ready.numerics is not None:
         console.print(marked("passes: {}", ready.numerics.words), highlight=False)
+    if ahead is not None:
+        console.print(marked("cost: {} (how long that takes: merge check)", ahead.words), highlight=False)
     notes(console, ready.notes, pool.names)
 
 

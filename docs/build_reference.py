@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.plugins.registry import STATED
+from merging.plugins.strategy import WHOLE
 
 DOCS = Path(__file__).resolve().parent
 TITLES = {"task": "What it scores", "model": "What it computes", "form": "What a sample is"}
@@ -147,6 +148,11 @@ def page(entry: dict[str, Any]) -> str:
     if kind == "strategy":
         needs = ", ".join(entry["needs"]) or "nothing but the weights"
         lines += [f"Needs {needs}; at least {entry['min_models']} model(s); gives a {entry['gives']}.", ""]
+        if entry["partitioner"] != WHOLE:
+            lines += [
+                f"Partitioner, where none is named: [{(own := entry['partitioner'])}](../partitioner/{own}.md).",
+                "",
+            ]
     if entry.get("sets"):
         lines += [f"Sets: {', '.join(f'`{each}`' for each in entry['sets'])}.", ""]
     lines += _set(entry) if kind in ("model", "form") else _options(entry)

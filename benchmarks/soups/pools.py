@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -32,10 +33,16 @@ class Pools:
     Attributes:
         records: in the order of their names.
         protocol: SHA-256 of the protocol's page; None where there is none.
+        own: of the families that have a page of their own its SHA-256.
     """
 
     records: tuple[Record, ...]
     protocol: str | None
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def otherwise(self, record: Record) -> bool:
+        """Whether a record was made under another protocol than its family's page as it stands."""
+        return record.protocol != self.own.get(record.family, self.protocol)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -143,15 +150,15 @@ class Pools:
         return [*self._protocols(), *self._plans(), *self._missing(), *self._methods()]
 
     def _protocols(self) -> list[str]:
-        other: dict[str, list[str]] = {}
-        for record in self.records:
-            if record.protocol != self.protocol:
-                other.setdefault(record.protocol, []).append(plain(record.name))
-        is_now = "there is no docs/results/protocol.md" if self.protocol is None else f"it is {self.protocol[:12]} now"
-        return [
-            f"**Another protocol** ({plain(digest[:12]) or 'none'}; {is_now}): {', '.join(names)}."
-            for digest, names in sorted(other.items())
-        ]
+        other: dict[tuple[str, str | None], list[str]] = {}
+        for record in filter(self.otherwise, self.records):
+            now = self.own.get(record.family, self.protocol)
+            other.setdefault((record.protocol, now), []).append(plain(record.name))
+        found = []
+        for (digest, now), names in sorted(other.items()):
+            is_now = "there is no docs/results/protocol.md" if now is None else f"it is {now[:12]} now"
+            found.append(f"**Another protocol** ({plain(digest[:12]) or 'none'}; {is_now}): {', '.join(names)}.")
+        return found
 
     def _plans(self) -> list[str]:
         plans: dict[tuple[str, ...], list[str]] = {}
@@ -206,8 +213,9 @@ def gathered(folder: Path, protocol: Path) -> Pools:
         Refused: a file is no record, or has another name than its pool.
     """
     found = sorted((_read(file) for file in folder.glob("*.json")), key=lambda record: record.name)
-    digest = hashlib.sha256(protocol.read_bytes()).hexdigest() if protocol.is_file() else None
-    return Pools(tuple(found), digest)
+    pages = {page.stem: hashlib.sha256(page.read_bytes()).hexdigest() for page in protocol.parent.glob("protocol*.md")}
+    digest = pages.pop(protocol.stem, None)
+    return Pools(tuple(found), digest, {name.removeprefix("protocol-"): own for name, own in pages.items()})
 
 
 def _read(file: Path) -> Record:

@@ -223,8 +223,8 @@ def _none(names: Sequence[str]) -> str:
 
 def _protocols(pools: Pools, records: Sequence[Record]) -> str:
     """Which of these pools were made under another protocol than the one that stands beside the page."""
-    other = [record.name for record in records if record.protocol != pools.protocol]
-    return f"Made under another protocol than docs/results/protocol.md as it is: {named(other)}." if other else ""
+    other = [record.name for record in records if pools.otherwise(record)]
+    return f"Made under another protocol than docs/results says now: {named(other)}." if other else ""
 
 
 def _pools(count: int) -> str:

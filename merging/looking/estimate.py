@@ -20,22 +20,51 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.running.needs import ranks_models
 from merging.running.plan import Plan
-from merging.running.rehearsal import rehearse
+from merging.running.rehearsal import REHEARSAL, rehearse
 from merging.values.recipe import Recipe
+from merging.values.wording import plural
 
 TIMED = 512
 """Samples of the timed batches at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The cost of a run before it begins: evaluations, passes, minutes.
+class Effort:
+    """The effort of a run before it begins, whatever the machine: evaluations and passes.
 
     Attributes:
         evaluations: distinct evaluations on the held-out data, baselines included, where every candidate that the
             strategy tries is worth going on with: about as many as there can be.
         passes: the same in whole forward passes; forward and backward count as 3.
         complete: False where the rehearsal was ended early: there are more.
+    """
+
+    evaluations: int
+    passes: float
+    complete: bool
+
+    @property
+    def words(self) -> str:
+        """What is said of it before the run.
+
+        >>> Effort(evaluations=12, passes=68.4, complete=True).words
+        'about 12 evaluations if every candidate is worth a try, about 68 passes over the held-out data'
+        >>> Effort(evaluations=1, passes=1.0, complete=False).words
+        'more than 1 evaluation if every candidate is worth a try'
+        """
+        about = "about" if self.complete else "more than"
+        evaluations = f"{about} {plural(self.evaluations, 'evaluation', ',')} if every candidate is worth a try"
+        if round(self.passes) == self.evaluations:
+            return evaluations
+        passes = f"{self.passes:,.0f} pass{'' if round(self.passes) == 1 else 'es'}"
+        return f"{evaluations}, {about} {passes} over the held-out data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Effort):
+    """The cost of a run on this machine: its effort, and how long that will take.
+
+    Attributes:
         samples_per_second: samples that pass forward in a second.
         pass_seconds: one pass over the held-out data.
         mix_seconds: one mix of two models in place.
@@ -48,9 +77,6 @@ class Cost:
             will ask for, nobody knows before.
     """
 
-    evaluations: int
-    passes: float
-    complete: bool
     samples_per_second: float
     pass_seconds: float
     mix_seconds: float
@@ -59,6 +85,32 @@ class Cost:
     device: str
     scores: int = 0
     known: int = 0
+
+
+def effort(made: Plan, seconds: float = REHEARSAL) -> Effort:
+    """Rehearses a run that is planned; nothing is timed, and a pass over two samples says how many outputs there are.
+
+    Args:
+        made: the plan, with a task. Its model's weights are overwritten.
+        seconds: time after which the rehearsal is ended.
+    """
+    live, numerics, task = made.live, made.numerics, made.task
+    if live is None or numerics is None or task is None:
+        raise ValueError("without a task nothing is evaluated")
+    with numerics.applied():
+        live.load(Recipe.single(made.pool.ingredients[0], made.partition))
+        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.inputs[:2]), seconds)
+    meter = rehearsal.meter
+    averages = max(0, meter.evaluations - len(made.pool))
+    passes = meter.forward_equivalents + averages * _measuring(made, task)
+    return Effort(evaluations=meter.evaluations, passes=passes, complete=rehearsal.complete)
+
+
+def _measuring(made: Plan, task: Task) -> float:
+    """Passes over the held-out data that measuring statistics of an average again is worth; 0: they are kept."""
+    if not made.settings.rules.recalibrate or task.calibrates is None:
+        return 0.0
+    return min(len(task.split(task.calibrates)), SAMPLES) / len(task.held_out)
 
 
 def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable[[], bool] = lambda: False) -> Cost:
@@ -90,14 +142,10 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
     if task.certify is not None:
         tested += 2 * len(task.certify)
     tested += _rescored(made, numerics, merges) * len(task.held_out) + of_pool(made)
-    passes, saved = meter.forward_equivalents, float(ahead.evaluations)
-    measured = task.calibrates
-    if (
-        made.settings.rules.recalibrate and measured is not None
-    ):  # of every average first; all but the single models are averages
-        averages, each = max(0, meter.evaluations - len(made.pool)), min(len(task.split(measured)), SAMPLES)
-        passes += averages * each / len(task.held_out)
-        saved += ahead.averages * each / len(task.held_out)
+    averages, measuring = max(0, meter.evaluations - len(made.pool)), _measuring(made, task)
+    # statistics of every average are measured first; all but the single models are averages
+    passes = meter.forward_equivalents + averages * measuring
+    saved = ahead.evaluations + ahead.averages * measuring
     seconds = max(0.0, passes - saved) * one + max(0, meter.evaluations - ahead.evaluations) * mix
     seconds += max(0, tested - ahead.samples) * sample
     return Cost(

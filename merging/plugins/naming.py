@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from merging.errors import OptionError, unknown
+from merging.plugins.profiles import Profile
 from merging.plugins.registry import Registry
 from merging.plugins.user_code import article, kind_of
 
@@ -20,7 +21,7 @@ Several: TypeAlias = Meant[P] | Sequence[Meant[P]] | Mapping[str, Meant[P]]
 
 
 def meant(registry: Registry[type[P]], value: object, argument: str = "") -> P:
-    """The plug-in that a caller means: an object as it is; a class, made with its defaults; a registered name.
+    """The plug-in that a caller means: an object as it is; a class or named profile, made with its defaults; a name.
 
     Args:
         registry: the plug-ins of its kind.
@@ -38,6 +39,8 @@ def meant(registry: Registry[type[P]], value: object, argument: str = "") -> P:
         return _called(registry, value)()
     if isinstance(value, type) and issubclass(value, interfaces):
         return _made(value)
+    if isinstance(value, Profile) and issubclass(value.plugin or Profile, interfaces):
+        return cast("P", value())
     who = interfaces[0].__name__
     raise OptionError(
         f"`{argument or registry.kind}` is {kind_of(value)}; give {article(who)}, such as {_example(registry)}, or its "

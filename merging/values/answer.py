@@ -40,6 +40,8 @@ GROUPS = {
 """Standing → what a group of sets with it is called, in the order in which they are shown."""
 SHIFTS = 4
 """Single shifted sets of one standing that are told one by one; of many, those with the largest differences."""
+DEAR = 3
+"""Passes for each evaluation, above which a method's passes are told beside its evaluations: it went backward."""
 NAMED = 2
 """Sets that a headline names at the most."""
 
@@ -329,7 +331,9 @@ def _cost(report: Report) -> str:
     """What the run took, and what a sample costs from now on."""
     took, row = plural(report.evaluations, "evaluation", ","), report.merged
     if row is not None and row.strategy != "best" and row.evaluations != report.evaluations:
-        took += f" ({row.label}: {row.evaluations:,})"
+        dear = row.forward_equivalents > DEAR * max(row.evaluations, 1)
+        more = f", {row.forward_equivalents:,.0f} forward-equivalents" if dear else ""
+        took += f" ({row.label}: {row.evaluations:,}{more})"
     passes = report.inference_cost
     then = "one model" if passes == 1 else f"{passes} models"
     return f"{took}, {lasted(report.wall_seconds)}; inference as of {then}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_what_keeps_pools_from_a_claim_is_said(results: Path, records: list[Reco
     assert ("Holm interval |" in text) == (len(records) >= 6)
     if "different protocols" in said:
         assert "**Another protocol** (ffffffffffff; it is 35e03be56e9f now): pacs-3." in notes
-        assert "docs/results/protocol.md as it is: `pacs-3`.**" in text
+        assert "than docs/results says now: `pacs-3`.**" in text
     if "lists" in said:
         assert "**Another list of planned pools** (7 pools, 8 in most records): pacs-3." in notes
     if "same models" in said:
@@ -250,3 +251,17 @@ def test_sets_of_few_images_are_left_out_of_an_exploratory_average(results: Path
     ]
     low, high = (100 * end for end in ttest_1samp(values, 0.0).confidence_interval(0.95))
     assert row(text, "`best`", 1)[1] == f"{100 * np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def test_a_family_may_have_a_page_of_its_own(results: Path) -> None:
+    """What differs for it is a protocol too: its records hold that page's hash, the others' the common one's."""
+    other = b"What differs for CIFAR-10.\n"
+    (results / "protocol-cifar10.md").write_bytes(other)
+    own = replace(pool("cifar10-1", ["cifar10-1"]), family="cifar10", protocol=hashlib.sha256(other).hexdigest())
+    for record in (own, pool("pacs-1", ["cifar10-1"])):
+        record.write(results / "soups")
+    found = page.gathered(results / "soups", results / "protocol.md")
+    assert not any("protocol**" in note for note in found.notes())
+    replace(own, protocol=DIGEST).write(results / "soups")
+    found = page.gathered(results / "soups", results / "protocol.md")
+    assert any(note.startswith("**Another protocol**") and "cifar10-1" in note for note in found.notes())

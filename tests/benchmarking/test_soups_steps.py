@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.soups.__main__ import main
-from benchmarks.soups.design import planned, protocol_hash
+from benchmarks.soups.design import PACS, planned
 from tests.benchmarking.pools_of_bits import pool
 
 NAME = planned()[0]
@@ -26,7 +26,7 @@ def step(tmp_path: Path) -> Result:
 
 
 def test_a_record_that_is_there_is_not_made_again(tmp_path: Path) -> None:
-    file = replace(pool(NAME, planned()), protocol=protocol_hash()).write(tmp_path / "r")
+    file = replace(pool(NAME, planned()), protocol=PACS.protocol_hash()).write(tmp_path / "r")
     before = file.read_bytes()
     ran = step(tmp_path)
     assert ran.exit_code == 0

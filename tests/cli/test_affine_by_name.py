@@ -35,6 +35,7 @@ def test_a_run_and_its_going_on(merge: Merge, pooled: list[str]) -> None:
     assert row["coefficients"]["effective_models"] > 1
     assert "affine: coefficients 0.0" in " ".join(ran.out.split())
     card = Path("out/README.md").read_text()
+    assert f"(affine soup: {row['evaluations']}, {row['forward_equivalents']:.0f} forward-equivalents)" in card
     assert "**affine**, partitioner layer" in card
     assert "- coefficients 0.0" in card
     header = json.loads(Path("out/events.jsonl").read_text().partition("\n")[0])
@@ -65,6 +66,19 @@ def test_a_dry_run_says_name_partition_and_options(merge: Merge, pooled: list[st
     base = ("--base", str(Path(pooled[1]).parent / "base.safetensors"))
     other = merge("run", *pooled, *base, "--strategy", "wise-ft", "-o", "strategy.inner=affine", "--dry-run")
     assert "partitioner: layer" in other.out
+
+
+def test_a_dry_run_foresees_the_cost(merge: Merge, pooled: list[str]) -> None:
+    ran = merge("run", *pooled, "--strategy", "affine", "--dry-run")
+    shown = " ".join(ran.out.split())
+    planned = json.loads(merge("run", *pooled, "--strategy", "affine", "--dry-run", "--json").out)["cost"]
+    checked = json.loads(merge("check", *pooled, "--strategy", "affine", "--json").out)["cost"]
+    assert planned == {name: checked[name] for name in ("evaluations", "passes", "complete")}
+    assert planned["passes"] > 420, "140 steps over all samples, forward and backward"
+    assert f"about {planned['passes']:.0f} passes over the held-out data" in shown
+    without = merge("run", *pooled[:2], "--strategy", "uniform", "--dry-run")
+    assert without.code == 0, without.err
+    assert "cost" not in without.out
 
 
 def test_a_check_foresees_the_cost(merge: Merge, pooled: list[str]) -> None:

@@ -15,7 +15,7 @@ from merging.errors import MergingError, NameTakenError, OptionError, UnknownNam
 from merging.plugins.naming import meant
 from merging.plugins.options import UNSET, build, option, options_of
 from merging.plugins.profiles import Profile
-from merging.plugins.registry import Registry, strategies
+from merging.plugins.registry import Registry, optimizers, strategies
 from merging.testing.plugins import PluginContract
 
 
@@ -62,6 +62,9 @@ def test_the_name_stands_for_the_profile() -> None:
     assert pickle.loads(pickle.dumps(made)).name == "double"  # noqa: S301 (our own bytes)
     assert dataclasses.replace(made, more=9).name == "double"
     entry = strategies["double"]
+    assert meant(strategies, entry).name == "double"
+    with pytest.raises(OptionError, match="`optimizer` is a Profile"):
+        meant(optimizers, entry)
     assert (entry.min_models, entry.__doc__, entry.__module__) == (1, "Twice as much.", __name__)
     with pytest.raises(UnknownNameError, match="did you mean 'double'"):
         meant(strategies, "duoble")
