@@ -92,7 +92,7 @@ class Pools:
             found.append(f"too few pools ({len(records)}, at least {least})")
         if len({record.protocol for record in records}) > 1:
             found.append("pools of different protocols")
-        elif any(record.protocol != self.protocol for record in records):
+        elif any(map(self.otherwise, records)):
             found.append("the protocol has changed since")
         if len({record.planned for record in records}) > 1:
             found.append("pools whose lists of planned pools differ")
