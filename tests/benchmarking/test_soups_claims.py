@@ -14,7 +14,7 @@ from benchmarks.soups import page
 from benchmarks.soups.cells import rounded
 from benchmarks.soups.design import POOLS, planned, seeds
 from benchmarks.soups.figures import drawn
-from benchmarks.soups.pools import Pools
+from benchmarks.soups.pools import Pools, gathered
 from benchmarks.soups.record import Record
 from benchmarks.soups.statistics import AGAINST, differences
 from tests.benchmarking.pools_of_bits import (
@@ -176,7 +176,7 @@ def test_replication_and_other_families_stay_apart(results: Path) -> None:
     assert "**better under shift**" in confirmed
     assert "95 % t interval" in repeated
     assert not {"under shift", "Holm interval", "at home"} & {cell.strip() for cell in repeated.split("|")}
-    assert {each.file for each in drawn(page.gathered(results / "soups", results / "protocol.md"))} == {
+    assert {each.file for each in drawn(gathered(results / "soups", results / "protocol.md"))} == {
         "forest-cifar10.svg",
         "scatter-cifar10.svg",
         "coefficients-cifar10.svg",
@@ -260,12 +260,12 @@ def test_a_family_may_have_a_page_of_its_own(results: Path) -> None:
     own = replace(pool("cifar10-1", ["cifar10-1"]), family="cifar10", protocol=hashlib.sha256(other).hexdigest())
     for record in (own, pool("pacs-1", ["cifar10-1"])):
         record.write(results / "soups")
-    found = page.gathered(results / "soups", results / "protocol.md")
+    found = gathered(results / "soups", results / "protocol.md")
     assert not any("protocol**" in note for note in found.notes())
-    pools = page.gathered(results / "soups", results / "protocol.md")
+    pools = gathered(results / "soups", results / "protocol.md")
     assert "the protocol has changed since" not in pools.obstacles("cifar10")
     replace(own, protocol=DIGEST).write(results / "soups")
-    pools = page.gathered(results / "soups", results / "protocol.md")
+    pools = gathered(results / "soups", results / "protocol.md")
     assert "the protocol has changed since" in pools.obstacles("cifar10")
-    found = page.gathered(results / "soups", results / "protocol.md")
+    found = gathered(results / "soups", results / "protocol.md")
     assert any(note.startswith("**Another protocol**") and "cifar10-1" in note for note in found.notes())
