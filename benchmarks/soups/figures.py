@@ -25,7 +25,10 @@ HEADS = ("classifier", "fc", "head", "linear")
 """With what the names of a network's last layer begin."""
 COLUMNS = 4
 """Panels of a forest beside each other; the place after the last one has the legend."""
-LOOKS = {name: (COLOURS[number % len(COLOURS)], MARKERS[number]) for number, name in enumerate((CANDIDATE, *AGAINST))}
+LOOKS = {CANDIDATE: (COLOURS[0], MARKERS[0])} | {
+    name: (COLOURS[1 + number % (len(COLOURS) - 1)], MARKERS[1 + number]) for number, name in enumerate(AGAINST)
+}
+"""Method → colour and marker; the candidate's colour is its own."""
 HOLLOW = "ensemble"
 """Drawn hollow: it is no single model."""
 

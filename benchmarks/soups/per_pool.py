@@ -75,7 +75,13 @@ def costs(pools: Pools) -> str:
         ]
         for record in pools.records
     ]
-    return "\n\n".join([*lines, "What each step took:", table(heads, rows)])
+    return "\n\n".join(
+        [
+            *lines,
+            "What each step took; a command that was killed before it ended may be missing from these seconds:",
+            table(heads, rows),
+        ]
+    )
 
 
 def _methods(records: Sequence[Record]) -> str:

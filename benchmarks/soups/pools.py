@@ -92,6 +92,8 @@ class Pools:
             found.append(f"too few pools ({len(records)}, at least {least})")
         if len({record.protocol for record in records}) > 1:
             found.append("pools of different protocols")
+        elif any(map(self.otherwise, records)):
+            found.append("the protocol has changed since")
         if len({record.planned for record in records}) > 1:
             found.append("pools whose lists of planned pools differ")
         if unplanned := [record.name for record in records if record.name not in record.planned]:
@@ -100,6 +102,8 @@ class Pools:
             found.append("planned pools of no known family: " + ", ".join(map(plain, strangers)))
         if drifted := [record.name for record in records if self._drifted(record)]:
             found.append("pools that are not drawn as the protocol says: " + ", ".join(map(plain, drifted)))
+        if any(record.name in names for names in self.unlike() for record in records):
+            found.append("pools of one kind with other shifted sets")
         if any(record.name in names for names in self.alike() for record in records):
             found.append("pools of the same models")
         return found
@@ -114,7 +118,19 @@ class Pools:
             return False
         pool, listed = POOLS[record.name], seeds()
         drawn = (record.family, record.part, record.seed) == (pool.family, pool.part, pool.seed)
+        drawn &= list(pool.source) == list(record.measured.get("source", pool.source))
         return not drawn or any(listed.get(name, own) != own for name, own in record.seeds.items())
+
+    def unlike(self) -> list[list[str]]:
+        """Names of the pools of a kind, such as pacs-art+cartoon, whose shifted sets are not all the same."""
+        kinds: dict[str, list[Record]] = {}
+        for record in self.records:
+            kinds.setdefault(record.name.rpartition("-")[0], []).append(record)
+        return [
+            [record.name for record in records]
+            for records in kinds.values()
+            if len({frozenset(record.shifts) for record in records}) > 1
+        ]
 
     def alike(self) -> list[list[str]]:
         """Names of pools whose models have the same samples right: one pool under several names."""
@@ -164,6 +180,7 @@ class Pools:
             found.append(f"**Planned pools of no known family**: {', '.join(map(plain, strangers))}.")
         if drifted := [plain(record.name) for record in self.records if self._drifted(record)]:
             found.append(f"**Not drawn as the protocol says** (family, part or seeds): {', '.join(drifted)}.")
+        found += [f"**Other shifted sets** within one kind: {', '.join(map(plain, names))}." for names in self.unlike()]
         found += [f"**The same models**: {', '.join(map(plain, names))}." for names in self.alike()]
         return found
 
@@ -210,8 +227,12 @@ def _read(file: Path) -> Record:
         if twice:
             raise ValueError(f"it has {', '.join(twice)} twice")
         bits = [(model, name) for model in record.models for name in record.samples]
-        bits += [(method, name) for method in record.methods for name in method.correct]  # what failed has none
+        for method in record.methods:  # what failed has none
+            done = method.facts.get("status", "finished") == "finished"
+            bits += [(method, name) for name in (record.samples if done else method.correct)]
         for scored, name in bits:
+            if name not in scored.correct:
+                raise ValueError(f"{scored.name} has no samples of {name}")
             if 8 * len(base64.b64decode(scored.correct[name], validate=True)) - record.samples[name] not in range(8):
                 raise ValueError(f"{scored.name} does not have {record.samples[name]} samples of {name}")
         if file.stem != record.name:

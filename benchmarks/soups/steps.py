@@ -76,8 +76,7 @@ def _same_protocol(file: Path, family: Family) -> None:
     if made != protocol:
         raise click.UsageError(
             f"{file} was made under protocol {made[:12]}, and docs/results/{family.protocol.name} is "
-            f"{protocol[:12]} now; "
-            "remove it, and the step makes it again"
+            f"{protocol[:12]} now; remove it, and the step makes it again"
         )
 
 

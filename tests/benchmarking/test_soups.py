@@ -87,6 +87,7 @@ def test_files_that_are_no_records_are_refused_in_a_line(results: Path) -> None:
         ("[", "Expecting value"),
         (json.dumps({"format": "merging-soups/1"}), "'models' is missing"),
         (_text(bad, results), "affine does not have 800 samples of test"),
+        (_text(replace(record, name="z", methods=(replace(record.methods[0], correct={}),)), results), "affine has no"),
         (_text(replace(record, name="z", part="proof"), results), "its part is 'proof'"),
         (_text(replace(record, name="z", methods=record.methods * 2), results), "twice"),
         (_text(replace(record, name="z", shifts=("rain",)), results), "lacks"),

@@ -14,7 +14,7 @@ from benchmarks.soups import page
 from benchmarks.soups.cells import rounded
 from benchmarks.soups.design import POOLS, planned, seeds
 from benchmarks.soups.figures import drawn
-from benchmarks.soups.pools import Pools
+from benchmarks.soups.pools import Pools, gathered
 from benchmarks.soups.record import Record
 from benchmarks.soups.statistics import AGAINST, differences
 from tests.benchmarking.pools_of_bits import (
@@ -103,6 +103,17 @@ def _signed(value: float) -> str:
             "Pools whose lists of planned pools differ",
         ),
         (
+            [replace(pool(name, EIGHT, shift=AHEAD), protocol="f" * 64) for name in EIGHT],
+            "The protocol has changed since",
+        ),
+        (
+            [
+                replace(pool(name, EIGHT, shift=AHEAD), shifts=("sketch", "photo")[: 2 - (name == "pacs-3")])
+                for name in EIGHT
+            ],
+            "Pools of one kind with other shifted sets",
+        ),
+        (
             [pool(name, EIGHT, shift=AHEAD) for name in [*EIGHT, "pacs-9"]],
             "Pools that were not planned: pacs-9",
         ),
@@ -115,7 +126,7 @@ def _signed(value: float) -> str:
             "Pools of the same models",
         ),
     ],
-    ids=["few", "interim", "few-planned", "protocols", "plans", "unplanned", "strangers", "alike"],
+    ids=["few", "interim", "few-planned", "protocols", "plans", "changed", "sets", "unplanned", "strangers", "alike"],
 )
 def test_what_keeps_pools_from_a_claim_is_said(results: Path, records: list[Record], said: str) -> None:
     for record in records:
@@ -165,7 +176,7 @@ def test_replication_and_other_families_stay_apart(results: Path) -> None:
     assert "**better under shift**" in confirmed
     assert "95 % t interval" in repeated
     assert not {"under shift", "Holm interval", "at home"} & {cell.strip() for cell in repeated.split("|")}
-    assert {each.file for each in drawn(page.gathered(results / "soups", results / "protocol.md"))} == {
+    assert {each.file for each in drawn(gathered(results / "soups", results / "protocol.md"))} == {
         "forest-cifar10.svg",
         "scatter-cifar10.svg",
         "coefficients-cifar10.svg",
@@ -249,8 +260,12 @@ def test_a_family_may_have_a_page_of_its_own(results: Path) -> None:
     own = replace(pool("cifar10-1", ["cifar10-1"]), family="cifar10", protocol=hashlib.sha256(other).hexdigest())
     for record in (own, pool("pacs-1", ["cifar10-1"])):
         record.write(results / "soups")
-    found = page.gathered(results / "soups", results / "protocol.md")
+    found = gathered(results / "soups", results / "protocol.md")
     assert not any("protocol**" in note for note in found.notes())
+    pools = gathered(results / "soups", results / "protocol.md")
+    assert "the protocol has changed since" not in pools.obstacles("cifar10")
     replace(own, protocol=DIGEST).write(results / "soups")
-    found = page.gathered(results / "soups", results / "protocol.md")
+    pools = gathered(results / "soups", results / "protocol.md")
+    assert "the protocol has changed since" in pools.obstacles("cifar10")
+    found = gathered(results / "soups", results / "protocol.md")
     assert any(note.startswith("**Another protocol**") and "cifar10-1" in note for note in found.notes())

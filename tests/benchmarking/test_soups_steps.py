@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.soups import steps
 from benchmarks.soups.__main__ import main
 from benchmarks.soups.design import PACS, planned
 from tests.benchmarking.pools_of_bits import pool
@@ -50,7 +51,7 @@ def test_a_record_of_another_protocol_or_of_none_is_not_written_over(tmp_path: P
 
 
 @pytest.mark.slow
-def test_seconds_of_an_attempt_that_was_killed_count(tmp_path: Path) -> None:
+def test_seconds_of_an_attempt_that_was_killed_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step itself is killed while its command runs; the next attempt goes on from what it had kept."""
     program = (
         "import sys; from pathlib import Path; from benchmarks.soups import steps; steps.KEPT = 0.1; "
@@ -69,6 +70,8 @@ def test_seconds_of_an_attempt_that_was_killed_count(tmp_path: Path) -> None:
     kept = json.loads(file.read_text())["training"]
     assert kept >= 0.3
     slow.write_text("#!/bin/sh\nexit 3\n")
-    again = subprocess.run([sys.executable, "-c", program, str(tmp_path), str(slow)], check=False)
-    assert again.returncode == 3, "the command's own exit code"
+    monkeypatch.setattr(sys, "executable", str(slow))
+    with pytest.raises(SystemExit) as ended:
+        steps._timed(tmp_path, "training", [])
+    assert ended.value.code == 3, "the command's own exit code"
     assert json.loads(file.read_text())["training"] >= kept
