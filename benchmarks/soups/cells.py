@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from benchmarks.soups.statistics import OverPools
+from benchmarks.soups.record import Record, Scored
+from benchmarks.soups.statistics import OverPools, within
 from merging.values.markdown import plain
 from merging.values.statistics import Interval
 
@@ -38,7 +39,7 @@ def between(interval: Interval) -> str:
 
 def p_value(p: float) -> str:
     """A p value with two significant digits."""
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "< 0.0001" if p < 1e-4 else f"{p:#.2g}"
 
 
 def spread(found: OverPools, factor: float = 100, digits: int = 2) -> str:
@@ -55,6 +56,14 @@ def exploratory(found: OverPools, least: int) -> str:
         return NOTHING
     told = f" ({between(found.interval())})" if len(found.values) >= least else ""
     return points(found.mean) + told
+
+
+def own(record: Record, one: Scored | None, other: Scored | None, *sets: str) -> str:
+    """One pool's difference over some of its sets, with the interval over its samples."""
+    if one is None or other is None or one is other:
+        return NOTHING
+    found = within(record, one, other, *sets)
+    return f"{points(found.difference)} ({between(found.interval)})"
 
 
 def amount(values: Iterable[object]) -> str:
@@ -80,3 +89,32 @@ def code(name: str) -> str:
 def named(names: Iterable[str]) -> str:
     """Names of pools or methods in one line."""
     return ", ".join(map(code, names)) or NOTHING
+
+
+def runs(names: Iterable[str]) -> str:
+    """Names of pools in one line, three and more that are counted on as the first and the last number.
+
+    >>> runs(["pacs-a-1", "pacs-a-2", "pacs-a-3", "cifar10-1", "cifar10-3"])
+    '`pacs-a-1` … `3`, `cifar10-1`, `cifar10-3`'
+    """
+    series: list[list[str]] = []
+    for name in names:
+        if series and _follows(series[-1][-1], name):
+            series[-1].append(name)
+        else:
+            series.append([name])
+    told = [
+        [f"{code(each[0])} … {code(each[-1].rpartition('-')[2])}"] if len(each) > 2 else [named(each)]
+        for each in series
+    ]
+    return ", ".join(text for texts in told for text in texts) or NOTHING
+
+
+def _follows(name: str, after: str) -> bool:
+    (kind, _, number), (other, _, counted) = name.rpartition("-"), after.rpartition("-")
+    return kind == other and number.isdecimal() and counted.isdecimal() and int(counted) == int(number) + 1
+
+
+def folded(title: str, *parts: str) -> str:
+    """Parts that are shown on demand."""
+    return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])

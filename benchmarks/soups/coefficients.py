@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.soups.cells import NOTHING, code, rounded, spread, table
+from benchmarks.soups.cells import NOTHING, code, folded, rounded, spread, table
 from benchmarks.soups.pools import Pools
 from benchmarks.soups.record import Record, Scored
-from benchmarks.soups.statistics import FEWEST, OverPools, finished
+from benchmarks.soups.statistics import OverPools, finished, least_of
 from merging.values.markdown import plain
 
 METHODS = ("affine", "learned")
@@ -88,25 +88,42 @@ def coefficients(pools: Pools) -> str:
     return "\n\n".join(found) or "No pool yet."
 
 
+MEASURES: Mapping[str, tuple[Callable[[Reach], float], int]] = {
+    "norm": (lambda far: far.norm, 3),
+    "distance from the mean": (lambda far: far.distance, 3),
+    "negative, %": (lambda far: 100 * far.negative, 0),
+    "effective number of models": (lambda far: far.effective, 1),
+}
+"""Heading → the measure, and its decimals."""
+
+
 def _reaches(pools: Pools) -> str:
-    rows = []
-    for record in pools.records:
+    """How far coefficients went: means over the pools of a family and part, and pool by pool."""
+    every, means = [], []
+    for (family, part), records in pools.groups.items():
         for name in METHODS:
-            if (each := mixed(record, finished(record, name))) is not None:
-                far = reach(each.values)
-                rows.append(
-                    [
-                        plain(record.name),
-                        code(name),
-                        f"{len(each.models)} × {len(each.components)}",
-                        rounded(far.norm, 3),
-                        rounded(far.distance, 3),
-                        rounded(100 * far.negative, 0),
-                        rounded(far.effective, 1),
-                    ]
-                )
-    heads = ["pool", "method", "models × components", "norm", "distance from the mean", "negative, %"]
-    return table([*heads, "effective number of models"], rows) if rows else ""
+            made = [(record, mixed(record, finished(record, name))) for record in records]
+            found = [(record, each, reach(each.values)) for record, each in made if each is not None]
+            if not found:
+                continue
+            shapes = dict.fromkeys(f"{len(each.models)} × {len(each.components)}" for _, each, _ in found)
+            over = [
+                spread(OverPools(tuple(measure(far) for *_, far in found)), 1, digits)
+                for measure, digits in MEASURES.values()
+            ]
+            means.append([f"{plain(family)}, {part}", str(len(found)), code(name), ", ".join(shapes), *over])
+            for record, each, far in found:
+                cells = [rounded(measure(far), digits) for measure, digits in MEASURES.values()]
+                every.append([plain(record.name), code(name), f"{len(each.models)} × {len(each.components)}", *cells])
+    if not means:
+        return ""
+    heads = ["method", "models × components", *MEASURES]
+    return "\n\n".join(
+        [
+            table(["family", "pools", *heads], means),
+            folded("The same, pool by pool", table(["pool", *heads], sorted(every, key=lambda row: row[0]))),
+        ]
+    )
 
 
 def _of(records: Sequence[Record]) -> list[tuple[Record, Mixed]]:
@@ -164,7 +181,7 @@ def _kinds(pools: Pools) -> list[str]:
                         shares.setdefault((fact, value), []).append(float(len(weight) * weight[chosen].mean()))
         if not ranks:
             continue
-        rows = [[plain(fact), *_cells(values)] for fact, values in ranks.items()]
+        rows = [[plain(fact), *_cells(values, least_of(records))] for fact, values in ranks.items()]
         told += [
             f"{plain(family)}, {part}: rank correlation (Spearman) of a model's mean coefficient of `{METHODS[0]}` "
             f"with what it is, over {_count(found)} (exploratory):",
@@ -204,9 +221,9 @@ def _spearman(values: Sequence[object], weight: NDArray[np.float64]) -> float | 
     return float(spearmanr(known, weight).statistic)
 
 
-def _cells(values: Sequence[float]) -> list[str]:
+def _cells(values: Sequence[float], least: int) -> list[str]:
     found = OverPools(tuple(values))
-    if len(values) < FEWEST:
+    if len(values) < least:
         return [str(len(values)), spread(found, 1), NOTHING]
     low, high = found.interval()
     return [str(len(values)), spread(found, 1), f"{rounded(low)} to {rounded(high)}"]

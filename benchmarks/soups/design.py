@@ -28,6 +28,9 @@ class Family:
         models: in each pool.
         sweep: hyper-parameters, as ``merge finetune --sweep`` reads them.
         enough: confirming pools, fewer of which allow no claim.
+        budget: evaluations of each of manifoldmix's searches.
+        protocol: the page whose hash stands in the records.
+        edits: whether the exploratory edits and partitions are compared as well.
     """
 
     name: str
@@ -35,6 +38,21 @@ class Family:
     models: int
     sweep: str
     enough: int
+    budget: int
+    protocol: Path
+    edits: bool
+
+    @property
+    def compared(self) -> Mapping[str, Mapping[str, str]]:
+        """Gives partitioner → method → strategy."""
+        if self.edits:
+            return COMPARED
+        wanted = {"affine", "greedy-ensemble", *PRIMARY}
+        return {by: {name: to for name, to in methods.items() if name in wanted} for by, methods in COMPARED.items()}
+
+    def protocol_hash(self) -> str:
+        """Hashes the protocol as it stands (SHA-256 of the file's bytes)."""
+        return hashlib.sha256(self.protocol.read_bytes()).hexdigest()
 
     def task(self, pool: Pool, data: Path) -> str:
         """Gives the ``[task]`` of a pool as TOML; ``data`` is the folder of the data."""
@@ -89,6 +107,9 @@ mixup = [0.0, 0.2]
 label_smoothing = [0.0, 0.1]
 """,
     enough=6,
+    budget=60,
+    protocol=PROTOCOL,
+    edits=True,
 )
 CIFAR10 = Family(
     name="cifar10",
@@ -104,6 +125,9 @@ mixup = [0.0, 0.2]
 label_smoothing = [0.0, 0.1]
 """,
     enough=4,
+    budget=20,
+    protocol=PROTOCOL.with_name("protocol-cifar10.md"),
+    edits=False,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (PACS, CIFAR10)}
 
@@ -176,8 +200,6 @@ OPTIONS = (
     *(f"greedy-random-{edit}.inner.order=random" for edit in ("shrink", "lines", "monosoup")),
 )
 """Options of these methods; all others are the strategies' defaults."""
-BUDGET = 60
-"""Evaluations of each of manifoldmix's searches."""
 
 
 def pool_named(name: str) -> Pool:
@@ -199,6 +221,6 @@ def planned() -> tuple[str, ...]:
     return tuple(POOLS)
 
 
-def protocol_hash() -> str:
-    """Hashes the protocol as it stands (SHA-256 of the file's bytes)."""
-    return hashlib.sha256(PROTOCOL.read_bytes()).hexdigest()
+def seeds() -> dict[str, dict[str, int]]:
+    """Gives the seed of each planned pool, and that of its split."""
+    return {name: {"seed": pool.seed, "split": pool.split} for name, pool in POOLS.items()}

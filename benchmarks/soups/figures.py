@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, Compared, comp
 from merging.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, WIDE, Drawing, draw, matrix, name_points, with_rail
 from merging.errors import showable
 
+HEADS = ("classifier", "fc", "head", "linear")
+"""With what the names of a network's last layer begin."""
 COLUMNS = 4
 """Panels of a forest beside each other; the place after the last one has the legend."""
 LOOKS = {name: (COLOURS[number % len(COLOURS)], MARKERS[number]) for number, name in enumerate((CANDIDATE, *AGAINST))}
@@ -35,6 +38,7 @@ class Drawn:
         file: name of its file.
         about: what one sees, for those who do not.
         part: the part of the page that shows it.
+        family: the family whose pools it shows.
         drawing: what draws it.
         size: inches.
         records: what it is drawn from.
@@ -43,6 +47,7 @@ class Drawn:
     file: str
     about: str
     part: str
+    family: str
     drawing: Drawing
     size: tuple[float, float]
     records: tuple[Record, ...]
@@ -73,6 +78,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                     file=f"forest-{suffix}.svg",
                     about=f"{told}: average of the shifts, {CANDIDATE} less each of the others, pool by pool",
                     part=part,
+                    family=family,
                     drawing=partial(forest, records=usable, part=part, intervals=intervals),
                     size=(WIDE[0] + 1.2, 2 * (0.75 + 0.2 * (len(usable) + 1 + intervals))),
                     records=tuple(usable),
@@ -85,6 +91,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                     file=f"scatter-{suffix}.svg",
                     about=f"{told}: test against the average of the shifts, less each pool's best single model",
                     part=part,
+                    family=family,
                     drawing=partial(scatter, records=placed),
                     size=(WIDE[0], WIDE[1] + 0.4),
                     records=tuple(placed),
@@ -98,6 +105,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                         file=f"coefficients-{suffix}.svg",
                         about=f"Coefficients of {CANDIDATE} in {record.name}",
                         part="coefficients",
+                        family=family,
                         drawing=partial(heat_map, each=each, pool=record.name),
                         size=(min(WIDE[0] + 1, 3 + 0.2 * columns), 1.6 + 0.145 * rows),
                         records=(record,),
@@ -231,13 +239,20 @@ def _window(axes: Axes, models: Sequence[tuple[float, float]], methods: Sequence
     axes.set_ylim(float((low - room)[1]), float((high + room)[1]))
 
 
+def _depth(component: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sorts components about as the network applies them: numbers by value, the head last."""
+    parts = re.split(r"(\d+)", component)
+    return component.startswith(HEADS), [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
 def heat_map(figure: Figure, each: Mixed, pool: str) -> None:
     """Draws one pool's coefficients, models × components."""
     limit = float(np.abs(each.values).max()) or 1.0
+    order = sorted(range(len(each.components)), key=lambda column: _depth(each.components[column]))
     matrix(
         figure,
-        each.values,
-        ([showable(name) for name in each.models], [showable(name) for name in each.components]),
+        each.values[:, order],
+        ([showable(name) for name in each.models], [showable(each.components[column]) for column in order]),
         f"{CANDIDATE}, {pool}: coefficients",
         limits=(-limit, limit),
         colours="PuOr",

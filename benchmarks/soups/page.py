@@ -67,8 +67,19 @@ def made(results: Path = RESULTS) -> Made:
     texts["missing"] = "\n".join(f"- {note}" for note in notes) or "Every planned pool and method is there."
     texts["studies"] = exploratory.studied(studies(results / "soups" / "studies"))
     for each in pictures:
-        texts[each.part] += f"\n\n![{plain(each.about)}](soups/{each.file})"
+        texts[each.part] = illustrated(texts[each.part], each)
     return Made(filled(page.read_text("utf-8"), texts, page), tuple(pictures), tuple(notes))
+
+
+def illustrated(text: str, picture: Drawn) -> str:
+    """Puts a picture into its family's section, above what is folded; where there is no section, at the end."""
+    heading = f"### {plain(picture.family)}\n"
+    begin = text.find(heading)
+    after = text.find("\n\n### ", begin + 1) if begin >= 0 else -1
+    end = after if after >= 0 else len(text)
+    folds = text.find("\n\n<details>", begin, end) if begin >= 0 else -1
+    at = folds if folds >= 0 else end
+    return f"{text[:at]}\n\n![{plain(picture.about)}](soups/{picture.file}){text[at:]}"
 
 
 def filled(text: str, parts: Mapping[str, str], page: Path) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.soups.cells import NOTHING, amount, between, code, percent, points, table
+from benchmarks.soups.cells import NOTHING, amount, code, folded, own, percent, table
 from benchmarks.soups.pools import Pools
-from benchmarks.soups.record import Record, Scored
-from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, finished, within
+from benchmarks.soups.record import Record
+from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, finished
 from benchmarks.soups.tables import COSTS, costs_of
 from merging.values.markdown import plain
 
@@ -39,7 +39,7 @@ def _pool(record: Record) -> str:
             continue
         cells = [percent(record.accuracy(method, each)) for each in ("held-out", TEST, *record.shifts)]
         cells.append(percent(record.shifted(method)))
-        cells += [_own(record, candidate, method, *sets) for sets in ((TEST,), record.shifts)]
+        cells += [own(record, candidate, method, *sets) for sets in ((TEST,), record.shifts)]
         rows.append([code(name), *cells])
     scores = sorted(record.shifted(model) for model in record.models)
     about = (
@@ -50,14 +50,7 @@ def _pool(record: Record) -> str:
         + f"; seed {record.seed}; protocol {plain(record.protocol[:12])}. In brackets: 95 % intervals over its samples."
     )
     title = f"{plain(record.name)} ({record.part})"
-    return f"<details><summary>{title}</summary>\n\n{about[0].upper()}{about[1:]}\n\n{table(heads, rows)}\n\n</details>"
-
-
-def _own(record: Record, candidate: Scored | None, other: Scored, *sets: str) -> str:
-    if candidate is None or candidate is other:
-        return NOTHING
-    found = within(record, candidate, other, *sets)
-    return f"{points(found.difference)} ({between(found.interval)})"
+    return folded(title, about[0].upper() + about[1:], table(heads, rows))
 
 
 def costs(pools: Pools) -> str:

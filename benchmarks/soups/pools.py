@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from benchmarks.soups.design import POOLS, planned
+from benchmarks.soups.design import POOLS, planned, seeds
 from benchmarks.soups.record import Record
 from benchmarks.soups.statistics import AGAINST, CANDIDATE, LEAST, finished
 from merging.values.markdown import plain
@@ -32,10 +33,16 @@ class Pools:
     Attributes:
         records: in the order of their names.
         protocol: SHA-256 of the protocol's page; None where there is none.
+        own: of the families that have a page of their own its SHA-256.
     """
 
     records: tuple[Record, ...]
     protocol: str | None
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def otherwise(self, record: Record) -> bool:
+        """Whether a record was made under another protocol than its family's page as it stands."""
+        return record.protocol != self.own.get(record.family, self.protocol)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -91,6 +98,8 @@ class Pools:
             found.append("pools that were not planned: " + ", ".join(map(plain, unplanned)))
         if strangers := self.strangers():
             found.append("planned pools of no known family: " + ", ".join(map(plain, strangers)))
+        if drifted := [record.name for record in records if self._drifted(record)]:
+            found.append("pools that are not drawn as the protocol says: " + ", ".join(map(plain, drifted)))
         if any(record.name in names for names in self.alike() for record in records):
             found.append("pools of the same models")
         return found
@@ -98,6 +107,14 @@ class Pools:
     def strangers(self) -> list[str]:
         """Names of planned pools that begin with no known family, so that nothing would miss them."""
         return [name for name in self.plan if self._place(name)[0] not in self.families]
+
+    def _drifted(self, record: Record) -> bool:
+        """Whether a pool of the protocol has another family, part, seed or list of seeds than the protocol gives it."""
+        if record.name not in POOLS:
+            return False
+        pool, listed = POOLS[record.name], seeds()
+        drawn = (record.family, record.part, record.seed) == (pool.family, pool.part, pool.seed)
+        return not drawn or any(listed.get(name, own) != own for name, own in record.seeds.items())
 
     def alike(self) -> list[list[str]]:
         """Names of pools whose models have the same samples right: one pool under several names."""
@@ -117,15 +134,15 @@ class Pools:
         return [*self._protocols(), *self._plans(), *self._missing(), *self._methods()]
 
     def _protocols(self) -> list[str]:
-        other: dict[str, list[str]] = {}
-        for record in self.records:
-            if record.protocol != self.protocol:
-                other.setdefault(record.protocol, []).append(plain(record.name))
-        is_now = "there is no docs/results/protocol.md" if self.protocol is None else f"it is {self.protocol[:12]} now"
-        return [
-            f"**Another protocol** ({plain(digest[:12]) or 'none'}; {is_now}): {', '.join(names)}."
-            for digest, names in sorted(other.items())
-        ]
+        other: dict[tuple[str, str | None], list[str]] = {}
+        for record in filter(self.otherwise, self.records):
+            now = self.own.get(record.family, self.protocol)
+            other.setdefault((record.protocol, now), []).append(plain(record.name))
+        found = []
+        for (digest, now), names in sorted(other.items()):
+            is_now = "there is no docs/results/protocol.md" if now is None else f"it is {now[:12]} now"
+            found.append(f"**Another protocol** ({plain(digest[:12]) or 'none'}; {is_now}): {', '.join(names)}.")
+        return found
 
     def _plans(self) -> list[str]:
         plans: dict[tuple[str, ...], list[str]] = {}
@@ -145,6 +162,8 @@ class Pools:
             found.append(f"**Not planned**: {', '.join(unplanned)}.")
         if strangers := self.strangers():
             found.append(f"**Planned pools of no known family**: {', '.join(map(plain, strangers))}.")
+        if drifted := [plain(record.name) for record in self.records if self._drifted(record)]:
+            found.append(f"**Not drawn as the protocol says** (family, part or seeds): {', '.join(drifted)}.")
         found += [f"**The same models**: {', '.join(map(plain, names))}." for names in self.alike()]
         return found
 
@@ -174,16 +193,12 @@ def gathered(folder: Path, protocol: Path) -> Pools:
     """Reads the records of a folder.
 
     Raises:
-        Refused: a file is no record, or two are of one pool.
+        Refused: a file is no record, or has another name than its pool.
     """
-    found: dict[str, tuple[Path, Record]] = {}
-    for file in sorted(folder.glob("*.json")):
-        record = _read(file)
-        if record.name in found:
-            raise Refused(f"{file} and {found[record.name][0]} are both records of {record.name}: keep one")
-        found[record.name] = file, record
-    digest = hashlib.sha256(protocol.read_bytes()).hexdigest() if protocol.is_file() else None
-    return Pools(tuple(found[name][1] for name in sorted(found)), digest)
+    found = sorted((_read(file) for file in folder.glob("*.json")), key=lambda record: record.name)
+    pages = {page.stem: hashlib.sha256(page.read_bytes()).hexdigest() for page in protocol.parent.glob("protocol*.md")}
+    digest = pages.pop(protocol.stem, None)
+    return Pools(tuple(found), digest, {name.removeprefix("protocol-"): own for name, own in pages.items()})
 
 
 def _read(file: Path) -> Record:
@@ -199,12 +214,31 @@ def _read(file: Path) -> Record:
         for scored, name in bits:
             if 8 * len(base64.b64decode(scored.correct[name], validate=True)) - record.samples[name] not in range(8):
                 raise ValueError(f"{scored.name} does not have {record.samples[name]} samples of {name}")
+        if file.stem != record.name:
+            raise ValueError(f"it is the record of {record.name}, whose file is {record.name}.json")
+        _seeded(record)
         if not record.shifts or not {"held-out", "test", *record.shifts} <= set(record.samples):
             raise ValueError("it lacks the held-out, test or shifted samples")
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # json's own is a ValueError
         said = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise Refused(f"{file} cannot be read as a record: {said}") from error
     return record
+
+
+def _seeded(record: Record) -> None:
+    """Checks that a record's seeds are those of its own list of pools.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if set(record.seeds) != set(record.planned):
+        raise ValueError("its seeds are not those of its planned pools")
+    if record.name in record.seeds and record.seed != record.seeds[record.name]["seed"]:
+        raise ValueError(f"its seed is {record.seed}, but {record.seeds[record.name]['seed']} in its list of pools")
+    for model in record.models:
+        number = model.name.rpartition("_")[2]
+        if number.isdecimal() and model.facts.get("seed", record.seed + int(number)) != record.seed + int(number):
+            raise ValueError(f"{model.name} was trained with seed {model.facts['seed']}, not {record.seed} + {number}")
 
 
 def studies(folder: Path) -> list[dict[str, object]]:

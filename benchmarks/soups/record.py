@@ -46,6 +46,7 @@ class Record:
         seed: the pool's; run k of it trains with seed + k.
         protocol: SHA-256 of docs/results/protocol.md when the step was made.
         planned: names of all pools of the protocol.
+        seeds: of each of these its seed and its split's.
         samples: set → how many, ``held-out`` and ``test`` among them.
         shifts: the shifted sets, whose mean is the primary outcome.
         models: the pool.
@@ -59,6 +60,7 @@ class Record:
     seed: int
     protocol: str
     planned: tuple[str, ...]
+    seeds: Mapping[str, Mapping[str, int]]
     samples: Mapping[str, int]
     shifts: tuple[str, ...]
     models: tuple[Scored, ...]

@@ -27,8 +27,6 @@ LEAST = {family.name: family.enough for family in FAMILIES.values()}
 """Pools of a family that an interval over pools takes."""
 LARGE = 100
 """Samples of a shifted set; the average without smaller ones is shown beside the average of all."""
-FEWEST = 3
-"""Pools that an exploratory interval takes."""
 TEST = "test"
 
 
@@ -198,12 +196,17 @@ def small(record: Record) -> list[str]:
     return [name for name in record.shifts if record.samples[name] < LARGE]
 
 
+def large(record: Record) -> list[str]:
+    """Names the shifted sets that have enough samples to say something."""
+    return [name for name in record.shifts if name not in small(record)]
+
+
 def score(record: Record, scored: Scored, outcome: str) -> float:
     """The accuracy on a set, the ``average`` of the shifted ones, or that of the ``large`` ones alone."""
     if outcome == "average":
         return record.shifted(scored)
     if outcome == "large":
-        return statistics.mean(record.accuracy(scored, name) for name in record.shifts if name not in small(record))
+        return statistics.mean(record.accuracy(scored, name) for name in large(record))
     return record.accuracy(scored, outcome)
 
 

@@ -6,6 +6,7 @@ stay, methods that are finished stay, a record that is written stays.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,8 +20,6 @@ import click
 import merging
 from benchmarks.common import data_folder
 from benchmarks.soups.design import (
-    BUDGET,
-    COMPARED,
     FAMILIES,
     OPTIONS,
     POOLS,
@@ -29,7 +28,7 @@ from benchmarks.soups.design import (
     Pool,
     planned,
     pool_named,
-    protocol_hash,
+    seeds,
 )
 from benchmarks.soups.record import Record, Scored
 from merging.benchmarking.runs import MethodRun, read_run
@@ -37,13 +36,17 @@ from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 
 TIMES = "seconds.json"
+KEPT = 5.0
+"""Seconds after which those of a running command are kept again."""
 
 
 def make(pool: Pool, work: Path, kept: Path, jobs: int | None, device: str) -> Path:
     """Trains and compares a pool in ``work``, and writes its record into ``kept``."""
-    family, protocol = FAMILIES[pool.family], protocol_hash()
+    family = FAMILIES[pool.family]
+    protocol = family.protocol_hash()
     file = kept / f"{pool.name}.json"
-    if file.is_file() and Record.read(file).protocol == protocol:
+    if file.is_file():
+        _same_protocol(file, family)
         click.echo(f"{pool.name}: there already, {file}")
         return file
     folder = work / pool.name
@@ -52,11 +55,30 @@ def make(pool: Pool, work: Path, kept: Path, jobs: int | None, device: str) -> P
     task.write_text(family.task(pool, data_folder().absolute()), "utf-8")
     (folder / "sweep.toml").write_text(family.sweep, "utf-8")
     _timed(folder, "training", _training(family, pool, folder, jobs, device))
-    for partitioner, methods in COMPARED.items():
-        _timed(folder, f"comparison by {partitioner}", _comparison(folder, partitioner, methods, device))
+    for partitioner in family.compared:
+        _timed(folder, f"comparison by {partitioner}", _comparison(family, folder, partitioner, device))
     record = _record(pool, folder, protocol)
     click.echo(f"{pool.name}: {len(record.models)} models, {len(record.methods)} methods")
     return record.write(kept)
+
+
+def _same_protocol(file: Path, family: Family) -> None:
+    """Checks that a record is one, and of the protocol as it stands: what was measured is not written over.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        made = Record.read(file).protocol
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise click.UsageError(f"{file} is no record; remove it, and the step makes it again") from error
+    protocol = family.protocol_hash()
+    if made != protocol:
+        raise click.UsageError(
+            f"{file} was made under protocol {made[:12]}, and docs/results/{family.protocol.name} is "
+            f"{protocol[:12]} now; "
+            "remove it, and the step makes it again"
+        )
 
 
 def _training(family: Family, pool: Pool, folder: Path, jobs: int | None, device: str) -> list[str]:
@@ -66,11 +88,12 @@ def _training(family: Family, pool: Pool, folder: Path, jobs: int | None, device
     return [*words, "--jobs", str(jobs)] if jobs else words
 
 
-def _comparison(folder: Path, partitioner: str, methods: Mapping[str, str], device: str) -> list[str]:
+def _comparison(family: Family, folder: Path, partitioner: str, device: str) -> list[str]:
+    methods = family.compared[partitioner]
     named = ",".join(name if name == strategy else f"{name}={strategy}" for name, strategy in methods.items())
     words = ["benchmark", "--task", str(folder / "task.toml"), "--models", f"{folder}/pool/model_*.safetensors"]
     words += ["--base", str(folder / "pool" / "base.safetensors"), "--strategies", named, "--no-singles"]
-    words += ["--partitioner", partitioner, "--budget", str(BUDGET), "--device", device, "--trust-code"]
+    words += ["--partitioner", partitioner, "--budget", str(family.budget), "--device", device, "--trust-code"]
     for option in OPTIONS:
         words += ["-o", option] if option.partition(".")[0] in methods else []
     return [*words, "--output", str(folder / partitioner)]
@@ -79,26 +102,34 @@ def _comparison(folder: Path, partitioner: str, methods: Mapping[str, str], devi
 def _timed(folder: Path, what: str, words: list[str]) -> None:
     """Runs a command of ``merge``, and adds the seconds that it took to those of earlier attempts.
 
+    They are kept while it runs, so that those of an attempt that is killed count as well.
+
     Raises:
         SystemExit: it failed, with its exit code.
     """
     file = folder / TIMES
     taken: dict[str, float] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "merging", *words], check=False)  # noqa: S603 (our own command)
-    taken[what] = round(taken.get(what, 0.0) + time.perf_counter() - began, 1)
-    file.write_text(json.dumps(taken), "utf-8")
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    earlier, began = taken.get(what, 0.0), time.perf_counter()
+    code: int | None = None
+    with subprocess.Popen([sys.executable, "-m", "merging", *words]) as running:  # noqa: S603 (our own command)
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = running.wait(KEPT)
+            taken[what] = round(earlier + time.perf_counter() - began, 1)
+            aside = file.with_suffix(".tmp")
+            aside.write_text(json.dumps(taken), "utf-8")
+            aside.replace(file)
+    if code:
+        raise SystemExit(code)
 
 
 def _record(pool: Pool, folder: Path, protocol: str) -> Record:
     """What the folders of a finished step say, as one value."""
-    task = task_of(folder / "task.toml", trust_code=True)
+    task, compared = task_of(folder / "task.toml", trust_code=True), FAMILIES[pool.family].compared
     models = sorted((folder / "pool").glob("model_*.safetensors"))
     ranking = merging.evaluate_all([str(path) for path in models], task)
     alone = {Path(ranked.name).stem: ranked.outcomes for ranked in ranking.models}
-    runs = [read_run(path) for name in COMPARED for path in sorted((folder / name / "methods").glob("*.json"))]
+    runs = [read_run(path) for name in compared for path in sorted((folder / name / "methods").glob("*.json"))]
     found = {str(run.entry["method"]): run for run in runs if run is not None}
     header = json.loads((folder / "block" / "benchmark.json").read_bytes())["header"]
     return Record(
@@ -108,12 +139,12 @@ def _record(pool: Pool, folder: Path, protocol: str) -> Record:
         seed=pool.seed,
         protocol=protocol,
         planned=planned(),
+        seeds=seeds(),
         samples={"held-out": len(task.held_out), **{name: len(split) for name, split in task.tests.items()}},
         shifts=tuple(task.shifts),
         models=tuple(_model(path, alone[path.stem]) for path in models),
-        methods=tuple(_merge(name, found[name]) for methods in COMPARED.values() for name in methods),
+        methods=tuple(_merge(name, found[name]) for methods in compared.values() for name in methods),
         measured={
-            "seeds": {"pool": pool.seed, "split": pool.split},
             "source": list(pool.source),
             "numerics": header["numerics"],
             "versions": header["versions"],
@@ -132,6 +163,7 @@ def _merge(name: str, run: MethodRun) -> Scored:
     facts: dict[str, Any] = {
         "strategy": run.entry["strategy"],
         "partition": run.entry["partition"],
+        "limits": {name: run.entry[name] for name in ("budget", "max_evaluations")},
         "status": str(run.status),
         "why": run.why,
         "ingredients": list(run.ingredients),

@@ -1,8 +1,8 @@
 """Exploratory studies on pools that a step has trained: what the coefficients of a soup depend on.
 
-``python -m benchmarks.soups study NAME POOL… --output DIR``, with the DIR of the steps. What a study finds is kept row
-by row in docs/results/soups/studies/NAME.json; rows that are there are not made again. Nothing here decides anything:
-the pools' shifts have been looked at.
+``python -m benchmarks.soups study NAME POOL… --output DIR``, POOL a folder in the DIR of the steps. What a study finds
+is kept row by row in docs/results/soups/studies/NAME.json; rows that are there are not made again. Nothing here
+decides anything: the pools' shifts have been looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import merging
-from benchmarks.soups.design import RECORDS, pool_named
+from benchmarks.soups.design import RECORDS
 from merging.plugins.registry import partitioners, strategies
 from merging.plugins.task import Task
 from merging.tasks.meant import task_of
@@ -125,13 +125,17 @@ def study(name: str, pools: Iterable[str], output: Path, records: Path, device: 
     title, trials = STUDIES[name]
     file = records / "studies" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(file.read_bytes()) if file.is_file() else {"format": FORMAT, "study": title, "rows": []}
-    for pool in [pool_named(each) for each in pools]:
-        folder = output / pool.name
+    found: dict[str, Any] = (
+        json.loads(file.read_bytes()) if file.is_file() else {"format": FORMAT, "study": title, "rows": []}
+    )
+    for pool in pools:
+        folder = output / pool
+        if not (folder / "pool").is_dir():
+            raise click.UsageError(f"no trained pool in {folder}; python -m benchmarks.soups step {pool} trains it")
         files = sorted((folder / "pool").glob("model_*.safetensors"))
         task = task_of(folder / "task.toml", trust_code=True)
         for trial in trials(len(files)):
-            told = {**trial.facts, "pool": pool.name}
+            told = {**trial.facts, "pool": pool}
             if any(told.items() <= row.items() for row in found["rows"]):
                 continue
             row = told | scores(trial, files, task, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.soups.cells import (
     NOTHING,
@@ -10,9 +10,12 @@ from benchmarks.soups.cells import (
     between,
     code,
     exploratory,
+    folded,
     named,
+    own,
     p_value,
     points,
+    runs,
     spread,
     table,
 )
@@ -21,13 +24,15 @@ from benchmarks.soups.record import Record, Scored
 from benchmarks.soups.statistics import (
     AGAINST,
     CANDIDATE,
-    FEWEST,
     LEAST,
+    TEST,
     Compared,
     OverPools,
     compared,
     differences,
     finished,
+    large,
+    least_of,
     score,
     small,
 )
@@ -42,6 +47,8 @@ COSTS = {
     "seconds": "seconds",
 }
 """Heading → which of a merge's facts it is; of a list, how long."""
+BRIEFLY = ("models in it", "passes a sample", "forward-equivalents")
+"""Costs that stand beside accuracies."""
 
 
 def means(records: Sequence[Record], names: Sequence[str]) -> str:
@@ -50,15 +57,15 @@ def means(records: Sequence[Record], names: Sequence[str]) -> str:
     for name in names:
         found = [(record, method) for record in records if (method := finished(record, name)) is not None]
         cells = [spread(OverPools(tuple(score(*each, outcome) for each in found))) for outcome in OUTCOMES]
-        cells += costs_of([method for _, method in found])
+        cells += costs_of([method for _, method in found], BRIEFLY)
         label = code(name) + (f" ({len(found)} of {len(records)} pools)" if len(found) < len(records) else "")
         rows.append([f"**{label}**" if name == CANDIDATE else label, *cells])
-    return table(["method", "held-out", "test", "average of shifts", *COSTS], rows)
+    return table(["method", "held-out", "test", "average of shifts", *BRIEFLY], rows)
 
 
-def costs_of(methods: Sequence[Scored]) -> list[str]:
+def costs_of(methods: Sequence[Scored], heads: Iterable[str] = COSTS) -> list[str]:
     """Cells of a method's costs, means over pools."""
-    told = [[method.facts.get(key) for method in methods] for key in COSTS.values()]
+    told = [[method.facts.get(COSTS[head]) for method in methods] for head in heads]
     return [amount(len(value) if isinstance(value, list) else value for value in values) for values in told]
 
 
@@ -92,14 +99,16 @@ def _group(pools: Pools, family: str, part: str) -> str:
     records = pools.group(family, part)
     found = compared(records)
     obstacles = pools.obstacles(family) if part == CONFIRMATION else []
-    lines = [f"### {plain(family)}", f"{_pools(len(records))}: {named(record.name for record in records)}."]
-    lines += [f"**{_capital('; '.join(obstacles))}: no claim.**"] if obstacles else []
-    lines += [f"**{told}**" for told in [_protocols(pools, records)] if told]
-    lines.append(means(records, (CANDIDATE, *AGAINST)))
     intervals = pools.testable(family, part)
     claims = part == CONFIRMATION and not obstacles
+    lines = [f"### {plain(family)}"]
+    lines += [f"**{_capital('; '.join(obstacles))}: no claim.**"] if obstacles else []
+    lines += [f"**{told}**" for told in [_protocols(pools, records)] if told]
+    lines += [summary(found)] if claims else []
+    lines.append(f"{_pools(len(records))}: {runs(record.name for record in records)}.")
     lines.append(
-        f"{CANDIDATE} less each of the others, in points. Average of the shifts is the primary outcome"
+        f"`{CANDIDATE}` less each of the others, in points, means over pools. Average of the shifts is the primary "
+        "outcome"
         + (
             ". Fewer than "
             + (f"{LEAST[family]} pools" if family in LEAST else "the pools of a rule")
@@ -111,23 +120,52 @@ def _group(pools: Pools, family: str, part: str) -> str:
         )
     )
     lines.append(_differences(found, part, intervals=intervals, claims=claims))
-    if claims:
-        lines.append(summary(found))
-    if any(small(record) for record in records):
-        lines += _large(records)
+    few = any(small(record) for record in records)
+    lines += _large(records) if few else []
+    lines += ["Accuracies in %, mean ± standard deviation over pools:", means(records, (CANDIDATE, *AGAINST))]
+    each = _each(records)
+    lines += (
+        [folded(f"{plain(family)}, {part}: {CANDIDATE} less each of the others, pool by pool", *each)]
+        if intervals
+        else each
+    )
     return "\n\n".join(lines)
 
 
 def _large(records: Sequence[Record]) -> list[str]:
     """The same differences without the shifted sets of few images, whose share of the average is noise."""
     sizes = {name: record.samples[name] for record in records for name in small(record)}
-    rows = []
-    for other in AGAINST:
-        found = differences(records, CANDIDATE, other, "large")
-        rows.append([code(other), exploratory(found, FEWEST), ", ".join(map(points, found.values)) or NOTHING])
+    rows = [
+        [code(other), exploratory(differences(records, CANDIDATE, other, "large"), least_of(records))]
+        for other in AGAINST
+    ]
     told = ", ".join(f"{plain(name)} ({count:,})" for name, count in sizes.items())
-    heads = ["against", "average of the other shifts (95 % t interval)", "pool by pool"]
+    heads = ["against", "average of the other shifts (95 % t interval)"]
     return [f"Exploratory: the same without the sets of few images, {told}.", table(heads, rows)]
+
+
+def _each(records: Sequence[Record]) -> list[str]:
+    """A row a pool: the differences with the intervals over its own samples."""
+    outcomes: dict[str, Callable[[Record], Sequence[str]]] = {
+        "Average of the shifts": lambda record: record.shifts,
+        "Test": lambda _: (TEST,),
+    }
+    if any(small(record) for record in records):
+        outcomes["Average of the shifts without the sets of few images"] = large
+    told = []
+    for title, sets in outcomes.items():
+        rows = [
+            [
+                code(record.name),
+                *(own(record, finished(record, CANDIDATE), finished(record, name), *sets(record)) for name in AGAINST),
+            ]
+            for record in records
+        ]
+        told += [
+            f"{title}, `{CANDIDATE}` less each of the others; in brackets 95 % intervals over the pool's samples:",
+            table(["pool", *map(code, AGAINST)], rows),
+        ]
+    return told
 
 
 def _differences(found: Sequence[Compared], part: str, *, intervals: bool, claims: bool) -> str:
@@ -136,7 +174,6 @@ def _differences(found: Sequence[Compared], part: str, *, intervals: bool, claim
     heads += ["95 % t interval", "p"] if intervals else []
     heads += ["under shift"] if claims else []
     heads += ["test", *(["95 % t interval"] if intervals else []), *(["at home"] if claims else [])]
-    heads += ["average of shifts, pool by pool", "test, pool by pool"]
     rows = []
     for each in found:
         enough = intervals and each.enough
@@ -149,7 +186,6 @@ def _differences(found: Sequence[Compared], part: str, *, intervals: bool, claim
         cells += [points(each.home.mean) if there else NOTHING]
         cells += [between(each.home.interval()) if enough else NOTHING] if intervals else []
         cells += [_strong(home)] if claims else []
-        cells += [", ".join(map(points, values.values)) or NOTHING for values in (each.shifted, each.home)]
         fewer = [named(names) for names in (each.failed, each.absent) if names]
         label = code(each.against) + (f" ({_pools(len(each.pools))}; without {', '.join(fewer)})" if fewer else "")
         rows.append([label, *cells])
@@ -161,23 +197,34 @@ def _strong(words: str) -> str:
 
 
 def summary(found: Sequence[Compared]) -> str:
-    """What the words of all comparisons come to."""
+    """The verdict of a family in a line each for shift and home; what won or lost nowhere is said to."""
     said = [(each.against, *each.words) for each in found]
-    kinds = {
-        "Better under shift than": [name for name, shift, _ in said if shift.startswith("better")],
-        "Worse under shift than": [name for name, shift, _ in said if shift.startswith("worse")],
-        "Under shift not shown against": [name for name, shift, _ in said if shift.startswith("not shown")],
-        "No worse at home than": [name for name, _, home in said if home.startswith("no worse")],
-        "At home not shown against": [name for name, _, home in said if home.startswith("not shown")],
-        "No claim against": [name for name, shift, _ in said if shift.startswith("no claim")],
-    }
-    return " ".join(f"{kind} {named(names)}." for kind, names in kinds.items() if names)
+
+    def of(place: int, words: str) -> list[str]:
+        return [each[0] for each in said if each[place].startswith(words)]
+
+    lines = [
+        f"**Under shift** `{CANDIDATE}` is better than {_none(of(1, 'better'))}",
+        *([f"worse than {named(names)}"] if (names := of(1, "worse")) else []),
+        *([f"not shown to be either against {named(names)}"] if (names := of(1, "not shown")) else []),
+    ]
+    home = [
+        f"**At home** it is no worse than {_none(of(2, 'no worse'))}",
+        *([f"not shown against {named(names)}"] if (names := of(2, "not shown")) else []),
+    ]
+    told = [f"{'; '.join(lines)}.", f"{'; '.join(home)}."]
+    told += [f"No claim against {named(names)}."] if (names := of(1, "no claim")) else []
+    return "\n".join(f"- {line}" for line in told)
+
+
+def _none(names: Sequence[str]) -> str:
+    return named(names) if names else "none of the others"
 
 
 def _protocols(pools: Pools, records: Sequence[Record]) -> str:
     """Which of these pools were made under another protocol than the one that stands beside the page."""
-    other = [record.name for record in records if record.protocol != pools.protocol]
-    return f"Made under another protocol than docs/results/protocol.md as it is: {named(other)}." if other else ""
+    other = [record.name for record in records if pools.otherwise(record)]
+    return f"Made under another protocol than docs/results says now: {named(other)}." if other else ""
 
 
 def _pools(count: int) -> str:

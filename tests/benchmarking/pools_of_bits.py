@@ -68,6 +68,7 @@ def pool(
         seed=1,
         protocol=DIGEST,
         planned=tuple(planned),
+        seeds={name: {"seed": 1, "split": 0} for name in planned},
         samples=samples,
         shifts=("sketch", "photo"),
         models=models,

@@ -60,7 +60,7 @@ def test_check_writes_nothing_and_sees_what_is_stale(results: Path) -> None:
     svg.write_text(svg.read_text().replace("<!-- records: ", "<!-- records: 0"))
     assert str(svg) in tables(results, "--check").output
     svg.write_bytes(pictures[svg])
-    replace(record, seed=2).write(results / "soups")
+    replace(record, measured={}).write(results / "soups")
     stale = tables(results, "--check")
     assert stale.exit_code == 1
     assert str(results / "soups.md") in stale.output
@@ -79,7 +79,7 @@ def test_files_that_are_no_records_are_refused_in_a_line(results: Path) -> None:
         assert said in ran.output
 
     again.write_bytes(file.read_bytes())
-    refused(f"{again} and {file} are both records of pacs-0")
+    refused("it is the record of pacs-0, whose file is pacs-0.json")
     short = {**record.methods[0].correct, "test": "AAAA"}
     bad = replace(record, name="z", methods=(replace(record.methods[0], correct=short),))
     for content, said in (
@@ -90,6 +90,16 @@ def test_files_that_are_no_records_are_refused_in_a_line(results: Path) -> None:
         (_text(replace(record, name="z", part="proof"), results), "its part is 'proof'"),
         (_text(replace(record, name="z", methods=record.methods * 2), results), "twice"),
         (_text(replace(record, name="z", shifts=("rain",)), results), "lacks"),
+        (_text(replace(record, seed=2), results), "it is the record of pacs-0, whose file is pacs-0.json"),
+        (_text(replace(record, name="z", seeds={}), results), "its seeds are not those of its planned pools"),
+        (
+            _text(replace(record, name="z", planned=("z",), seeds={"z": {"seed": 7, "split": 0}}), results),
+            "its seed is 1, but 7 in its list of pools",
+        ),
+        (
+            _text(replace(record, name="z", models=(replace(record.models[2], facts={"seed": 9}),)), results),
+            "model_2 was trained with seed 9, not 1 + 2",
+        ),
     ):
         again.write_text(content)
         refused(said)
