@@ -49,6 +49,7 @@ def options(kind: str, name: str, files: Iterable[str] = ()) -> dict[str, Said]:
             for other, definition in _registered(kind, files)
             if other == name
             for option, said in _fields(definition)
+            if option != "profile" or name not in _profiles(definition)
         }
     found = {}
     for declared in options_of(registry[name]):
@@ -126,7 +127,17 @@ def _registered(kind: str, files: Iterable[str]) -> Iterator[tuple[str, ast.Clas
                 written = ast.unparse(call.func).split(".")  # type: ignore[attr-defined]
                 first = next(iter(call.args), None)  # type: ignore[attr-defined]
                 if written[-2:] == [group, "register"] and isinstance(first, ast.Constant):
-                    yield str(first.value), node
+                    yield from ((name, node) for name in (str(first.value), *_profiles(node)))
+
+
+def _profiles(definition: ast.ClassDef | ast.FunctionDef) -> tuple[str, ...]:
+    """The names of a class's profiles: keys of the mapping that is its ``named_profiles``."""
+    for node in definition.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if _names(targets) == ["named_profiles"]:
+                return tuple(filter(None, map(_constant, node.value.keys)))
+    return ()
 
 
 def _names(targets: list[ast.expr]) -> list[str]:

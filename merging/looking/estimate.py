@@ -45,7 +45,7 @@ class Effort:
 
     @property
     def words(self) -> str:
-        """What is said of it before the run.
+        """Evaluations and passes in words, as they are said before a run.
 
         >>> Effort(evaluations=12, passes=68.4, complete=True).words
         'about 12 evaluations if every candidate is worth a try, about 68 passes over the held-out data'

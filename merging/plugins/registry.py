@@ -6,10 +6,10 @@ import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from merging.errors import MergingError, NameTakenError, unknown
+from merging.errors import MergingError, NameTakenError, OptionError, unknown
 from merging.plugins.options import Declared, Plugin, check_fields
 from merging.plugins.profiles import Profile
 from merging.plugins.user_code import article
@@ -180,9 +180,18 @@ class FunctionRegistry(Registry[T]):
 
 
 def _names(plugin: object) -> dict[str, Profile]:
-    """The profiles that a class has names for; those of a class that it derives from are that one's."""
-    return (
-        dict(vars(plugin).get("named_profiles", {})) if isinstance(plugin, type) and issubclass(plugin, Plugin) else {}
+    """The profiles that a class has names for; those of a class that it derives from are that one's.
+
+    Raises:
+        OptionError: they are no profiles by their names.
+    """
+    if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
+        return {}
+    named: object = vars(plugin).get("named_profiles", {})
+    if isinstance(named, Mapping) and all(isinstance(each, Profile) for each in named.values()):
+        return dict(named)
+    raise OptionError(
+        f"named_profiles of {plugin.__qualname__} must map names to profiles, as in {{'mine': merging.Profile()}}"
     )
 
 

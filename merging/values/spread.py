@@ -12,7 +12,7 @@ from merging.values.partition import TensorInfo
 from merging.values.recipe import Merge, Recipe
 
 NEAR = 1e-9
-"""Distance from the mean that is rounding."""
+"""Coefficients, and distances from the mean, that are rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Spread:
     """The spread of a linear merge's coefficients, as means over its active components by their numbers of parameters.
 
     Attributes:
-        distance: root of the sum of (α − 1/n)² over the n models that carry weight anywhere; 0: a plain average.
+        distance: root of the sum of (α − 1/n)² over the n models that carry weight in any of them; 0: a plain average.
         negative: share of the models that carry weight there, whose coefficient is negative.
         effective_models: (Σ|α|)² / Σα², the number of models that count: n in a plain average, 1 where one has all.
     """
@@ -54,7 +54,8 @@ def spread_of(merged: Merge, tensors: Mapping[str, TensorInfo]) -> Spread | None
     if not isinstance(merged, Recipe) or not merged.partition.active:
         return None
     components, columns = merged.partition.components, list(merged.partition.active)
-    table = merged.coefficients[merged.coefficients.any(axis=1)][:, columns]
+    table = merged.coefficients[:, columns]
+    table = np.where(np.abs(table) < NEAR, 0.0, table)[(np.abs(table) >= NEAR).any(axis=1)]
     sizes = [sum(int(np.prod(tensors[name][0])) for name in components[column].tensors) for column in columns]
     squares = (table**2).sum(0)
     if not len(table) or not squares.all():

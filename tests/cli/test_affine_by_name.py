@@ -101,7 +101,11 @@ def test_a_benchmark_divides_each_method_its_own_way(merge: Merge, pooled: list[
         "x": ("affine", "layer"),
         "learned": ("learned", "whole"),
     }
+    said = "partitions: layer for affine, x; whole for the others"
+    assert said in " ".join(ran.out.split())
+    assert f"- {said}" in Path("b/benchmark.md").read_text()
     again = merge(*words, *options, "--partitioner", "layer,whole")
+    assert "partitions:" not in again.out, "labels tell it"
     assert again.code == 0, again.err
     rows = [row["label"] for row in json.loads(Path("b/benchmark.json").read_text())["rows"]]
     assert {"affine (layer)", "affine (whole)"} <= set(rows)

@@ -133,11 +133,14 @@ def test_plug_in_files_are_read_and_not_run(bash: Ask, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import merging\nfrom merging.plugins.registry import strategies\nopen('ran', 'w')\n\n\n"
         "@strategies.register('manifold-of-mine')\nclass Mine(merging.MixStrategy):\n    summary = 'mine'\n"
+        "    named_profiles = {'manifold-twice': merging.Profile()}\n"
+        "    profile: str = merging.option('mine', 'which', choices=('mine', 'manifold-twice'))\n"
         "    width: int = merging.option(3, 'how wide')\n"
     )
     words = ("run", "--plugin", "mine.py")
-    assert bash(*words, "--strategy", "mani") == ["manifold-of-mine", "manifoldmix"]
-    assert bash(*words, "--strategy", "manifold-of-mine", "-o", "strategy.w") == ["strategy.width="]
+    assert bash(*words, "--strategy", "mani") == ["manifold-of-mine", "manifold-twice", "manifoldmix"]
+    assert bash(*words, "--strategy", "manifold-of-mine", "-o", "strategy.") == ["strategy.profile=", "strategy.width="]
+    assert bash(*words, "--strategy", "manifold-twice", "-o", "strategy.") == ["strategy.width="]
     assert not (tmp_path / "ran").exists()
     assert bash("run", "--plugin", "mi") == ["mine.py"]
 

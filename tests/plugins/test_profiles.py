@@ -138,6 +138,11 @@ def test_profiles_that_are_none_are_refused() -> None:
         fresh().register("other")(declared(x=Profile()))
     with pytest.raises(OptionError, match="fixes 'nothing', which is no option"):
         fresh().register("other")(declared(double=Profile(fixed=("nothing",))))
+    for given in (None, ["double"], {"double": {"label": "x"}}):
+        wrong = declared()
+        wrong.named_profiles = given  # type: ignore[assignment]
+        with pytest.raises(OptionError, match=r"named_profiles of .*Other must map names to profiles"):
+            fresh().register("other")(wrong)
     with pytest.raises(MergingError, match="'a b' is no name for a strategy"):
         fresh().register("other")(declared(**{"a b": Profile()}))
     with pytest.raises(OptionError, match="once its class is registered"):

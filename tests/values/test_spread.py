@@ -32,10 +32,13 @@ def test_against_the_definition() -> None:
 
 
 def test_plain_averages_are_even_whatever_the_pool() -> None:
-    for table, models in (([[1.0] * 3], 1), ([[0.5] * 3, [0.0] * 3, [0.5] * 3], 2)):
+    frozen = [[0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]  # the first model has the frozen part alone
+    rounded = [[0.5] * 3, [0.5] * 3, [-2e-16] * 3]  # task arithmetic, whose scales sum to one
+    for table, models in (([[1.0] * 3], 1), ([[0.5] * 3, [0.0] * 3, [0.5] * 3], 2), (frozen, 2), (rounded, 2)):
         found = spread_of(recipe(table), TENSORS)
         assert found is not None
         assert found.even
+        assert found.negative == 0.0
         assert found.effective_models == pytest.approx(models)
 
 

@@ -30,7 +30,7 @@ from merging.values.leaderboard_table import in_markdown
 from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
-from merging.values.wording import plural
+from merging.values.wording import plural, some
 
 
 def to_csv(found: Benchmark) -> str:
@@ -140,7 +140,18 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     ]
     waiting = [row.label for row in found.rows if row.status is MethodState.NOT_RUN]
     waiting = [f"not run, as the benchmark was interrupted before: {', '.join(waiting)}"] if waiting else []
-    return [*reasons, *waiting, *found.notes]
+    return [*reasons, *waiting, *_divisions(found), *found.notes]
+
+
+def _divisions(found: Benchmark) -> list[str]:
+    """Says which methods had another partition than most, where each has its own and no label tells it."""
+    methods: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.finished and row.partitioner and not row.label.endswith(f"({row.partitioner})"):
+            methods.setdefault(row.partitioner, []).append(row.label)
+    most = max(methods, key=lambda name: len(methods[name]), default="")
+    told = [f"{name} for {some(labels, 4)}" for name, labels in methods.items() if name != most]
+    return [f"partitions: {'; '.join(told)}; {most} for the others"] if told else []
 
 
 def to_latex(found: Benchmark) -> str:
