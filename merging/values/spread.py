@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ class Spread:
     """The spread of a linear merge's coefficients, as means over its active components by their numbers of parameters.
 
     Attributes:
-        distance: root of the sum of (α − 1/n)² over the n models that carry weight anywhere; 0: a plain average.
+        distance: root of the sum of (α − 1/n)² over the n models that carry weight anywhere; 0: a plain average. The
+            base is no model: what it takes makes the others smaller.
         negative: share of the models that carry weight there, whose coefficient is negative.
         effective_models: (Σ|α|)² / Σα², the number of models that count: n in a plain average, 1 where one has all.
     """
@@ -44,17 +45,19 @@ class Spread:
         return f"coefficients {self.distance:.2f} from the mean, {negative}, {self.effective_models:.1f} models count"
 
 
-def spread_of(merged: Merge, tensors: Mapping[str, TensorInfo]) -> Spread | None:
+def spread_of(merged: Merge, tensors: Mapping[str, TensorInfo], models: Collection[str]) -> Spread | None:
     """Measures a recipe's coefficients; None of merges that have none, and where no component is active.
 
     Args:
         merged: the merge.
         tensors: name → (shape, dtype name) of the model's tensors.
+        models: names of the pool's models; other ingredients, such as the base, do not count.
     """
     if not isinstance(merged, Recipe) or not merged.partition.active:
         return None
     components, columns = merged.partition.components, list(merged.partition.active)
-    table = merged.coefficients[merged.coefficients.any(axis=1)][:, columns]
+    counted = merged.coefficients.any(axis=1) & np.array([row.name in models for row in merged.ingredients], dtype=bool)
+    table = merged.coefficients[counted][:, columns]
     sizes = [sum(int(np.prod(tensors[name][0])) for name in components[column].tensors) for column in columns]
     squares = (table**2).sum(0)
     if not len(table) or not squares.all():
