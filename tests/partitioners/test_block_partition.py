@@ -17,8 +17,8 @@ from torch import nn
 
 from merging.errors import PartitionError
 from merging.forward.fitting import untouched
-from merging.models.clip import clip_classifier
 from merging.mixing.blocks import blocks
+from merging.models.clip import clip_classifier
 from merging.partitioners.block import Block, balanced
 from merging.values.partition import Partition, TensorInfo
 
