@@ -233,14 +233,14 @@ def unknown(
         error: its class.
     """
     names = sorted(known)
-    near = _nearest(name, names)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
+    near = nearest(name, names)
+    hint = f"did you mean '{near}'?" if near else f"known: {', '.join(names) or 'none'}"
     return error(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))
 
 
-def _nearest(name: str, names: list[str]) -> list[str]:
-    """The nearest of some names, where one is near."""
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The nearest of some names; empty where none is near."""
+    return "".join(difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6))
 
 
 _LISTED = 1000
@@ -281,10 +281,10 @@ def _near_path(path: Path) -> Path | None:
             if glob.has_magic(part):
                 there = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, part)]
             if not there:
-                found = _nearest(part, sorted({entry.name for entry in entries if entry.exists()}))
+                found = nearest(part, {entry.name for entry in entries if entry.exists()})
                 if not found:
                     break
-                part, mended = found[0], True
+                part, mended = found, True
                 there = [entry for entry in entries if entry.name == part]
         near, places = near / part, there
     return near if mended else None

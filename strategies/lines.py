@@ -78,7 +78,9 @@ class Lines(MixStrategy):
 
         pool = problem.pool
         frozen = {name for component in problem.partition.components if component.frozen for name in component.tensors}
-        names = [n for n in pool.tensors if n in pool.mixable - frozen and n.rpartition(".")[2] not in _STATISTICS]
+        repeated = {name for group in pool.ties for name in group[1:]}  # tied tensors are one
+        counted = pool.mixable - frozen - repeated
+        names = [n for n in pool.tensors if n in counted and n.rpartition(".")[2] not in _STATISTICS]
         problem.progress.stage("measuring the changes from the base", len(pool) + 1)
 
         def norm(read: Callable[[str], Tensor]) -> float:

@@ -124,6 +124,11 @@ def read_toml(path: Path) -> File:
             where = f"key in [{place[0]}] of {path}:" if len(place) > 1 else f"table in {path}:"
             if place[0] == "pool" and len(place) > 2:
                 known, where = ModelTable.model_fields, f"key in [pool] {place[1]} of {path}:"
+            if place[0] == "task" and len(place) == 2:
+                from merging.tasks.catalogue import place_of_option  # which loads what tasks need
+
+                if way := place_of_option(data["task"], place[1], known):
+                    raise MergingError(f"unknown {where} '{place[1]}'; {way}") from None
             raise unknown(where, place[-1], known, error=MergingError) from None
         if place[0] == "run" and place[1:] and place[1] in DECLARED:  # its own words: range, nearest name
             DECLARED[place[1]].check(data["run"][place[1]], f"run.{place[1]} of {path}")

@@ -21,12 +21,17 @@ _TOWERS = ("visual", "vision_model")
 """Names of an image tower: beside one, everything but the classifier is what is left of a text tower."""
 _NOT_BLOCKS = re.compile(r"^(aux|experts?$)", re.IGNORECASE)
 """Auxiliary classifiers reach no logit in evaluation; experts are one layer, not a sequence."""
-_FIRST = re.compile(r"embed|token|^stem|^conv|^bn|^pos|_pos|latent|^downsample|^ln_pre|^norm_pre|^patch", re.IGNORECASE)
+_FIRST = re.compile(
+    r"embed|token|^stem|^conv|^bn|^pos|_pos|latent|^downsample|^ln_pre|^norm_pre|^pre_la?yr?norm|^patch|^w[tp]e$",
+    re.IGNORECASE,
+)
 _LAST = re.compile(
     r"^(norm|fc|fc_norm|head.*|heads|classifier.*|classification_head|conv_head|ln_post|ln_final|layernorm|pooler|"
     r"attn_pool|attnpool|proj|text_projection|logit_scale|logit_bias|norm\d|last_.*)$"
 )
 """Words of what stands before and after the blocks: files in alphabetical order do not say."""
+_LAST_BY_NAME = re.compile(r"^(linear|lm_head|final_.*|post_layernorm|score|logits)$")
+"""More words of the end, which count only where names are all there is: a model may begin with a ``linear``."""
 
 Key = tuple[tuple[int, int, str], ...]
 
@@ -62,11 +67,14 @@ def _order(tensors: Mapping[str, TensorInfo], module: nn.Module | None) -> dict[
     state = list(module.state_dict()) if module is not None else []
     if set(state) == set(tensors):
         return {name: ((0, place, ""),) for place, name in enumerate(state)}
-    return {name: tuple(_rank(part) for part in name.split(".")) for name in tensors}
+    keys = {name: tuple(_rank(part) for part in name.split(".")) for name in tensors}
+    if any(name.startswith("conv_head.") for name in tensors):  # timm's EfficientNets, whose bn2 comes after it
+        keys |= {name: ((2, 2, "bn2"), *key[1:]) for name, key in keys.items() if name.startswith("bn2.")}
+    return keys
 
 
 def _rank(part: str) -> tuple[int, int, str]:
-    where = 2 if _LAST.search(part) else 0 if _FIRST.search(part) else 1
+    where = 2 if _LAST.search(part) or _LAST_BY_NAME.search(part) else 0 if _FIRST.search(part) else 1
     found = _NUMBERED.match(part)
     return where, int(found[2]) if found else -1, part
 

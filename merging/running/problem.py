@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import RequirementError
+from merging.errors import RequirementError, Stopped, StopReason
 from merging.mixing.computed import Combine, Computed
 from merging.moved import part_of
 from merging.plugins.options import Plugin
@@ -120,7 +120,13 @@ class MergeProblem:
             return Weights(
                 tensors=computed, ingredients=rows, strategy=strategy.name, options=strategy.options(), hash=""
             )
-        tensors = dict(computed)
+        self.progress.stage("computing the merge", len(computed))
+        tensors = {}
+        for name in computed:
+            if self._evaluator.ledger.interrupted():
+                raise Stopped(StopReason.INTERRUPTED)
+            tensors[name] = computed[name]
+            self.progress.advance()
         return Weights(
             tensors=tensors,
             ingredients=rows,

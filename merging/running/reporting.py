@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from merging.evaluation.comparing import Comparer
@@ -16,7 +15,6 @@ from merging.running.notes import notes
 from merging.running.plan import Plan, versions
 from merging.running.pool_scores import leaderboard
 from merging.values.outcome import Meter, Outcome
-from merging.values.partition import TensorInfo
 from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
 from merging.values.spread import spread_of
@@ -24,6 +22,7 @@ from merging.values.verdict import Verdict, corrected, unselected
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.storage.pool import ModelPool
 
 
 def report_of(
@@ -68,7 +67,7 @@ def report_of(
         numerics=made.numerics.to_json() if made.numerics else {},
         versions=versions(),
         content_hash=written.hash,
-        rows=_rows(task, found, comparer, evaluator, made.pool.tensors),
+        rows=_rows(task, found, comparer, evaluator, made.pool),
         verdicts=_verdicts(made, found, comparer, progress),
         decisions=tuple(found.decisions),
         notes=notes(made, found, evaluator, merged.names, written.negative),
@@ -89,7 +88,7 @@ def _rows(
     found: Found,
     comparer: Comparer | None,
     evaluator: Evaluator | None,
-    tensors: Mapping[str, TensorInfo],
+    pool: ModelPool,
 ) -> tuple[Row, ...]:
     """A row for each strategy whose merge was scored."""
     if task is None or comparer is None or evaluator is None:
@@ -113,7 +112,7 @@ def _rows(
                 inference_cost=inference_cost(made.merge),
                 accuracies=comparer.accuracies(seen),
                 digest=evaluator.keys.identity(made.merge),
-                coefficients=spread_of(made.merge, tensors),
+                coefficients=spread_of(made.merge, pool.tensors, pool.names),
             )
         )
     return tuple(rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import TaskError
+from merging.errors import TaskError, nearest
 from merging.plugins.bar import taken_away
 from merging.plugins.discovery import load_installed
 from merging.plugins.functions import parameters_of
@@ -94,6 +94,22 @@ def sets_of(task: str | Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if stated is None else (*stated, "train")  # most have training data; those without say so once loaded
 
 
+def place_of_option(table: Mapping[str, Any], key: str, known: Iterable[str]) -> str:
+    """Says where a key that [task] itself does not have belongs; empty where no option of its task is called nearly so.
+
+    Args:
+        table: the [task] table.
+        key: the unknown one.
+        known: the keys of [task]; where one of them is near, it is meant.
+    """
+    load_installed()
+    name = table.get("name")
+    if not isinstance(name, str) or name not in tasks or nearest(key, known):
+        return ""
+    found = nearest(key, (option.name for option in parameters_of(tasks[name])))
+    return f"'{found}' is an option of the task '{name}': options = {{ {found} = … }}" if found else ""
+
+
 def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of a registered task, checked.
 
@@ -104,7 +120,9 @@ def _given(name: str, described: Mapping[str, Any]) -> dict[str, Any]:
     takes = {option.name: option for option in parameters_of(tasks[name])}
     for key in described:
         if key not in takes:
-            raise TaskError(f"'{key}' means nothing to the task '{name}'; leave it out")
+            near = nearest(key, takes)
+            way = f"did you mean '{near}'?" if near else "leave it out"
+            raise TaskError(f"'{key}' means nothing to the task '{name}'; {way}")
     for key, option in takes.items():
         if option.default is UNSET and key not in described:
             raise TaskError(f"the task '{name}' needs {key}")

@@ -35,7 +35,10 @@ def described_task(table: Mapping[str, Any], progress: Progress | None = None) -
     """
     if table.get("name"):
         rest = {key: value for key, value in table.items() if key not in ("name", "options")}
-        return named_task(table["name"], {**rest, **table.get("options", {})}, progress)
+        options = table.get("options", {})
+        if twice := sorted(set(rest) & set(options)):
+            raise TaskError(f"[task] says {twice[0]} twice, itself and in options; say it once")
+        return named_task(table["name"], {**rest, **options}, progress)
     if table.get("options"):
         raise TaskError("[task] options are those of a registered task; give its name")
     shifts = dict(table.get("shifts", {}))

@@ -19,7 +19,7 @@ from merging.plugins.task import Task
 from merging.plugins.user_code import kind_of
 from merging.plugins.watcher import Watcher
 from merging.storage.toml import read_toml
-from merging.tasks.catalogue import named_task
+from merging.tasks.catalogue import named_task, place_of_option
 
 if TYPE_CHECKING:
     from merging.plugins.progress import Progress
@@ -104,6 +104,8 @@ def _described(given: Mapping[str, Any], folder: Path, where: str, progress: Pro
     except pydantic.ValidationError as error:
         first = first_fault(error)
         if first.kind == "extra_forbidden" and len(first.place) == 1:
+            if way := place_of_option(given, first.place[0], TaskTable.model_fields):
+                raise TaskError(f"unknown key in {where}: '{first.place[0]}'; {way}") from None
             raise unknown(f"key in {where}:", first.place[0], TaskTable.model_fields, error=TaskError) from None
         raise TaskError(f"{where}: {'.'.join(first.place)}: {first.words}") from None
     table = from_anywhere(checked.model_dump(exclude_defaults=True, exclude_none=True), folder)

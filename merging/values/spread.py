@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ class Spread:
 
     Attributes:
         distance: root of the sum of (α − 1/n)² over the n models that carry weight in any of them; 0: a plain average.
+            The base is no model: what it takes makes the others smaller.
         negative: share of the models that carry weight there, whose coefficient is negative.
         effective_models: (Σ|α|)² / Σα², the number of models that count: n in a plain average, 1 where one has all.
     """
@@ -44,17 +45,19 @@ class Spread:
         return f"coefficients {self.distance:.2f} from the mean, {negative}, {self.effective_models:.1f} models count"
 
 
-def spread_of(merged: Merge, tensors: Mapping[str, TensorInfo]) -> Spread | None:
+def spread_of(merged: Merge, tensors: Mapping[str, TensorInfo], models: Collection[str]) -> Spread | None:
     """Measures a recipe's coefficients; None of merges that have none, and where no component is active.
 
     Args:
         merged: the merge.
         tensors: name → (shape, dtype name) of the model's tensors.
+        models: names of the pool's models; other ingredients, such as the base, do not count.
     """
     if not isinstance(merged, Recipe) or not merged.partition.active:
         return None
     components, columns = merged.partition.components, list(merged.partition.active)
-    table = merged.coefficients[:, columns]
+    named = np.array([row.name in models for row in merged.ingredients], dtype=bool)
+    table = merged.coefficients[named][:, columns]
     table = np.where(np.abs(table) < NEAR, 0.0, table)[(np.abs(table) >= NEAR).any(axis=1)]
     sizes = [sum(int(np.prod(tensors[name][0])) for name in components[column].tensors) for column in columns]
     squares = (table**2).sum(0)

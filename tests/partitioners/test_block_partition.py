@@ -17,6 +17,7 @@ from torch import nn
 
 from merging.errors import PartitionError
 from merging.forward.fitting import untouched
+from merging.mixing.blocks import blocks
 from merging.models.clip import clip_classifier
 from merging.partitioners.block import Block, balanced
 from merging.values.partition import Partition, TensorInfo
@@ -105,6 +106,46 @@ def test_transformers_naming() -> None:
         "vit.embeddings.patch_embeddings.projection.weight",
     )
     assert set(partition.components[-1].tensors) == {"vit.layernorm.weight", "classifier.weight"}
+
+
+@pytest.mark.parametrize(
+    ("names", "stem", "head"),
+    [
+        (["conv1", "bn1", "layer{}.0.conv1", "layer{}.0.conv2", "linear"], {"conv1", "bn1"}, {"linear"}),
+        (
+            ["conv_stem", "bn1", "blocks.{}.a", "blocks.{}.b", "conv_head", "bn2"],
+            {"conv_stem", "bn1"},
+            {"conv_head", "bn2"},
+        ),
+        (
+            ["m.embed_tokens", "m.layers.{}.q", "m.layers.{}.k", "m.norm", "lm_head"],
+            {"m.embed_tokens"},
+            {"m.norm", "lm_head"},
+        ),
+        (["t.wte", "t.wpe", "t.h.{}.a", "t.h.{}.b", "t.ln_f", "score"], {"t.wte", "t.wpe"}, {"t.ln_f", "score"}),
+        (
+            ["v.pre_layrnorm", "v.layers.{}.a", "v.layers.{}.b", "v.post_layernorm"],
+            {"v.pre_layrnorm"},
+            {"v.post_layernorm"},
+        ),
+        (["visual.conv1", "visual.bn2", "visual.l{}.a", "visual.l{}.b", "fc"], {"visual.conv1", "visual.bn2"}, {"fc"}),
+    ],
+    ids=["cifar_resnet", "efficientnet", "llama", "gpt2", "clip_vision", "clip_resnet"],
+)
+def test_names_alone_tell_stem_from_head(names: list[str], stem: set[str], head: set[str]) -> None:
+    every = sorted({name.format(number) for name in names for number in (1, 2, 3)})
+    parts = blocks({f"{name}.weight": ((4, 4), "float32") for name in every})
+    assert {name.removesuffix(".weight") for name in parts["stem"]} == stem
+    assert {name.removesuffix(".weight") for name in parts["head"]} == head
+    assert len(parts) == 5
+
+
+def test_a_model_that_begins_with_a_linear_layer_says_so() -> None:
+    module = nn.ModuleDict()
+    module["linear"] = nn.Linear(4, 4)
+    module["layers"] = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2)])
+    parts = blocks(info(module), module)
+    assert parts["stem"] == ["linear.weight", "linear.bias"]
 
 
 def test_downsampling_between_stages_joins_the_next_block() -> None:

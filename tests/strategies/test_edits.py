@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import merging
-from merging.errors import RequirementError
+from merging.errors import MergingError, RequirementError
 from merging.mixing.spectrum import Tempering
 from merging.partitioners.block import Block
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.problem import Problem
+from merging.plugins.progress import Silent
 from merging.plugins.strategy import MixStrategy
 from merging.storage.pool import ModelPool
 from merging.strategies.ensemble import OutputEnsemble
@@ -279,9 +280,11 @@ def test_the_model_says_what_comes_first() -> None:
     assert torch.equal(by_name["a.weight"], states[2]["a.weight"])
 
 
-def test_statistics_have_no_say_in_the_rule(deep_pool: ModelPool) -> None:
+def test_neither_statistics_nor_copies_have_a_say_in_the_rule(deep_pool: ModelPool) -> None:
     models, base = parts_of(deep_pool)
-    names = [n for n in base if "running" not in n and not n.startswith("head.bias")]
+    names = [
+        n for n in base if "running" not in n and n not in ("head.bias", "head.tied")
+    ]  # the tied one is one tensor
 
     def norm(model: dict[str, Array]) -> float:
         return float(np.linalg.norm(np.concatenate([(model[n] - base[n]).ravel() for n in names])))
@@ -454,3 +457,34 @@ def test_a_damaged_input_is_named(tmp_path: Path) -> None:
         with pytest.raises(merging.MergingError, match=r"model_1.*NaN") as error:
             merging.merge(pool, strategy, output=tmp_path / "out")
         assert "\n" not in str(error.value)
+
+
+class Impatient(Silent):
+    """Counts what is told, and asks the run to stop once a tensor has been computed."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int | None]] = []
+        self.stop = False
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        self.stages.append((text, total))
+
+    def advance(self, amount: int = 1) -> None:
+        self.stop = self.stages[-1][0] == "computing the merge"
+
+
+def test_computing_a_scored_merge_is_told_and_can_be_interrupted(pool: ModelPool) -> None:
+    told = Impatient()
+    merging.merge(pool, MonoSoup(), task=tiny_task(), baselines=False, tests=False, progress=told)
+    assert ("computing the merge", len(pool.tensors)) in told.stages
+    told = Impatient()
+    with pytest.raises(MergingError, match="interrupted"):
+        merging.merge(
+            pool,
+            MonoSoup(),
+            task=tiny_task(),
+            baselines=False,
+            tests=False,
+            progress=told,
+            should_stop=lambda: told.stop,
+        )

@@ -62,6 +62,15 @@ def test_a_table_is_a_task() -> None:
         ("python:nothing", "'python:nothing' is incomplete; write python:module:function"),
         ({}, "the table of a task needs a name, or a model and held_out data"),
         ({"modl": "x"}, "unknown key in the table of a task: 'modl'; did you mean 'model'?"),
+        (
+            {"name": "pacs", "source": ["photo"]},
+            "key in the table of a task: 'source'; 'source' is an option of the task 'pacs': options = { source = … }",
+        ),
+        ({"name": "pacs", "data": "x", "options": {"data": "y"}}, "[task] says data twice, itself and in options"),
+        (
+            {"name": "pacs", "options": {"sources": ["photo"]}},
+            "'sources' means nothing to the task 'pacs'; did you mean",
+        ),
         ({"model": 3}, "the table of a task: model"),
         (3, "`task` is an int; give a Task"),
         (Task, "`task` is the class Task; give a Task"),
