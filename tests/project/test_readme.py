@@ -59,3 +59,15 @@ def test_the_file_of_the_five_minutes_is_one() -> None:
     written = File.model_validate(tomllib.loads(blocks("getting-started.md", "part")["merge_init.toml"]))
     assert written.pool.models
     assert written.run.strategy == "greedy"
+
+
+def test_its_table_of_soups_is_the_page_s() -> None:
+    """Each of its cells stands in the page's row of the same method, which is made from the committed records."""
+    shown = page(README).partition("<!-- soups -->")[2].partition("<!-- end -->")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in shown.strip().splitlines()[2:]]
+    made = page("results/soups.md").partition("<!-- confirmation -->")[2].partition("Accuracies in %")[0]
+    assert len(rows) == 7
+    for name, *cells in rows:
+        (line,) = (line for line in made.splitlines() if line.startswith(f"| {name.partition(' ')[0]} |"))
+        found = [cell.strip() for cell in line.strip("| ").split("|")]
+        assert [cell for cell in cells if cell not in found] == [], name
