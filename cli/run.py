@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Models that a plan names."""
-REHEARSED = 5.0
-"""Seconds after which the rehearsal of a run that is only planned ends."""
 
 
 @click.command(
@@ -194,7 +192,7 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
     say_built_in(request, Screen(stderr=True))
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
-    ahead = None if task is None else effort(ready, REHEARSED)
+    ahead = None if task is None else effort(ready)
     if as_json:
         cost = None if ahead is None else asdict(ahead)
         print_json(_planned(made, task, pool, ready) | {"cost": cost})

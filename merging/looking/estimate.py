@@ -20,7 +20,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.running.needs import ranks_models
 from merging.running.plan import Plan
-from merging.running.rehearsal import REHEARSAL, rehearse
+from merging.running.rehearsal import rehearse
 from merging.values.recipe import Recipe
 from merging.values.wording import plural
 
@@ -87,19 +87,18 @@ class Cost(Effort):
     known: int = 0
 
 
-def effort(made: Plan, seconds: float = REHEARSAL) -> Effort:
+def effort(made: Plan) -> Effort:
     """Rehearses a run that is planned; nothing is timed, and a pass over two samples says how many outputs there are.
 
     Args:
         made: the plan, with a task. Its model's weights are overwritten.
-        seconds: time after which the rehearsal is ended.
     """
     live, numerics, task = made.live, made.numerics, made.task
     if live is None or numerics is None or task is None:
         raise ValueError("without a task nothing is evaluated")
     with numerics.applied():
         live.load(Recipe.single(made.pool.ingredients[0], made.partition))
-        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.inputs[:2]), seconds)
+        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.inputs[:2]))
     meter = rehearsal.meter
     averages = max(0, meter.evaluations - len(made.pool))
     passes = meter.forward_equivalents + averages * _measuring(made, task)
