@@ -100,7 +100,7 @@ def scores(trial: Trial, files: Sequence[Path], task: Task, device: str) -> dict
         task = replace(task, held_out=task.held_out.part(torch.from_numpy(chosen)))
     order = range(len(files)) if trial.models is None else trial.models
     result = merging.merge(
-        [str(files[index]) for index in order],
+        {f"{place:02d}": str(files[index]) for place, index in enumerate(order)},  # a pool is sorted by names
         strategies[trial.strategy](**trial.options),
         task=task,
         partitioner=partitioners[trial.partitioner](),
@@ -139,7 +139,7 @@ def study(name: str, pools: Iterable[str], output: Path, records: Path, device: 
             if any(told.items() <= row.items() for row in found["rows"]):
                 continue
             row = told | scores(trial, files, task, device)
-            found |= {"by": list(trial.facts), "show": list(SHOWN)}
+            found |= {"by": list(trial.facts), "show": list(SHOWN), "percent": list(SHOWN[:3])}
             found["rows"].append(row)
             file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
             click.echo(row)
