@@ -34,7 +34,7 @@ def run(partition: str, status: MethodState, why: str = "", digest: str = "") ->
 def test_a_reason_drops_no_row(state: MethodState, why: str) -> None:
     """All methods under one partition ended for one reason: that says nothing of whether it fits the model."""
     runs = [run("whole", MethodState.FINISHED, digest="a"), run("layer", state, why)]
-    found = gather(runs, (), Asked(("fisher",), ("whole", "layer"), (0,)), Comparer(Accuracy(), TASK), ("m",))
+    found = gather(runs, (), Asked({"fisher": ("whole", "layer")}, (0,)), Comparer(Accuracy(), TASK), ("m",))
     assert [(row.label, row.status) for row in found.rows] == [
         ("fisher (whole)", MethodState.FINISHED),
         ("fisher (layer)", state),
@@ -47,7 +47,7 @@ def test_a_reason_drops_no_row(state: MethodState, why: str) -> None:
 def test_a_partition_that_was_refused_is_a_note() -> None:
     why = "partitioner 'clip-c8' needs visual"
     runs = [run("whole", MethodState.FINISHED, digest="a"), run("clip-c8", MethodState.CANNOT_RUN, why)]
-    asked = Asked(("fisher",), ("whole", "clip-c8"), (0,), refused={"clip-c8": why})
+    asked = Asked({"fisher": ("whole", "clip-c8")}, (0,), refused={"clip-c8": why})
     found = gather(runs, (), asked, Comparer(Accuracy(), TASK), ("m",))
     assert [row.label for row in found.rows] == ["fisher"]
     assert f"no method was run under clip-c8: {why}" in found.notes
