@@ -169,8 +169,10 @@ def _options(entry: dict[str, Any]) -> list[str]:
     lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
     lines += [_row(option) for option in entry["options"]]
     example = entry["options"][0]
-    if kind == "task":
-        return [*lines, "", "```toml", "[task]", f'name = "{name}"', f'{example["name"]} = "…"', "```", ""]
+    if kind == "task":  # what has no default, and does not say what leaving it out means
+        asked = [o["name"] for o in entry["options"] if o["default"] is None and "none:" not in o["help"]]
+        given = [f'{each} = "…"' for each in asked or [example["name"]]]
+        return [*lines, "", "```toml", "[task]", f'name = "{name}"', *given, "```", ""]
     return [*lines, "", "```", f"{command} -o {kind}.{example['name']}={_example(example)}", "```", ""]
 
 
