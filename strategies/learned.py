@@ -80,8 +80,8 @@ class Learned(MixStrategy):
                 "Costs 3 · 140 · 128 forward passes of single samples, whatever the number of models, layers and "
                 "held-out samples: at most 134 forward-equivalents from 400 held-out samples on, and more below. Needs "
                 "a model that autograd can run through, and memory for 'block' models. Fits the held-out data hard: "
-                "their score says nothing about the result. By protocol no better under shift than other merges of "
-                "the same pool (docs/results/soups.md)."
+                "their score says nothing about the result. By protocol not shown better under shift than other "
+                "merges of the same pool (docs/results/soups.md)."
             ),
             description=AFFINE,
             fixed=("coefficients",),
