@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.pacs import SWEEP
 from merging.errors import unknown
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "results" / "protocol.md"
@@ -97,15 +98,7 @@ PACS = Family(
     name="pacs",
     base="squeezenet1_1_imagenet_backbone.safetensors",
     models=16,
-    sweep="""\
-learning_rate = { low = 1e-4, high = 6e-4, log = true }
-weight_decay = [0.0, 0.01, 0.1]
-epochs = [6, 9, 12]
-batch_size = 32
-augmentation = ["flip", "crop", "rand-m5-mstd0.5"]
-mixup = [0.0, 0.2]
-label_smoothing = [0.0, 0.1]
-""",
+    sweep=SWEEP,
     enough=6,
     budget=60,
     protocol=PROTOCOL,

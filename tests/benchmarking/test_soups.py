@@ -14,7 +14,6 @@ from benchmarks.soups.record import Record
 from benchmarks.soups.statistics import within
 from merging.values.statistics import paired
 from tests.benchmarking.pools_of_bits import (
-    empty,
     names,
     pool,
     row,
@@ -24,11 +23,6 @@ from tests.benchmarking.pools_of_bits import (
 
 AHEAD = {"affine": 0.03, "learned": 0.028}
 EIGHT = names("pacs", 8)
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return empty(tmp_path)
 
 
 def test_each_pool_has_the_interval_of_its_own_samples(results: Path) -> None:

@@ -20,7 +20,6 @@ from benchmarks.soups.statistics import AGAINST, differences
 from tests.benchmarking.pools_of_bits import (
     DIGEST,
     SAMPLES,
-    empty,
     failing,
     names,
     part,
@@ -32,11 +31,6 @@ from tests.benchmarking.pools_of_bits import (
 
 AHEAD = {"affine": 0.03, "learned": 0.028}
 EIGHT = names("pacs", 8)
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return empty(tmp_path)
 
 
 def made(*records: Record, protocol: str = DIGEST) -> Pools:

@@ -15,7 +15,6 @@ from benchmarks.soups.coefficients import mixed, reach
 from benchmarks.soups.statistics import differences
 from tests.benchmarking.pools_of_bits import (
     METHODS,
-    empty,
     names,
     pool,
     row,
@@ -24,11 +23,6 @@ from tests.benchmarking.pools_of_bits import (
 
 AHEAD = {"affine": 0.03, "learned": 0.028}
 EIGHT = names("pacs", 8)
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return empty(tmp_path)
 
 
 def test_coefficients_are_measured_and_related_to_the_models(results: Path) -> None:
