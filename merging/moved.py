@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -313,9 +314,16 @@ def by_position(made: type[T]) -> type[T]:
 class _StandIn(ModuleType):
     """A module that has moved. Where a public function has its name now (``merging.check``), it is called as that."""
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function())
+
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._function()(*arguments, **keywords)
+
+    def _function(self) -> Callable[..., Any]:
         package, _, name = self.__name__.rpartition(".")
-        return importlib.import_module(package).__getattr__(name)(*arguments, **keywords)
+        return importlib.import_module(package).__getattr__(name)  # type: ignore[no-any-return]
 
 
 class OldPaths:

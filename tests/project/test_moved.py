@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,19 @@ def test_what_never_was_there_is_not_found() -> None:
         importlib.import_module("merging.pools")
     with pytest.raises(ImportError, match="ModelPoool"):
         from merging.pool import ModelPoool  # noqa: F401
+
+
+def test_a_module_that_a_function_replaced_is_called_and_described_as_the_function() -> None:
+    moved: Any = importlib.import_module("merging.check")
+    with pytest.warns(FutureWarning):
+        function = moved.check
+    assert inspect.signature(moved) == inspect.signature(function)
+    assert "models" in inspect.signature(moved).parameters
+    with pytest.raises(TypeError, match="missing 2 required"):
+        moved()
+
+
+def test_a_module_that_no_function_replaced_is_not_called() -> None:
+    moved: Any = importlib.import_module("merging.progress")
+    with pytest.raises(AttributeError, match="progress"):
+        moved()
