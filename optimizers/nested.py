@@ -42,7 +42,7 @@ class Nested(Optimizer):
 
     cheap: float = option(0.05, "share of a pass up to which a variable's move is cheap", low=0.0, high=1.0)
     step: float = option(0.125, "first step, as a share of the box", low=1e-6, high=1.0)
-    tolerance: float = option(0.02, "last step, as a share of the box; a vain sweep with it ends", low=1e-6, high=1.0)
+    tolerance: float = option(0.04, "last step, as a share of the box; a vain sweep with it ends", low=1e-6, high=1.0)
 
     def maximize(self, search: Search) -> Solution:
         """Sweeps until the step is as small as the tolerance, or ``BudgetSpent`` ends it."""
@@ -65,29 +65,35 @@ class Nested(Optimizer):
         self, search: Search, place: Place, variables: list[int], step: float, look: Callable[[Vector, float], Place]
     ) -> Place:
         """The best place that moves of some variables find, with steps from ``step`` down to the tolerance."""
+        signs = dict.fromkeys(variables, 1.0)
         while step >= self.tolerance and variables:
             before = place[0]
             for variable in variables:
-                place = _line(search, place, variable, step, look)
+                place, signs[variable] = _line(search, place, variable, signs[variable] * step, look)
             if place[0] <= before:
                 step /= 2
         return place
 
 
-def _line(search: Search, place: Place, variable: int, step: float, look: Callable[[Vector, float], Place]) -> Place:
-    """The better place along one variable, forth or back; the step is doubled as long as that helps."""
+def _line(
+    search: Search, place: Place, variable: int, step: float, look: Callable[[Vector, float], Place]
+) -> tuple[Place, float]:
+    """The better place along one variable, and the sign of the way there, which is the first to be tried next time.
+
+    A signed step is tried, then its opposite; doubled as long as that helps.
+    """
     width = search.upper[variable] - search.lower[variable]
-    for sign in (1.0, -1.0):
-        reach, gained = sign * step * width, False
+    for signed in (step, -step):
+        reach, gained = signed * width, False
         while True:
             point = place[1].copy()
             point[variable] = np.clip(point[variable] + reach, search.lower[variable], search.upper[variable])
             if point[variable] == place[1][variable]:
                 break
-            found = look(point, step)
+            found = look(point, abs(step))
             if found[0] <= place[0]:
                 break
             place, reach, gained = found, 2 * reach, True
         if gained:
-            break
-    return place
+            return place, float(np.sign(signed))
+    return place, float(np.sign(step))
