@@ -125,7 +125,6 @@ NAMES = {
     },
     "evaluator": {
         "evaluation.outputs": "LOGITS_MEMORY",
-        "evaluation.threshold": "margin",
     },
     "interfaces": {
         "plugins.objective": "Objective",

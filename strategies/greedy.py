@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
@@ -39,6 +39,9 @@ class Greedy(MixStrategy):
     order: str = option("sorted", "the order in which models are tried", choices=("sorted", "random"))
     orders: int = option(3, "number of random orders (with order=random)", low=1)
     accept_ties: bool = option(False, "accept an equal score too (Recipe 1 says >=, the published code >)")
+    early: bool = option(
+        False, "stop scoring a candidate once it cannot be accepted: same soup, fewer passes", later=True
+    )
 
     def mix(self, problem: Problem) -> Recipe:
         """Makes a soup for each order, and takes the one with the highest held-out score."""
@@ -62,13 +65,20 @@ class Greedy(MixStrategy):
         problem.progress.stage("greedy soup", len(order) - 1)
         for index in order[1:]:
             trial = problem.mean([*chosen, index])
-            outcome = problem.evaluate(trial)
-            accepted = outcome.score > best.score or (self.accept_ties and outcome.score == best.score)
-            problem.decide(
-                candidate=problem.pool.names[index], incumbent=best.score, average=outcome.score, accepted=accepted
-            )
-            if accepted:
+            outcome, average = self._looked_at(problem, trial, best.score)
+            accepted = outcome is not None
+            problem.decide(candidate=problem.pool.names[index], incumbent=best.score, **average, accepted=accepted)
+            if outcome is not None:
                 chosen, soup, best = [*chosen, index], trial, outcome
                 problem.keep(soup, best)
             problem.progress.advance()
         return soup, best
+
+    def _looked_at(self, problem: Problem, trial: Recipe, best: float) -> tuple[Outcome | None, dict[str, Any]]:
+        """The outcome of a candidate's average where it is accepted, and what is known of its score."""
+        if self.early:
+            decision = problem.scores.exceeds(trial, best, ties=self.accept_ties, whole=True)
+            return (decision.outcome if decision.exceeds else None), decision.facts("average")
+        outcome = problem.evaluate(trial)
+        accepted = outcome.score > best or (self.accept_ties and outcome.score == best)
+        return (outcome if accepted else None), {"average": outcome.score}

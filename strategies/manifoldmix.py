@@ -123,6 +123,9 @@ class ManifoldMix(MixStrategy):
         low=0.0,
         profiles={"paper": 0.05, "reference": None},
     )
+    early: bool = option(
+        False, "stop scoring an average once it is known whether it is promising: same soup, fewer passes", later=True
+    )
 
     def default_optimizer(self) -> str:
         """The published code's own calls of Nevergrad in the profile that reproduces it."""
@@ -141,13 +144,9 @@ class ManifoldMix(MixStrategy):
         for index, alone in ranking[1:]:
             candidate = problem.single(index)
             start = soup.models / (soup.models + 1)
-            average = problem.evaluate(soup.recipe.lerp(candidate, start))
-            facts = {
-                "candidate": problem.pool.names[index],
-                "incumbent": soup.score,
-                "average": average.score,
-            }
-            if not self._above(average.score, self._threshold(soup.score)):
+            promising, average = self._promising(problem, soup, candidate, start)
+            facts = {"candidate": problem.pool.names[index], "incumbent": soup.score, **average}
+            if not promising:
                 problem.decide(**facts, accepted=False, why="not promising")
             elif not self._same_basin(problem, best, index, (outcome.score + alone.score) / 2, facts):
                 problem.decide(**facts, accepted=False, why="in another basin than the best model")
@@ -163,6 +162,16 @@ class ManifoldMix(MixStrategy):
                 problem.decide(**facts, accepted=mixed is not None)
             problem.progress.advance()
         return soup.recipe
+
+    def _promising(self, problem: Problem, soup: _Soup, candidate: Recipe, start: float) -> tuple[bool, dict[str, Any]]:
+        """Whether the running average with a candidate is worth a search, and what is known of its score."""
+        average, threshold = soup.recipe.lerp(candidate, start), self._threshold(soup.score)
+        if self.early:
+            probed = self.barrier is not None and soup.models == 1  # the midpoint is this average, then
+            decision = problem.scores.exceeds(average, threshold, ties=self.accept_ties, whole=probed)
+            return decision.exceeds, decision.facts("average")
+        score = problem.evaluate(average).score
+        return self._above(score, threshold), {"average": score}
 
     def _threshold(self, score: float) -> float:
         """``score − (1 − τ)·|score|``, rounded as the published code's ``τ · score`` is: that decides ties."""

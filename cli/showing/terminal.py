@@ -133,7 +133,8 @@ class TerminalProgress:
         if "candidate" not in facts:
             parts = [f"{name.replace('_', ' ')} {shown(value)}" for name, value in facts.items()]
             return self.say("  " + ", ".join(parts))
-        parts = [f"average {self._score(facts['average'])}{self._precision}"] if "average" in facts else []
+        averages = (name for name in ("average", "average_at_most", "average_at_least") if name in facts)
+        parts = [f"{name.replace('_', ' ')} {self._score(facts[name])}{self._precision}" for name in averages]
         if facts.get("searches"):
             parts += [f"searched {', '.join(self._score(score) for score in facts['searches'])}{self._precision}"]
         if facts.get("accepted"):

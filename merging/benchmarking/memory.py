@@ -14,7 +14,7 @@ from merging.errors import FolderError
 from merging.plugins.task import HELD_OUT
 from merging.storage.journal import Journal
 from merging.storage.lock import Lock
-from merging.values.outcome import Outcome
+from merging.values.outcome import Decision, Outcome
 
 FILE = "evaluations.jsonl"
 BEGIN = "benchmark"
@@ -53,6 +53,16 @@ class Memory:
         """The outcome that is known, whoever asked for it first."""
         del split  # the key holds the data's fingerprint
         return self._known.get(key)
+
+    @property
+    def replaying(self) -> bool:
+        """Never: what is known has no order here."""
+        return False
+
+    def tested(self, key: str) -> tuple[Decision, float] | None:
+        """Knows no tests: what one costs depends on what its method has asked for before, and is the method's own."""
+        del key
+        return None
 
     def write(self, event: str, **facts: Any) -> None:
         """Keeps evaluations that are new, and what was begun; decisions are kept with the method that made them."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from merging.errors import StrategyError
-from merging.evaluation.threshold import Margins, margin
 from merging.plugins.objective import Objective, check_labels, terms_of
 from merging.plugins.task import Task
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -19,14 +18,13 @@ from merging.values.outcome import WORST, Outcome, top1
 
 
 class Answers:
-    """Logits of a split, batch by batch in its order, until they are an outcome.
+    """Logits of a split, batch by batch, until they are an outcome.
 
     Args:
         objective: what is maximised.
         task: the data.
         split: name of the split.
         record: keep the terms, unless they are the hits.
-        margins: offered those of this model, where they are wanted.
         loss: whether the outcome says the mean cross-entropy of the logits, where labels are classes.
 
     Raises:
@@ -41,7 +39,6 @@ class Answers:
         split: str,
         *,
         record: bool = False,
-        margins: Margins | None = None,
         loss: bool = False,
     ) -> None:
         if isinstance(objective, WholeModelObjective):
@@ -49,9 +46,13 @@ class Answers:
         check_labels(objective, task, (split,))
         self._objective, self._split = objective, task.split(split)
         self._keeps_terms = record and not objective.counts_hits
-        self._wanted = margins if margins is not None and margins.wanted else None
-        self._terms, self._hits, self._margins, self._blank, self._losses = (list[Tensor]() for _ in range(5))
+        self._terms, self._hits, self._blank, self._losses = (list[Tensor]() for _ in range(4))
         self._says_loss = loss
+
+    @property
+    def samples(self) -> int:
+        """The number of the split's samples."""
+        return len(self._split)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Takes the next samples: logits for the split's classes, ``(N, classes)``, and labels, ``(N,)``."""
@@ -59,24 +60,53 @@ class Answers:
         self._blank.append(_blank(logits).sum())
         if self._split.categorical and logits.ndim == 2 and logits.shape[1] > 1:  # a sample can be right or wrong
             self._hits.append(top1(logits, labels).cpu())
-            if self._wanted is not None:
-                self._margins.append(margin(logits, labels))
             if self._says_loss:
                 self._losses.append(cross_entropy(logits.float(), labels, reduction="none").double().sum())
 
-    def outcome(self) -> Outcome:
-        """Makes the outcome of all samples together; its ``seconds`` and ``passes`` keep their defaults."""
-        terms, split = torch.cat(self._terms), self._split
+    def outcome(self, order: Tensor | None = None) -> Outcome:
+        """Makes the outcome of all samples together; its ``seconds`` and ``passes`` keep their defaults.
+
+        Args:
+            order: samples in the order in which they were added, shape ``(N,)``; None: the split's own.
+        """
+        terms, split = _placed(torch.cat(self._terms), order), self._split
         score = finite(self._objective.score(terms, split.labels.cpu(), split.groups))
-        if self._margins and self._wanted is not None:
-            self._wanted.offer(score, torch.cat(self._margins))
-        correct = np.packbits(torch.cat(self._hits).numpy()) if self._hits else None
+        correct = np.packbits(_placed(torch.cat(self._hits), order).numpy()) if self._hits else None
         nan = sum(int(count) for count in self._blank)  # read from the device once the pass has been made
         kept = _array(terms) if self._keeps_terms else None
         loss = sum(float(each) for each in self._losses) / len(split) if self._losses else None
         if loss is not None and not np.isfinite(loss):
             loss = -WORST
         return Outcome(score=score, samples=len(split), correct=correct, nan=nan, terms=kept, loss=loss)
+
+    def within(self, order: Tensor | None = None) -> tuple[float, float]:
+        """The smallest and the largest score that the samples so far leave possible, where terms have bounds.
+
+        Each term stands where it stands in a whole pass, in its own dtype, and a bound where one is missing. A sum of
+        floats in a fixed order falls for no larger term, so what :meth:`outcome` will say lies between the two to the
+        last bit. Terms that are floats may still be NaN, the worst score: of them no lower end is known.
+
+        Args:
+            order: samples in the order in which they are added, shape ``(N,)``; None: the split's own.
+        """
+        terms, split = torch.cat(self._terms), self._split
+        places = slice(len(terms)) if order is None else order[: len(terms)].cpu()
+        ends = []
+        for bound in self._objective.bounds or ():
+            whole = torch.full((len(split), *terms.shape[1:]), bound, dtype=terms.dtype)
+            whole[places] = terms
+            ends.append(finite(self._objective.score(whole, split.labels.cpu(), split.groups)))
+        least, most = ends
+        return (WORST if terms.is_floating_point() else least), most
+
+
+def _placed(values: Tensor, order: Tensor | None) -> Tensor:
+    """Values of samples in another order, put back into the split's."""
+    if order is None:
+        return values
+    placed = torch.empty_like(values)
+    placed[order.cpu()] = values
+    return placed
 
 
 def finite(score: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.evaluation.bar import Bar
 from merging.evaluation.gradients import Gradients, LiveGradients
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger
@@ -176,25 +177,29 @@ class Evaluator:
 
         return look
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
-        """Whether the held-out score is above a threshold; stops once the rest cannot change the answer.
+    def exceeds(self, merged: Merge, bar: Bar) -> Decision:
+        """Whether the held-out score clears a bar: what the whole outcome would say, to the last bit.
 
-        Never fills the memory of full outcomes. Exact for decomposable objectives with bounds; a full pass otherwise.
+        Stops once the samples that are left cannot change the answer; where all were seen it is an evaluation like
+        others. For ensembles, and objectives that are no mean of terms with bounds, it always is.
 
         Raises:
             Stopped: the run was interrupted or has used up its evaluations.
         """
-        early, n = can_stop_early(self.objective), len(self.task.held_out)
-        if early:
-            self.scorer.expect_tests()
-        known = self.ledger.known(self.keys.evaluation(recipe))
-        if known is not None or not early:
-            return Decision((known or self.evaluate(recipe)).score > threshold, n)
-        self.ledger.check()
-        decision, before = self.scorer.exceeds(recipe, threshold)
-        self.ledger.pay(before)
-        self.ledger.pay(decision.samples_seen / n)
-        return decision
+        key = self.keys.evaluation(merged)
+        if isinstance(merged, Ensemble) or not can_stop_early(self.objective) or self.ledger.known(key) is not None:
+            return bar.of(self.evaluate(merged))
+
+        def make() -> tuple[Decision, float]:
+            decision, seconds = self.scorer.exceeds(
+                merged, bar, self.ledger.hardness.easiness(), checked=self.ledger.tests > 0
+            )
+            memory = self._memory(merged, HELD_OUT, key) if decision.outcome is not None else None
+            if memory is not None and decision.outcome is not None:
+                memory.keep(decision.outcome)
+            return decision, seconds
+
+        return self.ledger.test(key, bar, make)
 
     def recalibrated(self, merged: Merge) -> Merge:
         """The same merge with its BatchNorm statistics measured, as overrides; itself where there is nothing to do."""

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from merging.errors import Stopped, StopReason
+from merging.evaluation.bar import Bar
+from merging.evaluation.hardness import Hardness
 from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import named, running
-from merging.values.outcome import Meter, Outcome
+from merging.values.outcome import Decision, Meter, Outcome
 
 
 class Log(Protocol):
     """A keeper of evaluations and decisions beyond the session: a run's journal, a benchmark's memory."""
+
+    @property
+    def replaying(self) -> bool:
+        """Whether what a run did before is still being gone through."""
+
+    def tested(self, key: str) -> tuple[Decision, float] | None:
+        """Looks up the threshold test that is now due, and its seconds; None where it is to be made.
+
+        Of one that saw all samples the outcome counts, and not what it exceeds.
+        """
 
     def replay(self, key: str, split: str) -> Outcome | None:
         """The outcome that is kept for the evaluation now due; None where it is to be made."""
@@ -58,6 +71,8 @@ class Ledger:
         total: what the whole run has cost.
         meter: what the present strategy alone would have cost.
         spent: seconds in held-out passes of this session, those for the record left out.
+        hardness: how hard the held-out samples are, by what was measured or known.
+        tests: threshold tests that looked at samples, in this session or before.
     """
 
     def __init__(
@@ -72,12 +87,15 @@ class Ledger:
         self.journal, self.limit, self.should_stop, self.exact_savings = journal, limit, should_stop, exact_savings
         self.total, self.meter, self.spent = Meter(), Meter(), 0.0
         self._observers = tuple(observers)
+        self.hardness, self.tests = Hardness(), 0
         self._asked: set[str] = set()
         self._known: dict[str, Outcome] = {}
+        self._tried: set[str] = set()  # tested by the present strategy, short of an outcome
+        self._tested: dict[str, Decision] = {}
 
     def begin(self) -> Meter:
         """A fresh meter for one strategy; it counts what that strategy alone would have cost."""
-        self.meter, self._asked = Meter(), set()
+        self.meter, self._asked, self._tried = Meter(), set(), set()
         return self.meter
 
     def known(self, key: str) -> Outcome | None:
@@ -119,7 +137,7 @@ class Ledger:
             self.meter.cached += 1
         elif counts:
             self._asked.add(key)
-            _add(self.meter, outcome)
+            _add(self.meter, outcome, again=key in self._tried)
         if counts and made is None:
             for observer in self._observers:
                 with running(named("observer", observer), observer):
@@ -129,7 +147,7 @@ class Ledger:
     def _enter(
         self, key: str, split: str, measure: Callable[[], Outcome], made: float | None, memory: Recalling | None
     ) -> Outcome:
-        self.check(split)
+        self._check(key, split)
         outcome, spent = self.journal.replay(key, split), made or 0.0
         if outcome is None:
             outcome, again = _made(measure, memory)
@@ -138,8 +156,55 @@ class Ledger:
         self._known[key] = outcome
         if split == HELD_OUT:
             self.spent += spent
-            _add(self.total, outcome)
+            _add(self.total, outcome, again=key in self._tested)
+            self.hardness.saw(outcome)
         return outcome
+
+    def test(self, key: str, bar: Bar, make: Callable[[], tuple[Decision, float]]) -> Decision:
+        """The answer of a threshold test: from an earlier one, from the journal, or found now.
+
+        It counts as the evaluation that it stands for, with the passes that it took; one that saw all samples is that
+        evaluation.
+
+        Args:
+            key: the text that decides the evaluation.
+            bar: what must be cleared.
+            make: makes the test; gives its answer and the seconds that it took.
+
+        Raises:
+            Stopped: the run was interrupted or has used up its evaluations.
+            PluginError: an observer fails.
+        """
+        earlier = self._tested.get(key)
+        answer = bar.decided(*earlier.within) if earlier is not None else None
+        if earlier is not None and answer is not None:
+            self.total.cached += 1
+            if key in self._tried:
+                self.meter.cached += 1
+            else:
+                self._tried.add(key)
+                _count(self.meter, 0.0, earlier.passes)
+            return replace(earlier, exceeds=answer, passes=0.0)
+        self._check(key, HELD_OUT)
+        old, replaying = self.journal.tested(key), self.journal.replaying
+        made, seconds = make() if old is None else old
+        self.tests += 1
+        if old is None and replaying:  # it was written before tests were kept, and is followed as it is
+            self.pay(made.passes)
+            return made
+        spent = self.spent + (seconds if old is None else 0.0)
+        if (outcome := made.outcome) is not None:
+            found = self.through(key, HELD_OUT, lambda: outcome)
+            self.spent = spent  # also where a log knows the outcome by now, the pass was made
+            return bar.of(found)
+        asked = {"threshold": bar.threshold.hex(), "ties": bar.ties}
+        self.journal.write("test", key=key, **asked, **made.to_json(), seconds=seconds)
+        self.spent = spent
+        _count(self.total, seconds, made.passes, again=key in self._tested)
+        _count(self.meter, seconds, made.passes, again=key in self._tried)
+        self._tested[key] = made
+        self._tried.add(key)
+        return made
 
     def record(self, key: str, split: str, measure: Callable[[], Outcome], memory: Recalling | None = None) -> Outcome:
         """The outcome of record for a key: kept as others are, counted nowhere, seen by no strategy.
@@ -154,6 +219,13 @@ class Ledger:
             self.journal.write("evaluation", key=key, split=split, record=True, **outcome.to_json())
             self._known[key] = outcome
         return self._known[key]
+
+    def _check(self, key: str, split: str) -> None:
+        """Ends the run as :meth:`check` does; what a test has counted already is no evaluation more."""
+        if key not in self._tested:
+            self.check(split)
+        elif self.interrupted():
+            raise Stopped(StopReason.INTERRUPTED)
 
     def check(self, split: str = HELD_OUT) -> None:
         """Ends the run where it has been asked to stop, or where its evaluations are used up.
@@ -194,10 +266,14 @@ class Ledger:
             meter.forward_equivalents = passes
 
 
-def _add(meter: Meter, outcome: Outcome) -> None:
-    meter.evaluations += 1
-    meter.seconds += outcome.seconds
-    meter.forward_equivalents += outcome.passes
+def _add(meter: Meter, outcome: Outcome, *, again: bool) -> None:
+    _count(meter, outcome.seconds, outcome.passes, again=again)
+
+
+def _count(meter: Meter, seconds: float, passes: float, *, again: bool = False) -> None:
+    meter.evaluations += not again
+    meter.seconds += seconds
+    meter.forward_equivalents += passes
 
 
 def _made(measure: Callable[[], Outcome], memory: Recalling | None) -> tuple[Outcome, bool]:

@@ -23,7 +23,7 @@ from merging.evaluation.own_code import UnsureError
 from merging.evaluation.surroundings import surroundings
 from merging.forward.recalibration import SAMPLES
 from merging.plugins.objective import Objective
-from merging.plugins.task import CERTIFY, HELD_OUT, Split
+from merging.plugins.task import CERTIFY, Split
 from merging.storage.content import content_hash
 from merging.storage.file_hashes import how_told
 from merging.storage.raw import bytes_of
@@ -232,12 +232,9 @@ class Recall:
         self._merged, self._split, self._record = merged, split, record
 
     def known(self) -> Outcome | None:
-        """The outcome that is known, at the cost that its pass would have had now; None where it must be measured.
-
-        Threshold tests want the margins of the pass itself, so once there are any, held-out passes are made.
-        """
+        """The outcome that is known, at the cost that its pass would have had now; None where it must be measured."""
         keys, scorer, found = self._remembered.keys, self._remembered.scorer, self._entry.found
-        if found is None or (self._split == HELD_OUT and not self._record and scorer.margins.wanted):
+        if found is None:
             return None
         measured = keys.calibration is not None and keys.averages(self._merged)
         passes = scorer.skipped(self._merged, self._split, record=self._record)

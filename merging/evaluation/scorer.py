@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.evaluation.answers import Answers, finite
+from merging.evaluation.bar import Bar
 from merging.evaluation.keys import Keys, Trial
-from merging.evaluation.threshold import Margins, above
+from merging.evaluation.threshold import above
 from merging.forward.passes import Passes
-from merging.plugins.objective import Objective
 from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective, measured
 from merging.storage.raw import in_dtype
@@ -53,11 +55,17 @@ class Scorer(Protocol):
     def costs(self) -> tuple[float, ...]:
         """Share of a whole held-out pass that a change of each component alone costs."""
 
-    def expect_tests(self) -> None:
-        """Says that threshold tests have begun: passes may keep what makes the next ones short."""
+    def exceeds(
+        self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
+    ) -> tuple[Decision, float]:
+        """Whether the held-out score clears a bar, and the seconds that this took.
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
-        """Whether the held-out score is above a threshold, and passes before the first sample was seen."""
+        Args:
+            model: the model.
+            bar: what must be cleared.
+            easiness: larger for samples that are to be visited later, shape ``(N,)``; None: nothing is known of them.
+            checked: an earlier test of the run has paid for finding out whether samples may be visited in any order.
+        """
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, measured on data, in the checkpoints' dtypes; passes that it took."""
@@ -72,11 +80,10 @@ class LiveScorer:
 
     Attributes:
         live: the model whose weights are mixed in place.
-        margins: margins of the best model so far, once a threshold test has asked for them.
     """
 
     def __init__(self, keys: Keys, passes: Passes) -> None:
-        self.live, self.passes, self.margins = passes.live, passes, Margins()
+        self.live, self.passes = passes.live, passes
         self._keys, self._task, self._objective = keys, keys.task, keys.objective
 
     def check_labels(self, names: Sequence[str]) -> None:
@@ -95,15 +102,8 @@ class LiveScorer:
                 score = finite(measured(self._objective, self.live.module, _View(self.passes, split)))
                 outcome = Outcome(score=score, samples=len(self._task.split(split)), correct=None)
             else:
-                margins = self.margins if split == HELD_OUT and not record else None
-                answers = Answers(
-                    self._objective,
-                    self._task,
-                    split,
-                    record=record,
-                    margins=margins,
-                    loss=isinstance(model, Trial) and model.loss,
-                )
+                says_loss = isinstance(model, Trial) and model.loss
+                answers = Answers(self._objective, self._task, split, record=record, loss=says_loss)
                 project = self._task.split(split).project
                 for outputs, labels in self.passes.forward(split, contents):
                     answers.add(project(outputs), labels)
@@ -148,22 +148,27 @@ class LiveScorer:
         some = Recipe.single(self.live.pool.ingredients[0], partition)
         return self.passes.costs(components, lambda: self.live.load(some))
 
-    def expect_tests(self) -> None:
-        """Keeps the margins of the best model from now on."""
-        self.margins.wanted = True
+    def exceeds(
+        self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
+    ) -> tuple[Decision, float]:
+        """Whether the held-out score clears a bar, and the seconds that this took.
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
-        """Whether the held-out score is above a threshold.
-
-        Samples are visited by the margin that the best model so far had on them, smallest first, where that changes
-        no logit (:meth:`Passes.hardest_first`).
+        Samples are visited hardest first where that changes no logit (:meth:`Passes.hardest_first`).
         """
-        if not isinstance(self._objective, Objective):
-            raise TypeError("a whole-model objective has no terms")
-        extra = self._load(recipe)
-        order = None if self.margins.values is None else self.passes.hardest_first(HELD_OUT, self.margins.values)
-        made = self.passes.plain(HELD_OUT, order)
-        return above(threshold, self._objective, self._task.held_out, made), extra
+        began = time.perf_counter()
+        extra, project = self._load(model), self._task.held_out.project
+        order = None
+        if easiness is not None:
+            order = self.passes.hardest_first(HELD_OUT, torch.from_numpy(easiness))
+            size, n = self.passes.numerics.batch, len(self._task.held_out)
+            extra += 0.0 if checked else 2 * min(size, n) / n
+        made = ((project(outputs), labels) for outputs, labels in self.passes.plain(HELD_OUT, order))
+        found = above(bar, Answers(self._objective, self._task, HELD_OUT), order, made)
+        seconds = time.perf_counter() - began
+        if found.outcome is None:
+            return replace(found, passes=found.passes + extra), seconds
+        outcome = replace(found.outcome, seconds=seconds, passes=1.0 + extra)
+        return replace(found, passes=outcome.passes, outcome=outcome), seconds
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, and passes that measuring them took."""

@@ -199,14 +199,14 @@ class Passes:
             self._staging = Staging(self.live.module, sample, self.live.columns)
         return self._staging
 
-    def hardest_first(self, split: str, margins: Tensor) -> Tensor | None:
-        """An order that visits samples by an earlier pass's margin, smallest first, and changes no sample's logits.
+    def hardest_first(self, split: str, easiness: Tensor) -> Tensor | None:
+        """An order that visits hard samples first, and changes no sample's logits.
 
         The samples of a last, smaller batch stay together at the end: another batch size may give other bits.
 
         Args:
             split: its name.
-            margins: shape ``(N,)``.
+            easiness: larger for easier samples, shape ``(N,)``.
 
         Returns:
             Indices of shape ``(N,)``, or None where a sample's logits depend on its neighbours in the batch.
@@ -220,7 +220,7 @@ class Passes:
                 self._independent = torch.equal(logits[shuffled], self._run(self.prepare(feed.take(shuffled))))
         if not self._independent:
             return None
-        order = torch.argsort(margins[:whole], stable=True)
+        order = torch.argsort(easiness[:whole], stable=True)
         return torch.cat([order, torch.arange(whole, len(feed), device=order.device)])
 
     def _run(self, x: Tensor) -> Tensor:

@@ -128,7 +128,11 @@ class Declared:
         usual = next((each.default for each in declared if each.name == "profile"), None)
         same = getattr(self, "profile", None) == usual
         values = {each.name: getattr(self, each.name) for each in declared}
-        left = [each.name for each in declared if each.spec.later and same and values[each.name] == each.usual(usual)]
+        left = [
+            each.name
+            for each in declared
+            if each.spec.later and (same or each.default is not UNSET) and values[each.name] == each.usual(usual)
+        ]
         return {name: _plain(value) for name, value in values.items() if name not in left}
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from merging.values.outcome import Decision
-from merging.values.recipe import Recipe
+from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +27,15 @@ class Scores(Protocol):
     def score(self, logits: Tensor) -> float:
         """The objective of given held-out logits, such as averaged ones; no model runs, and nothing is counted."""
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
+    def exceeds(self, merged: Merge, threshold: float, *, ties: bool = False, whole: bool = False) -> Decision:
         """Whether the held-out score is above the threshold; may stop once that is certain.
 
-        It is not journalled, fills no cache, and costs the share of a pass that it took.
+        The answer is that of ``evaluate(merged).score > threshold``, to the last bit. It is journalled, counts as one
+        evaluation, and costs the share of a pass that it took; one that saw all samples is that evaluation.
+
+        Args:
+            merged: the merge.
+            threshold: what the score must exceed.
+            ties: an equal score is enough (``>=``).
+            whole: only "no" may be said early; where the answer is yes, the decision has the outcome.
         """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import RecipeError, RequirementError, StrategyError
+from merging.evaluation.bar import Bar
 from merging.plugins.optimizer import Vector
 from merging.plugins.progress import Progress
 from merging.plugins.searches import Path
@@ -18,7 +19,7 @@ from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.running.search import BoxSearch, Priced, Searching, run_search
 from merging.running.seeds import Seeds
 from merging.values.outcome import Decision, Outcome, Solution
-from merging.values.recipe import Recipe
+from merging.values.recipe import Merge, Recipe
 from merging.values.wording import shown
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ class MergeScores:
         self.looked.add(HELD_OUT)
         return self.evaluator.outputs.score(logits)
 
-    def exceeds(self, recipe: Recipe, threshold: float) -> Decision:
+    def exceeds(self, merged: Merge, threshold: float, *, ties: bool = False, whole: bool = False) -> Decision:
         """Whether the held-out score is above the threshold."""
+        if not isinstance(merged, Merge):
+            raise TypeError(f"exceeds takes a Recipe, Weights or Ensemble, not {kind_of(merged)}")
         self.looked.add(HELD_OUT)
-        return self.evaluator.exceeds(recipe, threshold)
+        return self.evaluator.exceeds(merged, Bar(float(threshold), ties, whole))
 
 
 @dataclass(frozen=True, kw_only=True)

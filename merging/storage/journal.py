@@ -18,7 +18,7 @@ from typing import IO, Any
 from merging.errors import DAMAGED, FolderError, near_path
 from merging.storage.atomic import refusals, sync
 from merging.storage.lock import Lock
-from merging.values.outcome import Outcome
+from merging.values.outcome import Decision, Outcome
 from merging.values.wording import beginning
 
 FILE = "events.jsonl"
@@ -28,7 +28,7 @@ _ASIDE = ("stopped", "finished")
 
 What follows ``stopped`` only rounded an unfinished run off (the test sets of the best so far): a resumed run drops it.
 """
-_OFTEN = ("evaluation", "decision")
+_OFTEN = ("evaluation", "test", "decision")
 """Events that a search writes in quick succession: they are on the disk a moment later, others (and what was accepted)
 before the search goes on."""
 _LATER = 0.5
@@ -128,6 +128,24 @@ class Journal:
             return None
         return Outcome.from_json(old)
 
+    @property
+    def replaying(self) -> bool:
+        """Whether old events are left."""
+        return bool(self._old)
+
+    def tested(self, key: str) -> tuple[Decision, float] | None:
+        """Looks up the threshold test that is now due, and its seconds; None where it is not the next event.
+
+        One that saw all samples was written as the evaluation that it is; its outcome counts.
+        """
+        old = self.head()
+        if old is None or old.get("key") != key:
+            return None
+        if old["event"] == "evaluation" and not old.get("record") and old["split"] == "held-out":
+            outcome = Outcome.from_json(old)
+            return Decision(True, outcome.samples, outcome=outcome), outcome.seconds
+        return (Decision.from_json(old), float(old["seconds"])) if old["event"] == "test" else None
+
     def __enter__(self) -> Journal:
         return self
 
@@ -224,6 +242,10 @@ def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, A
                 texts = isinstance(event["key"], str) and isinstance(event["split"], str)
                 if not (texts and math.isfinite(Outcome.from_json(event).score)):
                     raise ValueError("not an evaluation")
+            elif event["event"] == "test" and not (isinstance(event["key"], str) and float(event["seconds"]) >= 0):
+                raise ValueError("not a test")
+            elif event["event"] == "test":
+                Decision.from_json(event)
         except DAMAGED:
             raise FolderError(f"{path}: line {number} is damaged; only the last line may be; start a new run") from None
         if event["event"] == until:

@@ -143,10 +143,54 @@ class Meter:
 
 @dataclass(frozen=True)
 class Decision:
-    """Answer to "does this merge score above the threshold?", perhaps given before every sample was seen."""
+    """Answer to "does this merge score above the threshold?", perhaps given before every sample was seen.
+
+    Attributes:
+        exceeds: the answer.
+        samples_seen: samples that were looked at.
+        within: smallest and largest score that these leave possible.
+        passes: what it cost, as a share of a whole forward pass.
+        outcome: the whole outcome, where every sample was seen.
+    """
 
     exceeds: bool
     samples_seen: int
+    within: tuple[float, float] = (WORST, -WORST)
+    passes: float = 0.0
+    outcome: Outcome | None = None
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Says what is known of the score, for ``problem.decide``: itself, or a bound and by how many samples.
+
+        Args:
+            name: what the score is called, such as ``average``.
+        """
+        if self.outcome is not None:
+            return {name: self.outcome.score}
+        bound = {f"{name}_at_least": self.within[0]} if self.exceeds else {f"{name}_at_most": self.within[1]}
+        return {**bound, "samples_seen": self.samples_seen}
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the answer and what it is known by, as JSON-ready values; an outcome is kept as one."""
+        return {
+            "exceeds": self.exceeds,
+            "samples_seen": self.samples_seen,
+            "within": list(self.within),
+            "passes": self.passes,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Decision:
+        """Makes the value from what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is not what it gave.
+        """
+        least, most = (float(score) for score in data["within"])
+        exceeds, seen = data["exceeds"], data["samples_seen"]
+        if not isinstance(exceeds, bool) or not isinstance(seen, int):
+            raise ValueError("not a decision")
+        return cls(exceeds, seen, (least, most), float(data["passes"]))
 
 
 @dataclass(frozen=True, repr=False)

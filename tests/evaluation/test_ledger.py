@@ -13,10 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.benchmarking.memory import Memory
 from merging.errors import FolderError, Stopped
+from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger, Log
@@ -62,11 +64,14 @@ class Dictated:
     def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
         return Outcome(score=float(logits.double().mean()), samples=120)
 
-    def expect_tests(self) -> None:
-        pass
-
-    def exceeds(self, recipe: Recipe, threshold: float) -> tuple[Decision, float]:
-        return Decision(self.measure(recipe, HELD_OUT).score > threshold, 30), 0.5
+    def exceeds(
+        self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
+    ) -> tuple[Decision, float]:
+        """Sees a quarter of the samples of what is refused, and of what is not all."""
+        outcome = self.measure(model, HELD_OUT)
+        if bar.cleared(outcome.score):
+            return bar.of(outcome), outcome.seconds
+        return Decision(False, 30, (0.0, bar.threshold - 0.01), 0.25), 0.5
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         return {}, 0.0
@@ -154,7 +159,8 @@ def take(evaluator: Evaluator, pool: ModelPool, step: tuple[str, int, int]) -> t
     elif kind == "logits":
         evaluator.outputs.logits(first)
     elif kind == "exceeds":
-        evaluator.exceeds(first, 0.5)
+        seen = evaluator.exceeds(first, Bar(0.5)).outcome
+        return (keys.evaluation(first), seen.score) if seen is not None else None
     else:
         return keys.evaluation(merged), evaluator.evaluate(merged).score
     return None
@@ -241,10 +247,17 @@ def test_the_limit_ends_the_search(pool: ModelPool, made: Plan, steps: list[tupl
         assert total.evaluations <= limit + 1
 
 
-STRATEGIES = [Greedy(), ManifoldMix(budget=5), GreedyEnsemble()]
+STRATEGIES = [
+    Greedy(),
+    Greedy(early=True),
+    Greedy(early=True, order="random"),
+    ManifoldMix(budget=5),
+    ManifoldMix(budget=5, early=True),
+    GreedyEnsemble(),
+]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_a_journal_is_gone_on_with(pool: ModelPool, strategy: MixStrategy, tmp_path: Path, data: st.DataObject) -> None:
@@ -263,7 +276,7 @@ def test_a_journal_is_gone_on_with(pool: ModelPool, strategy: MixStrategy, tmp_p
         return asked(session), merged, [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
     whole, wanted, events = mix(None, folder / "whole.jsonl", resume=False)
-    cut = data.draw(st.integers(1, sum(event["event"] == "evaluation" for event in events) - 1))
+    cut = data.draw(st.integers(1, sum(event["event"] in ("evaluation", "test") for event in events) - 1))
     first, nothing, _ = mix(cut, folder / "cut.jsonl", resume=False)
     assert nothing is None
     rest, found, again = mix(None, folder / "cut.jsonl", resume=True)
@@ -271,7 +284,7 @@ def test_a_journal_is_gone_on_with(pool: ModelPool, strategy: MixStrategy, tmp_p
     assert found.names == wanted.names
     if isinstance(found, Recipe):
         assert np.array_equal(found.coefficients, wanted.coefficients)
-        if strategy.name == "greedy":  # threshold tests and logits are made again; they are in no journal
+        if strategy.name == "greedy":  # logits are made again; they are in no journal
             assert len(first) + len(rest) == len(whole)
 
 

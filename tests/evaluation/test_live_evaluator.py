@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merging.errors import PoolError, Stopped, TaskError
+from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.hardness import Hardness
 from merging.evaluation.ledger import Ledger
-from merging.evaluation.threshold import margin
 from merging.forward.fitting import check_fits, untouched
 from merging.forward.numerics import Numerics
 from merging.mixing.arithmetic import materialise
 from merging.objectives.accuracy import Accuracy
+from merging.objectives.brier import BrierScore
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
@@ -33,7 +35,7 @@ from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.strategies.best import Best
 from merging.testing import TinyNet, tiny_pool, tiny_problem, tiny_task
-from merging.values.outcome import WORST
+from merging.values.outcome import WORST, Outcome
 from merging.values.recipe import Recipe
 
 
@@ -173,51 +175,92 @@ class Columns(Objective):
         return float(terms.double().mean())
 
 
-@pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood(), Columns()], ids=lambda o: o.name)
-@settings(max_examples=12)
-@given(threshold=st.floats(0.0, 1.0), batch=st.sampled_from([1, 7, 16, 256]))
-def test_exceeds_equals_the_full_evaluation(
-    pool: ModelPool, objective: Objective, threshold: float, batch: int
-) -> None:
-    evaluator = evaluator_of(pool, batch=batch, objective=objective)
-    recipe = Recipe.mean(pool.ingredients, evaluator.keys.partition)
-    bound = threshold if objective.bounds else -3.0 * threshold
-    decision = evaluator.exceeds(recipe, bound)
-    if objective.bounds is not None:
-        assert evaluator.ledger.total.evaluations == 0
-        assert evaluator.ledger.total.forward_equivalents == pytest.approx(decision.samples_seen / 120)
-    full = evaluator.evaluate(recipe)
-    if objective.bounds is not None:
-        assert evaluator.ledger.total.evaluations == 1, "exceeds has filled the cache of full outcomes"
-    assert decision.exceeds == (full.score > bound)
-    assert not evaluator.exceeds(recipe, full.score).exceeds
-    assert evaluator.exceeds(recipe, math.nextafter(full.score, -math.inf)).exceeds
+class Single(Objective):
+    """A mean in float32, of terms whose sum depends on its order."""
+
+    name = "single-precision"
+    bounds = (0.0, 1.0)
+
+    def terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.softmax(1).gather(1, labels[:, None])[:, 0].pow(7)
+
+    def reduce(self, terms: Tensor) -> float:
+        return float(terms.mean())
 
 
-def test_exceeds_stops_early_in_both_directions(pool: ModelPool) -> None:
-    evaluator = evaluator_of(pool, batch=1)
-    recipe = Recipe.single(pool.ingredients[0], evaluator.keys.partition)
-    low, high = evaluator.exceeds(recipe, 0.1), evaluator.exceeds(recipe, 0.99)
-    assert low.exceeds
-    assert low.samples_seen < 60
-    assert not high.exceeds
-    assert high.samples_seen < 120
+OBJECTIVES = [Accuracy(), NegativeLogLikelihood(), BrierScore(), Columns(), Single()]
 
 
-@pytest.mark.parametrize("objective", [Accuracy(), NegativeLogLikelihood()], ids=lambda o: o.name)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
 @settings(max_examples=15)
 @given(data=st.data())
-def test_the_hardest_first_decides_the_same(pool: ModelPool, objective: Objective, data: st.DataObject) -> None:
-    evaluator = evaluator_of(pool, batch=data.draw(st.sampled_from([8, 16, 50])), objective=objective)
-    recipes = [Recipe.single(ingredient, evaluator.keys.partition) for ingredient in pool.ingredients]
-    evaluator.exceeds(recipes[0], 0.0)  # asks for margins
-    evaluator.evaluate(recipes[0])
-    assert (evaluator.scorer.margins.values is None) == (objective.bounds is None)
-    exact = evaluator_of(pool, objective=objective)
-    for recipe in recipes[1:]:
+def test_a_test_answers_as_the_whole_outcome_would(pool: ModelPool, objective: Objective, data: st.DataObject) -> None:
+    """To the last bit, ties included, in whatever order the samples come; what it says of the score is true."""
+    evaluator = evaluator_of(pool, batch=data.draw(st.sampled_from([1, 7, 16, 50, 256])), objective=objective)
+    exact = evaluator_of(pool, batch=evaluator.numerics.batch, objective=objective)
+    singles = [Recipe.single(ingredient, evaluator.keys.partition) for ingredient in pool.ingredients]
+    for _ in range(data.draw(st.integers(0, 2))):
+        evaluator.evaluate(data.draw(st.sampled_from(singles)))  # samples have an order from now on
+    for recipe in (Recipe.mean(pool.ingredients[:3], evaluator.keys.partition), *singles[1:3]):
         score = exact.evaluate(recipe).score
-        for threshold in (score - 0.01, score, score + 0.01, data.draw(st.floats(-2, 1))):
-            assert evaluator.exceeds(recipe, threshold).exceeds == (score > threshold)
+        near = (score, math.nextafter(score, -math.inf), math.nextafter(score, math.inf), score - 0.01, score + 0.01)
+        for threshold in data.draw(st.permutations([*near, data.draw(st.floats(-2, 1))])):
+            ties, whole = data.draw(st.booleans()), data.draw(st.booleans())
+            decision = evaluator.exceeds(recipe, Bar(threshold, ties, whole))
+            assert decision.exceeds == (score >= threshold if ties else score > threshold)
+            assert decision.within[0] <= score <= decision.within[1]
+            assert decision.outcome is not None or decision.samples_seen < 120
+            if decision.outcome is not None:
+                assert decision.outcome.score == score
+                assert np.array_equal(decision.outcome.hits, exact.evaluate(recipe).hits)
+            assert not (whole and decision.exceeds) or decision.outcome is not None
+        assert evaluator.evaluate(recipe).score == score
+        assert evaluator.ledger.known(evaluator.keys.evaluation(recipe)) is not None
+
+
+def test_a_test_costs_what_it_saw_and_counts_once(pool: ModelPool) -> None:
+    evaluator = evaluator_of(pool, batch=1)
+    recipe = Recipe.single(pool.ingredients[0], evaluator.keys.partition)
+    low, meter = evaluator.exceeds(recipe, Bar(0.1)), evaluator.ledger.total
+    assert low.exceeds
+    assert low.samples_seen < 60
+    assert not evaluator.exceeds(recipe, Bar(low.within[1])).exceeds
+    assert (meter.evaluations, meter.cached, meter.forward_equivalents) == (1, 1, low.samples_seen / 120)
+    high = evaluator.exceeds(recipe, Bar(low.within[1], ties=True))
+    assert not high.exceeds
+    assert high.samples_seen < 120
+    paid = (low.samples_seen + high.samples_seen) / 120
+    assert (meter.evaluations, meter.cached, meter.forward_equivalents) == (1, 1, paid)
+    score = evaluator.evaluate(recipe).score
+    assert (meter.evaluations, meter.forward_equivalents) == (1, paid + 1.0)
+    again = evaluator_of(pool, batch=1)
+    seen = again.exceeds(recipe, Bar(math.nextafter(score, -math.inf), whole=True))
+    assert seen.outcome is not None
+    assert again.evaluate(recipe) is seen.outcome
+    assert (again.ledger.total.evaluations, again.ledger.total.forward_equivalents) == (1, 1.0)
+
+
+def test_a_tested_model_may_be_scored_at_the_limit(pool: ModelPool) -> None:
+    evaluator = evaluator_of(pool, batch=16, limit=1)
+    first, second = (Recipe.single(pool.ingredients[i], evaluator.keys.partition) for i in (0, 1))
+    assert not evaluator.exceeds(first, Bar(0.99)).exceeds
+    assert evaluator.evaluate(first).samples == 120
+    for ask in (lambda: evaluator.exceeds(second, Bar(0.99)), lambda: evaluator.evaluate(second)):
+        with pytest.raises(Stopped):
+            ask()
+
+
+@pytest.mark.parametrize("objective", [Accuracy(), BrierScore()], ids=lambda o: o.name)
+def test_a_nan_among_the_last_samples_counts(pool: ModelPool, objective: Objective) -> None:
+    """Of terms that are floats the worst may still come; a wrong answer is a term like others."""
+    task = tiny_task()
+    inputs = task.held_out.inputs.clone()
+    inputs[-1] = math.nan
+    task = dataclasses.replace(task, held_out=Split.of(inputs, task.held_out.labels))
+    evaluator = evaluator_of(pool, batch=10, objective=objective, task=task)
+    recipe = Recipe.single(pool.ingredients[0], evaluator.keys.partition)
+    decision = evaluator.exceeds(recipe, Bar(-1.9))
+    assert decision.exceeds == (evaluator.evaluate(recipe).score > -1.9) == (objective.name == "accuracy")
 
 
 def test_visiting_the_hardest_first_rejects_sooner(pool: ModelPool) -> None:
@@ -227,17 +270,22 @@ def test_visiting_the_hardest_first_rejects_sooner(pool: ModelPool) -> None:
         best, other = (Recipe.single(pool.ingredients[i], evaluator.keys.partition) for i in (0, 1))
         score = evaluator_of(pool).evaluate(other).score
         if hardest:
-            evaluator.exceeds(other, 0.0)
             evaluator.evaluate(best)
-        decision = evaluator.exceeds(other, score + 0.05)
+        decision = evaluator.exceeds(other, Bar(score + 0.05))
         assert not decision.exceeds
         seen.append(decision.samples_seen)
     assert seen[1] < 0.8 * seen[0]
 
 
-def test_the_margin_says_right_from_wrong() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
-    assert margin(logits, torch.tensor([1, 0])).tolist() == [1.0, -2.0]
+def test_what_the_best_has_wrong_is_hardest() -> None:
+    hardness = Hardness()
+    assert hardness.easiness() is None
+    for score, hits in ((0.5, [1, 1, 0, 0]), (0.75, [1, 0, 1, 1]), (0.25, [1, 0, 0, 0]), (0.75, [0, 1, 1, 1])):
+        hardness.saw(Outcome(score=score, samples=4, correct=np.packbits(np.array(hits, dtype=bool))))
+    hardness.saw(Outcome(score=1.0, samples=4))  # says nothing of single samples
+    easiness = hardness.easiness()
+    assert easiness is not None
+    assert np.argsort(easiness, kind="stable").tolist() == [1, 2, 3, 0]
 
 
 def test_the_gradient_is_that_of_finite_differences(pool: ModelPool) -> None:

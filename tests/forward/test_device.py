@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import merging
+from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.forward.device import batch_for, on_device
@@ -170,7 +171,7 @@ def test_a_device_scores_as_the_cpu_does(
             path = evaluator.between(*ends, "lerp")
             found = [evaluator.evaluate(mean).score, evaluator.evaluate(mean, "test").score]
             found += [path(np.full(len(made.partition), share)).score for share in (0.25, 0.5)]
-            found += [float(evaluator.exceeds(recipe, found[0]).exceeds) for recipe in (*ends, mean)]
+            found += [float(evaluator.exceeds(recipe, Bar(found[0])).exceeds) for recipe in (*ends, mean)]
             found.append(float(evaluator.outputs.logits(ends[0]).double().sum()))
             if precision == "fp32":
                 batch = next(evaluator.gradients.batches("train", np.random.default_rng(0), 8))

@@ -109,6 +109,8 @@ def test_every_strategy_gives_the_same(name: str, tmp_path: Path) -> None:
         (ManifoldMix(), {"max_evaluations": 9}),
         (ManifoldMix(), {"certify_split": 0.3}),
         (Greedy(), {}),
+        (ManifoldMix(early=True), {}),
+        (Greedy(early=True), {"max_evaluations": 6}),
     ],
     ids=str,
 )
