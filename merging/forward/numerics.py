@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
+from merging.forward.patches import is_patched
 from merging.machine import MOST_THREADS, PRECISIONS, cores
 from merging.storage.dtypes import torch_dtype
 from merging.values.wording import plural
@@ -35,6 +36,7 @@ class Numerics:
         dtype: dtype of the search's passes: ``float32`` or ``bfloat16``.
         layout: memory layout of images, ``contiguous`` or ``channels_last``.
         compiled: whether the model runs through ``torch.compile``.
+        patches: whether patch embeddings run as matrix products (:mod:`merging.forward.patches`).
     """
 
     device: str
@@ -43,6 +45,7 @@ class Numerics:
     dtype: str = "float32"
     layout: str = "contiguous"
     compiled: bool = False
+    patches: bool = False
 
     @classmethod
     def choose(
@@ -95,6 +98,7 @@ class Numerics:
             dtype="bfloat16" if brief else "float32",
             layout=layout,
             compiled=compile,
+            patches=place.startswith("cuda") and any(is_patched(part) for part in module.modules()),
         )
 
     @property
@@ -112,6 +116,7 @@ class Numerics:
         name = {"float32": "fp32", "bfloat16": "bf16"}.get(self.dtype, self.dtype)
         said = [f"{name} on {self.device}", plural(self.threads, "thread"), f"batches of {self.batch}"]
         said += [self.layout.replace("_", " ")] * (self.layout != "contiguous") + ["compiled"] * self.compiled
+        said += ["patches as products"] * self.patches
         return ", ".join(said)
 
     @property
@@ -130,8 +135,8 @@ class Numerics:
         return self.dtype == "float32" and not self.compiled
 
     def to_json(self) -> dict[str, Any]:
-        """Gives all fields as JSON-ready values."""
-        return asdict(self)
+        """Gives all fields as JSON-ready values; ``patches`` where it is so, since older journals do not know it."""
+        return {name: value for name, value in asdict(self).items() if name != "patches" or value}
 
     @contextlib.contextmanager
     def applied(self, *, tf32: bool = False) -> Iterator[None]:

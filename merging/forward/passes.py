@@ -14,6 +14,7 @@ from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
+from merging.forward.patches import pixels_of, takes_pixels, use_products
 from merging.forward.stages import Activations, compact
 from merging.forward.staging import Contents, Staging
 from merging.plugins.task import HELD_OUT, UNLABELLED, Task
@@ -57,6 +58,9 @@ class Passes:
         self._independent: bool | None = None
         self._eager = False
         self._bytes: list[int] = []
+        self._pixels: bool | None = None
+        if numerics.patches:
+            use_products(live.module)
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
@@ -78,6 +82,13 @@ class Passes:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
         return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
 
+    def _entering(self, stored: Tensor) -> Tensor:
+        """What a pass puts into the model: prepared samples, or images as stored where its first layer takes those."""
+        if self._pixels is None:
+            self._pixels = self.numerics.patches and takes_pixels(self.live.module, stored[:2], self.task.prepare)
+        raw = pixels_of(stored) if self._pixels else None
+        return self.prepare(stored) if raw is None else raw
+
     def batches(
         self, split: str, order: Tensor | None = None, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,10 +99,10 @@ class Passes:
     def plain(self, split: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels of whole passes, batch by batch."""
         self.share = 1.0
-        for x, labels in self.batches(split, order):
+        for stored, labels in self.feed(split).batches(self.numerics.batch, order):
             self._check_stop()
             with torch.inference_mode():
-                logits = self._run(x)
+                logits = self._run(self._entering(stored))
             yield logits, labels
 
     def forward(self, split: str, content: Contents | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,11 +126,11 @@ class Passes:
         ready = self.activations.batches(first) if first else None
         begin, made = (first, None) if ready is not None else (0, list[Tensor]())
         starts = range(0, len(feed), size)
-        fresh = self.batches(split) if ready is None else None
+        fresh = feed.batches(size) if ready is None else None
         for number, start in enumerate(starts):
             self._check_stop()
             with torch.inference_mode():
-                x = next(fresh)[0] if fresh is not None else (ready or [])[number]
+                x = self._entering(next(fresh)[0]) if fresh is not None else (ready or [])[number]
                 for k in range(begin, len(prefixes)):
                     if k == first and first and made is not None:
                         made.append(compact(x))
@@ -168,7 +179,7 @@ class Passes:
         """Bytes of a stage's input for the first batch, whatever the weights are; found once, by running it."""
         if not self._bytes:
             with torch.inference_mode():
-                x = self.prepare(feed.take(slice(0, self.numerics.batch)))
+                x = self._entering(feed.take(slice(0, self.numerics.batch)))
                 for each in staging.stages:
                     self._bytes.append(x.nbytes)
                     x = each.run(x.clone())
@@ -184,7 +195,7 @@ class Passes:
     def _staged(self, feed: Feed) -> Staging:
         if self._staging is None:
             with torch.inference_mode():
-                sample = self.prepare(feed.take(slice(0, 2)))
+                sample = self._entering(feed.take(slice(0, 2)))
             self._staging = Staging(self.live.module, sample, self.live.columns)
         return self._staging
 
@@ -205,8 +216,8 @@ class Passes:
         if self._independent is None:
             shuffled = on_device(torch.roll(torch.arange(min(size, len(feed))).flip(0), 1), feed.labels.device)
             with torch.inference_mode():
-                logits = self._run(self.prepare(feed.take(slice(0, len(shuffled)))))
-                self._independent = torch.equal(logits[shuffled], self._run(self.prepare(feed.take(shuffled))))
+                logits = self._run(self._entering(feed.take(slice(0, len(shuffled)))))
+                self._independent = torch.equal(logits[shuffled], self._run(self._entering(feed.take(shuffled))))
         if not self._independent:
             return None
         order = torch.argsort(margins[:whole], stable=True)
