@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.errors import Stopped, StopReason, TaskError
-from merging.forward.compiling import compiled
+from merging.forward.compiling import Compiled, compiled, repeated_blocks
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
@@ -51,8 +51,9 @@ class Passes:
         self.share = 1.0
         self._should_stop, self._counts = should_stop, counts
         self._classes: int | None = None
-        self.activations = Activations(0 if numerics.compiled else cache_memory)
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        whole = numerics.compiled and not repeated_blocks(live.module)  # what is compiled whole has no stages
+        self.activations = Activations(0 if whole else cache_memory)
+        self.compiled: Compiled | None = None
         self._staging: Staging | None = None
         self._feeds: dict[str, Feed] = {}
         self._independent: bool | None = None
@@ -129,8 +130,10 @@ class Passes:
         fresh = feed.batches(size) if ready is None else None
         for number, start in enumerate(starts):
             self._check_stop()
-            with torch.inference_mode():
+            with torch.inference_mode(), contextlib.ExitStack() as stack:
                 x = self._entering(next(fresh)[0]) if fresh is not None else (ready or [])[number]
+                if self.numerics.compiled and not self._eager:  # the first pass of all is whole: x are model inputs
+                    stack.enter_context(self._compiled_on(x).applied())
                 for k in range(begin, len(prefixes)):
                     if k == first and first and made is not None:
                         made.append(compact(x))
@@ -224,12 +227,16 @@ class Passes:
         return torch.cat([order, torch.arange(whole, len(feed), device=order.device)])
 
     def _run(self, x: Tensor) -> Tensor:
-        if not self.numerics.compiled or self._eager:
-            logits: Tensor = self.live.module(x)
-            return logits
+        if self.numerics.compiled and not self._eager:
+            return self._compiled_on(x)(x)
+        logits: Tensor = self.live.module(x)
+        return logits
+
+    def _compiled_on(self, x: Tensor) -> Compiled:
+        """The compiled model, made and compared with the eager one on the first batch that runs it."""
         if self.compiled is None:
             self.compiled = compiled(self.live.module, x, self.numerics.dtype)
-        return self.compiled(x)
+        return self.compiled
 
     def _check_stop(self) -> None:
         if self._should_stop():

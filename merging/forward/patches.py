@@ -23,7 +23,7 @@ _LOOKS = frozenset({"__get__", "size", "dim", "stride", "is_floating_point", "is
 
 @runtime_checkable
 class Affine(Protocol):
-    """What a task's ``prepare`` may say of itself: uint8 ``(N, H, W, C)`` → ``x · scale + shift``, ``(N, C, H, W)``."""
+    """A task's ``prepare`` that scales and shifts each channel of uint8 images, channels last, and does no more."""
 
     @property
     def affine(self) -> tuple[Tensor, Tensor] | None:

@@ -46,7 +46,9 @@ class Passes(Declared):
     compile: bool = option(
         False,
         "Run the model through torch.compile.",
-        setting=Setting(switch="on", more="With CUDA graphs on a CUDA device; every pass is whole."),
+        setting=Setting(
+            switch="on", more="Repeated blocks once; a model without any whole, with CUDA graphs on a CUDA device."
+        ),
     )
     cache_memory: int | None = option(
         None,
