@@ -7,9 +7,12 @@ takes, and what lies around the blocks costs next to nothing; stages of a pass u
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,12 @@ _CLOSE = {"float32": 1e-3, "bfloat16": 5e-2}
 """How far a compiled model's logits may be from the eager ones, relative to the largest."""
 _MOST_KINDS = 4
 """Kinds of blocks that are compiled one by one (Swin has four stages); each costs a compilation."""
+
+
+def compiler_there() -> bool:
+    """Whether torch can compile for a CUDA device here: Triton, and the C compiler that it starts kernels with."""
+    named = os.environ.get("CC")
+    return find_spec("triton") is not None and any(map(shutil.which, [named] if named else ["cc", "gcc", "clang"]))
 
 
 def repeated_blocks(module: nn.Module) -> list[nn.Module]:
@@ -113,8 +122,8 @@ def compiled(module: nn.Module, x: Tensor, dtype: str) -> Compiled:
             found = made(x).float()
     except Exception as error:  # compilers raise whatever is missing on this machine
         reason = raised(error)
-        raise TaskError(f"the model cannot be compiled here ({reason}); leave out `compile`") from None
+        raise TaskError(f"the model cannot be compiled here ({reason}); use `compile=False`") from None
     apart, largest = float((found - eager).abs().max()), float(eager.abs().max())
     if not apart <= _CLOSE[dtype] * max(largest, 1e-6):
-        raise TaskError(f"compiled, the model's logits are {apart:.3g} away from the eager ones; leave out `compile`")
+        raise TaskError(f"compiled, the model's logits are {apart:.3g} away from the eager ones; use `compile=False`")
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,21 @@ from merging.errors import TaskError
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
 from merging.forward.compiling import Compiled, compiled, repeated_blocks
+from merging.forward.numerics import WORTH_COMPILING, Numerics
 from merging.models.catalogue import model_source
 from merging.objectives.nll import NegativeLogLikelihood
 from merging.partitioners.layer import Layer
 from merging.plugins.task import Split, Task
+from merging.running.needs import planned_evaluations
 from merging.running.plan import plan
+from merging.running.run import merge as merge_models
+from merging.running.settings import Search
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
+from merging.strategies.manifoldmix import ManifoldMix
 from merging.strategies.uniform import Uniform
 from merging.testing import TinyNet
+from merging.testing.second_device import second_device
 from merging.values.recipe import Recipe
 
 compiles = pytest.mark.skipif(not Path("/usr/bin/g++").exists(), reason="torch.compile on a CPU needs a C++ compiler")
@@ -59,6 +67,18 @@ class Stack(nn.Module):
     def forward_steps(self) -> list[nn.Module]:
         """The same as a chain."""
         return [self.stem, *self.blocks, self.head]
+
+
+class Patched(nn.Module):
+    """A patch embedding and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(x).mean((2, 3)))
+        return logits
 
 
 @pytest.fixture
@@ -127,7 +147,7 @@ def test_blocks_are_compiled_once_and_the_module_stays_eager() -> None:
 def test_wrongly_compiled_blocks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda call, **settings: lambda x: call(x) + 1)
     module = Stack().eval()
-    with torch.inference_mode(), pytest.raises(TaskError, match="away from the eager ones; leave out `compile`"):
+    with torch.inference_mode(), pytest.raises(TaskError, match="away from the eager ones; use `compile=False`"):
         compiled(module, torch.randn(2, 4), "float32")
     assert all("forward" not in vars(block) for block in module.blocks)
 
@@ -179,3 +199,93 @@ def test_compiled_blocks_on_a_device(made: tuple[ModelPool, Task], precision: st
         one, two, three = (path(factors.copy()).score for path in paths)
         assert one == two
         assert one == pytest.approx(three, rel=1e-4 if precision == "fp32" else 2e-2)
+
+
+# --- the rule -------------------------------------------------------------------------------------------------------
+
+
+class Large(Stack):
+    """Of more parameters than small models have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(600) for _ in range(3))
+
+
+def chosen(device: str, work: int, compile: bool | None = None, **given: object) -> Numerics:
+    return Numerics.choose(device, Large(), torch.zeros(4), compile=compile, work=work, **given)  # type: ignore[arg-type]
+
+
+def test_long_searches_are_compiled_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merging.forward.numerics.compiler_there", lambda: True)
+    with second_device():
+        assert chosen("cuda", WORTH_COMPILING).compiled
+        assert not chosen("cuda", WORTH_COMPILING - 1).compiled
+        assert not chosen("cuda", WORTH_COMPILING, compile=False).compiled
+        assert chosen("cuda", 0, compile=True).compiled
+        assert not chosen("cuda", WORTH_COMPILING, precision="fp32").compiled
+        assert not Numerics.choose("cuda", TinyNet(), torch.zeros(4), "bf16", compile=None, work=1 << 40).compiled
+        monkeypatch.setattr("merging.forward.numerics.compiler_there", lambda: False)
+        assert not chosen("cuda", WORTH_COMPILING).compiled
+    monkeypatch.setattr("merging.forward.numerics.compiler_there", lambda: True)
+    assert not chosen("cpu", 1 << 40, precision="bf16").compiled, "never on a CPU"
+
+
+@pytest.mark.parametrize(("gigabytes", "batch"), [(80, 512), (24, 256), (16, 128), (1, 32)])
+def test_batches_follow_the_devices_memory(gigabytes: int, batch: int) -> None:
+    picture = torch.zeros(224, 224, 3, dtype=torch.uint8)
+    with second_device(free=gigabytes << 30):
+        assert Numerics.choose("cuda", Large(), picture).batch == batch
+        assert Numerics.choose("cuda", Large(), torch.zeros(4)).batch == 512
+
+
+def test_planned_evaluations_follow_from_the_settings() -> None:
+    published = ManifoldMix(profile="reference")
+    assert planned_evaluations(published, Search(), 72, 8) == 72 * 24
+    assert planned_evaluations(published, Search(max_evaluations=100), 72, 8) == 100
+    assert planned_evaluations(published, Search(budget=50), 72, 8) == 72 * 5
+    assert planned_evaluations(ManifoldMix(), Search(), 10, 8) == 250
+    assert planned_evaluations(Uniform(), Search(budget=1000), 10, 8) == 10
+
+
+def test_an_earlier_session_decides_on_a_gpu_and_not_on_a_cpu() -> None:
+    rule = Numerics(device="cuda", batch=512, threads=1, dtype="bfloat16", patches=True, compiled=True)
+    old = Numerics(**{"device": "cuda", "batch": 128, "threads": 1, "dtype": "bfloat16", "compiled": False})
+    assert rule.as_before(old, compile=None) == old
+    assert rule.as_before(old, compile=True) == replace(old, compiled=True), "which is refused, for it was not so"
+    here = replace(rule, device="cpu")
+    assert here.as_before(old, compile=None) == here
+
+
+def test_a_run_on_a_device_of_an_older_journal_goes_on(tmp_path: Path) -> None:
+    """A journal of before the rule: with the batch of then, and convolutions."""
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        torch.manual_seed(number)
+        save_file(Patched().state_dict(), tmp_path / "pool" / f"{number}.safetensors")
+    images = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    task = Task(name="patched", build=lambda pool: Patched(), held_out=Split.of(images, torch.arange(24) % 3))
+
+    def run(evaluations: int, *, resume: bool) -> dict[str, object]:
+        found = merge_models(
+            tmp_path / "pool",
+            "greedy",
+            task=task,
+            output=tmp_path / "run",
+            resume=resume,
+            max_evaluations=evaluations,
+            device="cuda",
+        )
+        return dict(found.report.numerics)
+
+    with second_device():
+        assert run(3, resume=False)["patches"] is True
+        journal = tmp_path / "run" / "events.jsonl"
+        first, *_ = journal.read_text().splitlines(keepends=True)
+        begun = json.loads(first)
+        del begun["numerics"]["patches"]
+        begun["numerics"]["batch"] = 16
+        journal.write_text(json.dumps(begun) + "\n")
+        went_on = run(5, resume=True)
+    assert "patches" not in went_on
+    assert went_on["batch"] == 16
