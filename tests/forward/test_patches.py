@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from merging.data.images import Normalise
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
+from merging.forward.compiling import repeated_blocks
 from merging.forward.numerics import Numerics
 from merging.forward.patches import PatchProduct, is_patched, pixels_of, takes_pixels, use_products
 from merging.models.catalogue import model_source
@@ -267,6 +268,7 @@ def test_real_embeddings(spec: str, raw: bool) -> None:
         use_products(module)
         assert sum(isinstance(part, PatchProduct) for part in module.modules()) == 1
         assert list(module.state_dict()) == names
+        assert len(repeated_blocks(module)) == (12 if raw else 0), "one layer does not repeat"
         torch.testing.assert_close(module(IMAGENET(images)), right, atol=1e-4, rtol=0)
         assert takes_pixels(module, images, IMAGENET) == raw
         if raw:
