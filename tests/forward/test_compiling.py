@@ -257,6 +257,7 @@ def test_an_earlier_session_decides_on_a_gpu_and_not_on_a_cpu() -> None:
     assert here.as_before(old, compile=None) == here
 
 
+@pytest.mark.slow
 def test_a_run_on_a_device_of_an_older_journal_goes_on(tmp_path: Path) -> None:
     """A journal of before the rule: with the batch of then, and convolutions."""
     (tmp_path / "pool").mkdir()
