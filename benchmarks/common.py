@@ -139,12 +139,19 @@ def trials(made: Evaluator, moved: Callable[[list[str]], list[int]] | None = Non
     return trial
 
 
-def vit_b32(folder: Path, images: int = 256, *, models: int = 2, classes: int = 1000) -> tuple[ModelPool, Task]:
-    """Open_clip's ViT-B/32 with random weights, and random images of 224 pixels."""
-    source = model_source("open_clip:ViT-B-32-quickgelu")
+def vit_b32(
+    folder: Path,
+    images: int = 256,
+    *,
+    models: int = 2,
+    classes: int = 1000,
+    spec: str = "open_clip:ViT-B-32-quickgelu",
+) -> tuple[ModelPool, Task]:
+    """Open_clip's ViT-B/32, or another model, with random weights, and random images of its size."""
+    source = model_source(spec)
     module = source.module(classes)
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (images, 224, 224, 3), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (images, *(source.sides or (224, 224)), 3), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (images,), generator=generator)
     return noisy(module, folder, models), _task(source, Split.of(pixels, labels))
 

@@ -55,7 +55,7 @@ class Folder:
             raise FolderError(f"{self.path} holds other files and no benchmark; choose another `output`{more}")
 
     def numerics(self) -> Numerics | None:
-        """Reads what an earlier session has measured (``tune``): measuring again could find something else."""
+        """Reads how an earlier session made its passes: a newer rule, or measuring again, could say otherwise."""
         from merging.forward.numerics import Numerics
 
         if not (self.path / FILE).is_file():

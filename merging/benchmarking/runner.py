@@ -101,7 +101,7 @@ def benchmark(
         folder.check(overwrite=overwrite)
     search, passes = settings.search, settings.passes
     limits = {"budget": search.budget, "max_evaluations": search.max_evaluations}
-    kept = folder.numerics() if folder is not None and passes.tune and not overwrite else None
+    kept = folder.numerics() if folder is not None and not overwrite else None
     parts = Parts(objective=design.objective, task=design.task)
     alike = settings.changed({"max_evaluations": None, "baselines": False})
     plans = Plans(pool, partitions, parts, alike, progress, kept)

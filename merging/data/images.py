@@ -35,6 +35,11 @@ class Normalise:
         self.mean, self.std, self.flipped = torch.tensor(mean), torch.tensor(std), flipped
         self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
+    @property
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of each channel, as a model may apply them itself; None where channels change places."""
+        return None if self.flipped else (1 / (255 * self.std), -self.mean / self.std)
+
     def __call__(self, images: Tensor) -> Tensor:
         """Normalises a batch, in the order and with the bits of torchvision's own; it stays channels-last in memory."""
         n, height, width, _ = images.shape

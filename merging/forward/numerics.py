@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from merging.errors import OptionError, unknown
+from merging.forward.compiling import compiler_there, repeated_blocks
+from merging.forward.patches import is_patched
 from merging.machine import MOST_THREADS, PRECISIONS, cores
 from merging.storage.dtypes import torch_dtype
 from merging.values.wording import plural
@@ -22,6 +24,12 @@ from merging.values.wording import plural
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
+WORTH_COMPILING = 10_000_000
+"""Samples that a search passes forward from which on compiling pays: 8 µs less a sample of ViT-B/32 on an H100 (by a
+profile of its kernels) against the 30 to 60 s that compiling takes."""
+_BATCH_ON_GPU = 512
+_ACTIVATIONS = 32
+"""Floats alive at once for each of an input's, at the most: what a batch may need of a GPU's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class Numerics:
         dtype: dtype of the search's passes: ``float32`` or ``bfloat16``.
         layout: memory layout of images, ``contiguous`` or ``channels_last``.
         compiled: whether the model runs through ``torch.compile``.
+        patches: whether patch embeddings run as matrix products (:mod:`merging.forward.patches`).
     """
 
     device: str
@@ -43,6 +52,7 @@ class Numerics:
     dtype: str = "float32"
     layout: str = "contiguous"
     compiled: bool = False
+    patches: bool = False
 
     @classmethod
     def choose(
@@ -52,8 +62,9 @@ class Numerics:
         sample: Tensor,
         precision: str = "auto",
         *,
-        compile: bool = False,
+        compile: bool | None = False,
         threads: int | None = None,
+        work: int = 0,
     ) -> Numerics:
         """Follows the rule: one thread and large batches for small models, all cores and small batches for large ones.
 
@@ -69,8 +80,10 @@ class Numerics:
             sample: one of the data's inputs, as it is stored.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 for models that are not small on a CUDA device that
                 multiplies it natively; fp32 on every CPU.
-            compile: whether the model is compiled (``torch.compile``; with CUDA graphs on such a device).
+            compile: whether the model is compiled (:mod:`merging.forward.compiling`); None: in bf16 on a CUDA device,
+                for models with repeated blocks, where there is enough work; never on a CPU.
             threads: threads of passes on the CPU, instead of the rule's.
+            work: samples that are planned to pass forward, all evaluations together.
 
         Raises:
             OptionError: the device is not there, there is no such precision, or so many threads make no sense.
@@ -83,11 +96,14 @@ class Numerics:
         place = _device(device)
         small = parameters < SMALL_MODEL
         threads = threads or (1 if small else cores())
-        batch = 512 if place != "cpu" else 256 if small else 32
+        batch = _batch_on_gpu(place, parameters, sample) if place != "cpu" else 256 if small else 32
         while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
             batch //= 2
         layout = "channels_last" if convolutional and place != "mps" else "contiguous"
         brief = precision == "bf16" or (precision == "auto" and not small and native_bf16(place))
+        if compile is None:
+            enough = place.startswith("cuda") and brief and work >= WORTH_COMPILING
+            compile = enough and compiler_there() and bool(repeated_blocks(module))
         return cls(
             device=place,
             batch=batch,
@@ -95,7 +111,22 @@ class Numerics:
             dtype="bfloat16" if brief else "float32",
             layout=layout,
             compiled=compile,
+            patches=place.startswith("cuda") and any(is_patched(part) for part in module.modules()),
         )
+
+    def as_before(self, earlier: Numerics, *, compile: bool | None) -> Numerics:
+        """The same as in an earlier session, where a newer rule, another limit or more memory would say otherwise.
+
+        On a CPU the rule depends on none of these.
+
+        Args:
+            earlier: how passes were made then.
+            compile: what was asked for now; None: as it was.
+        """
+        if self.device == "cpu":
+            return self
+        wanted = earlier.compiled if compile is None else compile
+        return replace(self, batch=earlier.batch, patches=earlier.patches, compiled=wanted)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -112,6 +143,7 @@ class Numerics:
         name = {"float32": "fp32", "bfloat16": "bf16"}.get(self.dtype, self.dtype)
         said = [f"{name} on {self.device}", plural(self.threads, "thread"), f"batches of {self.batch}"]
         said += [self.layout.replace("_", " ")] * (self.layout != "contiguous") + ["compiled"] * self.compiled
+        said += ["patches as products"] * self.patches
         return ", ".join(said)
 
     @property
@@ -130,8 +162,8 @@ class Numerics:
         return self.dtype == "float32" and not self.compiled
 
     def to_json(self) -> dict[str, Any]:
-        """Gives all fields as JSON-ready values."""
-        return asdict(self)
+        """Gives all fields as JSON-ready values; ``patches`` where it is so, since older journals do not know it."""
+        return {name: value for name, value in asdict(self).items() if name != "patches" or value}
 
     @contextlib.contextmanager
     def applied(self, *, tf32: bool = False) -> Iterator[None]:
@@ -154,6 +186,16 @@ class Numerics:
 def native_bf16(device: str) -> bool:
     """Whether a device is fast enough in bf16 to be used without being asked: CUDA from Ampere on."""
     return device.startswith("cuda") and torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def _batch_on_gpu(place: str, parameters: int, sample: Tensor) -> int:
+    """Samples a batch on a GPU: fewer where its whole memory, not what happens to be free, is small for the input."""
+    batch = _BATCH_ON_GPU
+    if place.startswith("cuda"):
+        room = (torch.cuda.mem_get_info(place)[1] - 16 * parameters) // 4  # four models in fp32, then a quarter
+        while batch > 32 and batch * sample.numel() * 4 * _ACTIVATIONS > room:
+            batch //= 2
+    return batch
 
 
 def check_threads(threads: int | None) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from merging.errors import Stopped, StopReason, TaskError
-from merging.forward.compiling import compiled
+from merging.forward.compiling import Compiled, compiled, repeated_blocks
 from merging.forward.device import batch_for, on_device
 from merging.forward.feed import Feed
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
+from merging.forward.patches import pixels_of, takes_pixels, use_products
 from merging.forward.stages import Activations, compact
 from merging.forward.staging import Contents, Staging
 from merging.plugins.task import HELD_OUT, UNLABELLED, Task
@@ -50,13 +51,17 @@ class Passes:
         self.share = 1.0
         self._should_stop, self._counts = should_stop, counts
         self._classes: int | None = None
-        self.activations = Activations(0 if numerics.compiled else cache_memory)
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        whole = numerics.compiled and not repeated_blocks(live.module)  # what is compiled whole has no stages
+        self.activations = Activations(0 if whole else cache_memory)
+        self.compiled: Compiled | None = None
         self._staging: Staging | None = None
         self._feeds: dict[str, Feed] = {}
         self._independent: bool | None = None
         self._eager = False
         self._bytes: list[int] = []
+        self._pixels: bool | None = None
+        if numerics.patches:
+            use_products(live.module)
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
@@ -78,6 +83,13 @@ class Passes:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
         return batch_for(self.task, inputs, self.live.weights.device, self.live.dtype)
 
+    def _entering(self, stored: Tensor) -> Tensor:
+        """What a pass puts into the model: prepared samples, or images as stored where its first layer takes those."""
+        if self._pixels is None:
+            self._pixels = self.numerics.patches and takes_pixels(self.live.module, stored[:2], self.task.prepare)
+        raw = pixels_of(stored) if self._pixels else None
+        return self.prepare(stored) if raw is None else raw
+
     def batches(
         self, split: str, order: Tensor | None = None, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,10 +100,10 @@ class Passes:
     def plain(self, split: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels of whole passes, batch by batch."""
         self.share = 1.0
-        for x, labels in self.batches(split, order):
+        for stored, labels in self.feed(split).batches(self.numerics.batch, order):
             self._check_stop()
             with torch.inference_mode():
-                logits = self._run(x)
+                logits = self._run(self._entering(stored))
             yield logits, labels
 
     def forward(self, split: str, content: Contents | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,11 +127,13 @@ class Passes:
         ready = self.activations.batches(first) if first else None
         begin, made = (first, None) if ready is not None else (0, list[Tensor]())
         starts = range(0, len(feed), size)
-        fresh = self.batches(split) if ready is None else None
+        fresh = feed.batches(size) if ready is None else None
         for number, start in enumerate(starts):
             self._check_stop()
-            with torch.inference_mode():
-                x = next(fresh)[0] if fresh is not None else (ready or [])[number]
+            with torch.inference_mode(), contextlib.ExitStack() as stack:
+                x = self._entering(next(fresh)[0]) if fresh is not None else (ready or [])[number]
+                if self.numerics.compiled and not self._eager:  # the first pass of all is whole: x are model inputs
+                    stack.enter_context(self._compiled_on(x).applied())
                 for k in range(begin, len(prefixes)):
                     if k == first and first and made is not None:
                         made.append(compact(x))
@@ -179,7 +193,7 @@ class Passes:
         """Bytes of a stage's input for the first batch, whatever the weights are; found once, by running it."""
         if not self._bytes:
             with torch.inference_mode():
-                x = self.prepare(feed.take(slice(0, self.numerics.batch)))
+                x = self._entering(feed.take(slice(0, self.numerics.batch)))
                 for each in staging.stages:
                     self._bytes.append(x.nbytes)
                     x = each.run(x.clone())
@@ -195,7 +209,7 @@ class Passes:
     def _staged(self, feed: Feed) -> Staging:
         if self._staging is None:
             with torch.inference_mode():
-                sample = self.prepare(feed.take(slice(0, 2)))
+                sample = self._entering(feed.take(slice(0, 2)))
             self._staging = Staging(self.live.module, sample, self.live.columns)
         return self._staging
 
@@ -216,20 +230,24 @@ class Passes:
         if self._independent is None:
             shuffled = on_device(torch.roll(torch.arange(min(size, len(feed))).flip(0), 1), feed.labels.device)
             with torch.inference_mode():
-                logits = self._run(self.prepare(feed.take(slice(0, len(shuffled)))))
-                self._independent = torch.equal(logits[shuffled], self._run(self.prepare(feed.take(shuffled))))
+                logits = self._run(self._entering(feed.take(slice(0, len(shuffled)))))
+                self._independent = torch.equal(logits[shuffled], self._run(self._entering(feed.take(shuffled))))
         if not self._independent:
             return None
         order = torch.argsort(easiness[:whole], stable=True)
         return torch.cat([order, torch.arange(whole, len(feed), device=order.device)])
 
     def _run(self, x: Tensor) -> Tensor:
-        if not self.numerics.compiled or self._eager:
-            logits: Tensor = self.live.module(x)
-            return logits
+        if self.numerics.compiled and not self._eager:
+            return self._compiled_on(x)(x)
+        logits: Tensor = self.live.module(x)
+        return logits
+
+    def _compiled_on(self, x: Tensor) -> Compiled:
+        """The compiled model, made and compared with the eager one on the first batch that runs it."""
         if self.compiled is None:
             self.compiled = compiled(self.live.module, x, self.numerics.dtype)
-        return self.compiled(x)
+        return self.compiled
 
     def _check_stop(self) -> None:
         if self._should_stop():

@@ -13,6 +13,7 @@ from merging.forward.device import batch_for
 from merging.forward.fitting import check_fits, probe
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
+from merging.forward.patches import use_products
 from merging.forward.settings import Passes
 from merging.forward.tuning import tuned
 from merging.plugins.progress import Progress
@@ -30,7 +31,8 @@ def place(
     *,
     passes: Passes,
     progress: Progress,
-    measured: Numerics | None = None,
+    earlier: Numerics | None = None,
+    evaluations: int = 0,
 ) -> tuple[LiveModel, Numerics]:
     """The module on its device, its partition marked, and how passes are made.
 
@@ -41,7 +43,9 @@ def place(
         partition: their components.
         passes: what was said of device, precision, threads, tuning and compiling.
         progress: told of measurements.
-        measured: how passes are made where that has been measured already (``tune``).
+        earlier: how passes were made by an earlier session, or for another partition; what was measured then
+            (``tune``) is not measured again.
+        evaluations: how many are planned.
 
     Raises:
         TaskError: model and data do not fit.
@@ -49,14 +53,21 @@ def place(
     """
     check_fits(module, pool)
     sample, threads = task.held_out.inputs[0], passes.threads
-    numerics = Numerics.choose(passes.device, module, sample, passes.precision, compile=passes.compile, threads=threads)
+    work, compile = evaluations * len(task.held_out), passes.compile
+    numerics = Numerics.choose(
+        passes.device, module, sample, passes.precision, compile=compile, threads=threads, work=work
+    )
+    if earlier is not None:
+        numerics = numerics.as_before(earlier, compile=compile)
     with numerics.applied():
         idle = probe(module, task, numerics)
     partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
     live = LiveModel(module, pool, partition, numerics.device, numerics.layout, numerics.torch_dtype)
     numerics = _in_its_precision(live, task, numerics, must=passes.precision == "bf16")
-    if measured is not None:
-        return live, measured
+    if numerics.patches:
+        use_products(live.module)
+    if passes.tune and earlier is not None:
+        return live, earlier
     if passes.tune:
         live.load(Recipe.single(pool.ingredients[0], partition))
         numerics = tuned(

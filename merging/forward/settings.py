@@ -43,10 +43,14 @@ class Passes(Declared):
         "Measure the fastest batch and threads first.",
         setting=Setting(switch="on", more="They follow a fixed rule otherwise."),
     )
-    compile: bool = option(
-        False,
+    compile: bool | None = option(
+        None,
         "Run the model through torch.compile.",
-        setting=Setting(switch="on", more="With CUDA graphs on a CUDA device; every pass is whole."),
+        setting=Setting(
+            switch="both",
+            default="on GPUs, in bf16, for long searches",
+            more="Repeated blocks once; a model without any whole, with CUDA graphs on a CUDA device.",
+        ),
     )
     cache_memory: int | None = option(
         None,

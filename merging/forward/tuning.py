@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from merging.errors import OptionError
 from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
-from merging.machine import cores
+from merging.machine import available_memory, cores
 from merging.plugins.progress import Progress
 
 _SAMPLES = {"cpu": 512, "cuda": 4096}
-"""How many are timed at most: the largest batch twice, on a GPU."""
+"""How many are timed at most: the largest batch twice, on a GPU. A larger batch than that is timed once."""
+_LARGEST = 2048
+_FLOATS = 32
+"""Floats alive at once for each of an input's, at the most."""
 _BATCHES = {"cpu": (16, 32, 64, 128, 256, 512), "cuda": (128, 256, 512, 1024, 2048)}
 
 
@@ -57,30 +60,52 @@ def tuned(
         module: the model, on the device, in the precision that it will run in.
         prepare: inputs as they are stored → what the module takes.
         inputs: held-out samples as they are stored; 512 of them are used, on a GPU 4096, so that larger batches than
-            the rule's are full.
+            the rule's are full. On a CPU larger batches than 512 follow, up to 2048, while they are faster and memory
+            has room.
         progress: told what happens.
         threads: the only number of threads, where the user has named one.
 
     Raises:
         OptionError: the device has no room for any of the batches.
     """
-    inputs = on_device(inputs[: _SAMPLES[_kind(rule)]], rule.device)
+    most = _SAMPLES[_kind(rule)]
+    inputs = on_device(inputs[: max(most, _LARGEST)], rule.device)
     found: dict[Numerics, float] = {}
-    wanted = list(candidates(rule, len(inputs), threads))
-    progress.stage("tuning batch and threads", len(wanted))
-    for numerics in wanted:
+    wanted = list(candidates(rule, min(len(inputs), most), threads))
+
+    def measure(numerics: Numerics) -> None:
+        part = inputs[: max(most, numerics.batch)]
         no_room = contextlib.suppress(torch.OutOfMemoryError)  # such a batch is not the fastest
         with no_room, numerics.applied(), torch.inference_mode():
-            found[numerics] = median_seconds(partial(_pass, module, prepare, inputs, numerics.batch))
+            took = median_seconds(partial(_pass, module, prepare, part, numerics.batch))
+            found[numerics] = took / len(part)
         progress.advance()
+
+    progress.stage("tuning batch and threads", len(wanted))
+    for numerics in wanted:
+        measure(numerics)
     if not found:
         least = min(numerics.batch for numerics in wanted)
         raise OptionError(f"the model has no room on {rule.device}, not even for {least} samples; try `device=cpu`")
     fastest = min(found, key=lambda numerics: found[numerics])
+    while _may_grow(fastest, inputs, most):
+        larger = replace(fastest, batch=2 * fastest.batch)
+        measure(larger)
+        if found.get(larger, found[fastest]) >= found[fastest]:
+            break
+        fastest = larger
     chosen = rule if rule in found and found[fastest] >= 0.95 * found[rule] else fastest
     gain = f"{found[rule] / found[chosen]:.2f} times the rule's speed" if rule in found else "the rule's has no room"
     progress.say(f"batch {chosen.batch}, {chosen.threads} threads: {gain}")
     return chosen
+
+
+def _may_grow(fastest: Numerics, inputs: Tensor, most: int) -> bool:
+    """Whether a CPU's fastest batch is the largest that was tried, with samples and memory for twice as many."""
+    larger = 2 * fastest.batch
+    if fastest.device != "cpu" or fastest.batch < most or larger > min(len(inputs), _LARGEST):
+        return False
+    return larger * inputs[0].numel() * 4 * _FLOATS <= available_memory() // 2
 
 
 def _kind(rule: Numerics) -> str:

@@ -26,7 +26,7 @@ from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
 from merging.plugins.watcher import Watcher
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.given import Parts
-from merging.running.needs import check_limit, check_needs, ranks_models
+from merging.running.needs import check_limit, check_needs, planned_evaluations, ranks_models
 from merging.running.settings import Settings
 from merging.storage.factors import check_factors
 from merging.storage.pool import ModelPool
@@ -118,7 +118,7 @@ def plan(
         parts: partitioner, objective, optimizer, task, base.
         settings: what the run is told.
         progress: told what happens.
-        measured: how passes are made where an earlier session of the run has measured that (``tune``).
+        measured: how passes were made in an earlier session of the run, which may have measured that (``tune``).
         keywords: fields of these values by their own names, instead.
 
     Raises:
@@ -129,7 +129,7 @@ def plan(
     if measured is not None:
         from merging.forward.numerics import Numerics  # loads torch
 
-        expected("measured", measured, Numerics, "what an earlier session has measured")
+        expected("measured", measured, Numerics, "what an earlier session has used")
     objective, task = parts.objective or Accuracy(), parts.task
     pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
     partitioner = parts.partitioner or meant(partitioners, own_partitioner(strategy))
@@ -147,7 +147,10 @@ def plan(
     if task is not None and module is not None:
         from merging.forward.placement import place  # loads torch, which merging weights alone does without
 
-        live, numerics = place(module, task, pool, partition, passes=passes, progress=told, measured=measured)
+        planned = planned_evaluations(strategy, search, len(pool), len(partition))
+        live, numerics = place(
+            module, task, pool, partition, passes=passes, progress=told, earlier=measured, evaluations=planned
+        )
         partition = live.partition
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(

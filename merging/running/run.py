@@ -131,7 +131,7 @@ def merge(
     progress.stage("opening the models")
     if parts.task is None and folder is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
-    earlier = _measured(folder) if passes.tune and resume and folder is not None else None
+    earlier = _earlier(folder) if resume and folder is not None else None
     made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier)
     header = made.header(origin.request)
     with (
@@ -222,8 +222,8 @@ def _nothing_half_done(folder: Path | None, *, scored: bool) -> Iterator[None]:
             folder.rmdir()
 
 
-def _measured(output: Path) -> Numerics | None:
-    """What an earlier session of the same run has measured: measuring again could find something else."""
+def _earlier(output: Path) -> Numerics | None:
+    """How an earlier session of the same run made its passes: a newer rule, or measuring again, could say otherwise."""
     from merging.forward.numerics import Numerics
 
     kept = read_header(output / FILE).get("numerics")

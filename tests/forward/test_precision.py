@@ -159,7 +159,7 @@ def test_compiled_passes_agree_with_eager_ones(pool: ModelPool) -> None:
 def test_a_wrongly_compiled_model_is_refused(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, **settings: lambda x: module(x) + 1)
     made = evaluator(pool, tiny_task(), compile=True)
-    with pytest.raises(TaskError, match="away from the eager ones; leave out `compile`"):
+    with pytest.raises(TaskError, match="away from the eager ones; use `compile=False`"):
         made.evaluate(Recipe.single(pool.ingredients[0], made.keys.partition))
 
 

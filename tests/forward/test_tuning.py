@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,31 @@ def test_a_batch_without_room_is_not_chosen(device: str) -> None:
     module.most = 0
     with pytest.raises(OptionError, match=r"no room on cuda, not even for 128 samples; try `device=cpu`"):
         tuned(rule, module, lambda x: batch_for(task, x, device), inputs, heard)
+
+
+@pytest.mark.parametrize(("samples", "tried"), [(5000, 2048), (1500, 1024), (600, 512)])
+def test_a_cpu_tries_larger_batches_while_they_are_faster(
+    samples: int, tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds here are passes through the module: the larger the batch, the fewer."""
+    passes: list[int] = []
+
+    class Counted(TinyNet):
+        def forward(self, inputs: Tensor) -> Tensor:
+            passes.append(len(inputs))
+            return super().forward(inputs)
+
+    def counted(work: Callable[[], object]) -> float:
+        passes.clear()
+        work()
+        sizes.update(passes)
+        return float(len(passes))
+
+    sizes: set[int] = set()
+    monkeypatch.setattr("merging.forward.tuning.median_seconds", counted)
+    module, inputs = Counted(), blobs(samples, 1).inputs
+    rule, task = Numerics.choose("cpu", module, inputs[0]), tiny_task()
+    chosen = tuned(rule, module, lambda x: batch_for(task, x, "cpu"), inputs, Silent())
+    assert chosen.batch == max(sizes) == tried
+    monkeypatch.setattr("merging.forward.tuning.available_memory", lambda: 0)
+    assert tuned(rule, module, lambda x: batch_for(task, x, "cpu"), inputs, Silent()).batch == 512
