@@ -143,7 +143,7 @@ class LiveScorer:
         """
         partition = self._keys.partition
         components = [component.tensors for component in partition.components]
-        if isinstance(self._objective, WholeModelObjective) or self._keys.statistics or self.passes.numerics.compiled:
+        if isinstance(self._objective, WholeModelObjective) or self._keys.statistics:
             return (1.0,) * len(components)
         some = Recipe.single(self.live.pool.ingredients[0], partition)
         return self.passes.costs(components, lambda: self.live.load(some))

@@ -51,7 +51,7 @@ class Passes:
         self.share = 1.0
         self._should_stop, self._counts = should_stop, counts
         self._classes: int | None = None
-        whole = numerics.compiled and not repeated_blocks(live.module)  # what is compiled whole has no stages
+        self._whole = whole = numerics.compiled and not repeated_blocks(live.module)  # such a one has no stages
         self.activations = Activations(0 if whole else cache_memory)
         self.compiled: Compiled | None = None
         self._staging: Staging | None = None
@@ -181,6 +181,8 @@ class Passes:
             components: names of each one's tensors.
             load: puts some model's weights in place, on which it is tried where a pass may begin.
         """
+        if self._whole:
+            return (1.0,) * len(components)
         if self._staging is None:
             load()
         return tuple(self._staged(self.feed(HELD_OUT)).share_from(names) for names in components)
