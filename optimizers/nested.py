@@ -42,7 +42,9 @@ class Nested(Optimizer):
 
     cheap: float = option(0.05, "share of a pass up to which a variable's move is cheap", low=0.0, high=1.0)
     step: float = option(0.125, "first step, as a share of the box", low=1e-6, high=1.0)
-    tolerance: float = option(0.04, "last step, as a share of the box; a vain sweep with it ends", low=1e-6, high=1.0)
+    tolerance: float = option(
+        0.04, "last step, as a share of the box (inside: half of it); a vain sweep with it ends", low=1e-6, high=1.0
+    )
 
     def maximize(self, search: Search) -> Solution:
         """Sweeps until the step is as small as the tolerance, or ``BudgetSpent`` ends it."""
@@ -56,23 +58,28 @@ class Nested(Optimizer):
             return (outcome.score, -math.inf if outcome.loss is None else -outcome.loss), point
 
         def followed(point: Vector, step: float) -> Place:
-            return self._climb(search, alone(point, step), cheap, step, alone)
+            return _climb(search, alone(point, step), cheap, (step, self.tolerance / 2), alone)
 
-        self._climb(search, followed(search.start, self.step), dear, self.step, followed)
+        _climb(search, followed(search.start, self.step), dear, (self.step, self.tolerance), followed)
         return search.solution("converged" if cheap else "converged; no variable is cheap")
 
-    def _climb(
-        self, search: Search, place: Place, variables: list[int], step: float, look: Callable[[Vector, float], Place]
-    ) -> Place:
-        """The best place that moves of some variables find, with steps from ``step`` down to the tolerance."""
-        signs = dict.fromkeys(variables, 1.0)
-        while step >= self.tolerance and variables:
-            before = place[0]
-            for variable in variables:
-                place, signs[variable] = _line(search, place, variable, signs[variable] * step, look)
-            if place[0] <= before:
-                step /= 2
-        return place
+
+def _climb(
+    search: Search,
+    place: Place,
+    variables: list[int],
+    steps: tuple[float, float],
+    look: Callable[[Vector, float], Place],
+) -> Place:
+    """The best place that moves of some variables find, with steps from the first down to the last."""
+    signs, (step, last) = dict.fromkeys(variables, 1.0), steps
+    while step >= last and variables:
+        before = place[0]
+        for variable in variables:
+            place, signs[variable] = _line(search, place, variable, signs[variable] * step, look)
+        if place[0] <= before:
+            step /= 2
+    return place
 
 
 def _line(

@@ -157,11 +157,10 @@ class LiveScorer:
         """
         began = time.perf_counter()
         extra, project = self._load(model), self._task.held_out.project
-        order = None
-        if easiness is not None:
+        order, size, n = None, self.passes.numerics.batch, len(self._task.held_out)
+        if easiness is not None and size < n:  # a single batch ends nowhere early
             order = self.passes.hardest_first(HELD_OUT, torch.from_numpy(easiness))
-            size, n = self.passes.numerics.batch, len(self._task.held_out)
-            extra += 0.0 if checked else 2 * min(size, n) / n
+            extra += 0.0 if checked else 2 * size / n
         made = ((project(outputs), labels) for outputs, labels in self.passes.plain(HELD_OUT, order))
         found = above(bar, Answers(self._objective, self._task, HELD_OUT), order, made)
         seconds = time.perf_counter() - began

@@ -88,7 +88,9 @@ def mix(
     pool: ModelPool, strategy: MixStrategy, task: Task, batch: int, dtype: str = "float32", **how: Any
 ) -> tuple[Recipe, MergeProblem]:
     numerics = Numerics(device="cpu", batch=batch, threads=1, dtype=dtype)
-    made = plan(pool, strategy, partitioner=Layer(), task=task, device="cpu", budget=6, measured=numerics, **how)
+    made = plan(
+        pool, strategy, partitioner=Layer(), task=task, device="cpu", budget=6, measured=numerics, tune=True, **how
+    )
     problem = Session.open(made).problem(strategy)
     merged = strategy.mix(problem)
     assert isinstance(merged, Recipe)
@@ -185,7 +187,9 @@ def test_a_limit_ends_both_at_the_same_decision(folder: Path, strategy: MixStrat
 def test_methods_of_a_benchmark_cost_what_they_cost_alone(folder: Path, strategy: MixStrategy) -> None:
     """Whatever another method has scored before, in the same memory."""
     pool, costs = ModelPool.open([folder / "model_*.safetensors"]), []
-    made = plan(pool, strategy, partitioner=Layer(), task=few(60, 3), device="cpu", budget=4, measured=NUMERICS)
+    made = plan(
+        pool, strategy, partitioner=Layer(), task=few(60, 3), device="cpu", budget=4, measured=NUMERICS, tune=True
+    )
     for order in ((True,), (False, True), (True, False)):
         cost, began = {}, time.perf_counter()
         with Memory(None) as memory:

@@ -167,7 +167,7 @@ class ManifoldReplay(Replay):
         return lambda factors: Outcome(score=0.0, samples=IMAGES)
 
     def maximize(
-        self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, rounded: bool
+        self, function: Any, *, lower: Vector, upper: Vector, start: Vector, budget: int, rounded: bool, **more: Any
     ) -> Solution:
         assert not rounded
         self.searches += 1
