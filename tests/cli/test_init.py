@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from merging.cli.asking.tables import File
+from merging.looking.guessing import guess
 from tests.conftest import ENVIRONMENT, Merge
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -170,14 +170,19 @@ def test_what_cannot_be_guessed_is_one_line_with_what_to_give(
     assert not (here / "merge.toml").exists()
 
 
-def test_an_interruption_writes_nothing(here: Path, merge: Merge) -> None:
-    """Signals may come at any time before the file is there, whole."""
+def test_an_interruption_writes_nothing(here: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals may come at any time before the file is there, whole; here once the folder is looked at."""
     (here / "merge.toml").write_text("# mine\n")
-    clock = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    clock.start()
+    looks = guess.propose
+
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return looks(*given)
+
+    monkeypatch.setattr(guess, "propose", interrupted)
     ran = merge("init", "--force")
-    clock.join()
     assert ran.code == 130
+    assert "interrupted; nothing was written" in ran.err
     assert (here / "merge.toml").read_text() == "# mine\n"
 
 
