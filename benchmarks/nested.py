@@ -27,7 +27,8 @@ from merging.values.outcome import Solution
 
 BUDGET = 250
 """Points of a search, at the most, for both."""
-SEEDS = (0, 1, 2)
+SEEDS = (3, 4, 5)
+"""Of the draws: no setting of `nested` was looked at on these."""
 
 
 def watched(kind: type[Optimizer], spent: list[float]) -> Optimizer:

@@ -34,8 +34,7 @@ class Nested(Optimizer):
     formula: ClassVar[str] = "max over dear y of g(y), g(y) = max over cheap z of score(y, z); ties: the smaller loss"
     limits: ClassVar[str] = (
         "Follows no diagonal ridge among dear variables. Where nothing is cheap (a model that is not cut into stages, "
-        "BatchNorm statistics that are measured again, a compiled model) it is a coordinate search, and says so. Where "
-        "the head's classes are few, its own variables gain little."
+        "BatchNorm statistics that are measured again, a model compiled whole) it is a coordinate search, and says so."
     )
     weighs_costs: ClassVar[bool] = True
     breaks_ties: ClassVar[bool] = True

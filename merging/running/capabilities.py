@@ -20,7 +20,6 @@ from merging.running.search import BoxSearch, Priced, Searching, run_search
 from merging.running.seeds import Seeds
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.recipe import Merge, Recipe
-from merging.values.wording import shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,7 +168,7 @@ class MergeSearches:
             if len(components) != variables or not all(0 <= column < there for column in components):
                 raise StrategyError(
                     f"problem.search.maximize takes a component (0 to {there - 1}) for each of the {variables} "
-                    f"variables; it was given {shown(list(components))}"
+                    f"variables; it was given {', '.join(map(str, components))}"
                 )
             if self.searching.optimizer.weighs_costs:
                 each = self.evaluator.scorer.costs()

@@ -154,7 +154,9 @@ def test_the_loss_is_the_cross_entropy_of_the_trial(pool: ModelPool) -> None:
 def test_components_are_checked(pool: ModelPool, components: list[int]) -> None:
     problem = tiny_problem(pool, optimizer=Nested())
     box = {"lower": np.zeros(2), "upper": np.ones(2), "start": np.full(2, 0.5)}
-    with pytest.raises(StrategyError, match=r"takes a component \(0 to \d\) for each of the 2 variables; it was given"):
+    with pytest.raises(
+        StrategyError, match=r"takes a component \(0 to \d\) for each of the 2 variables; it was given 0"
+    ):
         problem.search.maximize(Bowl(2), **box, budget=5, components=components)
 
 
