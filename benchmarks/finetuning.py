@@ -1,6 +1,6 @@
 """Milliseconds a step of fine-tuning against those of the bare step, on this machine's best device.
 
-``python -m benchmarks.finetuning --json`` on a GPU; on a CPU give ``--images 64 --steps 2 --pairs 1``. A step of
+``python -m benchmarks.finetuning --json`` on a GPU; on a CPU give ``--images 64 --steps 1``. A step of
 fine-tuning takes a batch of stored images, augments and normalises it, and trains by it. The bare step is forward,
 backward and optimizer on one batch that lies ready on the device: same module, precision and optimizer. ``--pool N``
 also trains a pool of N models by the sweep of :mod:`benchmarks.pacs`, base scored and models written. Images and
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,10 @@ KINDS: dict[str, dict[str, Any]] = {
 """What a step does besides training."""
 
 
-def made(model: str, images: int, size: int, held_out: int = 748) -> tuple[ModelSource, Task]:
-    """A model, and a task of random pictures for it.
+def made(
+    model: str = "torchvision:squeezenet1_1", images: int = 2227, size: int = 96, held_out: int = 748
+) -> tuple[ModelSource, Task]:
+    """A model, and a task of random pictures for it; as many and as large as the PACS of :mod:`benchmarks.pacs`.
 
     Args:
         model: its name, such as ``torchvision:squeezenet1_1``.
@@ -119,17 +121,36 @@ def measure(kind: str, run: Run, batch: int, steps: int, count: int) -> dict[str
     }
 
 
-def pool(source: ModelSource, task: Task, models: int, jobs: int | None = None) -> dict[str, Any]:
-    """Seconds of a whole pool, its base's held-out score and its files included."""
+def pool(make: Callable[[], tuple[ModelSource, Task]], models: int, jobs: int = 1) -> dict[str, Any]:
+    """Seconds of a whole pool, its base's held-out score and its files included.
+
+    Args:
+        make: gives source and task; other processes call it too.
+        models: how many are trained.
+        jobs: processes that do it.
+    """
+    source, task = make()
+    sweep = Sweep.of(tomllib.loads(SWEEP))
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base.safetensors")
         save_file(source.module(CLASSES).state_dict(), base)
-        sweep = Sweep.of(tomllib.loads(SWEEP))
-        given: dict[str, Any] = {"models": models, "base": base, "jobs": jobs, "task": task}
-        took = seconds(lambda: finetune(task, Path(folder, "pool"), sweep, **given))
+        given: dict[str, Any] = {"models": models, "base": base, "jobs": jobs}
+        took = seconds(lambda: finetune(partial(_task, make), Path(folder, "pool"), sweep, **given))
     epochs = sum(sweep.settings(index, 0)["epochs"] for index in range(models))
     steps = epochs * (len(task.training) // 32)
-    return {"pool": models, "seconds": took, "steps": steps, "milliseconds_a_step": 1e3 * took / steps}
+    return {"pool": models, "jobs": jobs, "seconds": took, "steps": steps, "milliseconds_a_step": 1e3 * took / steps}
+
+
+def _task(make: Callable[[], tuple[ModelSource, Task]]) -> Task:
+    return make()[1]
+
+
+def rows(source: ModelSource, task: Task, batch: int = 32, *, steps: int = 40, count: int = 5) -> list[dict[str, Any]]:
+    """A row for each kind of step."""
+    return [
+        measure(kind, started(source, task, batch, settings, "auto"), batch, steps, count)
+        for kind, settings in KINDS.items()
+    ]
 
 
 @click.command()
@@ -137,28 +158,18 @@ def pool(source: ModelSource, task: Task, models: int, jobs: int | None = None) 
 @click.option("--images", type=int, default=2227, show_default=True, help="Training samples.")
 @click.option("--size", type=int, default=96, show_default=True, help="Side of an image, in pixels.")
 @click.option("--batch", type=int, default=32, show_default=True)
-@click.option("--steps", type=int, default=40, show_default=True, help="Steps of one timing.")
-@click.option("--pairs", "count", type=int, default=5, show_default=True)
+@click.option("--steps", type=int, default=40, show_default=True, help="Steps of one timing, of which there are 6.")
 @click.option("--pool", "models", type=int, default=0, show_default=True, help="Models of a pool to train besides.")
+@click.option("--jobs", type=int, multiple=True, default=[1], help="Processes that train it; may be repeated.")
 @json_option
 def main(
-    model: str,
-    images: int,
-    size: int,
-    batch: int,
-    steps: int,
-    count: int,
-    models: int,
-    as_json: bool,
+    model: str, images: int, size: int, batch: int, steps: int, models: int, jobs: Sequence[int], as_json: bool
 ) -> None:
     """A step of fine-tuning ÷ the bare step, for each kind of step, and seconds of a pool."""
-    source, task = made(model, images, size)
-    rows = []
-    for kind, settings in KINDS.items():
-        rows.append(measure(kind, started(source, task, batch, settings, "auto"), batch, steps, count))
-    if models:
-        rows.append(pool(source, task, models))
-    show("finetuning", rows, as_json=as_json)
+    make = partial(made, model, images, size)
+    found = rows(*make(), batch, steps=steps)
+    found += [pool(make, models, count) for count in jobs if models]
+    show("finetuning", found, as_json=as_json)
 
 
 if __name__ == "__main__":

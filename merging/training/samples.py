@@ -55,20 +55,23 @@ class Samples:
 
 
 class DeviceSamples(Samples):
-    """Samples that lie on a CUDA device, if they take no more than half of what is free there, and labels in any case.
+    """Samples that lie on a CUDA device, if they take no more than a quarter of what is free there when a run begins.
 
-    Others are copied through pinned memory while the batch before is worked on. Flips, crops and affine maps are made
-    there, a whole batch at once; timm's policies, which are the CPU's, by processes that are some batches ahead.
-    Neither waits for the device.
+    Labels do in any case; other inputs are copied through pinned memory while the batch before is worked on. Flips,
+    crops and affine maps are made there, a whole batch at once; timm's policies, which are the CPU's, by processes that
+    are some batches ahead. Neither waits for the device.
 
     Args:
         split: the training data.
         device: a CUDA device.
-        room: bytes that the inputs may take there, instead of half of what is free.
+        room: bytes that the inputs may take there, instead of a quarter of what is free: gradients, the optimizer and
+            activations need the rest.
     """
 
     def __init__(self, split: Split, device: torch.device, room: int | None = None) -> None:
         super().__init__(split, device)
+        if room is None:
+            room = torch.cuda.mem_get_info(device)[0] // 4
         self._feed, self._workers = Feed(split, device, room), Workers()
 
     def batches(
