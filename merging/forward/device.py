@@ -33,7 +33,7 @@ def on_device(what: T, device: str | torch.device, layout: str = "contiguous") -
 
 
 def sent(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """A small tensor of the CPU on a device, without waiting for what that is at: through pinned memory on CUDA."""
+    """Sends a tensor of the CPU to a device without waiting for what that is at: through pinned memory on CUDA."""
     if torch.device(device).type != "cuda":
         return on_device(tensor, device)
     return tensor.pin_memory().to(device, non_blocking=True)
