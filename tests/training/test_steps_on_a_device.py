@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from merging.data.images import Normalise
-from merging.forward.device import on_device
 from merging.forward.numerics import Numerics
 from merging.plugins.task import Split, Task
 from merging.testing.fixtures import tiny_numerics
+from merging.training.ahead import Workers
 from merging.training.hyperparameters import HyperParameters
 from merging.training.samples import DeviceSamples, Samples
 from merging.training.trainer import Run
@@ -120,14 +120,22 @@ def test_a_step_waits_for_nothing(kind: str, device: str) -> None:
         run.step()  # the first of another
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Workers]:
+    """One process that augments, for all tests here."""
+    made = Workers(1)
+    yield made
+    made.close()
+
+
 @pytest.mark.slow
-def test_a_step_with_a_policy_waits_for_nothing(device: str) -> None:
+def test_a_step_with_a_policy_waits_for_nothing(shared: Workers, device: str) -> None:
     run = started(device, augmentation=POLICY)
+    run._samples._workers = shared  # type: ignore[attr-defined]
     run.step()
     with no_waiting():
         while (run.done + 1) % run.steps:
             run.step()
-    run._samples.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,22 +149,22 @@ def test_the_same_seed_gives_the_same_bits(kind: str, device: str) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "policy"])
 @pytest.mark.slow
-def test_a_run_goes_on_with_the_same_bits(kind: str, device: str) -> None:
+def test_a_run_goes_on_with_the_same_bits(kind: str, shared: Workers, device: str) -> None:
     """From the middle of an epoch, and from its end."""
     settings = KINDS.get(kind, {"augmentation": POLICY})
-    shared = started(device, **settings)._samples
-    cut, whole = started(device, samples=shared, **settings), finished(started(device, samples=shared, **settings))
+    samples = DeviceSamples(pictures().training, torch.device(device))
+    samples._workers = shared
+    cut, whole = started(device, samples=samples, **settings), finished(started(device, samples=samples, **settings))
     for more in (9, 3):
         for _ in range(more):
             cut.step()
-        resumed, file = started(device, samples=shared, **settings), io.BytesIO()
+        resumed, file = started(device, samples=samples, **settings), io.BytesIO()
         torch.save(cut.state(), file)
         file.seek(0)
         kept = torch.load(file, map_location="cpu", weights_only=True)
         assert isinstance(kept["losses"], float)
         resumed.restore(kept)
         assert same(whole, finished(resumed))
-    shared.close()
 
 
 def test_streamed_samples_are_those_that_lie_there(device: str) -> None:
@@ -196,11 +204,9 @@ def test_optimizers_are_fused_there_and_only_there(device: str) -> None:
     finished(started(device, optimizer="rmsprop", epochs=1))  # which torch has not so
 
 
-def test_an_average_of_them_lies_there(device: str) -> None:
-    """A batch is on the device before the model asks for it."""
+def test_a_batch_lies_there_before_the_model_asks_for_it(device: str) -> None:
     run = started(device, augmentation="affine")
     with run._random.used():
         inputs, labels, _ = run._batch()
     assert inputs.is_cuda
     assert labels.is_cuda
-    assert on_device(inputs, device) is inputs
