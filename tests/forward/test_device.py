@@ -52,6 +52,7 @@ def sends() -> Iterator[str]:
 def test_nothing_else_sends_to_a_device() -> None:
     assert set(sends()) == {
         "forward/device.py: what.to(device)",
+        "forward/device.py: tensor.pin_memory().to(device, non_blocking=True)",  # without waiting
         "forward/feed.py: buffer.to(self.device, non_blocking=True)",  # on a stream of its own
         "data/images.py: t.repeat(width).to(images.device)",  # kept for each device that images were on
     }
