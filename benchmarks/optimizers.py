@@ -23,6 +23,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "scipy-cobyqa": {},
     **{f"optuna {sampler}": {"sampler": sampler} for sampler in ("tpe", "cmaes", "gp")},
     "coordinate": {},
+    "nested": {},
     "random": {},
 }
 

@@ -38,8 +38,10 @@ def digits(folder: Path) -> Made:
     return task.pool(), task, merging.ClipC8(), merging.ManifoldMix()
 
 
-def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
+def pacs(folder: Path, *, models: int = 4, steps: int = 120, seed: int = 0, tested: bool = False) -> Made:
     """SqueezeNet fine-tuned with different seeds and learning rates; every tenth image is held out.
+
+    ``tested``: every tenth image but five is a test set, and sketches are one.
 
     Its models are far apart, and the strategy would search nowhere: τ is lowered, so that there is a search to time.
     """
@@ -49,12 +51,17 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
     held_out = _joined([part(split, 0, len(split), 10) for split in domains])
     inputs, labels = (torch.cat([getattr(split, name) for split in domains]) for name in ("inputs", "labels"))
     seen = torch.ones(len(labels), dtype=torch.bool)
-    start = 0
+    tests, start = {}, 0
     for split in domains:
         seen[start : start + len(split) : 10] = False
+        if tested:
+            seen[start + 5 : start + len(split) : 10] = False
         start += len(split)
+    if tested:
+        tests["test"] = _joined([part(split, 5, len(split), 10) for split in domains])
+        tests["sketch"] = load_npz(f"{data_folder() / 'pacs96.npz'}:sketch")
     inputs, labels = inputs[seen], labels[seen]
-    for number in range(models):
+    for number in range(seed, seed + models):
         module = source.module(7).to(memory_format=torch.channels_last).train()
         module.load_state_dict(load_file(data_folder() / "squeezenet1_1_imagenet_backbone.safetensors"), strict=False)
         optimizer = torch.optim.AdamW(module.parameters(), lr=(2e-4, 3e-4, 4e-4, 3e-4)[number % 4])
@@ -68,7 +75,7 @@ def pacs(folder: Path, *, models: int = 4, steps: int = 120) -> Made:
                 optimizer.step()
         state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
         save_file(state, folder / f"seed_{number}.safetensors")
-    task = Task(name="pacs", build=source.build, held_out=held_out, prepare=prepare)
+    task = Task(name="pacs", build=source.build, held_out=held_out, tests=tests, prepare=prepare)
     return ModelPool.open([folder]), task, merging.Block(count=5), merging.ManifoldMix(tau=0.9, budget=60, barrier=None)
 
 

@@ -48,6 +48,7 @@ from .objectives.mse import MeanSquaredError as MeanSquaredError
 from .objectives.nll import NegativeLogLikelihood as NegativeLogLikelihood
 from .objectives.worst_group import WorstGroup as WorstGroup
 from .optimizers.coordinate import Coordinate as Coordinate
+from .optimizers.nested import Nested as Nested
 from .optimizers.nevergrad import Nevergrad as Nevergrad
 from .optimizers.nevergrad import NevergradCobyla as NevergradCobyla
 from .optimizers.nevergrad import NevergradReference as NevergradReference

@@ -202,6 +202,7 @@ class ManifoldMix(MixStrategy):
                 start=np.clip(x, lower, upper),
                 budget=self.budget or self.budget_per_variable * len(columns),
                 rounded=self.mixing == "lerp",
+                components=columns,
             )
             tried, x = solution.x, solution.x.astype(np.float32).astype(np.float64)
             scores.append(solution.score)

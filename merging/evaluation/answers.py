@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from merging.errors import StrategyError
 from merging.evaluation.threshold import Margins, margin
@@ -26,6 +27,7 @@ class Answers:
         split: name of the split.
         record: keep the terms, unless they are the hits.
         margins: offered those of this model, where they are wanted.
+        loss: whether the outcome says the mean cross-entropy of the logits, where labels are classes.
 
     Raises:
         StrategyError: the objective looks at the model itself.
@@ -40,6 +42,7 @@ class Answers:
         *,
         record: bool = False,
         margins: Margins | None = None,
+        loss: bool = False,
     ) -> None:
         if isinstance(objective, WholeModelObjective):
             raise StrategyError(f"objective '{objective.name}' looks at whole models, not at logits")
@@ -47,7 +50,8 @@ class Answers:
         self._objective, self._split = objective, task.split(split)
         self._keeps_terms = record and not objective.counts_hits
         self._wanted = margins if margins is not None and margins.wanted else None
-        self._terms, self._hits, self._margins, self._blank = (list[Tensor]() for _ in range(4))
+        self._terms, self._hits, self._margins, self._blank, self._losses = (list[Tensor]() for _ in range(5))
+        self._says_loss = loss
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Takes the next samples: logits for the split's classes, ``(N, classes)``, and labels, ``(N,)``."""
@@ -57,6 +61,8 @@ class Answers:
             self._hits.append(top1(logits, labels).cpu())
             if self._wanted is not None:
                 self._margins.append(margin(logits, labels))
+            if self._says_loss:
+                self._losses.append(cross_entropy(logits.float(), labels, reduction="none").double().sum())
 
     def outcome(self) -> Outcome:
         """Makes the outcome of all samples together; its ``seconds`` and ``passes`` keep their defaults."""
@@ -67,7 +73,10 @@ class Answers:
         correct = np.packbits(torch.cat(self._hits).numpy()) if self._hits else None
         nan = sum(int(count) for count in self._blank)  # read from the device once the pass has been made
         kept = _array(terms) if self._keeps_terms else None
-        return Outcome(score=score, samples=len(split), correct=correct, nan=nan, terms=kept)
+        loss = sum(float(each) for each in self._losses) / len(split) if self._losses else None
+        if loss is not None and not np.isfinite(loss):
+            loss = -WORST
+        return Outcome(score=score, samples=len(split), correct=correct, nan=nan, terms=kept, loss=loss)
 
 
 def finite(score: float) -> float:

@@ -155,12 +155,23 @@ class Evaluator:
         """Whether the passes of a search are made as those of record are: in fp32, and not compiled."""
         return self.numerics.exact
 
-    def between(self, incumbent: Recipe, candidate: Recipe, mixing: str) -> Callable[[NDArray[np.float64]], Outcome]:
-        """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing."""
+    def between(
+        self, incumbent: Recipe, candidate: Recipe, mixing: str, *, loss: bool = False
+    ) -> Callable[[NDArray[np.float64]], Outcome]:
+        """The function λ ↦ outcome of the trial mix; cached by the *active* factors, so inert moves cost nothing.
+
+        Args:
+            incumbent: what λ multiplies.
+            candidate: what 1 − λ multiplies.
+            mixing: ``lerp`` or ``sum``.
+            loss: whether outcomes are to say the loss of their logits.
+        """
         ends = self.keys.ends(incumbent, candidate, mixing)
 
         def look(factors: NDArray[np.float64]) -> Outcome:
-            trial = Trial(incumbent, candidate, mixing, factors, ends)
+            trial = Trial(
+                incumbent=incumbent, candidate=candidate, mixing=mixing, factors=factors, ends=ends, loss=loss
+            )
             return self.ledger.through(self.keys.trial(trial), HELD_OUT, lambda: self.scorer.measure(trial, HELD_OUT))
 
         return look

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from merging.forward.calibration import Calibration
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Trial:
     """A mix of two recipes that is made in place, to be looked at once.
 
@@ -32,6 +32,7 @@ class Trial:
         mixing: ``lerp`` or ``sum`` (:meth:`merging.forward.live.LiveModel.trial`).
         factors: λ of each component, shape ``(m,)``.
         ends: what decides the logits of the two ends, as :meth:`Keys.ends` says it.
+        loss: whether its outcome is to say the loss of its logits.
     """
 
     incumbent: Recipe
@@ -39,6 +40,7 @@ class Trial:
     mixing: str
     factors: NDArray[np.float64]
     ends: list[Any]
+    loss: bool = False
 
 
 class Keys:
@@ -108,7 +110,7 @@ class Keys:
     def trial(self, trial: Trial) -> str:
         """The key of a trial's outcome on the held-out data: only *active* factors are part of it."""
         factors = [float(value).hex() for value in trial.factors[self._active]]
-        return self._key([*trial.ends, factors], HELD_OUT)
+        return self._key([*trial.ends, factors, *["loss"] * trial.loss], HELD_OUT)
 
     def _key(self, what: list[Any], split: str, *, record: bool = False) -> str:
         rules = self._rules_of(certifies=split == CERTIFY, record=record)

@@ -50,6 +50,9 @@ class Scorer(Protocol):
             StrategyError: the objective looks at the model itself.
         """
 
+    def costs(self) -> tuple[float, ...]:
+        """Share of a whole held-out pass that a change of each component alone costs."""
+
     def expect_tests(self) -> None:
         """Says that threshold tests have begun: passes may keep what makes the next ones short."""
 
@@ -93,7 +96,14 @@ class LiveScorer:
                 outcome = Outcome(score=score, samples=len(self._task.split(split)), correct=None)
             else:
                 margins = self.margins if split == HELD_OUT and not record else None
-                answers = Answers(self._objective, self._task, split, record=record, margins=margins)
+                answers = Answers(
+                    self._objective,
+                    self._task,
+                    split,
+                    record=record,
+                    margins=margins,
+                    loss=isinstance(model, Trial) and model.loss,
+                )
                 project = self._task.split(split).project
                 for outputs, labels in self.passes.forward(split, contents):
                     answers.add(project(outputs), labels)
@@ -125,6 +135,18 @@ class LiveScorer:
         answers = Answers(self._objective, self._task, split, record=record)
         answers.add(logits, self._task.split(split).labels.cpu())
         return answers.outcome()
+
+    def costs(self) -> tuple[float, ...]:
+        """Share of a whole held-out pass that a change of each component alone costs; whole where stages do not help.
+
+        The same whether activations are kept or not, so that a search asks for the same points either way.
+        """
+        partition = self._keys.partition
+        components = [component.tensors for component in partition.components]
+        if isinstance(self._objective, WholeModelObjective) or self._keys.statistics or self.passes.numerics.compiled:
+            return (1.0,) * len(components)
+        some = Recipe.single(self.live.pool.ingredients[0], partition)
+        return self.passes.costs(components, lambda: self.live.load(some))
 
     def expect_tests(self) -> None:
         """Keeps the margins of the best model from now on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -159,6 +159,17 @@ class Passes:
             whole = self._bytes_before(stage, staging, feed) * len(feed) // min(size, len(feed))
             self.activations.pretend(stage, prefixes[stage], whole)
         staging.made(prefixes)
+
+    def costs(self, components: Sequence[Collection[str]], load: Callable[[], object]) -> tuple[float, ...]:
+        """Share of a whole held-out pass that is left where only one component's tensors have changed.
+
+        Args:
+            components: names of each one's tensors.
+            load: puts some model's weights in place, on which it is tried where a pass may begin.
+        """
+        if self._staging is None:
+            load()
+        return tuple(self._staged(self.feed(HELD_OUT)).share_from(names) for names in components)
 
     def cuts_nothing_yet(self, split: str) -> bool:
         """Whether passes over a split may go on from inputs that earlier ones have kept, and it is not known where."""

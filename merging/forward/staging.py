@@ -42,6 +42,13 @@ class Staging:
             digest.update(json.dumps([[name, content(name)] for name in names]).encode())
         return prefixes
 
+    def share_from(self, names: Collection[str]) -> float:
+        """Share of a whole pass that begins at the last entry before which none of these tensors is read."""
+        reads = [k for k, own in enumerate(self._reads) if not set(names).isdisjoint(own)]
+        first = min(reads, default=len(self.stages))
+        begin = max((k for k, stage in enumerate(self.stages) if stage.entry and k <= first), default=0)
+        return float(sum(self.shares[begin:])) if reads else 0.0
+
     def worth_keeping(self, prefixes: list[str], first: int) -> set[int]:
         """Stages whose inputs the next pass may begin with.
 

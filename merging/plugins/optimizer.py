@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from merging.errors import StrategyError
 from merging.plugins.options import Plugin
 from merging.plugins.user_code import file_of, kind_of, named, running
-from merging.values.outcome import Solution
+from merging.values.outcome import Outcome, Solution
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -25,6 +25,8 @@ class Search(Protocol):
         lower, upper, start: shape ``(dimension,)``, ``lower <= start <= upper``.
         budget: how many points may be asked for, repeats included.
         generator: generator of random numbers, seeded; the only source of randomness that an optimiser may use.
+        costs: shape ``(dimension,)``: share of a whole forward pass that a point costs which differs from the one
+            before in that variable alone. 1 where nothing is known.
     """
 
     lower: Vector
@@ -32,6 +34,11 @@ class Search(Protocol):
     start: Vector
     budget: int
     generator: np.random.Generator
+    costs: Vector
+
+    @property
+    def spent(self) -> float:
+        """Forward-equivalents that this search's points have cost so far; a point that was known costs nothing."""
 
     @property
     def dimension(self) -> int:
@@ -39,6 +46,13 @@ class Search(Protocol):
 
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, which is brought into the box first.
+
+        Raises:
+            BudgetSpent: the budget is used up; let it through.
+        """
+
+    def outcome(self, x: Vector) -> Outcome:
+        """The whole outcome at ``x``, as :meth:`evaluate` finds it; with its ``loss``, if ``breaks_ties`` is declared.
 
         Raises:
             BudgetSpent: the budget is used up; let it through.
@@ -52,7 +66,10 @@ class Search(Protocol):
         """
 
     def solution(self, stopped: str) -> Solution:
-        """Makes the solution to return: the best point seen so far, and why the search stopped."""
+        """Makes the solution to return: the best point seen so far, and why the search stopped.
+
+        Of points with one score it is that with the smallest loss, where ``breaks_ties`` is declared; else the first.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,16 @@ class Optimizer(Plugin):
         deterministic: whether the same generator leads to the same points.
         batch: whether it asks for several points at once.
         recommends: whether the solution that it returns is taken as it is; of all others the best point seen is.
+        weighs_costs: whether the search is to say what a move of each variable costs.
+        breaks_ties: whether outcomes are to say the loss of their logits, which tells points of one score apart.
     """
 
     smallest_dimension: ClassVar[int] = 1
     deterministic: ClassVar[bool] = True
     batch: ClassVar[bool] = False
     recommends: ClassVar[bool] = False
+    weighs_costs: ClassVar[bool] = False
+    breaks_ties: ClassVar[bool] = False
 
     @abstractmethod
     def maximize(self, search: Search) -> Solution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from merging.plugins.optimizer import Vector
@@ -31,10 +31,14 @@ class Searches(Protocol):
         start: Vector,
         budget: int,
         rounded: bool = True,
+        components: Sequence[int] | None = None,
     ) -> Solution:
         """Searches the box with the optimizer that the user chose.
 
         ``budget``: evaluations; the user's own, where there is one, takes its place.
 
         ``rounded``: points are rounded to float32 first, so that a recipe can hold the very factors that were tried.
+
+        ``components``: which component of the partition each variable moves. From that an optimizer is told what a
+        move of each variable costs; without it, a whole pass.
         """

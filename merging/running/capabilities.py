@@ -15,10 +15,11 @@ from merging.plugins.searches import Path
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT, UNLABELLED
 from merging.plugins.user_code import file_of, kind_of, named, running
-from merging.running.search import BoxSearch, Searching, run_search
+from merging.running.search import BoxSearch, Priced, Searching, run_search
 from merging.running.seeds import Seeds
 from merging.values.outcome import Decision, Outcome, Solution
 from merging.values.recipe import Recipe
+from merging.values.wording import shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,7 +95,8 @@ class MergeSearches:
             RecipeError: the function is given something else than a finite factor for each component.
         """
         self.looked.add(HELD_OUT)
-        look, components = self.evaluator.between(incumbent, candidate, mixing), len(incumbent.partition)
+        components, loss = len(incumbent.partition), self.searching.optimizer.breaks_ties
+        look = self.evaluator.between(incumbent, candidate, mixing, loss=loss)
 
         def path(factors: Vector) -> Outcome:
             if getattr(factors, "shape", None) != (components,):
@@ -117,8 +119,13 @@ class MergeSearches:
         start: Vector,
         budget: int,
         rounded: bool = True,
+        components: Sequence[int] | None = None,
     ) -> Solution:
-        """Searches once, by the user's optimizer; its generator is the next of the strategy's seed sequence."""
+        """Searches once, by the user's optimizer; its generator is the next of the strategy's seed sequence.
+
+        Raises:
+            StrategyError: not as many components as variables, or one that the partition has not.
+        """
         points = self.searching.budget or budget
         search = BoxSearch(
             self._outcomes(function),
@@ -127,7 +134,7 @@ class MergeSearches:
             start,
             points,
             self.seeds.search(),
-            self._on_point(points),
+            self._priced(points, components, len(start)),
             rounded=rounded,
         )
         return run_search(self.searching.optimizer, search)
@@ -151,8 +158,25 @@ class MergeSearches:
 
         return checked
 
-    def _on_point(self, budget: int) -> Callable[[int, float], None]:
-        return lambda asked, best: self.progress.search(asked, budget, best)
+    def _priced(self, budget: int, components: Sequence[int] | None, variables: int) -> Priced:
+        """What points cost; asked of the model only for an optimizer that wants to know, because it takes a moment."""
+        meter, costs = self.evaluator.ledger.meter, None
+        if components is not None:
+            there = len(self.evaluator.keys.partition)
+            if len(components) != variables or not all(0 <= column < there for column in components):
+                raise StrategyError(
+                    f"problem.search.maximize takes a component (0 to {there - 1}) for each of the {variables} "
+                    f"variables; it was given {shown(list(components))}"
+                )
+            if self.searching.optimizer.weighs_costs:
+                each = self.evaluator.scorer.costs()
+                costs = tuple(each[column] for column in components)
+        before = meter.forward_equivalents
+        return Priced(
+            costs=costs,
+            spent=lambda: meter.forward_equivalents - before,
+            on_point=lambda asked, best: self.progress.search(asked, budget, best),
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,21 @@ class Searching:
     budget: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """The price of a search's points, and who is told of each of them.
+
+    Attributes:
+        costs: share of a whole forward pass that a move of one variable alone costs; None: a whole one for each.
+        spent: forward-equivalents that the search's points have cost so far.
+        on_point: told the number of points and the best score.
+    """
+
+    costs: tuple[float, ...] | None = None
+    spent: Callable[[], float] = lambda: 0.0
+    on_point: Callable[[int, float], None] = lambda asked, best: None
+
+
 class BoxSearch:
     """A function to maximise in a box, with a budget (see :class:`merging.plugins.optimizer.Search`).
 
@@ -42,7 +58,7 @@ class BoxSearch:
         start: Vector,
         budget: int,
         generator: np.random.Generator,
-        on_point: Callable[[int, float], None] = lambda asked, best: None,
+        priced: Priced = Priced(),
         *,
         rounded: bool = True,
     ) -> None:
@@ -55,9 +71,12 @@ class BoxSearch:
         self.generator = generator
         self.asked = 0
         self.best: tuple[float, Vector] | None = None
-        self._function = function
-        self._on_point = on_point
+        self.costs = np.ones(len(self.start)) if priced.costs is None else np.asarray(priced.costs)
+        self._function, self._priced = function, priced
+        self._loss = math.inf
         self._rounded = rounded
+        if self.costs.shape != self.start.shape:
+            raise ValueError("costs must have a number for each variable")
         if not (self.lower <= self.upper).all():
             raise OptionError("a search's lower bound lies above its upper bound, or one of them is NaN")
 
@@ -66,17 +85,27 @@ class BoxSearch:
         """Number of variables that are searched over."""
         return len(self.start)
 
+    @property
+    def spent(self) -> float:
+        """Forward-equivalents that this search's points have cost so far; what was known before costs nothing."""
+        return self._priced.spent()
+
     def evaluate(self, x: Vector) -> float:
         """The score at ``x``, brought into the box."""
+        return self.outcome(x).score
+
+    def outcome(self, x: Vector) -> Outcome:
+        """The outcome at ``x``, brought into the box; of equal scores that with the smaller loss is the better one."""
         if self.asked >= self.budget:
             raise BudgetSpent
         self.asked += 1
         point = self.bring(x)
-        score = self._function(point).score
-        if self.best is None or score > self.best[0]:
-            self.best = (score, point)
-        self._on_point(self.asked, self.best[0])
-        return score
+        outcome = self._function(point)
+        loss = math.inf if outcome.loss is None else outcome.loss
+        if self.best is None or (outcome.score, -loss) > (self.best[0], -self._loss):
+            self.best, self._loss = (outcome.score, point), loss
+        self._priced.on_point(self.asked, self.best[0])
+        return outcome
 
     def bring(self, x: Vector) -> Vector:
         """The point at which ``x`` is evaluated: rounded to float32, NaN replaced by the start, in the box."""

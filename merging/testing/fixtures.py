@@ -186,10 +186,10 @@ class StrictSearch(BoxSearch):
 
     refused = 0
 
-    def evaluate(self, x: Vector) -> float:
-        """Scores a point as :meth:`BoxSearch.evaluate` does, and counts those after the budget is spent."""
+    def outcome(self, x: Vector) -> Outcome:
+        """Looks at a point as :meth:`BoxSearch.outcome` does, and counts those after the budget is spent."""
         try:
-            return super().evaluate(x)
+            return super().outcome(x)
         except BudgetSpent:
             self.refused += 1
             raise

@@ -36,6 +36,7 @@ class Outcome(Shown):
         nan: samples for which the model answered NaN.
         terms: the objective's per-sample terms in the split's order, shape ``(samples,)`` or ``(samples, k)``; kept for
             what is compared in pairs, and None for the many outcomes of a search.
+        loss: mean cross-entropy of the logits; kept for searches that tell points of one score apart by it.
     """
 
     score: float
@@ -45,6 +46,7 @@ class Outcome(Shown):
     passes: float = 1.0
     nan: int = 0
     terms: NDArray[Any] | None = None
+    loss: float | None = None
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -82,6 +84,8 @@ class Outcome(Shown):
         """Gives all fields as JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
         rare: dict[str, Any] = {"nan": self.nan} if self.nan else {}
+        if self.loss is not None:
+            rare["loss"] = self.loss
         if self.terms is not None:
             rare["terms"] = _array_to_json(self.terms)
         return rare | {
@@ -97,7 +101,7 @@ class Outcome(Shown):
         """Makes the value from what :meth:`to_json` gave."""
         bits = data["correct"]
         correct = None if bits is None else np.frombuffer(base64.b64decode(bits), dtype=np.uint8)
-        terms = data.get("terms")
+        terms, loss = data.get("terms"), data.get("loss")
         return cls(
             score=float(data["score"]),
             samples=int(data["samples"]),
@@ -106,6 +110,7 @@ class Outcome(Shown):
             passes=float(data.get("passes", 1.0)),
             nan=int(data.get("nan", 0)),
             terms=None if terms is None else _array_from_json(terms),
+            loss=None if loss is None else float(loss),
         )
 
 

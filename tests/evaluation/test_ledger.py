@@ -137,7 +137,13 @@ def take(evaluator: Evaluator, pool: ModelPool, step: tuple[str, int, int]) -> t
         merged = Ensemble((first, second), (1.0, 1.0), "logits")
     if kind == "trial":
         factors = np.full(len(partition), 0.25)
-        trial = Trial(first, second, "lerp", factors, keys.ends(first, second, "lerp"))
+        trial = Trial(
+            incumbent=first,
+            candidate=second,
+            mixing="lerp",
+            factors=factors,
+            ends=keys.ends(first, second, "lerp"),
+        )
         return keys.trial(trial), evaluator.between(first, second, "lerp")(factors).score
     if kind == "test":
         evaluator.evaluate(first, "test")

@@ -91,7 +91,7 @@ def test_public_ones_may_be_made_by_position_with_a_warning(made: type[Any]) -> 
         made(*range(99))
 
 
-@given(st.integers(2, 7), st.floats(0, 1), st.integers(1, 9))
+@given(st.integers(2, 8), st.floats(0, 1), st.integers(1, 9))
 def test_any_number_of_them_by_position(count: int, score: float, samples: int) -> None:
     values = {
         "score": score,
@@ -101,6 +101,7 @@ def test_any_number_of_them_by_position(count: int, score: float, samples: int) 
         "passes": 0.5,
         "nan": 1,
         "terms": None,
+        "loss": 0.25,
     }
     names = list(values)
     assert names == [field.name for field in dataclasses.fields(Outcome)]

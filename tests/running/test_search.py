@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from merging.errors import BudgetSpent, OptionError
 from merging.plugins.optimizer import Optimizer, Search, Vector
 from merging.plugins.options import option
-from merging.running.search import BoxSearch, run_search
+from merging.running.search import BoxSearch, Priced, run_search
 from merging.values.outcome import Outcome, Solution
 
 SEEN: list[Vector] = []
@@ -117,7 +117,13 @@ def test_bad_boxes_are_refused() -> None:
 def test_news_of_every_point() -> None:
     news: list[tuple[int, float]] = []
     box = BoxSearch(
-        score, np.zeros(1), np.ones(1), np.zeros(1), 5, np.random.default_rng(0), lambda *said: news.append(said)
+        score,
+        np.zeros(1),
+        np.ones(1),
+        np.zeros(1),
+        5,
+        np.random.default_rng(0),
+        Priced(on_point=lambda *said: news.append(said)),
     )
     for point in (0.75, 0.5, 0.875):
         box.evaluate(np.array([point]))
