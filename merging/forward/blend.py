@@ -35,7 +35,7 @@ class Blend:
         on_gradient: told the number of samples before each gradient; it counts, and may stop the run.
 
     Attributes:
-        home: where coefficients in float64 lie: the model's device, or the CPU where that one has no float64.
+        home: device of coefficients in float64: the model's own, or the CPU for a model on MPS, which has no float64.
         rows_in: dtype of the rows: ``float32``, or ``bfloat16`` where memory is short on a CUDA device.
     """
 

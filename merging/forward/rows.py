@@ -26,7 +26,7 @@ def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> t
 
     Args:
         numbers: how many there are in all rows.
-        device: where they are going to lie.
+        device: the device that rows are kept on.
         free: its free bytes; None: it is asked.
     """
     if device.type != "cuda":

@@ -34,7 +34,7 @@ class Blend(Protocol):
 
     @property
     def home(self) -> torch.device:
-        """Where coefficients lie that are learned without waiting for the model's device."""
+        """The device of coefficients that are learned without waiting for the model's."""
 
     @property
     def rows_in(self) -> str:

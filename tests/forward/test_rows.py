@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import merging
+from merging.evaluation.scorer import LiveScorer
 from merging.forward.live import LiveModel
 from merging.forward.rows import BlockRows, FlatRows, rows_dtype
 from merging.partitioners.layer import Layer
@@ -42,6 +44,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
     return tiny_pool(tmp_path_factory.mktemp("pool"))
 
 
+def live_model(problem: MergeProblem) -> LiveModel:
+    scorer = problem.evaluator.scorer
+    assert isinstance(scorer, LiveScorer)
+    return scorer.live
+
+
 def layouts(live: LiveModel, problem: MergeProblem, count: int) -> Iterator[FlatRows | BlockRows]:
     recipes = [problem.single(index) for index in range(count)]
     yield FlatRows(live, recipes)
@@ -61,7 +69,7 @@ def by_hand(live: LiveModel, problem: MergeProblem, count: int) -> Tensor:
 def test_mixes_and_projections_are_those_of_float64(pool: ModelPool, division: str) -> None:
     partitioner, freeze = DIVISIONS[division]
     problem, count = tiny_problem(pool, partitioner=partitioner, freeze=freeze), 3
-    live = problem.evaluator.scorer.live  # type: ignore[union-attr]
+    live = live_model(problem)
     table = torch.randn((count, len(problem.partition)), generator=torch.Generator().manual_seed(0))
     slope = torch.randn(len(live.weights), generator=torch.Generator().manual_seed(1))
     rows = by_hand(live, problem, count)
@@ -84,7 +92,7 @@ def test_mixes_and_projections_are_those_of_float64(pool: ModelPool, division: s
 
 def test_products_that_read_a_part_of_the_blocks_are_the_same(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tiny_problem(pool)
-    live, recipes = problem.evaluator.scorer.live, [problem.single(0), problem.single(1)]  # type: ignore[union-attr]
+    live, recipes = live_model(problem), [problem.single(0), problem.single(1)]
     table, slope = torch.rand((2, len(problem.partition))), torch.randn(len(live.weights))
     found = []
     for numbers in (1 << 20, 100):
