@@ -97,12 +97,12 @@ class Blend:
         inputs, labels = batch
         self._on_gradient(len(labels))
         live = self._live
-        table = table.detach().float().to(live.weights.device)
+        table = on_device(table.detach().float(), live.weights.device)
         with torch.no_grad():
             self._rows.mix(table)
             self._bound(table)
         live.mixed()
-        factor = scale.detach().float().to(live.weights.device).requires_grad_()
+        factor = on_device(scale.detach().float(), live.weights.device).requires_grad_()
         live.open_to_autograd()
         with torch.enable_grad(), batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext():
             loss = cross_entropy(self._project(live.module(inputs).float()) * factor, labels)
@@ -111,7 +111,7 @@ class Blend:
         live.drop_gradients()
         found = self._rows.project(self._slope)
         by_scale = torch.zeros_like(factor) if factor.grad is None else factor.grad
-        return loss.detach(), found.to(self.home).double(), by_scale.to(self.home).double()
+        return loss.detach(), on_device(found, self.home).double(), on_device(by_scale, self.home).double()
 
     def _bound(self, table: Tensor) -> None:
         """Keeps mixed variances positive where a factor is negative, as :mod:`merging.mixing.variances` says."""

@@ -1,13 +1,13 @@
 """Models in memory side by side: mixed by a product with their coefficients, and a gradient projected on each of them.
 
-Both read every row once. On a CPU each component is a product of its own, in the order of sums that it always had. On
-other devices, where each product costs a launch, rows lie in blocks of one length, none in two components: one batched
-product mixes all components, and one projects on all.
+Both read every row once, a product a component, the same on every device. What differs there is how long a sum of one
+product is: on other devices than a CPU long components are projected on in pieces, all of them by one batched product,
+because a card that makes as many sums as there are rows has nothing to do on most of its processors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ from torch import Tensor
 from merging.forward.live import LiveModel
 from merging.values.recipe import Recipe
 
-BLOCK = 4096
-"""Numbers of one row in a block."""
-AT_ONCE = 1 << 26
-"""Numbers of all rows that one product reads: 256 MiB where rows in bf16 are widened for it."""
+PIECE = 1 << 14
+"""Numbers of one row that are summed by one product where components are cut."""
+AT_ONCE = 1 << 23
+"""Numbers of all rows in bf16 that are widened at once: 32 MiB in fp32, which stay in a card's cache."""
 
 
 def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> torch.dtype:
@@ -35,19 +35,28 @@ def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> t
     return torch.bfloat16 if 4 * numbers > free // 2 else torch.float32
 
 
-class FlatRows:
-    """Rows as flat buffers in fp32; each component is one product of a matrix with a vector.
+class Rows:
+    """Rows as flat buffers, ``(rows, numbers)``, in fp32 or bf16; sums are in fp32, those of pieces in fp64.
+
+    Nothing waits for the device.
 
     Args:
         live: knows where components lie; its weights are overwritten by :meth:`mix`.
         recipes: linear merges over its partition.
+        dtype: what rows are kept in; bf16 ones are widened a part at a time.
+        piece: numbers of a component that are projected on by one sum; None: all.
     """
 
-    def __init__(self, live: LiveModel, recipes: Sequence[Recipe]) -> None:
-        self._live, self.dtype = live, torch.float32
-        self._flat = torch.zeros((len(recipes), len(live.weights)), device=live.weights.device)
+    def __init__(
+        self, live: LiveModel, recipes: Sequence[Recipe], dtype: torch.dtype = torch.float32, piece: int | None = None
+    ) -> None:
+        self._live, self.dtype, self._piece = live, dtype, piece
+        self._flat = torch.zeros((len(recipes), len(live.weights)), device=live.weights.device, dtype=dtype)
+        row = torch.zeros_like(live.weights) if dtype != torch.float32 else None
         for flat, recipe in zip(self._flat, recipes, strict=True):
-            live.fill(flat, recipe)
+            live.fill(flat if row is None else row, recipe)
+            if row is not None:
+                flat.copy_(row)
 
     def mix(self, table: Tensor) -> None:
         """Writes the mix into the live model's weights; frozen components are the first row's.
@@ -57,106 +66,56 @@ class FlatRows:
         """
         live = self._live
         for column, component in enumerate(live.partition.components):
-            part = live.slice_of(column)
             if component.frozen:
+                part = live.slice_of(column)
                 live.weights[part].copy_(self._flat[0, part])
-            else:
-                torch.mv(self._flat[:, part].T, table[:, column], out=live.weights[part])
+                continue
+            for part, rows in self._parts(column):
+                torch.mv(rows.T, table[:, column], out=live.weights[part])
 
     def project(self, slope: Tensor) -> Tensor:
-        """Inner products of a flat gradient with every row, ``(rows, components)``; zero where nothing is active."""
-        found = slope.new_zeros((len(self._flat), len(self._live.partition)))
-        for column in self._live.partition.active:
-            part = self._live.slice_of(column)
-            found[:, column] = torch.mv(self._flat[:, part], slope[part])
-        return found.double()
+        """Inner products of a flat gradient with every row.
 
-    def at(self, positions: Tensor) -> Tensor:
-        """Some numbers of every row, ``(rows, positions)``, by their place among the live model's weights."""
-        return self._flat[:, positions]
-
-
-class BlockRows:
-    """Rows in blocks, ``(blocks, rows, block)``, in fp32 or bf16; sums are always in fp32, those of blocks in fp64.
-
-    Args:
-        live: knows where components lie; its weights are overwritten by :meth:`mix`.
-        recipes: linear merges over its partition.
-        dtype: what rows are kept in.
-        block: numbers of one row in a block.
-    """
-
-    def __init__(
-        self, live: LiveModel, recipes: Sequence[Recipe], dtype: torch.dtype = torch.float32, block: int = BLOCK
-    ) -> None:
-        self._live, self.dtype, device = live, dtype, live.weights.device
-        parts = [live.slice_of(column) for column in range(len(live.partition))]
-        sizes = [part.stop - part.start for part in parts]
-        counts = [-(-size // block) for size in sizes]
-        starts = [sum(counts[:column]) for column in range(len(counts))]
-        self._blocks = torch.zeros((sum(counts), len(recipes), block), device=device, dtype=dtype)
-        self._counts = torch.tensor(counts, device=device)
-        self._column = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
-        self._padded = torch.zeros((sum(counts), block), device=device)
-        flat = self._padded.view(-1)
-        self._homes = [flat[first * block : first * block + size] for first, size in zip(starts, sizes, strict=True)]
-        self._parts = parts
-        frozen = [component.frozen for component in live.partition.components]
-        self._frozen = torch.tensor(frozen, device=device)
-        self._first = torch.zeros((len(recipes), 1), device=device)
-        self._first[0] = 1.0
-        self._active = torch.zeros(len(live.partition), device=device, dtype=torch.bool)
-        self._active[list(live.partition.active)] = True
-        self._step = max(1, AT_ONCE // (len(recipes) * block))
-        row = torch.zeros_like(live.weights)
-        for number, recipe in enumerate(recipes):
-            live.fill(row, recipe)
-            self._spread(row)
-            self._blocks[:, number].copy_(self._padded)
-
-    def mix(self, table: Tensor) -> None:
-        """Writes the mix into the live model's weights; frozen components are the first row's.
-
-        Args:
-            table: shape ``(rows, components)``, fp32.
+        Returns:
+            Shape ``(rows, components)``, fp64, on MPS fp32; zero where nothing is active.
         """
-        shares = torch.where(self._frozen, self._first, table).T[self._column].unsqueeze(1)
-        for begin in range(0, len(self._blocks), self._step):
-            part = slice(begin, begin + self._step)
-            torch.bmm(shares[part], self._blocks[part].float(), out=self._padded[part].unsqueeze(1))
-        torch._foreach_copy_([self._live.weights[part] for part in self._parts], self._homes)
-
-    def project(self, slope: Tensor) -> Tensor:
-        """Inner products of a flat gradient with every row, ``(rows, components)``; zero where nothing is active."""
-        self._spread(slope)
-        found = slope.new_empty(self._blocks.shape[:2])
-        for begin in range(0, len(self._blocks), self._step):
-            part = slice(begin, begin + self._step)
-            torch.bmm(self._blocks[part].float(), self._padded[part].unsqueeze(2), out=found[part].unsqueeze(2))
-        wide = found if found.device.type == "mps" else found.double()  # mps has no float64
-        sums = torch.segment_reduce(wide, "sum", lengths=self._counts, axis=0, unsafe=True)
-        return torch.where(self._active, sums.T, 0.0)
+        wide = torch.float32 if slope.device.type == "mps" else torch.float64  # which mps has not
+        found = slope.new_zeros((len(self._flat), len(self._live.partition)), dtype=wide)
+        for column in self._live.partition.active:
+            for part, rows in self._parts(column):
+                found[:, column] += self._products(rows, slope[part])
+        return found
 
     def at(self, positions: Tensor) -> Tensor:
         """Some numbers of every row, ``(rows, positions)``, by their place among the live model's weights."""
-        places = torch.zeros_like(self._live.weights, dtype=torch.int64)
-        flat = torch.arange(self._padded.numel(), device=places.device)
-        start = 0
-        for part, home in zip(self._parts, self._homes, strict=True):
-            places[part] = flat[start : start + len(home)]
-            start += -(-len(home) // self._padded.shape[1]) * self._padded.shape[1]
-        found = places[positions]
-        block, offset = found // self._padded.shape[1], found % self._padded.shape[1]
-        return self._blocks[block, :, offset].T.float()
+        return self._flat[:, positions].float()
 
-    def _spread(self, flat: Tensor) -> None:
-        """Copies a buffer ordered as the weights are into blocks; what fills the last one of a component stays zero."""
-        torch._foreach_copy_(self._homes, [flat[part] for part in self._parts])
+    def _parts(self, column: int) -> Iterator[tuple[slice, Tensor]]:
+        """A component's place and its rows in fp32: at once, or widened part by part."""
+        whole = self._live.slice_of(column)
+        if self.dtype == torch.float32:
+            yield whole, self._flat[:, whole]
+            return
+        step = max(1, AT_ONCE // len(self._flat))
+        for begin in range(whole.start, whole.stop, step):
+            part = slice(begin, min(begin + step, whole.stop))
+            yield part, self._flat[:, part].float()
+
+    def _products(self, rows: Tensor, slope: Tensor) -> Tensor:
+        """Inner products of a vector with each row; of long rows piece by piece."""
+        piece = self._piece or len(slope)
+        count = len(slope) // max(piece, 1)
+        if count < 2:
+            return torch.mv(rows, slope)
+        cut = count * piece
+        pieces = rows[:, :cut].unflatten(1, (count, piece)).transpose(0, 1)  # a view: nothing is copied
+        sums = torch.bmm(pieces, slope[:cut].view(count, piece, 1)).squeeze(2)
+        found = sums.sum(0, dtype=torch.float32 if slope.device.type == "mps" else torch.float64)
+        return found if cut == len(slope) else found + torch.mv(rows[:, cut:], slope[cut:])
 
 
-def resident(live: LiveModel, recipes: Sequence[Recipe]) -> FlatRows | BlockRows:
+def resident(live: LiveModel, recipes: Sequence[Recipe]) -> Rows:
     """Rows in memory, as the device is served best."""
     device = live.weights.device
-    if device.type == "cpu":
-        return FlatRows(live, recipes)
-    return BlockRows(live, recipes, rows_dtype(len(recipes) * len(live.weights), device))
+    piece = None if device.type == "cpu" else PIECE
+    return Rows(live, recipes, rows_dtype(len(recipes) * len(live.weights), device), piece)

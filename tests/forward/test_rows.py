@@ -15,7 +15,7 @@ from torch import Tensor
 import merging
 from merging.evaluation.scorer import LiveScorer
 from merging.forward.live import LiveModel
-from merging.forward.rows import BlockRows, FlatRows, rows_dtype
+from merging.forward.rows import Rows, rows_dtype
 from merging.partitioners.layer import Layer
 from merging.plugins.partitioner import Partitioner
 from merging.running.plan import plan
@@ -48,12 +48,11 @@ def live_model(problem: MergeProblem) -> LiveModel:
     return scorer.live
 
 
-def layouts(live: LiveModel, problem: MergeProblem, count: int) -> Iterator[FlatRows | BlockRows]:
+def layouts(live: LiveModel, problem: MergeProblem, count: int) -> Iterator[Rows]:
     recipes = [problem.single(index) for index in range(count)]
-    yield FlatRows(live, recipes)
-    for block in (3, 16, 4096):
-        yield BlockRows(live, recipes, block=block)
-    yield BlockRows(live, recipes, torch.bfloat16, block=16)
+    for dtype in (torch.float32, torch.bfloat16):
+        for piece in (None, 3, 16, 4096):
+            yield Rows(live, recipes, dtype, piece)
 
 
 def by_hand(live: LiveModel, problem: MergeProblem, count: int) -> Tensor:
@@ -88,17 +87,29 @@ def test_mixes_and_projections_are_those_of_float64(pool: ModelPool, division: s
         torch.testing.assert_close(made.at(places).double(), rows[:, places], rtol=1e-2 if brief else 0, atol=0)
 
 
-def test_products_that_read_a_part_of_the_blocks_are_the_same(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_widened_in_parts_are_the_same(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tiny_problem(pool)
     live, recipes = live_model(problem), [problem.single(0), problem.single(1)]
     table, slope = torch.rand((2, len(problem.partition))), torch.randn(len(live.weights))
     found = []
-    for numbers in (1 << 20, 100):
+    for numbers in (1 << 20, 21, 1):
         monkeypatch.setattr("merging.forward.rows.AT_ONCE", numbers)
-        made = BlockRows(live, recipes, block=16)
+        made = Rows(live, recipes, torch.bfloat16)
         made.mix(table)
         found.append((live.weights.clone(), made.project(slope)))
-    torch.testing.assert_close(found[0], found[1])
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0])
+
+
+def test_long_rows_are_projected_on_without_a_copy(pool: ModelPool) -> None:
+    problem = tiny_problem(pool, partitioner=merging.Whole())
+    live = live_model(problem)
+    made, slope = Rows(live, [problem.single(0), problem.single(1)], piece=16), torch.randn(len(live.weights))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        made.project(slope)
+    names = [event.name for event in seen.events()]
+    assert names.count("aten::bmm") == 1
+    assert not {"aten::clone", "aten::contiguous"} & set(names)
 
 
 def test_rows_are_bf16_where_memory_is_short() -> None:
