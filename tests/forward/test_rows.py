@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,25 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import merging
 from merging.evaluation.scorer import LiveScorer
+from merging.forward.device import on_device
 from merging.forward.live import LiveModel
 from merging.forward.rows import Rows, rows_dtype
 from merging.partitioners.layer import Layer
 from merging.plugins.partitioner import Partitioner
+from merging.plugins.progress import Silent
+from merging.plugins.watcher import Watcher
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.running.session import Session
 from merging.storage.pool import ModelPool
 from merging.strategies.learned import Learned
 from merging.testing.fixtures import TinyNet, tiny_pool, tiny_problem, tiny_task
-from merging.testing.second_device import second_device
+from merging.testing.second_device import is_there, second_device
 
 EACH = merging.Custom(
     patterns=tuple(f"{number}=^{re.escape(name)}$" for number, name in enumerate(TinyNet().state_dict()))
@@ -143,24 +149,119 @@ def test_a_second_device_learns_the_same(pool: ModelPool, profile: str) -> None:
     assert [decision["rows"] for decision in decisions] == ["bfloat16"] * len(decisions)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks a CUDA device whether anything waits for it")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_steps_do_not_wait_for_the_card(pool: ModelPool, precision: str) -> None:
-    strategy = Learned(steps=4)
-    session = Session.open(plan(pool, strategy, task=tiny_task(), device="cuda", precision=precision))
-    problem = session.problem(strategy)
-    blend = problem.slopes.blend([problem.single(0), problem.single(1)])
-    batch = next(iter(problem.slopes.batches("held-out", problem.generator, 32)))
-    table = torch.full((2, len(problem.partition)), 0.5, dtype=torch.float64, device=blend.home)
-    scale = torch.ones((), dtype=torch.float64, device=blend.home)
-    blend.slopes(table, batch, scale)  # what libraries set up at their first call may wait
+class BetweenSteps(Silent):
+    """Holds a context from the end of the first step of learning to the end of the last one.
+
+    Epochs begin with an order that comes from the CPU, so there must be one only.
+    """
+
+    def __init__(self, context: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+        self._context, self._entered, self._total, self.steps = context, contextlib.ExitStack(), 0, 0
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        self._total = total or 0 if text.startswith("learning") else 0
+
+    def advance(self, steps: int = 1) -> None:
+        if self._total:
+            self.steps += steps
+        if self._total and self.steps == 1:  # what libraries set up at their first call may wait
+            self._entered.enter_context(self._context())
+        elif self.steps == self._total:
+            self._entered.close()
+            self._total = 0
+
+
+def steps_between(pool: ModelPool, strategy: Learned, precision: str, seen: BetweenSteps) -> None:
+    planned = plan(pool, strategy, task=tiny_task(), device="cuda", precision=precision)
+    strategy.mix(Session.open(planned, watcher=Watcher(progress=seen)).problem(strategy))
+    assert seen.steps == 6
+
+
+class NothingComesBack(TorchFunctionMode):
+    """Refuses what brings a number from the second device to the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        if name in ("item", "tolist", "numpy", "__float__", "__int__", "__bool__", "__index__", "cpu", "to"):
+            if is_there(args[0]) and not (isinstance(found, Tensor) and is_there(found)):
+                raise AssertionError(f"{name} waits for the device")
+        return found
+
+
+class NothingIsAsked(TorchDispatchMode):
+    """Refuses operations whose result's shape, or a number on the CPU, depends on values on the second device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero") and is_there(args[0]):
+            raise AssertionError(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def nothing_read_back() -> Iterator[None]:
+    with NothingComesBack(), NothingIsAsked():
+        yield
+
+
+LEARNERS = {
+    "learned": Learned(steps=6, batch=16),
+    "affine": Learned(profile="affine", steps=6, batch=16),
+}
+
+
+@pytest.mark.parametrize("profile", LEARNERS)
+@pytest.mark.parametrize("free", [1 << 33, 1000])
+def test_steps_read_nothing_back(pool: ModelPool, profile: str, free: int) -> None:
+    with second_device(free=free):
+        steps_between(pool, LEARNERS[profile], "fp32", BetweenSteps(nothing_read_back))
+
+
+def test_what_is_read_back_is_seen() -> None:
+    with second_device():
+        there = torch.ones(2, device="cuda")
+        for waits in (
+            lambda: there.cpu(),
+            lambda: there.to("cpu"),
+            lambda: float(there[0]),
+            lambda: there[there > 0],
+            lambda: there.max().item(),
+        ):
+            with pytest.raises(AssertionError, match="waits for the device"), nothing_read_back():
+                waits()
+
+
+@contextlib.contextmanager
+def no_synchronisation() -> Iterator[None]:
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(3):
-            _, slopes, slope = blend.slopes(table, batch, scale)
-            table, scale = table - 0.01 * slopes, scale - 0.01 * slope
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert torch.isfinite(table).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks a CUDA device whether anything waits for it")
+@pytest.mark.parametrize("profile", LEARNERS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_do_not_wait_for_the_card(pool: ModelPool, precision: str, profile: str) -> None:
+    steps_between(pool, LEARNERS[profile], precision, BetweenSteps(no_synchronisation))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="sums on a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("piece", [None, 3, 16])
+def test_a_card_mixes_and_projects(pool: ModelPool, dtype: torch.dtype, piece: int | None) -> None:
+    strategy, found = Learned(), []
+    for device in ("cpu", "cuda"):
+        session = Session.open(plan(pool, strategy, task=tiny_task(), device=device))
+        problem = session.problem(strategy)
+        live = live_model(problem)
+        made = Rows(live, [problem.single(index) for index in range(3)], dtype, piece)
+        draws = torch.Generator().manual_seed(0)
+        table, slope = (torch.randn(shape, generator=draws) for shape in ((3, 1), len(live.weights)))
+        made.mix(on_device(table, device))
+        found.append((live.weights.cpu(), made.project(on_device(slope, device)).cpu()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
