@@ -20,6 +20,8 @@ from merging.values.outcome import WORST, Outcome, top1
 class Answers:
     """Logits of a split, batch by batch, until they are an outcome.
 
+    What is made of a batch stays on its device: the next batch is under way before anything is read from there.
+
     Args:
         objective: what is maximised.
         task: the data.
@@ -56,10 +58,10 @@ class Answers:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Takes the next samples: logits for the split's classes, ``(N, classes)``, and labels, ``(N,)``."""
-        self._terms.append(terms_of(self._objective, logits, labels).cpu())
+        self._terms.append(terms_of(self._objective, logits, labels))
         self._blank.append(_blank(logits).sum())
         if self._split.categorical and logits.ndim == 2 and logits.shape[1] > 1:  # a sample can be right or wrong
-            self._hits.append(top1(logits, labels).cpu())
+            self._hits.append(top1(logits, labels))
             if self._says_loss:
                 self._losses.append(cross_entropy(logits.float(), labels, reduction="none").double().sum())
 
@@ -69,9 +71,9 @@ class Answers:
         Args:
             order: samples in the order in which they were added, shape ``(N,)``; None: the split's own.
         """
-        terms, split = _placed(torch.cat(self._terms), order), self._split
+        terms, split = _placed(torch.cat(self._terms).cpu(), order), self._split
         score = finite(self._objective.score(terms, split.labels.cpu(), split.groups))
-        correct = np.packbits(_placed(torch.cat(self._hits), order).numpy()) if self._hits else None
+        correct = np.packbits(_placed(torch.cat(self._hits).cpu(), order).numpy()) if self._hits else None
         nan = sum(int(count) for count in self._blank)  # read from the device once the pass has been made
         kept = _array(terms) if self._keeps_terms else None
         loss = sum(float(each) for each in self._losses) / len(split) if self._losses else None
@@ -89,7 +91,7 @@ class Answers:
         Args:
             order: samples in the order in which they are added, shape ``(N,)``; None: the split's own.
         """
-        terms, split = torch.cat(self._terms), self._split
+        terms, split = torch.cat(self._terms).cpu(), self._split
         places = slice(len(terms)) if order is None else order[: len(terms)].cpu()
         ends = []
         for bound in self._objective.bounds or ():

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import TaskError, raised
+from merging.forward.attention import PackedAttention, is_packable
+from merging.forward.patches import PatchProduct
 
 _CLOSE = {"float32": 1e-3, "bfloat16": 5e-2}
 """How far a compiled model's logits may be from the eager ones, relative to the largest."""
@@ -71,7 +73,9 @@ def _kind(part: nn.Module) -> tuple[object, ...]:
 class Compiled:
     """A model whose repeated blocks are compiled, or that is compiled whole where it has none.
 
-    The module itself stays eager: its blocks are compiled ones only inside :meth:`applied`.
+    So are patch embeddings that are products, which cast and cut images in one go then; attention within blocks is
+    :class:`merging.forward.attention.PackedAttention`. The module itself stays eager: all this is so only inside
+    :meth:`applied`.
 
     Args:
         module: the model, in evaluation mode.
@@ -79,22 +83,29 @@ class Compiled:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._blocks = [(block, torch.compile(block.forward, dynamic=False)) for block in repeated_blocks(module)]
+        blocks = repeated_blocks(module)
+        embeddings = [part for part in module.modules() if isinstance(part, PatchProduct)] if blocks else []
+        self._attention = [part for block in blocks for part in block.modules() if is_packable(part)]
+        self._parts = [(part, torch.compile(part.forward, dynamic=False)) for part in (*embeddings, *blocks)]
         on_gpu = any(parameter.is_cuda for parameter in module.parameters())
         mode = "reduce-overhead" if on_gpu else None  # CUDA graphs; blocks keep a GPU busy without
-        whole = None if self._blocks else torch.compile(module, mode=mode, dynamic=False)
+        whole = None if blocks else torch.compile(module, mode=mode, dynamic=False)
         self._whole: Callable[[Tensor], Tensor] | None = whole
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Has the module run its compiled blocks for a while; nothing where it is compiled whole."""
         try:
-            for block, call in self._blocks:
-                block.forward = call
+            for part in self._attention:
+                part.__class__ = PackedAttention
+            for part, call in self._parts:
+                part.forward = call
             yield
         finally:
-            for block, _ in self._blocks:
-                block.__dict__.pop("forward", None)  # the class's own again
+            for part, _ in self._parts:
+                part.__dict__.pop("forward", None)  # the class's own again
+            for part in self._attention:
+                part.__class__ = nn.MultiheadAttention
 
     def __call__(self, x: Tensor) -> Tensor:
         """Computes logits."""
@@ -116,8 +127,9 @@ def compiled(module: nn.Module, x: Tensor, dtype: str) -> Compiled:
     """
     eager = module(x).float()
     try:
-        with warnings.catch_warnings():  # of TF32, which fp32 here does without, and of its own empty first graph
+        with warnings.catch_warnings():  # of TF32, which fp32 here does without, of its empty first graph, of itself
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             made = Compiled(module)
             found = made(x).float()
     except Exception as error:  # compilers raise whatever is missing on this machine

@@ -48,7 +48,8 @@ class Feed:
         parts: Sequence[slice | Tensor] = [slice(start, start + size) for start in range(0, len(self), size)]
         if order is not None:
             parts = torch.split(order, size)
-        inputs = (self.take(part) for part in parts) if self.resident else self._streamed(parts, size)
+        here = parts if self.resident or order is None else torch.split(order.cpu(), size)  # read back once
+        inputs = (self.take(part) for part in parts) if self.resident else self._streamed(here, size)
         for part, x in zip(parts, inputs, strict=True):
             yield x, self.labels[part]
 
@@ -65,7 +66,7 @@ class Feed:
             event = arrived[turn]
             if event is not None:
                 event.synchronize()  # this buffer's last content is still on its way
-            rows = self._inputs[part.cpu()] if isinstance(part, Tensor) else self._inputs[part]
+            rows = self._inputs[part]
             buffer = buffers[turn][: len(rows)].copy_(rows)
             if stream is None:
                 return buffer.clone()

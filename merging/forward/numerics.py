@@ -24,9 +24,9 @@ from merging.values.wording import plural
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL_MODEL = 1_000_000
 """Below this many parameters a second thread costs more than it brings."""
-WORTH_COMPILING = 10_000_000
-"""Samples that a search passes forward from which on compiling pays: 8 µs less a sample of ViT-B/32 on an H100 (by a
-profile of its kernels) against the 30 to 60 s that compiling takes."""
+WORTH_COMPILING = 3_000_000
+"""Samples that a search passes forward from which on compiling pays: ViT-B/32 on an H100 takes 8 µs less a sample, and
+14 s once, on 16 cores (``python -m benchmarks.device``); twice as long where there are few."""
 _BATCH_ON_GPU = 512
 _ACTIVATIONS = 32
 """Floats alive at once for each of an input's, at the most: what a batch may need of a GPU's memory."""

@@ -27,7 +27,8 @@ from merging.strategies.uniform import Uniform
 from merging.values.recipe import Recipe
 
 TIGHT = {torch.float64: 1e-12, torch.float32: 2e-5}
-IMAGENET = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MEANS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = Normalise(*MEANS)
 
 
 class Picture(nn.Module):
@@ -75,7 +76,7 @@ def pool_of(folder: Path, models: int = 3) -> ModelPool:
 
 def picture_task(build: type[Picture] = Picture) -> Task:
     split = Split.of(pictures(), torch.arange(24) % 3)
-    return Task(name="pictures", build=lambda pool: build(), held_out=split, prepare=IMAGENET)
+    return Task(name="pictures", build=lambda pool: build(), held_out=split, prepare=Normalise(*MEANS))
 
 
 def evaluator(pool: ModelPool, task: Task, *, patches: bool | None = None, **settings: object) -> Evaluator:
