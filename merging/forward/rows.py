@@ -27,11 +27,13 @@ def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> t
     Args:
         numbers: how many there are in all rows.
         device: the device that rows are kept on.
-        free: its free bytes; None: it is asked.
+        free: its free bytes; None: it is asked, and what earlier rows have left to torch's allocator is free.
     """
     if device.type != "cuda":
         return torch.float32
-    free = torch.cuda.mem_get_info(device)[0] if free is None else free
+    if free is None:
+        left = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + left
     return torch.bfloat16 if 4 * numbers > free // 2 else torch.float32
 
 
