@@ -1,9 +1,9 @@
 """Learned and affine soups against the evaluations that their cost is counted in.
 
 ``python -m benchmarks.learned --json``; on a GPU add ``--device cuda``, which needs no data. ``ratio`` is the wall time
-of learning ÷ (its forward-equivalents × the time of one evaluation), all in one process. Bar: ≤ 1.4. On a CPU the pools
-are those of ``benchmarks.search``; elsewhere, and with ``--only ViT``, copies of ViT-B/32 with random weights and noise,
-made in memory, and random images.
+of learning ÷ (its forward-equivalents × the time of one evaluation), all in one process. Bar: ≤ 1.4. On a CPU the
+pools are those of ``benchmarks.search``; elsewhere, and with ``--only ViT``, copies of ViT-B/32 with random weights and
+noise, made in memory, and random images.
 """
 
 from __future__ import annotations
