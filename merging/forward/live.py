@@ -231,10 +231,14 @@ class LiveModel:
 
     def gather_gradient(self, flat: Tensor) -> None:
         """Copies the parameters' gradients into a flat buffer ordered as the weights are; zero where there is none."""
-        flat.zero_()
+        found: dict[int, tuple[Tensor, Tensor]] = {}  # tied names have one gradient
         for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                self._view(flat, name).copy_(parameter.grad)
+            if parameter.grad is None:
+                self._view(flat, name).zero_()
+            else:
+                found[id(parameter)] = self._view(flat, name), parameter.grad
+        if found:
+            torch._foreach_copy_([home for home, _ in found.values()], [slope for _, slope in found.values()])
 
     def fill(self, flat: Tensor, recipe: Recipe) -> None:
         """Writes a merged model into a flat buffer ordered as the weights are."""

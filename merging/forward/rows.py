@@ -63,11 +63,15 @@ class Rows:
     def mix(self, table: Tensor) -> None:
         """Writes the mix into the live model's weights; frozen components are the first row's.
 
+        What nothing reads, inert components, keep what they hold.
+
         Args:
             table: shape ``(rows, components)``, fp32.
         """
         live = self._live
         for column, component in enumerate(live.partition.components):
+            if component.inert:
+                continue
             if component.frozen:
                 part = live.slice_of(column)
                 live.weights[part].copy_(self._flat[0, part])
