@@ -48,7 +48,8 @@ class Feed:
         parts: Sequence[slice | Tensor] = [slice(start, start + size) for start in range(0, len(self), size)]
         if order is not None:
             parts = torch.split(order, size)
-        for part, x in zip(parts, self.inputs(parts, size), strict=True):
+        here = parts if self.resident or order is None else torch.split(order.cpu(), size)  # read back once
+        for part, x in zip(parts, self.inputs(here, size), strict=True):
             yield x, self.labels[part]
 
     def inputs(self, parts: Sequence[slice | Tensor], size: int) -> Iterator[Tensor]:
@@ -70,7 +71,7 @@ class Feed:
             event = arrived[turn]
             if event is not None:
                 event.synchronize()  # this buffer's last content is still on its way
-            rows = self._inputs[part.cpu()] if isinstance(part, Tensor) else self._inputs[part]
+            rows = self._inputs[part]
             buffer = buffers[turn][: len(rows)].copy_(rows)
             if stream is None:
                 return buffer.clone()
