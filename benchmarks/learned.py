@@ -71,7 +71,7 @@ def _parts(evaluator: Evaluator, problem: MergeProblem, strategy: Learned) -> di
     assert isinstance(scorer, LiveScorer)  # noqa: S101 (for the type checker)
     live, recipes = scorer.live, [problem.single(number) for number in range(count)]
     device = live.weights.device
-    batch = next(iter(problem.slopes.batches(HELD_OUT, problem.generator, strategy.batch)))
+    batch = next(iter(problem.slopes.batches(HELD_OUT, problem.generator, strategy._size(problem))))
     table = torch.full((count, len(problem.partition)), 1 / count, dtype=torch.float64)
 
     def median(call: Callable[[], object]) -> float:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_EPOCHS, _STEPS = 5, 140
+"""At the least, in a block."""
 _ADAM: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,
@@ -106,7 +108,7 @@ class Learned(MixStrategy):
     epochs: int | None = option(
         None, "passes over the held-out data for each block; none: 5, or as many as make 140 steps", low=1
     )
-    batch: int = option(128, "samples a step", low=1)
+    batch: int = option(128, "samples a step, at the least", low=1)
     rate: float | None = option(None, "AdamW's first learning rate; none: 0.05 for convex, 0.01 for affine", low=0.0)
     block: int | None = option(
         UNSET,
@@ -119,6 +121,13 @@ class Learned(MixStrategy):
     )
     steps: int | None = option(
         UNSET, "steps in all, instead of epochs", low=1, profiles={"learned": None, "affine": 140}, later=True
+    )
+    batch_most: int = option(
+        UNSET,
+        "samples a step, at the most, of held-out sets so large that 140 steps are left in a block",
+        low=1,
+        profiles={"learned": 512, "affine": 128},
+        later=True,
     )
 
     def __post_init__(self) -> None:
@@ -219,9 +228,14 @@ class Learned(MixStrategy):
             yield from problem.slopes.batches("held-out", problem.generator, self._size(problem))
 
     def _size(self, problem: Problem) -> int:
-        """Samples of a batch: of all batches the same, for no last one of a single sample."""
+        """Samples of a batch: of all batches the same, for no last one of a single sample.
+
+        Rows are read once a step, so few large steps are quicker than many small ones; from 140 on more of them move
+        the coefficients no better.
+        """
         count = len(problem.scores.labels())
-        return math.ceil(count / math.ceil(count / self.batch))
+        largest = max(self.batch, min(self.batch_most, (self.epochs or _EPOCHS) * count // _STEPS))
+        return math.ceil(count / math.ceil(count / largest))
 
     def _tell_cost(self, problem: Problem, steps: int) -> None:
         """Says what learning will cost before it begins: a step is forward and backward, three passes."""
@@ -236,8 +250,8 @@ class Learned(MixStrategy):
         """
         if self.steps is not None:
             return max(1, round(self.steps * share))
-        each = math.ceil(len(problem.scores.labels()) / self.batch)
-        return each * (self.epochs or max(5, math.ceil(140 / each)))
+        each = math.ceil(len(problem.scores.labels()) / self._size(problem))
+        return each * (self.epochs or max(_EPOCHS, math.ceil(_STEPS / each)))
 
     def _table(self, moved: Tensor) -> Tensor:
         """Coefficients of the rows, ``(rows, components)``; they sum to one in every component."""

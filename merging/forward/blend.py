@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from merging.forward.attention import is_packable, packed
 from merging.forward.device import on_device
 from merging.forward.live import LiveModel
 from merging.forward.recalibration import batch_statistics
@@ -58,6 +60,8 @@ class Blend:
         self._rows = resident(live, rows)
         self.rows_in = str(self._rows.dtype).removeprefix("torch.")
         self._slope = torch.zeros_like(live.weights)
+        self._parts = 1
+        self._attention = [part for part in live.module.modules() if is_packable(part)] if device.type == "cuda" else []
         bounded = [(c, part) for c, part in live.variances if not live.partition.components[c].frozen]
         places = [torch.arange(part.start, part.stop) for _, part in bounded]
         self._variances = on_device(torch.cat(places), device) if places else None
@@ -94,8 +98,7 @@ class Blend:
         Returns:
             The loss, fp32; its derivative by the coefficients, and by the scale, float64 at :attr:`home`.
         """
-        inputs, labels = batch
-        self._on_gradient(len(labels))
+        self._on_gradient(len(batch[1]))
         live = self._live
         table = on_device(table.detach().float(), live.weights.device)
         with torch.no_grad():
@@ -104,14 +107,41 @@ class Blend:
         live.mixed()
         factor = on_device(scale.detach().float(), live.weights.device).requires_grad_()
         live.open_to_autograd()
-        with torch.enable_grad(), batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext():
-            loss = cross_entropy(self._project(live.module(inputs).float()) * factor, labels)
-            loss.backward()
+        with (
+            torch.enable_grad(),
+            batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext(),
+            packed(self._attention),
+        ):
+            loss = self._backward(*batch, factor)
         live.gather_gradient(self._slope)
         live.drop_gradients()
         found = self._rows.project(self._slope)
         by_scale = torch.zeros_like(factor) if factor.grad is None else factor.grad
-        return loss.detach(), on_device(found, self.home).double(), on_device(by_scale, self.home).double()
+        return loss, on_device(found, self.home).double(), on_device(by_scale, self.home).double()
+
+    def _backward(self, inputs: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+        """The mean cross-entropy; its gradients are added up, over as many parts of the batch as memory asks for."""
+        while True:
+            size = math.ceil(len(labels) / self._parts)
+            try:
+                return self._added_up(inputs.split(size), labels.split(size), factor)
+            except torch.cuda.OutOfMemoryError:
+                if size == 1 or self._batch_norm:  # whose statistics are those of the whole batch
+                    raise
+            self._parts *= 2  # what the failure held is free by now
+            self._live.drop_gradients()
+            factor.grad = None
+            torch.cuda.empty_cache()
+
+    def _added_up(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], factor: Tensor) -> Tensor:
+        """Runs forward and backward over parts of a batch: the mean cross-entropy of all its samples."""
+        whole, losses = sum(map(len, labels)), list[Tensor]()
+        for x, y in zip(inputs, labels, strict=True):
+            logits = self._project(self._live.module(x).float()) * factor
+            loss = cross_entropy(logits, y) * (len(y) / whole)
+            loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def _bound(self, table: Tensor) -> None:
         """Keeps mixed variances positive where a factor is negative, as :mod:`merging.mixing.variances` says."""

@@ -17,8 +17,8 @@ from merging.values.recipe import Recipe
 
 PIECE = 1 << 14
 """Numbers of one row that are summed by one product where components are cut."""
-AT_ONCE = 1 << 23
-"""Numbers of all rows in bf16 that are widened at once: 32 MiB in fp32, which stay in a card's cache."""
+AT_ONCE = 1 << 26
+"""Numbers of all rows in bf16 that are widened at once: 256 MiB in fp32, where memory is short, and few calls."""
 
 
 def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> torch.dtype:
