@@ -15,14 +15,16 @@ from torch import Tensor
 
 import merging
 from merging.errors import MergingError
+from merging.mixing.spherical import karcher, slerp
+from merging.mixing.thinning import smallest_kept
 from merging.partitioners.layer import Layer
 from merging.plugins.strategy import MixStrategy
 from merging.storage.pool import ModelPool
 from merging.strategies.dare import Dare
 from merging.strategies.model_stock import ModelStock
-from merging.strategies.slerp import Slerp, karcher, slerp
+from merging.strategies.slerp import Slerp
 from merging.strategies.task_arithmetic import TaskArithmetic
-from merging.strategies.ties import Ties, smallest_kept
+from merging.strategies.ties import Ties
 from merging.strategies.uniform import Uniform
 from merging.strategies.weighted import Weighted
 from merging.testing import tiny_pool, tiny_task
