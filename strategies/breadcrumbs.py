@@ -59,7 +59,7 @@ class Breadcrumbs(MixStrategy):
         choices=("linear", "ties"),
         profiles={"breadcrumbs": "linear", "breadcrumbs-ties": "ties"},
     )
-    scale: float | None = option(None, "λ; none: 1/n, or 1 with normalize", low=-4.0, high=4.0)
+    scale: float | None = option(None, "λ; none: 1/n for linear without normalize, else 1", low=-4.0, high=4.0)
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}")
     normalize: bool | None = option(None, "divide by the weights of what counts; none: no for linear, yes for ties")
     rescale: str = option("none", "give each tensor's change the sum of magnitudes that it had", choices=("none", "l1"))
@@ -71,7 +71,7 @@ class Breadcrumbs(MixStrategy):
 
         elect = self.method == "ties"
         normalise = elect if self.normalize is None else self.normalize
-        usual = 1.0 if normalise else 1.0 / len(problem.pool)
+        usual = 1.0 if elect or normalise else 1.0 / len(problem.pool)
         return TaskVectors(
             thin=Band(self.density, self.gamma),
             l1=self.rescale == "l1",

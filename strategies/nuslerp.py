@@ -35,7 +35,7 @@ class NuSlerp(MixStrategy):
         "θ_i − θ_0, and θ_0 is added"
     )
     limits: ClassVar[str] = (
-        "Made for two models; of more, the Karcher mean of whole tensors. Where vectors are parallel, opposite or zero, "
+        "Made for two models; of more, the Karcher mean of whole tensors. Of parallel, opposite or zero vectors it is "
         "the straight line. Lengths are not kept apart as in `slerp`: of changes at right angles, half the way is "
         "longer than their average. Costs no evaluation."
     )
