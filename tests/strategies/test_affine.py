@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,7 +255,7 @@ def test_large_sets_take_large_steps(samples: int, given: dict[str, Any], size: 
     class Large:
         """A problem over so many held-out samples."""
 
-        class scores:  # noqa: N801
+        class scores:
             labels = staticmethod(lambda: range(samples))
 
     learned = Learned(**given)
