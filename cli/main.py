@@ -15,6 +15,7 @@ from merging.cli.showing import streams
 from merging.cli.showing.flags import in_flags
 from merging.errors import MergingError, raised, reason_of, refused, showable, unknown
 from merging.machine import allow_open_files
+from merging.storage.hub.news import told
 
 COMMANDS = {
     "init": "Look into a folder of models and data, and write merge.toml for it.",
@@ -95,6 +96,19 @@ def cli() -> None:
     """Merge fine-tuned models into one better model, with pluggable strategies."""
 
 
+class _Lines:
+    """Tells what is fetched from the Hub where no live line does (see :class:`merging.storage.hub.news.News`)."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Says nothing: a line has said it."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Says nothing."""
+
+    def say(self, text: str) -> None:
+        click.echo(showable(text), err=True)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
     if "_MERGE_COMPLETE" in os.environ:  # a shell asks what may come next
@@ -106,7 +120,8 @@ def main() -> None:
     streams.prepare()
     allow_open_files()
     try:
-        code = cli.main(standalone_mode=False)
+        with told(_Lines()):
+            code = cli.main(standalone_mode=False)
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
             code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:

@@ -33,7 +33,7 @@ from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
 from merging.storage.ingredients import checked, is_model, things_in
 from merging.storage.pool import ModelPool
-from merging.storage.sources import divided, identity, natural_key, selected, short_names
+from merging.storage.sources import divided, identity, natural_key, place_of, selected, short_names
 from merging.values.shown import Sheet, Shown, grid
 from merging.values.wording import plural
 
@@ -264,7 +264,7 @@ def _lying(base: Any) -> _Where:
     if is_model(base):
         return base if isinstance(base, Checkpoint) else Checkpoint.of(base, "base")
     path, key = divided(base)
-    return Path(path).expanduser(), key
+    return place_of(path), key
 
 
 def _read(name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:

@@ -16,9 +16,10 @@ from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
+from merging.storage.hub.spelling import PREFIX
 from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
-from merging.storage.sources import natural_key
+from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 from merging.values.shown import Sheet, Shown, grid, named
@@ -86,7 +87,7 @@ class ModelPool(Shown):
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
-        """Opens the checkpoints of a recipe, where they were when it was written.
+        """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
 
         Raises:
             RecipeError: one is no longer there, or was in memory.
@@ -95,13 +96,16 @@ class ModelPool(Shown):
         if gone:
             were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
             raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
-        lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
+        fetch(row.file for row in ingredients if row.file.startswith(PREFIX))  # what else a recipe says is a path
+        places = [place_of(row.file) if row.file.startswith(PREFIX) else Path(row.file) for row in ingredients]
+        lost = [ingredient for ingredient, place in zip(ingredients, places, strict=True) if not place.exists()]
         if lost:
             raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
         names = [row.name for row in ingredients]
         if len(set(names)) < len(names):  # a base that was called as a model is
             names = [f"{name} ({number})" for number, name in enumerate(names)]
-        return cls([Checkpoint(row.file, name, row.key) for row, name in zip(ingredients, names, strict=True)])
+        rows = zip(places, names, ingredients, strict=True)
+        return cls([Checkpoint(place, name, row.key) for place, name, row in rows])
 
     def __len__(self) -> int:
         return len(self.checkpoints)

@@ -1,0 +1,195 @@
+"""Ids of the Hub as models: what is one, what is fetched of it, what is said where it cannot be had."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from merging.errors import CheckpointError
+from merging.storage.hub.fetching import shown
+from merging.storage.hub.spelling import as_id
+from tests.hub_server import GRANTED, Hub, serving
+
+WHERE = """
+import sys
+from merging.errors import CheckpointError
+from merging.storage.hub.fetching import folder_of
+for text in sys.argv[1:]:
+    try:
+        print(folder_of(text).name)
+    except CheckpointError as error:
+        print(error)
+"""
+CONFIG = json.dumps({"model_type": "bert"}).encode()
+Merge = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Hub()) as started:
+        yield started
+
+
+@pytest.fixture
+def merge(hub: Hub, tmp_path: Path) -> Merge:
+    def run(*words: str, home: str = "home", **more: str) -> subprocess.CompletedProcess[str]:
+        own = hub.environment(tmp_path / home, MERGING_CACHE=str(tmp_path / "scores"), **more)
+        command = [sys.executable, "-m", "merging", *words]
+        return subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def _weights(seed: int, rows: int = 3) -> bytes:
+    drawn = torch.Generator().manual_seed(seed)
+    return save({"a.weight": torch.randn(rows, 4, generator=drawn), "a.bias": torch.randn(4, generator=drawn)})
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "revision"),
+    [
+        ("hf-hub:org/name", "org/name", ""),
+        ("hf-hub:org/name@v1.0", "org/name", "v1.0"),
+        ("hf-hub:gpt2", "gpt2", ""),
+        ("google/vit-base-patch16-224", "google/vit-base-patch16-224", ""),
+        ("Qwen/Qwen2.5-0.5B@refs/pr/7", "Qwen/Qwen2.5-0.5B", "refs/pr/7"),
+    ],
+)
+def test_an_id(text: str, repository: str, revision: str, tmp_path: Path) -> None:
+    found = as_id(text, tmp_path)
+    assert found is not None
+    assert (found.repository, found.revision) == (repository, revision)
+    assert as_id(str(found), tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/modle_1",  # its folder is there
+        "rusn/model_1",  # something of nearly that name is
+        "runs/model_1",  # is there
+        "org/name/file",
+        "org/model.pt",
+        "org/recipe.json",
+        "org/*",
+        "./name",
+        "/org/name",
+        "~/name",
+        "name",
+        "org/",
+        "org/a--b",
+        "org/name@",
+        "org/na me",
+        "org\\name",
+        "hf-hub:there/too",
+    ],
+)
+def test_a_path_is_no_id(text: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "model_1").mkdir(parents=True)
+    (tmp_path / "hf-hub:there" / "too").mkdir(parents=True)
+    assert as_id(text, tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:../x", "hf-hub:a/b@", "hf-hub:a/b@c d"])
+def test_what_begins_like_an_id_and_is_none(text: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is no id of the Hub"):
+        as_id(text, tmp_path)
+
+
+def test_sizes_are_the_hubs() -> None:
+    assert [shown(size) for size in (999, 1e3, 24_000_232, 5e9)] == ["999 bytes", "1.0 kB", "24.0 MB", "5.0 GB"]
+
+
+@pytest.mark.slow
+def test_models_of_the_hub_are_merged_and_their_recipe_applies_elsewhere(
+    hub: Hub, merge: Merge, tmp_path: Path
+) -> None:
+    large = _weights(1, rows=1_400_000)  # larger than two pieces of huggingface_hub's
+    beside = {"config.json": CONFIG, "optimizer.pt": b"x" * 9, "README.md": b"---\nlicense: mit\n---\n"}
+    first = hub.model("ours/one", {"model.safetensors": large, "pytorch_model.bin": b"x", **beside})
+    second = hub.model(
+        "ours/two", {"model.safetensors": _weights(2, rows=1_400_000), **beside}, "main", "v1", gated=True
+    )
+    hub.moved["ours/old"] = "ours/two"
+    hub.cut.add("model.safetensors")
+    made = merge("run", "--strategy", "uniform", "--models", "ours/one", "hf-hub:ours/old@v1", HF_TOKEN=GRANTED)
+    assert made.returncode == 0, made.stderr
+    assert f"fetching ours/one@{first[:7]} from {hub.url}: 3 files, 22.4 MB" in made.stderr
+    assert [wanted for wanted in hub.ranges if wanted != "bytes=0-"], "the second half alone comes again"
+    assert not hub.asked("GET", "optimizer.pt") + hub.asked("GET", "pytorch_model.bin")
+    assert GRANTED not in made.stdout + made.stderr
+    folder = next((tmp_path / "runs").iterdir())
+    names = ["hf-hub:ours/one@" + first, "hf-hub:ours/two@" + second]
+    recipe, report = (json.loads((folder / name).read_text()) for name in ("recipe.json", "report.json"))
+    assert [row["file"] for row in recipe["ingredients"]] == names
+    assert [row["file"] for row in report["lineage"]] == names
+    assert report["pool"] == ["one", "two"]
+    request = json.loads((folder / "events.jsonl").read_text().splitlines()[0])["request"]
+    assert request["models"] == names, "a resumed run has the models that it began with"
+    assert all(GRANTED not in file.read_text() for file in folder.glob("*.json*"))
+
+    hub.model("ours/one", {"model.safetensors": _weights(7), "config.json": CONFIG})  # the main branch moves on
+    shutil.copy(folder / "recipe.json", tmp_path / "recipe.json")
+    again = merge("apply", "recipe.json", home="another", HF_TOKEN=GRANTED)
+    assert again.returncode == 0, again.stderr
+    assert f"fetching ours/one@{first[:7]}" in again.stderr
+    rebuilt, whole = load_file(tmp_path / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert all(torch.equal(rebuilt[name], whole[name]) for name in whole)
+
+    asked = len(hub.requests)
+    offline = hub.environment(tmp_path / "home", HF_HUB_OFFLINE="1")
+    names += ["hf-hub:ours/one", "hf-hub:ours/three"]
+    told = [subprocess.run([sys.executable, "-c", WHERE, *names], env=offline, capture_output=True, text=True).stdout]
+    *commits, lost = "".join(told).splitlines()
+    assert commits == [first, second, first], "what the main branch was when it was asked"
+    assert "hf-hub:ours/three: it is not in the cache" in lost
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.slow
+def test_mistakes_are_found_before_anything_large_is_fetched(hub: Hub, merge: Merge, tmp_path: Path) -> None:
+    whole = {"model.safetensors": _weights(1), "config.json": CONFIG}
+    index = json.dumps(
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    )
+    shard = {"model-00001-of-00002.safetensors": b"x"}
+    hub.model("ours/one", whole)
+    hub.model("ours/secret", whole, private=True)
+    hub.model("ours/gated", whole, gated=True)
+    hub.model("ours/gguf", {"model.gguf": b"x"})
+    hub.model("ours/cards", {"README.md": b"x"})
+    hub.model("ours/several", {"model_0.pt": b"x", "model_1.pt": b"x"})
+    hub.model("ours/torn", {"model.safetensors.index.json": index.encode(), **shard})
+    hub.model("ours/lost", {"model-00001-of-00002.safetensors": b"x", "model-00002-of-00002.safetensors": b"x"})
+    hub.model("ours/adapter", {**whole, "adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    (tmp_path / "runs").mkdir()
+    said = {
+        "ours/ones": "there is no such model at .*, and no such path here .*; did you mean 'ours/one'\\?",
+        "ours/secret": "there is no such model at .*if it is private, log in",
+        "ours/one@dev": "no branch, tag or commit 'dev'; it has main",
+        "ours/gated": "its owners decide who may have it",
+        "ours/gguf": "is GGUF files of llama.cpp",
+        "ours/cards": "holds no weights \\(README.md\\)",
+        "ours/several": "holds 2 checkpoints \\(model_0.pt, model_1.pt\\) and no index",
+        "ours/torn": "names model-00002-of-00002.safetensors, which is not there",
+        "ours/lost": "and not their index",
+        "ours/adapter": "an adapter .* lies beside model.safetensors",
+        "runs/model": "no models match .*; for a model of the Hub, write hf-hub:runs/model",
+    }
+    checked = merge("check", "--json", "--strategy", "uniform", "--models", *said)
+    errors = json.loads(checked.stdout)["errors"]
+    for name, words in said.items():
+        about = [error for error in errors if name in error]
+        assert about, (name, errors, checked.stderr)
+        assert any(re.search(words, error) for error in about), (name, about)
+    assert not hub.asked("GET", "safetensors?") + hub.asked("GET", "/cdn/")
+    assert not [path for _, path, _ in hub.requests if "runs/model" in path], "a path is never sent"
