@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,13 +56,13 @@ def fetch(sources: Iterable[Source]) -> None:
     folders([found for source in sources if (found := as_id(divided(source)[0])) is not None])
 
 
-def place_of(source: str) -> Path:
-    """The file or folder that a text names: a path, or an id of the Hub, which is fetched.
+def place_of(source: str | os.PathLike[str]) -> Path:
+    """The file or folder that is named: a path, or, as a text, an id of the Hub, which is fetched.
 
     Raises:
         CheckpointError: it is an id, and the model cannot be had.
     """
-    return folder_of(source) or Path(source).expanduser()
+    return (folder_of(source) if isinstance(source, str) else None) or Path(source).expanduser()
 
 
 def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tuple[Path, str]]:

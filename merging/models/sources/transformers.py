@@ -29,7 +29,7 @@ def _tiny(folder: Path) -> str:
 
 @models.register(
     "transformers",
-    summary="image and text classifiers of Hugging Face's transformers, from a local folder",
+    summary="image and text classifiers of Hugging Face's transformers, from a local folder or an id of the Hub",
     formula="logits = model(pixel_values) or model(input_ids, attention_mask)",
     limits="The folder is what save_pretrained writes; nothing is downloaded, and no code from it is run. Needs the "
     "extra text.",
