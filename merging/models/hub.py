@@ -33,7 +33,7 @@ def beside_weights(place: str) -> tuple[Path, str]:
 
 
 def sourced(spec: str) -> str:
-    """Which source builds a model that is named by its id alone: ``hf-hub:org/name`` → ``transformers:hf-hub:…``.
+    """Finds the source of a model that is named by its id alone: ``hf-hub:org/name`` → ``transformers:hf-hub:…``.
 
     Raises:
         TaskError: the files cannot be had, or are of no source that is known.
@@ -72,7 +72,7 @@ def is_of_hub(spec: str) -> bool:
 
 
 def timm_config(place: str, spec: str) -> tuple[str, str, dict[str, Any]]:
-    """What timm saved of a model on the Hub: its pinned id, its architecture, and how it was trained.
+    """Reads what timm saved of a model on the Hub: its pinned id, its architecture, and how it was trained.
 
     Raises:
         TaskError: the files cannot be had, or timm did not write them.

@@ -86,7 +86,7 @@ def licences_of(rows: Sequence[Ingredient], pool: ModelPool) -> dict[str, Licenc
 
 
 def config_in(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` in a folder says; empty where there is none, or it is no table."""
+    """Reads ``config.json`` in a folder; empty where there is none, or it is no table."""
     try:
         return dict(json.loads((folder / "config.json").read_bytes()))
     except DAMAGED:

@@ -21,8 +21,8 @@ class Licence:
 
     Attributes:
         license: its identifier there, such as ``apache-2.0``, or ``other``.
-        name: of another one, its name.
-        link: of another one, where it can be read.
+        name: name of a licence that has no identifier; else empty.
+        link: address of its text; else empty.
     """
 
     license: str

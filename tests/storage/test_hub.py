@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from merging.errors import CheckpointError
+import merging
+from merging.errors import CheckpointError, MergingError
 from merging.storage.hub.fetching import shown
+from merging.storage.hub.pushing import parcel
 from merging.storage.hub.spelling import as_id
 from tests.hub_server import GRANTED, Hub, serving
 
@@ -110,9 +112,7 @@ def test_sizes_are_the_hubs() -> None:
 
 
 @pytest.mark.slow
-def test_models_of_the_hub_are_merged_and_their_recipe_applies_elsewhere(
-    hub: Hub, merge: Merge, tmp_path: Path
-) -> None:
+def test_models_of_the_hub_are_merged_at_the_commits_that_were_listed(hub: Hub, merge: Merge, tmp_path: Path) -> None:
     large = _weights(1, rows=1_400_000)  # larger than two pieces of huggingface_hub's
     beside = {"config.json": CONFIG, "optimizer.pt": b"x" * 9, "README.md": b"---\nlicense: mit\n---\n"}
     first = hub.model("ours/one", {"model.safetensors": large, "pytorch_model.bin": b"x", **beside})
@@ -138,13 +138,6 @@ def test_models_of_the_hub_are_merged_and_their_recipe_applies_elsewhere(
     assert all(GRANTED not in file.read_text() for file in folder.glob("*.json*"))
 
     hub.model("ours/one", {"model.safetensors": _weights(7), "config.json": CONFIG})  # the main branch moves on
-    shutil.copy(folder / "recipe.json", tmp_path / "recipe.json")
-    again = merge("apply", "recipe.json", home="another", HF_TOKEN=GRANTED)
-    assert again.returncode == 0, again.stderr
-    assert f"fetching ours/one@{first[:7]}" in again.stderr
-    rebuilt, whole = load_file(tmp_path / "model.safetensors"), load_file(folder / "model.safetensors")
-    assert all(torch.equal(rebuilt[name], whole[name]) for name in whole)
-
     asked = len(hub.requests)
     offline = hub.environment(tmp_path / "home", HF_HUB_OFFLINE="1")
     names += ["hf-hub:ours/one", "hf-hub:ours/three"]
@@ -193,3 +186,77 @@ def test_mistakes_are_found_before_anything_large_is_fetched(hub: Hub, merge: Me
         assert any(re.search(words, error) for error in about), (name, about)
     assert not hub.asked("GET", "safetensors?") + hub.asked("GET", "/cdn/")
     assert not [path for _, path, _ in hub.requests if "runs/model" in path], "a path is never sent"
+
+
+@pytest.mark.slow
+def test_a_run_is_pushed_as_it_lies_there(hub: Hub, merge: Merge, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"model_{number}.safetensors").write_bytes(_weights(number))
+    models = [tmp_path / "model_1.safetensors", tmp_path / "model_2.safetensors"]
+    merging.merge(models, "uniform", output=tmp_path / "out")
+    (tmp_path / "out" / "secret.txt").write_text("not the run's")
+
+    shown = merge("push", "out", "ours/merged", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert not hub.requests
+    assert merge("push", "out", "ours/merged").returncode == 2, "without a token"
+    assert not hub.requests
+
+    made = merge("push", "out", "ours/merged", "--private", "--json", HF_TOKEN=GRANTED)
+    assert made.returncode == 0, made.stderr
+    said = json.loads(made.stdout)
+    there = hub.repositories["ours/merged"]
+    assert there.private
+    assert said["commit"] == there.commit("main")
+    files = there.commits[said["commit"]]
+    assert set(files) == {"model.safetensors", "README.md", "recipe.json", "report.json"}
+    assert all((tmp_path / "out" / name).read_bytes() == content for name, content in files.items())
+    assert hashlib.sha256(files["model.safetensors"]).hexdigest() in hub.stored, "by LFS"
+    assert "states no licence" in made.stderr
+    assert "name paths of this machine" in made.stderr
+    assert GRANTED not in made.stdout + made.stderr
+    assert {token for _, _, token in hub.requests} <= {GRANTED, ""}
+
+    hub.model(
+        "ours/sharded", {"model.safetensors.index.json": b"{}", "model-00001-of-00001.safetensors": b"x", "x": b"x"}
+    )
+    taken = merge("push", "out", "ours/sharded", HF_TOKEN=GRANTED)
+    assert taken.returncode == 2
+    assert "holds a model already" in taken.stderr
+    assert "--overwrite" in taken.stderr
+    replaced = merge("push", "out", "ours/sharded", "--overwrite", HF_TOKEN=GRANTED)
+    assert replaced.returncode == 0, replaced.stderr
+    there = hub.repositories["ours/sharded"]
+    now = there.commits[there.refs["main"]]
+    assert set(now) == {"model.safetensors", "README.md", "recipe.json", "report.json", "x"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "target", "words"),
+    [
+        ("nowhere", "ours/x", "is no folder of a finished run"),
+        ("out", "x", "write ORG/NAME"),
+        ("out", "../x", "is no id of the Hub"),
+        ("lost", "ours/x", "that the run has written is not there"),
+        ("linked", "ours/x", "key that the run has written is not there"),
+        ("damaged", "ours/x", "is damaged"),
+    ],
+)
+def test_what_is_no_parcel(tmp_path: Path, folder: str, target: str, words: str) -> None:
+    reports = {
+        "out": {"files": ["report.json"]},
+        "lost": {"files": ["gone"]},
+        "linked": {"files": ["key"]},
+        "damaged": 1,
+    }
+    for name, report in reports.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    (tmp_path / "linked" / "key").symlink_to("/etc/hostname")
+    with pytest.raises(MergingError, match=words):
+        parcel(tmp_path / folder, target)
+
+
+def test_a_report_names_nothing_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps({"files": ["report.json", "../x", "/etc/passwd", ".hidden", 3]}))
+    assert parcel(tmp_path, "ours/x").files == ("report.json",)
