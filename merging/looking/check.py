@@ -215,7 +215,7 @@ def _open(
         base = models.base if base is None else base
         models = models.checkpoints
     things = [(name, checked(thing, "a model")) for name, thing in things_in(models)]
-    first = None if base is None else _lying(checked(base, "the base"))
+    first = _start(base, wrong)
     paths: list[tuple[Path, str]] = []
     wanted: list[tuple[str, _Where]] = []
     for number, (name, source) in enumerate(things):
@@ -257,6 +257,16 @@ def _open(
 
 _Where: TypeAlias = Checkpoint | tuple[Path, str]
 """A checkpoint, or the path and key of one that is not opened yet."""
+
+
+def _start(base: Model | None, wrong: list[str]) -> _Where | None:
+    """Where the base lies; None where there is none, or it cannot be had."""
+    given = None if base is None else checked(base, "the base")
+    try:
+        return None if given is None else _lying(given)
+    except MergingError as error:
+        wrong.append(str(error))
+        return None
 
 
 def _lying(base: Any) -> _Where:

@@ -15,11 +15,13 @@ from merging.errors import CheckpointError
 from merging.storage import atomic
 from merging.storage.hub.listing import Listing
 from merging.storage.hub.news import News, say, who_is_told
-from merging.storage.hub.refusals import reason, refusal
-from merging.storage.hub.spelling import HubId, as_id
+from merging.storage.hub.refusals import passes, reason, refusal
+from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.values.wording import plural
 
 MB = 1_000_000
+ATTEMPTS = 3
+"""Times that a file is asked for where the connection breaks off; huggingface_hub asks some times of its own, too."""
 
 
 _folders: dict[tuple[HubId, bool], Path] = {}
@@ -99,12 +101,12 @@ def _listed(asked: HubId, api: Any) -> Listing:
         if info.gated:
             api.auth_check(info.id)
     except Exception as error:  # of the Hub's own, and whatever its HTTP library raises
-        told = refusal(error, asked, api)
-        if " cannot be reached " in str(told):
+        if passes(error):
             raise ConnectionError(reason(error, api.endpoint)) from None
-        raise told from None
+        raise refusal(error, asked, api) from None
     sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
-    pinned = HubId(info.id or asked.repository, info.sha or "")
+    moved = as_id(f"{PREFIX}{info.id}") if info.id else None  # a model that has another name now
+    pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "")
     if not pinned.pinned:
         raise CheckpointError(f"{asked}: {api.endpoint} does not say which commit it is; write a commit behind @")
     return Listing(asked, pinned, sizes)
@@ -138,7 +140,7 @@ def _cached(asked: HubId, why: str) -> tuple[HubId, Path]:
 def _keep(listing: Listing) -> None:
     """Notes in the cache which commit a branch or tag is, as huggingface_hub does: offline, it is that one."""
     name, folder = listing.asked.revision or "main", _place(listing.pinned)
-    if listing.asked.pinned or not folder.is_dir() or ".." in name.split("/"):
+    if listing.asked.pinned or not folder.is_dir() or {"", ".", ".."} & set(name.split("/")):
         return
     ref = folder.parents[1] / "refs" / name
     with contextlib.suppress(OSError):  # a cache that several people share may not be ours to write
@@ -200,15 +202,18 @@ def _file(listing: Listing, name: str) -> Path:
     news, more = who_is_told(), dict[str, Any]()
     if news is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         more["tqdm_class"] = _bar(news)
-    try:
-        with _quiet():
-            path = hf_hub_download(
-                listing.pinned.repository, name, revision=listing.pinned.revision, library_name="merging", **more
-            )
-    except Exception as error:  # of the Hub's own, of its HTTP library, or of the disk
-        said = refusal(error, listing.asked, HfApi())
-        raise CheckpointError(f"{said} (at {name}; the same command goes on from there)") from None
-    return Path(path)
+    name_of, commit = listing.pinned.repository, listing.pinned.revision
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with _quiet():
+                return Path(hf_hub_download(name_of, name, revision=commit, library_name="merging", **more))
+        except Exception as error:  # of the Hub's own, of its HTTP library, or of the disk
+            if left and passes(error):
+                say(f"{name} of {listing.pinned.short}: the connection broke off; going on")
+                continue
+            said = refusal(error, listing.asked, HfApi())
+            raise CheckpointError(f"{said} (at {name}; the same command fetches what is missing)") from None
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextlib.contextmanager

@@ -54,9 +54,20 @@ def reason(error: Exception, endpoint: str) -> str:
         return f"{endpoint} answers {code}{f' ({said})' if said else ''}; try again later"
     if isinstance(error, OSError) and error.errno is not None:
         return raised(error)
-    kind = type(error).__name__
     words = raised(error).partition("?")[0][:200]  # addresses of files are signed behind the question mark
-    return f"{endpoint} cannot be reached ({words})" if "Connect" in kind or "Timeout" in kind else words
+    return f"{endpoint} cannot be reached ({words})" if passes(error) else words
+
+
+def passes(error: Exception) -> bool:
+    """Whether an error is one of the connection or the server, which may be gone in a minute.
+
+    HTTP libraries name those of the connection; which library it is has changed.
+    """
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HfHubHTTPError):
+        return bool(error.response.status_code >= 500)
+    return any(word in type(error).__name__ for word in ("Connect", "Timeout", "Chunked", "Protocol", "ReadError"))
 
 
 def _near(name: str, known: Callable[[], Iterable[str]], *, listed: bool = False) -> str:
