@@ -24,7 +24,7 @@ def command(folder: Path, target: str, private: bool, overwrite: bool, dry_run: 
     """
     from merging.cli.showing.screen import print_json
     from merging.errors import showable
-    from merging.storage.hub.fetching import shown
+    from merging.storage.hub.cached import shown
     from merging.storage.hub.pushing import parcel, push
     from merging.values.wording import plural
 

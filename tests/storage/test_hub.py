@@ -9,16 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save
 
 import merging
+from merging.cli.asking.request import combine
+from merging.cli.asking.tables import read_toml
 from merging.errors import CheckpointError, MergingError
-from merging.storage.hub.fetching import shown
+from merging.storage.hub.cached import cached, check_room, keep, place_of, shown
+from merging.storage.hub.listing import Listing
 from merging.storage.hub.pushing import parcel
-from merging.storage.hub.spelling import as_id
+from merging.storage.hub.refusals import address
+from merging.storage.hub.spelling import HubId, as_id
 from tests.hub_server import GRANTED, Hub, serving
 
 WHERE = """
@@ -32,6 +38,7 @@ for text in sys.argv[1:]:
         print(error)
 """
 CONFIG = json.dumps({"model_type": "bert"}).encode()
+INDEXED = ["model.safetensors.index.json", "a.safetensors", "b.safetensors"]
 Merge = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -260,3 +267,84 @@ def test_what_is_no_parcel(tmp_path: Path, folder: str, target: str, words: str)
 def test_a_report_names_nothing_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps({"files": ["report.json", "../x", "/etc/passwd", ".hidden", 3]}))
     assert parcel(tmp_path, "ours/x").files == ("report.json",)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "model.onnx"], ["model.safetensors"]),
+        (["pytorch_model.bin", "tf_model.h5"], ["pytorch_model.bin"]),
+        (["model.safetensors.index.json", "a.safetensors", "b.safetensors", "c.safetensors"], INDEXED),
+        (["adapter_config.json", "adapter_model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]),
+        (["consolidated.pth", "optimizer.pt"], ["consolidated.pth"]),
+        (["soup.pt", "soup.safetensors"], ["soup.safetensors"]),
+    ],
+)
+def test_the_files_that_libraries_load(names: list[str], chosen: list[str], tmp_path: Path) -> None:
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    listing = Listing(HubId("o/n"), HubId("o/n", "0" * 40), dict.fromkeys([*names, "config.json", "x.py"], 1))
+    assert listing.weights(lambda name: tmp_path / name) == chosen
+    assert listing.beside() == ["config.json"]
+
+
+def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
+    listing = Listing(HubId("o/n"), HubId("o/n", "0" * 40), {"model.safetensors": 10**18})
+    with pytest.raises(
+        CheckpointError, match=r"^1000000000.0 GB are to be fetched from https://x, and .* has room for"
+    ):
+        check_room([(listing, ["model.safetensors"])], "https://x")
+
+
+def test_offline_the_cache_is_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    asked, pinned = HubId("o/n", "refs/pr/1"), HubId("o/n", "a" * 40)
+    with pytest.raises(CheckpointError, match="it is not in the cache"):
+        cached(asked, "…", weights=True)
+    place_of(pinned).mkdir(parents=True)
+    (place_of(pinned) / "config.json").touch()
+    keep(Listing(asked, pinned, {}))
+    assert (tmp_path / "models--o--n" / "refs" / "refs" / "pr" / "1").read_text() == "a" * 40
+    assert cached(asked, "…", weights=False) == (pinned, place_of(pinned))
+    with pytest.raises(CheckpointError, match=r"holds no weights .*the cache has a part of it alone"):
+        cached(asked, "…", weights=True)
+    (place_of(pinned) / "model.safetensors").touch()
+    assert cached(pinned, "…", weights=True) == (pinned, place_of(pinned))
+    keep(Listing(HubId("o/n", "/../../../x"), pinned, {}))
+    keep(Listing(HubId("o/n", "../../../../x"), pinned, {}))
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {"1", "config.json", "model.safetensors"}
+
+
+def test_an_address_is_shown_without_a_password() -> None:
+    assert address(SimpleNamespace(endpoint="https://me:hf_secret@hub.example/x")) == "https://hub.example/x"
+    assert address(SimpleNamespace(endpoint="https://hub.example")) == "https://hub.example"
+
+
+def test_a_file_of_settings_names_ids_and_paths(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "merge.toml").write_text(
+        """[pool]
+models = ["runs/a", "ours/one@v1", {path = "hf-hub:ours/two", key = "ema"}]
+base = "ours/base"
+[task]
+model = "transformers:ours/vit"
+held_out = "data"
+""",
+        encoding="utf-8",
+    )
+    said = combine({}, read_toml(tmp_path / "merge.toml"), tmp_path)
+    assert said["models"] == [
+        str(tmp_path / "runs/a"),
+        "hf-hub:ours/one@v1",
+        {"path": "hf-hub:ours/two", "key": "ema"},
+    ]
+    assert said["base"] == "hf-hub:ours/base"
+    assert said["task"]["model"] == "transformers:ours/vit"
+
+
+def test_members_of_an_ensemble_are_pushed(tmp_path: Path) -> None:
+    for name in ("members/0/model.safetensors", "members/1/model.safetensors", "members/mine/x", "report.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"files": ["members", "report.json"]}))
+    members = ("members/0/model.safetensors", "members/1/model.safetensors")
+    assert parcel(tmp_path, "ours/x@dev").files == ("report.json", *members)

@@ -6,16 +6,15 @@ import contextlib
 import functools
 import inspect
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from merging.errors import CheckpointError
-from merging.storage import atomic
+from merging.errors import CheckpointError, showable
+from merging.storage.hub.cached import cached, check_room, keep, missing_of, place_of, shown
 from merging.storage.hub.listing import Listing
 from merging.storage.hub.news import News, say, who_is_told
-from merging.storage.hub.refusals import passes, reason, refusal
+from merging.storage.hub.refusals import address, passes, reason, refusal
 from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.values.wording import plural
 
@@ -68,24 +67,24 @@ def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]
 
     api = HfApi(library_name="merging")
     if constants.HF_HUB_OFFLINE:
-        return [_cached(each, "nothing is fetched offline (HF_HUB_OFFLINE)") for each in ids]
+        return [cached(each, "nothing is fetched offline (HF_HUB_OFFLINE)", weights=weights) for each in ids]
     found, wanted = list[tuple[HubId, Path]](), list[tuple[Listing, list[str]]]()
     for each in ids:
         try:
             listing = _listed(each, api)
         except ConnectionError as error:
-            found.append(_cached(each, str(error)))
+            found.append(cached(each, str(error), weights=weights))
             say(f"{error}: {each.short} is taken from the cache, as it was fetched before")
             continue
         names = listing.beside()  # first, so that a folder with weights has them
         if weights:
             names += [name for name in listing.weights(functools.partial(_file, listing)) if name not in names]
         wanted.append((listing, names))
-        found.append((listing.pinned, _place(listing.pinned)))
-    _check_room(wanted, api.endpoint)
+        found.append((listing.pinned, place_of(listing.pinned)))
+    check_room(wanted, address(api))
     for listing, names in wanted:
-        _fetch(listing, names, api.endpoint)
-        _keep(listing)
+        _fetch(listing, names, address(api))
+        keep(listing)
     return found
 
 
@@ -102,91 +101,30 @@ def _listed(asked: HubId, api: Any) -> Listing:
             api.auth_check(info.id)
     except Exception as error:  # of the Hub's own, and whatever its HTTP library raises
         if passes(error):
-            raise ConnectionError(reason(error, api.endpoint)) from None
+            raise ConnectionError(reason(error, address(api))) from None
         raise refusal(error, asked, api) from None
     sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
     moved = as_id(f"{PREFIX}{info.id}") if info.id else None  # a model that has another name now
     pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "")
     if not pinned.pinned:
-        raise CheckpointError(f"{asked}: {api.endpoint} does not say which commit it is; write a commit behind @")
+        raise CheckpointError(f"{asked}: {address(api)} does not say which commit it is; write a commit behind @")
     return Listing(asked, pinned, sizes)
-
-
-def _place(pinned: HubId) -> Path:
-    """The folder of a commit in the cache, whether it is there or not."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    name = repo_folder_name(repo_id=pinned.repository, repo_type="model")
-    return Path(constants.HF_HUB_CACHE) / name / "snapshots" / pinned.revision
-
-
-def _cached(asked: HubId, why: str) -> tuple[HubId, Path]:
-    """What the cache has of a model, without the network.
-
-    Raises:
-        CheckpointError: nothing.
-    """
-    from huggingface_hub import constants, snapshot_download
-
-    try:
-        folder = Path(snapshot_download(asked.repository, revision=asked.revision or None, local_files_only=True))
-    except Exception:  # which kind depends on what is missing
-        cache = constants.HF_HUB_CACHE
-        raise CheckpointError(f"{asked}: it is not in the cache ({cache}), and {why}") from None
-    return HubId(asked.repository, folder.name), folder
-
-
-def _keep(listing: Listing) -> None:
-    """Notes in the cache which commit a branch or tag is, as huggingface_hub does: offline, it is that one."""
-    name, folder = listing.asked.revision or "main", _place(listing.pinned)
-    if listing.asked.pinned or not folder.is_dir() or {"", ".", ".."} & set(name.split("/")):
-        return
-    ref = folder.parents[1] / "refs" / name
-    with contextlib.suppress(OSError):  # a cache that several people share may not be ours to write
-        if not ref.is_file() or ref.read_text("utf-8") != listing.pinned.revision:
-            atomic.make_folder(ref.parent)
-            atomic.write(ref, listing.pinned.revision)
-
-
-def _check_room(wanted: Sequence[tuple[Listing, list[str]]], endpoint: str) -> None:
-    """Refuses, before anything large is fetched, what the disk has no room for.
-
-    Raises:
-        CheckpointError: it has not.
-    """
-    from huggingface_hub import constants
-
-    missing = sum(listing.sizes[name] or 0 for listing, names in wanted for name in _missing(listing, names))
-    cache = Path(constants.HF_HUB_CACHE)
-    there = next(place for place in (cache, *cache.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if missing > free:
-        raise CheckpointError(
-            f"{shown(missing)} are to be fetched from {endpoint}, and {cache} has room for {shown(free)}; free "
-            "some, or set HF_HOME to another disk"
-        )
-
-
-def _missing(listing: Listing, names: Sequence[str]) -> list[str]:
-    folder = _place(listing.pinned)
-    return [name for name in names if not (folder / name).exists()]
 
 
 def _fetch(listing: Listing, names: Sequence[str], endpoint: str) -> None:
     """Fetches the files of one model that are not in the cache, and says so."""
-    missing = _missing(listing, names)
+    missing = missing_of(listing, names)
     if not missing:
         return
     size = sum(listing.sizes[name] or 0 for name in missing)
     news = who_is_told()
     what = f"fetching {listing.pinned.short} from {endpoint}: {plural(len(missing), 'file')}, {shown(size)}"
     if news is not None:
-        news.say(what)
+        news.say(showable(what))
         tell = getattr(news, "unit", None)
         if tell is not None:
             tell("MB")
-        news.stage(what, max(round(size / MB), 1))
+        news.stage(showable(what), max(round(size / MB), 1))
     for name in missing:
         _file(listing, name)
 
@@ -247,15 +185,3 @@ def _bar(news: News) -> type[Any]:
                 news.advance(whole)
 
     return Told
-
-
-def shown(size: float) -> str:
-    """Bytes for people, as the Hub counts them.
-
-    >>> shown(1_230_000_000), shown(4_500)
-    ('1.2 GB', '4.5 kB')
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size:.0f} bytes"

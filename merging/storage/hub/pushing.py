@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import DAMAGED, CheckpointError, FolderError, MergingError, near_path, raised
-from merging.storage.hub.refusals import LOG_IN, reason, refusal
+from merging.storage.hub.refusals import LOG_IN, address, reason, refusal
 from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.storage.model_folder import INDEX_SUFFIX, LOADED, is_shard
 from merging.storage.result import CARD, MEMBERS, RECIPE, REPORT
@@ -89,7 +89,7 @@ def push(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pus
     if constants.HF_HUB_OFFLINE:
         raise MergingError(f"{sent.target}: nothing is pushed offline (HF_HUB_OFFLINE)")
     if get_token() is None:
-        raise MergingError(f"{sent.target}: pushing to {api.endpoint} needs a token: {LOG_IN}")
+        raise MergingError(f"{sent.target}: pushing to {address(api)} needs a token: {LOG_IN}")
     with _asking(sent.target, api):
         api.create_repo(name, private=private, exist_ok=True)
         if branch != "main":
@@ -99,14 +99,14 @@ def push(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pus
     taken = [*stale, *(file for file in there if file in sent.files and file != CARD)]
     if taken and not overwrite:
         raise FolderError(
-            f"{api.endpoint}/{name} holds a model already ({taken[0]}); pass `overwrite`, or push to another name"
+            f"{address(api)}/{name} holds a model already ({taken[0]}); pass `overwrite`, or push to another name"
         )
     removed = tuple(file for file in stale if file not in sent.files)
     operations: list[Any] = [CommitOperationDelete(file) for file in removed]
     with _asking(sent.target, api):
         operations += [CommitOperationAdd(file, sent.folder / file) for file in sent.files]
         made = api.create_commit(name, operations, commit_message="Upload a merged model with merging", revision=branch)
-    return Pushed(f"{api.endpoint}/{name}", made.oid, removed)
+    return Pushed(f"{address(api)}/{name}", made.oid, removed)
 
 
 @contextlib.contextmanager
@@ -130,7 +130,7 @@ def _asking(target: HubId, api: Any) -> Iterator[None]:
         raise refusal(error, target, api) from None
     except Exception as error:  # of the Hub's own, of its HTTP library, or of a file that cannot be read
         inner = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
-        said = reason(inner, api.endpoint) if isinstance(inner, Exception) else raised(error)
+        said = reason(inner, address(api)) if isinstance(inner, Exception) else raised(error)
         raise MergingError(f"{target}: {said}") from None
     finally:
         if silenced:

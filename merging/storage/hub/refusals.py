@@ -22,7 +22,7 @@ def refusal(error: Exception, wanted: HubId, api: Any) -> CheckpointError:
     """
     from huggingface_hub import errors
 
-    at, name = api.endpoint, wanted.repository
+    at, name = address(api), wanted.repository
     if isinstance(error, errors.GatedRepoError):
         return CheckpointError(
             f"{wanted}: its owners decide who may have it (gated): ask for it at {at}/{name}, then {LOG_IN}"
@@ -56,6 +56,12 @@ def reason(error: Exception, endpoint: str) -> str:
         return raised(error)
     words = raised(error).partition("?")[0][:200]  # addresses of files are signed behind the question mark
     return f"{endpoint} cannot be reached ({words})" if passes(error) else words
+
+
+def address(api: Any) -> str:
+    """The Hub's address as it may be shown: ``HF_ENDPOINT`` without a name and password in it."""
+    before, double, behind = str(api.endpoint).partition("://")
+    return before + double + behind.rpartition("@")[2]
 
 
 def passes(error: Exception) -> bool:
