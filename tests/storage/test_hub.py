@@ -14,17 +14,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save
 
 import merging
 from merging.cli.asking.request import combine
 from merging.cli.asking.tables import read_toml
 from merging.errors import CheckpointError, MergingError
+from merging.storage.hub import fetching
 from merging.storage.hub.cached import cached, check_room, keep, place_of, shown
 from merging.storage.hub.listing import Listing
 from merging.storage.hub.pushing import parcel
 from merging.storage.hub.refusals import address
 from merging.storage.hub.spelling import HubId, as_id
+from merging.storage.sources import names_apart, short_names
 from tests.hub_server import GRANTED, Hub, serving
 
 WHERE = """
@@ -114,6 +119,34 @@ def test_what_begins_like_an_id_and_is_none(text: str, tmp_path: Path) -> None:
         as_id(text, tmp_path)
 
 
+@given(
+    st.text("abAB01-_./@:~*hf ", max_size=24)
+    | st.from_regex(r"[\w.-]{1,9}/[\w.-]{1,9}(@[\w./-]{1,9})?", fullmatch=True)
+)
+def test_what_is_taken_for_an_id_the_hub_takes_for_one(text: str) -> None:
+    nowhere = Path("/nowhere/at/all")
+    found = as_id(text, nowhere) if not text.startswith("hf-hub:") else None
+    if found is not None:
+        validate_repo_id(found.repository)
+        assert as_id(str(found), nowhere) == found
+
+
+def test_names_of_models_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, other = (tmp_path / letter for letter in "abc")
+    for folder, found in (
+        (one, HubId("ours/cat", "1" * 40)),
+        (two, HubId("ours/cat", "2" * 40)),
+        (other, HubId("theirs/cat", "3" * 40)),
+    ):
+        folder.mkdir()
+        monkeypatch.setitem(fetching._pinned, folder, found)
+    assert short_names([one]) == ["cat"]
+    assert short_names([one, other]) == ["ours/cat", "theirs/cat"]
+    assert short_names([one, two]) == ["cat@1111111", "cat@2222222"]
+    assert short_names([one, tmp_path / "runs" / "cat.pt"]) == ["ours/cat", "runs/cat"]
+    assert names_apart([one], two) == (["cat@1111111"], "cat@2222222")
+
+
 def test_sizes_are_the_hubs() -> None:
     assert [shown(size) for size in (999, 1e3, 24_000_232, 5e9)] == ["999 bytes", "1.0 kB", "24.0 MB", "5.0 GB"]
 
@@ -153,6 +186,12 @@ def test_models_of_the_hub_are_merged_at_the_commits_that_were_listed(hub: Hub, 
     assert commits == [first, second, first], "what the main branch was when it was asked"
     assert "hf-hub:ours/three: it is not in the cache" in lost
     assert len(hub.requests) == asked
+    hub.failing = True
+    away = subprocess.run(
+        [sys.executable, "-c", WHERE, *names], env=hub.environment(tmp_path / "home"), capture_output=True, text=True
+    )
+    assert away.stdout.splitlines()[:3] == commits, "the same, where the Hub is out of order"
+    assert "answers 500 (out of order)" in away.stdout.splitlines()[3]
 
 
 @pytest.mark.slow
