@@ -121,6 +121,20 @@ def test_strategy_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_adapters(tmp_path: Path) -> None:
+    golden = ROOT / "tests/storage/adapters"
+    shutil.copytree(golden / "bases/vit", tmp_path / "base")
+    for name in ("plain", "patterns", "rooted", "dora"):
+        shutil.copytree(golden / "adapters" / name, tmp_path / "adapters" / name)
+        config = tmp_path / "adapters" / name / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "base"}))
+    said = run_commands("adapters.md", tmp_path)
+    assert "rsLoRA adapter of rank 5" in " ".join(list(said.values())[2].split())
+    means = [load_file(tmp_path / name / "model.safetensors") for name in ("mean", "agreed")]
+    assert means[0].keys() == means[1].keys() == load_file(tmp_path / "base/model.safetensors").keys()
+
+
+@pytest.mark.slow
 def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
     kinds = {"by_kind.ByKind": "Partitioner", "climb.Climb": "Optimizer", "balanced_nll.BalancedNLL": "Objective"}
