@@ -151,6 +151,34 @@ class AdaptedTensors(TensorFile):
                 (first - start * columns) * size : (last - start * columns) * size
             ]
 
+    def factors(self, name: str) -> tuple[Matrix, Matrix] | None:
+        """Two matrices whose product is all that the adapter adds to a tensor; None where it does more than that.
+
+        A tensor that it leaves alone has factors of rank 0.
+        """
+        shape = self.tensors[name][0]
+        if name not in self.changes:
+            return np.empty((shape[0] if shape else 1, 0)), np.empty((0, columns_of(shape)))
+        change = self.changes[name]
+        if not change.first or change.magnitude or (change.whole and not self._is_base(name, change.whole)):
+            return None
+        first, second = self._pair(change)
+        left, right = (second.T, first.T) if change.turned else (first, second)
+        return change.scale * left, right
+
+    def _is_base(self, name: str, key: str) -> bool:
+        """Whether a tensor that was saved whole is the base's own, as embeddings often are."""
+        rows, own = _Rows(self.base, name), _Rows(self._own, key)
+        if rows.count != own.count or rows.columns != own.columns:
+            return False
+        step = max(BLOCK // rows.columns, 1)
+        spans = ((start, min(start + step, rows.count)) for start in range(0, rows.count, step))
+        return all(np.array_equal(rows.read(*span), own.read(*span)) for span in spans)
+
+    def _pair(self, change: Change) -> tuple[Matrix, Matrix]:
+        first, second = self._numbers(change.first), self._numbers(change.second)
+        return first.reshape(len(first), -1), second.reshape(len(second), -1)
+
     def _update(self, name: str) -> _Update:
         """What computes a tensor; its factors are read once."""
         with self._lock:
@@ -165,8 +193,7 @@ class AdaptedTensors(TensorFile):
         rows = _Rows(self._own, change.whole) if change.whole else _Rows(self.base, name)
         update = _Update(rows, scale=change.scale)
         if change.first:
-            first, second = self._numbers(change.first), self._numbers(change.second)
-            first, second = first.reshape(len(first), -1), second.reshape(len(second), -1)
+            first, second = self._pair(change)
             update.product = LowRank.of(second.T, first.T) if change.turned else LowRank.of(first, second)
         if change.added:
             update.added = self._numbers(change.added).reshape(-1, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,19 @@ if TYPE_CHECKING:
 _GIVE = "give the model that it was trained on with `base`"
 
 
+_standing: ContextVar[Path | None] = ContextVar("base of adapters", default=None)
+
+
+@contextmanager
+def standing_on(base: Path | None) -> Iterator[None]:
+    """Has adapters stand on a model for a while, where they name none that is on this machine."""
+    token = _standing.set(base)
+    try:
+        yield
+    finally:
+        _standing.reset(token)
+
+
 def recorded_base(config: AdapterConfig) -> Path:
     """Finds the model that an adapter says it was trained on.
 
@@ -23,9 +39,12 @@ def recorded_base(config: AdapterConfig) -> Path:
     Raises:
         CheckpointError: it says none, or one that is not on this machine; nothing is fetched.
     """
+    found = places(config)
+    otherwise = _standing.get()
+    if not found and otherwise is not None:
+        return otherwise
     if not config.base:
         raise CheckpointError(f"{config.folder}: is an adapter that does not say of which model; {_GIVE}")
-    found = _places(config)
     if not found:
         raise CheckpointError(
             f"{config.folder}: is an adapter of '{showable(config.base)}', which is no file or folder here; {_GIVE}"
@@ -41,22 +60,22 @@ def check_recorded(config: AdapterConfig, base: Checkpoint) -> None:
     """
     from merging.storage.checkpoint import Checkpoint
 
-    places = _places(config)
-    if not places or base.in_memory or any(os.path.samefile(place, base.path) for place in places):
+    known = places(config)
+    if not known or base.in_memory or any(os.path.samefile(place, base.path) for place in known):
         return
     try:
-        other = Checkpoint(places[0])
+        other = Checkpoint(known[0])
         same = other.tensors == base.tensors and other.hash == base.hash
     except CheckpointError:  # it is no model, so nobody knows which one it was
         return
     if not same:
         raise CheckpointError(
-            f"{config.folder}: was trained on {showable(places[0])}, and {base.path} is another model; {_GIVE}"
+            f"{config.folder}: was trained on {showable(known[0])}, and {base.path} is another model; {_GIVE}"
         )
 
 
-def _places(config: AdapterConfig) -> list[Path]:
-    """Where the recorded base may lie, as far as it does."""
+def places(config: AdapterConfig) -> list[Path]:
+    """Finds where on this machine the model lies that an adapter names; none where it does not."""
     said = Path(config.base).expanduser()
     candidates = [said] if said.is_absolute() else [said, config.folder.parent / said]
     return [place for place in candidates if config.base and place.exists() and not place.is_relative_to(config.folder)]

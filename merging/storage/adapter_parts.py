@@ -74,9 +74,9 @@ def changes(
         if match is None:
             if _OTHER.search(name):
                 raise CheckpointError(f"{config.folder}: '{showable(name)}' is no part of a LoRA that is known; {WAY}")
-            called = names.stored(_plain(name), base)
-            _check_whole(config, called, own[key], base, names.where)
-            found[called] = Change(whole=key)
+            stored = names.stored(called(key), base)
+            _check_whole(config, stored, own[key], base, names.where)
+            found[stored] = Change(whole=key)
             continue
         if match["rest"] not in _RESTS or (_RESTS[match["rest"]] and match["part"] != B):
             raise CheckpointError(
@@ -115,6 +115,17 @@ def _times(config: AdapterConfig, module: str) -> int:
             f"{'.'.join(map(str, _TWICE_UNTIL))}, and a newer one wrote it; {WAY}"
         )
     return 2
+
+
+def module_of(key: str) -> tuple[str, bool]:
+    """The module in memory that a factor updates, by its key, and whether it is an embedding."""
+    match = _PART.fullmatch(key.removeprefix(PREFIX))
+    return ("", False) if match is None else (_plain(f"{match['module']}.")[:-1], "embedding" in match["part"])
+
+
+def called(key: str) -> str:
+    """The name in memory of a tensor that was saved whole, by its key."""
+    return _plain(key.removeprefix(PREFIX))
 
 
 def _plain(name: str) -> str:
@@ -169,7 +180,11 @@ def _of_module(
         raise CheckpointError(f"{names.where}: '{name}' holds {dtype} numbers (quantised); give the full model as base")
     first, second = (own[parts[part]][0] for part in pair)
     rank = second[0] if second else 0
-    turned = embedding or (config.transposed and len(shape) == 2)
+    turned = embedding
+    if len(shape) == 2 and not embedding:  # the shapes tell, unless the weight is square
+        own_shape = (first[0], *second[1:])
+        square = shape[0] == shape[1]
+        turned = names.transposed(module, config.transposed) if square else own_shape == shape[::-1]
     outputs, inputs = (shape[1:], shape[:1]) if turned else (shape[:1], shape[1:])
     if not rank or len(shape) < 2 or (first, second) != ((*outputs, rank, *[1] * (len(shape) - 2)), (rank, *inputs)):
         made = (*second[1:], *first[:1]) if turned else (*first[:1], *second[1:])

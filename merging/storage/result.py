@@ -26,6 +26,7 @@ REPORT = "report.json"
 CARD = "README.md"
 ENSEMBLE = "ensemble.json"
 MEMBERS = "members"
+ADAPTER = "adapter_model.safetensors"
 MODELS = {name: f"model.{name}" for name in FORMATS}
 
 

@@ -86,6 +86,7 @@ def test_it_is_what_peft_makes_of_it(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_it_is_what_the_installed_peft_makes_of_it(tmp_path: Path) -> None:
     """The same, with adapters that are made now, in bfloat16 too."""
     pytest.importorskip("peft")
