@@ -245,9 +245,10 @@ def _open(
         first = own.base
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))
     opened: dict[str, Checkpoint] = {}
+    base = _base(first) if first is not None else None
     found = []
     for name, where in sorted(wanted, key=lambda each: natural_key(each[0])):
-        found.append(_read(name, where, opened, wrong))
+        found.append(_read(name, where, opened, wrong, base))
         progress.advance()
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
@@ -277,11 +278,21 @@ def _lying(base: Any) -> _Where:
     return place_of(path), key
 
 
-def _read(name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
-    """A checkpoint's header and, for its hash, every byte; it is opened under its path."""
+def _base(where: _Where) -> Checkpoint | None:
+    """The base, on which adapters stand; None where it cannot be opened, which is said when its turn comes."""
+    try:
+        return where if isinstance(where, Checkpoint) else Checkpoint(where[0], "", where[1])
+    except MergingError:
+        return None
+
+
+def _read(
+    name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str], base: Checkpoint | None = None
+) -> CheckedModel:
+    """A checkpoint's header and, for its hash, every byte; it is opened under its path, an adapter over its base."""
     path = where.path if isinstance(where, Checkpoint) else where[0]
     try:
-        checkpoint = where if isinstance(where, Checkpoint) else Checkpoint(path, name, where[1])
+        checkpoint = where if isinstance(where, Checkpoint) else Checkpoint(path, name, where[1], base)
     except MergingError as error:
         wrong.append(str(error))
         return CheckedModel(name=name or stem(path), path=str(path), error=str(error))

@@ -205,6 +205,11 @@ class _Place:
     files: tuple[Path, ...] = ()
     classes: Mapping[str, Names] = field(default_factory=dict)
 
+    @property
+    def home(self) -> _Place:
+        """What lies there says it."""
+        return self
+
 
 def _place(model: Checkpoint | Path | str | InMemory) -> Model:
     if isinstance(model, Checkpoint):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from merging.storage.hub.spelling import PREFIX
 from merging.storage.licence import Licence, told
-from merging.storage.result import MODELS, REPORT
+from merging.storage.result import ADAPTER, MODELS, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer, markdown
 from merging.values.leaderboard_table import Leaderboard, in_markdown
@@ -28,8 +28,13 @@ _LOAD = {
         "index = json.load(open('model.safetensors.index.json'))\n"
         "state = {k: t for file in set(index['weight_map'].values()) for k, t in load_file(file).items()}"
     ),
+    "adapter": (
+        "from peft import PeftModel\n\n"
+        "model = PeftModel.from_pretrained(model, '.')  # of the base, as its own library builds it"
+    ),
     "pt": "import torch\n\nstate = torch.load('model.pt', weights_only=True)",
 }
+_INTO = "\nmodel.load_state_dict(state, strict=True)"
 _LOAD_MEMBERS = (
     "import json, os\n\nmembers = json.load(open('ensemble.json'))['members']\nos.chdir(members[0]['folder'])"
 )
@@ -50,7 +55,7 @@ def model_card(
     Args:
         report: the run's report.
         command: the command that was typed.
-        kind: format of the model file, ``safetensors`` or another of ``MODELS``.
+        kind: format of the model file, ``safetensors`` another of ``MODELS``, or ``adapter``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
         rows: the ingredients of what was written.
@@ -58,7 +63,7 @@ def model_card(
     """
     in_memory = any(not row.file for row in rows)
     of_hub = {row.name: row.file for row in rows if row.file.startswith(PREFIX)}
-    file = INDEX if sharded else MODELS[kind]
+    file = INDEX if sharded else {"adapter": ADAPTER, **MODELS}[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
     what = f"`{file}` is a merge of" if not report.ensemble else together
     by = "by the strategy"
@@ -102,7 +107,7 @@ def model_card(
             "there are, with which weights, and whether logits or probabilities are averaged."
         ]
         load = f"{_LOAD_MEMBERS}\n{load}  # and so on, for each of them"
-    sections += ["## Load it", fenced(f"{load}\nmodel.load_state_dict(state, strict=True)", "python")]
+    sections += ["## Load it", fenced(f"{load}{_INTO if kind != 'adapter' else ''}", "python")]
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, Stopped, TaskError
+from merging.errors import FolderError, InterruptedRunError, OptionError, Stopped, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing, Written
 from merging.plugins.keywords import by_keyword, given
@@ -125,6 +125,9 @@ def merge(
     # Absolute, because a plug-in may go to another folder.
     folder = None if destination.output is None else Path(destination.output).absolute()
     passes, how, progress, resume = settings.passes, settings.writing, watcher.progress, destination.resume
+    how.check(pool, strategy.gives)
+    if folder is None and how.adapter:
+        raise OptionError("`written_as=adapter` is written to a folder: give `output`")
     if folder is not None and not resume:
         folders.check_free(folder, overwrite=destination.overwrite, inputs=_files(pool))
     if folder is not None:
@@ -150,6 +153,7 @@ def merge(
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 written = how.write(merged, pool, aside, progress, stop)
                 merged = written.merge
+                found.remarks += written.notes
                 _remember(session, found, written, how)
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
@@ -158,7 +162,7 @@ def merge(
                     card = model_card(
                         report,
                         origin.command,
-                        how.format,
+                        how.kind,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
                         rows=merged.ingredients,
@@ -173,7 +177,7 @@ def merge(
 def _remember(session: Session, found: Found, written: Written, how: Writing) -> None:
     """Keeps the scores of the merge for the model that was written, which is known by its content alone from now on."""
     memory = session.evaluator.remembered if session.evaluator is not None else None
-    if memory is not None and how.dtype is None and how.accumulate == "float64":
+    if memory is not None and not how.adapter and how.dtype is None and how.accumulate == "float64":
         for split in found.seen(found.saved):
             memory.keep_written(found.merge, written.hash, split)
 

@@ -51,7 +51,8 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
     lying = [source for place, source in enumerate(sources) if not is_model(source) and not things[place][0]]
     found = selected(lying, taken)
     names, called = names_apart([path for path, _ in found], taken[0] if taken else None) if found else ([], "")
-    made = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
+    below = _base(start, taken, called)
+    made = [Checkpoint(path, name, key, below) for (path, key), name in zip(found, names, strict=True)]
     for place, (name, _) in enumerate(things):
         source = sources[place]
         if isinstance(source, Checkpoint):
@@ -59,16 +60,19 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         elif is_model(source):
             made.append(Checkpoint.of(cast("Any", source), name or _free(f"model_{place}", names)))
         elif name:
-            made.append(_named(name, source))
-    if start is None:
-        return made, None
-    if isinstance(start, Checkpoint):
-        return made, start
-    return made, (
-        Checkpoint.of(cast("Any", start), "base")
-        if is_model(start)
-        else Checkpoint(taken[0], called, divided(start)[1])
-    )
+            made.append(_named(name, source, below))
+    return made, below
+
+
+def _base(start: Any, taken: Sequence[Path], called: str) -> Checkpoint | None:
+    """Opens the base, on which adapters stand; None where there is none.
+
+    Raises:
+        CheckpointError: it is no checkpoint.
+    """
+    if start is None or isinstance(start, Checkpoint):
+        return start
+    return Checkpoint.of(start, "base") if is_model(start) else Checkpoint(taken[0], called, divided(start)[1])
 
 
 def check_models(models: object) -> None:
@@ -142,7 +146,7 @@ def checked(thing: object, place: str) -> Any:
     raise PoolError(f"{place} is {kind_of(thing)}; {WAY}")
 
 
-def _named(name: str, source: Source) -> Checkpoint:
+def _named(name: str, source: Source, base: Checkpoint | None) -> Checkpoint:
     """The checkpoint that a mapping calls by a name.
 
     Raises:
@@ -154,7 +158,7 @@ def _named(name: str, source: Source) -> Checkpoint:
             f"'{divided(source)[0]}' is {len(found)} models, and '{name}' is to be one; give them in a list"
         )
     path, key = found[0]
-    return Checkpoint(path, name, key)
+    return Checkpoint(path, name, key, base)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

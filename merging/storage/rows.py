@@ -70,7 +70,8 @@ class Rows:
     def of(self, checkpoint: Checkpoint) -> Ingredient:
         """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key)
+            base = "" if checkpoint.adapted is None else _place(checkpoint.adapted.base)
+            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key, base)
             self._rows[checkpoint] = row
         return self._rows[checkpoint]
 
