@@ -52,7 +52,7 @@ def front_matter(
 
 
 def library_of(folder: Path) -> str:
-    """The library that loads the model in a folder, by its configuration; empty where that does not say."""
+    """Names the library that loads the model in a folder, by its configuration; empty where that does not say."""
     if (folder / ADAPTER).is_file():
         return "peft"
     try:
