@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import DAMAGED
+from merging.storage.hub.listing import ADAPTER
 from merging.storage.hub.spelling import PREFIX
 from merging.storage.licence import Licence, agreed, licence_of
 from merging.storage.pool import ModelPool
@@ -25,7 +26,7 @@ PUBLIC: Mapping[tuple[str, str], tuple[str, str, str, int]] = {
 
 
 def front_matter(
-    report: Report, rows: Iterable[Ingredient], licences: Mapping[str, Licence | None], config: Mapping[str, Any]
+    report: Report, rows: Iterable[Ingredient], licences: Mapping[str, Licence | None], library: str = ""
 ) -> str:
     """Writes the YAML above a card, between its lines of dashes.
 
@@ -33,7 +34,7 @@ def front_matter(
         report: the run's report.
         rows: the ingredients of the merge; those of the Hub are its base models.
         licences: name of each → its licence.
-        config: ``config.json`` beside the merged model; empty where there is none.
+        library: the one that loads the merged model; empty where nobody knows.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -42,7 +43,7 @@ def front_matter(
     facts: dict[str, Any] = {} if licence is None else licence.to_json()
     if of_hub:
         facts |= {"base_model": list(dict.fromkeys(of_hub)), "base_model_relation": "merge"}
-    if library := library_of(config):
+    if library:
         facts["library_name"] = library
     if scores:
         facts |= {"model_name": "merge", "eval_results": [EvalResult(**score) for score in scores]}
@@ -50,8 +51,18 @@ def front_matter(
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def library_of(config: Mapping[str, Any]) -> str:
-    """The library that loads a model, by its ``config.json``; empty where that does not say."""
+def library_of(folder: Path) -> str:
+    """Names the library that loads the model in a folder, by its configuration; empty where that does not say."""
+    if (folder / ADAPTER).is_file():
+        return "peft"
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return _loads(dict(config))
+    except DAMAGED:
+        return ""
+
+
+def _loads(config: Mapping[str, Any]) -> str:
     return "transformers" if "model_type" in config else "timm" if "architecture" in config else ""
 
 
@@ -83,11 +94,3 @@ def public_scores(report: Report) -> list[dict[str, Any]]:
 def licences_of(rows: Sequence[Ingredient], pool: ModelPool) -> dict[str, Licence | None]:
     """The licence of each ingredient, as the card beside it says."""
     return {row.name: licence_of(pool.find(row)) for row in rows}
-
-
-def config_in(folder: Path) -> dict[str, Any]:
-    """Reads ``config.json`` in a folder; empty where there is none, or it is no table."""
-    try:
-        return dict(json.loads((folder / "config.json").read_bytes()))
-    except DAMAGED:
-        return {}

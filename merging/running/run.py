@@ -22,7 +22,7 @@ from merging.running.cache import as_told
 from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.found import Found
-from merging.running.front_matter import config_in, front_matter, licences_of
+from merging.running.front_matter import front_matter, library_of, licences_of
 from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
@@ -158,7 +158,7 @@ def merge(
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
-                    above = front_matter(report, merged.ingredients, licences, config_in(aside))
+                    above = front_matter(report, merged.ingredients, licences, library_of(aside))
                     card = model_card(
                         report,
                         origin.command,

@@ -109,7 +109,7 @@ def test_scores_stand_there_for_whole_public_sets_alone(tmp_path: Path) -> None:
     (score,) = public_scores(report)
     assert (score["dataset_type"], score["metric_value"]) == ("ILSVRC/imagenet-1k", 0.75)
     rows = [Ingredient("a", "0", "hf-hub:ours/a@" + "0" * 40), Ingredient("b", "1", "/b"), Ingredient("c", "2")]
-    text = front_matter(report, rows, {"a": MIT, "b": MIT}, {})
+    text = front_matter(report, rows, {"a": MIT, "b": MIT})
     said = yaml.safe_load(text.split("---\n")[1])
     assert said["base_model"] == ["ours/a"]
     assert said["base_model_relation"] == "merge"

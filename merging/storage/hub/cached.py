@@ -26,7 +26,7 @@ def place_of(pinned: HubId) -> Path:
 
 
 def cached(asked: HubId, why: str, *, weights: bool) -> tuple[HubId, Path]:
-    """What the cache has of a model, without the network.
+    """Finds a model in the cache, without the network.
 
     Args:
         asked: what was asked for; a branch or tag is what it was when it was asked last.
@@ -81,7 +81,7 @@ def check_room(wanted: Sequence[tuple[Listing, list[str]]], endpoint: str) -> No
 
     Args:
         wanted: what each repository holds, and which of its files are wanted.
-        endpoint: where they come from, for the message.
+        endpoint: address of the Hub, for messages.
 
     Raises:
         CheckpointError: it has not.
@@ -100,7 +100,7 @@ def check_room(wanted: Sequence[tuple[Listing, list[str]]], endpoint: str) -> No
 
 
 def missing_of(listing: Listing, names: Sequence[str]) -> list[str]:
-    """Those of a repository's files that the cache does not have."""
+    """Lists the wanted files of a repository that the cache does not have."""
     folder = place_of(listing.pinned)
     return [name for name in names if not (folder / name).exists()]
 

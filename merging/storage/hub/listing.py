@@ -24,7 +24,7 @@ from merging.values.wording import some
 CARD = "README.md"
 """Says the licence; it is fetched, and goes along with nothing."""
 ADAPTER = "adapter_config.json"
-_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Listing:
                     f"{self.asked}: an adapter ({ADAPTER}) lies beside {whole}, and libraries load both; put it into "
                     "its base (merge_and_unload of PEFT)"
                 )
-            adapter = next((name for name in _ADAPTERS if name in self.sizes), None)
+            adapter = next((name for name in ADAPTERS if name in self.sizes), None)
             if adapter is not None:
                 return [ADAPTER, adapter]
         indices = sorted((n for n in self.sizes if n.endswith(INDEX_SUFFIX)), key=lambda n: ("safetensors" not in n, n))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import DAMAGED, CheckpointError, FolderError, MergingError, near_path, raised
+from merging.storage.hub.listing import ADAPTER, ADAPTERS
 from merging.storage.hub.refusals import LOG_IN, address, reason, refusal
 from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.storage.model_folder import INDEX_SUFFIX, LOADED, is_shard
@@ -184,4 +185,5 @@ def _remarks(folder: Path, files: Sequence[str]) -> tuple[str, ...]:
 
 def _is_models(name: str) -> bool:
     """Whether a file of a repository is what a library would load as the model."""
-    return any(name in names for names in LOADED) or is_shard(name) or ("/" not in name and name.endswith(INDEX_SUFFIX))
+    known = (ADAPTER, *ADAPTERS, *(name for names in LOADED for name in names))
+    return name in known or is_shard(name) or ("/" not in name and name.endswith(INDEX_SUFFIX))
