@@ -32,13 +32,14 @@ def front_matter(
 
     Args:
         report: the run's report.
-        rows: the ingredients of the merge; those of the Hub are its base models.
+        rows: the ingredients of the merge; those of the Hub, and what adapters stand on, are its base models.
         licences: name of each → its licence.
         library: the one that loads the merged model; empty where nobody knows.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    of_hub = [row.file.removeprefix(PREFIX).partition("@")[0] for row in rows if row.file.startswith(PREFIX)]
+    places = [place for row in rows for place in (row.file, row.base)]
+    of_hub = [place.removeprefix(PREFIX).partition("@")[0] for place in places if place.startswith(PREFIX)]
     licence, scores = agreed(licences), public_scores(report)
     facts: dict[str, Any] = {} if licence is None else licence.to_json()
     if of_hub:
