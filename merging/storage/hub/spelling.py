@@ -77,10 +77,12 @@ def as_id(text: str, folder: Path | None = None) -> HubId | None:
 
 
 def written(text: str) -> str:
-    """The end of an error about a path that is not there, and that an id of the Hub might look like."""
+    """The end of an error about a path that is not there, nor one near it, and that an id of the Hub might look like."""
     with contextlib.suppress(OSError, ValueError):  # requests hold whole paths
         text = str(Path(text).relative_to(Path.cwd()))
-    return f"; for a model of the Hub, write {PREFIX}{text}" if _plausible(text) is not None else ""
+    if _plausible(text) is None or near_path(text):
+        return ""
+    return f"; for a model of the Hub, write {PREFIX}{text}"
 
 
 def _plausible(text: str) -> re.Match[str] | None:
