@@ -77,7 +77,7 @@ def as_id(text: str, folder: Path | None = None) -> HubId | None:
 
 
 def written(text: str) -> str:
-    """The end of an error about a path that is not there, nor one near it, and that an id of the Hub might look like."""
+    """The end of an error about a path that is not there, nor one near it, and that may have been meant as an id."""
     with contextlib.suppress(OSError, ValueError):  # requests hold whole paths
         text = str(Path(text).relative_to(Path.cwd()))
     if _plausible(text) is None or near_path(text):
