@@ -80,7 +80,8 @@ def _climb(
     look: Callable[[Vector, float], Place],
 ) -> Place:
     """The best place that moves of some variables find, with steps from the first down to the last."""
-    sides, (step, last) = dict.fromkeys(variables, (1.0, -1.0)), steps
+    sides: dict[int, tuple[float, ...]] = dict.fromkeys(variables, (1.0, -1.0))
+    step, last = steps
     while step >= last and variables:
         before = place[0]
         for variable in variables:
