@@ -77,7 +77,7 @@ def base_for(pool: ModelPool) -> Checkpoint:
 
 
 def name_of(base: Checkpoint, pool: ModelPool) -> str:
-    """The name by which an adapter knows its base: that in the adapters it was made of where these agree, or its place."""
+    """The name by which an adapter knows its base: what all adapters in it say, or its place."""
     said = {c.adapted.config.base: c.adapted.config for c in pool.checkpoints if c.adapted is not None}
     if len(said) == 1 and not places(config := next(iter(said.values()))) and config.base:
         return config.base
