@@ -3,7 +3,8 @@
 ``python -m benchmarks.device --json`` on a GPU; on a CPU give ``--images 64``. The ceiling is a matrix product of
 bf16 squares measured here. Last comes the published search, projected: nobody ran it here. It made 8,034 evaluations
 of 26,000 images (33 searches of 240 points, and 114 others). Its points were not logged; on another pool, where the
-same program was traced, 174 of its 2,177 evaluations were of points that it had not tried before.
+same program was traced, 174 of its 2,177 evaluations were of points that it had not tried before. ``--finetune`` adds
+steps of fine-tuning and a pool of 24, as :mod:`benchmarks.finetuning` measures them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import finetuning
 from benchmarks.common import json_option, seconds, show, trials, vit_b32
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.ledger import Ledger
@@ -120,8 +122,9 @@ def projection(row: dict[str, Any]) -> dict[str, Any]:
 @click.option("--model", default="open_clip:ViT-B-32-quickgelu", show_default=True)
 @click.option("--only", help="Part of a variant's name.")
 @click.option("--count", type=int, default=7, show_default=True, help="Evaluations of each variant.")
+@click.option("--finetune", "models", is_flag=False, flag_value=24, default=0, help="And a pool of N models (24).")
 @json_option
-def main(images: int, model: str, only: str | None, count: int, as_json: bool) -> None:
+def main(images: int, model: str, only: str | None, count: int, models: int, as_json: bool) -> None:
     """Microseconds an image, share of the ceiling, and the published search projected from them."""
     rows = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +133,10 @@ def main(images: int, model: str, only: str | None, count: int, as_json: bool) -
             if only is None or only in name:
                 top = rows[0]["bf16_ceiling"] if rows else None
                 rows.append(measure(name, planned(pool, task, **settings), count, top))
-    show("device", rows + [projection(row) for row in rows], as_json=as_json)
+    rows += [projection(row) for row in rows]
+    if models:
+        rows += [*finetuning.rows(*finetuning.made()), finetuning.pool(finetuning.made, models)]
+    show("device", rows, as_json=as_json)
 
 
 if __name__ == "__main__":

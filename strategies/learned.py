@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from merging.errors import OptionError
 from merging.moved import by_position
@@ -25,6 +24,18 @@ from merging.values.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+_EPOCHS, _STEPS = 5, 140
+"""At the least, in a block."""
+_ADAM: dict[str, Any] = {
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "foreach": False,
+    "amsgrad": False,
+    "maximize": False,
+}
 
 AFFINE = """Coefficients that sum to one in every layer, negative ones allowed, learned from the mean in 140 steps.
 
@@ -97,7 +108,7 @@ class Learned(MixStrategy):
     epochs: int | None = option(
         None, "passes over the held-out data for each block; none: 5, or as many as make 140 steps", low=1
     )
-    batch: int = option(128, "samples a step", low=1)
+    batch: int = option(128, "samples a step, at the least", low=1)
     rate: float | None = option(None, "AdamW's first learning rate; none: 0.05 for convex, 0.01 for affine", low=0.0)
     block: int | None = option(
         UNSET,
@@ -110,6 +121,13 @@ class Learned(MixStrategy):
     )
     steps: int | None = option(
         UNSET, "steps in all, instead of epochs", low=1, profiles={"learned": None, "affine": 140}, later=True
+    )
+    batch_most: int = option(
+        UNSET,
+        "samples a step, at the most, of held-out sets so large that 140 steps are left in a block",
+        low=1,
+        profiles={"learned": 512, "affine": 128},
+        later=True,
     )
 
     def __post_init__(self) -> None:
@@ -142,10 +160,11 @@ class Learned(MixStrategy):
             singles = [problem.single(index) for index in range(begin, end)]
             whole = begin == 0 and self.coefficients == "convex"  # the block's mean is in its span already
             rows = singles if whole else [soup, *singles]
-            soup, scale = self._learn(problem, rows, scale, 1 if whole else max(begin, 1), own)
+            soup, scale, rows_in = self._learn(problem, rows, scale, 1 if whole else max(begin, 1), own)
             outcome = problem.evaluate(soup)
             problem.keep(soup, outcome)
-            problem.decide(models=end, score=outcome.score, scale=scale)
+            short = {} if rows_in == "float32" else {"rows": rows_in}  # said where memory was short
+            problem.decide(models=end, score=outcome.score, scale=scale, **short)
         return soup
 
     def _blocks(self, problem: Problem) -> list[tuple[int, int]]:
@@ -158,30 +177,50 @@ class Learned(MixStrategy):
 
     def _learn(
         self, problem: Problem, rows: Sequence[Recipe], scale: float, first: int, steps: int
-    ) -> tuple[Recipe, float]:
-        """One block: AdamW with a cosine schedule. ``first``: how many models the first row stands for."""
+    ) -> tuple[Recipe, float, str]:
+        """One block: AdamW with a cosine schedule; all is on the model's device, and nothing waits for it.
+
+        Args:
+            problem: what is learned on.
+            rows: the block's linear merges.
+            scale: the factor on the logits to begin with.
+            first: how many models the first row stands for.
+            steps: how many.
+
+        Returns:
+            The soup, its factor, and the dtype that rows were kept in.
+        """
         import torch
+        from torch.optim.adamw import adamw  # the optimizer's class loads torch's compiler, for seconds
 
         blend, size = problem.slopes.blend(rows), (len(rows), len(problem.partition))
         convex = self.coefficients == "convex"
         moved = torch.zeros(size if convex else (size[0] - 1, size[1]), dtype=torch.float64)
         if convex:
             moved[0] = math.log(first)
-        moved.requires_grad_()
-        sharpness = torch.tensor(math.log(scale), dtype=torch.float64, requires_grad=True)
-        rate = self.rate if self.rate is not None else 0.05 if convex else 0.01
-        optimizer = torch.optim.AdamW([moved, sharpness], lr=rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for batch in islice(self._batches(problem), steps):
-            table = self._table(moved)
-            _, slopes, slope = blend.gradient(table.detach().numpy(), batch, float(sharpness.detach().exp()))
-            optimizer.zero_grad()
-            table.backward(torch.from_numpy(slopes))
-            sharpness.grad = slope * sharpness.detach().exp()
-            optimizer.step()
-            schedule.step()
+        learned = [moved.to(blend.home), torch.tensor(math.log(scale), dtype=torch.float64, device=blend.home)]
+        means, squares = ([torch.zeros_like(each) for each in learned] for _ in range(2))
+        counts = [torch.zeros(()) for _ in learned]
+        moved, sharpness = learned
+        for rate, batch in zip(self._rates(steps), self._batches(problem), strict=False):
+            table, factor = self._table(moved.requires_grad_()), sharpness.exp()
+            _, slopes, slope = blend.slopes(table.detach(), batch, factor)
+            (found,) = torch.autograd.grad(table, moved, slopes)
+            gradients = [found, slope * factor]
+            with torch.no_grad():
+                moved.requires_grad_(False)
+                adamw(learned, gradients, means, squares, [], counts, lr=rate, **_ADAM)
             problem.progress.advance()
-        return Recipe.combined(rows, self._table(moved).detach().numpy()), float(sharpness.detach().exp())
+        recipe = Recipe.combined(rows, self._table(moved).cpu().numpy())
+        return recipe, float(sharpness.exp()), blend.rows_in
+
+    def _rates(self, steps: int) -> Iterator[float]:
+        """Learning rates of so many steps, falling by half a cosine as torch's own schedule computes them."""
+        rate = self.rate if self.rate is not None else 0.05 if self.coefficients == "convex" else 0.01
+        for step in range(steps):
+            if step:
+                rate *= (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
+            yield rate
 
     def _batches(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one size; epoch after epoch, each in an order of its own."""
@@ -189,9 +228,14 @@ class Learned(MixStrategy):
             yield from problem.slopes.batches("held-out", problem.generator, self._size(problem))
 
     def _size(self, problem: Problem) -> int:
-        """Samples of a batch: of all batches the same, for no last one of a single sample."""
+        """Samples of a batch: of all batches the same, for no last one of a single sample.
+
+        Rows are read once a step, so few large steps are quicker than many small ones; from 140 on more of them move
+        the coefficients no better.
+        """
         count = len(problem.scores.labels())
-        return math.ceil(count / math.ceil(count / self.batch))
+        largest = max(self.batch, min(self.batch_most, (self.epochs or _EPOCHS) * count // _STEPS))
+        return math.ceil(count / math.ceil(count / largest))
 
     def _tell_cost(self, problem: Problem, steps: int) -> None:
         """Says what learning will cost before it begins: a step is forward and backward, three passes."""
@@ -206,8 +250,8 @@ class Learned(MixStrategy):
         """
         if self.steps is not None:
             return max(1, round(self.steps * share))
-        each = math.ceil(len(problem.scores.labels()) / self.batch)
-        return each * (self.epochs or max(5, math.ceil(140 / each)))
+        each = math.ceil(len(problem.scores.labels()) / self._size(problem))
+        return each * (self.epochs or max(_EPOCHS, math.ceil(_STEPS / each)))
 
     def _table(self, moved: Tensor) -> Tensor:
         """Coefficients of the rows, ``(rows, components)``; they sum to one in every component."""

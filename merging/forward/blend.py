@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from merging.forward.attention import is_packable, packed
+from merging.forward.device import on_device
 from merging.forward.live import LiveModel
 from merging.forward.recalibration import batch_statistics
+from merging.forward.rows import resident
+from merging.mixing.variances import FLOOR
 from merging.values.recipe import Recipe
 
 
 class Blend:
     """Linear merges resident together, mixed with coefficients to learn: ``θ_c = Σ_r coefficients[r, c] · rows[r]_c``.
 
-    The rows are in memory together, in fp32 on the model's device, each as large as the model. Mixing is a product of
-    a vector with that table for each component; so is the derivative, with the gradient in place of the model:
-    Buffers that are not integers are mixed along and have no derivative.
+    The rows are in memory together, on the model's device, each as large as the model. They are mixed by one pass over
+    them, in fp32; the model runs forward and backward in the precision of evaluations; one more pass projects:
     ``∂loss/∂coefficients[r, c] = ⟨∂loss/∂θ_c, rows[r]_c⟩`` (the idea that Li et al. 2024, MEHL-Soup, builds on).
+    Buffers that are not integers are mixed along and have no derivative.
 
     Args:
         live: the model; its weights are overwritten.
@@ -30,6 +35,10 @@ class Blend:
         batch_norm: BatchNorm layers use each batch's statistics, because averaged ones fit no mix.
         project: takes the model's logits to those of the data's classes.
         on_gradient: told the number of samples before each gradient; it counts, and may stop the run.
+
+    Attributes:
+        home: device of coefficients in float64: the model's own, or the CPU for a model on MPS, which has no float64.
+        rows_in: dtype of the rows: ``float32``, or ``bfloat16`` where memory is short on a CUDA device.
     """
 
     def __init__(
@@ -45,11 +54,21 @@ class Blend:
         self._on_gradient = on_gradient
         self._project = project
         self._batch_norm = batch_norm
+        device = live.weights.device
+        self.home = torch.device("cpu") if device.type == "mps" else device
         live.load(rows[0])  # integer tensors follow the first row
-        self._rows = torch.zeros((len(rows), len(live.weights)), device=live.weights.device)
-        for flat, recipe in zip(self._rows, rows, strict=True):
-            live.fill(flat, recipe)
+        self._rows = resident(live, rows)
+        self.rows_in = str(self._rows.dtype).removeprefix("torch.")
         self._slope = torch.zeros_like(live.weights)
+        self._parts = 1
+        self._attention = [part for part in live.module.modules() if is_packable(part)] if device.type == "cuda" else []
+        bounded = [(c, part) for c, part in live.variances if not live.partition.components[c].frozen]
+        places = [torch.arange(part.start, part.stop) for _, part in bounded]
+        self._variances = on_device(torch.cat(places), device) if places else None
+        if self._variances is not None:
+            columns = [torch.full((part.stop - part.start,), column) for column, part in bounded]
+            self._columns = on_device(torch.cat(columns), device)
+            self._floor = FLOOR * self._rows.at(self._variances).amin(0)
 
     def gradient(
         self, coefficients: NDArray[np.float64], batch: tuple[Tensor, Tensor], scale: float = 1.0
@@ -64,29 +83,68 @@ class Blend:
         Returns:
             The loss; its derivative by the coefficients, float64 of their shape; its derivative by the scale.
         """
+        table = on_device(torch.from_numpy(coefficients), self.home)
+        loss, found, by_scale = self.slopes(table, batch, torch.tensor(scale, dtype=torch.float64, device=self.home))
+        return float(loss), found.cpu().numpy(), float(by_scale)
+
+    def slopes(self, table: Tensor, batch: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of tensors that stay where they are: nothing waits for the device.
+
+        Args:
+            table: coefficients, shape ``(rows, components)``, float64 at :attr:`home`.
+            batch: (model inputs, labels) on the device.
+            scale: the inverse temperature, of no dimension, float64 at :attr:`home`.
+
+        Returns:
+            The loss, fp32; its derivative by the coefficients, and by the scale, float64 at :attr:`home`.
+        """
         self._on_gradient(len(batch[1]))
         live = self._live
-        table = torch.from_numpy(coefficients).to(self._rows)
-        for column, component in enumerate(live.partition.components):
-            part = live.slice_of(column)
-            if component.frozen:
-                live.weights[part].copy_(self._rows[0, part])
-            else:
-                torch.mv(self._rows[:, part].T, table[:, column], out=live.weights[part])
-        mixed = [column for column, component in enumerate(live.partition.components) if not component.frozen]
-        live.bound_variances(list(self._rows), coefficients, mixed)
+        table = on_device(table.detach().float(), live.weights.device)
+        with torch.no_grad():
+            self._rows.mix(table)
+            self._bound(table)
         live.mixed()
-        inputs, labels = batch
-        factor = torch.tensor(scale, device=self._rows.device, requires_grad=True)
+        factor = on_device(scale.detach().float(), live.weights.device).requires_grad_()
         live.open_to_autograd()
-        with torch.enable_grad(), batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext():
-            loss = cross_entropy(self._project(live.module(inputs).float()) * factor, labels)
-            loss.backward()
+        with (
+            torch.enable_grad(),
+            batch_statistics(live.module) if self._batch_norm else contextlib.nullcontext(),
+            packed(self._attention),
+        ):
+            loss = self._backward(*batch, factor)
         live.gather_gradient(self._slope)
-        live.module.zero_grad(set_to_none=True)
-        found = np.zeros(coefficients.shape)
-        for column in live.partition.active:
-            part = live.slice_of(column)
-            found[:, column] = torch.mv(self._rows[:, part], self._slope[part]).double().cpu().numpy()
-        by_scale = 0.0 if factor.grad is None else float(factor.grad)
-        return float(loss.detach()), found, by_scale
+        live.drop_gradients()
+        found = self._rows.project(self._slope)
+        by_scale = torch.zeros_like(factor) if factor.grad is None else factor.grad
+        return loss, on_device(found, self.home).double(), on_device(by_scale, self.home).double()
+
+    def _backward(self, inputs: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+        """The mean cross-entropy; its gradients are added up, over as many parts of the batch as memory asks for."""
+        while True:
+            size = math.ceil(len(labels) / self._parts)
+            try:
+                return self._added_up(inputs.split(size), labels.split(size), factor)
+            except torch.cuda.OutOfMemoryError:
+                if size == 1 or self._batch_norm:  # whose statistics are those of the whole batch
+                    raise
+            self._parts *= 2  # what the failure held is free by now
+            self._live.drop_gradients()
+            factor.grad = None
+            torch.cuda.empty_cache()
+
+    def _added_up(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], factor: Tensor) -> Tensor:
+        """Runs forward and backward over parts of a batch: the mean cross-entropy of all its samples."""
+        whole, losses = sum(map(len, labels)), list[Tensor]()
+        for x, y in zip(inputs, labels, strict=True):
+            logits = self._project(self._live.module(x).float()) * factor
+            loss = cross_entropy(logits, y) * (len(y) / whole)
+            loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _bound(self, table: Tensor) -> None:
+        """Keeps mixed variances positive where a factor is negative, as :mod:`merging.mixing.variances` says."""
+        if self._variances is not None:
+            mixed, negative = self._live.weights[self._variances], (table < 0).any(0)[self._columns]
+            self._live.weights[self._variances] = torch.where(negative, torch.maximum(mixed, self._floor), mixed)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import TaskError, raised
-from merging.forward.attention import PackedAttention, is_packable
+from merging.forward.attention import is_packable, packed
 from merging.forward.patches import PatchProduct
 
 _CLOSE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -95,17 +95,14 @@ class Compiled:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Has the module run its compiled blocks for a while; nothing where it is compiled whole."""
-        try:
-            for part in self._attention:
-                part.__class__ = PackedAttention
-            for part, call in self._parts:
-                part.forward = call
-            yield
-        finally:
-            for part, _ in self._parts:
-                part.__dict__.pop("forward", None)  # the class's own again
-            for part in self._attention:
-                part.__class__ = nn.MultiheadAttention
+        with packed(self._attention):
+            try:
+                for part, call in self._parts:
+                    part.forward = call
+                yield
+            finally:
+                for part, _ in self._parts:
+                    part.__dict__.pop("forward", None)  # the class's own again
 
     def __call__(self, x: Tensor) -> Tensor:
         """Computes logits."""

@@ -32,6 +32,13 @@ def on_device(what: T, device: str | torch.device, layout: str = "contiguous") -
     return what.to(device)
 
 
+def sent(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """Sends a tensor of the CPU to a device without waiting for what that is at: through pinned memory on CUDA."""
+    if torch.device(device).type != "cuda":
+        return on_device(tensor, device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def batch_for(task: Task, stored: Tensor, device: str | torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Turns samples as they are stored into what a model takes: on its device, prepared there, in its precision.
 

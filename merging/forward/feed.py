@@ -48,9 +48,15 @@ class Feed:
         parts: Sequence[slice | Tensor] = [slice(start, start + size) for start in range(0, len(self), size)]
         if order is not None:
             parts = torch.split(order, size)
-        inputs = (self.take(part) for part in parts) if self.resident else self._streamed(parts, size)
-        for part, x in zip(parts, inputs, strict=True):
+        here = parts if self.resident or order is None else torch.split(order.cpu(), size)  # read back once
+        for part, x in zip(parts, self.inputs(here, size), strict=True):
             yield x, self.labels[part]
+
+    def inputs(self, parts: Sequence[slice | Tensor], size: int) -> Iterator[Tensor]:
+        """The inputs of some parts of the split, none larger than ``size``, one by one."""
+        if self.resident:
+            return (self.take(part) for part in parts)
+        return self._streamed(parts, size)
 
     def _streamed(self, parts: Sequence[slice | Tensor], size: int) -> Iterator[Tensor]:
         """Copies through two pinned buffers in turns: one fills and travels while the batch before is worked on."""
@@ -65,7 +71,7 @@ class Feed:
             event = arrived[turn]
             if event is not None:
                 event.synchronize()  # this buffer's last content is still on its way
-            rows = self._inputs[part.cpu()] if isinstance(part, Tensor) else self._inputs[part]
+            rows = self._inputs[part]
             buffer = buffers[turn][: len(rows)].copy_(rows)
             if stream is None:
                 return buffer.clone()

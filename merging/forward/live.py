@@ -43,6 +43,7 @@ class LiveModel:
     Attributes:
         weights: the flat buffer, fp32.
         dtype: the dtype that the module runs in now.
+        variances: component and place of each tensor of running variances.
 
     Raises:
         PoolError: the module's tensors are not the pool's.
@@ -80,7 +81,7 @@ class LiveModel:
                     end += -(-tensor.numel() // _ALIGN) * _ALIGN
                 self._layout[name] = (offset, tuple(tensor.shape))
             self._slices.append(slice(begin, end))
-        self._variances = [
+        self.variances = [
             (self.columns[name], slice(offset, offset + int(np.prod(shape, dtype=np.int64))))
             for name, (offset, shape) in self._layout.items()
             if is_variance(name)
@@ -179,7 +180,13 @@ class LiveModel:
         for parameter in self.parameters.values():
             if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_()
-        self.module.zero_grad(set_to_none=True)
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Keeps no gradient of any parameter."""
+        for parameter in self.parameters.values():
+            if parameter.is_leaf:
+                parameter.grad = None
 
     def bound_variances(self, ends: Sequence[Tensor], factors: NDArray[np.float64], columns: Collection[int]) -> None:
         """Keeps mixed variances positive where a factor is negative, as :func:`merging.mixing.variances` says.
@@ -189,7 +196,7 @@ class LiveModel:
             factors: its share, shape ``(ends, components)``.
             columns: the components that were mixed.
         """
-        for column, part in self._variances:
+        for column, part in self.variances:
             if column in columns and (factors[:, column] < 0).any():
                 self.weights[part].copy_(bounded_below(self.weights[part], [end[part] for end in ends]))
 
@@ -224,10 +231,14 @@ class LiveModel:
 
     def gather_gradient(self, flat: Tensor) -> None:
         """Copies the parameters' gradients into a flat buffer ordered as the weights are; zero where there is none."""
-        flat.zero_()
+        found: dict[int, tuple[Tensor, Tensor]] = {}  # tied names have one gradient
         for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                self._view(flat, name).copy_(parameter.grad)
+            if parameter.grad is None:
+                self._view(flat, name).zero_()
+            else:
+                found[id(parameter)] = self._view(flat, name), parameter.grad
+        if found:
+            torch._foreach_copy_([home for home, _ in found.values()], [slope for _, slope in found.values()])
 
     def fill(self, flat: Tensor, recipe: Recipe) -> None:
         """Writes a merged model into a flat buffer ordered as the weights are."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from merging.values.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -27,6 +28,17 @@ class Blend(Protocol):
 
         ``coefficients``: shape ``(rows, components)``; ``batch`` as :meth:`Slopes.batches` yields them.
         """
+
+    def slopes(self, table: Tensor, batch: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of float64 tensors that lie at :attr:`home`, and stay there: nothing waits for the device."""
+
+    @property
+    def home(self) -> torch.device:
+        """The device of coefficients that are learned without waiting for the model's."""
+
+    @property
+    def rows_in(self) -> str:
+        """The dtype that the merges are kept in: ``float32``, or ``bfloat16`` where memory is short."""
 
 
 class Slopes(Protocol):

@@ -210,3 +210,18 @@ class ImaginaryBlend:
         del scale
         self.count(len(batch[1]))
         return 1.0, np.zeros(coefficients.shape), 0.0
+
+    def slopes(self, table: Tensor, batch: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of tensors."""
+        self.count(len(batch[1]))
+        return torch.ones(()), torch.zeros_like(table), torch.zeros_like(scale)
+
+    @property
+    def home(self) -> torch.device:
+        """The CPU: there is nothing to wait for."""
+        return torch.device("cpu")
+
+    @property
+    def rows_in(self) -> str:
+        """Rows that are not there take no room."""
+        return "float32"

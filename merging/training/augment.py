@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,28 @@ from merging.errors import OptionError, unknown
 
 NAMES = ("none", "flip", "crop", "affine", "wide-affine")
 POLICIES = ("rand", "augmix", "original", "originalr", "v0", "3a")
+AREA = (0.7, 1.0)
+"""Share of an image that a crop takes."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Bounds of how images are turned, moved, scaled and sheared.
+
+    Attributes:
+        degrees: largest turn, either way.
+        translate: largest move as a share of a side, either way.
+        scale: least and largest factor.
+        shear: largest shear along x in degrees, either way.
+    """
+
+    degrees: float
+    translate: float
+    scale: tuple[float, float]
+    shear: float = 0.0
+
+
+AFFINE = {"affine": Affine(6, 0.04, (0.9, 1.1)), "wide-affine": Affine(10, 0.06, (0.85, 1.15), 5)}
 
 
 def augmentation(name: str) -> Callable[[Tensor], Tensor] | None:
@@ -51,10 +74,10 @@ def _change(name: str) -> Callable[[Image.Image], Image.Image]:
     flip = v2.RandomHorizontalFlip()
     if name == "flip":
         return flip  # type: ignore[no-any-return]
-    if name == "affine":
-        return v2.RandomAffine(6, translate=(0.04, 0.04), scale=(0.9, 1.1))  # type: ignore[no-any-return]
-    if name == "wide-affine":
-        return v2.RandomAffine(10, translate=(0.06, 0.06), scale=(0.85, 1.15), shear=5)  # type: ignore[no-any-return]
+    if name in AFFINE:
+        own = AFFINE[name]
+        both = (own.translate, own.translate)
+        return v2.RandomAffine(own.degrees, both, own.scale, own.shear or None)  # type: ignore[no-any-return]
     if name == "crop":
         return lambda image: flip(_crop(image))
     if name.partition("-")[0] not in POLICIES:
@@ -75,5 +98,5 @@ def _change(name: str) -> Callable[[Image.Image], Image.Image]:
 def _crop(image: Image.Image) -> Image.Image:
     from torchvision.transforms import v2
 
-    cut: Image.Image = v2.RandomResizedCrop((image.height, image.width), scale=(0.7, 1.0), antialias=True)(image)
+    cut: Image.Image = v2.RandomResizedCrop((image.height, image.width), scale=AREA, antialias=True)(image)
     return cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Generator
@@ -79,7 +80,8 @@ class Training:
         default=None,
         metadata={
             "help": "Models that are trained at once; default: one for each core where the model is small and the "
-            "search is random. A regime that trains all of them together has one process.",
+            "search is random; on a GPU one, since processes share it by turns. A regime that trains all of them "
+            "together has one process.",
             "takes": ((int, NoneType), "a number of models, or None"),
         },
     )
@@ -204,15 +206,16 @@ def finetune(
         turn = Turn(
             folder=folder, task=task, regime=regime, numerics=start.numerics, progress=progress, should_stop=should_stop
         )
-        if regime.together:
-            return turn.together(drawn, start.module)
-        if search == "optuna":
-            return _one_by_one(turn, _optuna(sweep, models, seed), start)
         if jobs is None:
             jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
-        if jobs > 1:
-            return side_by_side(turn, make, drawn, steps, jobs)
-        return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
+        with contextlib.closing(turn):
+            if regime.together:
+                return turn.together(drawn, start.module)
+            if search == "optuna":
+                return _one_by_one(turn, _optuna(sweep, models, seed), start)
+            if jobs > 1:
+                return side_by_side(turn, make, drawn, steps, jobs)
+            return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
 
 
 def _from_a_file(regime: Regime) -> bool:

@@ -14,6 +14,9 @@ from merging.forward.device import on_device
 from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+"""Optimizers that torch has in one kernel for all parameters on CUDA."""
+
 
 def check_names(optimizers: Iterable[str], augmentations: Iterable[str]) -> None:
     """Raises OptionError where timm has no such optimizer, or there is no such augmentation."""
@@ -26,10 +29,16 @@ def check_names(optimizers: Iterable[str], augmentations: Iterable[str]) -> None
 
 
 def optimizer_of(module: nn.Module, settings: HyperParameters) -> torch.optim.Optimizer:
-    """The optimizer of a module's trainable parameters; biases and norms without weight decay."""
-    made: torch.optim.Optimizer = importlib.import_module("timm.optim").create_optimizer_v2(
-        module, settings.optimizer, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    """The optimizer of a module's trainable parameters; biases and norms without weight decay.
+
+    On CUDA those of torch that can be are fused: one kernel for all parameters.
+    """
+    make: Callable[..., torch.optim.Optimizer] = importlib.import_module("timm.optim").create_optimizer_v2
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    made = make(module, settings.optimizer, **rates)
+    there = [parameter.is_cuda for group in made.param_groups for parameter in group["params"]]
+    if type(made) in FUSED and there and all(there):
+        return make(module, settings.optimizer, **rates, fused=True)
     return made
 
 

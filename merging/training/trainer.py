@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,10 +16,10 @@ from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES, batch_norms, equal_batches, recalibrate, several_values
 from merging.plugins.task import Split, Task
-from merging.training.augment import augmentation
 from merging.training.hyperparameters import HyperParameters
 from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of
 from merging.training.randomness import Randomness
+from merging.training.samples import Samples
 from merging.values.outcome import answered
 
 
@@ -27,7 +27,8 @@ class Run:
     """A module that is being trained.
 
     The same settings give the same bits on the CPU, also when several runs take turns in one process. On CUDA the
-    forward pass runs in bf16 (autocast).
+    forward pass runs in bf16 (autocast), what is drawn is the same each time, and no step waits for the device: only
+    the end of an epoch does, for its loss.
 
     Args:
         module: the model, on any device; it is moved, and trained in place.
@@ -37,6 +38,7 @@ class Run:
         only: names of the parameters that are trained; None: all.
         advance: told the steps that were made.
         should_stop: asked before each step.
+        samples: the training data on the device, where several runs share them.
 
     Attributes:
         steps: batches of an epoch.
@@ -60,6 +62,7 @@ class Run:
         only: frozenset[str] | None = None,
         advance: Callable[[int], None] = lambda steps: None,
         should_stop: Callable[[], bool] = lambda: False,
+        samples: Samples | None = None,
     ) -> None:
         self._data = task.training
         check_names([settings.optimizer], [settings.augmentation])
@@ -75,11 +78,14 @@ class Run:
         self.optimizer = optimizer_of(module, settings)
         self._schedule = schedule_of(self.optimizer, settings, self.steps)
         self.scheduled = self.rate
-        self._change = augmentation(settings.augmentation)
+        self._samples = Samples.on(self._data, self._device) if samples is None else samples
+        self._epoch: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._drawn = -1  # the batch that it gives next, where it is not used up
         self._mix = mixup_of(settings, _classes(module, task, numerics))
         self._erase = erasing_of(settings, self._device)
         self._random = Randomness(settings.seed, self._device)
-        self._order, self._losses = torch.empty(0, dtype=torch.int64), 0.0
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._losses: float | Tensor = 0.0
         self._advance, self._should_stop = advance, should_stop
 
     @property
@@ -126,7 +132,8 @@ class Run:
                 logits = self._data.project(self.module(inputs))
             loss = cross_entropy(logits.float(), targets, label_smoothing=smoothing)
             loss.backward()
-        self._losses += float(loss.detach())
+        # summed in float64 on a GPU as on the CPU, and fetched from there once an epoch
+        self._losses = self._losses + (loss.detach().double() if loss.is_cuda else float(loss.detach()))
 
     def update(self) -> None:
         """Makes one step of the optimizer along the gradients, which are clipped."""
@@ -145,7 +152,7 @@ class Run:
             self._schedule.step_update(self.done)
             self.scheduled = self.rate
         if self.done % self.steps == 0:
-            self.loss, self._losses = self._losses / self.steps, 0.0
+            self.loss, self._losses = float(self._losses) / self.steps, 0.0
             if not math.isfinite(self.loss):
                 raise Diverged(f"diverged: the loss of epoch {self.done // self.steps} is {self.loss:g}")
         self._advance(1)
@@ -171,7 +178,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "done": self.done,
             "order": self._order,
-            "losses": self._losses,
+            "losses": float(self._losses),
             "loss": self.loss,
             "random": self._random.state(),
             "facts": self.facts,
@@ -184,17 +191,19 @@ class Run:
         self.done, self._order = state["done"], state["order"]
         self._losses, self.loss, self.facts = state["losses"], state["loss"], state["facts"]
         self._random.restore(state["random"])
-        self.scheduled = self.rate
+        self.scheduled, self._drawn = self.rate, -1
 
     def _batch(self) -> tuple[Tensor, Tensor, float]:
         """Inputs, targets and what cross-entropy shall smooth them by; a new order at the start of an epoch."""
         place = self.done % self.steps
         if place == 0:
             self._order = torch.randperm(len(self._data))
-        chosen = self._order[place * self._size : (place + 1) * self._size]
-        stored = self._data.inputs[chosen]
-        inputs = self._prepared(self._change(stored) if self._change else stored)
-        labels = on_device(self._data.labels[chosen], self._device)
+        if place == 0 or self._drawn != self.done:  # another epoch, a run that goes on, or a batch once more
+            rest = self._order[place * self._size : self.steps * self._size]
+            self._epoch = self._samples.batches(rest, self._size, self.settings, self.done)
+        stored, labels = next(self._epoch)
+        self._drawn = self.done + 1
+        inputs = self._prepared(stored)
         inputs = self._erase(inputs) if self._erase else inputs
         if self._mix:
             return *self._mix(inputs, labels), 0.0  # timm's targets are smooth already

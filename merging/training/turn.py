@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from merging.storage import atomic
 from merging.training.folder import Epoch, PoolFolder, Trained, model_name
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime, epochs_of
+from merging.training.samples import Samples
 from merging.training.trainer import Run, steps_of
 from merging.values.report import scored
 
@@ -37,6 +39,16 @@ class Turn:
     numerics: Numerics
     progress: Progress
     should_stop: Callable[[], bool]
+
+    @functools.cached_property
+    def _samples(self) -> Samples:
+        """The training data, which all runs have in common: on a GPU they lie there once."""
+        return Samples.on(self.task.training, self.numerics.device)
+
+    def close(self) -> None:
+        """Ends what its runs had in common; a later run begins it again."""
+        if "_samples" in self.__dict__:
+            self.__dict__.pop("_samples").close()
 
     def one(self, index: int, settings: HyperParameters, module: nn.Module) -> Trained:
         """Trains a model from the base and writes it, or finds it written.
@@ -118,6 +130,7 @@ class Turn:
             numerics=self.numerics,
             advance=self.progress.advance,
             should_stop=self.should_stop,
+            samples=self._samples,
         )
 
     def _keep(self, runs: Sequence[Run], epochs: list[list[Epoch]], seconds: float) -> None:

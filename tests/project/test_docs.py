@@ -50,6 +50,8 @@ NOT_OURS = {
     "--megabytes",
     "--rounds",
     "--only",
+    "--pool",
+    "--finetune",
     "--mergekit",
     "--import-mode",
     "--before",

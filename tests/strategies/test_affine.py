@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,6 +235,32 @@ def test_options_beside_the_name() -> None:
     with pytest.raises(OptionError, match="'coefficients' of 'affine' is 'convex', but the name says 'affine'"):
         affine(coefficients="convex")
     assert Learned().options() == {"coefficients": "convex", "epochs": None, "batch": 128, "rate": None, "block": 18}
+
+
+@pytest.mark.parametrize(
+    ("samples", "given", "size", "steps"),
+    [
+        (400, {}, 100, 140),
+        (3584, {}, 128, 140),
+        (3712, {}, 128, 145),  # 29 batches an epoch
+        (13_000, {}, 449, 145),
+        (26_000, {}, 510, 255),
+        (26_000, {"batch_most": 128}, 128, 1020),
+        (26_000, {"batch": 600}, 591, 220),
+        (26_000, {"profile": "affine"}, 128, 140),
+        (26_000, {"epochs": 1}, 185, 141),
+    ],
+)
+def test_large_sets_take_large_steps(samples: int, given: dict[str, Any], size: int, steps: int) -> None:
+    class Large:
+        """A problem over so many held-out samples."""
+
+        class scores:
+            labels = staticmethod(lambda: range(samples))
+
+    learned = Learned(**given)
+    assert learned._size(Large()) == size  # type: ignore[arg-type]
+    assert learned._steps(Large(), 1.0) == steps  # type: ignore[arg-type]
 
 
 def test_blocks_by_the_model_s_size_alone(pool: ModelPool) -> None:
