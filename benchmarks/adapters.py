@@ -136,11 +136,11 @@ def make_adapter(base: str, bases: Path, folder: Path, options: dict[str, Any], 
                 weight.add_(0.3 * torch.randn_like(weight))
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     config["base_model_name_or_path"] = base
     for key in ("target_modules", "modules_to_save"):  # a set's order is none
         config[key] = sorted(config[key]) if isinstance(config[key], list) else config[key]
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def merged(base: str, bases: Path, folder: Path, to: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -174,7 +174,7 @@ def main(folder: Path) -> None:
         shutil.rmtree(folder / "scratch", ignore_errors=True)
     versions = {"peft": peft.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     (folder / "made.json").write_text(
-        json.dumps({"command": "python -m benchmarks.adapters"} | versions, indent=1) + "\n"
+        json.dumps({"command": "python -m benchmarks.adapters"} | versions, indent=1) + "\n", "utf-8"
     )
 
 

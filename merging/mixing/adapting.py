@@ -126,22 +126,22 @@ class Adapting:
             self._take(name, as_tensor(self._buffer, self.tensors[name][1]).view(self.tensors[name][0]))
 
     def _take(self, name: str, merged: Tensor) -> None:
-        before = self._base.read(name)
-        rounded = in_dtype(merged, self._base.tensors[name][1])
         place = self._layout.place(name)
         if place is not None and not self._is_below(name):
-            self._update(name, place, None if same_bits(rounded, before) else merged.double() - before.double())
+            self._update(name, place, merged)
         else:
-            same = same_bits(rounded, before)
-            self._held[name] = ((before if same else rounded).clone(), not same)
+            rounded = in_dtype(merged, self._base.tensors[name][1])
+            self._held[name] = (rounded.clone(), not same_bits(rounded, self._base.read(name)))
 
-    def _update(self, name: str, place: Place, change: Tensor | None) -> None:
-        """Keeps the update of a tensor, its factors where they are known; None: nothing changed."""
+    def _update(self, name: str, place: Place, merged: Tensor) -> None:
+        """Keeps the update of a tensor, its factors where they are known; nothing where it is the base's own."""
         exact = self._exact(name) if self._exact is not None else None
         if exact is not None:
             self._updates += self._concatenated(name, place, *exact)
-        elif change is not None:
-            self._updates.append(self._decomposed(name, place, change))
+            return
+        before = self._base.read(name)
+        if not same_bits(in_dtype(merged, self._base.tensors[name][1]), before):
+            self._updates.append(self._decomposed(name, place, merged.double() - before.double()))
 
     def _is_below(self, name: str) -> bool:
         """Whether a tensor may have to be saved whole with what stands beside or above it."""
@@ -203,7 +203,7 @@ class Adapting:
                 place = self._layout.place(name)
                 if place is None:
                     raise AssertionError(name)
-                self._update(name, place, tensor.double() - self._base.read(name).double())
+                self._update(name, place, tensor)
         made.write(folder, saved)
         return self._said(made)
 

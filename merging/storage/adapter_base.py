@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merging.errors import CheckpointError, showable
-from merging.storage.adapter_folder import AdapterConfig
+from merging.storage.adapter_folder import AdapterConfig, adapter_folder
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -49,6 +49,8 @@ def recorded_base(config: AdapterConfig) -> Path:
         raise CheckpointError(
             f"{config.folder}: is an adapter of '{showable(config.base)}', which is no file or folder here; {_GIVE}"
         )
+    if adapter_folder(found[0]) is not None:  # which could lead in a circle
+        raise CheckpointError(f"{config.folder}: is an adapter of {showable(found[0])}, an adapter itself; {_GIVE}")
     return found[0]
 
 

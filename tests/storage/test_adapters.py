@@ -332,6 +332,13 @@ def test_another_base_is_refused(copied: Callable[..., list[Path]], tmp_path: Pa
     Checkpoint(folder, base=Checkpoint(tmp_path / "other"))
 
 
+def test_adapters_that_name_one_another_are_refused(copied: Callable[..., list[Path]]) -> None:
+    one, other = copied("plain", "patterns")
+    change(one, base_model_name_or_path=str(other))
+    change(other, base_model_name_or_path=str(one))
+    assert "an adapter itself; give the model" in refused(one)
+
+
 def test_a_quantised_base_is_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
     (folder,) = copied("transposed")
     state = load_file(tmp_path / "base/model.safetensors")
