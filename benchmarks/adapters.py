@@ -66,6 +66,10 @@ def model_of(base: str) -> nn.Module:
     torch.manual_seed(7)
     if base == "vit":
         return transformers.ViTForImageClassification(VIT)
+    if base == "gpt2-scores":
+        return transformers.GPT2ForSequenceClassification(
+            transformers.GPT2Config(**GPT2.to_diff_dict() | {"num_labels": 3, "n_layer": 1, "pad_token_id": 0})
+        )
     if base == "gpt2":
         return transformers.GPT2LMHeadModel(GPT2)
     if base == "llama":
@@ -73,7 +77,7 @@ def model_of(base: str) -> nn.Module:
     return Convolutions()
 
 
-BASES = ("vit", "gpt2", "llama", "convolutions")
+BASES = ("vit", "gpt2", "llama", "convolutions", "gpt2-scores")
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("vit", {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "modules_to_save": ["classifier"]}),
     "patterns": (
@@ -102,6 +106,8 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "convolutions-dora": ("convolutions", {"r": 2, "use_dora": True, "target_modules": ["wide", "narrow", "line"]}),
     "convolutions-bias": ("convolutions", {"r": 2, "lora_bias": True, "target_modules": ["wide", "head"]}),
+    # of square layers with the inputs first, and one with the outputs: the configuration keeps the last one's order
+    "square": ("gpt2-scores", {"r": 2, "target_modules": ["attn.c_proj", "score"], "fan_in_fan_out": True}),
 }
 
 
