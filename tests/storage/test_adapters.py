@@ -229,6 +229,9 @@ def test_the_looking_commands_say_that_it_is_an_adapter(copied: Callable[..., li
     ran = merge("check", *folders, "--base", "base", "--strategy", "uniform")
     assert ran.code == 0, ran.err
     assert "linear probe" not in ran.out + ran.err
+    assert "LoRA, rank 2" in ran.out
+    assert "DoRA, rank 3" in ran.out
+    assert "DoRA, rank 3" in repr(Checkpoint(folders[1]))
 
 
 def test_a_base_in_memory(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
