@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_EPOCHS, _STEPS = 5, 140
-"""At the least, in a block."""
+_EPOCHS, _STEPS = 5, 140  # at the least, in a block
 _ADAM: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,

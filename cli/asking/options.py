@@ -41,7 +41,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
             "--models",
             multiple=True,
             metavar="PATH",
-            help="Checkpoints: a file, a folder or a pattern; repeatable. The same as MODEL.",
+            help="Checkpoints: file, folder, pattern or id of the Hub; repeatable. The same as MODEL.",
         )(command)
     ),
     "base": click.option("--base", metavar="FILE", help="The model they were fine-tuned from."),

@@ -33,7 +33,7 @@ from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
 from merging.storage.ingredients import checked, is_model, things_in
 from merging.storage.pool import ModelPool
-from merging.storage.sources import divided, identity, natural_key, selected, short_names
+from merging.storage.sources import divided, identity, natural_key, place_of, selected, short_names
 from merging.values.shown import Sheet, Shown, grid
 from merging.values.wording import plural
 
@@ -217,7 +217,7 @@ def _open(
         base = models.base if base is None else base
         models = models.checkpoints
     things = [(name, checked(thing, "a model")) for name, thing in things_in(models)]
-    first = None if base is None else _lying(checked(base, "the base"))
+    first = _start(base, wrong)
     paths: list[tuple[Path, str]] = []
     wanted: list[tuple[str, _Where]] = []
     for number, (name, source) in enumerate(things):
@@ -262,12 +262,22 @@ _Where: TypeAlias = Checkpoint | tuple[Path, str]
 """A checkpoint, or the path and key of one that is not opened yet."""
 
 
+def _start(base: Model | None, wrong: list[str]) -> _Where | None:
+    """Where the base lies; None where there is none, or it cannot be had."""
+    given = None if base is None else checked(base, "the base")
+    try:
+        return None if given is None else _lying(given)
+    except MergingError as error:
+        wrong.append(str(error))
+        return None
+
+
 def _lying(base: Any) -> _Where:
     """The base where it lies, or as it was opened."""
     if is_model(base):
         return base if isinstance(base, Checkpoint) else Checkpoint.of(base, "base")
     path, key = divided(base)
-    return Path(path).expanduser(), key
+    return place_of(path), key
 
 
 def _base(where: _Where) -> Checkpoint | None:

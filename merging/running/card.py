@@ -5,11 +5,17 @@ Names in it are text: neither Markdown nor HTML that stands in them does anythin
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from merging.storage.hub.spelling import PREFIX
+from merging.storage.licence import Licence, told
 from merging.storage.result import ADAPTER, MODELS, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer, markdown
 from merging.values.leaderboard_table import Leaderboard, in_markdown
 from merging.values.markdown import fenced, plain
+from merging.values.recipe import Ingredient
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
@@ -35,7 +41,14 @@ _LOAD_MEMBERS = (
 
 
 def model_card(
-    report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True, in_memory: bool = False
+    report: Report,
+    command: str,
+    kind: str,
+    *,
+    sharded: bool = False,
+    linear: bool = True,
+    rows: Sequence[Ingredient] = (),
+    licences: Mapping[str, Licence | None] = MappingProxyType({}),
 ) -> str:
     """Writes the model card of a run as Markdown, complete in itself.
 
@@ -45,8 +58,11 @@ def model_card(
         kind: format of the model file, ``safetensors`` another of ``MODELS``, or ``adapter``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
-        in_memory: whether an ingredient lies in no file.
+        rows: the ingredients of what was written.
+        licences: name of each → its licence.
     """
+    in_memory = any(not row.file for row in rows)
+    of_hub = {row.name: row.file for row in rows if row.file.startswith(PREFIX)}
     file = INDEX if sharded else {"adapter": ADAPTER, **MODELS}[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
     what = f"`{file}` is a merge of" if not report.ensemble else together
@@ -64,6 +80,7 @@ def model_card(
         f"optimizer {plain(report.optimizer)}, "
         f"objective {plain(report.objective)}, seed {report.seed}. Status: {plain(report.status)}.",
         f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
+        *(f"- {plain(name)}: {plain(place)}" for name, place in of_hub.items()),
         *([f"- best single model: {plain(report.best_single_name)}"] if report.best_single_name is not None else []),
         f"- strategy options: {options}",
         *(
@@ -81,6 +98,8 @@ def model_card(
         sections += ["## The models of the pool", pool] if pool else []
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
+    if licence := told(licences):
+        sections += ["## Licence", plain(licence)]
     load = _LOAD["shards" if sharded else kind]
     if report.ensemble:
         sections += [

@@ -22,6 +22,7 @@ from merging.running.cache import as_told
 from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.found import Found
+from merging.running.front_matter import front_matter, library_of, licences_of
 from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
@@ -156,15 +157,18 @@ def merge(
                 _remember(session, found, written, how)
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
+                    licences = licences_of(merged.ingredients, pool)
+                    above = front_matter(report, merged.ingredients, licences, library_of(aside))
                     card = model_card(
                         report,
                         origin.command,
                         how.kind,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
-                        in_memory=any(not row.file for row in merged.ingredients),
+                        rows=merged.ingredients,
+                        licences=licences,
                     )
-                    write_beside(aside, merged, report.to_json(), card)
+                    write_beside(aside, merged, report.to_json(), above + card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merge=merged, report=report, pool=pool, folder=folder, writing=how)

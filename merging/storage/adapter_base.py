@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from merging.errors import CheckpointError, showable
 from merging.storage.adapter_folder import AdapterConfig, adapter_folder
+from merging.storage.hub.spelling import written
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -48,6 +49,7 @@ def recorded_base(config: AdapterConfig) -> Path:
     if not found:
         raise CheckpointError(
             f"{config.folder}: is an adapter of '{showable(config.base)}', which is no file or folder here; {_GIVE}"
+            + written(config.base)
         )
     if adapter_folder(found[0]) is not None:  # which could lead in a circle
         raise CheckpointError(f"{config.folder}: is an adapter of {showable(found[0])}, an adapter itself; {_GIVE}")

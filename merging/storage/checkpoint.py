@@ -21,6 +21,8 @@ from merging.storage.companions import companions
 from merging.storage.content import content_hash
 from merging.storage.file_hashes import REFUTED, Digest, Stamp, digest_of
 from merging.storage.file_kind import SUFFIXES, format_of
+from merging.storage.hub.fetching import folder_of, id_of
+from merging.storage.hub.spelling import PREFIX, written
 from merging.storage.in_memory import TensorsInMemory
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
 from merging.storage.raw import has_only_finite
@@ -44,13 +46,16 @@ class Checkpoint(Shown):
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
-            (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it.
-        name: its name in recipes and reports; default: the file's name without its suffix, or the folder's.
+            (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it; or an id of the
+            Hub that begins with ``hf-hub:``.
+        name: its name in recipes and reports; default: the file's name without its suffix, the folder's, or that of the
+            model of the Hub.
         key: key of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
         base: the model that an adapter stands on; default: where the adapter says that it lies. Other checkpoints
             have none.
 
     Attributes:
+        hub: repository and commit (``hf-hub:org/name@commit``) where it was named by its id; else empty.
         path: the file or folder; of what is in memory ``<memory>`` and its name, for messages.
         adapted: the adapter that the path is, with its base; None of a whole model.
         files: the files that hold the tensors; none of what is in memory.
@@ -69,13 +74,16 @@ class Checkpoint(Shown):
     adapted: AdaptedTensors | None = None
 
     def __init__(self, path: Path | str, name: str = "", key: str = "", base: Checkpoint | None = None) -> None:
-        self.path = Path(path)
+        self.path = (folder_of(str(path)) if str(path).startswith(PREFIX) else None) or Path(path)
         self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
         self.key = key
-        called = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
+        of_hub = id_of(self.path)
+        self.hub = "" if of_hub is None else str(of_hub)
+        own = of_hub.repository.rpartition("/")[2] if of_hub is not None else Path(os.path.abspath(self.path)).name
+        called = name or (own if self.path.is_dir() else stem(self.path))
         self.name = showable(called)
         if not self.path.exists():
-            raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}")
+            raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}{written(str(path))}")
         adapter = adapter_folder(self.path)
         if adapter is not None:
             self._adapt(adapter, base)
@@ -117,7 +125,7 @@ class Checkpoint(Shown):
         if not isinstance(name, str) or not name:
             raise CheckpointError(f"the name of a checkpoint is {kind_of(name)}; it is a text")
         made = cls.__new__(cls)
-        made.name, made.key, made.files = showable(name), "", ()
+        made.name, made.key, made.files, made.hub = showable(name), "", (), ""
         held = TensorsInMemory(model, made.name)
         made.path = held.path
         made._take((held,))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from merging.errors import PoolError
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.in_memory import is_in_memory
-from merging.storage.sources import Source, divided, names_apart, selected
+from merging.storage.sources import Source, divided, fetch, names_apart, place_of, selected
 from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Model: TypeAlias = Source | os.PathLike[str] | Checkpoint | nn.Module | Mapping[str, Tensor]
-    """One thing that a pool can be made of: a path or pattern, a checkpoint, a module, a state dict."""
+    """One thing that a pool can be made of: a path, pattern or id of the Hub, a checkpoint, a module, a state dict."""
     Models: TypeAlias = Model | Iterable[Model] | Mapping[str, Model]
     """A thing, a list of things, or a mapping from names to things."""
 
@@ -46,7 +46,8 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         checked(thing, "the pool" if alone else f"{name!r} in the pool" if name else f"item {place} of the pool")
         for place, (name, thing) in enumerate(things)
     ]
-    taken = [] if start is None or is_model(start) else [Path(divided(start)[0]).expanduser()]
+    fetch(source for source in (*sources, start) if source is not None and not is_model(source))
+    taken = [] if start is None or is_model(start) else [place_of(divided(start)[0])]
     lying = [source for place, source in enumerate(sources) if not is_model(source) and not things[place][0]]
     found = selected(lying, taken)
     names, called = names_apart([path for path, _ in found], taken[0] if taken else None) if found else ([], "")

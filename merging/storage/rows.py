@@ -107,8 +107,11 @@ class Rows:
 
 
 def _place(checkpoint: Checkpoint) -> str:
-    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there; empty in memory."""
+    """Where it is found again: an id of the Hub with the commit; else an absolute path; empty in memory.
+
+    The path keeps links: a Hub cache's file has its name and suffix only there.
+    """
     path = checkpoint.path
-    if checkpoint.in_memory:
-        return ""
+    if checkpoint.in_memory or checkpoint.hub:
+        return checkpoint.hub
     return str(path.absolute() if ".." not in path.parts else path.resolve())
