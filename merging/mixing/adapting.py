@@ -21,6 +21,7 @@ from merging.storage.adapter_layout import Layout, Place
 from merging.storage.adapter_writer import NewAdapter, Update
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, size_of
+from merging.storage.hub.fetching import id_of
 from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, in_dtype, same_bits
 from merging.values.partition import TensorInfo
@@ -81,6 +82,8 @@ def name_of(base: Checkpoint, pool: ModelPool) -> str:
     said = {c.adapted.config.base: c.adapted.config for c in pool.checkpoints if c.adapted is not None}
     if len(said) == 1 and not places(config := next(iter(said.values()))) and config.base:
         return config.base
+    if (of_hub := id_of(base.path) if base.hub else None) is not None:
+        return of_hub.repository
     return "" if base.in_memory else str(base.path.absolute())
 
 
