@@ -61,6 +61,11 @@ class Energy:
         """The part of all updates' energy that is left out."""
         return self.lost / self.whole if self.whole else 0.0
 
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is left out but what rounding makes."""
+        return self.share < 1e-12
+
 
 def base_for(pool: ModelPool) -> Checkpoint:
     """The model that the adapter will stand on: the pool's base, or the one that all its adapters have.
@@ -236,7 +241,7 @@ class Adapting:
         text = (
             f"written as an adapter of rank {rank} over {self._base.name}: {plural(len(made.updates), 'update')}{kept}"
         )
-        if self.energy.share < 1e-12:
+        if self.energy.exact:
             return f"{text}; exact: nothing of the merge is left out"
         name, share = self.energy.worst
         return (

@@ -38,12 +38,14 @@ class Written:
         hash: the content hash of the model; of an ensemble, a hash of members and weights.
         negative: layers whose running variance is negative somewhere.
         notes: sentences about what was written, such as what an adapter leaves out of the merge.
+        whole: whether it is all of the merge, whose scores are its own then.
     """
 
     merge: Merge
     hash: str
     negative: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +222,7 @@ class Writing(Declared):
         pool.settle(found.hashes)
         progress.stage("writing the adapter")
         note = writer.finish(aside, name_of(base, pool))
-        return Written(known, Checkpoint(aside, base=base).hash, found.negative, (note,))
+        return Written(known, Checkpoint(aside, base=base).hash, found.negative, (note,), writer.energy.exact)
 
     def _stream(
         self,
