@@ -113,6 +113,7 @@ class Adapting:
         self.tensors: dict[str, TensorInfo] = {
             name: (shape, "float64" if name in pool.mixable else kind) for name, (shape, kind) in pool.tensors.items()
         }
+        self._kinds = {name: kind for name, (_, kind) in pool.tensors.items()}
         adapters = [c.adapted for c in map(pool.find, merged.ingredients) if c.adapted is not None]
         self._layout = Layout(base, adapters)
         self._exact = _linear(merged, pool, base)
@@ -138,8 +139,9 @@ class Adapting:
         if place is not None and not self._is_below(name):
             self._update(name, place, merged)
         else:
-            rounded = in_dtype(merged, self._base.tensors[name][1])
-            self._held[name] = (rounded.clone(), not same_bits(rounded, self._base.read(name)))
+            rounded = in_dtype(merged, self._kinds[name])
+            known = self._base.tensors.get(name) == (tuple(rounded.shape), self._kinds[name])
+            self._held[name] = (rounded.clone(), not known or not same_bits(rounded, self._base.read(name)))
 
     def _update(self, name: str, place: Place, merged: Tensor) -> None:
         """Keeps the update of a tensor, its factors where they are known; nothing where it is the base's own."""
