@@ -66,6 +66,10 @@ def model_of(base: str) -> nn.Module:
     torch.manual_seed(7)
     if base == "vit":
         return transformers.ViTForImageClassification(VIT)
+    if base == "gpt2-scores":
+        return transformers.GPT2ForSequenceClassification(
+            transformers.GPT2Config(**GPT2.to_diff_dict() | {"num_labels": 3, "n_layer": 1, "pad_token_id": 0})
+        )
     if base == "gpt2":
         return transformers.GPT2LMHeadModel(GPT2)
     if base == "llama":
@@ -73,7 +77,7 @@ def model_of(base: str) -> nn.Module:
     return Convolutions()
 
 
-BASES = ("vit", "gpt2", "llama", "convolutions")
+BASES = ("vit", "gpt2", "llama", "convolutions", "gpt2-scores")
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("vit", {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "modules_to_save": ["classifier"]}),
     "patterns": (
@@ -102,6 +106,8 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "convolutions-dora": ("convolutions", {"r": 2, "use_dora": True, "target_modules": ["wide", "narrow", "line"]}),
     "convolutions-bias": ("convolutions", {"r": 2, "lora_bias": True, "target_modules": ["wide", "head"]}),
+    # of square layers with the inputs first, and one with the outputs: the configuration keeps the last one's order
+    "square": ("gpt2-scores", {"r": 2, "target_modules": ["attn.c_proj", "score"], "fan_in_fan_out": True}),
 }
 
 
@@ -136,11 +142,11 @@ def make_adapter(base: str, bases: Path, folder: Path, options: dict[str, Any], 
                 weight.add_(0.3 * torch.randn_like(weight))
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     config["base_model_name_or_path"] = base
     for key in ("target_modules", "modules_to_save"):  # a set's order is none
         config[key] = sorted(config[key]) if isinstance(config[key], list) else config[key]
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def merged(base: str, bases: Path, folder: Path, to: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -174,7 +180,7 @@ def main(folder: Path) -> None:
         shutil.rmtree(folder / "scratch", ignore_errors=True)
     versions = {"peft": peft.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
     (folder / "made.json").write_text(
-        json.dumps({"command": "python -m benchmarks.adapters"} | versions, indent=1) + "\n"
+        json.dumps({"command": "python -m benchmarks.adapters"} | versions, indent=1) + "\n", "utf-8"
     )
 
 

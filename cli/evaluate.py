@@ -64,7 +64,7 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
         named = _named(wanted, pool, flags, task)
         if flags["fail_unless"] and len(named) != 2:
             raise RequirementError(TWO)
-        with standing_on(Path(divided(request["base"])[0]) if request["base"] else None):
+        with standing_on(divided(request["base"])[0] if request["base"] else None):
             ranking = evaluate_all(
                 named,
                 task,

@@ -58,6 +58,7 @@ class CheckedModel:
         dtypes: dtypes of its tensors.
         hash: content hash; None where it could not be read to the end.
         error: what is wrong with it.
+        adapter: kind and rank of an adapter; empty of a full model.
     """
 
     name: str
@@ -67,6 +68,7 @@ class CheckedModel:
     dtypes: tuple[str, ...] = ()
     hash: str | None = None
     error: str | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -298,7 +300,14 @@ def _read(
         return CheckedModel(name=name or stem(path), path=str(path), error=str(error))
     sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
     dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
-    found = CheckedModel(name=checkpoint.name, path=str(path), tensors=len(sizes), parameters=sum(sizes), dtypes=dtypes)
+    found = CheckedModel(
+        name=checkpoint.name,
+        path=str(path),
+        tensors=len(sizes),
+        parameters=sum(sizes),
+        dtypes=dtypes,
+        adapter="" if checkpoint.adapted is None else checkpoint.adapted.label,
+    )
     try:
         digest = checkpoint.hash
     except MergingError as error:

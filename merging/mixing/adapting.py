@@ -21,6 +21,7 @@ from merging.storage.adapter_layout import Layout, Place
 from merging.storage.adapter_writer import NewAdapter, Update
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, size_of
+from merging.storage.hub.fetching import id_of
 from merging.storage.pool import ModelPool
 from merging.storage.raw import Raw, as_tensor, in_dtype, same_bits
 from merging.values.partition import TensorInfo
@@ -60,6 +61,11 @@ class Energy:
         """The part of all updates' energy that is left out."""
         return self.lost / self.whole if self.whole else 0.0
 
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is left out but what rounding makes."""
+        return self.share < 1e-12
+
 
 def base_for(pool: ModelPool) -> Checkpoint:
     """The model that the adapter will stand on: the pool's base, or the one that all its adapters have.
@@ -77,10 +83,12 @@ def base_for(pool: ModelPool) -> Checkpoint:
 
 
 def name_of(base: Checkpoint, pool: ModelPool) -> str:
-    """The name by which an adapter knows its base: that in the adapters it was made of where these agree, or its place."""
+    """The name by which an adapter knows its base: what all adapters in it say, or its place."""
     said = {c.adapted.config.base: c.adapted.config for c in pool.checkpoints if c.adapted is not None}
     if len(said) == 1 and not places(config := next(iter(said.values()))) and config.base:
         return config.base
+    if (of_hub := id_of(base.path) if base.hub else None) is not None:
+        return of_hub.repository
     return "" if base.in_memory else str(base.path.absolute())
 
 
@@ -105,6 +113,7 @@ class Adapting:
         self.tensors: dict[str, TensorInfo] = {
             name: (shape, "float64" if name in pool.mixable else kind) for name, (shape, kind) in pool.tensors.items()
         }
+        self._kinds = {name: kind for name, (_, kind) in pool.tensors.items()}
         adapters = [c.adapted for c in map(pool.find, merged.ingredients) if c.adapted is not None]
         self._layout = Layout(base, adapters)
         self._exact = _linear(merged, pool, base)
@@ -126,22 +135,23 @@ class Adapting:
             self._take(name, as_tensor(self._buffer, self.tensors[name][1]).view(self.tensors[name][0]))
 
     def _take(self, name: str, merged: Tensor) -> None:
-        before = self._base.read(name)
-        rounded = in_dtype(merged, self._base.tensors[name][1])
         place = self._layout.place(name)
         if place is not None and not self._is_below(name):
-            self._update(name, place, None if same_bits(rounded, before) else merged.double() - before.double())
+            self._update(name, place, merged)
         else:
-            same = same_bits(rounded, before)
-            self._held[name] = ((before if same else rounded).clone(), not same)
+            rounded = in_dtype(merged, self._kinds[name])
+            known = self._base.tensors.get(name) == (tuple(rounded.shape), self._kinds[name])
+            self._held[name] = (rounded.clone(), not known or not same_bits(rounded, self._base.read(name)))
 
-    def _update(self, name: str, place: Place, change: Tensor | None) -> None:
-        """Keeps the update of a tensor, its factors where they are known; None: nothing changed."""
+    def _update(self, name: str, place: Place, merged: Tensor) -> None:
+        """Keeps the update of a tensor, its factors where they are known; nothing where it is the base's own."""
         exact = self._exact(name) if self._exact is not None else None
         if exact is not None:
             self._updates += self._concatenated(name, place, *exact)
-        elif change is not None:
-            self._updates.append(self._decomposed(name, place, change))
+            return
+        before = self._base.read(name)
+        if not same_bits(in_dtype(merged, self._base.tensors[name][1]), before):
+            self._updates.append(self._decomposed(name, place, merged.double() - before.double()))
 
     def _is_below(self, name: str) -> bool:
         """Whether a tensor may have to be saved whole with what stands beside or above it."""
@@ -203,7 +213,7 @@ class Adapting:
                 place = self._layout.place(name)
                 if place is None:
                     raise AssertionError(name)
-                self._update(name, place, tensor.double() - self._base.read(name).double())
+                self._update(name, place, tensor)
         made.write(folder, saved)
         return self._said(made)
 
@@ -233,7 +243,7 @@ class Adapting:
         text = (
             f"written as an adapter of rank {rank} over {self._base.name}: {plural(len(made.updates), 'update')}{kept}"
         )
-        if self.energy.share < 1e-12:
+        if self.energy.exact:
             return f"{text}; exact: nothing of the merge is left out"
         name, share = self.energy.worst
         return (

@@ -38,12 +38,14 @@ class Written:
         hash: the content hash of the model; of an ensemble, a hash of members and weights.
         negative: layers whose running variance is negative somewhere.
         notes: sentences about what was written, such as what an adapter leaves out of the merge.
+        whole: whether it is all of the merge, whose scores are its own then.
     """
 
     merge: Merge
     hash: str
     negative: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,6 @@ class Writing(Declared):
         setting=Setting(
             flag="as",
             metavar="KIND",
-            changes=True,
             more="Of a linear merge of adapters it is exact: their factors one beside the other.",
         ),
     )
@@ -93,15 +94,12 @@ class Writing(Declared):
         setting=Setting(
             metavar="R",
             default="an exact one's",
-            changes=True,
             more="The strongest directions are kept; how much of the updates is lost is said.",
         ),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank is not None and not self.adapter:
-            raise OptionError("`rank` is that of an adapter: add `written_as=adapter`, or leave it out")
         if self.adapter and (self.format != "safetensors" or self.max_shard_size is not None):
             raise OptionError("an adapter is one file of safetensors: leave out `format` and `max_shard_size`")
         if self.format != "safetensors" and (self.max_shard_size is not None or self.accumulate != "float64"):
@@ -129,9 +127,11 @@ class Writing(Declared):
             gives: what the strategy gives: ``recipe``, ``weights`` or ``ensemble``.
 
         Raises:
-            OptionError: an ensemble, no base that all have in common, or updates without a rank.
+            OptionError: an ensemble, no base that all have in common, updates without a rank, or a rank alone.
         """
         if not self.adapter:
+            if self.rank is not None:
+                raise OptionError("`rank` is that of an adapter: add `written_as=adapter`, or leave it out")
             return
         from merging.mixing.adapting import base_for
 
@@ -222,7 +222,7 @@ class Writing(Declared):
         pool.settle(found.hashes)
         progress.stage("writing the adapter")
         note = writer.finish(aside, name_of(base, pool))
-        return Written(known, Checkpoint(aside, base=base).hash, found.negative, (note,))
+        return Written(known, Checkpoint(aside, base=base).hash, found.negative, (note,), writer.energy.exact)
 
     def _stream(
         self,

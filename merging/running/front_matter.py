@@ -26,7 +26,12 @@ PUBLIC: Mapping[tuple[str, str], tuple[str, str, str, int]] = {
 
 
 def front_matter(
-    report: Report, rows: Iterable[Ingredient], licences: Mapping[str, Licence | None], library: str = ""
+    report: Report,
+    rows: Iterable[Ingredient],
+    licences: Mapping[str, Licence | None],
+    library: str = "",
+    *,
+    scored: bool = True,
 ) -> str:
     """Writes the YAML above a card, between its lines of dashes.
 
@@ -35,12 +40,13 @@ def front_matter(
         rows: the ingredients of the merge; those of the Hub, and what adapters stand on, are its base models.
         licences: name of each → its licence.
         library: the one that loads the merged model; empty where nobody knows.
+        scored: whether the report's scores are those of what lies there, and not of a merge that it leaves some of out.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
     places = [place for row in rows for place in (row.file, row.base)]
     of_hub = [place.removeprefix(PREFIX).partition("@")[0] for place in places if place.startswith(PREFIX)]
-    licence, scores = agreed(licences), public_scores(report)
+    licence, scores = agreed(licences), public_scores(report) if scored else []
     facts: dict[str, Any] = {} if licence is None else licence.to_json()
     if of_hub:
         facts |= {"base_model": list(dict.fromkeys(of_hub)), "base_model_relation": "merge"}

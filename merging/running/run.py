@@ -158,7 +158,8 @@ def merge(
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
-                    above = front_matter(report, merged.ingredients, licences, library_of(aside))
+                    library = library_of(aside)
+                    above = front_matter(report, merged.ingredients, licences, library, scored=written.whole)
                     card = model_card(
                         report,
                         origin.command,

@@ -109,13 +109,22 @@ class AdaptedTensors(TensorFile):
         dtype = self.base.tensors[name][1] if name in self.base.tensors else own[1]
         return own[0], dtype if is_floating(dtype) and is_floating(own[1]) else own[1]
 
+    @property
+    def rank(self) -> str:
+        """The rank of its updates, or the smallest and the largest."""
+        return " to ".join(str(rank) for rank in dict.fromkeys((self.ranks[0], self.ranks[-1]))) if self.ranks else "0"
+
+    @property
+    def label(self) -> str:
+        """Its kind and rank in a few words, such as ``LoRA, rank 8``."""
+        return f"{self.config.kind}, rank {self.rank}"
+
     def _described(self) -> str:
         """Says what it is, over what, and how much of it."""
         updates = sum(bool(change.first) for change in self.changes.values())
         whole = sum(bool(change.whole) and not change.first for change in self.changes.values())
-        rank = " to ".join(str(rank) for rank in dict.fromkeys((self.ranks[0], self.ranks[-1]))) if self.ranks else "0"
         parts = [plural(updates, "update"), *([f"{plural(whole, 'tensor')} trained whole"] if whole else [])]
-        return f"{self.config.kind} adapter of rank {rank} over {self.base.path}: {', '.join(parts)}"
+        return f"{self.config.kind} adapter of rank {self.rank} over {self.base.path}: {', '.join(parts)}"
 
     def read(self, key: str) -> Tensor:
         """Computes one tensor, or reads it where the adapter leaves it alone."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merging.errors import CheckpointError, showable
-from merging.storage.adapter_folder import AdapterConfig
+from merging.storage.adapter_folder import AdapterConfig, adapter_folder
+from merging.storage.hub.fetching import folder_of
 from merging.storage.hub.spelling import written
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 _GIVE = "give the model that it was trained on with `base`"
 
 
-_standing: ContextVar[Path | None] = ContextVar("base of adapters", default=None)
+_standing: ContextVar[str | None] = ContextVar("base of adapters", default=None)
 
 
 @contextmanager
-def standing_on(base: Path | None) -> Iterator[None]:
-    """Has adapters stand on a model for a while, where they name none that is on this machine."""
+def standing_on(base: str | None) -> Iterator[None]:
+    """Has adapters stand on a model (a path, or an id of the Hub) for a while, where theirs is not on this machine."""
     token = _standing.set(base)
     try:
         yield
@@ -43,7 +44,7 @@ def recorded_base(config: AdapterConfig) -> Path:
     found = places(config)
     otherwise = _standing.get()
     if not found and otherwise is not None:
-        return otherwise
+        return folder_of(otherwise) or Path(otherwise).expanduser()
     if not config.base:
         raise CheckpointError(f"{config.folder}: is an adapter that does not say of which model; {_GIVE}")
     if not found:
@@ -51,6 +52,8 @@ def recorded_base(config: AdapterConfig) -> Path:
             f"{config.folder}: is an adapter of '{showable(config.base)}', which is no file or folder here; {_GIVE}"
             + written(config.base)
         )
+    if adapter_folder(found[0]) is not None:  # which could lead in a circle
+        raise CheckpointError(f"{config.folder}: is an adapter of {showable(found[0])}, an adapter itself; {_GIVE}")
     return found[0]
 
 

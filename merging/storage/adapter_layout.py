@@ -69,6 +69,8 @@ class Layout:
         if name in self._known:
             known = self._known[name]
             return None if name.endswith(".in_proj_weight") or self._is_attentions(name) else known
+        if name not in self._tensors:  # of a module that the base does not have
+            return None
         shape, dtype = self._tensors[name]
         if not name.endswith(".weight") or len(shape) != 2 or not is_floating(dtype) or self._is_attentions(name):
             return None

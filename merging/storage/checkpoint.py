@@ -252,7 +252,8 @@ class Checkpoint(Shown):
         numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
         facts = (self.name, plural(len(self.tensors), "tensor", ","), plural(numbers, "parameter", ","))
         dtypes = "/".join(sorted({dtype for _, dtype in self.tensors.values()}))
-        return Sheet(name="Checkpoint", facts=(*facts, dtypes, f"file {self.path}"), notes=tuple(self.notes))
+        kind = () if self.adapted is None else (self.adapted.label,)
+        return Sheet(name="Checkpoint", facts=(*facts, dtypes, *kind, f"file {self.path}"), notes=tuple(self.notes))
 
     def load(self) -> dict[str, Tensor]:
         """Reads the whole state dict, in the file's order."""

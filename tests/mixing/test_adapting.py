@@ -111,6 +111,25 @@ def test_full_models_become_an_adapter_of_their_base(tmp_path: Path) -> None:
     assert config["base_model_name_or_path"] == str(GOLDEN / "bases/vit")
 
 
+def test_a_head_that_the_base_does_not_have(tmp_path: Path) -> None:
+    """A trained head over a backbone without one: it is the adapters' own, in models and in adapters."""
+    shutil.copytree(GOLDEN / "bases/vit", tmp_path / "backbone")
+    state = load_file(tmp_path / "backbone/model.safetensors")
+    body = {name: tensor for name, tensor in state.items() if not name.startswith("classifier")}
+    save_file(body, tmp_path / "backbone/model.safetensors")
+    for number in range(2):
+        shutil.copytree(GOLDEN / "adapters/plain", tmp_path / f"a{number}")
+        config = json.loads((tmp_path / f"a{number}/adapter_config.json").read_text())
+        config |= {"base_model_name_or_path": "backbone", "lora_alpha": 1 + number}
+        (tmp_path / f"a{number}/adapter_config.json").write_text(json.dumps(config))
+    pool = [tmp_path / "a0", tmp_path / "a1"]
+    result = merging.merge(pool, "uniform", written_as="adapter", output=tmp_path / "out")
+    found = Checkpoint(tmp_path / "out", base=Checkpoint(tmp_path / "backbone")).load()
+    assert furthest(found, result.state_dict()) <= 1e-6
+    assert found.keys() == state.keys()
+    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["modules_to_save"] == ["classifier"]
+
+
 def test_what_no_adapter_can_hold_is_refused(tmp_path: Path) -> None:
     """Before any work, and nothing is written."""
     out = tmp_path / "out"

@@ -117,3 +117,5 @@ def test_scores_stand_there_for_whole_public_sets_alone(tmp_path: Path) -> None:
     assert not public_scores(replace(report, task="digits"))
     assert not public_scores(replace(report, task=None))
     assert not public_scores(replace(report, measure="nll"))
+    assert "model-index" in front_matter(report, (), {})
+    assert "model-index" not in front_matter(report, (), {}, scored=False)  # an adapter that leaves some of it out

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -88,7 +91,7 @@ def test_it_is_what_peft_makes_of_it(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_what_the_installed_peft_makes_of_it(tmp_path: Path) -> None:
-    """The same, with adapters that are made now, in bfloat16 too."""
+    """The same, with adapters that are made now."""
     pytest.importorskip("peft")
     from benchmarks import adapters
 
@@ -148,6 +151,41 @@ def test_a_product_has_its_bits_whatever_adds_it_up() -> None:
         largest = float(np.abs(left[i]).max() * np.abs(right[:, j]).max())
         assert abs(float(exact - Fraction(float(whole[i, j])))) <= 70 * 2.0**-44 * largest
     assert not np.isfinite(LowRank.of(np.array([[np.nan]]), np.array([[1.0]])).rows(0, 1)).any()
+
+
+_PRODUCT = """
+import hashlib, numpy, merging.storage.low_rank
+draw = numpy.random.default_rng(0).normal
+left, right = draw(size=(700, 64)).astype("float32"), draw(size=(64, 900)).astype("float32")
+print(hashlib.sha256(merging.storage.low_rank.LowRank.of(left, right).rows(0, 700)).hexdigest())
+"""
+
+
+def test_processors_and_threads_do_not_decide_bits() -> None:
+    """OpenBLAS can be told to compute as other processors do; a plain product has other bits then."""
+    found = set()
+    for told in ({}, {"OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "2"}):
+        ran = subprocess.run(
+            [sys.executable, "-c", _PRODUCT], env=os.environ | told, capture_output=True, encoding="utf-8", check=True
+        )
+        found.add(ran.stdout)
+    assert len(found) == 1
+
+
+def test_half_precision_is_rounded_once(tmp_path: Path) -> None:
+    """Over a base in bfloat16: base + s·B·A in float64, rounded to bfloat16; no other error is added."""
+    folder = GOLDEN / "adapters/transposed"
+    base = {name: x.bfloat16() for name, x in load_file(base_of(folder) / "model.safetensors").items()}
+    save_file(base, tmp_path / "base.safetensors")
+    checkpoint = Checkpoint(folder, base=Checkpoint(tmp_path / "base.safetensors"))
+    own = checkpoint.adapted
+    assert own is not None
+    for name in own.changes:
+        factors = own.factors(name)
+        assert factors is not None
+        exact = base[name].double() + torch.from_numpy(factors[0] @ factors[1])
+        assert checkpoint.read(name).dtype == torch.bfloat16
+        assert torch.equal(checkpoint.read(name), exact.bfloat16())
 
 
 @pytest.mark.parametrize("name", ["dora", "transposed-dora", "saved", "biases", "convolutions"])
@@ -229,6 +267,9 @@ def test_the_looking_commands_say_that_it_is_an_adapter(copied: Callable[..., li
     ran = merge("check", *folders, "--base", "base", "--strategy", "uniform")
     assert ran.code == 0, ran.err
     assert "linear probe" not in ran.out + ran.err
+    assert "LoRA, rank 2" in ran.out
+    assert "DoRA, rank 3" in ran.out
+    assert "DoRA, rank 3" in repr(Checkpoint(folders[1]))
 
 
 def test_a_base_in_memory(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
@@ -330,6 +371,13 @@ def test_another_base_is_refused(copied: Callable[..., list[Path]], tmp_path: Pa
     change(folder, base_model_name_or_path="org/elsewhere")
     assert "which its base" in refused(folder, GOLDEN / "bases/gpt2")
     Checkpoint(folder, base=Checkpoint(tmp_path / "other"))
+
+
+def test_adapters_that_name_one_another_are_refused(copied: Callable[..., list[Path]]) -> None:
+    one, other = copied("plain", "patterns")
+    change(one, base_model_name_or_path=str(other))
+    change(other, base_model_name_or_path=str(one))
+    assert "an adapter itself; give the model" in refused(one)
 
 
 def test_a_quantised_base_is_refused(copied: Callable[..., list[Path]], tmp_path: Path) -> None:
