@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+
 from tests.hub_server import Hub, serving
 
 HERE = Path(__file__).parent / "adapters"
