@@ -124,8 +124,8 @@ def test_long_rows_are_projected_on_without_a_copy(pool: ModelPool) -> None:
 
 def test_rows_are_bf16_where_memory_is_short() -> None:
     card = torch.device("cuda")
-    assert rows_dtype(1000, card, free=8000) == torch.float32
-    assert rows_dtype(1001, card, free=8000) == torch.bfloat16
+    assert rows_dtype(1000, card, memory=8000) == torch.float32
+    assert rows_dtype(1001, card, memory=8000) == torch.bfloat16
     assert rows_dtype(1 << 60, torch.device("cpu")) == torch.float32
 
 
