@@ -27,7 +27,7 @@ from merging.values.outcome import Solution
 
 BUDGET = 250
 """Points of a search, at the most, for both."""
-SEEDS = (3, 4, 5)
+SEEDS = (16, 17, 18)
 """Of the draws: no setting of `nested` was looked at on these."""
 
 

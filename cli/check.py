@@ -204,12 +204,13 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
     from merging.cli.showing.grid import Column, Grid
     from merging.cli.showing.screen import marked
 
-    kinds = {(model.tensors, model.parameters, model.dtypes, model.error) for model in models}
+    kinds = {(model.tensors, model.parameters, model.dtypes, model.adapter, model.error) for model in models}
     if len(models) > MANY and len(kinds) == 1 and models[0].error is None:
         size = f"{plural(models[0].tensors, 'tensor', ',')}, {plural(models[0].parameters, 'parameter', ',')}"
         also = " and the base" if base is not None else ""
         count = plural(len(models) - (base is not None), "model")
-        said = f"{count}{also}: whole; each {size}, {', '.join(models[0].dtypes)} (--json lists them)"
+        each = f"each {size}, {', '.join(models[0].dtypes)} (--json lists them)"
+        said = f"{count}{also}: {models[0].adapter or 'whole'}; {each}"
         console.print(said, highlight=False)
         return
 
@@ -217,7 +218,11 @@ def _show_models(console: Console, models: list[CheckedModel], base: CheckedMode
         return [Text(tell(model)) for model in models]
 
     states = [
-        marked("[red]see below[/]" if model.error else "[dim]base[/]" if model is base else "[green]whole[/]")
+        marked("[red]see below[/]")
+        if model.error
+        else marked("[dim]base[/]")
+        if model is base
+        else marked("[green]{}[/]", model.adapter or "whole")
         for model in models
     ]
     columns = [

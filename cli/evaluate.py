@@ -26,6 +26,7 @@ TWO = "--fail-unless compares one model with another: name two models"
 @click.command("evaluate", cls=Asking)
 @click.argument("wanted", metavar="MODEL…", nargs=-1, required=True)
 @shared("task")
+@click.option("--base", metavar="FILE", help="The model that adapters among them stand on.")
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this set; repeatable.  [default: all]")
 @shared("objective", objective="What is scored.  [default: accuracy]")
 @click.option("-o", "--option", "options", multiple=True, metavar="objective.KEY=VALUE", help="Its options.")
@@ -56,20 +57,23 @@ def command(wanted: tuple[str, ...], **flags: Any) -> None:
                 "nothing to score on: give --task, or a merge.toml with a [task] (merge init writes one)"
             )
         from merging.looking.ranking import compared, evaluate_all
+        from merging.storage.adapter_base import standing_on
+        from merging.storage.sources import divided
         from merging.values.outcome import unscored
 
         named = _named(wanted, pool, flags, task)
         if flags["fail_unless"] and len(named) != 2:
             raise RequirementError(TWO)
-        ranking = evaluate_all(
-            named,
-            task,
-            splits=flags["splits"],
-            objective=made["objective"],
-            ingredients=flags["models"],
-            settings=settings_of(request, ("device", "threads", "remember", "verify")),
-            watcher=Watcher(progress=progress),
-        )
+        with standing_on(divided(request["base"])[0] if request["base"] else None):
+            ranking = evaluate_all(
+                named,
+                task,
+                splits=flags["splits"],
+                objective=made["objective"],
+                ingredients=flags["models"],
+                settings=settings_of(request, ("device", "threads", "remember", "verify")),
+                watcher=Watcher(progress=progress),
+            )
         pair = sorted(ranking.models, key=lambda model: list(named).index(model.name))
         verdicts = compared(pair[0], pair[1], made["objective"], task) if len(pair) == 2 else ()
     console = Screen()

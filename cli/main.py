@@ -15,6 +15,7 @@ from merging.cli.showing import streams
 from merging.cli.showing.flags import in_flags
 from merging.errors import MergingError, raised, reason_of, refused, showable, unknown
 from merging.machine import allow_open_files
+from merging.storage.hub.news import told
 
 COMMANDS = {
     "init": "Look into a folder of models and data, and write merge.toml for it.",
@@ -32,6 +33,7 @@ COMMANDS = {
     "completion": "Print the script with which bash, zsh or fish complete words.",
     "cache": "Show or clear the scores and content hashes that commands remember.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
+    "push": "Push the result of a run to the Hugging Face Hub.",
 }
 
 
@@ -95,6 +97,19 @@ def cli() -> None:
     """Merge fine-tuned models into one better model, with pluggable strategies."""
 
 
+class _Lines:
+    """Tells what is fetched from the Hub where no live line does (see :class:`merging.storage.hub.news.News`)."""
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Says nothing: a line has said it."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Says nothing."""
+
+    def say(self, text: str) -> None:
+        click.echo(showable(text), err=True)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2; an interruption is exit code 130."""
     if "_MERGE_COMPLETE" in os.environ:  # a shell asks what may come next
@@ -106,7 +121,8 @@ def main() -> None:
     streams.prepare()
     allow_open_files()
     try:
-        code = cli.main(standalone_mode=False)
+        with told(_Lines()):
+            code = cli.main(standalone_mode=False)
         if not code and (reason := streams.lost()) is not None and not _writes_files(sys.argv[1:]):
             code = _fail(f"standard output: {refused(reason)}; some of it was not written", 1)
     except MergingError as error:

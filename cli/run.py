@@ -11,7 +11,7 @@ import click
 
 from merging.cli.asking.options import Asking, shared
 from merging.cli.asking.outputs import output_folder
-from merging.cli.asking.request import requested, settings_of
+from merging.cli.asking.request import pinned, requested, settings_of
 from merging.cli.asking.resumed import resumed
 from merging.cli.asking.signals import process_start, stop_on_signal
 from merging.errors import RequirementError, showable
@@ -80,6 +80,7 @@ def _objects(request: dict[str, Any], progress: Any = None) -> tuple[dict[str, A
     made = plugins(request)
     request["partitioner"] = made["partitioner"].name  # kept: another version may have another default
     task, pool = task_and_pool(request, required(made["strategy"]), progress)
+    request |= pinned(request)  # what a name of the Hub stands for may move on
     return made, task, pool
 
 
@@ -138,7 +139,7 @@ def _execute(
     if as_json:
         print_json({"answer": told.to_json()} | _written(place))
     else:
-        show_report(console, result.report, folder, settings.writing.format, built_in=not request["models"])
+        show_report(console, result.report, folder, settings.writing.kind, built_in=not request["models"])
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_EPOCHS, _STEPS = 5, 140
-"""At the least, in a block."""
+_EPOCHS, _STEPS = 5, 140  # at the least, in a block
+_SIZE = 128
 _ADAM: dict[str, Any] = {
     "beta1": 0.9,
     "beta2": 0.999,
@@ -108,7 +108,7 @@ class Learned(MixStrategy):
     epochs: int | None = option(
         None, "passes over the held-out data for each block; none: 5, or as many as make 140 steps", low=1
     )
-    batch: int = option(128, "samples a step, at the least", low=1)
+    batch: int = option(_SIZE, "samples a step; 128 may grow where the held-out set is large", low=1)
     rate: float | None = option(None, "AdamW's first learning rate; none: 0.05 for convex, 0.01 for affine", low=0.0)
     block: int | None = option(
         UNSET,
@@ -124,8 +124,8 @@ class Learned(MixStrategy):
     )
     batch_most: int = option(
         UNSET,
-        "samples a step, at the most, of held-out sets so large that 140 steps are left in a block",
-        low=1,
+        "samples a step, at the most, where nothing else is set and 140 steps are left in a block",
+        low=_SIZE,
         profiles={"learned": 512, "affine": 128},
         later=True,
     )
@@ -231,10 +231,11 @@ class Learned(MixStrategy):
         """Samples of a batch: of all batches the same, for no last one of a single sample.
 
         Rows are read once a step, so few large steps are quicker than many small ones; from 140 on more of them move
-        the coefficients no better.
+        the coefficients no better. Where a batch, epochs or steps are asked for, the batch is what it says.
         """
-        count = len(problem.scores.labels())
-        largest = max(self.batch, min(self.batch_most, (self.epochs or _EPOCHS) * count // _STEPS))
+        count, largest = len(problem.scores.labels()), self.batch
+        if self.batch == _SIZE and self.epochs is None and self.steps is None:
+            largest = max(_SIZE, min(self.batch_most, _EPOCHS * count // _STEPS))
         return math.ceil(count / math.ceil(count / largest))
 
     def _tell_cost(self, problem: Problem, steps: int) -> None:

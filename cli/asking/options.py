@@ -41,7 +41,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
             "--models",
             multiple=True,
             metavar="PATH",
-            help="Checkpoints: a file, a folder or a pattern; repeatable. The same as MODEL.",
+            help="Checkpoints: file, folder, pattern or id of the Hub; repeatable. The same as MODEL.",
         )(command)
     ),
     "base": click.option("--base", metavar="FILE", help="The model they were fine-tuned from."),
@@ -230,7 +230,7 @@ def _flag(name: str, words: str | None) -> Callable[[Any], Any]:
     from merging.running.settings import DECLARED
 
     declared, setting = DECLARED[name], DECLARED[name].setting
-    dashed = "--" + name.replace("_", "-")
+    dashed = "--" + (setting.flag or name.replace("_", "-"))
     kinds = (declared.type, *get_args(declared.type))
     facts: dict[str, Any] = {"cls": FromFile, "default": None, "help": words or _help(declared)}
     if bool in kinds:

@@ -19,6 +19,9 @@ from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
 from merging.plugins.strategy import WHOLE
 from merging.running.settings import DECLARED, Settings
+from merging.storage.hub.fetching import id_of
+from merging.storage.hub.spelling import PREFIX, as_id
+from merging.storage.sources import divided, place_of
 from merging.tasks.table import Table, TaskTable, absolute, from_anywhere
 from merging.tasks.table import code_in as code_in
 
@@ -185,10 +188,23 @@ def _bytes(character: str) -> str:
 
 
 def _model(model: str | ModelTable, key: str, folder: Path | None = None) -> str | dict[str, str]:
-    """A checkpoint of the request: a path, or a table with path and key. The command line's key wins."""
+    """A checkpoint of the request: a path or an id of the Hub, or a table of it and a key: the typed one wins."""
     path, own = (model, "") if isinstance(model, str) else (model.path, model.key)
-    place, key = absolute(path, folder), key or own
+    of_hub = as_id(path, folder)
+    place, key = absolute(path, folder) if of_hub is None else str(of_hub), key or own
     return {"path": place, "key": key} if key else place
+
+
+def pinned(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The models and the base of a request whose pool is open, with the commit behind each id of the Hub."""
+
+    def one(model: Any) -> Any:
+        path, key = divided(model)
+        found = id_of(place_of(path)) if path.startswith(PREFIX) else None
+        return model if found is None else {"path": str(found), "key": key} if key else str(found)
+
+    base = request["base"]
+    return {"models": [one(model) for model in request["models"]], "base": None if base is None else one(base)}
 
 
 def _digests(plugins: list[str]) -> dict[str, str]:

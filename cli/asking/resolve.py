@@ -79,10 +79,10 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
         raise RequirementError("no models given; name files, folders or patterns with --models")
     if request["base"]:
         from merging.storage.checkpoint import Checkpoint
-        from merging.storage.sources import divided
+        from merging.storage.sources import divided, place_of
 
         path, key = divided(request["base"])
-        pool = ModelPool(pool.checkpoints, Checkpoint(path, key=key))
+        pool = ModelPool(pool.checkpoints, Checkpoint(place_of(path), key=key))
     return task, pool
 
 

@@ -14,6 +14,7 @@ from merging.cli.asking.tables import read_toml
 from merging.errors import FolderError, MergingError
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED
+from merging.storage.hub.spelling import PREFIX
 from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
@@ -77,9 +78,11 @@ def _compared(
         elif name == "key":
             yield from ((name, "", model[1], value or "") for model in map(_divided, _models(kept)))
         elif name == "models":
-            yield name, "", _paths(kept["models"]), _paths(again["models"])
+            named = _paths(kept["models"])
+            yield name, "", named, _as_then(_paths(again["models"]), named)
         elif name == "base":
-            yield name, "", _paths([kept["base"]]), _paths([again["base"]])
+            named = _paths([kept["base"]])
+            yield name, "", named, _as_then(_paths([again["base"]]), named)
         elif name == "task" and value.endswith(".toml"):
             path = Path(value)
             yield name, "", kept["task"], combine({}, read_toml(path), path.parent)["task"]
@@ -136,6 +139,11 @@ def _divided(model: str | Mapping[str, str]) -> tuple[str, str]:
 def _paths(models: list[Any]) -> list[str]:
     """Without the keys, which are a flag of their own."""
     return [_divided(model)[0] for model in models if model]
+
+
+def _as_then(now: list[str], then: list[str]) -> list[str]:
+    """Paths and ids, an id of the Hub without a revision being the commit that it was then."""
+    return [next((old for old in then if path.startswith(PREFIX) and old.startswith(f"{path}@")), path) for path in now]
 
 
 def _said(option: click.Parameter, part: str, old: Any, new: Any) -> str:

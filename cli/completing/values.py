@@ -211,6 +211,7 @@ VALUES: dict[str, Completer] = {
     "format": _words("safetensors", "pt"),
     "dtype": _words(*_DTYPES),
     "accumulate": _words("float64", "float32"),
+    "written_as": _words("model", "adapter"),
     "search": _words("random", "tpe"),
     "plugin": _of_files(".py"),
     "sweep": _of_files(".toml"),
@@ -225,11 +226,12 @@ VALUES: dict[str, Completer] = {
     "resume": _of_results("events.jsonl"),
     "paths": _of_results("report.json", "benchmark.json"),
     "folders": _of_files(),
+    "push.folder": _of_results("report.json"),
 }
 """Parameter, or command and parameter → what it completes."""
 FREE = {
     *("seed", "budget", "max_evaluations", "freeze", "threads", "cache_memory", "max_shard_size", "certify_split"),
-    *("samples", "classes", "steps", "jobs", "seeds", "key", "given", "linear_probe", "depth"),
-    *("finetune.models", "new.name"),
+    *("samples", "classes", "steps", "jobs", "seeds", "key", "given", "linear_probe", "depth", "rank"),
+    *("finetune.models", "new.name", "push.target"),
 }
 """Parameters whose values nobody can list: numbers, patterns, names to come."""

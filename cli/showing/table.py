@@ -15,7 +15,7 @@ from merging.cli.showing.grid import Column, Grid, at_point
 from merging.cli.showing.leaderboard import show_leaderboard
 from merging.cli.showing.screen import marked, notes
 from merging.errors import showable
-from merging.storage.result import MEMBERS, MODELS, RECIPE, REPORT
+from merging.storage.result import ADAPTER, MEMBERS, MODELS, RECIPE, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer
 from merging.values.leaderboard_table import Leaderboard
@@ -75,7 +75,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
             soft_wrap=True,
         )
         return
-    file, linear = folder / MODELS[kind], (folder / RECIPE).exists()
+    file, linear = folder / {"adapter": ADAPTER, **MODELS}[kind], (folder / RECIPE).exists()
     beside = f"with {'recipe, ' if linear else ''}report and model card beside it"
     lines = [
         marked(f"\nThe merged model: [bold]{{}}[/], {beside}.", file if file.exists() else folder / INDEX),

@@ -16,6 +16,7 @@ from merging.cli.showing.flags import in_flags
 from merging.cli.showing.folding import cut, folded
 from merging.cli.showing.screen import marked
 from merging.errors import showable
+from merging.storage.hub.news import told
 from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
@@ -72,6 +73,8 @@ class TerminalProgress:
         self._objective = ACCURACY
 
     def __enter__(self) -> TerminalProgress:
+        self._fetching = told(self)
+        self._fetching.__enter__()
         if self.console.is_terminal:
             self._bar.start()
         return self
@@ -81,6 +84,7 @@ class TerminalProgress:
     ) -> None:
         if self.console.is_terminal:
             self._bar.stop()
+        self._fetching.__exit__(kind, error, trace)
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Begins a new piece of work; ``total`` is its number of steps, where known."""

@@ -108,7 +108,7 @@ class Compiled:
         """Computes logits."""
         with self.applied():
             logits: Tensor = self._module(x) if self._whole is None else self._whole(x)
-        return logits
+        return logits.clone() if self._whole is not None else logits  # a CUDA graph writes there again next time
 
 
 def compiled(module: nn.Module, x: Tensor, dtype: str) -> Compiled:

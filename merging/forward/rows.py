@@ -21,20 +21,21 @@ AT_ONCE = 1 << 26
 """Numbers of all rows in bf16 that are widened at once: 256 MiB in fp32, where memory is short, and few calls."""
 
 
-def rows_dtype(numbers: int, device: torch.device, free: int | None = None) -> torch.dtype:
-    """The rule by which rows lie in bf16: on a CUDA device where fp32 would take more than half of its free memory.
+def rows_dtype(numbers: int, device: torch.device, memory: int | None = None) -> torch.dtype:
+    """The rule by which rows lie in bf16: on a CUDA device where fp32 would take more than half of its memory.
+
+    All of its memory counts, not what happens to be free: two runs of one command learn the same.
 
     Args:
         numbers: how many there are in all rows.
         device: the device that rows are kept on.
-        free: its free bytes; None: it is asked, and what earlier rows have left to torch's allocator is free.
+        memory: its bytes; None: it is asked.
     """
     if device.type != "cuda":
         return torch.float32
-    if free is None:
-        left = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + left
-    return torch.bfloat16 if 4 * numbers > free // 2 else torch.float32
+    if memory is None:
+        memory = torch.cuda.mem_get_info(device)[1]
+    return torch.bfloat16 if 4 * numbers > memory // 2 else torch.float32
 
 
 class Rows:

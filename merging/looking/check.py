@@ -33,7 +33,7 @@ from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
 from merging.storage.ingredients import checked, is_model, things_in
 from merging.storage.pool import ModelPool
-from merging.storage.sources import divided, identity, natural_key, selected, short_names
+from merging.storage.sources import divided, identity, natural_key, place_of, selected, short_names
 from merging.values.shown import Sheet, Shown, grid
 from merging.values.wording import plural
 
@@ -58,6 +58,7 @@ class CheckedModel:
         dtypes: dtypes of its tensors.
         hash: content hash; None where it could not be read to the end.
         error: what is wrong with it.
+        adapter: kind and rank of an adapter; empty of a full model.
     """
 
     name: str
@@ -67,6 +68,7 @@ class CheckedModel:
     dtypes: tuple[str, ...] = ()
     hash: str | None = None
     error: str | None = None
+    adapter: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -215,7 +217,7 @@ def _open(
         base = models.base if base is None else base
         models = models.checkpoints
     things = [(name, checked(thing, "a model")) for name, thing in things_in(models)]
-    first = None if base is None else _lying(checked(base, "the base"))
+    first = _start(base, wrong)
     paths: list[tuple[Path, str]] = []
     wanted: list[tuple[str, _Where]] = []
     for number, (name, source) in enumerate(things):
@@ -245,9 +247,10 @@ def _open(
         first = own.base
     progress.stage("reading the checkpoints", len(wanted) + (first is not None))
     opened: dict[str, Checkpoint] = {}
+    base = _base(first) if first is not None else None
     found = []
     for name, where in sorted(wanted, key=lambda each: natural_key(each[0])):
-        found.append(_read(name, where, opened, wrong))
+        found.append(_read(name, where, opened, wrong, base))
         progress.advance()
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
@@ -259,25 +262,52 @@ _Where: TypeAlias = Checkpoint | tuple[Path, str]
 """A checkpoint, or the path and key of one that is not opened yet."""
 
 
+def _start(base: Model | None, wrong: list[str]) -> _Where | None:
+    """Where the base lies; None where there is none, or it cannot be had."""
+    given = None if base is None else checked(base, "the base")
+    try:
+        return None if given is None else _lying(given)
+    except MergingError as error:
+        wrong.append(str(error))
+        return None
+
+
 def _lying(base: Any) -> _Where:
     """The base where it lies, or as it was opened."""
     if is_model(base):
         return base if isinstance(base, Checkpoint) else Checkpoint.of(base, "base")
     path, key = divided(base)
-    return Path(path).expanduser(), key
+    return place_of(path), key
 
 
-def _read(name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str]) -> CheckedModel:
-    """A checkpoint's header and, for its hash, every byte; it is opened under its path."""
+def _base(where: _Where) -> Checkpoint | None:
+    """The base, on which adapters stand; None where it cannot be opened, which is said when its turn comes."""
+    try:
+        return where if isinstance(where, Checkpoint) else Checkpoint(where[0], "", where[1])
+    except MergingError:
+        return None
+
+
+def _read(
+    name: str, where: _Where, opened: dict[str, Checkpoint], wrong: list[str], base: Checkpoint | None = None
+) -> CheckedModel:
+    """A checkpoint's header and, for its hash, every byte; it is opened under its path, an adapter over its base."""
     path = where.path if isinstance(where, Checkpoint) else where[0]
     try:
-        checkpoint = where if isinstance(where, Checkpoint) else Checkpoint(path, name, where[1])
+        checkpoint = where if isinstance(where, Checkpoint) else Checkpoint(path, name, where[1], base)
     except MergingError as error:
         wrong.append(str(error))
         return CheckedModel(name=name or stem(path), path=str(path), error=str(error))
     sizes = [math.prod(shape) for shape, _ in checkpoint.tensors.values()]
     dtypes = tuple(sorted({dtype for _, dtype in checkpoint.tensors.values()}))
-    found = CheckedModel(name=checkpoint.name, path=str(path), tensors=len(sizes), parameters=sum(sizes), dtypes=dtypes)
+    found = CheckedModel(
+        name=checkpoint.name,
+        path=str(path),
+        tensors=len(sizes),
+        parameters=sum(sizes),
+        dtypes=dtypes,
+        adapter="" if checkpoint.adapted is None else checkpoint.adapted.label,
+    )
     try:
         digest = checkpoint.hash
     except MergingError as error:

@@ -18,9 +18,11 @@ from merging.running.run import Result
 from merging.running.saved import SavedRun
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.content import content_hash
+from merging.storage.hub.fetching import id_of
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE, read_ensemble, read_recipe
+from merging.storage.sources import place_of
 from merging.storage.training_beside import trained_with
 from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 from merging.values.wording import kind_of
@@ -83,13 +85,13 @@ def open_model(
         model = model.state_dict()
     if not isinstance(model, Checkpoint | str | os.PathLike):
         model = Checkpoint.of(model, "model")
-    path = model.path if isinstance(model, Checkpoint) else Path(model).expanduser()
+    path = model.path if isinstance(model, Checkpoint) else place_of(model)
     if (path / ENSEMBLE).is_file():
         average, members = read_ensemble(path)
         pool = ModelPool([Checkpoint(folder, f"{number}") for number, (folder, *_) in enumerate(members)])
         recipes = tuple(Recipe.single(row, Whole().split(pool.tensors)) for row in pool.ingredients)
         return OpenedModel(pool, Ensemble(recipes, tuple(weight for *_, weight in members), average))
-    if path.is_dir():
+    if path.is_dir() and id_of(path) is None:
         written = [path / name for name in MODELS.values() if (path / name).is_file()]
         path = written[0] if written else path if is_model_folder(path) else path / RECIPE
     if path.suffix != ".json" or (isinstance(model, Checkpoint) and model.in_memory):

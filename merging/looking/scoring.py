@@ -37,6 +37,7 @@ from merging.storage.journal import Journal
 from merging.storage.model_folder import is_model_folder
 from merging.storage.pool import ModelPool
 from merging.storage.result import MODELS
+from merging.storage.sources import place_of
 from merging.tasks.meant import task_of
 from merging.values.outcome import Outcome
 from merging.values.partition import TensorInfo
@@ -204,13 +205,18 @@ class _Place:
     files: tuple[Path, ...] = ()
     classes: Mapping[str, Names] = field(default_factory=dict)
 
+    @property
+    def home(self) -> _Place:
+        """What lies there says it."""
+        return self
+
 
 def _place(model: Checkpoint | Path | str | InMemory) -> Model:
     if isinstance(model, Checkpoint):
         return model
     if not isinstance(model, str | os.PathLike):
         return _Place(Path())  # in memory, where nothing lies beside
-    path = Path(model).expanduser()
+    path = place_of(model)
     written = [path / name for name in MODELS.values() if (path / name).is_file()]
     is_one = path.suffix != ".json" and (path.is_file() or written or is_model_folder(path))
     return Checkpoint((*written, path)[0]) if is_one else _Place(path)

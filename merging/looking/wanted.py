@@ -1,6 +1,7 @@
 """From what a user names to models that can be scored: checkpoints, recipes, runs' folders, patterns, names of a pool.
 
-Nothing is opened here and torch is not loaded, so that a slip is said before any work.
+What is of the Hub is fetched; else nothing is opened here, and torch is not loaded, so that a slip is said
+before any work.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from merging.errors import near_path, showable, unknown
+from merging.errors import CheckpointError, near_path, showable, unknown
 from merging.storage.file_kind import SUFFIXES
+from merging.storage.hub.fetching import folder_of
+from merging.storage.hub.spelling import written
 from merging.storage.model_folder import is_model_folder
 from merging.storage.result import ENSEMBLE, MODELS, RECIPE
 from merging.storage.sources import expand, identity, natural_key, short_names, unmatched
@@ -46,7 +49,7 @@ def find(names: Sequence[str], pool: Members | None, key: str = "") -> tuple[dic
     """The models that somebody names, each once, and what is wrong with the names.
 
     Args:
-        names: files, folders of runs or of checkpoints, recipes, patterns, names of models in the pool.
+        names: files, folders of runs or of checkpoints, recipes, patterns, ids of the Hub, names of models in the pool.
         pool: the pool's models; None: not known yet, and what may be one of its names is left out.
         key: key of the state dict in files with several.
 
@@ -89,8 +92,13 @@ def _one(name: str, pool: Members | None, key: str) -> tuple[list[Wanted], str]:
             there = [Wanted(each, *pool[each], member=each) for each in pool if fnmatchcase(each, name)]
         late = not there and pool is None and Path(name).name == name
         return there, "" if there or late else f"no models match '{showable(name)}'{unmatched(name)}"
+    try:
+        if (fetched := folder_of(name)) is not None:
+            return [Wanted(name, fetched, key)], ""
+    except CheckpointError as error:
+        return [], str(error)
     if Path(name).name != name or Path(name).suffix in (*SUFFIXES, ".json"):
-        return [], f"no such checkpoint: {showable(name)}{near_path(name)}"
+        return [], f"no such checkpoint: {showable(name)}{near_path(name)}{written(name)}"
     if pool is None:
         return [], ""
     if not pool:

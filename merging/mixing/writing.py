@@ -37,11 +37,15 @@ class Written:
         merge: the merge, with the hashes of its ingredients that are known now.
         hash: the content hash of the model; of an ensemble, a hash of members and weights.
         negative: layers whose running variance is negative somewhere.
+        notes: sentences about what was written, such as what an adapter leaves out of the merge.
+        whole: whether it is all of the merge, whose scores are its own then.
     """
 
     merge: Merge
     hash: str
     negative: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +77,72 @@ class Writing(Declared):
         setting=Setting(metavar="SIZE", more="With an index, as Hugging Face has it; 500MiB is a size, too."),
     )
 
+    written_as: str = option(
+        "model",
+        "Write a full model, or an adapter of its base.",
+        choices=("model", "adapter"),
+        setting=Setting(
+            flag="as",
+            metavar="KIND",
+            more="Of a linear merge of adapters it is exact: their factors one beside the other.",
+        ),
+    )
+    rank: int | None = option(
+        None,
+        "Largest rank of that adapter's updates.",
+        low=1,
+        setting=Setting(
+            metavar="R",
+            default="an exact one's",
+            more="The strongest directions are kept; how much of the updates is lost is said.",
+        ),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adapter and (self.format != "safetensors" or self.max_shard_size is not None):
+            raise OptionError("an adapter is one file of safetensors: leave out `format` and `max_shard_size`")
         if self.format != "safetensors" and (self.max_shard_size is not None or self.accumulate != "float64"):
             raise OptionError("`max_shard_size` and `accumulate` are for safetensors; leave out `format=pt`")
         if self.max_shard_size is not None:
             from merging.storage.shards import parse_size
 
             parse_size(self.max_shard_size)
+
+    @property
+    def adapter(self) -> bool:
+        """Whether an adapter is written, not a full model."""
+        return self.written_as == "adapter"
+
+    @property
+    def kind(self) -> str:
+        """The kind of file that is written: an adapter, or a format."""
+        return "adapter" if self.adapter else self.format
+
+    def check(self, pool: ModelPool, gives: str) -> None:
+        """Refuses, before any work, an adapter that a merge of these models cannot be.
+
+        Args:
+            pool: the models.
+            gives: what the strategy gives: ``recipe``, ``weights`` or ``ensemble``.
+
+        Raises:
+            OptionError: an ensemble, no base that all have in common, updates without a rank, or a rank alone.
+        """
+        if not self.adapter:
+            if self.rank is not None:
+                raise OptionError("`rank` is that of an adapter: add `written_as=adapter`, or leave it out")
+            return
+        from merging.mixing.adapting import base_for
+
+        if gives == "ensemble":
+            raise OptionError("an ensemble is several models, and no adapter: leave out `written_as=adapter`")
+        base_for(pool)
+        if self.rank is None:
+            other = next((c.name for c in pool.checkpoints if c.adapted is None or c.adapted.config.directions), None)
+            if gives != "recipe" or other is not None:
+                why = f"'{other}' is no plain LoRA" if other is not None else "the strategy is not linear"
+                raise OptionError(f"{why}, so the merge has no rank of its own: give the adapter's `rank`")
 
     def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
         """Name → (shape, dtype name) of what is written."""
@@ -116,6 +178,8 @@ class Writing(Declared):
         from merging.storage.result import MODELS, carry, save_model
         from merging.storage.shards import ModelWriter, parse_size
 
+        if self.adapter and aside is not None:
+            return self._adapter(merged, pool, aside, progress, should_stop)
         tensors = self.tensors(pool)
         if aside is None:
             found = self._stream(merged, pool, Nowhere(tensors), progress, should_stop)
@@ -134,6 +198,31 @@ class Writing(Declared):
         if aside is not None:
             carry(pool.base or pool.checkpoints[0], aside, self.dtype)
         return Written(known, found.hash, found.negative)
+
+    def _adapter(
+        self,
+        merged: Recipe | Weights,
+        pool: ModelPool,
+        aside: Path,
+        progress: Progress,
+        should_stop: Callable[[], bool],
+    ) -> Written:
+        """Writes an adapter of the pool's base; its hash is that of the base with what was written.
+
+        Raises what :meth:`model` raises, and OptionError where no adapter can hold the merge.
+        """
+        from merging.mixing.adapting import Adapting, base_for, name_of
+        from merging.mixing.streaming import settled
+        from merging.storage.checkpoint import Checkpoint
+
+        base = base_for(pool)
+        writer = Adapting(merged, pool, base, self.rank, self.dtype)
+        found = self._stream(merged, pool, writer, progress, should_stop)
+        known = settled(merged, pool, found)
+        pool.settle(found.hashes)
+        progress.stage("writing the adapter")
+        note = writer.finish(aside, name_of(base, pool))
+        return Written(known, Checkpoint(aside, base=base).hash, found.negative, (note,), writer.energy.exact)
 
     def _stream(
         self,

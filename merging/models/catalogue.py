@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from merging.errors import TaskError, unknown
+from merging.models.hub import is_of_hub, sourced
 from merging.models.source import ModelSource
 from merging.models.spelling import divided, spelled
 from merging.moved import forwarding
@@ -20,15 +21,17 @@ def model_source(spec: str | Mapping[str, Any]) -> ModelSource:
     Args:
         spec: ``open_clip:NAME`` (image tower and linear head), ``timm:NAME``, ``torchvision:NAME``,
             ``transformers:FOLDER`` (image or text classifier), or ``python:module:factory`` (a function that returns an
-            ``nn.Module``); or a name of a source that a plug-in registered. Arguments for the library's constructor
-            follow in parentheses, ``timm:vit_tiny_patch16_224(img_size=64)``, or stand in a table,
-            ``{"timm": "vit_tiny_patch16_224", "img_size": 64}``.
+            ``nn.Module``); or an id of the Hub, ``hf-hub:org/name``, also in the place of FOLDER or of timm's NAME: its
+            small files are fetched, not its weights; or a name of a source that a plug-in registered. Arguments for the
+            library's constructor follow in parentheses, ``timm:vit_tiny_patch16_224(img_size=64)``, or stand in a
+            table, ``{"timm": "vit_tiny_patch16_224", "img_size": 64}``.
 
     Raises:
         TaskError: no such source, model, argument or function.
     """
     load_installed()
-    text, arguments = divided(spelled(spec))
+    written = spelled(spec)
+    text, arguments = divided(sourced(written) if is_of_hub(written) else written)
     source, _, name = text.partition(":")
     known = sorted(models, key=lambda each: (each == "python", each))
     if source not in models or not name:

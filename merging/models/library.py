@@ -10,9 +10,11 @@ from typing import Any
 from torch import nn
 
 from merging.errors import TaskError, raised, unknown
+from merging.models.hub import timm_config
 from merging.models.offline import check_built_in, offline
 from merging.models.source import ModelSource, chosen_for_you, preset, reproducible, sides_of
 from merging.models.transform import Normalisation, Transform, refused, whole_numbers
+from merging.storage.hub.spelling import PREFIX
 from merging.values.partition import TensorInfo
 
 RESERVED = {
@@ -33,7 +35,8 @@ class Timm(ModelSource):
     """Builds ``timm:NAME``, any of timm's classifiers (Wightman 2019, https://github.com/huggingface/pytorch-image-models).
 
     Args:
-        name: name of timm's model, perhaps with the tag of published weights, whose preprocessing is then meant.
+        name: name of timm's model, perhaps with the tag of published weights, whose preprocessing is then meant; or an
+            id of the Hub that begins with ``hf-hub:``, as timm writes it.
         arguments: keyword arguments of ``timm.create_model``.
 
     Raises:
@@ -43,7 +46,13 @@ class Timm(ModelSource):
     def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         import timm
 
-        super().__init__(f"timm:{name}", arguments)
+        self._saved: dict[str, Any] = {}
+        own, written = dict(arguments or {}), name
+        if name.startswith(PREFIX):
+            written, name, config = timm_config(name, f"timm:{name}")
+            own = {**config.get("model_args", {}), **own}
+            self._saved = dict(config.get("pretrained_cfg") or config)
+        super().__init__(f"timm:{written}", own)
         self.name = name
         check_built_in("timm", name)
         if not timm.is_model(name):
@@ -60,9 +69,11 @@ class Timm(ModelSource):
 
     @functools.cached_property
     def _published(self) -> dict[str, Any]:
-        """The configuration of its published weights; empty where there are none."""
+        """The configuration of its published weights, or what was saved beside them; empty where there are none."""
         import timm
 
+        if self._saved:
+            return self._saved
         found: Any = timm.get_pretrained_cfg(self.name)
         return {} if found is None else dict(found.to_dict())
 
@@ -98,7 +109,9 @@ class Timm(ModelSource):
             raise TaskError(f"{self.spec}: timm has no transform for {settings} ({said})") from None
         key = {"timm": timm.__version__, "settings": settings, "steps": " ".join(f"{whole}".split())}
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
-        notes = () if mean is not None or std is not None or "." in self.name else self._notes(normalisation)
+        notes = (
+            () if mean is not None or std is not None or "." in self.name or self._saved else self._notes(normalisation)
+        )
         return Transform(
             name=self.spec,
             whole=whole,

@@ -1,8 +1,8 @@
 """``transformers:FOLDER``: image and text classifiers of Hugging Face's transformers, from a local folder.
 
 The folder is what ``save_pretrained`` writes: ``config.json``, and for text the tokenizer's files, for images perhaps
-``preprocessor_config.json`` (Wolf et al. 2020, https://arxiv.org/abs/1910.03771). Nothing is downloaded, and no code
-from the folder is run. Needs the extra ``text``.
+``preprocessor_config.json`` (Wolf et al. 2020, https://arxiv.org/abs/1910.03771). Of an id of the Hub these files are
+fetched; nothing else is downloaded, and no code from the folder is run. Needs the extra ``text``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import copy
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from merging.errors import TaskError
 from merging.models.extras import needed
+from merging.models.hub import beside_weights
 from merging.models.offline import offline, reason
 from merging.models.processor import transform_of
 from merging.models.source import ModelSource, reproducible
@@ -36,14 +36,14 @@ def transformers_source(folder: str, arguments: Mapping[str, Any] | None = None)
     """The source of a folder: :class:`TransformersText` or :class:`TransformersImage`, by its ``config.json``.
 
     Args:
-        folder: a folder with ``config.json``.
+        folder: a folder with ``config.json``, or an id of the Hub, of which the small files are fetched.
         arguments: values in place of the configuration's own, such as ``image_size``.
 
     Raises:
         TaskError: transformers is not installed, no such folder, or no classifier of text or images.
     """
-    path = Path(folder).expanduser()
     library = _library(f"transformers:{folder}")
+    path, folder = beside_weights(folder)
     if not (path / CONFIG).is_file():
         raise TaskError(f"transformers:{folder}: no {CONFIG} there; name a folder that save_pretrained has written")
     try:
@@ -79,7 +79,7 @@ class Transformers(ModelSource):
 
     def __init__(self, folder: str, config: Any, arguments: Mapping[str, Any] | None = None) -> None:
         super().__init__(f"transformers:{folder}", arguments)
-        self.folder = Path(folder).expanduser()
+        self.folder, _ = beside_weights(folder)
         self.config = config
 
     @property

@@ -35,6 +35,7 @@ class Setting:
     """The spelling and the keeping of an option that is a setting of a whole run: its flag, its place in the journal.
 
     Attributes:
+        flag: Word of its flag, where that is not its name.
         metavar: Word for its value in ``--help``; without one, its choices are listed there.
         switch: Sides of a boolean that the command line offers: ``on``, ``off`` or ``both``.
         said: Line of help of that flag, where a flag switches off what the setting is.
@@ -45,6 +46,7 @@ class Setting:
         silent: Whether a request in which nobody gave it holds null in its place, not the default.
     """
 
+    flag: str = ""
     metavar: str = ""
     switch: Literal["on", "off", "both"] = "both"
     said: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,7 @@ def apply(
         _check_place(place, overwrite=overwrite)
     found, beside = _recipe(recipe)
     pool = _pool(found, models, recipe)
+    writing.check(pool, "recipe")
     if place is None:
         for ingredient in found.ingredients:
             pool.find(ingredient)
@@ -127,7 +128,7 @@ def _applied(recipe: Recipe, pool: ModelPool, place: Path, how: Writing, written
         path=place,
         hash=written.hash,
         writing=how,
-        notes=pool.beside if not place.suffix else pool.compared(None),
+        notes=(*written.notes, *(pool.beside if not place.suffix else pool.compared(None))),
         negative=written.negative,
     )
 
@@ -193,9 +194,9 @@ def _format(place: Path, writing: Writing) -> Writing:
         )
     if place.suffix and writing.max_shard_size is not None:
         raise OptionError("`max_shard_size` writes several files; give `output` a folder (no ending)")
-    return Writing(
-        format=kind, dtype=writing.dtype, accumulate=writing.accumulate, max_shard_size=writing.max_shard_size
-    )
+    if place.suffix and writing.adapter:
+        raise OptionError("`written_as=adapter` writes a folder: give `output` a name with no ending")
+    return replace(writing, format=kind)
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:

@@ -5,11 +5,17 @@ Names in it are text: neither Markdown nor HTML that stands in them does anythin
 
 from __future__ import annotations
 
-from merging.storage.result import MODELS, REPORT
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from merging.storage.hub.spelling import PREFIX
+from merging.storage.licence import Licence, told
+from merging.storage.result import ADAPTER, MODELS, REPORT
 from merging.storage.shards import INDEX
 from merging.values.answer import answer, markdown
 from merging.values.leaderboard_table import Leaderboard, in_markdown
 from merging.values.markdown import fenced, plain
+from merging.values.recipe import Ingredient
 from merging.values.report import Report
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
@@ -22,27 +28,42 @@ _LOAD = {
         "index = json.load(open('model.safetensors.index.json'))\n"
         "state = {k: t for file in set(index['weight_map'].values()) for k, t in load_file(file).items()}"
     ),
+    "adapter": (
+        "from peft import PeftModel\n\n"
+        "model = PeftModel.from_pretrained(model, '.')  # of the base, as its own library builds it"
+    ),
     "pt": "import torch\n\nstate = torch.load('model.pt', weights_only=True)",
 }
+_INTO = "\nmodel.load_state_dict(state, strict=True)"
 _LOAD_MEMBERS = (
     "import json, os\n\nmembers = json.load(open('ensemble.json'))['members']\nos.chdir(members[0]['folder'])"
 )
 
 
 def model_card(
-    report: Report, command: str, kind: str, *, sharded: bool = False, linear: bool = True, in_memory: bool = False
+    report: Report,
+    command: str,
+    kind: str,
+    *,
+    sharded: bool = False,
+    linear: bool = True,
+    rows: Sequence[Ingredient] = (),
+    licences: Mapping[str, Licence | None] = MappingProxyType({}),
 ) -> str:
     """Writes the model card of a run as Markdown, complete in itself.
 
     Args:
         report: the run's report.
         command: the command that was typed.
-        kind: format of the model file, ``safetensors`` or another of ``MODELS``.
+        kind: format of the model file, ``safetensors`` another of ``MODELS``, or ``adapter``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
-        in_memory: whether an ingredient lies in no file.
+        rows: the ingredients of what was written.
+        licences: name of each → its licence.
     """
-    file = INDEX if sharded else MODELS[kind]
+    in_memory = any(not row.file for row in rows)
+    of_hub = {row.name: row.file for row in rows if row.file.startswith(PREFIX)}
+    file = INDEX if sharded else {"adapter": ADAPTER, **MODELS}[kind]
     together = f"`members/` holds an ensemble of {report.inference_cost} models, whose outputs are averaged, made from"
     what = f"`{file}` is a merge of" if not report.ensemble else together
     by = "by the strategy"
@@ -59,6 +80,7 @@ def model_card(
         f"optimizer {plain(report.optimizer)}, "
         f"objective {plain(report.objective)}, seed {report.seed}. Status: {plain(report.status)}.",
         f"- ingredients, in order: {', '.join(map(plain, report.ingredients))}",
+        *(f"- {plain(name)}: {plain(place)}" for name, place in of_hub.items()),
         *([f"- best single model: {plain(report.best_single_name)}"] if report.best_single_name is not None else []),
         f"- strategy options: {options}",
         *(
@@ -76,6 +98,8 @@ def model_card(
         sections += ["## The models of the pool", pool] if pool else []
     if report.notes:
         sections += ["## Notes", "\n".join(f"- {plain(note)}" for note in report.notes)]
+    if licence := told(licences):
+        sections += ["## Licence", plain(licence)]
     load = _LOAD["shards" if sharded else kind]
     if report.ensemble:
         sections += [
@@ -83,7 +107,7 @@ def model_card(
             "there are, with which weights, and whether logits or probabilities are averaged."
         ]
         load = f"{_LOAD_MEMBERS}\n{load}  # and so on, for each of them"
-    sections += ["## Load it", fenced(f"{load}\nmodel.load_state_dict(state, strict=True)", "python")]
+    sections += ["## Load it", fenced(f"{load}{_INTO if kind != 'adapter' else ''}", "python")]
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, Stopped, TaskError
+from merging.errors import FolderError, InterruptedRunError, OptionError, Stopped, TaskError
 from merging.machine import at_most
 from merging.mixing.writing import Writing, Written
 from merging.plugins.keywords import by_keyword, given
@@ -22,6 +22,7 @@ from merging.running.cache import as_told
 from merging.running.card import model_card
 from merging.running.execution import Execution
 from merging.running.found import Found
+from merging.running.front_matter import front_matter, library_of, licences_of
 from merging.running.given import Destination, Origin, Parts
 from merging.running.plan import plan
 from merging.running.reporting import report_of
@@ -124,6 +125,9 @@ def merge(
     # Absolute, because a plug-in may go to another folder.
     folder = None if destination.output is None else Path(destination.output).absolute()
     passes, how, progress, resume = settings.passes, settings.writing, watcher.progress, destination.resume
+    how.check(pool, strategy.gives)
+    if folder is None and how.adapter:
+        raise OptionError("`written_as=adapter` is written to a folder: give `output`")
     if folder is not None and not resume:
         folders.check_free(folder, overwrite=destination.overwrite, inputs=_files(pool))
     if folder is not None:
@@ -149,18 +153,23 @@ def merge(
             with folders.writing(folder) if folder is not None else contextlib.nullcontext() as aside:
                 written = how.write(merged, pool, aside, progress, stop)
                 merged = written.merge
+                found.remarks += written.notes
                 _remember(session, found, written, how)
                 report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
+                    licences = licences_of(merged.ingredients, pool)
+                    library = library_of(aside)
+                    above = front_matter(report, merged.ingredients, licences, library, scored=written.whole)
                     card = model_card(
                         report,
                         origin.command,
-                        how.format,
+                        how.kind,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
-                        in_memory=any(not row.file for row in merged.ingredients),
+                        rows=merged.ingredients,
+                        licences=licences,
                     )
-                    write_beside(aside, merged, report.to_json(), card)
+                    write_beside(aside, merged, report.to_json(), above + card)
         if found.state is RunState.FINISHED:
             journal.write("finished", time=time.time())
     return Result(merge=merged, report=report, pool=pool, folder=folder, writing=how)
@@ -169,7 +178,7 @@ def merge(
 def _remember(session: Session, found: Found, written: Written, how: Writing) -> None:
     """Keeps the scores of the merge for the model that was written, which is known by its content alone from now on."""
     memory = session.evaluator.remembered if session.evaluator is not None else None
-    if memory is not None and how.dtype is None and how.accumulate == "float64":
+    if memory is not None and not how.adapter and how.dtype is None and how.accumulate == "float64":
         for split in found.seen(found.saved):
             memory.keep_written(found.merge, written.hash, split)
 

@@ -95,14 +95,14 @@ def differences(models: Mapping[str, Checkpoint], taken: str | None) -> tuple[st
     digests: dict[Path, bytes] = {}
     versions: dict[str, dict[bytes, _Version]] = {}
     for model, checkpoint in models.items():
-        for file in _looked_at(checkpoint.path, known):
+        for file in _looked_at(checkpoint.home.path, known):
             if file not in digests:
                 digests[file] = _digest(file)
             of_name = versions.setdefault(file.name, {})
             of_name.setdefault(digests[file], _Version(file, [])).models.append(model)
     ends = dict.fromkeys(versions, "")
     if taken is not None:
-        carried = {file.name for file in known[_place(models[taken].path)].files}
+        carried = {file.name for file in known[_place(models[taken].home.path)].files}
         usual = {file.name for found in known.values() for file in found.files}
         ends |= dict.fromkeys(usual - carried, "; the result has none")
         ends |= dict.fromkeys(carried, f"; the result takes {shown(taken)}'s")
@@ -139,12 +139,12 @@ def _looked_at(path: Path, known: dict[Path, Companions]) -> tuple[Path, ...]:
 
 def _left_out(models: Mapping[str, Checkpoint], known: Mapping[Path, Companions], taken: str | None) -> Iterator[str]:
     """Names of files that do not go along; of models that nothing is taken of, those that are not looked at either."""
-    own = known[_place(models[taken].path)] if taken is not None else Companions()
+    own = known[_place(models[taken].home.path)] if taken is not None else Companions()
     if taken is not None and own.left_out:
         yield f"beside {shown(taken)}, left out of the result: {own}"
     others: dict[str, list[str]] = {}
     for model, checkpoint in models.items():
-        found = known[_place(checkpoint.path)]
+        found = known[_place(checkpoint.home.path)]
         hidden = tuple(each for each in found.left_out if each[0] in COMPANIONS)
         if hidden and found is not own:
             others.setdefault(str(Companions(left_out=hidden)), []).append(model)

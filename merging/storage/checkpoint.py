@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import CheckpointError, near_path, refused, showable
+from merging.storage.adapted import AdaptedTensors
+from merging.storage.adapter_base import check_recorded, recorded_base
+from merging.storage.adapter_folder import adapter_folder, read_config
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash
-from merging.storage.file_hashes import REFUTED, Digest, digest_of
+from merging.storage.file_hashes import REFUTED, Digest, Stamp, digest_of
 from merging.storage.file_kind import SUFFIXES, format_of
+from merging.storage.hub.fetching import folder_of, id_of
+from merging.storage.hub.spelling import PREFIX, written
 from merging.storage.in_memory import TensorsInMemory
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
 from merging.storage.raw import has_only_finite
@@ -41,12 +46,18 @@ class Checkpoint(Shown):
 
     Args:
         path: a ``.safetensors`` file or one written by ``torch.save``; the index of a sharded one
-            (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it.
-        name: its name in recipes and reports; default: the file's name without its suffix, or the folder's.
+            (``*.index.json``); or a folder with one of these, as Hugging Face's libraries save it; or an id of the
+            Hub that begins with ``hf-hub:``.
+        name: its name in recipes and reports; default: the file's name without its suffix, the folder's, or that of the
+            model of the Hub.
         key: key of the state dict in a file of ``torch.save`` that holds several, such as ``state_dict_ema``.
+        base: the model that an adapter stands on; default: where the adapter says that it lies. Other checkpoints
+            have none.
 
     Attributes:
+        hub: repository and commit (``hf-hub:org/name@commit``) where it was named by its id; else empty.
         path: the file or folder; of what is in memory ``<memory>`` and its name, for messages.
+        adapted: the adapter that the path is, with its base; None of a whole model.
         files: the files that hold the tensors; none of what is in memory.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
@@ -60,19 +71,42 @@ class Checkpoint(Shown):
             to run code.
     """
 
-    def __init__(self, path: Path | str, name: str = "", key: str = "") -> None:
-        self.path = Path(path)
+    adapted: AdaptedTensors | None = None
+
+    def __init__(self, path: Path | str, name: str = "", key: str = "", base: Checkpoint | None = None) -> None:
+        self.path = (folder_of(str(path)) if str(path).startswith(PREFIX) else None) or Path(path)
         self.path = self.path.parent if self.path.name.endswith(INDEX_SUFFIX) else self.path
         self.key = key
-        called = name or (Path(os.path.abspath(self.path)).name if self.path.is_dir() else stem(self.path))
+        of_hub = id_of(self.path)
+        self.hub = "" if of_hub is None else str(of_hub)
+        own = of_hub.repository.rpartition("/")[2] if of_hub is not None else Path(os.path.abspath(self.path)).name
+        called = name or (own if self.path.is_dir() else stem(self.path))
         self.name = showable(called)
         if not self.path.exists():
-            raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}")
+            raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}{written(str(path))}")
+        adapter = adapter_folder(self.path)
+        if adapter is not None:
+            self._adapt(adapter, base)
+            return
         self.files, expected = files_of(self.path)
         self._take(map(self._open, self.files))
         lost = [key for key in expected if key not in self._holders]
         if lost:
             raise CheckpointError(f"{self.path}: the index names tensor '{lost[0]}', which no shard holds")
+
+    def _adapt(self, folder: Path, base: Checkpoint | None) -> None:
+        """Opens the adapter that the path is, over its base."""
+        files_of(folder)  # which refuses an adapter beside a whole model
+        if self.key:
+            raise CheckpointError(f"{self.path}: is an adapter, which has no '{self.key}'; leave the key out")
+        config = read_config(folder)
+        if base is None:
+            base = Checkpoint(recorded_base(config))
+        else:
+            check_recorded(config, base)
+        self.path, self.adapted = folder, AdaptedTensors(config, base)
+        self.files = self.adapted.files
+        self._take((self.adapted,))
 
     @classmethod
     def of(cls, model: InMemory, name: str = "model_0") -> Checkpoint:
@@ -91,7 +125,7 @@ class Checkpoint(Shown):
         if not isinstance(name, str) or not name:
             raise CheckpointError(f"the name of a checkpoint is {kind_of(name)}; it is a text")
         made = cls.__new__(cls)
-        made.name, made.key, made.files = showable(name), "", ()
+        made.name, made.key, made.files, made.hub = showable(name), "", (), ""
         held = TensorsInMemory(model, made.name)
         made.path = held.path
         made._take((held,))
@@ -202,13 +236,24 @@ class Checkpoint(Shown):
     @functools.cached_property
     def extras(self) -> tuple[Path, ...]:
         """Small files that belong to the model, such as configuration and tokenizer (see :func:`companions`)."""
-        return () if self.in_memory else companions(self.path).files
+        return () if self.home.in_memory else companions(self.home.path).files
+
+    @property
+    def home(self) -> Checkpoint:
+        """The checkpoint beside which its configuration, tokenizer and classes lie: of an adapter its base."""
+        return self if self.adapted is None else self.adapted.base.home
+
+    @property
+    def stamps(self) -> tuple[Stamp, ...]:
+        """Facts about its files from before they were opened; none where it is in memory."""
+        return tuple(stamp for opened in self._opened for stamp in opened.stamps)
 
     def _sheet(self) -> Sheet:
         numbers = sum(math.prod(shape) for shape, _ in self.tensors.values())
         facts = (self.name, plural(len(self.tensors), "tensor", ","), plural(numbers, "parameter", ","))
         dtypes = "/".join(sorted({dtype for _, dtype in self.tensors.values()}))
-        return Sheet(name="Checkpoint", facts=(*facts, dtypes, f"file {self.path}"), notes=tuple(self.notes))
+        kind = () if self.adapted is None else (self.adapted.label,)
+        return Sheet(name="Checkpoint", facts=(*facts, dtypes, *kind, f"file {self.path}"), notes=tuple(self.notes))
 
     def load(self) -> dict[str, Tensor]:
         """Reads the whole state dict, in the file's order."""
@@ -225,8 +270,7 @@ class Checkpoint(Shown):
 
     @functools.cached_property
     def _digest(self) -> Digest:
-        stamps = [] if self.in_memory else [opened.stamp for opened in self._opened if opened.stamp is not None]
-        found = digest_of(stamps, [self.key], lambda: content_hash(_Finite(self)))
+        found = digest_of(self.stamps, [self.key], lambda: content_hash(_Finite(self)))
         if found.refuted is not None:
             self.notes += (f"{self.path.name} {REFUTED}",)
         return found

@@ -51,6 +51,10 @@ class Model(Protocol):
         """The file or folder of the checkpoint."""
 
     @property
+    def home(self) -> Model:
+        """The checkpoint beside which its classes lie: itself, or the base of an adapter."""
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the checkpoint's tensors."""
 
@@ -67,7 +71,8 @@ def classes_of(checkpoint: Model, known: dict[object, dict[str, Names]] | None =
         known: what was found before, by folder and by content; filled.
     """
     known = {} if known is None else known
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    place = checkpoint.home.path
+    folder = place if place.is_dir() else place.parent
     if folder not in known:
         beside: dict[str, Names] = {}
         for file in readable(folder, FILES):

@@ -26,7 +26,8 @@ QUANTISED, ADAPTER, NORMED, PRUNED, MASK = "quantised", "adapter", "weight norm"
 _DEQUANTISE = "dequantise the models (load them with their library and save them in bfloat16), then merge"
 WAYS_OUT = {
     QUANTISED: _DEQUANTISE,
-    ADAPTER: "put each adapter into its base (merge_and_unload of PEFT), then merge the full models",
+    ADAPTER: "give adapters as PEFT saves them (a folder with adapter_config.json), or put each into its base "
+    "(merge_and_unload), then merge the full models",
     NORMED: "take the parametrisation off (torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm), "
     "or merge the parts as they are with `as_stored`",
     MASK: "multiply the weights by their masks first, or keep the first model's with `as_stored`",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from merging.errors import PoolError
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.in_memory import is_in_memory
-from merging.storage.sources import Source, divided, names_apart, selected
+from merging.storage.sources import Source, divided, fetch, names_apart, place_of, selected
 from merging.values.wording import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Model: TypeAlias = Source | os.PathLike[str] | Checkpoint | nn.Module | Mapping[str, Tensor]
-    """One thing that a pool can be made of: a path or pattern, a checkpoint, a module, a state dict."""
+    """One thing that a pool can be made of: a path, pattern or id of the Hub, a checkpoint, a module, a state dict."""
     Models: TypeAlias = Model | Iterable[Model] | Mapping[str, Model]
     """A thing, a list of things, or a mapping from names to things."""
 
@@ -46,11 +46,13 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         checked(thing, "the pool" if alone else f"{name!r} in the pool" if name else f"item {place} of the pool")
         for place, (name, thing) in enumerate(things)
     ]
-    taken = [] if start is None or is_model(start) else [Path(divided(start)[0]).expanduser()]
+    fetch(source for source in (*sources, start) if source is not None and not is_model(source))
+    taken = [] if start is None or is_model(start) else [place_of(divided(start)[0])]
     lying = [source for place, source in enumerate(sources) if not is_model(source) and not things[place][0]]
     found = selected(lying, taken)
     names, called = names_apart([path for path, _ in found], taken[0] if taken else None) if found else ([], "")
-    made = [Checkpoint(path, name, key) for (path, key), name in zip(found, names, strict=True)]
+    below = _base(start, taken, called)
+    made = [Checkpoint(path, name, key, below) for (path, key), name in zip(found, names, strict=True)]
     for place, (name, _) in enumerate(things):
         source = sources[place]
         if isinstance(source, Checkpoint):
@@ -58,16 +60,19 @@ def opened(models: Models, base: Model | None = None) -> tuple[list[Checkpoint],
         elif is_model(source):
             made.append(Checkpoint.of(cast("Any", source), name or _free(f"model_{place}", names)))
         elif name:
-            made.append(_named(name, source))
-    if start is None:
-        return made, None
-    if isinstance(start, Checkpoint):
-        return made, start
-    return made, (
-        Checkpoint.of(cast("Any", start), "base")
-        if is_model(start)
-        else Checkpoint(taken[0], called, divided(start)[1])
-    )
+            made.append(_named(name, source, below))
+    return made, below
+
+
+def _base(start: Any, taken: Sequence[Path], called: str) -> Checkpoint | None:
+    """Opens the base, on which adapters stand; None where there is none.
+
+    Raises:
+        CheckpointError: it is no checkpoint.
+    """
+    if start is None or isinstance(start, Checkpoint):
+        return start
+    return Checkpoint.of(start, "base") if is_model(start) else Checkpoint(taken[0], called, divided(start)[1])
 
 
 def check_models(models: object) -> None:
@@ -141,7 +146,7 @@ def checked(thing: object, place: str) -> Any:
     raise PoolError(f"{place} is {kind_of(thing)}; {WAY}")
 
 
-def _named(name: str, source: Source) -> Checkpoint:
+def _named(name: str, source: Source, base: Checkpoint | None) -> Checkpoint:
     """The checkpoint that a mapping calls by a name.
 
     Raises:
@@ -153,7 +158,7 @@ def _named(name: str, source: Source) -> Checkpoint:
             f"'{divided(source)[0]}' is {len(found)} models, and '{name}' is to be one; give them in a list"
         )
     path, key = found[0]
-    return Checkpoint(path, name, key)
+    return Checkpoint(path, name, key, base)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from merging.errors import DAMAGED, CheckpointError, raised
@@ -85,15 +87,30 @@ _FOREIGN = (
 
 def foreign(path: Path) -> str:
     """Says what a folder without models is, and the way out; empty where it is nothing that is known."""
-    return next((words for pattern, words in _FOREIGN if any(path.glob(pattern))), "")
+    return foreign_names([entry.name for entry in path.iterdir()] if path.is_dir() else [])
+
+
+def foreign_names(names: Iterable[str]) -> str:
+    """Says the same of the names of a folder's files, wherever these lie."""
+    listed = list(names)
+    return next((words for pattern, words in _FOREIGN if fnmatch.filter(listed, pattern)), "")
 
 
 def is_weights(path: Path) -> bool:
     """Whether a file is a checkpoint by its name: no hidden file, and nothing that training keeps beside a model."""
-    name = path.name
-    named = path.suffix in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
-    ours = name == "overrides.safetensors" and (path.parent / "recipe.json").is_file()
-    return named and not is_leftover(path) and not ours and path.is_file()
+    ours = path.name == "overrides.safetensors" and (path.parent / "recipe.json").is_file()
+    return names_weights(path.name) and not ours and path.is_file()
+
+
+def names_weights(name: str) -> bool:
+    """Whether a name is a checkpoint's, wherever the file lies."""
+    named = Path(name).suffix in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
+    return named and not is_leftover(Path(name))
+
+
+def is_shard(name: str) -> bool:
+    """Whether a name is that of one of a model's several files."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def is_leftover(path: Path) -> bool:

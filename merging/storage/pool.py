@@ -16,9 +16,10 @@ from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
 from merging.storage.dtypes import is_floating
+from merging.storage.hub.spelling import PREFIX
 from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
-from merging.storage.sources import natural_key
+from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient
 from merging.values.shown import Sheet, Shown, grid, named
@@ -86,7 +87,7 @@ class ModelPool(Shown):
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
-        """Opens the checkpoints of a recipe, where they were when it was written.
+        """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
 
         Raises:
             RecipeError: one is no longer there, or was in memory.
@@ -95,13 +96,22 @@ class ModelPool(Shown):
         if gone:
             were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
             raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
-        lost = [ingredient for ingredient in ingredients if not Path(ingredient.file).exists()]
+        bases = {row.base: row for row in ingredients if row.base}
+        named = [*(row.file for row in ingredients), *bases]
+        fetch(place for place in named if place.startswith(PREFIX))  # what else a recipe says is a path
+        places = {place: place_of(place) if place.startswith(PREFIX) else Path(place) for place in named}
+        for place, row in bases.items():
+            if not places[place].exists():
+                raise RecipeError(f"the base of adapter '{row.name}' is no longer at {place}; pass `models`")
+        lost = [ingredient for ingredient in ingredients if not places[ingredient.file].exists()]
         if lost:
             raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
         names = [row.name for row in ingredients]
         if len(set(names)) < len(names):  # a base that was called as a model is
             names = [f"{name} ({number})" for number, name in enumerate(names)]
-        return cls([Checkpoint(row.file, name, row.key) for row, name in zip(ingredients, names, strict=True)])
+        under = {"": None} | {place: Checkpoint(places[place]) for place in bases}
+        rows = zip(ingredients, names, strict=True)
+        return cls([Checkpoint(places[row.file], name, row.key, under[row.base]) for row, name in rows])
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -196,9 +206,11 @@ class ModelPool(Shown):
     def untuned(self) -> dict[str, int]:
         """Models that keep most of the base's tensors, such as a linear probe: name → how many tensors differ.
 
-        Empty without a base. A model is read further only where its largest tensor is the base's own.
+        Empty without a base; adapters are none of them: they keep most of it by what they are. A model is read further
+        only where its largest tensor is the base's own.
         """
-        return untuned(self.checkpoints, self.base, self.mixable) if self.base is not None else {}
+        whole = [checkpoint for checkpoint in self.checkpoints if checkpoint.adapted is None]
+        return untuned(whole, self.base, self.mixable) if self.base is not None else {}
 
     @functools.cached_property
     def beside(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +26,7 @@ REPORT = "report.json"
 CARD = "README.md"
 ENSEMBLE = "ensemble.json"
 MEMBERS = "members"
+ADAPTER = "adapter_model.safetensors"
 MODELS = {name: f"model.{name}" for name in FORMATS}
 
 
@@ -90,7 +90,7 @@ def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: st
             atomic.save_safetensors(aside / OVERRIDES, merged.overrides)
     atomic.put(aside / CARD, card)
     files = sorted({file.name for file in aside.iterdir()} | {REPORT})
-    lineage = [asdict(ingredient) for ingredient in merged.ingredients]
+    lineage = [ingredient.to_json() | {"key": ingredient.key} for ingredient in merged.ingredients]
     _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
 
 

@@ -70,7 +70,8 @@ class Rows:
     def of(self, checkpoint: Checkpoint) -> Ingredient:
         """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key)
+            base = "" if checkpoint.adapted is None else _place(checkpoint.adapted.base)
+            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key, base)
             self._rows[checkpoint] = row
         return self._rows[checkpoint]
 
@@ -106,8 +107,11 @@ class Rows:
 
 
 def _place(checkpoint: Checkpoint) -> str:
-    """An absolute path that keeps links: a Hub cache's file has its name and suffix only there; empty in memory."""
+    """Where it is found again: an id of the Hub with the commit; else an absolute path; empty in memory.
+
+    The path keeps links: a Hub cache's file has its name and suffix only there.
+    """
     path = checkpoint.path
-    if checkpoint.in_memory:
-        return ""
+    if checkpoint.in_memory or checkpoint.hub:
+        return checkpoint.hub
     return str(path.absolute() if ".." not in path.parts else path.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TypeAlias
 from merging.errors import PoolError, near_path, showable, unknown
 from merging.storage.checkpoint import stem
 from merging.storage.file_kind import SUFFIXES, looks_like_a_model
+from merging.storage.hub.fetching import folder_of, folders, id_of
+from merging.storage.hub.spelling import as_id, written
 from merging.storage.model_folder import foreign, is_leftover, is_model_folder, is_weights
 
 
@@ -25,7 +28,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 Source: TypeAlias = str | Path | Mapping[str, str]
-"""A path or pattern, or a mapping with ``path`` and ``key``."""
+"""A path, a pattern or an id of the Hub, or a mapping with ``path`` and ``key``."""
 
 
 def divided(source: Source) -> tuple[str, str]:
@@ -44,22 +47,41 @@ def divided(source: Source) -> tuple[str, str]:
     return str(source["path"]), str(source.get("key") or "")
 
 
+def fetch(sources: Iterable[Source]) -> None:
+    """Fetches what ids of the Hub stand for: all are looked at before anything large comes.
+
+    Raises:
+        CheckpointError: one cannot be had.
+    """
+    folders([found for source in sources if (found := as_id(divided(source)[0])) is not None])
+
+
+def place_of(source: str | os.PathLike[str]) -> Path:
+    """The file or folder that is named: a path, or, as a text, an id of the Hub, which is fetched.
+
+    Raises:
+        CheckpointError: it is an id, and the model cannot be had.
+    """
+    return (folder_of(source) if isinstance(source, str) else None) or Path(source).expanduser()
+
+
 def selected(sources: Iterable[Source], taken: Iterable[Path] = ()) -> list[tuple[Path, str]]:
     """The checkpoints that sources name, each once, with their keys; paths as they were given.
 
     Args:
-        sources: files, folders, patterns, or mappings with ``path`` and ``key``.
+        sources: files, folders, patterns, ids of the Hub, or mappings with ``path`` and ``key``.
         taken: what is left out, such as the base.
 
     Raises:
         PoolError: a source matches nothing.
+        CheckpointError: an id of the Hub, whose model cannot be had.
     """
     found, seen = list[tuple[Path, str]](), {(identity(path), "") for path in taken}
     for source in sources:
         wanted, key = divided(source)
         paths = expand(wanted)
         if not paths:
-            raise PoolError(f"no models match '{wanted}'{unmatched(wanted)}")
+            raise PoolError(f"no models match '{wanted}'{unmatched(wanted)}{written(wanted)}")
         for path in paths:
             if (which := (identity(path), key)) not in seen and (which[0], "") not in seen:
                 seen.add(which)
@@ -114,11 +136,14 @@ def identity(path: Path) -> tuple[int, int] | str:
 
 
 def expand(source: str | Path) -> list[Path]:
-    """The checkpoints that a file, a folder or a pattern names, in natural order; none where it matches nothing.
+    """The checkpoints that a path, a pattern or an id names, in natural order; none where it matches nothing.
 
     A folder made by ``merge finetune``, or a pattern there, names its models, and not the base beside them. Leading
     folders of a pattern that exist as written are taken literally, whatever brackets are in their names.
     """
+    fetched = folder_of(source) if isinstance(source, str) else None
+    if fetched is not None:
+        return [fetched]
     path = Path(source).expanduser()
     if is_model_folder(path):
         return [path]
@@ -153,9 +178,21 @@ def _is_model(path: Path, *, by_content: bool = False) -> bool:
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
-    """Names models by their files' stems, and by as many folders as tell them apart: run_1/model, run_2/model."""
+    """Names models by their files' stems, and by as many folders as tell them apart: run_1/model, run_2/model.
+
+    A model of the Hub is ``name`` or ``org/name``; of several of its revisions each has seven digits of the commit.
+    """
+    ids = {path: found for path in files if (found := id_of(path)) is not None}
+    several = [each.repository for each in set(ids.values())]
+    shown = {p: i.short if several.count(i.repository) > 1 else i.repository for p, i in ids.items()}
+
+    def parts_of(path: Path, depth: int) -> tuple[str, ...]:
+        if path in shown:
+            return tuple(shown[path].split("/", 1)[-depth:])
+        return (*path.parts[-depth:-1], path.name if path.is_dir() else stem(path))
+
     for depth in range(1, max(len(path.parts) for path in files) + 1):
-        parts = ((*path.parts[-depth:-1], path.name if path.is_dir() else stem(path)) for path in files)
+        parts = (parts_of(path, depth) for path in files)
         names = [showable("/".join(part)) for part in parts]
         if len(set(names)) == len(names):
             return names
@@ -168,7 +205,7 @@ def names_apart(files: Sequence[Path], base: Path | None) -> tuple[list[str], st
     A base that is called as a model is gets a longer name, and so do the models.
     """
     names = short_names(files)
-    if base is None or stem(base) not in names:
+    if base is None or (id_of(base) is None and stem(base) not in names):
         return names, ""
     *names, called = short_names([*files, base])
     return names, called

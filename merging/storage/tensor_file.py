@@ -112,6 +112,16 @@ class TensorFile(ABC):
             OSError: its bytes cannot be read.
         """
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+        return (self.path,)
+
+    @property
+    def stamps(self) -> tuple[Stamp, ...]:
+        """Facts about these files from before they were opened; none where no hash can be remembered of them."""
+        return () if self.stamp is None else (self.stamp,)
+
     def state(self) -> tuple[int, ...]:
         """Gives what changes when the file is replaced or written to.
 

@@ -11,6 +11,7 @@ import pydantic
 from merging.data.form import KEYS
 from merging.errors import MergingError
 from merging.models.spelling import spelled
+from merging.storage.hub.spelling import as_id
 
 
 class Table(pydantic.BaseModel):
@@ -107,5 +108,6 @@ def from_anywhere(table: dict[str, Any], folder: Path) -> dict[str, Any]:
         table["model"] = spelled(table["model"])
     source, _, place = table.get("model", "").partition(":")
     if source == "transformers" and place:
-        table["model"] = f"{source}:{absolute(place, folder)}"
+        of_hub = as_id(place.partition("(")[0], folder)
+        table["model"] = f"{source}:{absolute(place, folder) if of_hub is None else place}"
     return table

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -32,10 +34,11 @@ class Workers:
 
     Args:
         count: how many; default: the cores that this process is granted, 8 at the most.
+        beside: processes that do the same, and share these.
     """
 
-    def __init__(self, count: int | None = None) -> None:
-        self._count = count or min(cores(), MOST_WORKERS)
+    def __init__(self, count: int | None = None, *, beside: int = 1) -> None:
+        self._count = count or max(1, min(cores(), MOST_WORKERS) // beside)
         self._pool: ProcessPoolExecutor | None = None
         self._alone = False
 
@@ -74,7 +77,10 @@ class Workers:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")  # a process that uses CUDA may not fork
                 self._pool = ProcessPoolExecutor(self._count, context, _begin)
-            return self._pool.submit(augmented, *asked)
+                # a process that was started by another one waits for its own before it tells them to end
+                multiprocessing.util.Finalize(self, _shut, (self._pool,), exitpriority=100)
+            with _deaf():
+                return self._pool.submit(augmented, *asked)
         except BrokenProcessPool:
             return None
 
@@ -108,12 +114,34 @@ def augmented(name: str, seed: int, number: int, images: NDArray[Any]) -> NDArra
         return change(stored).numpy()
 
 
+_KEYS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started in here hear no keys until they have said that they ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _KEYS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _shut(pool: ProcessPoolExecutor) -> None:
+    """Tells processes to end; those that are killed already do not matter."""
+    pool.shutdown(cancel_futures=True)
+
+
 def _begin() -> None:
     """A worker: one thread, deaf to keys, gone when its parent is."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for key in _KEYS:
+        signal.signal(key, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _KEYS)
     torch.set_num_threads(1)
 
 

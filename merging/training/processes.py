@@ -55,8 +55,9 @@ def side_by_side(
     progress.stage(f"fine-tuning, {min(jobs, len(waiting))} at once", sum(steps[k] for k in waiting))
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[int | str] = context.Queue()
-    given = (folder, make_task, turn.regime, turn.numerics, news)
-    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, given) as pool:
+    count = min(jobs, len(waiting))
+    given = (folder, make_task, turn.regime, turn.numerics, news, count)
+    with ProcessPoolExecutor(count, context, _begin, given) as pool:
         running: dict[Future[Trained], int] = {pool.submit(_run, k, asked[k]): k for k in waiting}
         try:
             while running:
@@ -129,6 +130,7 @@ def _begin(
     regime: Regime,
     numerics: Numerics,
     news: multiprocessing.Queue[int | str],
+    beside: int,
 ) -> None:
     """A process makes the task once."""
     global _mine
@@ -138,7 +140,15 @@ def _begin(
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     task = make_task()
     reports = _Reports(news)
-    turn = Turn(folder=folder, task=task, regime=regime, numerics=numerics, progress=reports, should_stop=lambda: False)
+    turn = Turn(
+        folder=folder,
+        task=task,
+        regime=regime,
+        numerics=numerics,
+        progress=reports,
+        should_stop=lambda: False,
+        beside=beside,
+    )
     _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
 
 

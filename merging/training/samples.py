@@ -28,10 +28,16 @@ class Samples:
         self._split, self._device = split, device
 
     @classmethod
-    def on(cls, split: Split, device: str | torch.device) -> Samples:
-        """Finds the way for a device: on CUDA nothing may wait for the CPU."""
+    def on(cls, split: Split, device: str | torch.device, beside: int = 1) -> Samples:
+        """Finds the way for a device: on CUDA nothing may wait for the CPU.
+
+        Args:
+            split: the training data.
+            device: the device that batches are wanted on.
+            beside: processes that train side by side, which share the cores.
+        """
         place = torch.device(device)
-        return DeviceSamples(split, place) if place.type == "cuda" else Samples(split, place)
+        return DeviceSamples(split, place, beside=beside) if place.type == "cuda" else Samples(split, place)
 
     def batches(
         self, order: Tensor, size: int, settings: HyperParameters, first: int
@@ -66,13 +72,14 @@ class DeviceSamples(Samples):
         device: a CUDA device.
         room: bytes that the inputs may take there, instead of a quarter of what is free: gradients, the optimizer and
             activations need the rest.
+        beside: processes that train side by side, which share the cores.
     """
 
-    def __init__(self, split: Split, device: torch.device, room: int | None = None) -> None:
+    def __init__(self, split: Split, device: torch.device, room: int | None = None, *, beside: int = 1) -> None:
         super().__init__(split, device)
         if room is None:
             room = torch.cuda.mem_get_info(device)[0] // 4
-        self._feed, self._workers = Feed(split, device, room), Workers()
+        self._feed, self._workers = Feed(split, device, room), Workers(beside=beside)
 
     def batches(
         self, order: Tensor, size: int, settings: HyperParameters, first: int

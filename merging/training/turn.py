@@ -39,11 +39,12 @@ class Turn:
     numerics: Numerics
     progress: Progress
     should_stop: Callable[[], bool]
+    beside: int = 1
 
     @functools.cached_property
     def _samples(self) -> Samples:
         """The training data, which all runs have in common: on a GPU they lie there once."""
-        return Samples.on(self.task.training, self.numerics.device)
+        return Samples.on(self.task.training, self.numerics.device, self.beside)
 
     def close(self) -> None:
         """Ends what its runs had in common; a later run begins it again."""

@@ -31,16 +31,23 @@ FORMAT = "merging-recipe/1"
 class Ingredient(Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
-    ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several.
+    ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
+    adapter, the file of the model that it stands on; the hash is that of the two together.
     """
 
     name: str
     hash: str
     file: str = ""
     key: str = ""
+    base: str = ""
 
     def _sheet(self) -> Sheet:
-        return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key))
+        return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key, self.base))
+
+    def to_json(self) -> dict[str, str]:
+        """Gives JSON-ready values; of key and base those that are there."""
+        more = {name: value for name, value in (("key", self.key), ("base", self.base)) if value}
+        return {"name": self.name, "hash": self.hash, "file": self.file} | more
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -206,10 +213,7 @@ class Recipe(Shown):
         """Gives JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside the recipe."""
         return {
             "format": FORMAT,
-            "ingredients": [
-                {"name": i.name, "hash": i.hash, "file": i.file} | ({"key": i.key} if i.key else {})
-                for i in self.ingredients
-            ],
+            "ingredients": [ingredient.to_json() for ingredient in self.ingredients],
             "components": [
                 {
                     "name": c.name,
@@ -234,12 +238,14 @@ class Recipe(Shown):
         try:
             if data["format"] != FORMAT:
                 raise RecipeError(f"recipe format {data['format']!r} is not {FORMAT!r}; a newer version may read it")
-            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"], i.get("key", ""))]
+            texts = [text for i in data["ingredients"] for text in (i["name"], i["hash"], i["file"])]
+            texts += [i.get(name, "") for i in data["ingredients"] for name in ("key", "base")]
             texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
             if not all(isinstance(text, str) for text in texts):
                 raise RecipeError("not a recipe: a name, hash or file is no text")
             ingredients = tuple(
-                Ingredient(i["name"], i["hash"], i["file"], i.get("key", "")) for i in data["ingredients"]
+                Ingredient(i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", ""))
+                for i in data["ingredients"]
             )
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])

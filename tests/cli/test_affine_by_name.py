@@ -133,7 +133,7 @@ def test_it_is_listed_and_described(merge: Merge) -> None:
     told = json.loads(merge("describe", "affine", "--json").out)
     assert (told["name"], told["partitioner"]) == ("affine", "layer")
     defaults = {option["name"]: option["default"] for option in told["options"]}
-    assert defaults == {"epochs": None, "batch": 128, "rate": None, "block": None, "steps": 140}
+    assert defaults == {"epochs": None, "batch": 128, "rate": None, "block": None, "steps": 140, "batch_most": 128}
     assert "Partitioner, where none is named: layer." in " ".join(merge("describe", "affine").out.split())
     assert json.loads(merge("describe", "learned", "--json").out)["partitioner"] == "whole"
     assert merge("new", "strategy", "affine").code == 2

@@ -30,6 +30,7 @@ CALLS: dict[str, list[str]] = {
     "cache": [],
     "init": ["--models", "@folder", "--no-try", "--yes"],
     "apply": ["run", "--output", "again.safetensors"],
+    "push": ["run", "ours/merged", "--dry-run"],
 }
 """Command → how it is called here; ``run`` is a folder of a finished run."""
 

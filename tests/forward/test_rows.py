@@ -31,6 +31,7 @@ from merging.storage.pool import ModelPool
 from merging.strategies.learned import Learned
 from merging.testing.fixtures import TinyNet, tiny_pool, tiny_problem, tiny_task
 from merging.testing.second_device import is_there, second_device
+from tests.waiting import no_synchronisation
 
 EACH = merging.Custom(
     patterns=tuple(f"{number}=^{re.escape(name)}$" for number, name in enumerate(TinyNet().state_dict()))
@@ -123,8 +124,8 @@ def test_long_rows_are_projected_on_without_a_copy(pool: ModelPool) -> None:
 
 def test_rows_are_bf16_where_memory_is_short() -> None:
     card = torch.device("cuda")
-    assert rows_dtype(1000, card, free=8000) == torch.float32
-    assert rows_dtype(1001, card, free=8000) == torch.bfloat16
+    assert rows_dtype(1000, card, memory=8000) == torch.float32
+    assert rows_dtype(1001, card, memory=8000) == torch.bfloat16
     assert rows_dtype(1 << 60, torch.device("cpu")) == torch.float32
 
 
@@ -243,16 +244,6 @@ def test_what_is_read_back_is_seen() -> None:
         ):
             with pytest.raises(AssertionError, match="waits for the device"), nothing_read_back():
                 waits()
-
-
-@contextlib.contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -128,10 +128,9 @@ def test_code_is_refused_with_the_way_out(tmp_path: Path, merge: Merge, reached:
     [
         "open_clip:hf-hub:timm/ViT-B-16-SigLIP",
         "open_clip:local-dir:/nowhere",
-        "timm:hf-hub:timm/resnet18.a1_in1k",
         "timm:hf_hub:timm/resnet18",
-        "transformers:google/vit-base-patch16-224",
         "timm:local-dir:/nowhere",
+        "transformers:data/vit-base-patch16-224",
     ],
 )
 def test_names_of_places_are_refused_without_a_look_at_them(spec: str, merge: Merge, reached: list[Any]) -> None:
@@ -144,11 +143,37 @@ def test_names_of_places_are_refused_without_a_look_at_them(spec: str, merge: Me
     assert not reached
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "google/vit-base-patch16-224@main",
+        "transformers:google/vit-base-patch16-224",
+        "timm:hf-hub:timm/resnet18.a1_in1k",
+    ],
+)
+def test_an_id_is_asked_of_the_hub_and_of_nobody_else(
+    spec: str, merge: Merge, reached: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
+    ran = merge("inspect", "--model", spec)
+    assert ran.code == 2
+    assert "is not in the cache" in ran.err
+    assert "cannot be reached" in ran.err
+    assert reached
+    assert {address[0] for address, _ in reached} == {"hub.example"}
+
+
 @given(
     st.sampled_from(["hf-hub:", "hf_hub:", "local-dir:", "https://", "s3://", "x:"]), st.text("abc/-_.@", max_size=12)
 )
 def test_no_name_with_a_place_is_looked_up(reached: list[Any], scheme: str, rest: str) -> None:
     for library in ("open_clip", "timm", "torchvision", "transformers"):
+        if scheme == "hf-hub:" and library in ("timm", "transformers"):  # an id, which is asked for
+            continue
         with pytest.raises(TaskError):
             model_source(f"{library}:{scheme}{rest}")
     assert not reached

@@ -50,8 +50,20 @@ def test_dear_variables_move_seldom() -> None:
     solution, _ = searched(bowl, (1.0, 0.01, 0.01))
     assert np.abs(solution.x - bowl.top).max() < 0.05
     dear = {float(point[0]) for point in bowl.points}
-    assert len(dear) <= 12
+    assert len(dear) <= 16
     assert len(bowl.points) > 6 * len(dear)
+
+
+def test_it_looks_around_once_more_where_that_costs_little() -> None:
+    """What the first grid misses, the second one may find; where dear variables are many, there is none."""
+
+    def narrow(x: Vector) -> Outcome:
+        return Outcome(score=1.0 if abs(x[0] - 0.5 - 0.125 * 2 / 3) < 1e-3 else -float(abs(x[0] - 0.5)), samples=1)
+
+    assert searched(narrow, (1.0, 0.01))[0].score == 1.0
+    assert searched(narrow, (1.0, 0.01), again=0.5)[0].score == 0.0
+    assert searched(narrow, (1.0, 1.0))[0].score == 0.0
+    assert searched(narrow, (1.0, 1.0), again=2)[0].score == 1.0
 
 
 def test_what_lies_behind_a_ridge_of_dear_and_cheap_is_found() -> None:

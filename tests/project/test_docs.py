@@ -123,6 +123,23 @@ def test_strategy_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_adapters(tmp_path: Path) -> None:
+    golden = ROOT / "tests/storage/adapters"
+    shutil.copytree(golden / "bases/vit", tmp_path / "base")
+    for name in ("plain", "patterns", "rooted", "dora"):
+        shutil.copytree(golden / "adapters" / name, tmp_path / "adapters" / name)
+        config = tmp_path / "adapters" / name / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "base"}))
+    said = run_commands("adapters.md", tmp_path)
+    assert "rsLoRA adapter of rank 5" in " ".join(list(said.values())[2].split())
+    assert "exact: nothing of the merge is left out" in " ".join(list(said.values())[4].split())
+    assert "energy" in " ".join(list(said.values())[5].split())
+    assert all((tmp_path / name / "adapter_config.json").is_file() for name in ("sum", "small", "again"))
+    means = [load_file(tmp_path / name / "model.safetensors") for name in ("mean", "agreed")]
+    assert means[0].keys() == means[1].keys() == load_file(tmp_path / "base/model.safetensors").keys()
+
+
+@pytest.mark.slow
 def test_examples_of_the_other_kinds(tmp_path: Path) -> None:
     write_files("write-a-strategy.md", tmp_path)
     kinds = {"by_kind.ByKind": "Partitioner", "climb.Climb": "Optimizer", "balanced_nll.BalancedNLL": "Objective"}

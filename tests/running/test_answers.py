@@ -118,7 +118,7 @@ def test_the_answer_is_the_first_that_is_read(pool: ModelPool, tmp_path: Path) -
     shown = " ".join(screen(result).split())
     assert shown.startswith(found.headline)
     assert f"the best single model ({result.report.best_single_name})" in found.headline
-    card = (tmp_path / "run/README.md").read_text()
+    card = (tmp_path / "run/README.md").read_text().split("---\n", 2)[2]
     assert card.startswith(f"# Merged model\n\n**{found.headline.replace('<', '&lt;')}**\n\n- ")
     for line in found.told()[1:]:
         assert f"- {bare(line).replace('<', '&lt;').replace('`', chr(92) + '`')}" in card

@@ -56,7 +56,10 @@ def values(declared: Option) -> st.SearchStrategy[Any]:
 
 
 TOLD = st.fixed_dictionaries({}, optional={name: values(declared) for name, declared in DECLARED.items()}).filter(
-    lambda told: told.get("format") != "pt" or not {"accumulate", "max_shard_size"} & set(told)
+    lambda told: (
+        (told.get("format") != "pt" or not {"accumulate", "max_shard_size"} & set(told))
+        and (told.get("written_as") != "adapter" or (told.get("format") != "pt" and not told.get("max_shard_size")))
+    )
 )
 
 

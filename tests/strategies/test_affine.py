@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,15 +247,19 @@ def test_options_beside_the_name() -> None:
         (26_000, {}, 510, 255),
         (26_000, {"batch_most": 128}, 128, 1020),
         (26_000, {"batch": 600}, 591, 220),
+        (26_000, {"batch": 120}, 120, 1085),
+        (748, {"batch": 8}, 8, 470),
+        (1000, {"epochs": 30}, 125, 240),
+        (13_000, {"steps": 20}, 128, 20),
         (26_000, {"profile": "affine"}, 128, 140),
-        (26_000, {"epochs": 1}, 185, 141),
+        (26_000, {"epochs": 1}, 128, 204),
     ],
 )
 def test_large_sets_take_large_steps(samples: int, given: dict[str, Any], size: int, steps: int) -> None:
     class Large:
         """A problem over so many held-out samples."""
 
-        class scores:  # noqa: N801
+        class scores:
             labels = staticmethod(lambda: range(samples))
 
     learned = Learned(**given)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,3 +73,64 @@ def test_killed_workers_change_nothing_and_closed_ones_are_gone() -> None:
     while process.is_alive() and time.monotonic() < until:
         time.sleep(0.05)
     assert not process.is_alive()
+
+
+IN_A_PROCESS = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import torch
+from merging.training.ahead import Workers
+
+kept = None
+
+def begin():
+    global kept
+    kept = Workers(1)
+
+def batches(number):
+    images = torch.zeros((4, 16, 16, 3), dtype=torch.uint8)
+    return len(list(kept.batches("rand-m5-mstd0.5", 0, 0, images, [torch.arange(4)] * number)))
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as pool:
+        print(pool.submit(batches, 2).result())
+"""
+
+
+def began(folder: Path, text: str) -> subprocess.Popen[str]:
+    script = folder / "script.py"
+    script.write_text(text)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, str(script)], start_new_session=True, **pipes)
+
+
+@pytest.mark.slow
+def test_a_process_with_workers_of_its_own_ends(tmp_path: Path) -> None:
+    """As those do that train side by side: nobody closes what they have when all is done."""
+    process = began(tmp_path, IN_A_PROCESS)
+    try:
+        out, err = process.communicate(timeout=90)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, out.strip(), err) == (0, "2", "")
+
+
+KEYS = """
+import os, signal, threading
+import torch
+from merging.training.ahead import Workers
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *given: None)
+    threading.Timer(0.5, lambda: os.killpg(0, signal.SIGINT)).start()
+    images = torch.zeros((4, 16, 16, 3), dtype=torch.uint8)
+    print(len(list(Workers(1).batches("rand-m5-mstd0.5", 0, 0, images, [torch.arange(4)] * 3))))
+"""
+
+
+@pytest.mark.slow
+def test_a_key_while_workers_start_is_for_this_process_alone(tmp_path: Path) -> None:
+    process = began(tmp_path, KEYS)
+    out, err = process.communicate(timeout=90)
+    assert (process.returncode, out.strip(), err) == (0, "3", "")

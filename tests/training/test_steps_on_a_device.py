@@ -19,6 +19,7 @@ from merging.training.ahead import Workers
 from merging.training.hyperparameters import HyperParameters
 from merging.training.samples import DeviceSamples, Samples
 from merging.training.trainer import Run
+from tests.waiting import no_synchronisation
 
 POLICY = "rand-m5-mstd0.5"
 KINDS: dict[str, dict[str, Any]] = {
@@ -83,12 +84,8 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 def no_waiting() -> Iterator[None]:
     """Whatever waits for a GPU raises; on the pretended one, whatever fetches a number from it does."""
     if torch.cuda.is_available() and torch.cuda.get_device_name() != "none":
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_synchronisation():
             yield
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
         return
     fetched = list[str]()
     with pytest.MonkeyPatch.context() as patched:

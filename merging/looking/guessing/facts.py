@@ -45,7 +45,8 @@ class Said:
 
 def said_of(checkpoint: Checkpoint) -> Iterator[Said]:
     """All that is said of a checkpoint's architecture, the surest first; nothing of it is proven."""
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    place = checkpoint.home.path
+    folder = place if place.is_dir() else place.parent
     if is_transformers(folder / "config.json"):
         yield Said(name=f"transformers:{folder}", where=str(folder / "config.json"))
     yield from _inside(checkpoint)

@@ -29,10 +29,10 @@ def _tiny(folder: Path) -> str:
 
 @models.register(
     "transformers",
-    summary="image and text classifiers of Hugging Face's transformers, from a local folder",
+    summary="image and text classifiers of Hugging Face's transformers, from a local folder or an id of the Hub",
     formula="logits = model(pixel_values) or model(input_ids, attention_mask)",
-    limits="The folder is what save_pretrained writes; nothing is downloaded, and no code from it is run. Needs the "
-    "extra text.",
+    limits="The folder is what save_pretrained writes; of an id the small files are fetched; no code from it is run. "
+    "Needs the extra text.",
     paper="Wolf et al. 2020, https://arxiv.org/abs/1910.03771",
     written="transformers:FOLDER",
     tiny=_tiny,
