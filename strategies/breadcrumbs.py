@@ -19,7 +19,7 @@ _PAPER = "Davari and Belilovsky 2024, https://arxiv.org/abs/2312.06795"
 
 
 @strategies.register("breadcrumbs")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Breadcrumbs(MixStrategy):
     """Model Breadcrumbs: θ_0 + λ · merge of task vectors without their outliers and without their small entries.
 

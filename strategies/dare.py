@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.weighing import HELP
+from merging.moved import by_position
 from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
@@ -19,7 +20,8 @@ _TIES = "; signs are elected and agreeing entries averaged as in TIES: Yadav et 
 
 
 @strategies.register("dare")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Dare(MixStrategy):
     """DARE: θ_0 + λ · merge of task vectors, their entries dropped at random and the rest rescaled.
 

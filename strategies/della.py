@@ -18,7 +18,7 @@ from merging.values.recipe import Weights
 
 
 @strategies.register("della")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Della(MixStrategy):
     """DELLA: changes dropped at random by the rank of their magnitude, the rest rescaled; a sign elected.
 

@@ -34,7 +34,7 @@ class MultiSlerp(MixStrategy):
     )
     limits: ClassVar[str] = (
         "The source goes on to interpolate in the tangent space at d; there the weighted tangents sum to zero, so that "
-        "this step changes nothing and is not made. `karcher` finds the point that has the smallest "
+        "this step changes nothing and is not made. 'karcher' finds the point that has the smallest "
         "angles. Where the directions cancel, the weighted sum. Costs no evaluation."
     )
     min_models: ClassVar[int] = 2

@@ -36,7 +36,7 @@ class NuSlerp(MixStrategy):
     )
     limits: ClassVar[str] = (
         "Made for two models; of more, the Karcher mean of whole tensors. Of parallel, opposite or zero vectors it is "
-        "the straight line. Lengths are not kept apart as in `slerp`: of changes at right angles, half the way is "
+        "the straight line. Lengths are not kept apart as in 'slerp': of changes at right angles, half the way is "
         "longer than their average. Costs no evaluation."
     )
     min_models: ClassVar[int] = 2

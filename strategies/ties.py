@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.weighing import HELP
+from merging.moved import by_position
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 
 @strategies.register("ties")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Ties(MixStrategy):
     """TIES: θ_0 + λ · disjoint mean of the task vectors, trimmed, over the entries whose sign is the elected one.
 

@@ -45,7 +45,7 @@ def slerp_rows(a: Tensor, b: Tensor, t: float) -> Tensor:
     """The arc's factors, row by row, on rows as they are; rows lie along the last dimension.
 
     Args:
-        a: at least one dimension, float64.
+        a: tensor of at least one dimension, float64.
         b: tensor of the same shape.
         t: place on the arc, between 0 and 1.
     """
@@ -86,7 +86,7 @@ def mean_direction(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tenso
     Where the directions cancel, it is the weighted sum of the tensors.
 
     Args:
-        tensors: of one shape, float64; each read as one vector, those of length 0 have no direction.
+        tensors: tensors of one shape, float64, each read as one vector; one of length 0 has no direction.
         weights: one a tensor.
     """
     import torch

@@ -32,7 +32,7 @@ class Largest:
 
     Attributes:
         density: The share that is kept, rounded to a number of entries.
-        cuts: For each model the smallest magnitude that is kept, where that was found over the whole model.
+        cuts: Smallest magnitude that is kept, one a model, where it was found over the whole model.
     """
 
     density: float

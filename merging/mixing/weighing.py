@@ -20,7 +20,7 @@ def weights_of(
     """The weights of all models (rows) in all components (columns).
 
     Args:
-        entries: as they were written; names may be patterns, and later ones win.
+        entries: words as the user wrote them; names may be patterns, and later entries win.
         models: names in pool order.
         components: names in the partition's order.
         usual: the weight of whoever is not named.

@@ -298,7 +298,7 @@ def test_weights_of_components(pool: ModelPool, tmp_path: Path) -> None:
     for name in FLOATS:
         weights = [0.5, -1.0 if name.startswith("fc2") else 0.5, 0.5, 0.5]
         start = base[name].double()
-        near(found[name], start + sum(w * (m[name].double() - start) for w, m in zip(weights, models, strict=True)))  # type: ignore[arg-type]
+        near(found[name], start + sum(w * (m[name].double() - start) for w, m in zip(weights, models, strict=True)))
 
 
 def test_probabilities_that_are_none() -> None:
