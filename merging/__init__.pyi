@@ -95,7 +95,9 @@ from .running.saved import load_run as load_run
 from .storage.checkpoint import Checkpoint as Checkpoint
 from .storage.pool import ModelPool as ModelPool
 from .strategies.best import Best as Best
+from .strategies.breadcrumbs import Breadcrumbs as Breadcrumbs
 from .strategies.dare import Dare as Dare
+from .strategies.della import Della as Della
 from .strategies.ensemble import OutputEnsemble as OutputEnsemble
 from .strategies.fisher import Fisher as Fisher
 from .strategies.greedy import Greedy as Greedy
@@ -105,6 +107,9 @@ from .strategies.lines import Lines as Lines
 from .strategies.manifoldmix import ManifoldMix as ManifoldMix
 from .strategies.model_stock import ModelStock as ModelStock
 from .strategies.monosoup import MonoSoup as MonoSoup
+from .strategies.multislerp import MultiSlerp as MultiSlerp
+from .strategies.nuslerp import NuSlerp as NuSlerp
+from .strategies.sce import Sce as Sce
 from .strategies.shrink import Shrink as Shrink
 from .strategies.slerp import Slerp as Slerp
 from .strategies.swa import Swa as Swa

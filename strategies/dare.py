@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from merging.plugins.options import option
+from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.weighing import HELP
+from merging.moved import by_position
+from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
+from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Weights
 
-if TYPE_CHECKING:
-    from torch import Tensor
+_TIES = "; signs are elected and agreeing entries averaged as in TIES: Yadav et al. 2023"
 
 
 @strategies.register("dare")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Dare(MixStrategy):
     """DARE: θ_0 + λ · merge of task vectors, their entries dropped at random and the rest rescaled.
 
@@ -30,8 +32,8 @@ class Dare(MixStrategy):
     summary: ClassVar[str] = "drop changes at random, rescale the rest, then add or elect signs"
     paper: ClassVar[str] = "Yu et al. 2024, §3, https://arxiv.org/abs/2311.03099"
     formula: ClassVar[str] = (
-        "τ̂_i = m_i ⊙ (θ_i − θ_0) / (1 − p), m_i ~ Bernoulli(1 − p) per entry; θ = θ_0 + λ · Σ_i τ̂_i (linear), "
-        "or with TIES' sign election and disjoint mean (ties)"
+        "τ̂_i = m_i ⊙ (θ_i − θ_0) / (1 − p), m_i ~ Bernoulli(1 − p) per entry; θ = θ_0 + λ · Σ_i w_i τ̂_i (linear), "
+        "or with TIES' sign election and disjoint mean (ties); w_i = 1 where none is given"
     )
     limits: ClassVar[str] = (
         "Made for language models of different tasks, whose changes are small and redundant. Dropping is noise: for "
@@ -39,33 +41,59 @@ class Dare(MixStrategy):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     gives: ClassVar[str] = "weights"
+    named_profiles: ClassVar[Mapping[str, Profile]] = {
+        "dare-linear": Profile(
+            label="DARE, linear",
+            summary="drop changes at random, rescale the rest, add them",
+            formula=("τ̂_i = m_i ⊙ (θ_i − θ_0) / (1 − p), m_i ~ Bernoulli(1 − p) per entry; θ = θ_0 + λ · Σ_i w_i τ̂_i"),
+            description="DARE with a plain sum: ``dare`` whose method nobody may set otherwise.",
+            fixed=("method",),
+        ),
+        "dare-ties": Profile(
+            label="DARE-TIES",
+            summary="drop changes at random, rescale the rest, elect a sign, average what agrees",
+            paper=f"Yu et al. 2024, §3, https://arxiv.org/abs/2311.03099{_TIES}",
+            formula=(
+                "τ̂_i = m_i ⊙ (θ_i − θ_0) / (1 − p), m_i ~ Bernoulli(1 − p) per entry; s = sign(Σ_i w_i τ̂_i); "
+                "θ = θ_0 + λ · mean of the τ̂_i ≠ 0 whose sign is s, weighted by w_i"
+            ),
+            description="DARE, merged as TIES merges: ``dare`` whose method nobody may set otherwise.",
+            fixed=("method",),
+        ),
+    }
 
     drop: float = option(0.5, "p, the share of entries that is dropped", low=0.0, high=0.999)
-    method: str = option("linear", "how the rest is merged", choices=("linear", "ties"))
+    method: str = option(
+        UNSET,
+        "how the rest is merged",
+        choices=("linear", "ties"),
+        profiles={"dare": "linear", "dare-linear": "linear", "dare-ties": "ties"},
+    )
     scale: float | None = option(None, "λ; none: 1/n for linear, 1 for ties", low=0.0, high=4.0)
+    weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
+    normalize: bool | None = option(
+        None, "divide by the weights of what counts; none: no for linear, yes for ties", later=True
+    )
+    rescale: str = option(
+        "probability",
+        "divide what stays by 1 − p, or give each tensor's change the sum of magnitudes that it had, or neither",
+        choices=("probability", "l1", "none"),
+        later=True,
+    )
+    profile: str = option("dare", "the name it goes by", choices=("dare", "dare-linear", "dare-ties"), later=True)
 
     def mix(self, problem: Problem) -> Weights:
         """The weights, computed tensor by tensor; what is dropped follows from the seed, model and tensor alone."""
-        import torch
+        from merging.mixing.thinning import AtRandom
 
-        from merging.mixing.arithmetic import elected_mean
-
+        elect = self.method == "ties"
+        usual = 1.0 if elect else 1.0 / len(problem.pool)
         seed = int(problem.generator.integers(1 << 32))
-
-        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-            if base is None:
-                raise RuntimeError("the core gives a base where one is needed")
-            changes = [self._thinned(model - base, seed, number, name) for number, model in enumerate(models)]
-            scale = self.scale
-            if self.method == "ties":
-                return base + (1.0 if scale is None else scale) * elected_mean(changes)
-            return base + (1.0 / len(models) if scale is None else scale) * torch.stack(changes).sum(0)
-
-        return problem.weights(self, combine)
-
-    def _thinned(self, change: Tensor, seed: int, model: int, name: str) -> Tensor:
-        import torch
-
-        generator = np.random.default_rng([seed, model, zlib.crc32(name.encode())])
-        kept = torch.from_numpy(generator.random(change.numel(), dtype=np.float32) >= self.drop).view(change.shape)
-        return torch.where(kept, change / (1.0 - self.drop), 0.0)
+        return TaskVectors(
+            thin=AtRandom(self.drop, seed, unbiased=self.rescale == "probability"),
+            l1=self.rescale == "l1",
+            elect=elect,
+            normalise=elect if self.normalize is None else self.normalize,
+            weights=self.weights,
+            scale=usual if self.scale is None else self.scale,
+        ).merge(problem, self)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
-from merging.plugins.options import option
+from merging.mixing.spherical import karcher, slerp
+from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
+from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_SMALL = 1e-8
-"""Angles below this, in radians, and arcs that are not defined, are averaged along the straight line."""
 
 
 @strategies.register("slerp")
@@ -40,8 +39,41 @@ class Slerp(MixStrategy):
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
 
-    t: float = option(0.5, "how far from the first of two models to the second", low=0.0, high=1.0)
+    named_profiles: ClassVar[Mapping[str, Profile]] = {
+        "karcher": Profile(
+            label="Karcher mean",
+            summary="the mean of directions on the sphere, tensor by tensor",
+            paper="Karcher 1977, https://doi.org/10.1002/cpa.3160300502",
+            formula="u = argmin Σ_i angle(u, θ_i/|θ_i|)², θ = mean |θ_i| · u",
+            description="The mean of any number of models on the sphere: ``slerp`` without a place between two.",
+            fixed=("t", "lengths", "straight"),
+        )
+    }
+
+    t: float = option(
+        UNSET,
+        "how far from the first of two models to the second",
+        low=0.0,
+        high=1.0,
+        profiles={"slerp": 0.5, "karcher": 0.5},
+    )
     steps: int = option(50, "iterations of the Karcher mean of more than two at the most", low=1)
+    lengths: str = option(
+        UNSET,
+        "of two models: interpolated apart from the directions, or the arc's factors on the tensors as they are",
+        choices=("mean", "own"),
+        profiles={"slerp": "mean", "karcher": "mean"},
+        later=True,
+    )
+    straight: float = option(
+        UNSET,
+        "of two models: the magnitude of their cosine above which the way is a straight line",
+        low=0.0,
+        high=1.0,
+        profiles={"slerp": 1.0, "karcher": 1.0},
+        later=True,
+    )
+    profile: str = option("slerp", "the name it goes by", choices=("slerp", "karcher"), later=True)
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
@@ -54,64 +86,5 @@ class Slerp(MixStrategy):
     def _combine(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
         del name, base
         if len(models) == 2:
-            return slerp(models[0], models[1], self.t)
+            return slerp(models[0], models[1], self.t, lengths=self.lengths, straight=self.straight)
         return karcher(models, self.steps)
-
-
-def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Interpolates from ``a`` (t = 0) to ``b`` (t = 1) along the great circle; lengths are interpolated linearly.
-
-    Where the directions are equal or opposite, or a length is 0, it is the linear interpolation.
-
-    Args:
-        a: any shape, float64; read as one vector.
-        b: tensor of the same shape.
-        t: place on the arc, between 0 and 1.
-    """
-    length, other = a.norm(), b.norm()
-    if length == 0 or other == 0:
-        return a.lerp(b, t)
-    u, v = a / length, b / other
-    # atan2 of half-angles keeps small angles exact, where acos of a cosine near 1 does not
-    angle = 2 * (u - v).norm().atan2((u + v).norm())
-    if angle < _SMALL or math.pi - angle < _SMALL:
-        return a.lerp(b, t)
-    direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
-    merged: Tensor = ((1 - t) * length + t * other) * direction
-    return merged
-
-
-def karcher(tensors: list[Tensor], steps: int = 50) -> Tensor:
-    """The point on the sphere with the smallest sum of squared angles to all, at their mean length."""
-    lengths = [tensor.norm() for tensor in tensors]
-    if not all(lengths):
-        return _mean(tensors)
-    units = [tensor / length for tensor, length in zip(tensors, lengths, strict=True)]
-    mean = _mean(units)
-    if mean.norm() < _SMALL:
-        return _mean(tensors)
-    centre = mean / mean.norm()
-    for _ in range(steps):
-        step = _mean([_towards(centre, unit) for unit in units])
-        angle = step.norm()
-        if angle < 1e-12:
-            break
-        centre = angle.cos() * centre + angle.sin() * step / angle
-        centre = centre / centre.norm()
-    merged: Tensor = _mean(lengths) * centre
-    return merged
-
-
-def _mean(tensors: list[Tensor]) -> Tensor:
-    total: Tensor = sum(tensors[1:], tensors[0])
-    return total / len(tensors)
-
-
-def _towards(centre: Tensor, unit: Tensor) -> Tensor:
-    """The tangent at ``centre`` that leads to ``unit``, as long as the angle."""
-    across = unit - (centre * unit).sum() * centre
-    size = across.norm()
-    if size == 0:
-        return across
-    tangent: Tensor = 2 * (centre - unit).norm().atan2((centre + unit).norm()) * across / size
-    return tangent

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
+from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.weighing import HELP
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
@@ -25,7 +25,7 @@ class TaskArithmetic(MixStrategy):
     label: ClassVar[str] = "task arithmetic"
     summary: ClassVar[str] = "the base plus the scaled sum of all task vectors"
     paper: ClassVar[str] = "Ilharco et al. 2023, §2, https://arxiv.org/abs/2212.04089"
-    formula: ClassVar[str] = "θ = θ_0 + λ · Σ_i (θ_i − θ_0)"
+    formula: ClassVar[str] = "θ = θ_0 + λ · Σ_i w_i (θ_i − θ_0); with normalize, w_i / Σ_j w_j"
     limits: ClassVar[str] = (
         "The paper adds models of different tasks and chooses λ (0.3 to 0.5) on held-out data. For models of one task "
         "λ = 1/n is the uniform soup, and a smaller λ draws it towards the base. Costs no evaluation."
@@ -33,11 +33,10 @@ class TaskArithmetic(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
     scale: float | None = option(None, "λ; none: 1/n, the uniform soup", low=-2.0, high=2.0)
+    weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
+    normalize: bool = option(False, "divide by the weights' sum, in every component", later=True)
 
     def mix(self, problem: Problem) -> Recipe:
         """A recipe with the base as its last row."""
-        count = len(problem.pool)
-        scale = 1.0 / count if self.scale is None else self.scale
-        rows = (*problem.pool.ingredients, problem.pool.base_ingredient)
-        column = np.array([scale] * count + [1.0 - scale * count])
-        return Recipe.weighted(rows, problem.partition, np.repeat(column[:, None], len(problem.partition), axis=1))
+        scale = 1.0 / len(problem.pool) if self.scale is None else self.scale
+        return TaskVectors(scale=scale, weights=self.weights, normalise=self.normalize).recipe(problem)

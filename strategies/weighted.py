@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from merging.errors import OptionError, unknown
+from merging.errors import OptionError
+from merging.mixing.weighing import HELP, weights_of
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
@@ -33,9 +32,7 @@ class Weighted(MixStrategy):
     )
     example_options: ClassVar[Mapping[str, Any]] = {"weights": ("model_*=1", "model_0=2")}
 
-    weights: tuple[str, ...] = option(
-        (), "MODEL=WEIGHT, or MODEL@COMPONENT=WEIGHT for one component; names or patterns, later entries win"
-    )
+    weights: tuple[str, ...] = option((), HELP)
     normalize: bool = option(True, "divide by their sum, in every component")
 
     def mix(self, problem: Problem) -> Recipe:
@@ -43,12 +40,7 @@ class Weighted(MixStrategy):
         models, components = problem.pool.names, problem.partition.names
         if not self.weights:
             raise OptionError(f"option 'weights' of 'weighted' is empty; write `strategy.weights={models[0]}=0.5` …")
-        table = np.zeros((len(models), len(components)))
-        for entry in self.weights:
-            place, _, value = entry.rpartition("=")
-            model, _, component = place.partition("@")
-            rows, columns = _matching("model", model, models), _matching("component", component or "*", components)
-            table[np.ix_(rows, columns)] = _number(entry, value)
+        table = weights_of(self.weights, models, components, 0.0)
         sums = table.sum(axis=0)
         if self.normalize:
             if (sums == 0).any():
@@ -56,20 +48,3 @@ class Weighted(MixStrategy):
                 raise OptionError(f"the weights of component '{lost}' add up to 0; use normalize=false for that")
             table = table / sums
         return Recipe.weighted(problem.pool.ingredients, problem.partition, table)
-
-
-def _matching(kind: str, pattern: str, names: tuple[str, ...]) -> list[int]:
-    found = [i for i, name in enumerate(names) if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-    if not found:
-        raise unknown(kind, pattern, names)
-    return found
-
-
-def _number(entry: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise OptionError(f"weights: '{entry}' is not MODEL=WEIGHT, such as model_0=0.5")
-    return number

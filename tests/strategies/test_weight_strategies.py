@@ -15,14 +15,19 @@ from torch import Tensor
 
 import merging
 from merging.errors import MergingError
+from merging.mixing.spherical import karcher, slerp
+from merging.mixing.thinning import ByRank, smallest_kept
 from merging.partitioners.layer import Layer
 from merging.plugins.strategy import MixStrategy
 from merging.storage.pool import ModelPool
+from merging.strategies.breadcrumbs import Breadcrumbs
 from merging.strategies.dare import Dare
+from merging.strategies.della import Della
 from merging.strategies.model_stock import ModelStock
-from merging.strategies.slerp import Slerp, karcher, slerp
+from merging.strategies.sce import Sce
+from merging.strategies.slerp import Slerp
 from merging.strategies.task_arithmetic import TaskArithmetic
-from merging.strategies.ties import Ties, smallest_kept
+from merging.strategies.ties import Ties
 from merging.strategies.uniform import Uniform
 from merging.strategies.weighted import Weighted
 from merging.testing import tiny_pool, tiny_task
@@ -243,3 +248,59 @@ def test_weights_carry_their_lineage_and_frozen_parts(pool: ModelPool, tmp_path:
     written, first = load_file(tmp_path / "out" / "model.safetensors"), pool.checkpoints[0].load()
     assert torch.equal(written["fc1.weight"], first["fc1.weight"])
     assert not torch.equal(written["fc2.weight"], first["fc2.weight"])
+
+
+def test_the_band_keeps_what_lies_between(pool: ModelPool, tmp_path: Path) -> None:
+    found, (models, base) = merged(pool, Breadcrumbs(density=0.5, gamma=0.2, scale=0.3), tmp_path), states(pool)
+    for name in FLOATS:
+        start = base[name].double().numpy()
+        total = np.zeros(start.size)
+        for model in models:
+            change = (model[name].double().numpy() - start).ravel()
+            order = np.argsort(-np.abs(change.astype(np.float32)), kind="stable")
+            kept, first = int(0.5 * len(change)), int(0.2 * len(change))
+            places = order[first : first + kept]
+            total[places] += change[places]
+        near(found[name].ravel(), torch.from_numpy(start.ravel() + 0.3 * total))
+
+
+def test_large_changes_are_dropped_less_often_and_none_is_biased() -> None:
+    change = torch.randn(200, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    thinned = [change.clone() for _ in range(60)]
+    ByRank(0.5, 0.3, seed=1)(thinned, "w")
+    drawn = torch.stack(thinned)
+    ranks = change.abs().argsort(dim=1).argsort(dim=1)
+    stays = (drawn != 0).double().mean(0)
+    assert float(stays[ranks == 0].mean()) == pytest.approx(0.2, abs=0.02)
+    assert float(stays[ranks == 99].mean()) == pytest.approx(0.8, abs=0.02)
+    assert float((drawn.mean(0) * change).sum() / change.square().sum()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_sce(pool: ModelPool, tmp_path: Path) -> None:
+    found, (models, base) = merged(pool, Sce(density=0.5), tmp_path), states(pool)
+    for name in FLOATS:
+        start = base[name].double().numpy().ravel()
+        changes = np.stack([m[name].double().numpy().ravel() - start for m in models])
+        variance = changes.var(axis=0)
+        places = np.argsort(-variance, kind="stable")[int(np.count_nonzero(variance > 1e-30) * 0.5) :]
+        changes[:, places] = 0
+        shares = np.square(changes).sum(axis=1)
+        shares = shares / shares.sum() if shares.sum() else np.full(len(shares), 1 / len(shares))
+        agrees = changes * np.where(changes.sum(axis=0) < 0, -1, 1) > 0
+        weighed = (agrees * shares[:, None]).sum(axis=0)
+        total = (agrees * changes * shares[:, None]).sum(axis=0) / np.where(weighed == 0, 1, weighed)
+        near(found[name].ravel(), torch.from_numpy(start + total))
+
+
+def test_weights_of_components(pool: ModelPool, tmp_path: Path) -> None:
+    strategy = TaskArithmetic(scale=1.0, weights=("model_*=0.5", "model_1@fc2=-1"), normalize=False)
+    found, (models, base) = merged(pool, strategy, tmp_path), states(pool)
+    for name in FLOATS:
+        weights = [0.5, -1.0 if name.startswith("fc2") else 0.5, 0.5, 0.5]
+        start = base[name].double()
+        near(found[name], start + sum(w * (m[name].double() - start) for w, m in zip(weights, models, strict=True)))
+
+
+def test_probabilities_that_are_none() -> None:
+    with pytest.raises(MergingError, match=r"'epsilon' of 'della' is 0.3, but .* with density 0.2 at most 0.2"):
+        Della(density=0.2, epsilon=0.3)

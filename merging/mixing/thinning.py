@@ -1,0 +1,222 @@
+"""What is left of task vectors before they are merged: by magnitude, by a band of it, at random, by variance.
+
+Each thinning is handed one tensor's change in every model (float64) and sets entries of them to zero, in place. What is
+kept follows from the values, or from seed, model and tensor alone: never from the order in which tensors come.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Thinning(Protocol):
+    """A rule that sets entries of task vectors to zero."""
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Thins one tensor's change in every model, in pool order, in place."""
+
+
+@dataclass(frozen=True)
+class Largest:
+    """Keeps the entries of the largest magnitude, those that are as large as the last one included.
+
+    Attributes:
+        density: The share that is kept, rounded to a number of entries.
+        cuts: Smallest magnitude that is kept, one a model, where it was found over the whole model.
+    """
+
+    density: float
+    cuts: tuple[float, ...] = ()
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Cuts each model at its own magnitude."""
+        del name
+        for number, change in enumerate(changes):
+            cut = self.cuts[number] if self.cuts else smallest_kept(partial(list, [change]), self.density)
+            change.masked_fill_(magnitude(change) < cut, 0.0)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keeps magnitudes between the outliers, which go first, and the small ones (Davari and Belilovsky 2024).
+
+    Attributes:
+        density: The share of a tensor's entries that is kept, rounded down; 1: all of them, outliers too.
+        gamma: The share of largest entries that is dropped, rounded down; fewer where density leaves no room.
+    """
+
+    density: float
+    gamma: float
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Drops both ends of each model's magnitudes; of equal ones the later count as smaller."""
+        del name
+        for change in changes if self.density < 1 else ():
+            sizes = magnitude(change).reshape(-1).numpy()
+            kept = int(self.density * len(sizes))
+            first = min(int(self.gamma * len(sizes)), len(sizes) - kept)
+            _keep(change, largest_of(sizes, first + kept) & ~largest_of(sizes, first))
+
+
+@dataclass(frozen=True)
+class AtRandom:
+    """Drops each entry with the same probability (Yu et al. 2024).
+
+    Attributes:
+        drop: The probability.
+        seed: Decides what is dropped, with model and tensor.
+        unbiased: Whether what stays is divided by the probability of staying.
+    """
+
+    drop: float
+    seed: int
+    unbiased: bool = True
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Draws one number an entry, of each model's own generator."""
+        for number, change in enumerate(changes):
+            if self.unbiased:
+                change.div_(1.0 - self.drop)
+            _keep(change, drawn(self.seed, number, name, change.numel()) >= self.drop)
+
+
+@dataclass(frozen=True)
+class ByRank:
+    """Drops each entry with a probability that falls with the rank of its magnitude in its row (Deep et al. 2024).
+
+    Rows are the first dimension's; a vector is one row.
+
+    Attributes:
+        density: The mean probability of staying. 1: all stay; 0: none.
+        epsilon: How far the smallest and the largest entry of a row lie from it.
+        seed: Decides what is dropped, with model and tensor.
+        unbiased: Whether what stays is divided by its probability of staying.
+    """
+
+    density: float
+    epsilon: float
+    seed: int
+    unbiased: bool = True
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Ranks each row of each model, equal magnitudes by their place, and draws one number an entry."""
+        for number, change in enumerate(changes if self.density < 1 else ()):
+            if self.density == 0 or not change.numel():
+                change.zero_()
+                continue
+            stays = self._stays(change)
+            if self.unbiased:
+                change.div_(stays.view(change.shape))
+            kept = drawn(self.seed, number, name, change.numel()) < stays.reshape(-1).numpy()
+            _keep(change, kept)
+
+    def _stays(self, change: Tensor) -> Tensor:
+        """The probability of staying of every entry, row by row."""
+        rows = magnitude(change).reshape(len(change) if change.dim() > 1 else 1, -1)
+        count = rows.shape[1]
+        if count == 1:
+            return torch.full_like(rows, self.density, dtype=torch.float64)
+        levels = torch.linspace(self.density - self.epsilon, self.density + self.epsilon, count, dtype=torch.float64)
+        return torch.empty(rows.shape, dtype=torch.float64).scatter_(
+            1, rows.argsort(dim=1, stable=True), levels.expand_as(rows)
+        )
+
+
+@dataclass(frozen=True)
+class Varying:
+    """Keeps the places at which models differ most, the same in all of them (Wan et al. 2024).
+
+    Attributes:
+        density: The share of a tensor's entries that is kept, of those whose variance is not zero, rounded down.
+    """
+
+    density: float
+
+    def __call__(self, changes: list[Tensor], name: str) -> None:
+        """Ranks the variances over models; of equal ones the later count as smaller."""
+        del name
+        if self.density >= 1:
+            return
+        first = changes[0].clone()  # against it, so that equal changes have a variance of exactly zero
+        total, squares = torch.zeros_like(first), torch.zeros_like(first)
+        for change in changes[1:]:
+            apart = change - first
+            total.add_(apart)
+            squares.addcmul_(apart, apart)
+        variance = squares.div_(len(changes)).sub_(total.div_(len(changes)).square_()).reshape(-1).numpy()
+        kept = largest_of(variance, int(np.count_nonzero(variance > 0) * self.density))
+        for change in changes:
+            _keep(change, kept)
+
+
+def magnitude(change: Tensor) -> Tensor:
+    """The magnitudes of a change in float32, by which its entries are ranked."""
+    return change.abs().float()
+
+
+def drawn(seed: int, model: int, name: str, count: int) -> NDArray[np.float32]:
+    """Uniform numbers below 1 for the entries of one model's tensor, whatever was drawn for others."""
+    return np.random.default_rng([seed, model, zlib.crc32(name.encode())]).random(count, dtype=np.float32)
+
+
+def largest_of(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
+    """Marks exactly ``count`` entries of a flat array, the largest; of equal ones the earlier."""
+    if count <= 0 or count >= len(values):
+        return np.full(len(values), count > 0)
+    cut = np.partition(values, len(values) - count)[len(values) - count]
+    found: NDArray[np.bool_] = values > cut
+    found[np.flatnonzero(values == cut)[: count - int(np.count_nonzero(found))]] = True
+    return found
+
+
+def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float) -> float:
+    """The magnitude (float32) of the k-th largest entry of all changes, exactly, in two passes and constant memory.
+
+    Args:
+        changes: gives them, one by one; called twice.
+        density: k as a share of all entries.
+
+    Returns:
+        Infinity where nothing is kept.
+    """
+    # Bit patterns of positive float32 numbers, read as integers, are ordered as the numbers are: the upper 16 bits
+    # are counted first, then the lower ones of those entries that share the upper ones of the k-th.
+    upper = np.zeros(1 << 16, dtype=np.int64)
+    for change in changes():
+        upper += np.bincount(_bits(change) >> 16, minlength=1 << 16)
+    keep = round(int(upper.sum()) * density)
+    if keep == 0:
+        return math.inf
+    high, above = _place(upper, keep)
+    lower = np.zeros(1 << 16, dtype=np.int64)
+    for change in changes():
+        bits = _bits(change)
+        lower += np.bincount(bits[bits >> 16 == high] & 0xFFFF, minlength=1 << 16)
+    low, _ = _place(lower, keep - above)
+    return float(np.array([high << 16 | low], dtype=np.uint32).view(np.float32)[0])
+
+
+def _keep(change: Tensor, kept: NDArray[np.bool_]) -> None:
+    """Sets all other entries to zero, in place; the mask is flat, in the order of rows."""
+    change.masked_fill_(torch.from_numpy(~kept).view(change.shape), 0.0)
+
+
+def _bits(change: Tensor) -> NDArray[np.uint32]:
+    return magnitude(change).contiguous().reshape(-1).numpy().view(np.uint32)
+
+
+def _place(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
+    """The bin of the ``rank``-th largest entry, and how many lie in bins above it."""
+    from_top = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(from_top, rank))
+    return len(counts) - 1 - place, int(from_top[place - 1]) if place else 0
