@@ -25,6 +25,8 @@ from merging.testing.second_device import second_device
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # the suite runs under nohup; what closed terminals do is tested
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nor are keys heard by what a shell has put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "suite",
     deadline=None,
