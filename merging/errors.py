@@ -22,6 +22,8 @@ from pathlib import Path
 
 _ACTIVE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that do something instead of being seen: controls, directions, lone surrogates, line ends."""
+_IN_A_LINE = 180
+"""Characters of the names that a message lists."""
 _JOINERS = "\u200c\u200d"
 """Of category Cf too, but part of how Persian, Hindi and emoji are spelled."""
 
@@ -220,7 +222,7 @@ def reason_of(error: BaseException) -> str:
 def unknown(
     kind: str, name: str, known: Iterable[str], way_out: str = "", *, error: type[MergingError] = UnknownNameError
 ) -> MergingError:
-    """The error for a name that is not known: says the nearest one, or lists all of them.
+    """The error for a name that is not known: says the nearest one, or lists all of them, as many as a line holds.
 
     >>> str(unknown("strategy", "gredy", ["uniform", "greedy"]))
     "unknown strategy 'gredy'; did you mean 'greedy'?"
@@ -234,8 +236,17 @@ def unknown(
     """
     names = sorted(known)
     near = nearest(name, names)
-    hint = f"did you mean '{near}'?" if near else f"known: {', '.join(names) or 'none'}"
+    hint = f"did you mean '{near}'?" if near else f"known: {_listed(names)}"
     return error(f"unknown {kind} '{name}'; {hint}" + (f" ({way_out})" if way_out else ""))
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a row; of many the first ones, and how many are left out."""
+    rows = [", ".join(names[: count + 1]) for count in range(len(names))]
+    fitting = sum(len(row) <= _IN_A_LINE for row in rows) or 1
+    if fitting >= len(names):
+        return rows[-1] if names else "none"
+    return f"{rows[fitting - 1]} and {len(names) - fitting} more"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
