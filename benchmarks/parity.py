@@ -257,7 +257,8 @@ def _merged(program: Path, config: Mapping[str, Any], folder: Path) -> dict[str,
 def _version(program: Path) -> str:
     code = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in ('mergekit', 'torch')}))"
     python = program.parent / "python"
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    done = subprocess.run([str(python), "-c", code], capture_output=True, encoding="utf-8", check=True)  # noqa: S603
+    return done.stdout
 
 
 @click.command()
@@ -269,7 +270,10 @@ def main(mergekit: Path, output: Path, only: str | None) -> None:
     facts: dict[str, Any] = {"versions": json.loads(_version(mergekit)), "command": COMMAND, "configs": {}, "drawn": {}}
     tensors: dict[str, Tensor] = {}
     if only is not None:
-        facts, tensors = json.loads((output / "mergekit.json").read_text()), load_file(output / "outputs.safetensors")
+        facts, tensors = (
+            json.loads((output / "mergekit.json").read_text(encoding="utf-8")),
+            load_file(output / "outputs.safetensors"),
+        )
     for name, case in CASES.items():
         for dtype in DTYPES[: 1 if case.drawn else 2]:
             if only is not None and only not in name:
