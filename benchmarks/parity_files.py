@@ -1,9 +1,9 @@
 """mergekit's results of whole configurations: ``python -m benchmarks.parity_files --mergekit PATH --output FOLDER``.
 
 PATH is the folder of an environment of its own (``python -m venv --system-site-packages``; ``pip install --no-deps
-mergekit immutables``). The configurations of tests/mergekit/configurations are merged by mergekit-yaml, on a small Llama
-that transformers saves. ``outputs.safetensors``, ``config.json`` (transformers' own) and ``mergekit.json``, with versions
-and command, are written to FOLDER; tests/mergekit/test_parity.py compares `merge run` of the same files with them.
+mergekit immutables``). The configurations of tests/mergekit/configurations are merged by mergekit-yaml, on a small
+Llama that transformers saves. ``outputs.safetensors``, ``config.json`` (transformers' own) and ``mergekit.json``, with
+versions and command, are written to FOLDER; tests/mergekit/test_parity.py compares `merge run` of the same files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _MANY = """
 import sys
 from mergekit.scripts.run_yaml import main
 for name in sys.argv[1:]:
-    main([f"{name}.yml", f"out/{name}", "--random-seed", "0", "--no-write-model-card", "--no-copy-tokenizer", "--quiet"],
-         standalone_mode=False)
+    words = [f"{name}.yml", f"out/{name}", "--random-seed", "0", "--no-write-model-card", "--no-copy-tokenizer"]
+    main([*words, "--quiet"], standalone_mode=False)
 """
 """mergekit-yaml on several files: the imports take longer than a merge."""
 

@@ -27,8 +27,8 @@ WIDTH = 100
 def command(config: str, output: str | None, as_json: bool) -> None:
     """Write the merge.toml that does what a configuration of mergekit does: merge convert config.yml.
 
-    CONFIG is a file for mergekit-yaml. Its models are opened (those of the Hub are fetched), nothing is merged. merge run
-    CONFIG merges without this step. No file is overwritten.
+    CONFIG is a file for mergekit-yaml. Its models are opened (those of the Hub are fetched), nothing is merged.
+    merge run CONFIG merges without this step. No file is overwritten.
     """
     from merging.cli.showing.screen import Screen, marked, print_json
     from merging.mergekit.translation import translation
@@ -51,12 +51,20 @@ def command(config: str, output: str | None, as_json: bool) -> None:
         with atomic.refusals(f"cannot write {path}"):
             atomic.write(path, text)
     if as_json:
-        print_json({"method": meant.method, "file": None if path is None else str(path), "tables": tables,
-                    "notes": list(meant.notes)})
+        print_json(
+            {
+                "method": meant.method,
+                "file": None if path is None else str(path),
+                "tables": tables,
+                "notes": list(meant.notes),
+            }
+        )
     elif path is None:
         click.echo(showable(text, keep="\n"), nl=False)
     else:
-        Screen().print(marked("Written: [bold]{}[/]. Merge with: {}", path, _run(path)), highlight=False, soft_wrap=True)
+        Screen().print(
+            marked("Written: [bold]{}[/]. Merge with: {}", path, _run(path)), highlight=False, soft_wrap=True
+        )
 
 
 def written(meant: Translation, tables: Mapping[str, Any], path: Path) -> str:

@@ -168,7 +168,11 @@ def _entry(said: Document, name: str, *, sliced: bool = False) -> Entry:
     layers = None
     if sliced:
         ends = _needed(said, "layer_range", "such as [0, 32]").listed("two numbers")
-        if len(ends.value) != 2 or not all(type(end) is int for end in ends.value) or not 0 <= ends.value[0] < ends.value[1]:
+        if (
+            len(ends.value) != 2
+            or not all(type(end) is int for end in ends.value)
+            or not 0 <= ends.value[0] < ends.value[1]
+        ):
             raise ends.wrong("is not [FIRST, BEHIND THE LAST], such as [0, 32]")
         layers = (ends.value[0], ends.value[1])
     return Entry(model, _parameters(said, name, own=True), said, layers)
@@ -193,7 +197,9 @@ def _parameters(said: Document, name: str, *, own: bool = False) -> dict[str, Se
                 raise shown.wrong(f"is no parameter of '{name}', which would pass over it in silence; delete it")
             raise unknown(f"parameter of '{name}' at {shown.where}:", key, known, error=MergingError)
         if own and not known[key].per_model:
-            raise found[key].wrong("belongs to the whole merge, not to a model: mergekit reads it in 'parameters' alone")
+            raise found[key].wrong(
+                "belongs to the whole merge, not to a model: mergekit reads it in 'parameters' alone"
+            )
     return {key: setting(found[key], known[key]) for key in found.value if found.value[key] is not None}
 
 

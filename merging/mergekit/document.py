@@ -114,8 +114,12 @@ class Document:
                 raise self[key].wrong(refused[key])
             if key not in known:
                 shown = Document(self.file, None, (*self.path, key), self.lines).where
-                raise unknown(f"key at {shown}:", key, known | ({near} if (near := nearest(key, refused)) else set()),
-                              error=MergingError)
+                raise unknown(
+                    f"key at {shown}:",
+                    key,
+                    known | ({near} if (near := nearest(key, refused)) else set()),
+                    error=MergingError,
+                )
 
 
 def kind(value: Any) -> str:

@@ -72,8 +72,9 @@ NORMALIZE = Parameter(kind="boolean", default=True, option="normalize")
 INT8_MASK = Parameter(kind="boolean", default=False, inert="masks have no dtype here")
 
 
-def _changes(strategy: str, *, normalize: bool, rescale: bool | None, options: Mapping[str, Any] | None = None,
-             **own: Parameter) -> Method:
+def _changes(
+    strategy: str, *, normalize: bool, rescale: bool | None, options: Mapping[str, Any] | None = None, **own: Parameter
+) -> Method:
     """A method of task vectors; ``rescale`` None: it thins nothing, and has these parameters without effect."""
     nothing = "" if rescale is not None else "the method drops nothing"
     return Method(
@@ -124,7 +125,12 @@ METHODS: dict[str, Method] = {
     ),
     "model_stock": Method(
         strategy="model-stock",
-        parameters={"filter_wise": Parameter(kind="boolean", default=False)},
+        parameters={
+            "filter_wise": Parameter(
+                kind="boolean", default=False, option="vectors", convert=lambda rows: "rows" if rows else "tensor"
+            )
+        },
+        options={"opposed": "formula"},
         fewest=2,
     ),
     "karcher": Method(

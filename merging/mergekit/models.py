@@ -103,6 +103,9 @@ def _place(said: Document, source: str) -> Path:
     place = place_of(source)
     found = expand(place)
     if len(found) != 1 or identity(found[0]) != identity(place):
-        raise said.wrong(f"is {place}, a folder of {plural(len(found), 'model')}, not one" if len(found) != 1 else
-                         f"is {place}, which holds {found[0].name} without a configuration; name the file")
+        raise said.wrong(
+            f"is {place}, a folder of {plural(len(found), 'model')}, not one"
+            if len(found) != 1
+            else f"is {place}, which holds {found[0].name} without a configuration; name the file"
+        )
     return place

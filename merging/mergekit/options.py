@@ -90,7 +90,9 @@ def _nuslerp(found: Configuration, models: Models, values: Values) -> dict[str, 
         raise MergingError(f"{values.said('weight')} varies with layers or names; 'weight' is one value here")
     (t,) = ways
     if not 0 <= t <= 1:
-        raise MergingError(f"{values.said('weight')}: the weights lead {t:g} of the way from one model to the other, not 0 to 1")
+        raise MergingError(
+            f"{values.said('weight')}: the weights lead {t:g} of the way from one model to the other, not 0 to 1"
+        )
     flat = _one("nuslerp_flatten", values.shared("nuslerp_flatten"), values)
     across = _one("nuslerp_row_wise", values.shared("nuslerp_row_wise"), values)
     vectors = "tensor" if flat else "columns" if across else "rows"

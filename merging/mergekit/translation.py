@@ -11,6 +11,7 @@ from merging.mergekit.configuration import Configuration, configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import models_of
 from merging.mergekit.options import options
+from merging.mergekit.tokenizers import check_tokenizer
 from merging.mergekit.values import Values
 
 
@@ -49,6 +50,7 @@ def translation(path: Path) -> Translation:
     """
     found = configuration(read(path))
     models = models_of(found)
+    check_tokenizer(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
     chosen: dict[str, Any] = {"strategy": options(found, models, values)}

@@ -51,7 +51,9 @@ class Values:
 
     def own(self, name: str) -> dict[Reference, list[Value]]:
         """Each model's values of a parameter, one a group; models in the pool's order."""
-        return {model: [self._value(name, group.tensor, model) for group in self.groups] for model in self._models.names}
+        return {
+            model: [self._value(name, group.tensor, model) for group in self.groups] for model in self._models.names
+        }
 
     def said(self, name: str) -> str:
         """Where a parameter is set: file, line and path of the first place."""
@@ -79,7 +81,9 @@ class Values:
             raise (
                 self._found.document.wrong(f"has no parameter '{name}'{whose}, and '{self._found.name}' needs one")
                 if told is None
-                else MergingError(f"{told} gives no '{name}'{whose} for tensor '{tensor.name}', and there is no default")
+                else MergingError(
+                    f"{told} gives no '{name}'{whose} for tensor '{tensor.name}', and there is no default"
+                )
             )
         return default
 
@@ -107,7 +111,9 @@ class Values:
                     continue
                 said = entry.said["layer_range"]
                 if len(modules) != 1:
-                    raise said.wrong(f"is for models whose layers are one sequence, and here are {len(modules)}; write 'models'")
+                    raise said.wrong(
+                        f"is for models whose layers are one sequence, and here are {len(modules)}; write 'models'"
+                    )
                 if entry.layers[0] != start or entry.layers != part.entries[0].layers:
                     raise said.wrong(
                         f"is {list(entry.layers)}, and the layers of all models are merged in their order here, from "
@@ -119,7 +125,7 @@ class Values:
         (count,) = modules.values() if ends else (0,)
         if ends and start != count:
             raise self._found.slices[-1].said.wrong(
-                f"ends at layer {start}, and the models have {count}; all layers are merged here, other slices come later"
+                f"ends at layer {start}, and the models have {count}; other slices than all layers come later"
             )
         return ends
 
