@@ -229,7 +229,7 @@ def test_python_api_examples(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_models(tmp_path: Path) -> None:
+def test_own_models(tmp_path: Path, merge: Merge) -> None:
     """The commands of getting-started on a small pool, with its merge.toml, model and data layout."""
     write_files("getting-started.md", tmp_path)
     read_toml(tmp_path / "merge.toml")
@@ -253,7 +253,7 @@ def test_own_models(tmp_path: Path) -> None:
         }
         torch.save(state, tmp_path / f"checkpoints/model_{number}.pt")
 
-    checked, merged, applied = run_commands("getting-started.md", tmp_path).values()
+    checked, merged, applied = run_commands("getting-started.md", tmp_path, merge=merge).values()
     assert "Nothing was evaluated or written" in checked
     assert "manifold mix" in merged
     assert "rebuilt.safetensors" in applied
