@@ -68,16 +68,17 @@ def command(config: str, output: str | None, as_json: bool) -> None:
 
 
 def written(meant: Translation, tables: Mapping[str, Any], path: Path) -> str:
-    """The file's text.
+    """The text of the merge.toml.
 
     Args:
         meant: what it says.
         tables: the same as tables, with the paths as they are to be written.
-        path: where it will lie.
+        path: the file that it is written to.
     """
-    said = f"# Written by merge convert from {meant.file} (mergekit's '{meant.method}'). The same merge: {_run(path)}"
+    said = f"# Written by merge convert from {meant.file}, which has mergekit's '{meant.method}'."
     parts = [
         showable(said).encode("utf-8", "backslashreplace").decode() + "\n",
+        f"# The same merge: {showable(_run(path))}\n",
         "# With a [task] its result is scored, and tested against the models and their averages.\n",
         "\n[pool]\n",
         *_lines(tables["pool"]),

@@ -25,7 +25,8 @@ class Configured(Asking):
         Raises:
             MergingError: it is wrong, or models, a base or a run that goes on were typed beside it.
         """
-        alone = typed.get("positional") or ()
+        given = typed.get("positional")
+        alone = given if isinstance(given, tuple) else ()
         configurations = [name for name in alone if is_configuration(name)]
         helps = any(option.is_eager and option.name in typed for option in self.get_params(ctx))
         if not configurations or helps or ctx.resilient_parsing:

@@ -29,7 +29,7 @@ class Entry:
     Attributes:
         model: which.
         parameters: its parameters by mergekit's names.
-        said: where it stands.
+        said: the place in the file.
         layers: first layer and the one behind the last, of the entries of slices.
     """
 
@@ -46,7 +46,7 @@ class Slice:
     Attributes:
         entries: the models.
         parameters: what is set for these layers of all models.
-        said: where it stands.
+        said: the place in the file.
     """
 
     entries: tuple[Entry, ...]
@@ -88,7 +88,7 @@ class Configuration:
 
         Args:
             of: the slice.
-            model: whose parameter it is; none: the whole merge's.
+            model: the one whose parameter it is; none: the parameter is the whole merge's.
         """
         for entry in of.entries:
             if model is not None and entry.model == model:
@@ -107,7 +107,7 @@ class Configuration:
 
 
 def configuration(document: Document) -> Configuration:
-    """Checks a file.
+    """Checks all of a file, key by key.
 
     Raises:
         MergingError: names the first entry that is wrong or not supported.
@@ -194,7 +194,7 @@ def _parameters(said: Document, name: str, *, own: bool = False) -> dict[str, Se
             elsewhere = sorted(other for other, method in METHODS.items() if key in method.parameters)
             shown = found[key]
             if elsewhere:
-                raise shown.wrong(f"is no parameter of '{name}', which would pass over it in silence; delete it")
+                raise shown.wrong(f"is no parameter of '{name}', and mergekit passes over it in silence; delete it")
             raise unknown(f"parameter of '{name}' at {shown.where}:", key, known, error=MergingError)
         if own and not known[key].per_model:
             raise found[key].wrong(
@@ -242,7 +242,7 @@ def _check_models(found: Configuration) -> None:
         counted.append(found.base)
     fewest, most = found.method.fewest, found.method.most
     if len(counted) < fewest or (most is not None and len(counted) > most):
-        besides = " besides the base" if found.method.base not in ("counts", "first") else ""
+        besides = " besides the base" if found.method.base not in ("counts", "first") and found.base is not None else ""
         wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
         raise document["models" if "models" in document.value else "slices"].wrong(
             f"names {len(counted)} models{besides}; '{found.name}' merges {wanted}"

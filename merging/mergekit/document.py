@@ -123,7 +123,7 @@ class Document:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in words."""
+    """Says what a value is, in words."""
     if value is None or value in ("", [], {}):
         return "empty"
     if isinstance(value, bool):

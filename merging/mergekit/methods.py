@@ -23,7 +23,7 @@ class Parameter:
         default: its value where nobody says one.
         per_model: whether each model has its own; else it is the whole merge's.
         option: our option; empty: it has none of its own.
-        convert: from mergekit's value to the option's.
+        convert: makes the option's value from mergekit's.
         inert: why it changes nothing, in mergekit or here; empty: it does.
     """
 
@@ -46,7 +46,7 @@ class Method:
         parameters: its parameters by mergekit's names.
         options: our options that follow from the method itself.
         fewest: models besides a base that does not count, at the least.
-        most: at the most; none: any number.
+        most: the same, at the most; none: any number.
     """
 
     strategy: str

@@ -23,7 +23,7 @@ class Models:
     """The models of a configuration.
 
     Attributes:
-        sources: those that are merged, in the file's order: paths and ids of the Hub.
+        sources: paths and ids of the Hub of what is merged, in the file's order.
         base: the base; none: there is none.
         names: model of the file → its name in the pool, in the pool's order.
         pool: all of them, opened.

@@ -57,8 +57,9 @@ def _weights(models: Models, values: Values) -> list[str]:
 
 
 def _entries(given: Sequence[Value], names: Sequence[str]) -> list[tuple[str, Value]]:
-    """The most frequent value for all components, then the others'; '' or '@COMPONENT' before each."""
-    usual = Counter(given).most_common(1)[0][0]
+    """The most frequent value, of several the last one's, for all components; then those of others as @COMPONENT."""
+    counts = Counter(reversed(given))
+    usual = counts.most_common(1)[0][0]
     return [("", usual), *((f"@{name}", value) for name, value in zip(names, given, strict=True) if value != usual)]
 
 

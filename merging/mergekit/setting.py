@@ -16,7 +16,7 @@ KINDS = {"number": "a number", "count": "a whole number", "boolean": "true or fa
 
 @dataclass(frozen=True)
 class Branch:
-    """What a setting says of the tensors whose names hold a text.
+    """The part of a setting for tensors whose names hold a text.
 
     Attributes:
         filter: the text; none: all tensors.
@@ -41,7 +41,7 @@ class Setting:
     """A parameter as one place of the file sets it.
 
     Attributes:
-        said: where it stands.
+        said: the place in the file.
         branches: the first whose filter a tensor's name holds decides; none does: it is as if nothing stood there.
     """
 
@@ -65,7 +65,7 @@ class Setting:
 
 
 def setting(said: Document, parameter: Parameter) -> Setting:
-    """Reads a setting.
+    """Reads a setting: a value, a gradient, or several by filters.
 
     Args:
         said: what stands there.

@@ -17,7 +17,7 @@ from merging.mergekit.values import Values
 
 @dataclass(frozen=True, kw_only=True)
 class Translation:
-    """What a configuration means here.
+    """A configuration in this project's words.
 
     Attributes:
         file: the configuration.

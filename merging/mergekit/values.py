@@ -56,7 +56,7 @@ class Values:
         }
 
     def said(self, name: str) -> str:
-        """Where a parameter is set: file, line and path of the first place."""
+        """The first place where a parameter is set: file, line and path."""
         return next(setting.said.where for each, setting in self._found.settings if each == name)
 
     def _all(self, tensor: Tensor) -> tuple[Value, ...]:
@@ -76,16 +76,19 @@ class Values:
                 return value
         default: Value = self._found.method.parameters[name].default
         if default is REQUIRED:
-            whose = "" if model is None else f" of {model}"
-            told = next((s.said.where for each, s in self._found.settings if each == name), None)
-            raise (
-                self._found.document.wrong(f"has no parameter '{name}'{whose}, and '{self._found.name}' needs one")
-                if told is None
-                else MergingError(
-                    f"{told} gives no '{name}'{whose} for tensor '{tensor.name}', and there is no default"
-                )
-            )
+            raise self._lost(name, part, tensor, model)
         return default
+
+    def _lost(self, name: str, part: Slice, tensor: Tensor, model: Reference | None) -> MergingError:
+        """The error where nothing gives a value that must be there."""
+        known = [scope[name] for scope in self._found.scopes(part, model) if name in scope]
+        if known:
+            return known[0].said.wrong(
+                f"gives no value for tensor '{tensor.name}'; end the list with one without filter"
+            )
+        entry = next((entry.said for entry in part.entries if entry.model == model), None)
+        said = entry or (self._found.document if model is None else self._found.document["base_model"])
+        return said.wrong(f"has no parameter '{name}', and '{self._found.name}' needs one")
 
     def _place(self, tensor: Tensor) -> tuple[Slice, float]:
         """The slice that a tensor is in, and its depth there."""

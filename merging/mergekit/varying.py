@@ -7,9 +7,10 @@ no layer at 0.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _LAYER = re.compile(r"\.(\d+)\.")
 
@@ -104,9 +105,14 @@ def groups(
         *some, rest = outside.values() or [[]]
         for alike in some:
             names = "|".join(_literal(tensor.name) for tensor in alike)
-            found.append(Group(_named(kind, alike[0].name.removesuffix(".weight")), f"^({names})$", alike[0]))
+            found.append(Group(_named(kind, "behind"), f"^({names})$", alike[0]))
         if rest:
             found.append(Group(_named(kind, "" if kind else "outside"), _pattern(kind), rest[0]))
+    taken = set[str]()
+    for place, group in enumerate(found):  # filters of unlike characters may give one name, and names are told apart
+        number = next(n for n in itertools.count(1) if (f"{group.name}_{n}" if n > 1 else group.name) not in taken)
+        found[place] = replace(group, name=f"{group.name}_{number}" if number > 1 else group.name)
+        taken.add(found[place].name)
     return tuple(found)
 
 

@@ -9,26 +9,10 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.parity_files import CONFIGURATIONS, write_models
+from benchmarks.parity_files import CONFIGURATIONS
 from tests.conftest import Merge
 
-GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in CONFIGURATIONS.glob("*.yml"))
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    return load_file(GOLDEN / "outputs.safetensors")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, golden: dict[str, Tensor]) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    shapes = {name.partition("/")[2]: tuple(tensor.shape) for name, tensor in golden.items()}
-    write_models(folder, GOLDEN / "config.json", shapes)
-    return folder
-
-
 VARYING = (
     "breadcrumbs-ties-each-its-own",
     "nuslerp",
