@@ -48,7 +48,7 @@ class Lines(MixStrategy):
 
     alpha: float | None = option(None, "α, the factor of the first block; none: by the norms", low=0.0, high=4.0)
     beta: float | None = option(None, "β, what the last block's factor has more; none: 1 − α", low=-4.0, high=4.0)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then scales its change block by block."""

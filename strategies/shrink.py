@@ -48,7 +48,7 @@ class Shrink(MixStrategy):
     )
     energy: float = option(0.8, "R, the share of Σ s² that the strong directions have at least", low=0.0, high=1.0)
     smallest: float = option(1e-6, "a matrix that changed by less, ‖Δ‖ / ‖θ_0‖, keeps its change", low=0.0, high=1.0)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then shortens its change; a recipe stays one, with a component a tensor."""
