@@ -9,7 +9,7 @@ from typing import ClassVar
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
@@ -53,18 +53,18 @@ class Breadcrumbs(MixStrategy):
         )
     }
 
-    density: Varying = option(
-        0.9, "share of a tensor's changes that is kept; 1: all, outliers too", low=0.0, high=1.0, varies="models"
+    density: Varying = varying_option(
+        0.9, "share of a tensor's changes that is kept; 1: all, outliers too", low=0.0, high=1.0, by="models"
     )
-    gamma: Varying = option(0.01, "γ, share of the largest that is dropped", low=0.0, high=1.0, varies="models")
+    gamma: Varying = varying_option(0.01, "γ, share of the largest that is dropped", low=0.0, high=1.0, by="models")
     method: str = option(
         UNSET,
         "how the rest is merged",
         choices=("linear", "ties"),
         profiles={"breadcrumbs": "linear", "breadcrumbs-ties": "ties"},
     )
-    scale: Varying | None = option(
-        None, "λ; none: 1/n for linear without normalize, else 1", low=-4.0, high=4.0, varies="components"
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1/n for linear without normalize, else 1", low=-4.0, high=4.0, by="components"
     )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}")
     normalize: bool | None = option(None, "divide by the weights of what counts; none: no for linear, yes for ties")

@@ -10,7 +10,7 @@ from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
 from merging.moved import by_position
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
@@ -64,14 +64,16 @@ class Dare(MixStrategy):
         ),
     }
 
-    drop: Varying = option(0.5, "p, the share of entries that is dropped", low=0.0, high=0.999, varies="models")
+    drop: Varying = varying_option(0.5, "p, the share of entries that is dropped", low=0.0, high=0.999, by="models")
     method: str = option(
         UNSET,
         "how the rest is merged",
         choices=("linear", "ties"),
         profiles={"dare": "linear", "dare-linear": "linear", "dare-ties": "ties"},
     )
-    scale: Varying | None = option(None, "λ; none: 1/n for linear, 1 for ties", low=0.0, high=4.0, varies="components")
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1/n for linear, 1 for ties", low=0.0, high=4.0, by="components"
+    )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
     normalize: bool | None = option(
         None, "divide by the weights of what counts; none: no for linear, yes for ties", later=True

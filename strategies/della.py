@@ -10,7 +10,7 @@ from merging.errors import OptionError
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
@@ -52,9 +52,9 @@ class Della(MixStrategy):
         )
     }
 
-    density: Varying = option(0.5, "mean share of a row's changes that is kept", low=0.0, high=1.0, varies="models")
-    epsilon: Varying = option(
-        0.15, "ε, how far the probabilities of a row's ends lie from density", low=0.0, high=0.5, varies="models"
+    density: Varying = varying_option(0.5, "mean share of a row's changes that is kept", low=0.0, high=1.0, by="models")
+    epsilon: Varying = varying_option(
+        0.15, "ε, how far the probabilities of a row's ends lie from density", low=0.0, high=0.5, by="models"
     )
     method: str = option(
         UNSET,
@@ -62,7 +62,9 @@ class Della(MixStrategy):
         choices=("ties", "linear"),
         profiles={"della": "ties", "della-linear": "linear"},
     )
-    scale: Varying | None = option(None, "λ; none: 1 for ties, 1/n for linear", low=-4.0, high=4.0, varies="components")
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1 for ties, 1/n for linear", low=-4.0, high=4.0, by="components"
+    )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}")
     normalize: bool | None = option(None, "divide by the weights of what counts; none: yes for ties, no for linear")
     rescale: str = option(

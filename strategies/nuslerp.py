@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp, slerp_rows
 from merging.mixing.varying import amount_of, at
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -44,8 +44,8 @@ class NuSlerp(MixStrategy):
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
 
-    t: Varying = option(
-        0.5, "how far from the first model to the second: w_2 / (w_1 + w_2)", low=0.0, high=1.0, varies="components"
+    t: Varying = varying_option(
+        0.5, "how far from the first model to the second: w_2 / (w_1 + w_2)", low=0.0, high=1.0, by="components"
     )
     of: str = option(
         "models", "what is turned: the models, or their changes from the base", choices=("models", "changes")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import amount_of
-from merging.plugins.options import option
+from merging.plugins.options import varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -38,10 +38,10 @@ class Sce(MixStrategy):
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
 
-    density: Varying = option(
-        0.1, "share of the places that differ that is kept, in each tensor", low=0.0, high=1.0, varies="components"
+    density: Varying = varying_option(
+        0.1, "share of the places that differ that is kept, in each tensor", low=0.0, high=1.0, by="components"
     )
-    scale: Varying = option(1.0, "λ", low=-4.0, high=4.0, varies="components")
+    scale: Varying = varying_option(1.0, "λ", low=-4.0, high=4.0, by="components")
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""

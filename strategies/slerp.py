@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp
 from merging.mixing.varying import amount_of, at
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
@@ -52,12 +52,12 @@ class Slerp(MixStrategy):
         )
     }
 
-    t: Varying = option(
+    t: Varying = varying_option(
         UNSET,
         "how far from the first of two models to the second",
         low=0.0,
         high=1.0,
-        varies="components",
+        by="components",
         profiles={"slerp": 0.5, "karcher": 0.5},
     )
     steps: int = option(50, "iterations of the Karcher mean of more than two at the most", low=1)

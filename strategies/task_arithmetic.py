@@ -8,7 +8,7 @@ from typing import ClassVar
 from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -34,12 +34,12 @@ class TaskArithmetic(MixStrategy):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    scale: Varying | None = option(None, "λ; none: 1/n, the uniform soup", low=-2.0, high=2.0, varies="components")
+    scale: Varying | None = varying_option(None, "λ; none: 1/n, the uniform soup", low=-2.0, high=2.0, by="components")
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
     normalize: bool = option(False, "divide by the weights' sum, in every component", later=True)
 
     def default_number(self, option: str, problem: Problem) -> float | None:
-        """1/n, for λ."""
+        """1/n for λ, which makes the uniform soup."""
         return 1.0 / len(problem.pool) if option == "scale" else None
 
     def mix(self, problem: Problem) -> Recipe:

@@ -13,7 +13,7 @@ from merging.mixing.task_vectors import TaskVectors
 from merging.mixing.varying import Amount, Numbers, amount_of, at
 from merging.mixing.weighing import HELP
 from merging.moved import by_position
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -49,8 +49,10 @@ class Ties(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     gives: ClassVar[str] = "weights"
 
-    density: Varying = option(0.2, "share of a task vector's entries that is kept", low=0.0, high=1.0, varies="models")
-    scale: Varying = option(1.0, "λ", low=0.0, high=4.0, varies="components")
+    density: Varying = varying_option(
+        0.2, "share of a task vector's entries that is kept", low=0.0, high=1.0, by="models"
+    )
+    scale: Varying = varying_option(1.0, "λ", low=0.0, high=4.0, by="components")
     scope: str = option(
         "model",
         "the largest entries of the whole model (of each component, where density is by component), or of each tensor",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from merging.mixing.varying import Amount, amount_of, at
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -40,8 +40,8 @@ class WiseFt(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     ranks: ClassVar[bool] = False
 
-    alpha: Varying | None = option(
-        0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0, varies="components"
+    alpha: Varying | None = varying_option(
+        0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0, by="components"
     )
     steps: int = option(10, "a sweep scores α = 0, 1/steps, …, 1", low=1)
     inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from merging.errors import OptionError
 from merging.plugins.options import options_of
 from merging.plugins.spreading import Places
-from merging.plugins.varying import placed
+from merging.plugins.varying import entries_of, placed
 
 if TYPE_CHECKING:
     from merging.plugins.problem import Problem
@@ -57,6 +57,18 @@ def at(amount: Amount, model: int, tensor: str) -> float:
     return amount.at(model, tensor) if isinstance(amount, Numbers) else amount
 
 
+def number_of(strategy: MixStrategy, option: str, problem: Problem) -> float:
+    """The number of an option that is one for the whole network, though it may be searched for.
+
+    Raises:
+        StrategyError: it is still to be searched for.
+    """
+    amount = amount_of(strategy, option, problem)
+    if isinstance(amount, Numbers):
+        raise RuntimeError(f"{option} is declared with varies='whole', and has no entries")
+    return amount
+
+
 def amount_of(strategy: MixStrategy, option: str, problem: Problem) -> Amount:
     """The numbers of a strategy's option for a problem: a plain one as it is, of ``none`` what it stands for.
 
@@ -78,7 +90,7 @@ def amount_of(strategy: MixStrategy, option: str, problem: Problem) -> Amount:
         if number is None:
             raise OptionError(f"{strategy.called(option)} is none, which stands for no number")
         return float(number)
-    where, entries = Places.of(problem), declared.entries(value)
+    where, entries = Places.of(problem), entries_of(value, declared.spec.low, declared.spec.high)
     table = where.table(entries, strategy.called(option))
     if np.isnan(table).any():
         if not isinstance(default, int | float):

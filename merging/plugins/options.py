@@ -19,7 +19,7 @@ import pydantic
 from merging.errors import MergingError, OptionError, unknown
 from merging.plugins.profiles import Profile
 from merging.plugins.user_code import running
-from merging.plugins.varying import By, Entry, checked, entries_of, texts_of
+from merging.plugins.varying import checked, entries_of, texts_of
 from merging.values.wording import shown
 
 
@@ -74,7 +74,7 @@ class OptionSpec:
     profiles: Mapping[str, Any] | None = None
     later: bool = False
     setting: Setting | None = None
-    varies: By | None = None
+    varies: Literal["components", "models", "whole"] | None = None
 
 
 def option(
@@ -87,7 +87,6 @@ def option(
     profiles: Mapping[str, Any] | None = None,
     later: bool = False,
     setting: Setting | None = None,
-    varies: By | None = None,
 ) -> Any:
     """Declares an option of a plug-in, or a setting of a run.
 
@@ -101,19 +100,38 @@ def option(
         later: the plug-in had no such option once. At its default it is left out of what is written, so that runs and
             benchmarks from before go on.
         setting: how a setting of a run is spelt and where it is kept; plug-ins leave this out.
-        varies: for a number of a strategy whose field is of type ``Varying``: it may be another one in every component
-            of the model (``components``), or of every model besides (``models``), a ramp over depth, or searched for.
     """
     spec = OptionSpec(
-        help=help,
-        low=low,
-        high=high,
-        choices=tuple(choices),
-        profiles=profiles,
-        later=later,
-        setting=setting,
-        varies=varies,
+        help=help, low=low, high=high, choices=tuple(choices), profiles=profiles, later=later, setting=setting
     )
+    return dataclasses.field(default=default, metadata={"option": spec})
+
+
+def varying_option(
+    default: Any,
+    help: str,
+    by: Literal["components", "models", "whole"],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    profiles: Mapping[str, Any] | None = None,
+    later: bool = False,
+) -> Any:
+    """Declares a number of a strategy that need not be one number; its field has the type ``Varying``.
+
+    The strategy reads it with :func:`merging.mixing.varying.amount_of` (``number_of`` for ``whole``).
+
+    Args:
+        default: the value when the user says nothing; ``UNSET`` where ``profiles`` decide.
+        help: one line.
+        by: what its numbers may differ between: ``components``, which ramps over depth do too, ``models`` besides, or
+            nothing (``whole``). All of them may be searched for.
+        low: smallest number allowed.
+        high: largest number allowed.
+        profiles: default per profile.
+        later: the plug-in had no such option once, as in :func:`option`.
+    """
+    spec = OptionSpec(help=help, low=low, high=high, profiles=profiles, later=later, varies=by)
     return dataclasses.field(default=default, metadata={"option": spec})
 
 
@@ -273,10 +291,6 @@ class Option:
         whole = len(found) == 1 and not (only.model or only.component) and isinstance(only.value, float)
         return only.value if whole else found
 
-    def entries(self, value: Any) -> tuple[Entry, ...]:
-        """The entries of a value that was checked, where the option varies; none of ``none``."""
-        return () if self.spec.varies is None else entries_of(value, self.spec.low, self.spec.high)
-
     def _valid(self, value: Any, where: str) -> Any:
         """A value of the declared type, within the range; of what varies, one number.
 
@@ -322,6 +336,11 @@ class Option:
 
     def _allows_none(self) -> bool:
         return type(None) in getattr(self.type, "__args__", ())
+
+    @property
+    def number(self) -> Any:
+        """The type of one of its numbers, where it varies; with none, where none is allowed."""
+        return float | None if self._allows_none() else float
 
     @property
     def annotation(self) -> Any:

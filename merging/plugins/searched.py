@@ -18,7 +18,7 @@ import numpy as np
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import Option, options_of
 from merging.plugins.spreading import Places, Variable
-from merging.plugins.varying import Entry, Search, placed, searches
+from merging.plugins.varying import Entry, Search, entries_of, placed, searches
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 
@@ -40,8 +40,9 @@ def points(variables: int) -> int:
 def varying(strategy: MixStrategy) -> Iterator[tuple[Option, tuple[Entry, ...]]]:
     """The options of a strategy that may vary, with the entries of their values."""
     for declared in options_of(type(strategy)):
-        if declared.spec.varies is not None:
-            yield declared, declared.entries(getattr(strategy, declared.name))
+        spec = declared.spec
+        if spec.varies is not None:
+            yield declared, entries_of(getattr(strategy, declared.name), spec.low, spec.high)
 
 
 def searched(strategy: MixStrategy) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ def numbers_in(strategy: MixStrategy, option: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Box:
-    """What is searched: a variable for each number, over all options of a strategy.
+    """The box that is searched: a variable for each number, over all options of a strategy.
 
     Attributes:
         strategy: The strategy as the user gave it.

@@ -28,7 +28,7 @@ class Places:
     Attributes:
         models: Names in pool order.
         components: Names in the partition's order.
-        depths: Of each component: 0 for the network's stem, 1 for its head, the mean of its tensors' blocks between.
+        depths: Depth of each component: 0 for the network's stem, 1 for its head, the mean of its tensors' blocks.
         moving: Indices of the components that a merge can change: not frozen, not inert, with floating tensors.
     """
 

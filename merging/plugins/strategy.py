@@ -22,7 +22,7 @@ WHOLE = "whole"
 BLOCK = "block"
 """Partitioner of one whose numbers differ between components, where nobody names another."""
 SCORED = frozenset({"model", "objective"})
-"""What must be there where a number is searched for."""
+"""Needs of a strategy that has a number searched for."""
 NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes"})
 
 

@@ -22,12 +22,24 @@ from merging.values.wording import shown
 Varying: TypeAlias = float | tuple[str, ...]
 """The type of an option that varies: one number, or entries."""
 By: TypeAlias = Literal["components", "models", "whole"]
-"""What the numbers of an option may differ between: components, models too, or nothing (one, given or searched for)."""
+"""Places between which the numbers of an option may differ: components, models too, or none (one number alone)."""
 
 Told: TypeAlias = tuple[str, str, Callable[[float, str], Any]]
 """An option's name and range in messages, and the check of one of its numbers, which is given that name."""
 
 SEARCH, RAMP = "search", "ramp"
+WAYS: Mapping[By, str] = {
+    "models": "by component or model, ramp:A..B, search",
+    "components": "by component, ramp:A..B, search",
+    "whole": "search",
+}
+"""Ways in which an option may vary, in words, beside its range."""
+FORMS = (
+    "Numbers that vary: one for all; COMPONENT=0.7, and MODEL@COMPONENT=0.7 or MODEL@=0.7 where models may differ; "
+    "ramp:0.2..0.8 from stem to head; search or search:0.2..0.8, on the held-out data. Names may be patterns; give "
+    "several, and later ones win."
+)
+"""The forms of all of them, in words."""
 
 
 @dataclass(frozen=True)
