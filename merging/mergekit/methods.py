@@ -112,7 +112,7 @@ METHODS: dict[str, Method] = {
         most=2,
     ),
     "task_arithmetic": _changes("task-arithmetic", normalize=False, rescale=None),
-    "ties": _changes("ties", normalize=True, rescale=False, options={"scope": "tensor"}),
+    "ties": _changes("ties", normalize=True, rescale=False, options={"scope": "tensor", "rounding": "down"}),
     "dare_linear": _changes("dare-linear", normalize=False, rescale=True, density=_DROP),
     "dare_ties": _changes("dare-ties", normalize=False, rescale=True, density=_DROP),
     "breadcrumbs": _changes("breadcrumbs", normalize=False, rescale=False, gamma=_GAMMA),
@@ -138,7 +138,7 @@ METHODS: dict[str, Method] = {
         base="counts",
         parameters={
             "max_iter": Parameter(kind="count", default=10, option="steps"),
-            "tol": Parameter(default=1e-5),
+            "tol": Parameter(default=1e-5, option="tolerance"),
         },
     ),
     "multislerp": Method(

@@ -10,7 +10,7 @@ from typing import Any
 from merging.mergekit.configuration import Configuration, configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import models_of
-from merging.mergekit.options import options
+from merging.mergekit.options import Options
 from merging.mergekit.tokenizers import check_tokenizer
 from merging.mergekit.values import Values
 
@@ -53,7 +53,7 @@ def translation(path: Path) -> Translation:
     check_tokenizer(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
-    chosen: dict[str, Any] = {"strategy": options(found, models, values)}
+    chosen: dict[str, Any] = {"strategy": Options(found, models, values).all()}
     if partition:
         chosen["partitioner"] = {"patterns": [f"{group.name}={group.pattern}" for group in values.groups]}
     dtype = {} if found.dtype is None else {"dtype": found.dtype}
