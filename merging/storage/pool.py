@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from merging.errors import PoolError, RecipeError
 from merging.storage.agreement import check_agreement, constant, ties, untuned
+from merging.storage.alignment import Alignment, whereabouts
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
@@ -21,7 +22,7 @@ from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
 from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
-from merging.values.recipe import Ingredient
+from merging.values.recipe import Ingredient, Vocabulary
 from merging.values.shown import Sheet, Shown, grid, named
 from merging.values.wording import plural
 
@@ -42,6 +43,9 @@ class ModelPool(Shown):
             patterns, state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these,
             a list of them, or a mapping from their names to them.
         base: the model they were fine-tuned from, where known.
+        tokenizer_source: whose vocabulary all are seen in, where they have several: ``union``, ``base``, ``first`` or a
+            model's name; None: each in its own.
+        pad_to_multiple_of: what the number of its rows is to be a multiple of.
 
     Raises:
         PoolError: something is no model, or the checkpoints do not fit together, in tensors or in the order of their
@@ -49,12 +53,22 @@ class ModelPool(Shown):
         CheckpointError: a file is not a checkpoint, or a mapping no state dict.
     """
 
-    def __init__(self, models: Models, base: Model | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        base: Model | None = None,
+        *,
+        tokenizer_source: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> None:
         checkpoints, self.base = opened(models, base)
         if not checkpoints:
             beside = " besides the base" if base is not None else ""
             raise PoolError(f"no models given{beside}; a pool needs at least one checkpoint")
         self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self._wanted = (tokenizer_source, pad_to_multiple_of)
+        if tokenizer_source is not None:
+            self._align(tokenizer_source, pad_to_multiple_of)
         first = self.checkpoints[0]
         for other in self.with_base[1:]:
             check_agreement(first, other)
@@ -66,8 +80,35 @@ class ModelPool(Shown):
         self._classes = agree_on_classes(self._called)
         self._rows = Rows(self.checkpoints, self.base)
 
+    def _align(self, source: str, multiple: int | None) -> None:
+        """Has all models seen in one vocabulary, where that is another view of them.
+
+        Raises:
+            PoolError: their tokenizers cannot be read, do not fit, or have no such vocabulary.
+        """
+        seen = next((c.name for c in self.with_base if c.aligned is not None), None)
+        if seen is not None:
+            raise PoolError(f"'{seen}' is seen in another vocabulary already; open the models anew")
+        found = Alignment(self.checkpoints, self.base, (source, multiple))
+        if found.changes:
+            self.checkpoints = tuple(checkpoint.seen_through(found) for checkpoint in self.checkpoints)
+            self.base = None if self.base is None else self.base.seen_through(found)
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """The vocabulary that all are seen in, where it is another view of them."""
+        seen = self.checkpoints[0].aligned
+        return None if seen is None else seen.alignment
+
     @classmethod
-    def open(cls, models: Models | ModelPool, base: Model | None = None) -> ModelPool:
+    def open(
+        cls,
+        models: Models | ModelPool,
+        base: Model | None = None,
+        *,
+        tokenizer_source: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> ModelPool:
         """Opens a pool from whatever is given; a pool is taken as it is.
 
         A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
@@ -76,42 +117,64 @@ class ModelPool(Shown):
             models: a pool, or what the class takes: ``"runs/*.pt"``, ``["a.pt", Path("b.pt")]``,
                 ``[{"path": "c.pt", "key": "ema"}]``, ``[net.state_dict(), other]``, ``{"first": net}``.
             base: the model that they were fine-tuned from, where known.
+            tokenizer_source: whose vocabulary all are seen in; a pool that is seen so already is taken as it is.
+            pad_to_multiple_of: what the number of its rows is to be a multiple of.
 
         Raises:
             PoolError: a source matches nothing, or something is no model.
             CheckpointError: a file is not a checkpoint, or a mapping no state dict.
         """
+        wanted = (tokenizer_source, pad_to_multiple_of)
         if isinstance(models, ModelPool):
-            return models if base is None else cls(models.checkpoints, base)
-        return cls(models, base)
+            if base is None and wanted in (models._wanted, (None, None)):
+                return models
+            models, base = models.checkpoints, models.base if base is None else base
+        return cls(models, base, tokenizer_source=tokenizer_source, pad_to_multiple_of=pad_to_multiple_of)
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
         """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
 
+        Those that were seen in one vocabulary are seen in it again, which takes all models of their pool.
+
         Raises:
             RecipeError: one is no longer there, or was in memory.
         """
-        gone = [ingredient.name for ingredient in ingredients if not ingredient.file]
-        if gone:
-            were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
-            raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
-        bases = {row.base: row for row in ingredients if row.base}
-        named = [*(row.file for row in ingredients), *bases]
-        fetch(place for place in named if place.startswith(PREFIX))  # what else a recipe says is a path
-        places = {place: place_of(place) if place.startswith(PREFIX) else Path(place) for place in named}
-        for place, row in bases.items():
-            if not places[place].exists():
-                raise RecipeError(f"the base of adapter '{row.name}' is no longer at {place}; pass `models`")
-        lost = [ingredient for ingredient in ingredients if not places[ingredient.file].exists()]
+        if ingredients and ingredients[0].vocabulary is not None:
+            return cls._seen_again(ingredients, ingredients[0].vocabulary)
+        return cls(_reopened(ingredients))
+
+    @classmethod
+    def _seen_again(cls, ingredients: Sequence[Ingredient], vocabulary: Vocabulary) -> ModelPool:
+        """Opens the ingredients of a recipe, seen in the vocabulary of the pool that they were in."""
+        places = [*vocabulary.models, *([vocabulary.base] if vocabulary.base is not None else [])]
+        found = _reopened([Ingredient(each.name, "", each.file, each.key, each.base) for each in places])
+        alignment = _alignment(found, vocabulary)
+        known = {(whereabouts(model), model.key): model for model in alignment.everybody}
+        lost = [row for row in ingredients if (row.file, row.key) not in known]
         if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
-        names = [row.name for row in ingredients]
-        if len(set(names)) < len(names):  # a base that was called as a model is
-            names = [f"{name} ({number})" for number, name in enumerate(names)]
-        under = {"": None} | {place: Checkpoint(places[place]) for place in bases}
-        rows = zip(ingredients, names, strict=True)
-        return cls([Checkpoint(places[row.file], name, row.key, under[row.base]) for row, name in rows])
+            raise RecipeError(f"ingredient '{lost[0].name}' is not among the models whose vocabulary the recipe names")
+        return cls([known[row.file, row.key].seen_through(alignment) for row in ingredients])
+
+    @classmethod
+    def seen(cls, models: Models, vocabulary: Vocabulary) -> ModelPool:
+        """Opens a pool whose models are seen in the vocabulary that a recipe names.
+
+        Args:
+            models: what :meth:`open` takes; of those that the recipe names, and which are not among these, the files.
+            vocabulary: the vocabulary.
+
+        Raises:
+            RecipeError: one that it names is not there.
+        """
+        given = {checkpoint.name: checkpoint for checkpoint in opened(models)[0]}
+        places = [*vocabulary.models, *([vocabulary.base] if vocabulary.base is not None else [])]
+        missing = [place for place in places if place.name not in given]
+        if missing:
+            rows = [Ingredient(each.name, "", each.file, each.key, each.base) for each in missing]
+            given |= {place.name: model for place, model in zip(missing, _reopened(rows), strict=True)}
+        alignment = _alignment([given[place.name] for place in places], vocabulary)
+        return cls([model.seen_through(alignment) for model in alignment.everybody])
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -226,7 +289,10 @@ class ModelPool(Shown):
         Args:
             taken: the name of the model whose files go along with the result; None where none do.
         """
-        return (*self._classes, *differences(self._called, taken))
+        found = differences(self._called, taken)
+        if self.alignment is not None:
+            found = (*self.alignment.notes, *self.alignment.others(found))
+        return (*self._classes, *found)
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
@@ -244,3 +310,37 @@ class ModelPool(Shown):
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
         """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)
+
+
+def _alignment(models: Sequence[Checkpoint], vocabulary: Vocabulary) -> Alignment:
+    """The vocabulary that a recipe names, of its models and, last, their base."""
+    wanted = (vocabulary.source, vocabulary.multiple)
+    return Alignment(models, None, wanted) if vocabulary.base is None else Alignment(models[:-1], models[-1], wanted)
+
+
+def _reopened(ingredients: Sequence[Ingredient]) -> list[Checkpoint]:
+    """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
+
+    Raises:
+        RecipeError: one is no longer there, or was in memory.
+    """
+    gone = [ingredient.name for ingredient in ingredients if not ingredient.file]
+    if gone:
+        were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
+        raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
+    bases = {row.base: row for row in ingredients if row.base}
+    named = [*(row.file for row in ingredients), *bases]
+    fetch(place for place in named if place.startswith(PREFIX))  # what else a recipe says is a path
+    places = {place: place_of(place) if place.startswith(PREFIX) else Path(place) for place in named}
+    for place, row in bases.items():
+        if not places[place].exists():
+            raise RecipeError(f"the base of adapter '{row.name}' is no longer at {place}; pass `models`")
+    lost = [ingredient for ingredient in ingredients if not places[ingredient.file].exists()]
+    if lost:
+        raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
+    names = [row.name for row in ingredients]
+    if len(set(names)) < len(names):  # a base that was called as a model is
+        names = [f"{name} ({number})" for number, name in enumerate(names)]
+    under = {"": None} | {place: Checkpoint(places[place]) for place in bases}
+    rows = zip(ingredients, names, strict=True)
+    return [Checkpoint(places[row.file], name, row.key, under[row.base]) for row, name in rows]

@@ -27,12 +27,81 @@ COLUMNS = 12
 FORMAT = "merging-recipe/1"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint by its name, and where it was found: file, key in that, and an adapter's base."""
+
+    name: str
+    file: str
+    key: str = ""
+    base: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Gives JSON-ready values; of key and base those that are there."""
+        more = {name: value for name, value in (("key", self.key), ("base", self.base)) if value}
+        return {"name": self.name, "file": self.file} | more
+
+    @classmethod
+    def from_json(cls, data: Any) -> Place:
+        """Makes it from what :meth:`to_json` gave.
+
+        Raises:
+            RecipeError: a value that is no text.
+        """
+        texts = (data["name"], data["file"], data.get("key", ""), data.get("base", ""))
+        if not all(isinstance(text, str) for text in texts):
+            raise RecipeError("not a recipe: a name or file is no text")
+        return cls(*texts)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The vocabulary in which the ingredients of a merge were seen, where they have several.
+
+    Attributes:
+        source: whose it is: ``union``, ``base``, ``first``, or a model's name.
+        multiple: what the number of its rows is a multiple of; None: as many as tokens.
+        models: all models of the pool, in its order: each may decide rows of the others.
+        base: the model that they were fine-tuned from, where there was one.
+    """
+
+    source: str
+    multiple: int | None
+    models: tuple[Place, ...]
+    base: Place | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives JSON-ready values."""
+        return {
+            "tokenizer_source": self.source,
+            "pad_to_multiple_of": self.multiple,
+            "models": [place.to_json() for place in self.models],
+            "base": None if self.base is None else self.base.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Vocabulary | None:
+        """Makes it from what :meth:`to_json` gave; None of None.
+
+        Raises:
+            RecipeError: values of other types.
+        """
+        if data is None:
+            return None
+        source, multiple, base = data["tokenizer_source"], data["pad_to_multiple_of"], data["base"]
+        if not isinstance(source, str) or not (multiple is None or (type(multiple) is int and multiple > 0)):
+            raise RecipeError("not a recipe: its vocabulary has no source, or pads to no number")
+        places = tuple(Place.from_json(place) for place in data["models"])
+        return cls(source, multiple, places, None if base is None else Place.from_json(base))
+
+
 @dataclass(frozen=True, repr=False)
 class Ingredient(Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
-    adapter, the file of the model that it stands on; the hash is that of the two together.
+    adapter, the file of the model that it stands on; the hash is that of the two together. ``vocabulary``: the one in
+    which it was seen, where that is not its own alone; the hash is that of what was seen.
     """
 
     name: str
@@ -40,6 +109,7 @@ class Ingredient(Shown):
     file: str = ""
     key: str = ""
     base: str = ""
+    vocabulary: Vocabulary | None = None
 
     def _sheet(self) -> Sheet:
         return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key, self.base))
@@ -171,6 +241,11 @@ class Recipe(Shown):
         return frozenset(self.overrides)
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which its ingredients were seen; None: in their own."""
+        return self.ingredients[0].vocabulary
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the ingredients that carry weight, in row order."""
         rows = zip(self.ingredients, self.coefficients, strict=True)
@@ -211,6 +286,7 @@ class Recipe(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Gives JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside the recipe."""
+        seen = self.vocabulary
         return {
             "format": FORMAT,
             "ingredients": [ingredient.to_json() for ingredient in self.ingredients],
@@ -226,7 +302,7 @@ class Recipe(Shown):
                 for column, c in enumerate(self.partition.components)
             ],
             "overrides": {name: _tensor_hash(self.overrides[name]) for name in sorted(self.overrides)},
-        }
+        } | ({} if seen is None else {"vocabulary": seen.to_json()})
 
     @classmethod
     def from_json(cls, data: Any, overrides: Mapping[str, Tensor] | None = None) -> Recipe:
@@ -243,8 +319,9 @@ class Recipe(Shown):
             texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
             if not all(isinstance(text, str) for text in texts):
                 raise RecipeError("not a recipe: a name, hash or file is no text")
+            seen = Vocabulary.from_json(data.get("vocabulary"))
             ingredients = tuple(
-                Ingredient(i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", ""))
+                Ingredient(i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", ""), seen)
                 for i in data["ingredients"]
             )
             components = tuple(
