@@ -100,7 +100,7 @@ def open_model(
     given = not isinstance(models, Sequence) or models
     if not given:
         return OpenedModel(ModelPool.reopen(recipe.ingredients), recipe)
-    seen = None if isinstance(models, ModelPool) else recipe.vocabulary
+    seen = None if isinstance(models, ModelPool) and models.alignment is not None else recipe.vocabulary
     return OpenedModel(ModelPool.open(models) if seen is None else ModelPool.seen(models, seen), recipe)
 
 

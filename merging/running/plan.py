@@ -128,6 +128,7 @@ def plan(
         MergingError: whatever would make the run fail, said before any work.
     """
     parts, settings = given("plan", keywords, parts, settings)
+    expected("resumed", resumed, bool, "True or False")
     told = Watcher(progress=Silent() if progress is None else progress).progress
     if measured is not None:
         from merging.forward.numerics import Numerics  # loads torch

@@ -135,15 +135,6 @@ class Vocabularies(Declared):
         setting=Setting(metavar="N", default="no rows without a token", header=True),
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tokenizer_source is not None and not self.tokenizer_source.strip():
-            raise OptionError("`tokenizer_source` is empty; say union, base, first, or a model's name")
-        if self.pad_to_multiple_of is not None and self.tokenizer_source is None:
-            raise OptionError(
-                "`pad_to_multiple_of` pads an aligned vocabulary: say whose with `tokenizer_source` (union, base, first)"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

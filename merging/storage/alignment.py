@@ -16,7 +16,7 @@ from merging.errors import PoolError, unknown
 from merging.storage import vocabulary
 from merging.storage.dtypes import is_floating
 from merging.storage.file_hashes import Stamp
-from merging.storage.token_maps import FILES, TokenMap, first_difference, known_map, shown_token, token_map
+from merging.storage.token_maps import FILES, first_difference, known_map, shown_token, token_map
 from merging.storage.union import united
 from merging.storage.vocabulary_rows import SIZE, check_reaches, rows_in, rows_of_vocabulary
 from merging.values.recipe import Place, Vocabulary
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 UNION, BASE, FIRST = SOURCES = ("union", "base", "first")
 LACKING, PADDING = -1, -2
-"""What stands for a row's place where a model lacks its token, and where the row has none."""
-WAY = "add `tokenizer_source=union` (or base, first), which puts the rows of each token together"
+"""Numbers that stand for a row's place where a model lacks its token, and where the row has none."""
 
 
 class Alignment:
@@ -37,7 +36,7 @@ class Alignment:
     Args:
         models: the models, in the order of their pool.
         base: what they were fine-tuned from, where known.
-        wanted: whose vocabulary it is to be, and the number of which its rows are to be a multiple.
+        wanted: the source of the vocabulary, and the number of which its rows are to be a multiple.
 
     Attributes:
         leader: the model whose tokens keep their ids.
@@ -103,8 +102,8 @@ class Alignment:
             whole = next((name for name in self.names if not is_floating(model.tensors[name][1])), None)
             if whole is not None and (self.places(model) < 0).any():
                 raise PoolError(
-                    f"{model.path}: '{whole}' holds integers ({model.tensors[whole][1]}), and tokens that it lacks have no "
-                    "row; align models that are not quantised"
+                    f"{model.path}: '{whole}' holds integers ({model.tensors[whole][1]}), of which there is no mean "
+                    "for tokens that it lacks; align models that are not quantised"
                 )
 
     def places(self, model: Checkpoint) -> NDArray[np.int64]:
@@ -148,7 +147,7 @@ class Alignment:
         return self.base or self.models[0]
 
     def others(self, lines: Iterable[str]) -> Iterator[str]:
-        """Of sentences about the files beside the models, those that still hold: tokens and rows are dealt with."""
+        """Chooses from sentences about the files beside the models those that still hold: tokens are dealt with."""
         for line in lines:
             name, taken = line.split(": ")[0], line.rpartition("; the result takes ")[0]
             if name in vocabulary.FILES or line.startswith(f"config.json: {SIZE} is "):
@@ -171,7 +170,9 @@ class Alignment:
         over = [f"{name} {count:,}" for name, count in spare if count > 0]
         lines += [f"rows that no token has are dropped: {some(over, 8)}"] if over else []
         padded = self.rows - len(self.ids)
-        lines += [f"{plural(padded, 'row', ',')} of the result without a token: the mean of the others"] if padded else []
+        lines += (
+            [f"{plural(padded, 'row', ',')} of the result without a token: the mean of the others"] if padded else []
+        )
         return tuple([*lines, *([how] if how else [])])
 
 
@@ -181,7 +182,7 @@ def _place(model: Checkpoint) -> Place:
 
 
 def whereabouts(model: Checkpoint) -> str:
-    """Where a model is found again: an id of the Hub with the commit; else an absolute path; empty in memory.
+    """The place where a model is found again: an id of the Hub with the commit; else an absolute path; empty in memory.
 
     The path keeps links: a Hub cache's file has its name and suffix only there.
     """
@@ -199,22 +200,41 @@ def check_one_vocabulary(models: Sequence[Checkpoint]) -> None:
     Raises:
         PoolError: it names the first token that differs, and the way out.
     """
-    told = [(model, known) for model in models if (known := known_map(model)) is not None]
-    for other, known in told[1:]:
-        first, map_of_first = told[0]
-        found = first_difference(map_of_first.ids, known.ids)
-        if found is None:
+    told = [(model, known.ids) for model in models if (known := known_map(model)) is not None]
+    first, ids = told[0] if told else (None, {})
+    for other, own in told[1:]:
+        found = first_difference(ids, own)
+        if first is None or found is None:
             continue
         try:
             rows_of_vocabulary((first, other))
         except PoolError:
             return
-        token, one, two = found
+        token, one, two = (str(each) if each is not None else "missing" for each in found)
         raise PoolError(
-            f"token {shown_token(token)} {_has(two)} in {other.path} and {_has(one)} in {first.path}: their rows are of "
-            f"other tokens; {WAY}"
+            f"token {shown_token(token)} is {two} in {other.path} and {one} in {first.path}: their vocabularies "
+            "differ; add `tokenizer_source=union` (or base, first) to align their rows by token"
         )
 
 
-def _has(number: int | None) -> str:
-    return "is missing" if number is None else f"is {number}"
+def check_rows(first: Checkpoint, other: Checkpoint) -> None:
+    """Refuses two models that differ in the number of their rows for tokens, and says the way out.
+
+    Raises:
+        PoolError: what differs is their vocabularies, or rows without a token.
+    """
+    names = [name for name, (shape, _) in first.tensors.items() if other.tensors.get(name, (shape,))[0] != shape]
+    if not names or not all(known_map(model) for model in (first, other)):
+        return
+    try:
+        rows, _ = rows_of_vocabulary((first, other))
+    except PoolError:
+        return
+    if not set(names) <= set(rows):
+        return
+    check_one_vocabulary((first, other))
+    counts = [rows_in(model.tensors[names[0]][0]) for model in (other, first)]
+    raise PoolError(
+        f"'{names[0]}' has {counts[0]} rows in {other.path} and {counts[1]} in {first.path}, for the same tokens; add "
+        "`tokenizer_source=first` to leave out rows without a token"
+    )

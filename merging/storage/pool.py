@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from merging.errors import PoolError, RecipeError
 from merging.storage.agreement import check_agreement, constant, ties, untuned
-from merging.storage.alignment import Alignment, whereabouts
+from merging.storage.alignment import Alignment, check_rows, whereabouts
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
@@ -24,7 +24,7 @@ from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Ingredient, Vocabulary
 from merging.values.shown import Sheet, Shown, grid, named
-from merging.values.wording import plural
+from merging.values.wording import kind_of, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,16 +61,20 @@ class ModelPool(Shown):
         tokenizer_source: str | None = None,
         pad_to_multiple_of: int | None = None,
     ) -> None:
-        checkpoints, self.base = opened(models, base)
+        checkpoints, below = opened(models, base)
+        self.base: Checkpoint | None = below
         if not checkpoints:
             beside = " besides the base" if base is not None else ""
             raise PoolError(f"no models given{beside}; a pool needs at least one checkpoint")
-        self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self.checkpoints: tuple[Checkpoint, ...] = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
         self._wanted = (tokenizer_source, pad_to_multiple_of)
+        _check_asked(tokenizer_source, pad_to_multiple_of)
         if tokenizer_source is not None:
             self._align(tokenizer_source, pad_to_multiple_of)
         first = self.checkpoints[0]
         for other in self.with_base[1:]:
+            if other.tensors != first.tensors:
+                check_rows(first, other)
             check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
@@ -124,11 +128,12 @@ class ModelPool(Shown):
             PoolError: a source matches nothing, or something is no model.
             CheckpointError: a file is not a checkpoint, or a mapping no state dict.
         """
-        wanted = (tokenizer_source, pad_to_multiple_of)
+        _check_asked(tokenizer_source, pad_to_multiple_of)
         if isinstance(models, ModelPool):
-            if base is None and wanted in (models._wanted, (None, None)):
+            if base is None and (tokenizer_source, pad_to_multiple_of) in (models._wanted, (None, None)):
                 return models
-            models, base = models.checkpoints, models.base if base is None else base
+            found, base = models.checkpoints, models.base if base is None else base
+            return cls(found, base, tokenizer_source=tokenizer_source, pad_to_multiple_of=pad_to_multiple_of)
         return cls(models, base, tokenizer_source=tokenizer_source, pad_to_multiple_of=pad_to_multiple_of)
 
     @classmethod
@@ -157,7 +162,7 @@ class ModelPool(Shown):
         return cls([known[row.file, row.key].seen_through(alignment) for row in ingredients])
 
     @classmethod
-    def seen(cls, models: Models, vocabulary: Vocabulary) -> ModelPool:
+    def seen(cls, models: Models | ModelPool, vocabulary: Vocabulary) -> ModelPool:
         """Opens a pool whose models are seen in the vocabulary that a recipe names.
 
         Args:
@@ -167,7 +172,8 @@ class ModelPool(Shown):
         Raises:
             RecipeError: one that it names is not there.
         """
-        given = {checkpoint.name: checkpoint for checkpoint in opened(models)[0]}
+        found = models.with_base if isinstance(models, ModelPool) else opened(models)[0]
+        given = {checkpoint.name: checkpoint for checkpoint in found}
         places = [*vocabulary.models, *([vocabulary.base] if vocabulary.base is not None else [])]
         missing = [place for place in places if place.name not in given]
         if missing:
@@ -310,6 +316,20 @@ class ModelPool(Shown):
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
         """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)
+
+
+def _check_asked(source: object, multiple: object) -> None:
+    """Refuses values that are no vocabulary, and a number of rows without one.
+
+    Raises:
+        PoolError: it says which.
+    """
+    if not isinstance(source, str | None):
+        raise PoolError(f"`tokenizer_source` is {kind_of(source)}; say union, base, first, or a model's name")
+    if multiple is not None and (not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1):
+        raise PoolError(f"`pad_to_multiple_of` is {kind_of(multiple)}; it is a number, 1 or larger")
+    if multiple is not None and source is None:
+        raise PoolError("`pad_to_multiple_of` pads a common vocabulary: add `tokenizer_source=union`, base or first")
 
 
 def _alignment(models: Sequence[Checkpoint], vocabulary: Vocabulary) -> Alignment:

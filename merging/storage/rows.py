@@ -11,7 +11,7 @@ from blake3 import blake3
 from merging.errors import RecipeError
 from merging.storage.alignment import whereabouts
 from merging.storage.checkpoint import Checkpoint
-from merging.values.recipe import Ingredient
+from merging.values.recipe import Aligned, Ingredient
 
 UNREAD = "unread:"
 """Begins what stands for an ingredient's content hash until its file was read (see :meth:`Rows.postpone`)."""
@@ -72,9 +72,9 @@ class Rows:
         """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
             base = "" if checkpoint.adapted is None else whereabouts(checkpoint.adapted.base)
+            facts = (checkpoint.name, self._hash(checkpoint), whereabouts(checkpoint), checkpoint.key, base)
             seen = None if checkpoint.aligned is None else checkpoint.aligned.alignment.record
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), whereabouts(checkpoint), checkpoint.key, base, seen)
-            self._rows[checkpoint] = row
+            self._rows[checkpoint] = Ingredient(*facts) if seen is None else Aligned(*facts, seen)
         return self._rows[checkpoint]
 
     def _hash(self, checkpoint: Checkpoint) -> str:

@@ -91,14 +91,14 @@ def token_map(checkpoint: Checkpoint) -> TokenMap:
     files = {} if place is None else _files(place)
     if place is None or not files:
         raise PoolError(
-            f"{checkpoint.path} has no tokenizer beside it ({TOKENIZER}, …), so nobody knows the tokens of its rows; save "
-            "one there, or leave out `tokenizer_source`"
+            f"{checkpoint.path} has no tokenizer beside it ({TOKENIZER}, …), so nobody knows the tokens of its rows; "
+            "save one there, or leave out `tokenizer_source`"
         )
     plain = next((name for name in _PLAIN if name in files), "")
     if TOKENIZER not in files and not plain:
         raise PoolError(
-            f"{next(files[name] for name in _OPAQUE if name in files)}: its ids are known to its own library alone; load "
-            f"it with AutoTokenizer of transformers and save it there again (save_pretrained), which writes {TOKENIZER}"
+            f"{next(files[name] for name in _OPAQUE if name in files)}: its ids are known to its own library alone; "
+            f"load it with AutoTokenizer of transformers and save it there (save_pretrained), which writes {TOKENIZER}"
         )
     at = files[TOKENIZER if TOKENIZER in files else plain]
     data: Any = None

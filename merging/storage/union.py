@@ -37,7 +37,7 @@ def united(first: TokenMap, others: Sequence[TokenMap]) -> tuple[dict[str, int],
     new = [token for token in ids if token not in first.ids]
     if not new:
         return ids, b""
-    data = copy.deepcopy(_data(first))
+    data = copy.deepcopy(dict(_data(first)))
     ordinary = [token for token in new if not any(token in other.added for other in others)]
     _add(data, others, ids)
     if ordinary:
@@ -58,8 +58,8 @@ def _data(of: TokenMap) -> Mapping[str, Any]:
         return dict(json.loads(found.backend_tokenizer.to_str()))
     except Exception as error:  # each kind of tokenizer has its own way to miss something
         raise PoolError(
-            f"{of.where}: a union needs its {TOKENIZER}, and transformers cannot make it ({raised(error)[:100]}); save it "
-            "there (save_pretrained)"
+            f"{of.where}: a union needs its {TOKENIZER}, and transformers cannot make it ({raised(error)[:100]}); "
+            "save it there (save_pretrained)"
         ) from None
 
 
@@ -86,15 +86,16 @@ def _extend(
         kind, own = content["model"].get("type"), model.get("type")
         if kind != own and new & set(other.ids):
             raise PoolError(
-                f"{other.where}: its tokenizer is {kind or 'of no known kind'}, that of {first.where} {own or 'of none'}: "
-                "they have no union; take `tokenizer_source=base`, or first"
+                f"{other.where}: its tokenizer is {kind or 'of no known kind'}, that of {first.where} "
+                f"{own or 'of none'}: they have no union; take `tokenizer_source=base`, or first"
             )
+    alike = [content for _, content in others if content["model"].get("type") == model.get("type")]
     if isinstance(model["vocab"], Mapping):
         model["vocab"] = dict(sorted({**model["vocab"], **ids}.items(), key=lambda item: item[1]))
         if "merges" in model:
-            model["merges"] = [*model["merges"], *_merges(model, [content for _, content in others], new)]
+            model["merges"] = [*model["merges"], *_merges(model, alike, new)]
         return
-    scores = {piece: score for _, content in reversed(others) for piece, score in content["model"]["vocab"]}
+    scores = {piece: score for content in reversed(alike) for piece, score in content["model"]["vocab"]}
     known = len(model["vocab"])
     lowest = min((score for _, score in model["vocab"]), default=0.0) - 10.0
     tokens = {number: token for token, number in ids.items()}
@@ -135,5 +136,8 @@ def _check(first: TokenMap, content: bytes, ids: Mapping[str, int]) -> None:
         raise PoolError(f"{first.where}: the union with its tokenizer cannot be read ({raised(error)[:120]})") from None
     wrong = next((token for token, number in ids.items() if read.get(token) != number), None)
     if wrong is not None or len(read) != len(ids):
-        which = f"token {shown_token(wrong)} would not have the id {ids[wrong]}" if wrong is not None else "more tokens"
-        raise PoolError(f"{first.where}: ids with gaps, so that the union has {which}; take `tokenizer_source=base`, or first")
+        what = "others appear" if wrong is None else f"{shown_token(wrong)} would not be {ids[wrong]}"
+        raise PoolError(
+            f"{first.where}: its tokenizer's ids have gaps, and a union cannot keep them ({what}); take "
+            "`tokenizer_source=base`, or first"
+        )

@@ -47,8 +47,8 @@ def rows_of_vocabulary(models: Sequence[Checkpoint]) -> tuple[tuple[str, ...], s
         how = f"rows of the vocabulary were told by their number, which is `{SIZE}` of config.json: {some(names, 4)}"
     if not names:
         raise PoolError(
-            f"{first.path}: no tensor is known whose rows are its vocabulary ({SIZE} of config.json says how many there "
-            "are); leave out `tokenizer_source`"
+            f"{first.path}: no tensor is known whose rows are its vocabulary ({SIZE} of config.json says how many "
+            "there are); leave out `tokenizer_source`"
         )
     return tuple(names), how
 
@@ -152,8 +152,8 @@ def check_reaches(model: Checkpoint, names: Sequence[str], ids: Mapping[str, int
         rows = rows_in(model.tensors[name][0])
         if ids[token] >= rows:
             raise PoolError(
-                f"{model.path}: token '{showable(token[:40])}' has the id {ids[token]}, and '{name}' has {rows} rows; save "
-                "the model with as many rows as its tokenizer has tokens (resize_token_embeddings)"
+                f"{model.path}: token '{showable(token[:40])}' has the id {ids[token]}, and '{name}' has {rows} rows; "
+                "save the model with as many rows as its tokenizer has tokens (resize_token_embeddings)"
             )
 
 

@@ -100,8 +100,7 @@ class Ingredient(Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
-    adapter, the file of the model that it stands on; the hash is that of the two together. ``vocabulary``: the one in
-    which it was seen, where that is not its own alone; the hash is that of what was seen.
+    adapter, the file of the model that it stands on; the hash is that of the two together.
     """
 
     name: str
@@ -109,7 +108,11 @@ class Ingredient(Shown):
     file: str = ""
     key: str = ""
     base: str = ""
-    vocabulary: Vocabulary | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which it was seen; None: in its own."""
+        return None
 
     def _sheet(self) -> Sheet:
         return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key, self.base))
@@ -118,6 +121,18 @@ class Ingredient(Shown):
         """Gives JSON-ready values; of key and base those that are there."""
         more = {name: value for name, value in (("key", self.key), ("base", self.base)) if value}
         return {"name": self.name, "hash": self.hash, "file": self.file} | more
+
+
+@dataclass(frozen=True, repr=False)
+class Aligned(Ingredient):
+    """A checkpoint that was seen in a vocabulary of several models; its hash is that of what was seen."""
+
+    seen_in: Vocabulary | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which it was seen."""
+        return self.seen_in
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -320,10 +335,10 @@ class Recipe(Shown):
             if not all(isinstance(text, str) for text in texts):
                 raise RecipeError("not a recipe: a name, hash or file is no text")
             seen = Vocabulary.from_json(data.get("vocabulary"))
-            ingredients = tuple(
-                Ingredient(i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", ""), seen)
-                for i in data["ingredients"]
-            )
+            facts = [
+                (i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", "")) for i in data["ingredients"]
+            ]
+            ingredients = tuple(Ingredient(*each) if seen is None else Aligned(*each, seen) for each in facts)
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
                 for c in data["components"]
