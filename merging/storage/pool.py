@@ -43,9 +43,9 @@ class ModelPool(Shown):
             patterns, state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these,
             a list of them, or a mapping from their names to them.
         base: the model they were fine-tuned from, where known.
-        tokenizer_source: whose vocabulary all are seen in, where they have several: ``union``, ``base``, ``first`` or a
-            model's name; None: each in its own.
-        pad_to_multiple_of: what the number of its rows is to be a multiple of.
+        tokenizer_source: the vocabulary that all are seen in, where they have several: ``union``, ``base``, ``first``
+            or a model's name; None: each in its own.
+        pad_to_multiple_of: a number of which that of its rows is to be a multiple.
 
     Raises:
         PoolError: something is no model, or the checkpoints do not fit together, in tensors or in the order of their
@@ -121,8 +121,8 @@ class ModelPool(Shown):
             models: a pool, or what the class takes: ``"runs/*.pt"``, ``["a.pt", Path("b.pt")]``,
                 ``[{"path": "c.pt", "key": "ema"}]``, ``[net.state_dict(), other]``, ``{"first": net}``.
             base: the model that they were fine-tuned from, where known.
-            tokenizer_source: whose vocabulary all are seen in; a pool that is seen so already is taken as it is.
-            pad_to_multiple_of: what the number of its rows is to be a multiple of.
+            tokenizer_source: the vocabulary that all are seen in; a pool that is seen so already is taken as it is.
+            pad_to_multiple_of: a number of which that of its rows is to be a multiple.
 
         Raises:
             PoolError: a source matches nothing, or something is no model.

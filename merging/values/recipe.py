@@ -59,8 +59,8 @@ class Vocabulary:
     """The vocabulary in which the ingredients of a merge were seen, where they have several.
 
     Attributes:
-        source: whose it is: ``union``, ``base``, ``first``, or a model's name.
-        multiple: what the number of its rows is a multiple of; None: as many as tokens.
+        source: ``union``, ``base``, ``first``, or a model's name.
+        multiple: a number of which that of its rows is a multiple; None: as many as tokens.
         models: all models of the pool, in its order: each may decide rows of the others.
         base: the model that they were fine-tuned from, where there was one.
     """
@@ -71,7 +71,7 @@ class Vocabulary:
     base: Place | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Gives JSON-ready values."""
+        """Gives JSON-ready values, those of its models among them."""
         return {
             "tokenizer_source": self.source,
             "pad_to_multiple_of": self.multiple,
