@@ -37,7 +37,7 @@ THUMBNAIL = 16
 @shared("models", "base", "key", "task")
 @shared("strategy", strategy="Whose run is estimated.  [default: manifoldmix]")
 @shared(
-    *("partitioner", "optimizer", "objective", "options", "search", "passes", "cache", "plugin", "rules"),
+    *("partitioner", "optimizer", "objective", "options", "search", "passes", "cache", "vocabulary", "plugin", "rules"),
     without=("compile", "cache_memory", "exact_savings"),  # the estimate knows nothing of these
 )
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")

@@ -38,7 +38,7 @@ MOST = 16
 @shared("models", "base", "key", "task", "strategy", "partitioner", "optimizer", "objective", "options")
 @shared("search", "passes", "cache", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
-@shared("writing", "plugin", "rules")
+@shared("writing", "vocabulary", "plugin", "rules")
 @shared("fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
