@@ -76,6 +76,9 @@ class Slerp(MixStrategy):
         profiles={"slerp": 1.0, "karcher": 1.0},
         later=True,
     )
+    tolerance: float = option(
+        1e-12, "angle in radians below which the iteration for more than two ends", low=0.0, later=True
+    )
     profile: str = option("slerp", "the name it goes by", choices=("slerp", "karcher"), later=True)
 
     def mix(self, problem: Problem) -> Weights:
@@ -90,6 +93,6 @@ class Slerp(MixStrategy):
             del base
             if len(models) == 2:
                 return slerp(models[0], models[1], at(t, 0, name), lengths=self.lengths, straight=self.straight)
-            return karcher(models, self.steps)
+            return karcher(models, self.steps, self.tolerance)
 
         return problem.weights(self, combine, base=False)

@@ -65,13 +65,24 @@ class Ties(MixStrategy):
         "none", "give each tensor's change the sum of magnitudes that it had", choices=("none", "l1"), later=True
     )
 
+    rounding: str = option(
+        "nearest",
+        "the number of entries that density is: the nearest, or the one below, but one at least",
+        choices=("nearest", "down"),
+        later=True,
+    )
+
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
         from merging.mixing.thinning import Largest
 
         density = amount_of(self, "density", problem)
         return TaskVectors(
-            thin=Largest(density, self._cuts(problem, density) if self.scope == "model" else None),
+            thin=Largest(
+                density,
+                self._cuts(problem, density) if self.scope == "model" else None,
+                down=self.rounding == "down",
+            ),
             l1=self.rescale == "l1",
             elect=True,
             normalise=self.normalize,
@@ -100,7 +111,9 @@ class Ties(MixStrategy):
         for row, checkpoint in enumerate(pool.checkpoints):
             for column, names in enumerate(groups):
                 if names:
-                    found = smallest_kept(partial(changes, checkpoint, names), at(density, row, names[0]))
+                    found = smallest_kept(
+                        partial(changes, checkpoint, names), at(density, row, names[0]), down=self.rounding == "down"
+                    )
                     table[row, column if apart else slice(None)] = found
             problem.progress.advance()
         return Numbers(table, columns)

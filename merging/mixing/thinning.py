@@ -36,10 +36,12 @@ class Largest:
     Attributes:
         density: The share that is kept, rounded to a number of entries.
         cuts: Smallest magnitude that is kept, where it was found over more than a tensor.
+        down: Whether it is rounded down, to one entry at least, and not to the nearest number.
     """
 
     density: Amount
     cuts: Numbers | None = None
+    down: bool = False
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Cuts each model at its own magnitude."""
@@ -47,7 +49,7 @@ class Largest:
             if self.cuts is not None:
                 cut = self.cuts.at(number, name)
             else:
-                cut = smallest_kept(partial(list, [change]), at(self.density, number, name))
+                cut = smallest_kept(partial(list, [change]), at(self.density, number, name), down=self.down)
             change.masked_fill_(magnitude(change) < cut, 0.0)
 
 
@@ -191,12 +193,13 @@ def largest_of(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
     return found
 
 
-def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float) -> float:
+def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float, *, down: bool = False) -> float:
     """The magnitude (float32) of the k-th largest entry of all changes, exactly, in two passes and constant memory.
 
     Args:
         changes: gives them, one by one; called twice.
         density: k as a share of all entries.
+        down: whether k is rounded down, to 1 at least but for density 0, and not to the nearest number.
 
     Returns:
         Infinity where nothing is kept.
@@ -206,7 +209,8 @@ def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float) -> fl
     upper = np.zeros(1 << 16, dtype=np.int64)
     for change in changes():
         upper += np.bincount(_bits(change) >> 16, minlength=1 << 16)
-    keep = round(int(upper.sum()) * density)
+    count = int(upper.sum())
+    keep = round(count * density) if not down or density == 0 else min(max(1, int(density * count)), count)
     if keep == 0:
         return math.inf
     high, above = _place(upper, keep)
