@@ -13,10 +13,11 @@ from merging.mergekit.setting import Setting, setting
 from merging.storage.dtypes import SAFETENSORS, is_floating
 
 DTYPES = tuple(name for name in SAFETENSORS.values() if is_floating(name))
-KEYS = ("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source")
+KEYS = ("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype")
+TOKENIZERS = ("tokenizer_source", "tokenizer")
+"""Keys that say whose vocabulary the result has: one of them."""
 REFUSED = {
     "modules": "is not supported: merges of a model's modules by themselves come later; write 'models'",
-    "tokenizer": "is not supported yet; where all models have one vocabulary, 'tokenizer_source' chooses the tokenizer",
     "chat_template": "is not supported: the template of the first model goes along; change it in the result's folder",
 }
 """Keys of mergekit's that are refused → why."""
@@ -54,6 +55,21 @@ class Slice:
     said: Document
 
 
+@dataclass(frozen=True)
+class Tokenizer:
+    """The vocabulary of the result.
+
+    Attributes:
+        said: the place in the file.
+        source: ``union``, ``base``, or a model.
+        multiple: a number of which that of its rows is to be a multiple; none: any number.
+    """
+
+    said: Document
+    source: str | Reference
+    multiple: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
     """A configuration of mergekit.
@@ -66,7 +82,7 @@ class Configuration:
         base: the base model.
         parameters: what is set for the whole merge.
         dtype: dtype of the result; none: the models'.
-        tokenizer: ``base``, ``union``, a model, or none.
+        tokenizer: the vocabulary of the result; none: the models'.
     """
 
     document: Document
@@ -76,7 +92,7 @@ class Configuration:
     base: Reference | None
     parameters: Mapping[str, Setting]
     dtype: str | None
-    tokenizer: str | Reference | None
+    tokenizer: Tokenizer | None
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -113,7 +129,7 @@ def configuration(document: Document) -> Configuration:
         MergingError: names the first entry that is wrong or not supported.
     """
     document.mapping("a configuration of mergekit")
-    document.check_keys(KEYS, REFUSED)
+    document.check_keys((*KEYS, *TOKENIZERS), REFUSED)
     name = _needed(document, "merge_method", "such as ties").text("the name of a method")
     if name in LATER:
         raise document["merge_method"].wrong(f"is '{name}', which is not supported: {LATER[name]}")
@@ -215,11 +231,25 @@ def _dtype(document: Document) -> str | None:
     return read[0] if read else None
 
 
-def _tokenizer(document: Document) -> str | Reference | None:
-    said = document.get("tokenizer_source")
-    if said is None or said.value in ("base", "union"):
-        return None if said is None else str(said.value)
-    return reference(said)
+def _tokenizer(document: Document) -> Tokenizer | None:
+    both = [found for key in TOKENIZERS if (found := document.get(key)) is not None]
+    if len(both) > 1:
+        raise both[1].wrong("stands beside 'tokenizer_source'; one of them says whose vocabulary the result has")
+    if not both:
+        return None
+    said, multiple = both[0], None
+    if said.path[-1] == "tokenizer":
+        said.mapping("a mapping with 'source'").check_keys(
+            ("source", "pad_to_multiple_of"), {"tokens": "is not supported: rows of single tokens come later"}
+        )
+        if (rows := said.get("pad_to_multiple_of")) is not None:
+            if type(rows.value) is not int or rows.value < 1:
+                raise rows.wrong(f"is '{rows.value}', not a whole number")
+            multiple = rows.value
+        if said.get("source") is None:
+            return Tokenizer(said, "union", multiple)
+        said = said["source"]
+    return Tokenizer(said, said.value if said.value in ("base", "union") else reference(said), multiple)
 
 
 def _check_models(found: Configuration) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from merging.mergekit.configuration import Configuration
 from merging.mergekit.document import Document
@@ -12,7 +13,7 @@ from merging.mergekit.reference import Reference
 from merging.storage.adapter_base import places as recorded
 from merging.storage.adapter_folder import adapter_folder, read_config
 from merging.storage.pool import ModelPool
-from merging.storage.sources import expand, fetch, identity, place_of
+from merging.storage.sources import expand, fetch, identity, names_apart, natural_key, place_of
 from merging.values.wording import plural
 
 _WAY = "put adapters into their models first (merge_and_unload of PEFT)"
@@ -26,12 +27,14 @@ class Models:
         sources: paths and ids of the Hub of what is merged, in the file's order.
         base: the base; none: there is none.
         names: model of the file → its name in the pool, in the pool's order.
+        vocabulary: the run's settings of vocabularies.
         pool: all of them, opened.
     """
 
     sources: tuple[str, ...]
     base: str | None
     names: dict[Reference, str]
+    vocabulary: dict[str, Any]
     pool: ModelPool
 
 
@@ -53,21 +56,46 @@ def models_of(found: Configuration) -> Models:
     under = _under(merged, base)
     fetch([model.adapter or model.source for model in merged] + ([under] if under is not None else []))
     places = {model: _place(said, model.adapter or model.source) for model, said in merged.items()}
-    pool = ModelPool.open(list(places.values()), under)
-    names = {identity(checkpoint.path): checkpoint.name for checkpoint in pool.checkpoints}
-    called = dict[Reference, str]()
+    taken = None if under is None else place_of(under)
+    seen = dict[Any, Reference]()
     for model, said in merged.items():
-        name = names.get(identity(places[model]))
-        if name is None or name in called.values():
+        if (which := identity(places[model])) in seen or (taken is not None and which == identity(taken)):
             raise said.wrong("is the same file or folder as another model of this merge")
-        called[model] = name
-    order = sorted(called, key=lambda model: pool.names.index(called[model]))
+        seen[which] = model
+    names, _ = names_apart(list(places.values()), taken)
+    called = dict(zip(merged, names, strict=True))
+    vocabulary = _vocabulary(found, called, base)
     return Models(
         sources=tuple(model.adapter or model.source for model in merged),
         base=under,
-        names={model: called[model] for model in order},
-        pool=pool,
+        names=dict(sorted(called.items(), key=lambda item: natural_key(item[1]))),
+        vocabulary=vocabulary,
+        pool=ModelPool.open(list(places.values()), under, **vocabulary),
     )
+
+
+def _vocabulary(found: Configuration, called: Mapping[Reference, str], base: Reference | None) -> dict[str, Any]:
+    """The run's settings of vocabularies.
+
+    Args:
+        found: the configuration.
+        called: model that is merged → its name.
+        base: the run's base.
+
+    Raises:
+        MergingError: the vocabulary is another model's.
+    """
+    if found.tokenizer is None:
+        return {}
+    source = found.tokenizer.source
+    if source == "base":  # without a base, mergekit's is the first of its models
+        source = found.base or found.entries[0].model
+    if isinstance(source, Reference):
+        if source != base and source not in called:
+            raise found.tokenizer.said.wrong(f"is {source}, which is none of the models of this merge")
+        source = "base" if source == base else called[source]
+    multiple = found.tokenizer.multiple
+    return {"tokenizer_source": source} | ({} if multiple is None else {"pad_to_multiple_of": multiple})
 
 
 def _under(merged: Mapping[Reference, Document], base: Reference | None) -> str | None:

@@ -11,7 +11,6 @@ from merging.mergekit.configuration import Configuration, configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import models_of
 from merging.mergekit.options import Options
-from merging.mergekit.tokenizers import check_tokenizer
 from merging.mergekit.values import Values
 
 
@@ -50,7 +49,6 @@ def translation(path: Path) -> Translation:
     """
     found = configuration(read(path))
     models = models_of(found)
-    check_tokenizer(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
     chosen: dict[str, Any] = {"strategy": Options(found, models, values).all()}
@@ -62,7 +60,7 @@ def translation(path: Path) -> Translation:
         method=found.name,
         models=models.sources,
         base=models.base,
-        run={"strategy": found.method.strategy, **partition, **dtype, "options": chosen},
+        run={"strategy": found.method.strategy, **partition, **dtype, **models.vocabulary, "options": chosen},
         notes=tuple(_notes(found)),
     )
 

@@ -63,7 +63,9 @@ BAD = {
         "slices[1] has other models than the first slice",
     ),
     "template": (LINEAR + "chat_template: chatml", "line 8: chat_template is not supported"),
-    "tokenizer": (LINEAR + "tokenizer: {source: union}", "line 8: tokenizer is not supported yet"),
+    "tokens": (LINEAR + "tokenizer: {source: union, tokens: {}}", "line 8: tokenizer.tokens is not supported"),
+    "tokenizers": (LINEAR + "tokenizer: {source: base}\ntokenizer_source: base", "stands beside 'tokenizer_source'"),
+    "multiple": (LINEAR + "tokenizer: {pad_to_multiple_of: half}", "tokenizer.pad_to_multiple_of is 'half', not a"),
     "residual": (SLICED + "    residual_weight: 0.5", "slices[0].residual_weight is not supported"),
     "architecture": (
         LINEAR.replace("- model: first", "- model: {model: first, override_architecture: Llama}"),
