@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp
 from merging.mixing.varying import amount_of, at
+from merging.moved import by_position
 from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 @strategies.register("slerp")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Slerp(MixStrategy):
     """Averages each tensor as a direction and a length: directions on the sphere, lengths as numbers."""
 
