@@ -66,10 +66,12 @@ def test_what_is_printed_is_the_file(merge: Merge, config: Path) -> None:
 
 
 def test_what_changes_nothing_is_said(merge: Merge, config: Path) -> None:
+    config.write_text(config.read_text().replace('"bias"', '"baias"'))
     ran = merge("run", config, "--dry-run")
     assert ran.code == 0
     assert "config.yml: parameters.int8_mask changes nothing" in ran.err
     assert "config.yml: parameters.density changes nothing" in ran.err
+    assert "models[1].parameters.weight: the filter 'baias' is in no tensor's name" in ran.err
     assert "Everything fits" in ran.out
 
 
