@@ -34,7 +34,17 @@ from merging.training.trainer import steps_of
 from merging.training.turn import Turn
 
 if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
     from merging.tasks.meant import TaskLike
+
+    class _Plain(TypedDict, total=False):
+        search: str
+        linear_probe: int | None
+        adapter: str | None
+        seed: int
+        jobs: int | None
+        command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +113,8 @@ class Training:
             *,
             task: TaskLike | None = None,
             base: Path | str | None = None,
-            search: str = "random",
-            linear_probe: int | None = None,
-            adapter: str | None = None,
             regime: Meant[Regime] = ...,
-            seed: int = 0,
-            jobs: int | None = None,
-            command: str = "",
+            **plain: Unpack[_Plain],
         ) -> None: ...
 
     def __post_init__(self) -> None:
