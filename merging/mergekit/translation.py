@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merging.mergekit.configuration import Configuration, configuration
+from merging.mergekit.configuration import Configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import Models, models_of
 from merging.mergekit.options import Options
+from merging.mergekit.reading import configuration
 from merging.mergekit.templates import check_template
 from merging.mergekit.values import Values
 
