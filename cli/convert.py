@@ -27,8 +27,8 @@ WIDTH = 100
 def command(config: str, output: str | None, as_json: bool) -> None:
     """Write the merge.toml that does what a configuration of mergekit does: merge convert config.yml.
 
-    CONFIG is a file for mergekit-yaml. Its models are opened (those of the Hub are fetched), nothing is merged.
-    merge run CONFIG merges without this step. No file is overwritten.
+    CONFIG is a file for mergekit-yaml. Its models are opened, of those of the Hub the small files and headers; nothing
+    is merged. merge run CONFIG merges without this step. No file is overwritten.
     """
     from merging.cli.showing.screen import Screen, marked, print_json
     from merging.mergekit.translation import translation
@@ -42,7 +42,7 @@ def command(config: str, output: str | None, as_json: bool) -> None:
             raise FolderError(f"{path} exists and is not overwritten; choose another --output")
         if path.suffix != ".toml":
             raise MergingError(f"--output {output}: the name ends with .toml")
-    meant = translation(Path(config))
+    meant = translation(Path(config), fetches=False)
     for note in meant.notes:
         click.echo(showable(f"{config}: {note}"), err=True)
     tables = _tables(meant, (path or Path("merge.toml")).absolute().parent)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from merging.errors import CheckpointError
 from merging.mergekit.configuration import Configuration
 from merging.mergekit.document import Document
 from merging.mergekit.reference import Reference
 from merging.storage.adapter_base import places as recorded
 from merging.storage.adapter_folder import adapter_folder, read_config
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.hub.fetching import folders, id_of
+from merging.storage.hub.headers import tensors_of
+from merging.storage.hub.spelling import PREFIX, as_id
 from merging.storage.pool import ModelPool
 from merging.storage.sources import expand, fetch, identity, names_apart, natural_key, place_of
+from merging.values.partition import TensorInfo
 from merging.values.wording import plural
 
 _WAY = "put adapters into their models first (merge_and_unload of PEFT)"
@@ -28,18 +34,24 @@ class Models:
         base: the base; none: there is none.
         names: model of the file → its name in the pool, in the pool's order.
         vocabulary: the run's settings of vocabularies.
-        pool: all of them, opened.
+        tensors: name → (shape, dtype name) of all tensors of each.
+        pool: all of them, opened; none where nothing was fetched.
     """
 
     sources: tuple[str, ...]
     base: str | None
     names: dict[Reference, str]
     vocabulary: dict[str, Any]
-    pool: ModelPool
+    tensors: Mapping[str, TensorInfo]
+    pool: ModelPool | None
 
 
-def models_of(found: Configuration) -> Models:
+def models_of(found: Configuration, *, fetches: bool = True) -> Models:
     """Opens the models that are merged, and their base.
+
+    Args:
+        found: the configuration.
+        fetches: whether those of the Hub are fetched; else their small files and headers are, where these say enough.
 
     Raises:
         MergingError: they do not fit together, or an adapter stands on another model than can be said here.
@@ -54,9 +66,16 @@ def models_of(found: Configuration) -> Models:
     if base is not None and base.adapter:
         raise found.document["base_model"].wrong(f"is a model with an adapter; {_WAY}")
     under = _under(merged, base)
-    fetch([model.adapter or model.source for model in merged] + ([under] if under is not None else []))
-    places = {model: _place(said, model.adapter or model.source) for model, said in merged.items()}
-    taken = None if under is None else place_of(under)
+    sources = [model.adapter or model.source for model in merged] + ([under] if under is not None else [])
+    whole = fetches or found.template is not None or any(model.adapter for model in merged)
+    listed = None if whole else _listed(sources)
+    if listed is None:
+        fetch(sources)
+    places = {
+        model: _place(said, source) if listed is None or not source.startswith(PREFIX) else listed.folders[source]
+        for (model, said), source in zip(merged.items(), sources, strict=False)
+    }
+    taken = None if under is None else place_of(under) if listed is None else listed.folders.get(under, Path(under))
     seen = dict[Any, Reference]()
     for model, said in merged.items():
         if (which := identity(places[model])) in seen or (taken is not None and which == identity(taken)):
@@ -65,13 +84,41 @@ def models_of(found: Configuration) -> Models:
     names, _ = names_apart(list(places.values()), taken)
     called = dict(zip(merged, names, strict=True))
     vocabulary = _vocabulary(found, called, base)
+    pool = None if listed is not None else ModelPool.open(list(places.values()), under, **vocabulary)
     return Models(
         sources=tuple(model.adapter or model.source for model in merged),
         base=under,
         names=dict(sorted(called.items(), key=lambda item: natural_key(item[1]))),
         vocabulary=vocabulary,
-        pool=ModelPool.open(list(places.values()), under, **vocabulary),
+        tensors=listed.tensors if listed is not None else pool.tensors if pool is not None else {},
+        pool=pool,
     )
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Models of the Hub by their small files: source → folder, and the tensors that one of all models has."""
+
+    folders: Mapping[str, Path]
+    tensors: Mapping[str, TensorInfo]
+
+
+def _listed(sources: Sequence[str]) -> _Listed | None:
+    """Looks at models of the Hub without their weights; none, where there are none or that does not say enough.
+
+    Raises:
+        CheckpointError: the Hub has no such model.
+    """
+    ids = {source: found for source in sources if source.startswith(PREFIX) and (found := as_id(source)) is not None}
+    if not ids:
+        return None
+    small = dict(zip(ids, folders(list(ids.values()), weights=False), strict=True))
+    local = next((source for source in sources if source not in ids), None)
+    try:
+        pinned = id_of(next(iter(small.values()))) or next(iter(ids.values()))
+        return _Listed(small, tensors_of(pinned) if local is None else Checkpoint(local).tensors)
+    except CheckpointError:  # kept in another format, or nobody answers: what was fetched before may be there
+        return None
 
 
 def _vocabulary(found: Configuration, called: Mapping[Reference, str], base: Reference | None) -> dict[str, Any]:

@@ -23,9 +23,10 @@ def check_template(found: Configuration, models: Models) -> None:
     Raises:
         MergingError: it is another one, or a template by its name or text.
     """
-    if found.template is None:
+    pool = models.pool
+    if found.template is None or pool is None:
         return
-    said, wanted, pool = found.template, found.template.text("auto"), models.pool
+    said, wanted = found.template, found.template.text("auto")
     if wanted != "auto":
         shown = wanted if len(wanted) < 20 and wanted.isprintable() else "a text"
         raise said.wrong(

@@ -43,14 +43,18 @@ class Translation:
         return {"pool": pool, "run": dict(self.run)}
 
 
-def translation(path: Path) -> Translation:
-    """Reads a configuration, opens its models (those of the Hub are fetched), and says it in this project's words.
+def translation(path: Path, *, fetches: bool = True) -> Translation:
+    """Reads a configuration, opens its models, and says it in this project's words.
+
+    Args:
+        path: the file.
+        fetches: whether models of the Hub are fetched; else only as much of them as the words need.
 
     Raises:
         MergingError: something in it is wrong or not supported, and where; or its models do not fit together.
     """
     found = configuration(read(path))
-    models = models_of(found)
+    models = models_of(found, fetches=fetches)
     check_template(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
@@ -79,7 +83,7 @@ def _notes(found: Configuration, models: Models) -> list[str]:
         f"{each.said.place}: the filter '{text}' is in no tensor's name"
         for _, each in found.settings
         for text in sorted(each.filters)
-        if not any(text in tensor for tensor in models.pool.tensors)
+        if not any(text in tensor for tensor in models.tensors)
     ]
     if found.method.base == "needed":
         notes += [
