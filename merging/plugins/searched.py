@@ -18,7 +18,7 @@ import numpy as np
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import Option, options_of
 from merging.plugins.spreading import Places, Variable
-from merging.plugins.varying import Entry, Search, entries_of, placed, searches
+from merging.plugins.varying import Entry, Ramp, Search, entries_of, placed, searches
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 
@@ -48,6 +48,29 @@ def varying(strategy: MixStrategy) -> Iterator[tuple[Option, tuple[Entry, ...]]]
 def searched(strategy: MixStrategy) -> tuple[str, ...]:
     """Names of a strategy's own options that have a number to be searched for."""
     return tuple(declared.name for declared, entries in varying(strategy) if searches(entries))
+
+
+def sought(strategy: MixStrategy) -> list[str]:
+    """Names of the options that have a number to be searched for, those of its parts included."""
+    return [*searched(strategy), *(name for part in strategy.parts() for name in sought(part))]
+
+
+def check_places(strategy: MixStrategy, places: Callable[[], Places]) -> None:
+    """Checks before any work that a strategy's numbers, and its parts', are for models and components that are there.
+
+    Args:
+        strategy: the strategy.
+        places: gives them; asked where there is something to check.
+
+    Raises:
+        OptionError: a ramp over a model that is one component.
+        UnknownNameError: an entry names a model or component that is not there.
+    """
+    for declared, entries in varying(strategy):
+        if any(entry.model or entry.component or isinstance(entry.value, Ramp) for entry in entries):
+            places().check(entries, strategy.called(declared.name))
+    for part in strategy.parts():
+        check_places(part, places)
 
 
 def is_placed(strategy: MixStrategy) -> bool:
@@ -203,8 +226,9 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         asked = found.asked
         if found.score > score:
             best, score = found.x, found.score
-    values = {option: getattr(box.at(best), option) for option in box.starts}
-    problem.decide(searched=values, score=score, start=first.score, points=asked)
+    chosen = box.at(best).options()
+    values = {option: chosen[option] for option in box.starts}
+    problem.decide(strategy=strategy.name, searched=values, score=score, start=first.score, points=asked)
     return merged(best)
 
 

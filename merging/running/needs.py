@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from merging.errors import RequirementError, unknown
-from merging.plugins.strategy import NEEDS, MixStrategy, required
+from merging.plugins.searched import sought
+from merging.plugins.strategy import NEEDS, SCORED, MixStrategy, required
 from merging.plugins.task import Task
 from merging.plugins.user_code import named, running
 from merging.running.settings import Search
 from merging.storage.pool import ModelPool
+from merging.values.wording import some
 
 OFFERED = {
     "scores": ("model", "objective"),
@@ -106,4 +108,6 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
             )
         if not there[need]:
             way = ways.get(need, "`task` (for models and data in a folder, merge init writes it)")
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {way}")
+            wanted = sought(strategy) if need in SCORED else []
+            purpose = f" to search for {some(wanted, 4)}" if wanted else ""
+            raise RequirementError(f"strategy '{strategy.name}' needs {need}{purpose}; give {way}")
