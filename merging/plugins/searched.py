@@ -11,7 +11,7 @@ import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -48,6 +48,16 @@ def varying(strategy: MixStrategy) -> Iterator[tuple[Option, tuple[Entry, ...]]]
 def searched(strategy: MixStrategy) -> tuple[str, ...]:
     """Names of a strategy's own options that have a number to be searched for."""
     return tuple(declared.name for declared, entries in varying(strategy) if searches(entries))
+
+
+def planned_points(strategy: MixStrategy, models: int, components: int) -> int:
+    """Points of the search for a strategy's own numbers at the most, before names are looked up; 0: there is none."""
+    variables = 0
+    for _, entries in varying(strategy):
+        for entry in entries:
+            each = (models if entry.model else 1) * (components if entry.component else 1)
+            variables += each if isinstance(entry.value, Search) else 0
+    return points(variables)
 
 
 def sought(strategy: MixStrategy) -> list[str]:
@@ -202,16 +212,16 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         RequirementError: there is no task.
         Stopped: the run was interrupted or has used up its evaluations.
     """
-    box, made = Box.of(strategy, problem), Made()
+    box, made, point = Box.of(strategy, problem), Made(), cast("Problem", _Point(problem))
     state = problem.generator.bit_generator.state
 
-    def merged(x: Vector) -> Merge:
+    def merged(x: Vector, within: Problem) -> Merge:
         problem.generator.bit_generator.state = state
         with _keeping(made):
-            return mix(box.at(x), problem)
+            return mix(box.at(x), within)
 
     def scored(x: Vector) -> Outcome:
-        merge = merged(x)
+        merge = merged(x, point)
         outcome = problem.evaluate(merge)
         if isinstance(merge, Recipe):
             problem.keep(merge, outcome)
@@ -229,7 +239,20 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
     chosen = box.at(best).options()
     values = {option: chosen[option] for option in box.starts}
     problem.decide(strategy=strategy.name, searched=values, score=score, start=first.score, points=asked)
-    return merged(best)
+    return merged(best, problem)
+
+
+class _Point:
+    """The problem as it is at one point of a search: what a strategy decides there is no decision of the run."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def decide(self, **facts: Any) -> None:
+        """Drops a decision."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.problem, name)
 
 
 @contextlib.contextmanager
@@ -255,6 +278,8 @@ def mixed_once(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
     if made is not None and id(strategy) in made:
         merged, problem.generator.bit_generator.state = made[id(strategy)]
         return merged
+    if isinstance(problem, _Point):
+        problem = problem.problem  # what is made once decides for the run
     token = _MADE.set(None)
     try:
         merged = found_by_search(strategy, problem, mix) if searched(strategy) else mix(strategy, problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from merging.errors import RequirementError, unknown
-from merging.plugins.searched import sought
+from merging.plugins.searched import planned_points, sought
 from merging.plugins.strategy import NEEDS, SCORED, MixStrategy, required
 from merging.plugins.task import Task
 from merging.plugins.user_code import named, running
@@ -64,9 +64,9 @@ def planned_evaluations(strategy: MixStrategy, search: Search, models: int, comp
     """
 
     def points(part: MixStrategy) -> int:
-        own = part.options()
-        asked = search.budget or own.get("budget") or (own.get("budget_per_variable") or 0) * components
-        searches = "budget" in own
+        own, numbers = part.options(), planned_points(part, models, components)
+        asked = search.budget or numbers or own.get("budget") or (own.get("budget_per_variable") or 0) * components
+        searches = numbers or "budget" in own
         return max([asked if searches else 1, *(points(inner) for inner in part.parts())])
 
     planned = models * max(1, points(strategy) // 10)
