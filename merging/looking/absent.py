@@ -27,8 +27,8 @@ def absent(models: ModelPool | Models, base: Model | None) -> list[Ahead]:
     What cannot be had is left out: it is said where it is opened.
 
     Args:
-        models: as :func:`merging.looking.check.check` takes them.
-        base: likewise.
+        models: the pool, or what is named; of a pool that is open nothing is away.
+        base: the model that they were fine-tuned from, or its name.
     """
     found = list[Ahead]()
     own = [] if isinstance(models, ModelPool) else [thing for _, thing in things_in(models)]
@@ -39,7 +39,7 @@ def absent(models: ModelPool | Models, base: Model | None) -> list[Ahead]:
 
 
 def disagreements(away: Sequence[Ahead], models: Models) -> list[str]:
-    """What the headers of models tell that a pool may not hold: other names, shapes or dtypes."""
+    """Says in which names, shapes or dtypes the models differ by their headers, so that they are no pool."""
     meant = set(_ids(thing for _, thing in things_in(models)))
     known = [model for model in away if model.tensors is not None and model.asked in meant]
     wrong = []
@@ -60,7 +60,7 @@ def rest(models: Models, away: Sequence[Ahead]) -> Any:
 
 
 def numbers(model: Ahead) -> tuple[int, int, tuple[str, ...]]:
-    """How many tensors and parameters of which dtypes it has, as far as its headers were read."""
+    """Counts the tensors and parameters of a model, and names their dtypes, as far as its headers were read."""
     tensors = (model.tensors or {}).values()
     dtypes = tuple(sorted({dtype for _, dtype in tensors}))
     return len(tensors), sum(math.prod(shape) for shape, _ in tensors), dtypes

@@ -38,6 +38,6 @@ def push(
     folder: Any = run if isinstance(run, str | os.PathLike) else getattr(run, "folder", run)
     if folder is None:
         raise FolderError("the run was written nowhere; give merge an `output`, and push that")
-    expected("`run`", folder, (str, os.PathLike), "a result, or the path of a run's folder")
-    expected("`repository`", repository, str, "ORG/NAME")
+    expected("run", folder, (str, os.PathLike), "a result, or the path of a run's folder")
+    expected("repository", repository, str, "ORG/NAME")
     return send(parcel(Path(folder).expanduser(), repository), private=private, overwrite=overwrite)

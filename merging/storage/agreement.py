@@ -17,7 +17,7 @@ class Described(Protocol):
 
     @property
     def path(self) -> object:
-        """Where it is, for messages."""
+        """The place of it, for messages."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo] | None:

@@ -87,7 +87,7 @@ def test_a_branch_that_is_the_commit_still_goes_on(here: Hub, merge: Merge) -> N
     assert "recipe.json" in here.repositories["ours/soup"].commits[made.commit]
     with pytest.raises(MergingError, match="holds a model already"):
         merging.push(merging.load_run("out"), "ours/soup")
-    with pytest.raises(MergingError, match="`run` is 3; it is a result"):
+    with pytest.raises(MergingError, match="run is 3; it is a result"):
         merging.push(3, "ours/soup")  # type: ignore[arg-type]
 
 
