@@ -137,7 +137,7 @@ def configuration(document: Document) -> Configuration:
     if name in LATER:
         raise document["merge_method"].wrong(f"is '{name}', which is not supported: {LATER[name]}")
     if name not in METHODS:
-        raise unknown(f"method at {document['merge_method'].where}:", name, METHODS, error=MergingError)
+        raise unknown(f"method {document.inside('merge_method')}:", name, METHODS, error=MergingError)
     method = METHODS[name]
     body = _body(document)
     base = document.get("base_model")
@@ -238,10 +238,11 @@ def _parameters(said: Document, name: str, *, own: bool = False) -> dict[str, Se
             if key in KEYS:
                 raise found[key].wrong("belongs to the file's top, not into 'parameters'; mergekit passes over it")
             elsewhere = sorted(other for other, method in METHODS.items() if key in method.parameters)
-            shown = found[key]
             if elsewhere:
-                raise shown.wrong(f"is no parameter of '{name}', and mergekit passes over it in silence; delete it")
-            raise unknown(f"parameter of '{name}' at {shown.where}:", key, known, error=MergingError)
+                raise found[key].wrong(
+                    f"is no parameter of '{name}', and mergekit passes over it in silence; delete it"
+                )
+            raise unknown(f"parameter of '{name}' {found.inside(key)}:", key, known, error=MergingError)
         if own and not known[key].per_model:
             raise found[key].wrong(
                 "belongs to the whole merge, not to a model: mergekit reads it in 'parameters' alone"
@@ -256,7 +257,7 @@ def _dtype(document: Document) -> str | None:
         if (said := document.get(key)) is not None:
             name = said.text("a dtype").removeprefix("torch.")
             if name not in DTYPES:
-                raise unknown(f"dtype at {said.where}:", name, DTYPES, error=MergingError)
+                raise unknown(f"{key} {document.inside(key)}:", name, DTYPES, error=MergingError)
             read.append(name)
     return read[0] if read else None
 

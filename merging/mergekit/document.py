@@ -118,13 +118,13 @@ class Document:
             if misplaced and key in misplaced and key not in known:
                 raise self[key].wrong(f"{misplaced[key]}; mergekit passes over it in silence")
             if key not in known:
-                shown = Document(self.file, None, (*self.path, key), self.lines).where
-                raise unknown(
-                    f"key at {shown}:",
-                    key,
-                    known | ({near} if (near := nearest(key, refused)) else set()),
-                    error=MergingError,
-                )
+                near = [each for each in refused if each == nearest(key, refused)]
+                raise unknown(f"key {self.inside(key)}:", key, known | set(near), error=MergingError)
+
+    def inside(self, key: str) -> str:
+        """The words for the place of a key, which is named apart: file, line, and what the key stands in."""
+        line = self.lines.get((*self.path, key), 0)
+        return f"in {self.file}" + (f", line {line}" if line else "") + (f", {self.place}" if self.path else "")
 
 
 def kind(value: Any) -> str:
@@ -135,7 +135,7 @@ def kind(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return f"'{value if len(str(value)) < 60 else str(value)[:57] + '…'}'"
+    return f"'{value if len(str(value)) < 120 else str(value)[:117] + '…'}'"
 
 
 def read(path: Path) -> Document:

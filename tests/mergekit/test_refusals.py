@@ -37,21 +37,21 @@ slices:
 """
 BAD = {
     # misspelt keys, of which mergekit says nothing
-    "key": (TIES + "paramters: {density: 0.5}", "line 9: paramters: 'paramters'; did you mean 'parameters'?"),
-    "method": (TIES.replace("ties", "tise"), "line 2: merge_method: 'tise'; did you mean 'ties'?"),
-    "parameter": (TIES + "parameters: {densty: 0.5}", "line 9: parameters.densty: 'densty'; did you mean 'density'?"),
+    "key": (TIES + "paramters: {density: 0.5}", "line 9: 'paramters'; did you mean 'parameters'?"),
+    "method": (TIES.replace("ties", "tise"), "line 2: 'tise'; did you mean 'ties'?"),
+    "parameter": (TIES + "parameters: {densty: 0.5}", "line 9, parameters: 'densty'; did you mean 'density'?"),
     "own": (
         TIES.replace("{weight: 0.5}", "{wieght: 0.5}"),
-        "models[0].parameters.wieght: 'wieght'; did you mean 'weight'?",
+        "models[0].parameters: 'wieght'; did you mean 'weight'?",
     ),
     "of another": (LINEAR + "parameters: {density: 0.5}", "parameters.density is no parameter of 'linear'"),
     "of the whole": (TIES.replace("{weight: 0.5}", "{normalize: true}"), "belongs to the whole merge, not to a model"),
-    "model": (LINEAR.replace("- model: second", "- modl: second"), "models[1].modl: 'modl'; did you mean 'model'?"),
+    "model": (LINEAR.replace("- model: second", "- modl: second"), "models[1]: 'modl'; did you mean 'model'?"),
     "filter": (
         LINEAR + "parameters: {normalize: [{filtr: mlp, value: 1}]}",
-        "[0].filtr: 'filtr'; did you mean 'filter'?",
+        "parameters.normalize[0]: 'filtr'; did you mean 'filter'?",
     ),
-    "dtype": (LINEAR + "dtype: bfloat61", "line 8: dtype: 'bfloat61'; did you mean 'bfloat16'?"),
+    "dtype": (LINEAR + "dtype: bfloat61", "line 8: 'bfloat61'; did you mean 'bfloat16'?"),
     "beside": (
         LINEAR.replace("    parameters: {weight: 0.5}", "    weight: 0.5", 1),
         "models[0].weight belongs into the model's",
@@ -122,6 +122,8 @@ BAD = {
     ),
     "many": (LINEAR.replace("model: second", "model: ."), "a folder of 4 models, not one"),
     "adapter": (LINEAR.replace("model: second", "model: a+b+c"), "is 'a+b+c', neither MODEL nor MODEL+ADAPTER"),
+    "nobody": (LINEAR.replace("model: second", "model: ~nobody-at-all/x"), "no such file or folder is there"),
+    "too long": (LINEAR.replace("model: second", f"model: {'x' * 300}"), "no such file or folder is there"),
     "tokenizer of": (LINEAR + "tokenizer_source: third", "which is none of the models of this merge"),
     # YAML
     "empty": ("", "is empty"),
