@@ -42,7 +42,7 @@ def command(config: str, output: str | None, as_json: bool) -> None:
             raise FolderError(f"{path} exists and is not overwritten; choose another --output")
         if path.suffix != ".toml":
             raise MergingError(f"--output {output}: the name ends with .toml")
-    meant = translation(Path(config), fetches=False)
+    meant = translation(Path(config))
     for note in meant.notes:
         click.echo(showable(f"{config}: {note}"), err=True)
     tables = _tables(meant, (path or Path("merge.toml")).absolute().parent)

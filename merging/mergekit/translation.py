@@ -43,18 +43,14 @@ class Translation:
         return {"pool": pool, "run": dict(self.run)}
 
 
-def translation(path: Path, *, fetches: bool = True) -> Translation:
-    """Reads a configuration, opens its models, and says it in this project's words.
-
-    Args:
-        path: the file.
-        fetches: whether models of the Hub are fetched; else only as much of them as the words need.
+def translation(path: Path) -> Translation:
+    """Reads a configuration, opens its models (of the Hub's, headers are enough), and says it in this project's words.
 
     Raises:
         MergingError: something in it is wrong or not supported, and where; or its models do not fit together.
     """
     found = configuration(read(path))
-    models = models_of(found, fetches=fetches)
+    models = models_of(found)
     check_template(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
