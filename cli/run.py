@@ -48,6 +48,9 @@ MOST = 16
 def command(**flags: Any) -> None:
     """Merge a pool of models into one better model.
 
+    A configuration of mergekit may stand in the place of models: merge run config.yml makes the merge that it
+    describes.
+
     Ranks the models on held-out data, runs the baselines (best single model, uniform and greedy soup) and the
     strategy, compares them on test and shifted sets, and writes model, recipe, report and model card.
     """
