@@ -8,6 +8,7 @@ from typing import Protocol
 
 from merging.errors import PoolError
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.dtypes import common_dtype
 from merging.storage.raw import same_bits
 from merging.values.partition import TensorInfo
 
@@ -25,7 +26,9 @@ class Described(Protocol):
 
 
 def check_agreement(first: Described, other: Described) -> None:
-    """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
+    """Refuses two checkpoints that differ in the names or shapes of their tensors, or in dtypes of several kinds.
+
+    Of floating-point dtypes there is one that holds the numbers of both, in which they are merged.
 
     Raises:
         PoolError: names both files, and the first tensor in which they differ.
@@ -45,10 +48,17 @@ def check_agreement(first: Described, other: Described) -> None:
         other_shape, other_dtype = others[name]
         if shape != other_shape:
             raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
-        if dtype != other_dtype:
+        if common_dtype((dtype, other_dtype)) is None:
             raise PoolError(
                 f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
             )
+
+
+def kinds(model: Described) -> frozenset[tuple[str, tuple[int, ...], str]]:
+    """What models have in common that fit together: names, shapes and dtypes, all with a fraction being one."""
+    tensors = (model.tensors or {}).items()
+    floating = {dtype for _, (_, dtype) in tensors if common_dtype((dtype, "float64")) is not None}
+    return frozenset((name, shape, "floating" if dtype in floating else dtype) for name, (shape, dtype) in tensors)
 
 
 def ties(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[str, ...], ...]:

@@ -78,6 +78,16 @@ def narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
         as_tensor(result, dtype).copy_(torch.from_numpy(sums))
 
 
+def recast(raw: Raw, dtype: str, into: Raw, wide: str) -> None:
+    """Writes elements of one floating-point dtype as those of another that holds all of its numbers."""
+    if dtype == wide:
+        np.copyto(into, raw)
+    elif {dtype, wide} <= NUMPY_FLOATS:
+        np.copyto(into.view(wide), raw.view(dtype))
+    else:
+        as_tensor(into, wide).copy_(as_tensor(raw, dtype))
+
+
 def as_tensor(raw: Raw, dtype: str) -> Tensor:
     """Views bytes as a flat tensor of a dtype."""
     import torch
