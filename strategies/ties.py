@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
@@ -14,11 +12,10 @@ from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
-from merging.storage.checkpoint import Checkpoint
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @strategies.register("ties")
@@ -73,17 +70,11 @@ class Ties(MixStrategy):
 
     def _limits(self, problem: Problem) -> list[float]:
         """For each model, the magnitude of the smallest change that is kept, over all its averaged tensors."""
-        from merging.mixing.thinning import smallest_kept
+        from merging.mixing.thinning import cut_over
 
         pool, found = problem.pool, list[float]()
-        names = sorted(pool.mixable)
         problem.progress.stage("measuring the task vectors", len(pool))
-
-        def changes(model: Checkpoint) -> Iterator[Tensor]:
-            for name in names:
-                yield model.read(name).double() - pool.read(pool.base_ingredient, name).double()
-
         for checkpoint in pool.checkpoints:
-            found.append(smallest_kept(partial(changes, checkpoint), self.density))
+            found.append(cut_over(pool, checkpoint, self.density))
             problem.progress.advance()
         return found
