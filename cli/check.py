@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.configurations import Configured
+from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested, sound_settings
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.showing.flags import in_flags
@@ -33,11 +34,11 @@ THUMBNAIL = 16
 """Pixels of a small picture in the terminal."""
 
 
-@click.command("check", cls=Asking)
+@click.command("check", cls=Configured)
 @shared("models", "base", "key", "task")
 @shared("strategy", strategy="Whose run is estimated.  [default: manifoldmix]")
 @shared(
-    *("partitioner", "optimizer", "objective", "options", "search", "passes", "cache", "plugin", "rules"),
+    *("partitioner", "optimizer", "objective", "options", "search", "passes", "cache", "vocabulary", "plugin", "rules"),
     without=("compile", "cache_memory", "exact_savings"),  # the estimate knows nothing of these
 )
 @click.option("--pictures", metavar="FILE.png", help="Write a strip of samples of each set.")

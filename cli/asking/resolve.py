@@ -73,7 +73,8 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
                 "(merge init writes one); "
                 "strategies that only average weights (uniform) need none"
             )
-        return task, ModelPool.open(request["models"], request["base"])
+        seen = {name: request.get(name) for name in ("tokenizer_source", "pad_to_multiple_of")}
+        return task, ModelPool.open(request["models"], request["base"], **seen)
     pool = own_pool(task) if task is not None else None
     if task is None or pool is None:
         raise RequirementError("no models given; name files, folders or patterns with --models")

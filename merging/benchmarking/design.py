@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NOT_TAKEN = (
     *("seed", "baselines", "tests", "pool_tests", "certify_split", "resume"),
     *GROUPS["writing"].__dataclass_fields__,
+    *GROUPS["vocabulary"].__dataclass_fields__,
 )
 """Settings of a single run that a comparison has in another form, or not at all."""
 

@@ -98,7 +98,10 @@ def open_model(
         return OpenedModel(ModelPool([model if isinstance(model, Checkpoint) else Checkpoint(path)]))
     recipe = read_recipe(path)
     given = not isinstance(models, Sequence) or models
-    return OpenedModel(ModelPool.open(models) if given else ModelPool.reopen(recipe.ingredients), recipe)
+    if not given:
+        return OpenedModel(ModelPool.reopen(recipe.ingredients), recipe)
+    seen = None if isinstance(models, ModelPool) and models.alignment is not None else recipe.vocabulary
+    return OpenedModel(ModelPool.open(models) if seen is None else ModelPool.seen(models, seen), recipe)
 
 
 def open_all(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Blocks:
-    """What merges one tensor, once it was looked at.
+    """A merge of one tensor, once it was looked at.
 
     Attributes:
         spans: What threads take up, in order.
@@ -30,7 +30,7 @@ class Blocks:
     merged: Callable[[int, int], Iterator[tuple[int, Doubles]]]
 
     def values(self, start: int, stop: int) -> Doubles:
-        """Merges one span."""
+        """Merges one span into an array."""
         found = np.empty(stop - start)
         with np.errstate(all="ignore"):  # what is not finite is found, and named
             for first, block in self.merged(start, stop):

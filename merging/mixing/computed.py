@@ -38,7 +38,7 @@ class Computed(Mapping[str, "Tensor"]):
 
     Attributes:
         blockwise: the function, where it can merge a block at a time.
-        checkpoints: whose tensors it is made of, the base's last.
+        checkpoints: The models and, last, the base that are read.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Computed(Mapping[str, "Tensor"]):
         return merged
 
     def in_blocks(self, name: str) -> Blockwise | None:
-        """What merges a tensor a block at a time; none where it is not to be merged, or not by blocks."""
+        """Finds what merges a tensor a block at a time; none where it is not to be merged, or not by blocks."""
         merged = name in self._pool.mixable and name not in self._frozen and not is_variance(name)
         return self.blockwise if merged else None
 

@@ -29,7 +29,7 @@ _MARGIN = 8.0
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the largest entries end.
+    """The smallest one of the largest entries.
 
     Attributes:
         value: The smallest of them.
@@ -56,7 +56,7 @@ def cuts(values: Values, spans: Sequence[Span], ranks: Sequence[int]) -> list[Cu
     Args:
         values: gives the entries; several threads call it, with parts of spans, more than once.
         spans: cover all entries, in order.
-        ranks: between 1 and the number of entries.
+        ranks: numbers from 1 to the number of entries.
     """
     count = spans[-1][1]
     if count <= 2 * _CHUNK * _CHUNKS:
@@ -84,7 +84,7 @@ def cuts(values: Values, spans: Sequence[Span], ranks: Sequence[int]) -> list[Cu
 
 
 def last_kept(values: Values, spans: Sequence[Span], cut: Cut, wanted: int) -> int:
-    """Where the entries that are equal to a cut are no longer kept, if only ``wanted`` of them are, the first ones."""
+    """Finds the entry from which on those equal to a cut are not kept, if only the first ``wanted`` of them are."""
     if wanted >= cut.equal:
         return spans[-1][1]
     counts = spread(lambda span: [int(np.count_nonzero(block == cut.value)) for block in values(*span)], spans)

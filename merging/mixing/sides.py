@@ -60,16 +60,16 @@ class Sides:
         return max(self.count // self.shape[0], 1) if len(self.shape) > 1 else max(self.count, 1)
 
     def block(self, *, rows: bool = False) -> int:
-        """How many entries are computed at a time; with ``rows`` whole rows, one at the least."""
+        """Counts the entries that are computed at a time; with ``rows`` whole rows, one at the least."""
         return max(BLOCK // self.columns, 1) * self.columns if rows else BLOCK
 
     def spans(self, *, rows: bool = False) -> list[Span]:
-        """What threads take up, in order; all begin where a block begins."""
+        """Cuts the tensor into what threads take up, in order; all begin where a block begins."""
         step = max(SPAN // self.block(rows=rows), 1) * self.block(rows=rows)
         return [(start, min(start + step, self.count)) for start in range(0, self.count, step)]
 
     def changes(self, start: int, stop: int, *, rows: bool = False) -> Iterator[tuple[int, Doubles, Doubles]]:
-        """For each block of a span: its first entry, all models' changes from the base, and the base, float64.
+        """Gives for each block of a span: its first entry, all models' changes from the base, and the base, float64.
 
         Both may be written to, and are valid until the next block.
         """
@@ -87,7 +87,7 @@ class Sides:
             yield first, changes, base
 
     def magnitudes(self, model: int, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
-        """For each block of a span the magnitudes of one model's changes, in float32.
+        """Gives for each block of a span the magnitudes of one model's changes, in float32.
 
         They are those of float64 differences, rounded once: of narrower numbers float32 finds the same ones.
         """

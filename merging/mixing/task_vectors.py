@@ -15,6 +15,7 @@ import numpy as np
 
 from merging.mixing.blockwise import Blocks, Blockwise
 from merging.mixing.sides import Doubles, Sides, Span, scratch, spread
+from merging.mixing.varying import Amount, Numbers, at
 from merging.mixing.weighing import weights_of
 from merging.values.recipe import Recipe, Weights
 
@@ -35,7 +36,7 @@ class TaskVectors:
         energies: Whether what counts is weighed by each model's mean square in the tensor besides.
         normalise: Whether the sum is divided by the weights that count.
         weights: Weights of models, as the user wrote them; models that are not named have 1.
-        scale: λ.
+        scale: λ, or one for every component.
     """
 
     thin: Thinning | None = None
@@ -44,7 +45,7 @@ class TaskVectors:
     energies: bool = False
     normalise: bool = False
     weights: tuple[str, ...] = ()
-    scale: float = 1.0
+    scale: Amount = 1.0
 
     def recipe(self, problem: Problem) -> Recipe:
         """The merge as a recipe, with the base as its last row: for methods that neither thin nor elect.
@@ -56,7 +57,8 @@ class TaskVectors:
         pool, parts = problem.pool, problem.partition.names
         table = weights_of(self.weights, pool.names, parts, 1.0)
         sums = table.sum(axis=0)
-        scales = self.scale / np.where(abs(sums) < _NOTHING, 1.0, sums) if self.normalise else self.scale
+        scale = self.scale.row if isinstance(self.scale, Numbers) else self.scale
+        scales = scale / np.where(abs(sums) < _NOTHING, 1.0, sums) if self.normalise else scale
         rows = np.concatenate([scales * table, (1.0 - scales * sums)[None]])
         return Recipe.weighted((*pool.ingredients, pool.base_ingredient), problem.partition, rows)
 
@@ -92,12 +94,15 @@ class TaskVectors:
         weigh.weighs = True
         shares = _energies(sides, rows, weigh) if self.energies else None
         divisor = _nonzero(sum(w * s for w, s in zip(weights, shares or [1.0] * len(weights), strict=True)))
+        scale = at(self.scale, 0, sides.name)
         counts = [w * s for w, s in zip(weights, shares, strict=True)] if shares else weights
 
         def blocks(start: int, stop: int) -> Iterator[tuple[int, Doubles]]:
             for first, changes, base in sides.changes(start, stop, rows=rows):
                 weigh(changes, first)
-                base += self._fused(changes, counts, shares, divisor)
+                total = self._fused(changes, counts, shares, divisor)
+                total *= scale
+                base += total
                 yield first, base
 
         return Blocks(sides.spans(rows=rows), blocks)
@@ -105,7 +110,7 @@ class TaskVectors:
     def _fused(
         self, changes: Doubles, counts: Sequence[float], shares: Sequence[float] | None, divisor: float
     ) -> Doubles:
-        """Sums one block of weighted changes, which are overwritten."""
+        """Sums one block of weighted changes, which are overwritten; it is not scaled yet."""
         length = changes.shape[1]
         elected, total = scratch("elected", length), scratch("total", length)
         signs = elected.view(np.uint64)
@@ -129,7 +134,6 @@ class TaskVectors:
             total /= weighed
         elif self.normalise:
             total /= divisor
-        total *= self.scale
         return total
 
 

@@ -2,7 +2,8 @@
 
 A thinning looks at a tensor in all models and gives what sets entries of their changes to zero, a block at a time. What
 is kept follows from the values, or from seed, model and tensor alone: never from the order in which tensors or blocks
-come.
+come. Densities and the like are numbers, or one for every model and component
+(:class:`merging.mixing.varying.Numbers`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from merging.mixing.ranking import Cut, Values, cuts, last_kept
 from merging.mixing.sides import Doubles, Sides, Span, again, scratch, spread
+from merging.mixing.varying import Amount, Numbers, at
 
 if TYPE_CHECKING:
     from merging.storage.checkpoint import Checkpoint
@@ -51,21 +53,23 @@ class Largest:
 
     Attributes:
         density: The share that is kept, rounded to a number of entries.
-        cuts: Smallest magnitude that is kept, one a model, where it was found over the whole model.
+        cuts: Smallest magnitude that is kept, where it was found over more than a tensor.
+        down: Whether it is rounded down, to one entry at least, and not to the nearest number.
     """
 
-    density: float
-    cuts: tuple[float, ...] = ()
+    density: Amount
+    cuts: Numbers | None = None
+    down: bool = False
     rows = False
 
     @property
     def looks(self) -> bool:
         """Whether the cuts are not known yet."""
-        return not self.cuts
+        return self.cuts is None
 
     def of(self, sides: Sides) -> Thin:
         """Cuts each model at its own magnitude."""
-        found = self.cuts or [self._cut(sides, model) for model in range(sides.models)]
+        found = [self._cut(sides, model) for model in range(sides.models)]
 
         def thin(changes: Doubles, start: int) -> None:
             del start
@@ -75,7 +79,9 @@ class Largest:
         return thin
 
     def _cut(self, sides: Sides, model: int) -> float:
-        keep = round(sides.count * self.density)
+        if self.cuts is not None:
+            return self.cuts.at(model, sides.name)
+        keep = kept_of(sides.count, at(self.density, model, sides.name), down=self.down)
         return cuts(partial(sides.magnitudes, model), sides.spans(), [keep])[0].value if keep else math.inf
 
 
@@ -88,25 +94,14 @@ class Band:
         gamma: The share of largest entries that is dropped, rounded down; fewer where density leaves no room.
     """
 
-    density: float
-    gamma: float
+    density: Amount
+    gamma: Amount
+    looks = True
     rows = False
-
-    @property
-    def looks(self) -> bool:
-        """Whether anything is dropped."""
-        return self.density < 1
 
     def of(self, sides: Sides) -> Thin:
         """Drops both ends of each model's magnitudes; of equal ones the later count as smaller."""
-        if not self.looks:
-            return _all_stay
-        kept = int(self.density * sides.count)
-        first = min(int(self.gamma * sides.count), sides.count - kept)
-        ends = [
-            _tops(partial(sides.magnitudes, model), sides.spans(), (first + kept, first))
-            for model in range(sides.models)
-        ]
+        ends = [self._ends(sides, model) for model in range(sides.models)]
 
         def thin(changes: Doubles, start: int) -> None:
             for change, (inner, outer) in zip(changes, ends, strict=True):
@@ -114,6 +109,13 @@ class Band:
                 _keep(change, inner(sizes, start) & ~outer(sizes, start))
 
         return thin
+
+    def _ends(self, sides: Sides, model: int) -> list[_Top]:
+        """What marks the entries down to the inner end, and down to the outer one."""
+        density, gamma = (at(amount, model, sides.name) for amount in (self.density, self.gamma))
+        kept = sides.count if density >= 1 else int(density * sides.count)
+        first = min(int(gamma * sides.count), sides.count - kept)
+        return _tops(partial(sides.magnitudes, model), sides.spans(), (first + kept, first))
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class AtRandom:
         unbiased: Whether what stays is divided by the probability of staying.
     """
 
-    drop: float
+    drop: Amount
     seed: int
     unbiased: bool = True
     looks = False
@@ -134,13 +136,14 @@ class AtRandom:
 
     def of(self, sides: Sides) -> Thin:
         """Draws one number an entry, of each model's own generator."""
-        least = math.ceil(float(np.float32(self.drop)) * (1 << 24)) << 8
+        drops = [at(self.drop, model, sides.name) for model in range(sides.models)]
+        least = [math.ceil(float(np.float32(drop)) * (1 << 24)) << 8 for drop in drops]
 
         def thin(changes: Doubles, start: int) -> None:
             for model, change in enumerate(changes):
                 if self.unbiased:
-                    change /= 1.0 - self.drop
-                _keep(change, drawn(self.seed, model, sides.name, start, len(change)) >= least)
+                    change /= 1.0 - drops[model]
+                _keep(change, drawn(self.seed, model, sides.name, start, len(change)) >= least[model])
 
         return thin
 
@@ -158,8 +161,8 @@ class ByRank:
         unbiased: Whether what stays is divided by its probability of staying.
     """
 
-    density: float
-    epsilon: float
+    density: Amount
+    epsilon: Amount
     seed: int
     unbiased: bool = True
     looks = False
@@ -167,48 +170,54 @@ class ByRank:
 
     def of(self, sides: Sides) -> Thin:
         """Ranks each row of each model, equal magnitudes by their place, and draws one number an entry."""
-        if self.density >= 1:
-            return _all_stay
-        if self.density == 0:
-            return _none_stay
         columns = sides.columns
-        stays = np.linspace(self.density - self.epsilon, self.density + self.epsilon, columns)
-        stays = stays if columns > 1 else np.full(1, self.density)
-        most = (np.ceil(stays * (1 << 24)) * (1 << 8) - 1).astype(np.uint32)  # what is drawn, and smaller, stays
+        shares = [self._shares(sides, model) for model in range(sides.models)]
+        # what is drawn, and smaller, stays
+        most = [(np.ceil(share * (1 << 24)) * (1 << 8) - 1).astype(np.uint32) for share in shares]
 
         def thin(changes: Doubles, start: int) -> None:
             for model, change in enumerate(changes):
-                places = _ascending(magnitude(change).reshape(-1, columns)).reshape(-1)
+                if shares[model][0] >= 1:
+                    continue
+                if shares[model][-1] <= 0:
+                    change.fill(0.0)
+                    continue
+                rows = len(change) // columns
+                places = _ascending(magnitude(change).reshape(rows, columns)).reshape(-1)
                 bounds = np.empty(len(change), dtype=np.uint32)
-                bounds[places] = np.tile(most, len(change) // columns)
+                bounds[places] = np.tile(most[model], rows)
                 if self.unbiased:
-                    shares = np.empty_like(change)
-                    shares[places] = np.tile(stays, len(change) // columns)
-                    change /= shares
+                    probabilities = np.empty_like(change)
+                    probabilities[places] = np.tile(shares[model], rows)
+                    change /= probabilities
                 _keep(change, drawn(self.seed, model, sides.name, start, len(change)) <= bounds)
 
         return thin
 
+    def _shares(self, sides: Sides, model: int) -> Doubles:
+        """The probability of staying of each rank in a row, from the smallest magnitude on."""
+        density, epsilon = (at(amount, model, sides.name) for amount in (self.density, self.epsilon))
+        if density >= 1 or density == 0 or sides.columns == 1:
+            return np.full(sides.columns, min(density, 1.0))
+        return np.linspace(density - epsilon, density + epsilon, sides.columns)
+
 
 @dataclass(frozen=True)
-class Varying:
+class MostVaried:
     """Keeps the places at which models differ most, the same in all of them (Wan et al. 2024).
 
     Attributes:
         density: The share of a tensor's entries that is kept, of those whose variance is not zero, rounded down.
     """
 
-    density: float
+    density: Amount
+    looks = True
     rows = False
-
-    @property
-    def looks(self) -> bool:
-        """Whether anything is dropped."""
-        return self.density < 1
 
     def of(self, sides: Sides) -> Thin:
         """Ranks the variances over models; of equal ones the later count as smaller."""
-        if not self.looks:
+        density = at(self.density, 0, sides.name)
+        if density >= 1:
             return _all_stay
 
         def values(start: int, stop: int) -> Any:
@@ -217,7 +226,7 @@ class Varying:
 
         spans = sides.spans()
         some = sum(spread(lambda span: sum(int(np.count_nonzero(block > 0)) for block in values(*span)), spans))
-        (top,) = _tops(values, spans, (int(some * self.density),))
+        (top,) = _tops(values, spans, (int(some * density),))
 
         def thin(changes: Doubles, start: int) -> None:
             kept = top(variance(changes), start)
@@ -251,19 +260,26 @@ def variance(changes: Doubles) -> Doubles:
     return squares
 
 
-def cut_over(pool: ModelPool, model: Checkpoint, density: float) -> float:
-    """The magnitude (float32) of the smallest of a model's largest changes, over all tensors that are averaged.
+def kept_of(count: int, density: float, *, down: bool = False) -> int:
+    """Rounds a share of entries to the nearest number, or down, but to 1 at least unless it is 0."""
+    return round(count * density) if not down or density == 0 else min(max(1, int(density * count)), count)
+
+
+def cut_over(pool: ModelPool, model: Checkpoint, names: Sequence[str], density: float, *, down: bool = False) -> float:
+    """The magnitude (float32) of the smallest of a model's largest changes, over some tensors.
 
     Args:
         pool: has the base.
         model: one of its checkpoints.
-        density: the share of entries that counts as largest, rounded to a number; infinity where it is 0.
+        names: the tensors.
+        density: the share of their entries that counts as largest.
+        down: how it is rounded to a number; infinity is the answer where that is 0.
     """
     if pool.base is None:
         raise RuntimeError("the core gives a base where one is needed")
     readers = (model.read_bytes, pool.base.read_bytes)
     tensors, begins = list[Sides](), [0]
-    for name in sorted(pool.mixable):
+    for name in names:
         shape, dtype = pool.tensors[name]
         tensors.append(Sides(name=name, shape=shape, dtype=dtype, models=1, read=again(readers, name, dtype)))
         begins.append(begins[-1] + tensors[-1].count)
@@ -276,7 +292,7 @@ def cut_over(pool: ModelPool, model: Checkpoint, density: float) -> float:
             start, place = end, place + 1
 
     spans = [(b + start, b + stop) for b, each in zip(begins, tensors, strict=False) for start, stop in each.spans()]
-    keep = round(begins[-1] * density)
+    keep = kept_of(begins[-1], density, down=down)
     return cuts(magnitudes, spans, [keep])[0].value if keep else math.inf
 
 
@@ -347,9 +363,3 @@ def _keep(change: Doubles, kept: Mask) -> None:
 def _all_stay(changes: Doubles, start: int) -> None:
     """Drops nothing."""
     del changes, start
-
-
-def _none_stay(changes: Doubles, start: int) -> None:
-    """Drops everything."""
-    del start
-    changes.fill(0.0)

@@ -135,6 +135,10 @@ class Writing(Declared):
             return
         from merging.mixing.adapting import base_for
 
+        if pool.alignment is not None:
+            raise OptionError(
+                "an adapter stands on its base's own vocabulary: leave out `written_as=adapter`, or `tokenizer_source`"
+            )
         if gives == "ensemble":
             raise OptionError("an ensemble is several models, and no adapter: leave out `written_as=adapter`")
         base_for(pool)

@@ -174,7 +174,8 @@ def _pool(recipe: Recipe, models: ModelPool | Models | None, given: object) -> M
     key, *others = {ingredient.key for ingredient in recipe.ingredients}
     if isinstance(models, list | tuple) and key and not others:  # paths alone: the key is the recipe's
         models = [{"path": str(each), "key": key} if isinstance(each, str | Path) else each for each in models]
-    return ModelPool.open(models)
+    seen = None if isinstance(models, ModelPool) and models.alignment is not None else recipe.vocabulary
+    return ModelPool.open(models) if seen is None else ModelPool.seen(models, seen)
 
 
 def _format(place: Path, writing: Writing) -> Writing:

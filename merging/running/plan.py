@@ -28,6 +28,7 @@ from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.running.given import Parts
 from merging.running.needs import check_limit, check_needs, planned_evaluations, ranks_models
 from merging.running.settings import Settings
+from merging.storage.alignment import check_one_vocabulary
 from merging.storage.factors import check_factors
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
@@ -108,6 +109,7 @@ def plan(
     settings: Settings = Settings(),
     progress: Progress | None = None,
     measured: Numerics | None = None,
+    resumed: bool = False,
     **keywords: Any,
 ) -> Plan:
     """Opens and checks everything that :func:`merging.merge` would use, and divides the model.
@@ -119,19 +121,22 @@ def plan(
         settings: what the run is told.
         progress: told what happens.
         measured: how passes were made in an earlier session of the run, which may have measured that (``tune``).
+        resumed: whether the run goes on, whose models' vocabularies were compared when it began.
         keywords: fields of these values by their own names, instead.
 
     Raises:
         MergingError: whatever would make the run fail, said before any work.
     """
     parts, settings = given("plan", keywords, parts, settings)
+    expected("resumed", resumed, bool, "True or False")
     told = Watcher(progress=Silent() if progress is None else progress).progress
     if measured is not None:
         from merging.forward.numerics import Numerics  # loads torch
 
         expected("measured", measured, Numerics, "what an earlier session has used")
     objective, task = parts.objective or Accuracy(), parts.task
-    pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
+    pool = ModelPool.open(pool, parts.base, **settings.vocabulary.options())
+    strategy = meant(strategies, strategy)
     partitioner = parts.partitioner or meant(partitioners, own_partitioner(strategy))
     search, passes, rules = settings.search, settings.passes, settings.rules
     if ranks_models(strategy) or (task is not None and (rules.baselines or rules.certify_split is not None)):
@@ -139,6 +144,8 @@ def plan(
     check_needs(strategy, pool, task)
     if task is not None:
         check_labels(objective, task, (HELD_OUT, *(task.tests if rules.tests else ())))
+    if pool.alignment is None and not resumed:
+        check_one_vocabulary(pool.with_base)
     stored = check_factors(pool.with_base, as_stored=rules.as_stored)
     task = _divided(task, rules.certify_split, search.seed)
     module = built(task, pool) if task else None

@@ -119,7 +119,8 @@ def merge(
     parts, settings, destination, watcher, origin = given(
         "merge", keywords, parts, settings, destination, watcher, origin
     )
-    pool, strategy = ModelPool.open(pool, parts.base), meant(strategies, strategy)
+    pool = ModelPool.open(pool, parts.base, **settings.vocabulary.options())
+    strategy = meant(strategies, strategy)
     parts = replace(parts, base=None)  # the pool has it
     started = time.time() if origin.started is None else origin.started
     # Absolute, because a plug-in may go to another folder.
@@ -136,7 +137,7 @@ def merge(
     if parts.task is None and folder is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
     earlier = _earlier(folder) if resume and folder is not None else None
-    made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier)
+    made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier, resumed=resume)
     header = made.header(origin.request)
     with (
         at_most(passes.threads),

@@ -115,14 +115,37 @@ class Rules(Declared):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vocabularies(Declared):
+    """The vocabulary in which models are merged that have several: whose tokens, in how many rows."""
+
+    tokenizer_source: str | None = option(
+        None,
+        "Align rows by token: union, base, first, or a model's name.",
+        setting=Setting(
+            metavar="NAME",
+            default="models with several vocabularies are refused",
+            header=True,
+            more="The rows of embeddings and heads; the result has that vocabulary.",
+        ),
+    )
+    pad_to_multiple_of: int | None = option(
+        None,
+        "Pad the rows of that vocabulary to a multiple of N.",
+        low=1,
+        setting=Setting(metavar="N", default="no rows without a token", header=True),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run can be told, in five values."""
+    """Everything that a run can be told, in six values."""
 
     search: Search = field(default=Search())
     passes: Passes = field(default=Passes())
     rules: Rules = field(default=Rules())
     writing: Writing = field(default=Writing())
     cache: Cache = field(default=Cache())
+    vocabulary: Vocabularies = field(default=Vocabularies())
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

@@ -16,6 +16,7 @@ from merging.errors import CheckpointError, near_path, refused, showable
 from merging.storage.adapted import AdaptedTensors
 from merging.storage.adapter_base import check_recorded, recorded_base
 from merging.storage.adapter_folder import adapter_folder, read_config
+from merging.storage.aligned import AlignedTensors
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
 from merging.storage.content import content_hash
@@ -35,6 +36,7 @@ from merging.values.wording import kind_of, plural
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from merging.storage.alignment import Alignment
     from merging.storage.in_memory import InMemory
 
 
@@ -58,6 +60,7 @@ class Checkpoint(Shown):
         hub: repository and commit (``hf-hub:org/name@commit``) where it was named by its id; else empty.
         path: the file or folder; of what is in memory ``<memory>`` and its name, for messages.
         adapted: the adapter that the path is, with its base; None of a whole model.
+        aligned: the vocabulary that it is seen through, with the model; None of a model as it is.
         files: the files that hold the tensors; none of what is in memory.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
@@ -72,6 +75,7 @@ class Checkpoint(Shown):
     """
 
     adapted: AdaptedTensors | None = None
+    aligned: AlignedTensors | None = None
 
     def __init__(self, path: Path | str, name: str = "", key: str = "", base: Checkpoint | None = None) -> None:
         self.path = (folder_of(str(path)) if str(path).startswith(PREFIX) else None) or Path(path)
@@ -129,6 +133,20 @@ class Checkpoint(Shown):
         held = TensorsInMemory(model, made.name)
         made.path = held.path
         made._take((held,))
+        return made
+
+    def seen_through(self, alignment: Alignment) -> Checkpoint:
+        """Gives the same model with the rows of another vocabulary.
+
+        Args:
+            alignment: the vocabulary, of models among which this one is.
+        """
+        made = Checkpoint.__new__(Checkpoint)
+        made.name, made.key, made.path, made.hub, made.files = self.name, self.key, self.path, self.hub, self.files
+        if self.adapted is not None:
+            made.adapted = self.adapted
+        made.aligned = AlignedTensors(self, alignment)
+        made._take((made.aligned,))
         return made
 
     @property
@@ -270,7 +288,8 @@ class Checkpoint(Shown):
 
     @functools.cached_property
     def _digest(self) -> Digest:
-        found = digest_of(self.stamps, [self.key], lambda: content_hash(_Finite(self)))
+        seen = [] if self.aligned is None else [self.aligned.alignment.digest]
+        found = digest_of(self.stamps, [self.key, *seen], lambda: content_hash(_Finite(self)))
         if found.refuted is not None:
             self.notes += (f"{self.path.name} {REFUTED}",)
         return found

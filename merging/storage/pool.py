@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from merging.errors import PoolError, RecipeError
 from merging.storage.agreement import check_agreement, constant, ties, untuned
+from merging.storage.alignment import Alignment, check_rows, whereabouts
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
@@ -21,9 +22,9 @@ from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
 from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
-from merging.values.recipe import Ingredient
+from merging.values.recipe import Ingredient, Vocabulary
 from merging.values.shown import Sheet, Shown, grid, named
-from merging.values.wording import plural
+from merging.values.wording import kind_of, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,9 @@ class ModelPool(Shown):
             patterns, state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these,
             a list of them, or a mapping from their names to them.
         base: the model they were fine-tuned from, where known.
+        tokenizer_source: the vocabulary that all are seen in, where they have several: ``union``, ``base``, ``first``
+            or a model's name; None: each in its own.
+        pad_to_multiple_of: a number of which that of its rows is to be a multiple.
 
     Raises:
         PoolError: something is no model, or the checkpoints do not fit together, in tensors or in the order of their
@@ -49,14 +53,28 @@ class ModelPool(Shown):
         CheckpointError: a file is not a checkpoint, or a mapping no state dict.
     """
 
-    def __init__(self, models: Models, base: Model | None = None) -> None:
-        checkpoints, self.base = opened(models, base)
+    def __init__(
+        self,
+        models: Models,
+        base: Model | None = None,
+        *,
+        tokenizer_source: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> None:
+        checkpoints, below = opened(models, base)
+        self.base: Checkpoint | None = below
         if not checkpoints:
             beside = " besides the base" if base is not None else ""
             raise PoolError(f"no models given{beside}; a pool needs at least one checkpoint")
-        self.checkpoints = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self.checkpoints: tuple[Checkpoint, ...] = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self._wanted = (tokenizer_source, pad_to_multiple_of)
+        _check_asked(tokenizer_source, pad_to_multiple_of)
+        if tokenizer_source is not None:
+            self._align(tokenizer_source, pad_to_multiple_of)
         first = self.checkpoints[0]
         for other in self.with_base[1:]:
+            if other.tensors != first.tensors:
+                check_rows(first, other)
             check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
@@ -66,8 +84,35 @@ class ModelPool(Shown):
         self._classes = agree_on_classes(self._called)
         self._rows = Rows(self.checkpoints, self.base)
 
+    def _align(self, source: str, multiple: int | None) -> None:
+        """Has all models seen in one vocabulary, where that is another view of them.
+
+        Raises:
+            PoolError: their tokenizers cannot be read, do not fit, or have no such vocabulary.
+        """
+        seen = next((c.name for c in self.with_base if c.aligned is not None), None)
+        if seen is not None:
+            raise PoolError(f"'{seen}' is seen in another vocabulary already; open the models anew")
+        found = Alignment(self.checkpoints, self.base, (source, multiple))
+        if found.changes:
+            self.checkpoints = tuple(checkpoint.seen_through(found) for checkpoint in self.checkpoints)
+            self.base = None if self.base is None else self.base.seen_through(found)
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """The vocabulary that all are seen in, where it is another view of them."""
+        seen = self.checkpoints[0].aligned
+        return None if seen is None else seen.alignment
+
     @classmethod
-    def open(cls, models: Models | ModelPool, base: Model | None = None) -> ModelPool:
+    def open(
+        cls,
+        models: Models | ModelPool,
+        base: Model | None = None,
+        *,
+        tokenizer_source: str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> ModelPool:
         """Opens a pool from whatever is given; a pool is taken as it is.
 
         A file counts once, whatever links lead to it. The base is left out where the patterns also match it.
@@ -76,42 +121,66 @@ class ModelPool(Shown):
             models: a pool, or what the class takes: ``"runs/*.pt"``, ``["a.pt", Path("b.pt")]``,
                 ``[{"path": "c.pt", "key": "ema"}]``, ``[net.state_dict(), other]``, ``{"first": net}``.
             base: the model that they were fine-tuned from, where known.
+            tokenizer_source: the vocabulary that all are seen in; a pool that is seen so already is taken as it is.
+            pad_to_multiple_of: a number of which that of its rows is to be a multiple.
 
         Raises:
             PoolError: a source matches nothing, or something is no model.
             CheckpointError: a file is not a checkpoint, or a mapping no state dict.
         """
+        _check_asked(tokenizer_source, pad_to_multiple_of)
         if isinstance(models, ModelPool):
-            return models if base is None else cls(models.checkpoints, base)
-        return cls(models, base)
+            if base is None and (tokenizer_source, pad_to_multiple_of) in (models._wanted, (None, None)):
+                return models
+            found, base = models.checkpoints, models.base if base is None else base
+            return cls(found, base, tokenizer_source=tokenizer_source, pad_to_multiple_of=pad_to_multiple_of)
+        return cls(models, base, tokenizer_source=tokenizer_source, pad_to_multiple_of=pad_to_multiple_of)
 
     @classmethod
     def reopen(cls, ingredients: Sequence[Ingredient]) -> ModelPool:
         """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
 
+        Those that were seen in one vocabulary are seen in it again, which takes all models of their pool.
+
         Raises:
             RecipeError: one is no longer there, or was in memory.
         """
-        gone = [ingredient.name for ingredient in ingredients if not ingredient.file]
-        if gone:
-            were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
-            raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
-        bases = {row.base: row for row in ingredients if row.base}
-        named = [*(row.file for row in ingredients), *bases]
-        fetch(place for place in named if place.startswith(PREFIX))  # what else a recipe says is a path
-        places = {place: place_of(place) if place.startswith(PREFIX) else Path(place) for place in named}
-        for place, row in bases.items():
-            if not places[place].exists():
-                raise RecipeError(f"the base of adapter '{row.name}' is no longer at {place}; pass `models`")
-        lost = [ingredient for ingredient in ingredients if not places[ingredient.file].exists()]
+        if ingredients and ingredients[0].vocabulary is not None:
+            return cls._seen_again(ingredients, ingredients[0].vocabulary)
+        return cls(_reopened(ingredients))
+
+    @classmethod
+    def _seen_again(cls, ingredients: Sequence[Ingredient], vocabulary: Vocabulary) -> ModelPool:
+        """Opens the ingredients of a recipe, seen in the vocabulary of the pool that they were in."""
+        places = [*vocabulary.models, *([vocabulary.base] if vocabulary.base is not None else [])]
+        found = _reopened([Ingredient(each.name, "", each.file, each.key, each.base) for each in places])
+        alignment = _alignment(found, vocabulary)
+        known = {(whereabouts(model), model.key): model for model in alignment.everybody}
+        lost = [row for row in ingredients if (row.file, row.key) not in known]
         if lost:
-            raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
-        names = [row.name for row in ingredients]
-        if len(set(names)) < len(names):  # a base that was called as a model is
-            names = [f"{name} ({number})" for number, name in enumerate(names)]
-        under = {"": None} | {place: Checkpoint(places[place]) for place in bases}
-        rows = zip(ingredients, names, strict=True)
-        return cls([Checkpoint(places[row.file], name, row.key, under[row.base]) for row, name in rows])
+            raise RecipeError(f"ingredient '{lost[0].name}' is not among the models whose vocabulary the recipe names")
+        return cls([known[row.file, row.key].seen_through(alignment) for row in ingredients])
+
+    @classmethod
+    def seen(cls, models: Models | ModelPool, vocabulary: Vocabulary) -> ModelPool:
+        """Opens a pool whose models are seen in the vocabulary that a recipe names.
+
+        Args:
+            models: what :meth:`open` takes; of those that the recipe names, and which are not among these, the files.
+            vocabulary: the vocabulary.
+
+        Raises:
+            RecipeError: one that it names is not there.
+        """
+        found = models.with_base if isinstance(models, ModelPool) else opened(models)[0]
+        given = {checkpoint.name: checkpoint for checkpoint in found}
+        places = [*vocabulary.models, *([vocabulary.base] if vocabulary.base is not None else [])]
+        missing = [place for place in places if place.name not in given]
+        if missing:
+            rows = [Ingredient(each.name, "", each.file, each.key, each.base) for each in missing]
+            given |= {place.name: model for place, model in zip(missing, _reopened(rows), strict=True)}
+        alignment = _alignment([given[place.name] for place in places], vocabulary)
+        return cls([model.seen_through(alignment) for model in alignment.everybody])
 
     def __len__(self) -> int:
         return len(self.checkpoints)
@@ -226,7 +295,10 @@ class ModelPool(Shown):
         Args:
             taken: the name of the model whose files go along with the result; None where none do.
         """
-        return (*self._classes, *differences(self._called, taken))
+        found = differences(self._called, taken)
+        if self.alignment is not None:
+            found = (*self.alignment.notes, *self.alignment.others(found))
+        return (*self._classes, *found)
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
@@ -244,3 +316,51 @@ class ModelPool(Shown):
     def read(self, ingredient: Ingredient, name: str) -> Tensor:
         """Reads one tensor of one ingredient, on the CPU."""
         return self.find(ingredient).read(name)
+
+
+def _check_asked(source: object, multiple: object) -> None:
+    """Refuses values that are no vocabulary, and a number of rows without one.
+
+    Raises:
+        PoolError: it says which.
+    """
+    if not isinstance(source, str | None):
+        raise PoolError(f"`tokenizer_source` is {kind_of(source)}; say union, base, first, or a model's name")
+    if multiple is not None and (not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1):
+        raise PoolError(f"`pad_to_multiple_of` is {kind_of(multiple)}; it is a number, 1 or larger")
+    if multiple is not None and source is None:
+        raise PoolError("`pad_to_multiple_of` pads a common vocabulary: add `tokenizer_source=union`, base or first")
+
+
+def _alignment(models: Sequence[Checkpoint], vocabulary: Vocabulary) -> Alignment:
+    """The vocabulary that a recipe names, of its models and, last, their base."""
+    wanted = (vocabulary.source, vocabulary.multiple)
+    return Alignment(models, None, wanted) if vocabulary.base is None else Alignment(models[:-1], models[-1], wanted)
+
+
+def _reopened(ingredients: Sequence[Ingredient]) -> list[Checkpoint]:
+    """Opens the checkpoints of a recipe, where they were when it was written; those of the Hub are fetched.
+
+    Raises:
+        RecipeError: one is no longer there, or was in memory.
+    """
+    gone = [ingredient.name for ingredient in ingredients if not ingredient.file]
+    if gone:
+        were = f"ingredient '{gone[0]}' was" if len(gone) == 1 else f"{len(gone)} ingredients ('{gone[0]}', …) were"
+        raise RecipeError(f"{were} in memory when this was merged; pass `models` with the same content")
+    bases = {row.base: row for row in ingredients if row.base}
+    named = [*(row.file for row in ingredients), *bases]
+    fetch(place for place in named if place.startswith(PREFIX))  # what else a recipe says is a path
+    places = {place: place_of(place) if place.startswith(PREFIX) else Path(place) for place in named}
+    for place, row in bases.items():
+        if not places[place].exists():
+            raise RecipeError(f"the base of adapter '{row.name}' is no longer at {place}; pass `models`")
+    lost = [ingredient for ingredient in ingredients if not places[ingredient.file].exists()]
+    if lost:
+        raise RecipeError(f"ingredient '{lost[0].name}' is no longer at {lost[0].file}; pass `models`")
+    names = [row.name for row in ingredients]
+    if len(set(names)) < len(names):  # a base that was called as a model is
+        names = [f"{name} ({number})" for number, name in enumerate(names)]
+    under = {"": None} | {place: Checkpoint(places[place]) for place in bases}
+    rows = zip(ingredients, names, strict=True)
+    return [Checkpoint(places[row.file], name, row.key, under[row.base]) for row, name in rows]

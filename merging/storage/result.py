@@ -15,6 +15,8 @@ from merging.storage import atomic
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.companions import copy_companion
 from merging.storage.dtypes import FORMATS
+from merging.storage.token_maps import FILES
+from merging.storage.vocabulary_files import files_of
 from merging.values.recipe import Merge, Recipe
 
 if TYPE_CHECKING:
@@ -47,8 +49,21 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], kind: str, ties: tuple
 
 
 def carry(checkpoint: Checkpoint, aside: Path, dtype: str | None) -> None:
-    """Copies what belongs to a model besides its tensors; ``config.json`` then says the new dtype."""
+    """Copies what belongs to a model besides its tensors; ``config.json`` then says the new dtype.
+
+    Of a model that is seen in another vocabulary, that one's tokenizer and a configuration that fits are written.
+    """
+    if checkpoint.aligned is not None:
+        alignment = checkpoint.aligned.alignment
+        checkpoint = alignment.home
+        for name, content in files_of(alignment).items():
+            if not (aside / name).exists():
+                atomic.put(aside / name, content)
+    else:
+        alignment = None
     for file in checkpoint.extras:
+        if alignment is not None and file.name in FILES:
+            continue
         if not (aside / file.name).exists():
             copy_companion(file, aside / file.name)
     config = aside / "config.json"

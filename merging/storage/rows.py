@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from blake3 import blake3
 
 from merging.errors import RecipeError
+from merging.storage.alignment import whereabouts
 from merging.storage.checkpoint import Checkpoint
-from merging.values.recipe import Ingredient
+from merging.values.recipe import Aligned, Ingredient
 
 UNREAD = "unread:"
 """Begins what stands for an ingredient's content hash until its file was read (see :meth:`Rows.postpone`)."""
@@ -39,7 +40,7 @@ class Rows:
 
     def expect(self, rows: Iterable[Ingredient]) -> None:
         """Believes that the files of a recipe's ingredients still hold what they held, until they are read."""
-        places = {(_place(c), c.key): c for c in self._models if not c.in_memory}
+        places = {(whereabouts(c), c.key): c for c in self._models if not c.in_memory}
         for row in rows:
             if (row.file, row.key) in places:
                 self._by_hash[row.hash] = places[row.file, row.key]
@@ -70,9 +71,10 @@ class Rows:
     def of(self, checkpoint: Checkpoint) -> Ingredient:
         """Makes one checkpoint's row; reads its file where that was not done before."""
         if checkpoint not in self._rows:
-            base = "" if checkpoint.adapted is None else _place(checkpoint.adapted.base)
-            row = Ingredient(checkpoint.name, self._hash(checkpoint), _place(checkpoint), checkpoint.key, base)
-            self._rows[checkpoint] = row
+            base = "" if checkpoint.adapted is None else whereabouts(checkpoint.adapted.base)
+            facts = (checkpoint.name, self._hash(checkpoint), whereabouts(checkpoint), checkpoint.key, base)
+            seen = None if checkpoint.aligned is None else checkpoint.aligned.alignment.record
+            self._rows[checkpoint] = Ingredient(*facts) if seen is None else Aligned(*facts, seen)
         return self._rows[checkpoint]
 
     def _hash(self, checkpoint: Checkpoint) -> str:
@@ -104,14 +106,3 @@ class Rows:
                 "its file has changed or is missing; pass the original with `models`"
             )
         return self._by_hash[row.hash]
-
-
-def _place(checkpoint: Checkpoint) -> str:
-    """Where it is found again: an id of the Hub with the commit; else an absolute path; empty in memory.
-
-    The path keeps links: a Hub cache's file has its name and suffix only there.
-    """
-    path = checkpoint.path
-    if checkpoint.in_memory or checkpoint.hub:
-        return checkpoint.hub
-    return str(path.absolute() if ".." not in path.parts else path.resolve())

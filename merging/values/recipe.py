@@ -27,6 +27,74 @@ COLUMNS = 12
 FORMAT = "merging-recipe/1"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint by its name, and where it was found: file, key in that, and an adapter's base."""
+
+    name: str
+    file: str
+    key: str = ""
+    base: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Gives JSON-ready values; of key and base those that are there."""
+        more = {name: value for name, value in (("key", self.key), ("base", self.base)) if value}
+        return {"name": self.name, "file": self.file} | more
+
+    @classmethod
+    def from_json(cls, data: Any) -> Place:
+        """Makes it from what :meth:`to_json` gave.
+
+        Raises:
+            RecipeError: a value that is no text.
+        """
+        texts = (data["name"], data["file"], data.get("key", ""), data.get("base", ""))
+        if not all(isinstance(text, str) for text in texts):
+            raise RecipeError("not a recipe: a name or file is no text")
+        return cls(*texts)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The vocabulary in which the ingredients of a merge were seen, where they have several.
+
+    Attributes:
+        source: ``union``, ``base``, ``first``, or a model's name.
+        multiple: a number of which that of its rows is a multiple; None: as many as tokens.
+        models: all models of the pool, in its order: each may decide rows of the others.
+        base: the model that they were fine-tuned from, where there was one.
+    """
+
+    source: str
+    multiple: int | None
+    models: tuple[Place, ...]
+    base: Place | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives JSON-ready values, those of its models among them."""
+        return {
+            "tokenizer_source": self.source,
+            "pad_to_multiple_of": self.multiple,
+            "models": [place.to_json() for place in self.models],
+            "base": None if self.base is None else self.base.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Vocabulary | None:
+        """Makes it from what :meth:`to_json` gave; None of None.
+
+        Raises:
+            RecipeError: values of other types.
+        """
+        if data is None:
+            return None
+        source, multiple, base = data["tokenizer_source"], data["pad_to_multiple_of"], data["base"]
+        if not isinstance(source, str) or not (multiple is None or (type(multiple) is int and multiple > 0)):
+            raise RecipeError("not a recipe: its vocabulary has no source, or pads to no number")
+        places = tuple(Place.from_json(place) for place in data["models"])
+        return cls(source, multiple, places, None if base is None else Place.from_json(base))
+
+
 @dataclass(frozen=True, repr=False)
 class Ingredient(Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
@@ -41,6 +109,11 @@ class Ingredient(Shown):
     key: str = ""
     base: str = ""
 
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which it was seen; None: in its own."""
+        return None
+
     def _sheet(self) -> Sheet:
         return Sheet(name="Ingredient", facts=(self.name, self.hash[:12], self.file, self.key, self.base))
 
@@ -48,6 +121,18 @@ class Ingredient(Shown):
         """Gives JSON-ready values; of key and base those that are there."""
         more = {name: value for name, value in (("key", self.key), ("base", self.base)) if value}
         return {"name": self.name, "hash": self.hash, "file": self.file} | more
+
+
+@dataclass(frozen=True, repr=False)
+class Aligned(Ingredient):
+    """A checkpoint that was seen in a vocabulary of several models; its hash is that of what was seen."""
+
+    seen_in: Vocabulary | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which it was seen."""
+        return self.seen_in
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,6 +256,11 @@ class Recipe(Shown):
         return frozenset(self.overrides)
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in which its ingredients were seen; None: in their own."""
+        return self.ingredients[0].vocabulary
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the ingredients that carry weight, in row order."""
         rows = zip(self.ingredients, self.coefficients, strict=True)
@@ -211,6 +301,7 @@ class Recipe(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Gives JSON-ready values; floats survive exactly. Overrides are named, their bytes lie beside the recipe."""
+        seen = self.vocabulary
         return {
             "format": FORMAT,
             "ingredients": [ingredient.to_json() for ingredient in self.ingredients],
@@ -226,7 +317,7 @@ class Recipe(Shown):
                 for column, c in enumerate(self.partition.components)
             ],
             "overrides": {name: _tensor_hash(self.overrides[name]) for name in sorted(self.overrides)},
-        }
+        } | ({} if seen is None else {"vocabulary": seen.to_json()})
 
     @classmethod
     def from_json(cls, data: Any, overrides: Mapping[str, Tensor] | None = None) -> Recipe:
@@ -243,10 +334,11 @@ class Recipe(Shown):
             texts += [text for c in data["components"] for text in (c["name"], *c["tensors"])]
             if not all(isinstance(text, str) for text in texts):
                 raise RecipeError("not a recipe: a name, hash or file is no text")
-            ingredients = tuple(
-                Ingredient(i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", ""))
-                for i in data["ingredients"]
-            )
+            seen = Vocabulary.from_json(data.get("vocabulary"))
+            facts = [
+                (i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", "")) for i in data["ingredients"]
+            ]
+            ingredients = tuple(Ingredient(*each) if seen is None else Aligned(*each, seen) for each in facts)
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
                 for c in data["components"]

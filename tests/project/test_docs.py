@@ -38,6 +38,7 @@ from merging.plugins.registry import PLUGINS, optimizers, strategies
 from merging.plugins.strategy import NEEDS
 from merging.testing import tiny_pool
 from merging.values.report import Row
+from tests.conftest import Merge
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -95,10 +96,22 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def run_commands(name: str, folder: Path, *, more: str = "") -> dict[str, str]:
-    """Runs every command that a page gives, in order; returns command → output. ``more`` goes to ``merge run``."""
-    lines = [line for text in blocks(name, "run").values() for line in text.splitlines() if line]
-    return {line: run(shlex.split(f"{line} {more}" if line[:9] == "merge run" else line), folder) for line in lines}
+def run_commands(name: str, folder: Path, *, more: str = "", merge: Merge | None = None) -> dict[str, str]:
+    """Runs every command that a page gives, in order; returns command → output.
+
+    ``more`` goes to ``merge run``. ``merge`` runs the program in this process, in the folder that is the working one:
+    for commands that load libraries of seconds.
+    """
+    said = {}
+    for line in (line for text in blocks(name, "run").values() for line in text.splitlines() if line):
+        command = shlex.split(f"{line} {more}" if line[:9] == "merge run" else line)
+        if merge is not None and command[0] == "merge":
+            done = merge(*command[1:])
+            assert done.code == 0, f"{line}\n{done.out}{done.err}"
+            said[line] = done.out
+        else:
+            said[line] = run(command, folder)
+    return said
 
 
 @pytest.mark.slow
@@ -123,14 +136,14 @@ def test_strategy_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_adapters(tmp_path: Path) -> None:
+def test_adapters(tmp_path: Path, merge: Merge) -> None:
     golden = ROOT / "tests/storage/adapters"
     shutil.copytree(golden / "bases/vit", tmp_path / "base")
     for name in ("plain", "patterns", "rooted", "dora"):
         shutil.copytree(golden / "adapters" / name, tmp_path / "adapters" / name)
         config = tmp_path / "adapters" / name / "adapter_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "base"}))
-    said = run_commands("adapters.md", tmp_path)
+    said = run_commands("adapters.md", tmp_path, merge=merge)
     assert "rsLoRA adapter of rank 5" in " ".join(list(said.values())[2].split())
     assert "exact: nothing of the merge is left out" in " ".join(list(said.values())[4].split())
     assert "energy" in " ".join(list(said.values())[5].split())
@@ -216,7 +229,7 @@ def test_python_api_examples(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_models(tmp_path: Path) -> None:
+def test_own_models(tmp_path: Path, merge: Merge) -> None:
     """The commands of getting-started on a small pool, with its merge.toml, model and data layout."""
     write_files("getting-started.md", tmp_path)
     read_toml(tmp_path / "merge.toml")
@@ -240,7 +253,7 @@ def test_own_models(tmp_path: Path) -> None:
         }
         torch.save(state, tmp_path / f"checkpoints/model_{number}.pt")
 
-    checked, merged, applied = run_commands("getting-started.md", tmp_path).values()
+    checked, merged, applied = run_commands("getting-started.md", tmp_path, merge=merge).values()
     assert "Nothing was evaluated or written" in checked
     assert "manifold mix" in merged
     assert "rebuilt.safetensors" in applied
