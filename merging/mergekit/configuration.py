@@ -13,14 +13,11 @@ from merging.mergekit.setting import Setting, setting
 from merging.storage.dtypes import SAFETENSORS, is_floating
 
 DTYPES = tuple(name for name in SAFETENSORS.values() if is_floating(name))
-KEYS = ("merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype")
+SOURCES = ("models", "slices", "modules")
+KEYS = ("merge_method", *SOURCES, "base_model", "parameters", "dtype", "out_dtype", "chat_template", "name")
+PARAMETERS = frozenset(name for method in METHODS.values() for name in method.parameters)
 TOKENIZERS = ("tokenizer_source", "tokenizer")
 """Keys that say whose vocabulary the result has: one of them."""
-REFUSED = {
-    "modules": "is not supported: merges of a model's modules by themselves come later; write 'models'",
-    "chat_template": "is not supported: the template of the first model goes along; change it in the result's folder",
-}
-"""Keys of mergekit's that are refused → why."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +77,11 @@ class Configuration:
         method: what it means here.
         slices: the models: one slice, or several, one after the other.
         base: the base model.
+        module: what is set for the one module that the file names.
         parameters: what is set for the whole merge.
         dtype: dtype of the result; none: the models'.
         tokenizer: the vocabulary of the result; none: the models'.
+        template: the place where the chat template is said; none: it is not.
     """
 
     document: Document
@@ -90,9 +89,11 @@ class Configuration:
     method: Method
     slices: tuple[Slice, ...]
     base: Reference | None
+    module: Mapping[str, Setting]
     parameters: Mapping[str, Setting]
     dtype: str | None
     tokenizer: Tokenizer | None
+    template: Document | None
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -110,12 +111,14 @@ class Configuration:
             if model is not None and entry.model == model:
                 yield entry.parameters
         yield of.parameters
+        yield self.module
         yield self.parameters
 
     @property
     def settings(self) -> Iterator[tuple[str, Setting]]:
         """All settings of the file, with their parameters' names."""
         yield from self.parameters.items()
+        yield from self.module.items()
         for part in self.slices:
             yield from part.parameters.items()
             for entry in part.entries:
@@ -129,25 +132,26 @@ def configuration(document: Document) -> Configuration:
         MergingError: names the first entry that is wrong or not supported.
     """
     document.mapping("a configuration of mergekit")
-    document.check_keys((*KEYS, *TOKENIZERS), REFUSED)
+    document.check_keys((*KEYS, *TOKENIZERS), misplaced=dict.fromkeys(PARAMETERS, "belongs into 'parameters'"))
     name = _needed(document, "merge_method", "such as ties").text("the name of a method")
     if name in LATER:
         raise document["merge_method"].wrong(f"is '{name}', which is not supported: {LATER[name]}")
     if name not in METHODS:
-        raise unknown(f"method at {document['merge_method'].where}:", name, METHODS, error=MergingError)
+        raise unknown(f"method {document.inside('merge_method')}:", name, METHODS, error=MergingError)
     method = METHODS[name]
-    if (document.get("models") is None) == (document.get("slices") is None):
-        raise document.wrong("has to have 'models' or 'slices', one of them")
+    body = _body(document)
     base = document.get("base_model")
     found = Configuration(
         document=document,
         name=name,
         method=method,
-        slices=tuple(_slices(document, name)),
+        slices=tuple(_slices(body, name)),
         base=None if base is None else reference(base),
+        module={} if body is document else _parameters(body, name),
         parameters=_parameters(document, name),
         dtype=_dtype(document),
         tokenizer=_tokenizer(document),
+        template=document.get("chat_template"),
     )
     _check_models(found)
     return found
@@ -158,6 +162,27 @@ def _needed(said: Document, key: str, example: str) -> Document:
     if found is None:
         raise said.wrong(f"has no '{key}', {example}")
     return found
+
+
+def _body(document: Document) -> Document:
+    """The part of the file that lists models or slices: all of it, or the one module that it names.
+
+    Raises:
+        MergingError: there is none, or more than one.
+    """
+    there = [key for key in SOURCES if document.get(key) is not None]
+    if len(there) != 1:
+        raise document.wrong(f"has {' and '.join(there) or 'no models'}; it has to have 'models' or 'slices'")
+    if there != ["modules"]:
+        return document
+    modules = document["modules"].mapping("a mapping of modules")
+    if list(modules.value) != ["default"]:
+        raise modules.wrong("is not supported but for 'default' alone: other modules by themselves come later")
+    body = modules["default"].mapping("a mapping with 'models' or 'slices'")
+    body.check_keys(("models", "slices", "parameters"))
+    if (body.get("models") is None) == (body.get("slices") is None):
+        raise body.wrong("has to have 'models' or 'slices', one of them")
+    return body
 
 
 def _slices(document: Document, name: str) -> Iterator[Slice]:
@@ -179,7 +204,10 @@ def _slices(document: Document, name: str) -> Iterator[Slice]:
 
 
 def _entry(said: Document, name: str, *, sliced: bool = False) -> Entry:
-    said.mapping("a mapping with 'model'").check_keys(("model", "parameters", *(("layer_range",) if sliced else ())))
+    said.mapping("a mapping with 'model'").check_keys(
+        ("model", "parameters", *(("layer_range",) if sliced else ())),
+        misplaced=dict.fromkeys(PARAMETERS, "belongs into the model's 'parameters'"),
+    )
     model = reference(_needed(said, "model", "a folder or an id of the Hub"))
     layers = None
     if sliced:
@@ -207,11 +235,14 @@ def _parameters(said: Document, name: str, *, own: bool = False) -> dict[str, Se
         return {}
     for key in found.mapping("a mapping of parameters").value:
         if key not in known:
+            if key in KEYS:
+                raise found[key].wrong("belongs to the file's top, not into 'parameters'; mergekit passes over it")
             elsewhere = sorted(other for other, method in METHODS.items() if key in method.parameters)
-            shown = found[key]
             if elsewhere:
-                raise shown.wrong(f"is no parameter of '{name}', and mergekit passes over it in silence; delete it")
-            raise unknown(f"parameter of '{name}' at {shown.where}:", key, known, error=MergingError)
+                raise found[key].wrong(
+                    f"is no parameter of '{name}', and mergekit passes over it in silence; delete it"
+                )
+            raise unknown(f"parameter of '{name}' {found.inside(key)}:", key, known, error=MergingError)
         if own and not known[key].per_model:
             raise found[key].wrong(
                 "belongs to the whole merge, not to a model: mergekit reads it in 'parameters' alone"
@@ -226,7 +257,7 @@ def _dtype(document: Document) -> str | None:
         if (said := document.get(key)) is not None:
             name = said.text("a dtype").removeprefix("torch.")
             if name not in DTYPES:
-                raise unknown(f"dtype at {said.where}:", name, DTYPES, error=MergingError)
+                raise unknown(f"{key} {document.inside(key)}:", name, DTYPES, error=MergingError)
             read.append(name)
     return read[0] if read else None
 
@@ -274,6 +305,4 @@ def _check_models(found: Configuration) -> None:
     if len(counted) < fewest or (most is not None and len(counted) > most):
         besides = " besides the base" if found.method.base not in ("counts", "first") and found.base is not None else ""
         wanted = f"{fewest}" if fewest == most else f"at least {fewest}"
-        raise document["models" if "models" in document.value else "slices"].wrong(
-            f"names {len(counted)} models{besides}; '{found.name}' merges {wanted}"
-        )
+        raise found.slices[0].said.wrong(f"names {len(counted)} models{besides}; '{found.name}' merges {wanted}")

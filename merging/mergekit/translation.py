@@ -11,6 +11,7 @@ from merging.mergekit.configuration import Configuration, configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import models_of
 from merging.mergekit.options import Options
+from merging.mergekit.templates import check_template
 from merging.mergekit.values import Values
 
 
@@ -49,6 +50,7 @@ def translation(path: Path) -> Translation:
     """
     found = configuration(read(path))
     models = models_of(found)
+    check_template(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
     chosen: dict[str, Any] = {"strategy": Options(found, models, values).all()}
@@ -68,7 +70,8 @@ def translation(path: Path) -> Translation:
 def _notes(found: Configuration) -> list[str]:
     """What stands in the file and changes nothing."""
     known = found.method.parameters
-    notes = [
+    named = ["name changes nothing (it is for files of several merges)"] if "name" in found.document.value else []
+    notes = named + [
         f"{each.said.place} changes nothing ({known[name].inert})" for name, each in found.settings if known[name].inert
     ]
     if found.method.base == "needed":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
@@ -19,6 +21,7 @@ from merging.storage.companions import companions, copy_companion
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.storage.raw import has_only_finite
+from merging.training.adapters import in_memory
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
 from merging.training.parts import head_of
@@ -93,19 +96,20 @@ class Start:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
         return epochs if epochs is not None else 10 if self.lost else 0
 
-    def write(self, folder: Path, probe: int, seed: int, progress: Progress) -> str:
+    def write(self, folder: Path, probe: int, seed: int, progress: Progress, name: str = BASE) -> str:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
 
         Args:
-            folder: folder of the pool.
+            folder: folder of the pool; of adapters that of the base.
             probe: epochs in which the head alone is trained first.
             seed: seed of that training.
             progress: told what happens.
+            name: name of the base's file.
 
         Returns:
             Its content hash.
         """
-        kept = folder / BASE
+        kept = folder / name
         if kept.exists():
             self.module.load_state_dict(load_file(kept))
         else:
@@ -115,6 +119,8 @@ class Start:
             for file in self.extras:
                 with atomic.replacing(folder / file.name) as aside:
                     copy_companion(file, aside)
+            if name != BASE and self.lost:
+                self._describe(folder)
             if self.left_out:
                 progress.say(f"beside the base, left out of the pool: {self.left_out}")
             save(kept, self.module)
@@ -122,6 +128,15 @@ class Start:
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
         progress.say(f"base: {scored(score)} held-out")
         return content_hash(load_file(kept))
+
+    def _describe(self, folder: Path) -> None:
+        """Writes the configuration of a model of transformers that has a new head: names in its adapters need it."""
+        whole: Any = in_memory(self.module)
+        if whole is self.module:
+            return
+        config = copy.deepcopy(whole.config)
+        config.architectures = [type(whole).__name__]
+        atomic.write(folder / "config.json", config.to_json_string())
 
     def _probe(self, epochs: int, seed: int, progress: Progress) -> None:
         """Trains the head alone: its random start would otherwise tear at the pretrained features."""
