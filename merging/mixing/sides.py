@@ -73,18 +73,30 @@ class Sides:
 
         Both may be written to, and are valid until the next block.
         """
-        raws = [self.read(side, start, stop) for side in range(self.models + 1)]
+        for first, space in self.differences(start, stop, rows=rows):
+            yield first, space[: self.models], space[self.models]
+
+    def differences(self, start: int, stop: int, *, rows: bool = False) -> Iterator[tuple[int, Doubles]]:
+        """Gives the same as one array: a row a model, and the base as the last one."""
+        for first, space in self._wide(start, stop, self.models + 1, rows=rows):
+            space[: self.models] -= space[self.models]
+            yield first, space
+
+    def values(self, start: int, stop: int) -> Iterator[tuple[int, Doubles]]:
+        """Gives for each block of a span: its first entry, and all models' values, float64, a row a model."""
+        return self._wide(start, stop, self.models)
+
+    def _wide(self, start: int, stop: int, number: int, *, rows: bool = False) -> Iterator[tuple[int, Doubles]]:
+        raws = [self.read(side, start, stop) for side in range(number)]
         size, step = itemsize(self.dtype), self.block(rows=rows)
         room = min(step, stop - start)
-        space = scratch("changes", (self.models + 1) * room).reshape(self.models + 1, room)
+        space: Doubles = scratch("changes", number * room).reshape(number, room)
         for first in range(start, stop, step):
             length = min(step, stop - first)
             part = slice((first - start) * size, (first - start + length) * size)
             for side, raw in enumerate(raws):
                 widen(raw[part], self.dtype, space[side, :length])
-            changes, base = space[: self.models, :length], space[self.models, :length]
-            changes -= base
-            yield first, changes, base
+            yield first, space[:, :length]
 
     def magnitudes(self, model: int, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
         """Gives for each block of a span the magnitudes of one model's changes, in float32.
