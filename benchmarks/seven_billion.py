@@ -1,9 +1,9 @@
 """Merges of shards as large as those of a Llama of 7 billion parameters: memory, and time, ours and mergekit's.
 
 ``python -m benchmarks.seven_billion --mergekit PATH --layers 4 --json``. Random bfloat16 tensors of Llama-2-7B's
-shapes, as many of its 32 blocks as asked for, with embeddings and head; shards of 2 GB with an index, as the Hub has them. Models
-beyond the third are the first ones under other names. Every run is a process; ``peak`` is its VmHWM, with the pages of
-files that it maps, ``own`` is without them, sampled. Bars: peak below two shards, and flat in the number of models.
+shapes, as many of its 32 blocks as asked for, with embeddings and head; shards of 2 GB with an index, as the Hub has
+them. Models beyond the third are the first ones under other names. Every run is a process; ``peak`` is its VmHWM, with
+the pages of files that it maps, ``own`` is without them, sampled. Bars: peak below two shards, flat in the models.
 """
 
 from __future__ import annotations
