@@ -16,6 +16,7 @@ from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
+from merging.plugins.searched import numbers_in
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
@@ -89,7 +90,7 @@ class Slerp(MixStrategy):
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
-        if len(problem.pool) > 2 and self.t != 0.5:
+        if len(problem.pool) > 2 and {*numbers_in(self, "t")} != {0.5}:
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
