@@ -168,7 +168,7 @@ def _nonzero(divisor: float) -> float:
 def summed(rows: Doubles, into: Doubles) -> None:
     """Sums rows in order; sixteen at a time, and such sums again, so that many models lose no digits.
 
-    The bits are those of ``torch.sum`` over the first of two dimensions.
+    The bits are those of ``torch.sum`` over the first of two dimensions, where it sums whole vectors of the processor.
     """
     levels = [into] + [np.zeros_like(into) for _ in range(3 if len(rows) >= _ROWS else 0)]
     into.fill(0.0)
