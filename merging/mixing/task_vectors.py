@@ -130,7 +130,7 @@ class TaskVectors:
             weighed = elected
             np.multiply(agrees, np.array(counts)[:, None], out=changes)
             summed(changes, weighed)
-            np.copyto(weighed, 1.0, where=weighed == 0)
+            np.add(weighed, weighed == 0, out=weighed)  # 1 where there is nothing
             total /= weighed
         elif self.normalise:
             total /= divisor
