@@ -28,6 +28,7 @@ from merging.storage.pool import ModelPool
 from merging.testing import tiny_problem, tiny_task
 from merging.testing.fixtures import content_of
 from merging.values.recipe import Recipe, Weights
+from merging.values.states import RunState
 from tests.conftest import Merge
 from tests.strategies.test_plain_numbers import states
 
@@ -256,6 +257,23 @@ def test_resumed_in_the_middle(pool_folder: Path, merge: Merge, tiny: list[str])
     assert Path("torn/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     keys = [json.loads(line).get("key") for line in Path("torn/events.jsonl").read_text().splitlines()]
     assert len([key for key in keys if key]) == len({key for key in keys if key}), "nothing is scored twice"
+
+
+def test_interrupted(pool: ModelPool) -> None:
+    after, asked = 6, 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    plugin, scored = made("task-arithmetic", scale="search"), {"task": tiny_task(), "baselines": False, "tests": False}
+    result = merging.merge(pool, plugin, partitioner=Layer(), should_stop=should_stop, **scored)  # type: ignore[arg-type]
+    assert result.report.state is RunState.INTERRUPTED
+    limited = merging.merge(pool, plugin, partitioner=Layer(), max_evaluations=after, **scored)  # type: ignore[arg-type]
+    assert limited.report.state is RunState.LIMIT
+    assert limited.report.evaluations == after
+    assert limited.report.rows[-1].held_out >= 0.85, "the best so far"
 
 
 def test_from_the_command_line_to_the_card(pool_folder: Path, merge: Merge, tiny: list[str]) -> None:
