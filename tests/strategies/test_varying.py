@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,12 @@ def test_each_model_has_its_own(name: str) -> None:
 
 def test_names_are_patterns_and_later_entries_win() -> None:
     given = ["0.1", "fc*=0.3", "model_*@fc2=0.6", "model_2@=0.9"]
-    density = merging.amount_of(made("ties", density=given), "density", _problem())
-    assert density.table.tolist() == [[0.3, 0.6], [0.3, 0.6], [0.9, 0.9]]  # type: ignore[union-attr]
-    only = merging.amount_of(made("ties", density=["fc2=0.6"]), "density", _problem())
-    assert only.table.tolist() == [[0.2, 0.6]] * 3, "the others have the default"  # type: ignore[union-attr]
-    scale = merging.amount_of(made("dare", scale=["fc2=0.6"]), "scale", _problem())
-    assert scale.table[0].tolist() == [1 / 3, 0.6], "or what `none` stands for"  # type: ignore[union-attr]
+    density = merging.numbers_of(made("ties", density=given), "density", _problem())
+    assert density.table.tolist() == [[0.3, 0.6], [0.3, 0.6], [0.9, 0.9]]
+    only = merging.numbers_of(made("ties", density=["fc2=0.6"]), "density", _problem())
+    assert only.table.tolist() == [[0.2, 0.6]] * 3, "the others have the default"
+    scale = merging.numbers_of(made("dare", scale=["fc2=0.6"]), "scale", _problem())
+    assert scale.table[0].tolist() == [1 / 3, 0.6], "or what `none` stands for"
 
 
 def _problem() -> Any:
@@ -235,6 +236,27 @@ def test_any_optimizer_does(pool: ModelPool, name: str) -> None:
         decision = result.report.decisions[-1]
         assert 1 <= decision["points"] <= 10
         assert decision["score"] >= decision["start"]
+
+
+def test_a_strategy_of_ones_own(pool: ModelPool) -> None:
+    """Whoever declares a number that varies has all of it: places, ramps, searches."""
+
+    @strategies.register("towards-the-mean")
+    @dataclass(frozen=True)
+    class Towards(MixStrategy):
+        """The way from the first model to the average of all."""
+
+        share: merging.Varying = merging.varying_option(0.5, "how far", "components", low=0.0, high=1.0)
+
+        def mix(self, problem: merging.Problem) -> Recipe:
+            shares = merging.numbers_of(self, "share", problem).row
+            return problem.mean(range(len(problem.pool))).lerp(problem.single(0), shares)
+
+    assert merged(pool, "towards-the-mean").merge.coefficients[0, 0] == 0.6  # type: ignore[union-attr]
+    ramp = merged(pool, "towards-the-mean", share="ramp:0..1").merge  # of the blocks `unused`, fc1 and fc2
+    assert ramp.coefficients[0, :2].tolist() == pytest.approx([0.6, 0.2])  # type: ignore[union-attr]
+    found = merged(pool, "towards-the-mean", share="search").report.decisions[-1]
+    assert found["score"] >= found["start"]
 
 
 def test_it_needs_what_a_search_needs(pool: ModelPool) -> None:
