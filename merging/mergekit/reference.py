@@ -77,7 +77,9 @@ def _place(said: Document, text: str, revision: str = "") -> str:
     except CheckpointError as error:
         raise said.wrong(f"names no model: {error}") from None
     if found is None:
-        hint = near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
+        beside = _there(str(said.file.parent / text))
+        hint = f"; paths are relative to the working folder, and it is {beside}" if beside is not None else ""
+        hint = hint or near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
         raise MergingError(f"{said.where} is {kind(text)}, and no such file or folder is there{hint}")
     return str(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from merging.mergekit.configuration import Configuration, configuration
 from merging.mergekit.document import read
-from merging.mergekit.models import models_of
+from merging.mergekit.models import Models, models_of
 from merging.mergekit.options import Options
 from merging.mergekit.templates import check_template
 from merging.mergekit.values import Values
@@ -63,16 +63,22 @@ def translation(path: Path) -> Translation:
         models=models.sources,
         base=models.base,
         run={"strategy": found.method.strategy, **partition, **dtype, **models.vocabulary, "options": chosen},
-        notes=tuple(_notes(found)),
+        notes=tuple(_notes(found, models)),
     )
 
 
-def _notes(found: Configuration) -> list[str]:
-    """What stands in the file and changes nothing."""
+def _notes(found: Configuration, models: Models) -> list[str]:
+    """Says what stands in the file and changes nothing."""
     known = found.method.parameters
     named = ["name changes nothing (it is for files of several merges)"] if "name" in found.document.value else []
     notes = named + [
         f"{each.said.place} changes nothing ({known[name].inert})" for name, each in found.settings if known[name].inert
+    ]
+    notes += [
+        f"{each.said.place}: the filter '{text}' is in no tensor's name"
+        for _, each in found.settings
+        for text in sorted(each.filters)
+        if not any(text in tensor for tensor in models.pool.tensors)
     ]
     if found.method.base == "needed":
         notes += [

@@ -57,7 +57,8 @@ class Values:
 
     def said(self, name: str) -> str:
         """The first place where a parameter is set: file, line and path."""
-        return next(setting.said.where for each, setting in self._found.settings if each == name)
+        places = (setting.said.where for each, setting in self._found.settings if each == name)
+        return next(places, self._found.document.where)
 
     def _all(self, tensor: Tensor) -> tuple[Value, ...]:
         """The values of all parameters that mean something, for one tensor."""

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from merging.errors import PoolError
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.raw import same_bits
+from merging.values.partition import TensorInfo
 
 
-def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
+class Described(Protocol):
+    """A model whose tensors are known by name, shape and dtype, whether it is on this machine or not."""
+
+    @property
+    def path(self) -> object:
+        """The place of it, for messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo] | None:
+        """Name → shape and dtype."""
+
+
+def check_agreement(first: Described, other: Described) -> None:
     """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
 
     Raises:
         PoolError: names both files, and the first tensor in which they differ.
     """
-    where = f"{other.path} and {first.path}"
-    missing = [name for name in first.tensors if name not in other.tensors]
-    extra = [name for name in other.tensors if name not in first.tensors]
+    where, own, others = f"{other.path} and {first.path}", first.tensors or {}, other.tensors or {}
+    missing = [name for name in own if name not in others]
+    extra = [name for name in others if name not in own]
     if missing and extra:
         raise PoolError(
             f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
@@ -27,8 +41,8 @@ def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
     if missing or extra:
         side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
         raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
-    for name, (shape, dtype) in first.tensors.items():
-        other_shape, other_dtype = other.tensors[name]
+    for name, (shape, dtype) in own.items():
+        other_shape, other_dtype = others[name]
         if shape != other_shape:
             raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
         if dtype != other_dtype:

@@ -226,7 +226,7 @@ def finetune(
         "regime": {"name": regime.name, **regime.options()},
         **({} if adapters is None else {"adapter": adapters.kind}),
     }
-    folder = PoolFolder(path, facts, start.numerics.to_json(), training.command)
+    folder = PoolFolder(path, facts, start.numerics.to_json(), training.command, start.origin)
     with folder.lock():
         folder.claim()
         base = (path, BASE) if adapters is None else (path / ADAPTERS_BASE, "model.safetensors")

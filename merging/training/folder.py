@@ -83,12 +83,14 @@ class PoolFolder:
             that is there), seed, sweep, regime; ``adapter``, the kind of these, where they are adapters.
         numerics: how they are computed.
         command: command line that made it.
+        origin: id and commit of a base of the Hub; empty of others.
     """
 
     path: Path
     facts: Mapping[str, Any]
     numerics: Mapping[str, Any]
     command: str
+    origin: str = ""
 
     @property
     def base(self) -> Path:
@@ -143,7 +145,8 @@ class PoolFolder:
             self._record()
 
     def _record(self) -> None:
-        replace(self.path / RECORD, {**self.facts, "command": self.command, "versions": self._versions()})
+        of_hub = {"base_of_hub": self.origin} if self.origin else {}
+        replace(self.path / RECORD, {**self.facts, **of_hub, "command": self.command, "versions": self._versions()})
 
     def _versions(self) -> dict[str, str]:
         return versions(*(() if self.facts.get("adapter") is None else ("peft",)))

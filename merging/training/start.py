@@ -21,6 +21,7 @@ from merging.storage.companions import companions, copy_companion
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.storage.raw import has_only_finite
+from merging.storage.sources import place_of
 from merging.training.adapters import in_memory
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
@@ -41,6 +42,7 @@ class Start:
         extras: files that belong to the base and to each of its children, such as configuration and tokenizer.
         digest: content hash of the base, as it was given.
         left_out: what lies beside the base and does not go along, in a few words.
+        origin: id and commit of a base of the Hub; empty of others.
     """
 
     module: nn.Module
@@ -50,6 +52,7 @@ class Start:
     extras: tuple[Path, ...]
     digest: str
     left_out: str = ""
+    origin: str = ""
 
     @classmethod
     def of(cls, task: Task, base: Path | str | None, device: str, threads: int | None = None) -> Start:
@@ -60,7 +63,7 @@ class Start:
         """
         _ = task.training  # nothing else is opened where there is none
         pool = own_pool(task) if base is None else None
-        checkpoint = Checkpoint(base) if base is not None else pool.base if pool is not None else None
+        checkpoint = Checkpoint(place_of(base)) if base is not None else pool.base if pool is not None else None
         if checkpoint is None:
             raise RequirementError("there is no base to fine-tune; give one with `base`")
         module = module_for(task, ModelPool([checkpoint]))
@@ -90,6 +93,7 @@ class Start:
             extras=extras,
             digest=content_hash(loaded),
             left_out=left_out,
+            origin=checkpoint.hub,
         )
 
     def probe(self, epochs: int | None) -> int:

@@ -62,6 +62,24 @@ def id_of(path: Path) -> HubId | None:
     return _pinned.get(path)
 
 
+def commit_of(asked: HubId) -> HubId:
+    """Repository and commit that an id is now; nothing is fetched.
+
+    Raises:
+        CheckpointError: there is no such model or revision, or nobody can be asked.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if asked.pinned:
+        return asked
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            return listed(asked, HfApi(library_name="merging")).pinned
+        except ConnectionError as error:
+            return cached(asked, str(error), weights=False)[0]
+    return cached(asked, "nothing is asked offline (HF_HUB_OFFLINE)", weights=False)[0]
+
+
 def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]:
     from huggingface_hub import HfApi, constants
 
@@ -71,14 +89,14 @@ def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]
     found, wanted = list[tuple[HubId, Path]](), list[tuple[Listing, list[str]]]()
     for each in ids:
         try:
-            listing = _listed(each, api)
+            listing = listed(each, api)
         except ConnectionError as error:
             found.append(cached(each, str(error), weights=weights))
             say(f"{error}: {each.short} is taken from the cache, as it was fetched before")
             continue
         names = listing.beside()  # first, so that a folder with weights has them
         if weights:
-            names += [name for name in listing.weights(functools.partial(_file, listing)) if name not in names]
+            names += [name for name in listing.weights(functools.partial(fetch_file, listing)) if name not in names]
         wanted.append((listing, names))
         found.append((listing.pinned, place_of(listing.pinned)))
     check_room(wanted, address(api))
@@ -88,7 +106,7 @@ def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]
     return found
 
 
-def _listed(asked: HubId, api: Any) -> Listing:
+def listed(asked: HubId, api: Any) -> Listing:
     """Asks the Hub what a repository holds.
 
     Raises:
@@ -126,10 +144,10 @@ def _fetch(listing: Listing, names: Sequence[str], endpoint: str) -> None:
             tell("MB")
         news.stage(showable(what), max(round(size / MB), 1))
     for name in missing:
-        _file(listing, name)
+        fetch_file(listing, name)
 
 
-def _file(listing: Listing, name: str) -> Path:
+def fetch_file(listing: Listing, name: str) -> Path:
     """Fetches one file, or finds it in the cache.
 
     Raises:

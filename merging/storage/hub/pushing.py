@@ -73,7 +73,7 @@ def parcel(folder: Path, target: str) -> Parcel:
     return Parcel(target=wanted, folder=folder, files=files, size=size, remarks=_remarks(folder, files))
 
 
-def push(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pushed:
+def send(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pushed:
     """Sends it, in one commit; the repository is made where it is not there.
 
     Args:
