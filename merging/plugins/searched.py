@@ -215,7 +215,7 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         Stopped: the run was interrupted or has used up its evaluations.
     """
     box, made, point = Box.of(strategy, problem), Made(), cast("Problem", _Point(problem))
-    state = problem.generator.bit_generator.state
+    state, known = problem.generator.bit_generator.state, dict[bytes, Outcome]()
 
     def merged(x: Vector, within: Problem) -> Merge:
         problem.generator.bit_generator.state = state
@@ -223,11 +223,12 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
             return mix(box.at(x), within)
 
     def scored(x: Vector) -> Outcome:
-        merge = merged(x, point)
-        outcome = problem.evaluate(merge)
-        if isinstance(merge, Recipe):
-            problem.keep(merge, outcome)
-        return outcome
+        if x.tobytes() not in known:  # optimizers come back to points, and a merge takes time
+            merge = merged(x, point)
+            outcome = known[x.tobytes()] = problem.evaluate(merge)
+            if isinstance(merge, Recipe):
+                problem.keep(merge, outcome)
+        return known[x.tobytes()]
 
     wanted = " and ".join(box.starts)
     start, first = box.start, scored(box.start)

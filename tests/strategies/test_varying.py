@@ -26,6 +26,7 @@ from merging.running.plan import plan
 from merging.running.run import Result
 from merging.running.session import Session
 from merging.storage.pool import ModelPool
+from merging.strategies.ties import Ties
 from merging.testing import tiny_problem, tiny_task
 from merging.testing.fixtures import content_of
 from merging.values.recipe import Recipe, Weights
@@ -208,6 +209,16 @@ def test_it_finds_the_neighbourhood_of_a_grid(pool: ModelPool) -> None:
     assert decision["start"] == grid[round(40 / len(pool))], "it begins at 1/n"
     assert decision["points"] == 30
     assert result.report.evaluations <= 31
+
+
+def test_a_point_is_merged_once(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = list[Any]()
+    plain = Ties.mix
+    monkeypatch.setattr(Ties, "mix", lambda self, problem: mixed.append(self.density) or plain(self, problem))
+    result = merged(pool, "ties", density="search:0.1..0.9")  # COBYLA comes back to its best point
+    points = result.report.decisions[-1]["points"]
+    assert points == 30
+    assert len(mixed) == len({*mixed}) + 1 < points, "each once, and the best one for what is saved"
 
 
 def test_one_number_or_one_for_each(pool: ModelPool) -> None:
