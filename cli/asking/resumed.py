@@ -16,7 +16,7 @@ from merging.errors import CheckpointError, FolderError, MergingError
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED
 from merging.storage.hub.fetching import commit_of
-from merging.storage.hub.spelling import PREFIX, as_id
+from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
@@ -152,11 +152,18 @@ def _commit(path: str, then: list[str]) -> str:
     found = as_id(path) if path.startswith(PREFIX) else None
     if found is None:
         return path
+    known = {old: of_hub for old in then if (of_hub := as_id(old)) is not None}
     if not found.revision:
-        return next((old for old in then if old.startswith(f"{path}@")), path)
+        same = (old for old, own in known.items() if own.repository == found.repository and _file_of(found, own))
+        return next(same, path)
     with contextlib.suppress(CheckpointError):  # it has moved away, or nobody can be asked: it is said to be another
         return next((old for old in then if old == str(commit_of(found))), path)
     return path
+
+
+def _file_of(typed: HubId, kept: HubId) -> bool:
+    """Whether an id means the file that was taken."""
+    return set(kept.files) <= set(typed.files) and bool(kept.files) == bool(typed.files)
 
 
 def _said(option: click.Parameter, part: str, old: Any, new: Any) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import save
 import merging
 from merging.errors import MergingError
 from merging.storage.hub import fetching
+from merging.storage.sources import place_of
 from merging.testing import tiny_pool, tiny_task
 from tests.conftest import Merge
 from tests.hub_server import GRANTED, Hub, serving
@@ -91,6 +92,7 @@ def test_a_branch_that_is_the_commit_still_goes_on(here: Hub, merge: Merge) -> N
         merging.push(3, "ours/soup")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_records_of_pools_and_benchmarks_name_commits(here: Hub, tmp_path: Path) -> None:
     tiny_pool(tmp_path / "made", models=2)
     names = ("base", "model_0", "model_1")
@@ -104,3 +106,32 @@ def test_records_of_pools_and_benchmarks_name_commits(here: Hub, tmp_path: Path)
     pool = merging.ModelPool.open(["ours/model_0", "ours/model_1"], "ours/base")
     merging.benchmark(pool, ["uniform"], task=tiny_task(), output=tmp_path / "bench")
     assert json.loads((tmp_path / "bench/benchmark.json").read_text())["header"]["hub"] == ids
+
+
+def test_open_clips_weights_are_files_of_the_hub(here: Hub, tmp_path: Path, merge: Merge) -> None:
+    """The repository has another library's file, too, which is not meant; the commit and the file are pinned."""
+    other = {"model.safetensors": b"x", "open_clip_pytorch_model.bin": b"x"}
+    commit = here.model("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", {**other, "open_clip_model.safetensors": _weights(1)})
+    several = here.model("ours/several", {"model_0.safetensors": _weights(2), "model_1.safetensors": _weights(3)})
+    typed = ("open_clip:ViT-B-32/laion2b_s34b_b79k", "hf-hub:ours/several#model_1.safetensors")
+    ran = merge("run", *typed, "--strategy", "uniform", "--output", "out")
+    assert ran.code == 0, ran.err
+    files = [
+        f"hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K@{commit}#open_clip_model.safetensors",
+        f"hf-hub:ours/several@{several}#model_1.safetensors",
+    ]
+    rows = json.loads(Path("out/recipe.json").read_text())["ingredients"]
+    assert [row["file"] for row in rows] == files
+    assert [row["name"] for row in rows] == ["CLIP-ViT-B-32-laion2B-s34B-b79K", "several"]
+    assert merge("apply", "out/recipe.json", "--output", "again.safetensors").code == 0
+    assert merge("run", "--resume", "out", "--models", *typed).code == 0
+    for text, said in {
+        "open_clip:ViT-B-32/laion2b_s34b_b79": "did you mean 'laion2b_s34b_b79k'?",
+        "open_clip:ViT-B-3/openai": "did you mean 'ViT-B-32'?",
+        "hf-hub:ours/several": "holds 2 checkpoints (model_0.safetensors, model_1.safetensors) and no index; name one",
+        "hf-hub:ours/several#model_2.safetensors": "there is no such file; did you mean 'model_1.safetensors'?",
+    }.items():
+        with pytest.raises(MergingError) as raised:
+            place_of(text)
+        assert said in str(raised.value)
+        assert len(str(raised.value)) < 300

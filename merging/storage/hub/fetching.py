@@ -30,7 +30,7 @@ _pinned: dict[Path, HubId] = {}
 
 
 def folders(ids: Sequence[HubId], *, weights: bool = True) -> list[Path]:
-    """The folders of some models in the Hub's cache, fetched as far as they are not there.
+    """The folders of some models in the Hub's cache, or the files that ids name, fetched as far as they are not there.
 
     Args:
         ids: what was asked for.
@@ -42,8 +42,9 @@ def folders(ids: Sequence[HubId], *, weights: bool = True) -> list[Path]:
     new = [each for each in dict.fromkeys(ids) if (each, weights) not in _folders]
     if new:
         for asked, (pinned, folder) in zip(new, _fetched(new, weights=weights), strict=True):
-            _folders[asked, weights] = _folders[pinned, weights] = folder
-            _pinned[folder] = pinned
+            place = folder / pinned.files[0] if weights and pinned.files else folder
+            _folders[asked, weights] = _folders[pinned, weights] = place
+            _pinned[place] = pinned
     return [_folders[each, weights] for each in ids]
 
 
@@ -123,7 +124,8 @@ def listed(asked: HubId, api: Any) -> Listing:
         raise refusal(error, asked, api) from None
     sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
     moved = as_id(f"{PREFIX}{info.id}") if info.id else None  # a model that has another name now
-    pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "")
+    there = tuple(name for name in asked.files if name in sizes)[:1]
+    pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "", there)
     if not pinned.pinned:
         raise CheckpointError(f"{asked}: {address(api)} does not say which commit it is; write a commit behind @")
     return Listing(asked, pinned, sizes)

@@ -66,7 +66,7 @@ def parcel(folder: Path, target: str) -> Parcel:
         CheckpointError: the target is no id of the Hub.
     """
     wanted = as_id(target if target.startswith(PREFIX) else PREFIX + target)
-    if wanted is None or "/" not in wanted.repository:
+    if wanted is None or "/" not in wanted.repository or wanted.files:
         raise CheckpointError(f"'{target}' is no model of the Hub to push to: write ORG/NAME")
     files = _files(folder)
     size = sum((folder / name).stat().st_size for name in files)
