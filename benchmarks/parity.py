@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
         weights=WEIGHTS,
     ),
     "sce": Case(method="sce", strategy="sce", parameters={"select_topk": 0.4}, options={"density": 0.4}),
-    "model_stock": Case(method="model_stock", strategy="model-stock"),
+    "model_stock": Case(method="model_stock", strategy="model-stock", options={"opposed": "formula"}),
     "karcher": Case(
         method="karcher", strategy="karcher", parameters={"max_iter": 100, "tol": 1e-7}, options={}, base=""
     ),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.configurations import Configured
+from merging.cli.asking.options import shared
 from merging.cli.asking.request import requested, sound_settings
 from merging.cli.asking.signals import stop_on_signal
 from merging.cli.showing.flags import in_flags
@@ -33,7 +34,7 @@ THUMBNAIL = 16
 """Pixels of a small picture in the terminal."""
 
 
-@click.command("check", cls=Asking)
+@click.command("check", cls=Configured)
 @shared("models", "base", "key", "task")
 @shared("strategy", strategy="Whose run is estimated.  [default: manifoldmix]")
 @shared(

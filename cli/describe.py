@@ -45,7 +45,7 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
         spec = declared.spec
         entry = {
             "name": declared.name,
-            "type": _type(declared.type),
+            "type": _type(declared.type if spec.varies is None else declared.number),
             "default": None if declared.default is UNSET else declared.default,
             "low": spec.low,
             "high": spec.high,
@@ -54,6 +54,8 @@ def describe(kind: str, plugin: Any) -> dict[str, Any]:
         }
         if spec.profiles is not None:
             entry["profiles"] = dict(spec.profiles)
+        if spec.varies is not None:
+            entry["varies"] = spec.varies
         options.append(entry)
     data = {
         "kind": kind,
@@ -130,6 +132,10 @@ def _print(data: dict[str, Any]) -> None:
     where = "in [task] of a merge.toml" if data["kind"] == "task" else f"with -o {data['kind']}.NAME=VALUE"
     console.print(f"\nOptions, set {where}:", highlight=False)
     show_entries(console, shown)
+    if any("varies" in entry for entry in data["options"]):
+        from merging.plugins.varying import FORMS
+
+        console.print(f"\n{FORMS}", highlight=False)
 
 
 def _flowing(text: str) -> str:
@@ -158,7 +164,10 @@ def _plain(value: Any) -> str:
 def _range(entry: dict[str, Any]) -> str:
     if entry["choices"]:
         return " | ".join(entry["choices"])
+    from merging.plugins.varying import WAYS
+
     low, high = entry["low"], entry["high"]
+    ways = [WAYS[entry["varies"]]] if "varies" in entry else []
     if low is None and high is None:
-        return "true | false" if entry["type"] == "bool" else ""
-    return f"{'' if low is None else f'{low:g}'} … {'' if high is None else f'{high:g}'}".strip()
+        return "; ".join(ways) or ("true | false" if entry["type"] == "bool" else "")
+    return "; ".join([f"{'' if low is None else f'{low:g}'} … {'' if high is None else f'{high:g}'}".strip(), *ways])

@@ -33,6 +33,7 @@ COMMANDS = {
     "completion": "Print the script with which bash, zsh or fish complete words.",
     "cache": "Show or clear the scores and content hashes that commands remember.",
     "apply": "Rebuild a merged model from its recipe, bit for bit.",
+    "convert": "Write the merge.toml that does what a configuration of mergekit does.",
     "push": "Push the result of a run to the Hugging Face Hub.",
 }
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merging.cli.asking.options import Asking, shared
+from merging.cli.asking.configurations import Configured
+from merging.cli.asking.options import shared
 from merging.cli.asking.outputs import output_folder
 from merging.cli.asking.request import pinned, requested, settings_of
 from merging.cli.asking.resumed import resumed
@@ -32,7 +33,7 @@ MOST = 16
 
 @click.command(
     "run",
-    cls=Asking,
+    cls=Configured,
     epilog="Without --models and merge.toml the built-in task 'digits' is used. Options of plug-ins: merge describe.",
 )
 @shared("models", "base", "key", "task", "strategy", "partitioner", "optimizer", "objective", "options")

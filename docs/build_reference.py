@@ -168,6 +168,8 @@ def _options(entry: dict[str, Any]) -> list[str]:
         return [*lines, "None.", "", "```", command, "```", ""]
     lines += ["| option | type | default | allowed | |", "|---|---|---|---|---|"]
     lines += [_row(option) for option in entry["options"]]
+    if any("varies" in option for option in entry["options"]):
+        lines += ["", "How numbers vary, and are searched for: [concepts](../../concepts.md#numbers-that-vary)."]
     example = entry["options"][0]
     if kind == "task":  # what has no default, and does not say what leaving it out means
         asked = [o["name"] for o in entry["options"] if o["default"] is None and "none:" not in o["help"]]

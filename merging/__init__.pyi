@@ -35,6 +35,7 @@ from .looking.ranking import Ranked as Ranked
 from .looking.ranking import Ranking as Ranking
 from .looking.ranking import evaluate_all as evaluate_all
 from .looking.scoring import evaluate as evaluate
+from .mixing.varying import amount_of as amount_of
 from .models.catalogue import model_source as model_source
 from .models.source import ModelSource as ModelSource
 from .models.transform import Normalisation as Normalisation
@@ -70,6 +71,7 @@ from .plugins.optimizer import Vector as Vector
 from .plugins.options import UNSET as UNSET
 from .plugins.options import Plugin as Plugin
 from .plugins.options import option as option
+from .plugins.options import varying_option as varying_option
 from .plugins.partitioner import Partitioner as Partitioner
 from .plugins.problem import Problem as Problem
 from .plugins.profiles import Profile as Profile
@@ -84,6 +86,7 @@ from .plugins.slopes import Slopes as Slopes
 from .plugins.strategy import MixStrategy as MixStrategy
 from .plugins.task import Split as Split
 from .plugins.task import Task as Task
+from .plugins.varying import Varying as Varying
 from .plugins.whole_model_objective import SplitView as SplitView
 from .plugins.whole_model_objective import WholeModelObjective as WholeModelObjective
 from .running.applying import Applied as Applied

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 _PAPER = "Davari and Belilovsky 2024, https://arxiv.org/abs/2312.06795"
@@ -51,32 +53,44 @@ class Breadcrumbs(MixStrategy):
         )
     }
 
-    density: float = option(0.9, "share of a tensor's changes that is kept; 1: all, outliers too", low=0.0, high=1.0)
-    gamma: float = option(0.01, "γ, share of the largest that is dropped", low=0.0, high=1.0)
+    density: Varying = varying_option(
+        0.9, "share of a tensor's changes that is kept; 1: all, outliers too", low=0.0, high=1.0, by="models"
+    )
+    gamma: Varying = varying_option(0.01, "γ, share of the largest that is dropped", low=0.0, high=1.0, by="models")
     method: str = option(
         UNSET,
         "how the rest is merged",
         choices=("linear", "ties"),
         profiles={"breadcrumbs": "linear", "breadcrumbs-ties": "ties"},
     )
-    scale: float | None = option(None, "λ; none: 1/n for linear without normalize, else 1", low=-4.0, high=4.0)
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1/n for linear without normalize, else 1", low=-4.0, high=4.0, by="components"
+    )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}")
     normalize: bool | None = option(None, "divide by the weights of what counts; none: no for linear, yes for ties")
     rescale: str = option("none", "give each tensor's change the sum of magnitudes that it had", choices=("none", "l1"))
     profile: str = option("breadcrumbs", "the name it goes by", choices=("breadcrumbs", "breadcrumbs-ties"))
+
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """1/n for λ of a plain sum, else 1."""
+        return (
+            None if option != "scale" else 1.0 if self.method == "ties" or self._normalises else 1.0 / len(problem.pool)
+        )
+
+    @property
+    def _normalises(self) -> bool:
+        return self.method == "ties" if self.normalize is None else self.normalize
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
         from merging.mixing.thinning import Band
 
         elect = self.method == "ties"
-        normalise = elect if self.normalize is None else self.normalize
-        usual = 1.0 if elect or normalise else 1.0 / len(problem.pool)
         return TaskVectors(
-            thin=Band(self.density, self.gamma),
+            thin=Band(amount_of(self, "density", problem), amount_of(self, "gamma", problem)),
             l1=self.rescale == "l1",
             elect=elect,
-            normalise=normalise,
+            normalise=self._normalises,
             weights=self.weights,
-            scale=usual if self.scale is None else self.scale,
+            scale=amount_of(self, "scale", problem),
         ).merge(problem, self)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
 from merging.moved import by_position
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 _TIES = "; signs are elected and agreeing entries averaged as in TIES: Yadav et al. 2023"
@@ -62,14 +64,16 @@ class Dare(MixStrategy):
         ),
     }
 
-    drop: float = option(0.5, "p, the share of entries that is dropped", low=0.0, high=0.999)
+    drop: Varying = varying_option(0.5, "p, the share of entries that is dropped", low=0.0, high=0.999, by="models")
     method: str = option(
         UNSET,
         "how the rest is merged",
         choices=("linear", "ties"),
         profiles={"dare": "linear", "dare-linear": "linear", "dare-ties": "ties"},
     )
-    scale: float | None = option(None, "λ; none: 1/n for linear, 1 for ties", low=0.0, high=4.0)
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1/n for linear, 1 for ties", low=0.0, high=4.0, by="components"
+    )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
     normalize: bool | None = option(
         None, "divide by the weights of what counts; none: no for linear, yes for ties", later=True
@@ -82,18 +86,21 @@ class Dare(MixStrategy):
     )
     profile: str = option("dare", "the name it goes by", choices=("dare", "dare-linear", "dare-ties"), later=True)
 
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """1/n for λ of a sum, 1 for that of an election."""
+        return None if option != "scale" else 1.0 if self.method == "ties" else 1.0 / len(problem.pool)
+
     def mix(self, problem: Problem) -> Weights:
         """The weights, computed tensor by tensor; what is dropped follows from the seed, model and tensor alone."""
         from merging.mixing.thinning import AtRandom
 
         elect = self.method == "ties"
-        usual = 1.0 if elect else 1.0 / len(problem.pool)
         seed = int(problem.generator.integers(1 << 32))
         return TaskVectors(
-            thin=AtRandom(self.drop, seed, unbiased=self.rescale == "probability"),
+            thin=AtRandom(amount_of(self, "drop", problem), seed, unbiased=self.rescale == "probability"),
             l1=self.rescale == "l1",
             elect=elect,
             normalise=elect if self.normalize is None else self.normalize,
             weights=self.weights,
-            scale=usual if self.scale is None else self.scale,
+            scale=amount_of(self, "scale", problem),
         ).merge(problem, self)

@@ -8,12 +8,15 @@ from typing import ClassVar
 
 from merging.errors import OptionError
 from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import UNSET, option
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
+from merging.plugins.searched import numbers_in, searched
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 
@@ -49,15 +52,19 @@ class Della(MixStrategy):
         )
     }
 
-    density: float = option(0.5, "mean share of a row's changes that is kept", low=0.0, high=1.0)
-    epsilon: float = option(0.15, "ε, how far the probabilities of a row's ends lie from density", low=0.0, high=0.5)
+    density: Varying = varying_option(0.5, "mean share of a row's changes that is kept", low=0.0, high=1.0, by="models")
+    epsilon: Varying = varying_option(
+        0.15, "ε, how far the probabilities of a row's ends lie from density", low=0.0, high=0.5, by="models"
+    )
     method: str = option(
         UNSET,
         "how the rest is merged",
         choices=("ties", "linear"),
         profiles={"della": "ties", "della-linear": "linear"},
     )
-    scale: float | None = option(None, "λ; none: 1 for ties, 1/n for linear", low=-4.0, high=4.0)
+    scale: Varying | None = varying_option(
+        None, "λ; none: 1 for ties, 1/n for linear", low=-4.0, high=4.0, by="components"
+    )
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}")
     normalize: bool | None = option(None, "divide by the weights of what counts; none: yes for ties, no for linear")
     rescale: str = option(
@@ -75,24 +82,30 @@ class Della(MixStrategy):
             OptionError: one is 0 or less, or more than 1; or a value is outside its range.
         """
         super().__post_init__()
-        if 0 < self.density < 1 and not (self.density > self.epsilon and self.density + self.epsilon <= 1):
-            raise OptionError(
-                f"{self.called('epsilon')} is {self.epsilon:g}, but density − epsilon must be above 0 and density + "
-                f"epsilon at most 1: with density {self.density:g} at most {min(self.density, 1 - self.density):g}"
-            )
+        epsilon = max(numbers_in(self, "epsilon"))
+        for density in numbers_in(self, "density"):  # whichever of them meet
+            if (0 < density < 1 or "density" in searched(self)) and not (density > epsilon and density + epsilon <= 1):
+                raise OptionError(
+                    f"{self.called('epsilon')} is {epsilon:g}, but density − epsilon must be above 0 and density + "
+                    f"epsilon at most 1: with density {density:g} at most {min(density, 1 - density):g}"
+                )
+
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """1/n for λ of a sum, 1 for that of an election."""
+        return None if option != "scale" else 1.0 if self.method == "ties" else 1.0 / len(problem.pool)
 
     def mix(self, problem: Problem) -> Weights:
         """The weights, computed tensor by tensor; what is dropped follows from the seed, model and tensor alone."""
         from merging.mixing.thinning import ByRank
 
         elect = self.method == "ties"
-        usual = 1.0 if elect else 1.0 / len(problem.pool)
+        density, epsilon = (amount_of(self, name, problem) for name in ("density", "epsilon"))
         seed = int(problem.generator.integers(1 << 32))
         return TaskVectors(
-            thin=ByRank(self.density, self.epsilon, seed, unbiased=self.rescale == "probability"),
+            thin=ByRank(density, epsilon, seed, unbiased=self.rescale == "probability"),
             l1=self.rescale == "l1",
             elect=elect,
             normalise=elect if self.normalize is None else self.normalize,
             weights=self.weights,
-            scale=usual if self.scale is None else self.scale,
+            scale=amount_of(self, "scale", problem),
         ).merge(problem, self)

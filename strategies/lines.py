@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.plugins.options import option
+from merging.mixing.varying import number_of
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
@@ -46,9 +48,17 @@ class Lines(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     ranks: ClassVar[bool] = False
 
-    alpha: float | None = option(None, "α, the factor of the first block; none: by the norms", low=0.0, high=4.0)
-    beta: float | None = option(None, "β, what the last block's factor has more; none: 1 − α", low=-4.0, high=4.0)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    alpha: Varying | None = varying_option(
+        None, "α, the factor of the first block; none: by the norms", low=0.0, high=4.0, by="whole"
+    )
+    beta: Varying | None = varying_option(
+        None, "β, what the last block's factor has more; none: 1 − α", low=-4.0, high=4.0, by="whole"
+    )
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
+
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """The merge as it is, from where α and β are searched for."""
+        return {"alpha": 1.0, "beta": 0.0}.get(option)
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then scales its change block by block."""
@@ -56,8 +66,8 @@ class Lines(MixStrategy):
 
         merged, pool = inner_merge(self, self.inner, problem), problem.pool
         parts = {name: part for part, names in problem.blocks.items() for name in names}
-        alpha = self._rule(problem, merged) if self.alpha is None else self.alpha
-        beta = 1.0 - alpha if self.beta is None else self.beta
+        alpha = self._rule(problem, merged) if self.alpha is None else number_of(self, "alpha", problem)
+        beta = 1.0 - alpha if self.beta is None else number_of(self, "beta", problem)
         held = [part for part, names in problem.blocks.items() if pool.mixable & set(names)]
         # A model of one block is all head.
         depth = {part: place / (len(held) - 1) if len(held) > 1 else 1.0 for place, part in enumerate(held)}

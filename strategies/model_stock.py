@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.values.partition import Partition
-from merging.values.recipe import Recipe
+from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,14 +37,29 @@ class ModelStock(MixStrategy):
     )
     limits: ClassVar[str] = (
         "The paper also merges during training; this is its last step alone. It defines φ for two models; for more, "
-        "their pairwise cosines are averaged, and a negative average counts as 0, the base. With many models t nears "
-        "1, the uniform soup. Reads every model twice. Costs no evaluation."
+        "their pairwise cosines are averaged, and a negative average counts as 0, the base, unless opposed = formula. "
+        "With many models t nears 1, the uniform soup. Reads every model twice. Costs no evaluation."
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     min_models: ClassVar[int] = 2
 
-    def mix(self, problem: Problem) -> Recipe:
-        """A recipe with a component for each tensor and the base as its last row."""
+    vectors: str = option(
+        "tensor",
+        "what has an angle: each tensor, or each of its rows (the last dimension)",
+        choices=("tensor", "rows"),
+        later=True,
+    )
+    opposed: str = option(
+        "base",
+        "what models become whose changes point away from each other on average: the base, or what the formula gives",
+        choices=("base", "formula"),
+        later=True,
+    )
+
+    def mix(self, problem: Problem) -> Recipe | Weights:
+        """A recipe with a component for each tensor and the base as its last row; of rows, weights tensor by tensor."""
+        if self.vectors == "rows":
+            return problem.weights(self, self._rows)
         pool, count = problem.pool, len(problem.pool)
         parts = [
             replace(component, name=name, tensors=(name,))
@@ -65,8 +82,41 @@ class ModelStock(MixStrategy):
         base = pool.base.read(name).double()
         changes = [(c.read(name).double() - base).reshape(-1) for c in pool.checkpoints]
         cosines = [_cosine(a, b) for a, b in itertools.combinations(changes, 2)]
-        cosine, count = max(float(np.mean(cosines)), 0.0), len(changes)
-        return count * cosine / (1.0 + (count - 1.0) * cosine)
+        return float(self._share(np.array(np.mean(cosines)), len(changes)))
+
+    def _rows(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
+        import torch
+
+        del name
+        if base is None:
+            raise RuntimeError("the core gives a base where one is needed")
+        wide = base.unsqueeze(-1) if base.dim() == 0 else base
+        changes = [(model.unsqueeze(-1) if base.dim() == 0 else model) - wide for model in models]
+        mean = sum(changes[1:], changes[0]) / len(changes)
+        cosines = [_cosines(a, b) for a, b in itertools.combinations(changes, 2)]
+        shares = self._share(np.mean(cosines, axis=0), len(changes))
+        merged: Tensor = wide + torch.from_numpy(shares)[..., None] * mean
+        return merged.reshape(base.shape)
+
+    def _share(self, cosine: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        """The share t of average cosines; 0 where the formula divides by 0."""
+        if self.opposed == "base":
+            cosine = np.maximum(cosine, 0.0)
+        below = 1.0 + (count - 1.0) * cosine
+        return np.where(abs(below) < _NOTHING, 0.0, count * cosine / np.where(abs(below) < _NOTHING, 1.0, below))
+
+
+_NOTHING = 1e-6
+"""Denominators below this divide nothing."""
+
+
+def _cosines(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+    """The same as :func:`_cosine` of each row."""
+    import torch
+
+    sizes = a.norm(dim=-1) * b.norm(dim=-1)
+    products = (a * b).sum(dim=-1)
+    return torch.where(sizes > 0, products / sizes.where(sizes > 0, torch.ones_like(sizes)), 0.0).numpy()
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.plugins.options import option
+from merging.mixing.varying import number_of
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
@@ -47,16 +49,18 @@ class MonoSoup(MixStrategy):
     rank: str = option(
         "energy", "k: enough directions for 'energy', or the effective rank", choices=("energy", "effective")
     )
-    energy: float = option(0.8, "R, the share of Σ s² that the strong directions have at least", low=0.0, high=1.0)
+    energy: Varying = varying_option(
+        0.8, "R, the share of Σ s² that the strong directions have at least", low=0.0, high=1.0, by="whole"
+    )
     smallest: float = option(1e-6, "a matrix that changed by less, ‖Δ‖ / ‖θ_0‖, keeps its change", low=0.0, high=1.0)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
 
     def mix(self, problem: Problem) -> Weights:
         """Makes the inner merge first, then weighs the directions of each matrix."""
         from merging.mixing.edits import edited, inner_merge
         from merging.mixing.spectrum import Tempering
 
-        tempering = Tempering(self.rank, self.energy, self.smallest)
+        tempering = Tempering(self.rank, number_of(self, "energy", problem), self.smallest)
 
         def edit(name: str, change: Tensor, base: Tensor) -> Tensor:
             del name

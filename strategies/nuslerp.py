@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp, slerp_rows
-from merging.plugins.options import option
+from merging.mixing.varying import amount_of, at
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class NuSlerp(MixStrategy):
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
 
-    t: float = option(0.5, "how far from the first model to the second: w_2 / (w_1 + w_2)", low=0.0, high=1.0)
+    t: Varying = varying_option(
+        0.5, "how far from the first model to the second: w_2 / (w_1 + w_2)", low=0.0, high=1.0, by="components"
+    )
     of: str = option(
         "models", "what is turned: the models, or their changes from the base", choices=("models", "changes")
     )
@@ -63,17 +67,18 @@ class NuSlerp(MixStrategy):
             raise OptionError(
                 f"option '{given}' of 'nuslerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
-        return problem.weights(self, self._combine, base=self.of == "changes")
+        t = amount_of(self, "t", problem)
 
-    def _combine(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-        del name
-        given = models if base is None else [model.sub_(base) for model in models]
-        merged = karcher(given) if len(given) > 2 else self._between(given[0], given[1])
-        return merged if base is None else base + merged
+        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
+            given = models if base is None else [model.sub_(base) for model in models]
+            merged = karcher(given) if len(given) > 2 else self._between(given[0], given[1], at(t, 0, name))
+            return merged if base is None else base + merged
 
-    def _between(self, a: Tensor, b: Tensor) -> Tensor:
+        return problem.weights(self, combine, base=self.of == "changes")
+
+    def _between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
         if self.vectors == "tensor" or a.dim() == 0:
-            return slerp(a, b, self.t, lengths="own")
+            return slerp(a, b, t, lengths="own")
         if self.vectors == "rows":
-            return slerp_rows(a, b, self.t)
-        return slerp_rows(a.transpose(0, -1), b.transpose(0, -1), self.t).transpose(0, -1)
+            return slerp_rows(a, b, t)
+        return slerp_rows(a.transpose(0, -1), b.transpose(0, -1), t).transpose(0, -1)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
-from merging.plugins.options import option
+from merging.mixing.varying import amount_of
+from merging.plugins.options import varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 
@@ -36,12 +38,14 @@ class Sce(MixStrategy):
     min_models: ClassVar[int] = 2
     gives: ClassVar[str] = "weights"
 
-    density: float = option(0.1, "share of the places that differ that is kept, in each tensor", low=0.0, high=1.0)
-    scale: float = option(1.0, "λ", low=-4.0, high=4.0)
+    density: Varying = varying_option(
+        0.1, "share of the places that differ that is kept, in each tensor", low=0.0, high=1.0, by="components"
+    )
+    scale: Varying = varying_option(1.0, "λ", low=-4.0, high=4.0, by="components")
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
-        from merging.mixing.thinning import Varying
+        from merging.mixing.thinning import MostVaried
 
-        rule = TaskVectors(thin=Varying(self.density), elect=True, energies=True, normalise=True, scale=self.scale)
-        return rule.merge(problem, self)
+        thin, scale = MostVaried(amount_of(self, "density", problem)), amount_of(self, "scale", problem)
+        return TaskVectors(thin=thin, elect=True, energies=True, normalise=True, scale=scale).merge(problem, self)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.plugins.options import option
+from merging.mixing.varying import number_of
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
@@ -46,9 +48,11 @@ class Shrink(MixStrategy):
     rank: str = option(
         "energy", "k: enough directions for 'energy', or the effective rank", choices=("energy", "effective")
     )
-    energy: float = option(0.8, "R, the share of Σ s² that the strong directions have at least", low=0.0, high=1.0)
+    energy: Varying = varying_option(
+        0.8, "R, the share of Σ s² that the strong directions have at least", low=0.0, high=1.0, by="whole"
+    )
     smallest: float = option(1e-6, "a matrix that changed by less, ‖Δ‖ / ‖θ_0‖, keeps its change", low=0.0, high=1.0)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
 
     def mix(self, problem: Problem) -> Recipe | Weights:
         """Makes the inner merge first, then shortens its change; a recipe stays one, with a component a tensor."""
@@ -56,7 +60,7 @@ class Shrink(MixStrategy):
         from merging.mixing.spectrum import Tempering
 
         merged, pool = inner_merge(self, self.inner, problem), problem.pool
-        tempering = Tempering(self.rank, self.energy, self.smallest)
+        tempering = Tempering(self.rank, number_of(self, "energy", problem), self.smallest)
         if isinstance(merged, Weights):
 
             def edit(name: str, change: Tensor, base: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp
-from merging.plugins.options import UNSET, option
+from merging.mixing.varying import amount_of, at
+from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
@@ -50,11 +52,12 @@ class Slerp(MixStrategy):
         )
     }
 
-    t: float = option(
+    t: Varying = varying_option(
         UNSET,
         "how far from the first of two models to the second",
         low=0.0,
         high=1.0,
+        by="components",
         profiles={"slerp": 0.5, "karcher": 0.5},
     )
     steps: int = option(50, "iterations of the Karcher mean of more than two at the most", low=1)
@@ -73,6 +76,9 @@ class Slerp(MixStrategy):
         profiles={"slerp": 1.0, "karcher": 1.0},
         later=True,
     )
+    tolerance: float = option(
+        1e-12, "angle in radians below which the iteration for more than two ends", low=0.0, later=True
+    )
     profile: str = option("slerp", "the name it goes by", choices=("slerp", "karcher"), later=True)
 
     def mix(self, problem: Problem) -> Weights:
@@ -81,10 +87,12 @@ class Slerp(MixStrategy):
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
-        return problem.weights(self, self._combine, base=False)
+        t = amount_of(self, "t", problem)
 
-    def _combine(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-        del name, base
-        if len(models) == 2:
-            return slerp(models[0], models[1], self.t, lengths=self.lengths, straight=self.straight)
-        return karcher(models, self.steps)
+        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
+            del base
+            if len(models) == 2:
+                return slerp(models[0], models[1], at(t, 0, name), lengths=self.lengths, straight=self.straight)
+            return karcher(models, self.steps, self.tolerance)
+
+        return problem.weights(self, combine, base=False)

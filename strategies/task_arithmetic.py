@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.varying import amount_of
 from merging.mixing.weighing import HELP
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Recipe
 
 
@@ -32,11 +34,15 @@ class TaskArithmetic(MixStrategy):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
 
-    scale: float | None = option(None, "λ; none: 1/n, the uniform soup", low=-2.0, high=2.0)
+    scale: Varying | None = varying_option(None, "λ; none: 1/n, the uniform soup", low=-2.0, high=2.0, by="components")
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
     normalize: bool = option(False, "divide by the weights' sum, in every component", later=True)
 
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """1/n for λ, which makes the uniform soup."""
+        return 1.0 / len(problem.pool) if option == "scale" else None
+
     def mix(self, problem: Problem) -> Recipe:
         """A recipe with the base as its last row."""
-        scale = 1.0 / len(problem.pool) if self.scale is None else self.scale
+        scale = amount_of(self, "scale", problem)
         return TaskVectors(scale=scale, weights=self.weights, normalise=self.normalize).recipe(problem)

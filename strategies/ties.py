@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from merging.mixing.task_vectors import TaskVectors
+from merging.mixing.varying import Amount, Numbers, amount_of, at
 from merging.mixing.weighing import HELP
 from merging.moved import by_position
-from merging.plugins.options import option
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.storage.checkpoint import Checkpoint
 from merging.values.recipe import Weights
 
@@ -45,10 +49,14 @@ class Ties(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     gives: ClassVar[str] = "weights"
 
-    density: float = option(0.2, "share of a task vector's entries that is kept", low=0.0, high=1.0)
-    scale: float = option(1.0, "λ", low=0.0, high=4.0)
+    density: Varying = varying_option(
+        0.2, "share of a task vector's entries that is kept", low=0.0, high=1.0, by="models"
+    )
+    scale: Varying = varying_option(1.0, "λ", low=0.0, high=4.0, by="components")
     scope: str = option(
-        "model", "the largest entries of the whole model, or of each tensor", choices=("model", "tensor")
+        "model",
+        "the largest entries of the whole model (of each component, where density is by component), or of each tensor",
+        choices=("model", "tensor"),
     )
 
     weights: tuple[str, ...] = option((), f"w_i, 1 for models that are not named: {HELP}", later=True)
@@ -57,33 +65,55 @@ class Ties(MixStrategy):
         "none", "give each tensor's change the sum of magnitudes that it had", choices=("none", "l1"), later=True
     )
 
+    rounding: str = option(
+        "nearest",
+        "the number of entries that density is: the nearest, or the one below, but one at least",
+        choices=("nearest", "down"),
+        later=True,
+    )
+
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
         from merging.mixing.thinning import Largest
 
-        cuts = self._limits(problem) if self.scope == "model" else ()
+        density = amount_of(self, "density", problem)
         return TaskVectors(
-            thin=Largest(self.density, tuple(cuts)),
+            thin=Largest(
+                density,
+                self._cuts(problem, density) if self.scope == "model" else None,
+                down=self.rounding == "down",
+            ),
             l1=self.rescale == "l1",
             elect=True,
             normalise=self.normalize,
             weights=self.weights,
-            scale=self.scale,
+            scale=amount_of(self, "scale", problem),
         ).merge(problem, self)
 
-    def _limits(self, problem: Problem) -> list[float]:
-        """For each model, the magnitude of the smallest change that is kept, over all its averaged tensors."""
+    def _cuts(self, problem: Problem, density: Amount) -> Numbers:
+        """For each model, the magnitude of the smallest change that is kept, over all its averaged tensors.
+
+        Where density is said by component, over those of each component: so many of its own entries stay.
+        """
         from merging.mixing.thinning import smallest_kept
 
-        pool, found = problem.pool, list[float]()
-        names = sorted(pool.mixable)
+        pool, parts = problem.pool, problem.partition.components
+        columns = {name: column for column, part in enumerate(parts) for name in part.tensors}
+        apart = isinstance(density, Numbers) and density.by_component
+        groups = [sorted(pool.mixable & set(part.tensors)) for part in parts] if apart else [sorted(pool.mixable)]
+        table = np.zeros((len(pool), len(parts)))
         problem.progress.stage("measuring the task vectors", len(pool))
 
-        def changes(model: Checkpoint) -> Iterator[Tensor]:
+        def changes(model: Checkpoint, names: Sequence[str]) -> Iterator[Tensor]:
             for name in names:
                 yield model.read(name).double() - pool.read(pool.base_ingredient, name).double()
 
-        for checkpoint in pool.checkpoints:
-            found.append(smallest_kept(partial(changes, checkpoint), self.density))
+        for row, checkpoint in enumerate(pool.checkpoints):
+            for column, names in enumerate(groups):
+                if names:
+                    found = smallest_kept(
+                        partial(changes, checkpoint, names), at(density, row, names[0]), down=self.rounding == "down"
+                    )
+                    table[row, column if apart else slice(None)] = found
             problem.progress.advance()
-        return found
+        return Numbers(table, columns)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from merging.plugins.options import option
+import numpy as np
+
+from merging.mixing.varying import Amount, amount_of, at
+from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
+from merging.plugins.varying import Varying
 from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
@@ -36,9 +40,11 @@ class WiseFt(MixStrategy):
     needs: ClassVar[frozenset[str]] = frozenset({"base"})
     ranks: ClassVar[bool] = False
 
-    alpha: float | None = option(0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0)
+    alpha: Varying | None = varying_option(
+        0.5, "α, the share of the merge; none: sweep", low=0.0, high=1.0, by="components"
+    )
     steps: int = option(10, "a sweep scores α = 0, 1/steps, …, 1", low=1)
-    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")  # noqa: RUF009
+    inner: MixStrategy | None = option(None, "the strategy whose merge it is; none: the uniform average")
 
     def requires(self) -> frozenset[str]:
         """Requires a model and an objective too where a sweep over α is scored."""
@@ -50,7 +56,7 @@ class WiseFt(MixStrategy):
 
         tuned = inner_merge(self, self.inner, problem)
         if self.alpha is not None:
-            return self._point(problem, tuned, self.alpha)
+            return self._point(problem, tuned, amount_of(self, "alpha", problem))
         problem.progress.stage("sweep from the base", self.steps + 1)
         best: tuple[float, Recipe | Weights] | None = None
         for step in range(self.steps + 1):
@@ -64,14 +70,15 @@ class WiseFt(MixStrategy):
             problem.progress.advance()
         return tuned if best is None else best[1]
 
-    def _point(self, problem: Problem, tuned: Recipe | Weights, alpha: float) -> Recipe | Weights:
+    def _point(self, problem: Problem, tuned: Recipe | Weights, alpha: Amount) -> Recipe | Weights:
         if isinstance(tuned, Recipe):
-            return tuned.lerp(Recipe.single(problem.pool.base_ingredient, tuned.partition), alpha)
+            shares = [at(alpha, 0, component.tensors[0]) for component in tuned.partition.components]
+            return tuned.lerp(Recipe.single(problem.pool.base_ingredient, tuned.partition), np.array(shares))
 
         def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
             del models
             if base is None:
                 raise RuntimeError("the core gives a base where one is needed")
-            return base.lerp(tuned.tensors[name].double(), alpha)
+            return base.lerp(tuned.tensors[name].double(), at(alpha, 0, name))
 
         return problem.weights(self, combine)

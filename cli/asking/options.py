@@ -88,11 +88,11 @@ class Taking(click.Command):
         ):
             raise RequirementError("an empty name is no model; has the shell put an empty variable in its place?")
         if not ctx.resilient_parsing and isinstance(alone := typed.get("positional"), tuple):
-            check_expanded(alone, args)  # before a file is read that the shell has chosen
-            check_names(alone, [str(option.name) for option in self.params])
+            check_expanded(self.models(alone), args)  # before a file is read that the shell has chosen
+            check_names(self.models(alone), [str(option.name) for option in self.params])
         self.prepare(ctx, typed)
         left = super().parse_args(ctx, args)
-        if more := ctx.params.pop("positional", ()):
+        if more := self.models(ctx.params.pop("positional", ())):
             ctx.params["models"] = (*ctx.params["models"], *more)
             ctx.set_parameter_source("models", ParameterSource.COMMANDLINE)
         return left
@@ -104,6 +104,10 @@ class Taking(click.Command):
             ctx: the command's context.
             typed: what was typed, by the names of parameters.
         """
+
+    def models(self, alone: Sequence[str]) -> Sequence[str]:
+        """The models among what stands alone on the command line: all of it here."""
+        return alone
 
 
 class Asking(Taking):
@@ -123,6 +127,10 @@ class Asking(Taking):
         helps = any(option.is_eager and option.name in typed for option in self.get_params(ctx))
         if not helps and not ctx.resilient_parsing and typed.get("resume") is None:
             ctx.obj = find(typed.get("task"))
+        self.put_behind(ctx)
+
+    def put_behind(self, ctx: click.Context) -> None:
+        """Has click take from the file that was found what nobody typed."""
         if ctx.obj is not None:
             own = {option.name for option in self.params if isinstance(option, FromFile)}
             ctx.default_map = {name: value for name, value in ctx.obj.file.said().items() if name in own}
@@ -132,6 +140,8 @@ TAKING_ONE = {"--base": 1, "--interpolate": 2}
 """Flag of a model → how many values it takes: more of them, from a pattern, would count as models to merge."""
 ELSEWHERE = {".toml": "--task", ".py": "--plugin"}
 """Suffix of a file that is no model → the flag that it belongs to."""
+CONFIGURATIONS = (".yml", ".yaml")
+"""Suffixes of mergekit's configurations, which `merge run`, `merge check` and `merge convert` take."""
 
 
 def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
@@ -145,6 +155,8 @@ def check_expanded(alone: Collection[str], words: Sequence[str]) -> None:
         RequirementError: it belongs to a flag that takes less.
     """
     for name in alone:
+        if PurePath(name).suffix.lower() in CONFIGURATIONS and not Path(name).is_dir():
+            raise RequirementError(f"{name} is no model; a configuration of mergekit is merged by: merge run {name}")
         flag = ELSEWHERE.get(PurePath(name).suffix)
         if flag is not None:
             several = f"{flag} takes one file: quote the pattern" + (

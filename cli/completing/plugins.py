@@ -18,6 +18,8 @@ from merging.plugins.discovery import load_kind
 from merging.plugins.registry import PLUGINS
 
 KINDS = tuple(PLUGINS)
+CALLS = ("option", "varying_option")
+"""Functions that declare a field."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def options(kind: str, name: str, files: Iterable[str] = ()) -> dict[str, Said]:
             values = ("true", "false")
         elif not values and isinstance(declared.default, int | float | str):
             values = (str(declared.default),)
+        if declared.spec.varies is not None:
+            values = (*values, "search", *(("ramp:",) if declared.spec.varies != "whole" else ()))
         found[declared.name] = Said(declared.spec.help, tuple(values))
     return found
 
@@ -164,7 +168,7 @@ def _fields(definition: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, S
     for node in definition.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split(".")[-1] == "option":
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split(".")[-1] in CALLS:
             default, help_ = [_constant(argument) for argument in (*node.value.args, None, None)][:2]
             yield node.target.id, Said(help_, (default,) if default else ())
 

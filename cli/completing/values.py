@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import click
 from click.shell_completion import CompletionItem
 
+from merging.cli.asking.options import CONFIGURATIONS
 from merging.cli.completing import places, plugins
 from merging.cli.completing.shells import PART, SHELLS, shown
 
@@ -75,6 +76,11 @@ def _tasks(ctx: click.Context, incomplete: str) -> Found:
 
 def _models(ctx: click.Context, incomplete: str) -> Found:
     return places.models(incomplete)
+
+
+def _models_or_configurations(ctx: click.Context, incomplete: str) -> Found:
+    yield from places.models(incomplete)
+    yield from (item for item in places.files(incomplete, CONFIGURATIONS) if not item.value.endswith("/"))
 
 
 def _listed(kind: str) -> Completer:
@@ -186,6 +192,10 @@ VALUES: dict[str, Completer] = {
     "task": _tasks,
     "models": _models,
     "positional": _models,
+    "run.positional": _models_or_configurations,
+    "check.positional": _models_or_configurations,
+    "convert.config": lambda ctx, incomplete: places.files(incomplete, CONFIGURATIONS),
+    "convert.output": lambda ctx, incomplete: places.files(incomplete, (".toml",)),
     "base": _models,
     "interpolate": _models,
     "model": _models,

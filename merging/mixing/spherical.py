@@ -59,8 +59,14 @@ def slerp_rows(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.where(line, a.lerp(b, t), arc)
 
 
-def karcher(tensors: list[Tensor], steps: int = 50) -> Tensor:
-    """The point on the sphere with the smallest sum of squared angles to all, at their mean length."""
+def karcher(tensors: list[Tensor], steps: int = 50, tolerance: float = 1e-12) -> Tensor:
+    """The point on the sphere with the smallest sum of squared angles to all, at their mean length.
+
+    Args:
+        tensors: tensors of one shape, float64, each read as one vector.
+        steps: iterations at the most.
+        tolerance: angle in radians; a smaller step ends the iteration, and is not made.
+    """
     lengths = [tensor.norm() for tensor in tensors]
     if not all(lengths):
         return _mean(tensors)
@@ -72,7 +78,7 @@ def karcher(tensors: list[Tensor], steps: int = 50) -> Tensor:
     for _ in range(steps):
         step = _mean([_towards(centre, unit) for unit in units])
         angle = step.norm()
-        if angle < 1e-12:
+        if angle < tolerance:
             break
         centre = angle.cos() * centre + angle.sin() * step / angle
         centre = centre / centre.norm()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merging.mixing.varying import Amount, Numbers, at
 from merging.mixing.weighing import weights_of
 from merging.values.recipe import Recipe, Weights
 
@@ -37,7 +38,7 @@ class TaskVectors:
         energies: Whether what counts is weighed by each model's mean square in the tensor besides.
         normalise: Whether the sum is divided by the weights that count.
         weights: Weights of models, as the user wrote them; models that are not named have 1.
-        scale: λ.
+        scale: λ, or one for every component.
     """
 
     thin: Thinning | None = None
@@ -46,7 +47,7 @@ class TaskVectors:
     energies: bool = False
     normalise: bool = False
     weights: tuple[str, ...] = ()
-    scale: float = 1.0
+    scale: Amount = 1.0
 
     def recipe(self, problem: Problem) -> Recipe:
         """The merge as a recipe, with the base as its last row: for methods that neither thin nor elect.
@@ -58,7 +59,8 @@ class TaskVectors:
         pool, parts = problem.pool, problem.partition.names
         table = weights_of(self.weights, pool.names, parts, 1.0)
         sums = table.sum(axis=0)
-        scales = self.scale / np.where(abs(sums) < _NOTHING, 1.0, sums) if self.normalise else self.scale
+        scale = self.scale.row if isinstance(self.scale, Numbers) else self.scale
+        scales = scale / np.where(abs(sums) < _NOTHING, 1.0, sums) if self.normalise else scale
         rows = np.concatenate([scales * table, (1.0 - scales * sums)[None]])
         return Recipe.weighted((*pool.ingredients, pool.base_ingredient), problem.partition, rows)
 
@@ -98,10 +100,10 @@ class TaskVectors:
             if weight != 1.0:
                 change.mul_(weight)
         shares = _energies(changes) if self.energies else None
-        return self._fused(changes, weights, shares)
+        return self._fused(changes, weights, shares).mul_(at(self.scale, 0, name)).view(changes[0].shape)
 
     def _fused(self, changes: list[Tensor], weights: Sequence[float], shares: list[float] | None) -> Tensor:
-        """Sums weighted changes, block by block."""
+        """Sums weighted changes, block by block; flat, not scaled yet."""
         import torch
 
         flat = [change.reshape(-1) for change in changes]
@@ -123,7 +125,7 @@ class TaskVectors:
                 total[start:stop].div_(weighed.masked_fill_(weighed == 0, 1.0))
             elif self.normalise:
                 total[start:stop].div_(divisor)
-        return total.mul_(self.scale).view(changes[0].shape)
+        return total
 
 
 _NOTHING = 1e-8

@@ -2,6 +2,7 @@
 
 Each thinning is handed one tensor's change in every model (float64) and sets entries of them to zero, in place. What is
 kept follows from the values, or from seed, model and tensor alone: never from the order in which tensors come.
+Densities and the like are numbers, or one for every model and component (:class:`merging.mixing.varying.Numbers`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from merging.mixing.varying import Amount, Numbers, at
+
 
 class Thinning(Protocol):
     """A rule that sets entries of task vectors to zero."""
@@ -32,17 +35,21 @@ class Largest:
 
     Attributes:
         density: The share that is kept, rounded to a number of entries.
-        cuts: Smallest magnitude that is kept, one a model, where it was found over the whole model.
+        cuts: Smallest magnitude that is kept, where it was found over more than a tensor.
+        down: Whether it is rounded down, to one entry at least, and not to the nearest number.
     """
 
-    density: float
-    cuts: tuple[float, ...] = ()
+    density: Amount
+    cuts: Numbers | None = None
+    down: bool = False
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Cuts each model at its own magnitude."""
-        del name
         for number, change in enumerate(changes):
-            cut = self.cuts[number] if self.cuts else smallest_kept(partial(list, [change]), self.density)
+            if self.cuts is not None:
+                cut = self.cuts.at(number, name)
+            else:
+                cut = smallest_kept(partial(list, [change]), at(self.density, number, name), down=self.down)
             change.masked_fill_(magnitude(change) < cut, 0.0)
 
 
@@ -55,16 +62,18 @@ class Band:
         gamma: The share of largest entries that is dropped, rounded down; fewer where density leaves no room.
     """
 
-    density: float
-    gamma: float
+    density: Amount
+    gamma: Amount
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Drops both ends of each model's magnitudes; of equal ones the later count as smaller."""
-        del name
-        for change in changes if self.density < 1 else ():
+        for number, change in enumerate(changes):
+            density, gamma = at(self.density, number, name), at(self.gamma, number, name)
+            if density >= 1:
+                continue
             sizes = magnitude(change).reshape(-1).numpy()
-            kept = int(self.density * len(sizes))
-            first = min(int(self.gamma * len(sizes)), len(sizes) - kept)
+            kept = int(density * len(sizes))
+            first = min(int(gamma * len(sizes)), len(sizes) - kept)
             _keep(change, largest_of(sizes, first + kept) & ~largest_of(sizes, first))
 
 
@@ -78,16 +87,17 @@ class AtRandom:
         unbiased: Whether what stays is divided by the probability of staying.
     """
 
-    drop: float
+    drop: Amount
     seed: int
     unbiased: bool = True
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Draws one number an entry, of each model's own generator."""
         for number, change in enumerate(changes):
+            drop = at(self.drop, number, name)
             if self.unbiased:
-                change.div_(1.0 - self.drop)
-            _keep(change, drawn(self.seed, number, name, change.numel()) >= self.drop)
+                change.div_(1.0 - drop)
+            _keep(change, drawn(self.seed, number, name, change.numel()) >= drop)
 
 
 @dataclass(frozen=True)
@@ -103,49 +113,41 @@ class ByRank:
         unbiased: Whether what stays is divided by its probability of staying.
     """
 
-    density: float
-    epsilon: float
+    density: Amount
+    epsilon: Amount
     seed: int
     unbiased: bool = True
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Ranks each row of each model, equal magnitudes by their place, and draws one number an entry."""
-        for number, change in enumerate(changes if self.density < 1 else ()):
-            if self.density == 0 or not change.numel():
+        for number, change in enumerate(changes):
+            density, epsilon = at(self.density, number, name), at(self.epsilon, number, name)
+            if density >= 1:
+                continue
+            if density == 0 or not change.numel():
                 change.zero_()
                 continue
-            stays = self._stays(change)
+            stays = _stays(change, density, epsilon)
             if self.unbiased:
                 change.div_(stays.view(change.shape))
             kept = drawn(self.seed, number, name, change.numel()) < stays.reshape(-1).numpy()
             _keep(change, kept)
 
-    def _stays(self, change: Tensor) -> Tensor:
-        """The probability of staying of every entry, row by row."""
-        rows = magnitude(change).reshape(len(change) if change.dim() > 1 else 1, -1)
-        count = rows.shape[1]
-        if count == 1:
-            return torch.full_like(rows, self.density, dtype=torch.float64)
-        levels = torch.linspace(self.density - self.epsilon, self.density + self.epsilon, count, dtype=torch.float64)
-        return torch.empty(rows.shape, dtype=torch.float64).scatter_(
-            1, rows.argsort(dim=1, stable=True), levels.expand_as(rows)
-        )
-
 
 @dataclass(frozen=True)
-class Varying:
+class MostVaried:
     """Keeps the places at which models differ most, the same in all of them (Wan et al. 2024).
 
     Attributes:
         density: The share of a tensor's entries that is kept, of those whose variance is not zero, rounded down.
     """
 
-    density: float
+    density: Amount
 
     def __call__(self, changes: list[Tensor], name: str) -> None:
         """Ranks the variances over models; of equal ones the later count as smaller."""
-        del name
-        if self.density >= 1:
+        density = at(self.density, 0, name)
+        if density >= 1:
             return
         first = changes[0].clone()  # against it, so that equal changes have a variance of exactly zero
         total, squares = torch.zeros_like(first), torch.zeros_like(first)
@@ -154,9 +156,21 @@ class Varying:
             total.add_(apart)
             squares.addcmul_(apart, apart)
         variance = squares.div_(len(changes)).sub_(total.div_(len(changes)).square_()).reshape(-1).numpy()
-        kept = largest_of(variance, int(np.count_nonzero(variance > 0) * self.density))
+        kept = largest_of(variance, int(np.count_nonzero(variance > 0) * density))
         for change in changes:
             _keep(change, kept)
+
+
+def _stays(change: Tensor, density: float, epsilon: float) -> Tensor:
+    """The probability of staying of every entry, row by row."""
+    rows = magnitude(change).reshape(len(change) if change.dim() > 1 else 1, -1)
+    count = rows.shape[1]
+    if count == 1:
+        return torch.full_like(rows, density, dtype=torch.float64)
+    levels = torch.linspace(density - epsilon, density + epsilon, count, dtype=torch.float64)
+    return torch.empty(rows.shape, dtype=torch.float64).scatter_(
+        1, rows.argsort(dim=1, stable=True), levels.expand_as(rows)
+    )
 
 
 def magnitude(change: Tensor) -> Tensor:
@@ -179,12 +193,13 @@ def largest_of(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
     return found
 
 
-def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float) -> float:
+def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float, *, down: bool = False) -> float:
     """The magnitude (float32) of the k-th largest entry of all changes, exactly, in two passes and constant memory.
 
     Args:
         changes: gives them, one by one; called twice.
         density: k as a share of all entries.
+        down: whether k is rounded down, to 1 at least but for density 0, and not to the nearest number.
 
     Returns:
         Infinity where nothing is kept.
@@ -194,7 +209,8 @@ def smallest_kept(changes: Callable[[], Iterable[Tensor]], density: float) -> fl
     upper = np.zeros(1 << 16, dtype=np.int64)
     for change in changes():
         upper += np.bincount(_bits(change) >> 16, minlength=1 << 16)
-    keep = round(int(upper.sum()) * density)
+    count = int(upper.sum())
+    keep = round(count * density) if not down or density == 0 else min(max(1, int(density * count)), count)
     if keep == 0:
         return math.inf
     high, above = _place(upper, keep)

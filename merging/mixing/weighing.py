@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import OptionError, unknown
+from merging.errors import OptionError
+from merging.plugins.spreading import matching
+from merging.plugins.varying import number_in, place_of
 
 HELP = "MODEL=WEIGHT, or MODEL@COMPONENT=WEIGHT for one component; names or patterns, later entries win"
 
@@ -31,25 +32,14 @@ def weights_of(
     """
     table = np.full((len(models), len(components)), usual)
     for entry in entries:
-        place, _, value = entry.rpartition("=")
-        model, _, component = place.partition("@")
-        rows, columns = _matching("model", model, models), _matching("component", component or "*", components)
+        model, component, value = place_of(entry, "models")
+        rows, columns = matching("model", model, models), matching("component", component or "*", components)
         table[np.ix_(rows, columns)] = _number(entry, value)
     return table
 
 
-def _matching(kind: str, pattern: str, names: tuple[str, ...]) -> list[int]:
-    found = [i for i, name in enumerate(names) if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-    if not found:
-        raise unknown(kind, pattern, names)
-    return found
-
-
 def _number(entry: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = number_in(value)
+    if math.isnan(number):
         raise OptionError(f"weights: '{entry}' is not MODEL=WEIGHT, such as model_0=0.5")
     return number

@@ -19,6 +19,7 @@ import pydantic
 from merging.errors import MergingError, OptionError, unknown
 from merging.plugins.profiles import Profile
 from merging.plugins.user_code import running
+from merging.plugins.varying import checked, entries_of, texts_of
 from merging.values.wording import shown
 
 
@@ -62,7 +63,8 @@ class OptionSpec:
     """The declaration of an option: a line of help, and the values that it may have.
 
     ``low`` and ``high`` are inclusive; ``profiles`` maps a profile to a default; ``later`` says that plug-ins were
-    written down before there was this option; ``setting`` is there where the field is one of a whole run's.
+    written down before there was this option; ``setting`` is there where the field is one of a whole run's; ``varies``
+    says between what its numbers may differ (:mod:`merging.plugins.varying`).
     """
 
     help: str
@@ -72,6 +74,7 @@ class OptionSpec:
     profiles: Mapping[str, Any] | None = None
     later: bool = False
     setting: Setting | None = None
+    varies: Literal["components", "models", "whole"] | None = None
 
 
 def option(
@@ -101,6 +104,34 @@ def option(
     spec = OptionSpec(
         help=help, low=low, high=high, choices=tuple(choices), profiles=profiles, later=later, setting=setting
     )
+    return dataclasses.field(default=default, metadata={"option": spec})
+
+
+def varying_option(
+    default: Any,
+    help: str,
+    by: Literal["components", "models", "whole"],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    profiles: Mapping[str, Any] | None = None,
+    later: bool = False,
+) -> Any:
+    """Declares a number of a strategy that need not be one number; its field has the type ``Varying``.
+
+    The strategy reads it with :func:`merging.mixing.varying.amount_of` (``number_of`` for ``whole``).
+
+    Args:
+        default: the value when the user says nothing; ``UNSET`` where ``profiles`` decide.
+        help: one line.
+        by: what its numbers may differ between: ``components``, which ramps over depth do too, ``models`` besides, or
+            nothing (``whole``). All of them may be searched for.
+        low: smallest number allowed.
+        high: largest number allowed.
+        profiles: default per profile.
+        later: the plug-in had no such option once, as in :func:`option`.
+    """
+    spec = OptionSpec(help=help, low=low, high=high, profiles=profiles, later=later, varies=by)
     return dataclasses.field(default=default, metadata={"option": spec})
 
 
@@ -227,6 +258,8 @@ class Option:
         """
         if isinstance(value, str) and value.lower() == "none" and self._allows_none():
             value = None
+        if self.spec.varies is not None:
+            return None if value is None and self._allows_none() else self._varied(value, where)
         if self.plugin is not None:
             if value is None or isinstance(value, self.plugin):
                 return value
@@ -240,6 +273,30 @@ class Option:
                 raise OptionError(f"{where} is {shown(value)}, but must be one of {', '.join(self.spec.choices)}")
             if value not in self.spec.choices:
                 raise unknown(f"value for {where}:", value, self.spec.choices, error=OptionError)
+        return self._valid(value, where)
+
+    def _varied(self, value: Any, where: str) -> Any:
+        """A number, or the entries of what varies.
+
+        Raises:
+            OptionError: it is neither, or one of its numbers is outside the range.
+        """
+        by, texts = self.spec.varies, texts_of(value)
+        if by is None or texts is None:
+            return self._valid(value, where)
+        if not texts:
+            raise OptionError(f"{where} is empty, but must be a number or entries such as COMPONENT=NUMBER")
+        found = checked(texts, by, self.spec.low, self.spec.high, (where, self.describe_range(), self._valid))
+        only = entries_of(found)[0]
+        whole = len(found) == 1 and not (only.model or only.component) and isinstance(only.value, float)
+        return only.value if whole else found
+
+    def _valid(self, value: Any, where: str) -> Any:
+        """A value of the declared type, within the range; of what varies, one number.
+
+        Raises:
+            OptionError: it is none.
+        """
         try:
             return self._adapter().validate_python(value)
         except pydantic.ValidationError as error:
@@ -281,11 +338,17 @@ class Option:
         return type(None) in getattr(self.type, "__args__", ())
 
     @property
+    def number(self) -> Any:
+        """The type of one of its numbers, where it varies; with none, where none is allowed."""
+        return float | None if self._allows_none() else float
+
+    @property
     def annotation(self) -> Any:
         """The type of its values with its range, for pydantic; of choices the type alone."""
         bounded = pydantic.Field(ge=self.spec.low, le=self.spec.high)
         number = self.spec.low is not None or self.spec.high is not None
-        return Annotated[self.type, bounded] if number else self.type
+        kind = self.type if self.spec.varies is None else float
+        return Annotated[kind, bounded] if number else kind
 
     def _adapter(self) -> pydantic.TypeAdapter[Any]:
         return pydantic.TypeAdapter(self.annotation, config=pydantic.ConfigDict(allow_inf_nan=False))
@@ -376,9 +439,12 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
         if key in said:
             values[key] = value
             continue
-        if head not in declared or (dot and declared[head].plugin is None):
+        varies = dot and head in declared and declared[head].spec.varies is not None
+        if head not in declared or (dot and declared[head].plugin is None and not varies):
             raise unknown(f"option of '{plugin.name}'", key, declared, f"see: merge describe {plugin.name}")
-        if dot:
+        if varies:
+            values[head] = _placed(values.get(head), rest, value, f"option '{head}' of '{plugin.name}'")
+        elif dot:
             deeper.setdefault(head, {})[rest] = value
         else:
             values[key] = value
@@ -403,6 +469,17 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
     except Exception:  # a class without its method, or with checks of its own
         with running(f"plug-in '{plugin.name}'", plugin, "while it was made"):
             raise
+
+
+def _placed(before: Any, place: str, value: Any, where: str) -> dict[str, Any]:
+    """A number for one place, given after a dot (``density.head = 0.7``), with those that were given so before it.
+
+    Raises:
+        OptionError: the option is given without a dot too.
+    """
+    if before is not None and not isinstance(before, Mapping):
+        raise OptionError(f"{where} is given alone and by place ('{place}'); write a list, such as 0.5, {place}=0.7")
+    return {**(before or {}), place: value}
 
 
 def _plain(value: Any) -> Any:

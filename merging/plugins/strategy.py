@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import StrategyError
 from merging.plugins.options import Plugin
+from merging.plugins.searched import is_placed, mixed_once, searched
 from merging.plugins.user_code import file_of, kind_of, named, running
 from merging.values.recipe import Merge
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 WHOLE = "whole"
 """Partitioner of a strategy that has no other default."""
+BLOCK = "block"
+"""Partitioner of one whose numbers differ between components, where nobody names another."""
+SCORED = frozenset({"model", "objective"})
+"""Needs of a strategy that has a number searched for."""
 NEEDS = frozenset({"base", "model", "objective", "train", "unlabelled", "gradients", "per_sample_gradients", "classes"})
 
 
@@ -52,8 +57,11 @@ class MixStrategy(Plugin):
         return tuple(value for value in values if isinstance(value, MixStrategy))
 
     def requires(self) -> frozenset[str]:
-        """Collects what must be there for these very options: its own ``needs``, and what its parts require."""
-        return self.needs.union(*(part.requires() for part in self.parts()))
+        """Collects what must be there for these very options: its own ``needs``, and what its parts require.
+
+        Where a number is searched for, a model and an objective too.
+        """
+        return self.needs.union(*(part.requires() for part in self.parts()), SCORED if searched(self) else ())
 
     def fewest(self) -> int:
         """The fewest models that it and its parts can merge."""
@@ -64,8 +72,22 @@ class MixStrategy(Plugin):
         return next((part.default_optimizer() for part in self.parts()), "nevergrad-cobyla")
 
     def default_partitioner(self) -> str:
-        """Name of the partitioner that is used where the user names none; its part's, where it has one."""
-        return next((part.default_partitioner() for part in self.parts()), WHOLE)
+        """Name of the partitioner that is used where the user names none; its part's, where it has one.
+
+        ``block``, where an option has numbers by component or a ramp.
+        """
+        own = next((part.default_partitioner() for part in self.parts()), WHOLE)
+        return BLOCK if own == WHOLE and is_placed(self) else own
+
+    def default_number(self, option: str, problem: Problem) -> float | None:
+        """The number that an option at ``none`` stands for, where it varies; also where a search for it starts.
+
+        Args:
+            option: name of the option.
+            problem: what is merged.
+        """
+        del option, problem
+        return None
 
     @abstractmethod
     def mix(self, problem: Problem) -> Merge:
@@ -135,10 +157,17 @@ def _check_set(value: object, what: str, strategy: MixStrategy) -> None:
 def mixed(strategy: MixStrategy, problem: Problem) -> Merge:
     """Runs a strategy on a problem, and checks that what it returns is a merge; strategies on top of others use it too.
 
+    Numbers that its options leave to a search are found first (:mod:`merging.plugins.searched`).
+
     Raises:
         PluginError: it fails; one line with its name, the error, its file and line.
         StrategyError: it returns no merge.
     """
+    return mixed_once(strategy, problem, _mixed)
+
+
+def _mixed(strategy: MixStrategy, problem: Problem) -> Merge:
+    """Runs a strategy that has all its numbers."""
     who = named("strategy", strategy)
     with running(who, strategy):
         merged = strategy.mix(problem)

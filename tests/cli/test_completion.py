@@ -155,6 +155,9 @@ def test_models_tasks_and_results(bash: Ask, tmp_path: Path) -> None:
     (work / "runs" / "none").mkdir()
     assert bash("run", "m") == ["m 1.safetensors", "m2.pth", "models"]
     assert bash("run", "--models", "m2") == ["m2.pth"]
+    (work / "mine.yml").touch()
+    assert bash("run", "mi") == bash("check", "mi") == bash("convert", "mi") == ["mine.yml"]
+    assert bash("inspect", "mi") == []
     assert bash("run", r"m\ ") == ["m 1.safetensors"]
     assert bash("run", "--task", "mi") == ["mine.toml"]
     assert bash("run", "--resume", "r") == ["runs/one"]

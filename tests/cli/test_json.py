@@ -30,6 +30,7 @@ CALLS: dict[str, list[str]] = {
     "cache": [],
     "init": ["--models", "@folder", "--no-try", "--yes"],
     "apply": ["run", "--output", "again.safetensors"],
+    "convert": ["@configuration"],
     "push": ["run", "ours/merged", "--dry-run"],
 }
 """Command → how it is called here; ``run`` is a folder of a finished run."""
@@ -42,11 +43,14 @@ def test_standard_output_is_one_document(merge: Merge, name: str, pool_folder: P
     finished = ["run", *models, *COMMON, "--strategy", "uniform", "--no-tests", "--output", "run"]
     if {"run", "runs"} & {name, *CALLS[name]} and name != "run":
         assert merge(*finished).code == 0
+    weighed = [{"model": model, "parameters": {"weight": 1}} for model in models]
+    Path("config.yml").write_text(json.dumps({"merge_method": "linear", "models": weighed}), encoding="utf-8")
     marks = {
         "@models": models,
         "@base": [str(pool_folder / "base.safetensors")],
         "@one": models[:1],
         "@folder": [str(pool_folder)],
+        "@configuration": ["config.yml"],
     }
     ran = merge(name, *(word for part in CALLS[name] for word in marks.get(part, [part])), "--json")
     assert ran.code == 0, ran.err

@@ -43,19 +43,14 @@ def golden() -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DRAWN])
 def test_the_same_as_mergekit(name: str, dtype: str, tmp_path: Path, golden: dict[str, Tensor]) -> None:
     write_inputs(tmp_path / "inputs", SMALL, dtype)
-    start, compared = load_file(tmp_path / "inputs" / "base.safetensors"), 0
     found = merged(CASES[name], tmp_path / "inputs")
     limit = 2e-6 if dtype == "float32" else 2**-8  # mergekit sums in float32; one unit of bfloat16 where it rounds
     for key in SMALL:
         wanted = golden[f"{dtype}/{name}/{key}"]
         assert found[key].dtype == wanted.dtype
-        if name == "model_stock" and torch.equal(found[key], start[key]):
-            continue  # a mean cosine below 0 counts as 0 here, and goes beyond the base in mergekit
-        compared += 1
         apart = (found[key].double() - wanted.double()).abs()
         far = int((apart > limit * wanted.double().abs().clamp(min=1.0)).sum())
         assert far <= (TIED.get(name, 0) if dtype == "bfloat16" else 0), (key, far, float(apart.max()))
-    assert compared >= 2
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -134,7 +134,7 @@ def _read(file: Path) -> Any:
             return None
         if file.suffix == ".json":
             return json.loads(file.read_bytes())
-        import yaml  # type: ignore[import-untyped]  # comes with timm
+        import yaml
 
         return yaml.safe_load(file.read_text("utf-8", "replace"))
     except (*DAMAGED, ImportError):
