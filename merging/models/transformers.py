@@ -173,8 +173,8 @@ class TransformersText(Transformers):
         other = next((token for token in sorted(own, key=own.__getitem__) if ids.get(token) != own[token]), None)
         if other is not None:
             raise PoolError(
-                f"{self.spec}: its token '{showable(other[:40])}' is {own[other]}, and {ids.get(other, 'missing')} in the "
-                f"vocabulary of the merge; name the model whose ids that has: transformers:{pool.alignment.leader.path}"
+                f"{self.spec}: its token '{showable(other[:40])}' is {own[other]}, and {ids.get(other, 'missing')} in "
+                f"the merge's vocabulary; name the model whose ids that has: transformers:{pool.alignment.leader.path}"
             )
         seen = copy.copy(self)
         seen.config = copy.deepcopy(self.config)
