@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from merging.errors import PoolError
+from merging.storage.alignment import check_rows
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.raw import same_bits
 
@@ -14,8 +15,11 @@ def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
     """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
 
     Raises:
-        PoolError: names both files, and the first tensor in which they differ.
+        PoolError: names both files, and the first tensor in which they differ, or the token.
     """
+    if other.tensors == first.tensors:
+        return
+    check_rows(first, other)
     where = f"{other.path} and {first.path}"
     missing = [name for name in first.tensors if name not in other.tensors]
     extra = [name for name in other.tensors if name not in first.tensors]
