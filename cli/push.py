@@ -25,7 +25,7 @@ def command(folder: Path, target: str, private: bool, overwrite: bool, dry_run: 
     from merging.cli.showing.screen import print_json
     from merging.errors import showable
     from merging.storage.hub.cached import shown
-    from merging.storage.hub.pushing import parcel, push
+    from merging.storage.hub.pushing import parcel, send
     from merging.values.wording import plural
 
     sent = parcel(folder, target)
@@ -40,7 +40,7 @@ def command(folder: Path, target: str, private: bool, overwrite: bool, dry_run: 
             click.echo(f"{size} would go to {showable(sent.target.short)}: {showable(', '.join(sent.files))}")
         return
     click.echo(f"pushing {size} to {showable(sent.target.short)} …", err=True)
-    made = push(sent, private=private, overwrite=overwrite)
+    made = send(sent, private=private, overwrite=overwrite)
     if as_json:
         print_json(facts | {"url": made.url, "commit": made.commit, "removed": list(made.removed)})
         return

@@ -48,6 +48,9 @@ MOST = 16
 def command(**flags: Any) -> None:
     """Merge a pool of models into one better model.
 
+    A configuration of mergekit may stand in the place of models: merge run config.yml makes the merge that it
+    describes.
+
     Ranks the models on held-out data, runs the baselines (best single model, uniform and greedy soup) and the
     strategy, compares them on test and shifted sets, and writes model, recipe, report and model card.
     """
@@ -192,6 +195,8 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
     from merging.running.plan import plan
 
     say_built_in(request, Screen(stderr=True))
+    if _stays_away(request, as_json=as_json):
+        return
     made, task, pool = _objects(request)
     ready = plan(pool, made["strategy"], parts=parts_of(made, task), settings=settings)
     ahead = None if task is None else effort(ready)
@@ -220,6 +225,29 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
     if ahead is not None:
         console.print(marked("cost: {} (how long that takes: merge check)", ahead.words), highlight=False)
     notes(console, ready.notes, pool.names)
+
+
+def _stays_away(request: dict[str, Any], *, as_json: bool) -> bool:
+    """Says what models of the Hub are not on this machine, where these are large; nothing is fetched then.
+
+    Raises:
+        PoolError: they differ in their tensors, by their headers.
+    """
+    from merging.cli.showing.screen import Screen, print_json
+    from merging.errors import PoolError
+    from merging.looking.absent import absent, disagreements, told
+
+    away = absent(request["models"], request["base"])
+    if not away:
+        return False
+    wrong = disagreements(away, request["models"])
+    if wrong:
+        raise PoolError(wrong[0])
+    if as_json:
+        print_json({"fetch": [{"model": str(model.pinned), "bytes": model.size} for model in away]})
+        return True
+    Screen().print(f"Nothing was fetched, evaluated or written. {showable(told(away))}.", highlight=False)
+    return True
 
 
 def _components(pool: Any, ready: Any) -> Any:

@@ -91,6 +91,7 @@ from .plugins.whole_model_objective import SplitView as SplitView
 from .plugins.whole_model_objective import WholeModelObjective as WholeModelObjective
 from .running.applying import Applied as Applied
 from .running.applying import apply as apply
+from .running.pushing import push as push
 from .running.run import Result as Result
 from .running.run import merge as merge
 from .running.saved import SavedRun as SavedRun

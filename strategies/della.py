@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.errors import OptionError
 from merging.mixing.task_vectors import TaskVectors
-from merging.mixing.varying import amount_of
+from merging.mixing.varying import amount_of, at
 from merging.mixing.weighing import HELP
 from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
@@ -82,13 +83,20 @@ class Della(MixStrategy):
             OptionError: one is 0 or less, or more than 1; or a value is outside its range.
         """
         super().__post_init__()
-        epsilon = max(numbers_in(self, "epsilon"))
-        for density in numbers_in(self, "density"):  # whichever of them meet
-            if (0 < density < 1 or "density" in searched(self)) and not (density > epsilon and density + epsilon <= 1):
-                raise OptionError(
-                    f"{self.called('epsilon')} is {epsilon:g}, but density − epsilon must be above 0 and density + "
-                    f"epsilon at most 1: with density {density:g} at most {min(density, 1 - density):g}"
-                )
+        sought = {"density", "epsilon"} & {*searched(self)}
+        if sought or not (isinstance(self.density, tuple) or isinstance(self.epsilon, tuple)):
+            for density in numbers_in(self, "density"):
+                self._check(density, max(numbers_in(self, "epsilon")), searched=bool(sought))
+
+    def _check(self, density: float, epsilon: float, *, searched: bool = False) -> None:
+        """Refuses probabilities that are none; in a search those next to its bounds are probabilities too."""
+        within = density > epsilon and density + epsilon <= 1
+        if not within and (0 < density < 1 or searched):
+            most = f"with density {density:g} at most {min(density, 1 - density):g}"
+            raise OptionError(
+                f"{self.called('epsilon')} is {epsilon:g}, but density − epsilon must be above 0 and density + epsilon "
+                f"at most 1: {'give the search bounds, such as density=search:0.2..0.8' if searched else most}"
+            )
 
     def default_number(self, option: str, problem: Problem) -> float | None:
         """1/n for λ of a sum, 1 for that of an election."""
@@ -100,6 +108,8 @@ class Della(MixStrategy):
 
         elect = self.method == "ties"
         density, epsilon = (amount_of(self, name, problem) for name in ("density", "epsilon"))
+        for model, tensor in itertools.product(range(len(problem.pool)), sorted(problem.pool.mixable)):
+            self._check(at(density, model, tensor), at(epsilon, model, tensor))
         seed = int(problem.generator.integers(1 << 32))
         return TaskVectors(
             thin=ByRank(density, epsilon, seed, unbiased=self.rescale == "probability"),

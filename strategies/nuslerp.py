@@ -11,6 +11,7 @@ from merging.mixing.varying import amount_of, at
 from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
+from merging.plugins.searched import numbers_in
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
@@ -62,7 +63,7 @@ class NuSlerp(MixStrategy):
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
-        given = "t" if self.t != 0.5 else "vectors" if self.vectors != "tensor" else ""
+        given = "t" if {*numbers_in(self, "t")} != {0.5} else "vectors" if self.vectors != "tensor" else ""
         if len(problem.pool) > 2 and given:
             raise OptionError(
                 f"option '{given}' of 'nuslerp' is for two models, not {len(problem.pool)}; leave it out for their mean"

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 from merging.errors import OptionError
 from merging.mixing.spherical import karcher, slerp
 from merging.mixing.varying import amount_of, at
+from merging.moved import by_position
 from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import strategies
+from merging.plugins.searched import numbers_in
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.varying import Varying
 from merging.values.recipe import Weights
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 
 @strategies.register("slerp")
-@dataclass(frozen=True)
+@by_position
+@dataclass(frozen=True, kw_only=True)
 class Slerp(MixStrategy):
     """Averages each tensor as a direction and a length: directions on the sphere, lengths as numbers."""
 
@@ -83,7 +86,7 @@ class Slerp(MixStrategy):
 
     def mix(self, problem: Problem) -> Weights:
         """Makes weights that are computed tensor by tensor; evaluates nothing."""
-        if len(problem.pool) > 2 and self.t != 0.5:
+        if len(problem.pool) > 2 and {*numbers_in(self, "t")} != {0.5}:
             raise OptionError(
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )

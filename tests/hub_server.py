@@ -235,9 +235,10 @@ class _Answers(BaseHTTPRequestHandler):
         whole = len(content)
         if wanted:
             self.of.ranges.append(wanted)
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
-            content, status = content[start:], 206
-            headers = headers | {"Content-Range": f"bytes {start}-{whole - 1}/{whole}"}
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last or whole), whole - 1)
+            content, status = content[start : end + 1], 206
+            headers = headers | {"Content-Range": f"bytes {start}-{end}/{whole}"}
         if called in self.of.cut and self.command == "GET":
             self.of.cut = self.of.cut - {called}
             self._send(status, content[: len(content) // 2], headers | {"Content-Length": str(len(content))})

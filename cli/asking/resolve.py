@@ -71,7 +71,7 @@ def task_and_pool(request: Mapping[str, Any], needs: frozenset[str], progress: A
             raise RequirementError(
                 f"strategy '{request['strategy']}' evaluates models: give --task, or a merge.toml with a [task] "
                 "(merge init writes one); "
-                "strategies that only average weights (uniform) need none"
+                "strategies that only average weights (uniform) need none, where no number is searched for"
             )
         seen = {name: request.get(name) for name in ("tokenizer_source", "pad_to_multiple_of")}
         return task, ModelPool.open(request["models"], request["base"], **seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from click.core import ParameterSource
 
 from merging.cli.asking.request import check_trust, combine, restore
 from merging.cli.asking.tables import read_toml
-from merging.errors import FolderError, MergingError
+from merging.errors import CheckpointError, FolderError, MergingError
 from merging.plugins.registry import KINDS
 from merging.running.settings import DECLARED
-from merging.storage.hub.spelling import PREFIX
+from merging.storage.hub.fetching import commit_of
+from merging.storage.hub.spelling import PREFIX, HubId, as_id
 from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
@@ -142,8 +144,26 @@ def _paths(models: list[Any]) -> list[str]:
 
 
 def _as_then(now: list[str], then: list[str]) -> list[str]:
-    """Paths and ids, an id of the Hub without a revision being the commit that it was then."""
-    return [next((old for old in then if path.startswith(PREFIX) and old.startswith(f"{path}@")), path) for path in now]
+    """Paths and ids; one of the Hub is the commit of then: without a revision, or where its branch is that still."""
+    return [path if path in then else _commit(path, then) for path in now]
+
+
+def _commit(path: str, then: list[str]) -> str:
+    found = as_id(path) if path.startswith(PREFIX) else None
+    if found is None:
+        return path
+    known = {old: of_hub for old in then if (of_hub := as_id(old)) is not None}
+    if not found.revision:
+        same = (old for old, own in known.items() if own.repository == found.repository and _file_of(found, own))
+        return next(same, path)
+    with contextlib.suppress(CheckpointError):  # it has moved away, or nobody can be asked: it is said to be another
+        return next((old for old in then if old == str(commit_of(found))), path)
+    return path
+
+
+def _file_of(typed: HubId, kept: HubId) -> bool:
+    """Whether an id means the file that was taken."""
+    return set(kept.files) <= set(typed.files) and bool(kept.files) == bool(typed.files)
 
 
 def _said(option: click.Parameter, part: str, old: Any, new: Any) -> str:

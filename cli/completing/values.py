@@ -222,6 +222,7 @@ VALUES: dict[str, Completer] = {
     "dtype": _words(*_DTYPES),
     "accumulate": _words("float64", "float32"),
     "written_as": _words("model", "adapter"),
+    "adapter": _words("lora"),
     "search": _words("random", "tpe"),
     "plugin": _of_files(".py"),
     "sweep": _of_files(".toml"),
@@ -242,6 +243,7 @@ VALUES: dict[str, Completer] = {
 FREE = {
     *("seed", "budget", "max_evaluations", "freeze", "threads", "cache_memory", "max_shard_size", "certify_split"),
     *("samples", "classes", "steps", "jobs", "seeds", "key", "given", "linear_probe", "depth", "rank"),
+    *("alpha", "dropout", "target_modules"),
     *("finetune.models", "new.name", "push.target"),
 }
 """Parameters whose values nobody can list: numbers, patterns, names to come."""

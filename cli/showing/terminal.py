@@ -20,7 +20,7 @@ from merging.storage.hub.news import told
 from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
-from merging.values.wording import plural
+from merging.values.wording import plural, some
 
 BAR = 8
 """Cells of the bar itself."""
@@ -185,4 +185,8 @@ class TerminalProgress:
 
 def shown(value: Any) -> str:
     """Writes a value among the facts of a decision."""
+    if isinstance(value, Mapping):
+        return " and ".join(f"{name} = {shown(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return some([str(each) for each in value], 6)
     return f"{value:.4f}" if isinstance(value, float) else str(value)

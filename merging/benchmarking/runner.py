@@ -144,11 +144,18 @@ def benchmark(
             wall_seconds=seconds,
             notes=(*_notes(first), *_uncontrolled(compared), *work.remarks, *found.notes),
             command=command,
-            header=header,
+            header=header | _of_hub(pool),
         )
     if folder is not None:
         folder.write(found)
     return found
+
+
+def _of_hub(pool: ModelPool) -> dict[str, Any]:
+    """Id and commit of each model of the Hub, by name; nothing where there is none."""
+    there = [*pool.checkpoints, *([pool.base] if pool.base is not None else [])]
+    found = {each.name: each.hub for each in there if each.hub}
+    return {"hub": found} if found else {}
 
 
 def _check_taken(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from merging.errors import MergingError, Stopped, StopReason
 from merging.evaluation.chance import against_chance
 from merging.forward.fitting import check_fits
+from merging.looking.absent import absent, disagreements, numbers, rest, told
 from merging.looking.estimate import Cost, estimate, forward
 from merging.looking.geometry import kinship
 from merging.looking.sets import CheckedSet, look_at
@@ -40,6 +41,7 @@ from merging.values.wording import plural
 if TYPE_CHECKING:
     from torch import nn
 
+    from merging.storage.hub.ahead import Ahead
     from merging.storage.ingredients import Model, Models
 
 STRANGER = 0.3
@@ -160,6 +162,10 @@ def check(
     strategy, base, parts = meant(strategies, strategy), parts.base, replace(parts, base=None)
     progress, should_stop, task = watcher.progress, watcher.should_stop, parts.task
     wrong, warnings = list(errors), list[str]()
+    away = absent(models, base)
+    if away and not isinstance(models, ModelPool):
+        wrong += disagreements(away, models, aligned=settings.vocabulary.tokenizer_source is not None)
+        return _without(away, models, base, wrong, (task, watcher))
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
     module, pool = _fit(opened, found, start, task, wrong, settings.vocabulary)
     _look_for_twins(found, start, pool, warnings)
@@ -201,6 +207,40 @@ def check(
         warnings=tuple(warnings),
         task=task,
     )
+
+
+def _without(away: Sequence[Ahead], models: Models, base: Model | None, wrong: list[str], more: _More) -> Checked:
+    """What is known where models would have to be fetched first: their headers, the other models, and the sets."""
+    task, watcher = more
+    progress, should_stop, warnings = watcher.progress, watcher.should_stop, [told(away)]
+    found, start = [_header(model) for model in away], None
+    here, stands = rest(models, away), base is None or rest([base], away)
+    if here and stands:
+        others, start, _ = _open(here, base, task, wrong, progress, should_stop)
+        found += others
+    sets, shared = list[CheckedSet](), list[Shared]()
+    if task is not None:
+        sets, shared = look_at(sets_of(task), None, None, wrong, warnings, progress, should_stop)
+    return Checked(
+        models=tuple(found),
+        base=start,
+        sets=tuple(sets),
+        shared=tuple(shared),
+        outputs=None,
+        cost=None,
+        errors=tuple(wrong),
+        warnings=tuple(warnings),
+        task=task,
+    )
+
+
+_More: TypeAlias = tuple[Task | None, Watcher]
+
+
+def _header(model: Ahead) -> CheckedModel:
+    """A model of which the headers alone are known."""
+    tensors, parameters, dtypes = numbers(model)
+    return CheckedModel(name=model.path, path=str(model.pinned), tensors=tensors, parameters=parameters, dtypes=dtypes)
 
 
 def _open(

@@ -98,12 +98,15 @@ class Document:
             raise self.wrong(f"is {kind(self.value)}, not {what}")
         return self.value
 
-    def check_keys(self, known: Iterable[str], refused: Mapping[str, str] | None = None) -> None:
+    def check_keys(
+        self, known: Iterable[str], refused: Mapping[str, str] | None = None, misplaced: Mapping[str, str] | None = None
+    ) -> None:
         """Refuses keys that mean nothing here; mergekit passes over them in silence.
 
         Args:
             known: the keys that mean something.
             refused: keys that mean something to mergekit alone → why they are refused.
+            misplaced: keys that mean something elsewhere → where they belong.
 
         Raises:
             MergingError: names the first, and the nearest right one.
@@ -112,14 +115,16 @@ class Document:
         for key in self.value:
             if key in refused:
                 raise self[key].wrong(refused[key])
+            if misplaced and key in misplaced and key not in known:
+                raise self[key].wrong(f"{misplaced[key]}; mergekit passes over it in silence")
             if key not in known:
-                shown = Document(self.file, None, (*self.path, key), self.lines).where
-                raise unknown(
-                    f"key at {shown}:",
-                    key,
-                    known | ({near} if (near := nearest(key, refused)) else set()),
-                    error=MergingError,
-                )
+                near = [each for each in refused if each == nearest(key, refused)]
+                raise unknown(f"key {self.inside(key)}:", key, known | set(near), error=MergingError)
+
+    def inside(self, key: str) -> str:
+        """The words for the place of a key, which is named apart: file, line, and what the key stands in."""
+        line = self.lines.get((*self.path, key), 0)
+        return f"in {self.file}" + (f", line {line}" if line else "") + (f", {self.place}" if self.path else "")
 
 
 def kind(value: Any) -> str:
@@ -130,7 +135,7 @@ def kind(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return f"'{value if len(str(value)) < 60 else str(value)[:57] + '…'}'"
+    return f"'{value if len(str(value)) < 120 else str(value)[:117] + '…'}'"
 
 
 def read(path: Path) -> Document:
@@ -155,6 +160,10 @@ def read(path: Path) -> Document:
         lines: dict[Route, int] = {}
         _walk(path, node, (), [], lines)
         value = loader.construct_document(node)
+    except yaml.composer.ComposerError as error:
+        if error.context != "expected a single document in the stream":
+            raise MergingError(f"{path}: no YAML: {showable(error.problem)}") from None
+        raise MergingError(f"{path}: holds several documents (after '---'); write one configuration a file") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark is not None else ""

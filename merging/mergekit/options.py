@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -140,8 +141,12 @@ class Options:
 
 
 def _pattern(name: str) -> str:
-    """A model's name as entries take it; @ and = mean something there, so a pattern stands for them."""
-    return name.replace("@", "?").replace("=", "?")
+    """A model's name as entries take it; @ means something there, so a pattern stands for a name that holds one.
+
+    >>> _pattern("first[1]"), _pattern("first[1]@main")
+    ('first[1]', 'first[[]1]?main')
+    """
+    return glob.escape(name).replace("@", "?") if "@" in name else name
 
 
 def number(value: Value) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from merging.errors import CheckpointError, MergingError, near_path
-from merging.mergekit.document import Document
+from merging.mergekit.document import Document, kind
 from merging.storage.hub.spelling import PREFIX, as_id
 
 
@@ -34,11 +34,11 @@ def reference(said: Document) -> Reference:
         MergingError: it is none, or nothing is there.
     """
     if isinstance(said.value, str):
-        if Path(said.value).expanduser().exists():
+        if _there(said.value) is not None:
             return Reference(_place(said, said.value))
         parts = said.value.split("+")
         if len(parts) > 2 or not all(parts):
-            raise said.wrong(f"is '{said.value}', neither MODEL nor MODEL+ADAPTER")
+            raise said.wrong(f"is {kind(said.value)}, neither MODEL nor MODEL+ADAPTER")
         return Reference(*(_place(said, part) for part in parts))
     said.mapping("a folder or an id of the Hub").check_keys(
         ("model", "lora"), {"override_architecture": "is not supported: a model is what its files say"}
@@ -58,7 +58,7 @@ def _part(said: Document) -> str:
         raise said.wrong("has no 'path'")
     revision = said.get("revision")
     text, wanted = path.text("a folder or an id of the Hub"), "" if revision is None else revision.text("a revision")
-    if wanted and Path(text).expanduser().exists():
+    if wanted and _there(text) is not None:
         raise said["revision"].wrong(f"is for a model of the Hub, and {text} is on this machine")
     return _place(path, text, wanted)
 
@@ -69,14 +69,25 @@ def _place(said: Document, text: str, revision: str = "") -> str:
     Raises:
         MergingError: nothing is there, and it is no id of the Hub.
     """
-    path = Path(text).expanduser()
-    if path.exists():
+    path = _there(text)
+    if path is not None:
         return os.path.abspath(path)
     try:
         found = as_id(f"{text}@{revision}" if revision else text)
     except CheckpointError as error:
         raise said.wrong(f"names no model: {error}") from None
     if found is None:
-        hint = near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
-        raise MergingError(f"{said.where} is '{text}', and no such file or folder is there{hint}")
+        beside = _there(str(said.file.parent / text))
+        hint = f"; paths are relative to the working folder, and it is {beside}" if beside is not None else ""
+        hint = hint or near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
+        raise MergingError(f"{said.where} is {kind(text)}, and no such file or folder is there{hint}")
     return str(found)
+
+
+def _there(text: str) -> Path | None:
+    """The file or folder that a text names; None where nothing is there, or no path is spelled like that."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # a name that no system takes, or nobody's home
+        return None

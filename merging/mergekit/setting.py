@@ -118,7 +118,8 @@ def _value(said: Document, parameter: Parameter) -> Value:
 
 def _understood(value: Any, kind: str) -> Value | None:
     if kind == "boolean":
-        return _WORDS.get(str(value).lower()) if isinstance(value, bool | int | str) else None
+        text = str(int(value)) if isinstance(value, float) and value in (0, 1) else str(value)
+        return _WORDS.get(text.lower()) if isinstance(value, bool | int | float | str) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

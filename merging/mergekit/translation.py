@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merging.mergekit.configuration import Configuration, configuration
+from merging.mergekit.configuration import Configuration
 from merging.mergekit.document import read
-from merging.mergekit.models import models_of
+from merging.mergekit.models import Models, models_of
 from merging.mergekit.options import Options
-from merging.mergekit.tokenizers import check_tokenizer
+from merging.mergekit.reading import configuration
+from merging.mergekit.templates import check_template
 from merging.mergekit.values import Values
 
 
@@ -43,14 +44,14 @@ class Translation:
 
 
 def translation(path: Path) -> Translation:
-    """Reads a configuration, opens its models (those of the Hub are fetched), and says it in this project's words.
+    """Reads a configuration, opens its models (of the Hub's, headers are enough), and says it in this project's words.
 
     Raises:
         MergingError: something in it is wrong or not supported, and where; or its models do not fit together.
     """
     found = configuration(read(path))
     models = models_of(found)
-    check_tokenizer(found, models)
+    check_template(found, models)
     values = Values(found, models)
     partition = {"partitioner": "custom"} if len(values.groups) > 1 else {}
     chosen: dict[str, Any] = {"strategy": Options(found, models, values).all()}
@@ -62,16 +63,23 @@ def translation(path: Path) -> Translation:
         method=found.name,
         models=models.sources,
         base=models.base,
-        run={"strategy": found.method.strategy, **partition, **dtype, "options": chosen},
-        notes=tuple(_notes(found)),
+        run={"strategy": found.method.strategy, **partition, **dtype, **models.vocabulary, "options": chosen},
+        notes=tuple(_notes(found, models)),
     )
 
 
-def _notes(found: Configuration) -> list[str]:
-    """What stands in the file and changes nothing."""
+def _notes(found: Configuration, models: Models) -> list[str]:
+    """Says what stands in the file and changes nothing."""
     known = found.method.parameters
-    notes = [
+    named = ["name changes nothing (it is for files of several merges)"] if "name" in found.document.value else []
+    notes = named + [
         f"{each.said.place} changes nothing ({known[name].inert})" for name, each in found.settings if known[name].inert
+    ]
+    notes += [
+        f"{each.said.place}: the filter '{text}' is in no tensor's name"
+        for _, each in found.settings
+        for text in sorted(each.filters)
+        if not any(text in tensor for tensor in models.tensors)
     ]
     if found.method.base == "needed":
         notes += [

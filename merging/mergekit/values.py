@@ -27,13 +27,13 @@ class Values:
 
     def __init__(self, found: Configuration, models: Models) -> None:
         self._found, self._models = found, models
-        self._tensors = located(models.pool.tensors)
+        self._tensors = located(models.tensors)
         self._ends = self._checked_ends()
 
     @cached_property
     def _last(self) -> frozenset[str]:
         """Tensors behind the last layer, where there are several slices."""
-        return frozenset(blocks(self._models.pool.tensors).get("head", ()) if len(self._found.slices) > 1 else ())
+        return frozenset(blocks(self._models.tensors).get("head", ()) if len(self._found.slices) > 1 else ())
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -57,7 +57,8 @@ class Values:
 
     def said(self, name: str) -> str:
         """The first place where a parameter is set: file, line and path."""
-        return next(setting.said.where for each, setting in self._found.settings if each == name)
+        places = (setting.said.where for each, setting in self._found.settings if each == name)
+        return next(places, self._found.document.where)
 
     def _all(self, tensor: Tensor) -> tuple[Value, ...]:
         """The values of all parameters that mean something, for one tensor."""

@@ -444,6 +444,8 @@ def build(plugin: type[P], given: Mapping[str, Any], nested: Nested | None = Non
             raise unknown(f"option of '{plugin.name}'", key, declared, f"see: merge describe {plugin.name}")
         if varies:
             values[head] = _placed(values.get(head), rest, value, f"option '{head}' of '{plugin.name}'")
+        elif isinstance(values.get(head), Mapping) and declared[head].spec.varies is not None:
+            _placed(value, next(iter(values[head])), value, f"option '{head}' of '{plugin.name}'")
         elif dot:
             deeper.setdefault(head, {})[rest] = value
         else:

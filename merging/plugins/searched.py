@@ -11,14 +11,14 @@ import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import Option, options_of
 from merging.plugins.spreading import Places, Variable
-from merging.plugins.varying import Entry, Search, entries_of, placed, searches
+from merging.plugins.varying import Entry, Ramp, Search, entries_of, placed, searches
 from merging.values.outcome import Outcome
 from merging.values.recipe import Merge, Recipe
 
@@ -48,6 +48,39 @@ def varying(strategy: MixStrategy) -> Iterator[tuple[Option, tuple[Entry, ...]]]
 def searched(strategy: MixStrategy) -> tuple[str, ...]:
     """Names of a strategy's own options that have a number to be searched for."""
     return tuple(declared.name for declared, entries in varying(strategy) if searches(entries))
+
+
+def planned_points(strategy: MixStrategy, models: int, components: int) -> int:
+    """Points of the search for a strategy's own numbers at the most, before names are looked up; 0: there is none."""
+    variables = 0
+    for _, entries in varying(strategy):
+        for entry in entries:
+            each = (models if entry.model else 1) * (components if entry.component else 1)
+            variables += each if isinstance(entry.value, Search) else 0
+    return points(variables)
+
+
+def sought(strategy: MixStrategy) -> list[str]:
+    """Names of the options that have a number to be searched for, those of its parts included."""
+    return [*searched(strategy), *(name for part in strategy.parts() for name in sought(part))]
+
+
+def check_places(strategy: MixStrategy, places: Callable[[], Places]) -> None:
+    """Checks before any work that a strategy's numbers, and its parts', are for models and components that are there.
+
+    Args:
+        strategy: the strategy.
+        places: gives them; asked where there is something to check.
+
+    Raises:
+        OptionError: a ramp over a model that is one component.
+        UnknownNameError: an entry names a model or component that is not there.
+    """
+    for declared, entries in varying(strategy):
+        if any(entry.model or entry.component or isinstance(entry.value, Ramp) for entry in entries):
+            places().check(entries, strategy.called(declared.name))
+    for part in strategy.parts():
+        check_places(part, places)
 
 
 def is_placed(strategy: MixStrategy) -> bool:
@@ -179,16 +212,16 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         RequirementError: there is no task.
         Stopped: the run was interrupted or has used up its evaluations.
     """
-    box, made = Box.of(strategy, problem), Made()
+    box, made, point = Box.of(strategy, problem), Made(), cast("Problem", _Point(problem))
     state = problem.generator.bit_generator.state
 
-    def merged(x: Vector) -> Merge:
+    def merged(x: Vector, within: Problem) -> Merge:
         problem.generator.bit_generator.state = state
         with _keeping(made):
-            return mix(box.at(x), problem)
+            return mix(box.at(x), within)
 
     def scored(x: Vector) -> Outcome:
-        merge = merged(x)
+        merge = merged(x, point)
         outcome = problem.evaluate(merge)
         if isinstance(merge, Recipe):
             problem.keep(merge, outcome)
@@ -203,9 +236,23 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         asked = found.asked
         if found.score > score:
             best, score = found.x, found.score
-    values = {option: getattr(box.at(best), option) for option in box.starts}
-    problem.decide(searched=values, score=score, start=first.score, points=asked)
-    return merged(best)
+    chosen = box.at(best).options()
+    values = {option: chosen[option] for option in box.starts}
+    problem.decide(strategy=strategy.name, searched=values, score=score, start=first.score, points=asked)
+    return merged(best, problem)
+
+
+class _Point:
+    """The problem as it is at one point of a search: what a strategy decides there is no decision of the run."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def decide(self, **facts: Any) -> None:
+        """Drops a decision."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.problem, name)
 
 
 @contextlib.contextmanager
@@ -231,6 +278,8 @@ def mixed_once(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
     if made is not None and id(strategy) in made:
         merged, problem.generator.bit_generator.state = made[id(strategy)]
         return merged
+    if isinstance(problem, _Point):
+        problem = problem.problem  # what is made once decides for the run
     token = _MADE.set(None)
     try:
         merged = found_by_search(strategy, problem, mix) if searched(strategy) else mix(strategy, problem)

@@ -16,9 +16,11 @@ from merging.plugins.varying import Entry, Ramp, Search
 
 if TYPE_CHECKING:
     from merging.plugins.problem import Problem
+    from merging.storage.pool import ModelPool
+    from merging.values.partition import Partition
 
 Variable = tuple[int, str, int]
-"""A number that is searched for: place of its entry, model (empty: all of them share it), index of its component."""
+"""A number that is searched for: place of its entry, its model (empty) and index of its component (-1), or all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,19 @@ class Places:
 
     @classmethod
     def of(cls, problem: Problem) -> Places:
-        """The places of a problem; a component without floating tensors lies at depth 0, and nothing moves there."""
-        pool, partition = problem.pool, problem.partition
-        held = [names for names in problem.blocks.values() if pool.mixable & set(names)]
+        """The places of a problem."""
+        return cls.between(problem.pool, problem.partition, problem.blocks)
+
+    @classmethod
+    def between(cls, pool: ModelPool, partition: Partition, blocks: Mapping[str, Sequence[str]]) -> Places:
+        """The places of a pool that is divided; a component without floating tensors lies at depth 0.
+
+        Args:
+            pool: the models.
+            partition: the components.
+            blocks: the network's blocks in the order of its depth, name → its tensors.
+        """
+        held = [names for names in blocks.values() if pool.mixable & set(names)]
         block = {name: place for place, names in enumerate(held) for name in names}
         found = [[block[name] for name in part.tensors if name in block] for part in partition.components]
         last = max(len(held) - 1, 1)
@@ -67,6 +79,22 @@ class Places:
             matching("component", entry.component or "*", self.components),
         )
 
+    def check(self, entries: Sequence[Entry], what: str) -> None:
+        """Refuses entries that name nothing that is there, and a ramp over a model that is one component.
+
+        Args:
+            entries: what the user wrote.
+            what: the option, for messages.
+
+        Raises:
+            OptionError: such a ramp.
+            UnknownNameError: such a name.
+        """
+        for entry in entries:
+            self.where(entry)
+            if isinstance(entry.value, Ramp):
+                self._check_depth(what)
+
     def table(self, entries: Sequence[Entry], what: str) -> NDArray[np.float64]:
         """The numbers of all models (rows) in all components (columns); later entries win.
 
@@ -79,20 +107,20 @@ class Places:
             StrategyError: a number is still to be searched for.
             UnknownNameError: a model or component that is not there.
         """
+        self.check(entries, what)
         table = np.full((len(self.models), len(self.components)), math.nan)
         for entry in entries:
             rows, columns = self.where(entry)
             if isinstance(entry.value, Search):
                 raise StrategyError(f"{what} is to be searched for; call merging.mixed, not mix")
             if isinstance(entry.value, Ramp):
-                self._check_depth(what)
                 table[np.ix_(rows, columns)] = [entry.value.at(self.depths[column]) for column in columns]
             else:
                 table[np.ix_(rows, columns)] = entry.value
         return table
 
     def variables(self, entries: Sequence[Entry]) -> list[Variable]:
-        """The numbers that are searched for: one for each component of an entry, and each model where it names some.
+        """The numbers that are searched for: one for each component and each model that an entry names, else one.
 
         Those that later entries replace, or that no merge depends on, are left out.
 
@@ -105,9 +133,11 @@ class Places:
             rows, columns = self.where(entry)
             owners[np.ix_(rows, columns)] = -1
             if isinstance(entry.value, Search):
-                for row, column in ((row, column) for row in (rows if entry.model else [-1]) for column in columns):
-                    owners[row if entry.model else slice(None), column] = len(found)
-                    found.append((number, self.models[row] if entry.model else "", column))
+                for row in rows if entry.model else [-1]:
+                    for column in columns if entry.component else [-1]:
+                        whose = slice(None) if row < 0 else row, slice(None) if column < 0 else column
+                        owners[whose] = len(found)
+                        found.append((number, self.models[row] if entry.model else "", column))
         left = {int(owner) for owner in owners[:, self.moving].flat if owner >= 0}
         return [variable for place, variable in enumerate(found) if place in left]
 
@@ -133,9 +163,9 @@ class Places:
                 continue
             rows, columns = self.where(entry)
             for model in [self.models[row] for row in rows] if entry.model else [""]:
-                for column in columns:
+                for column in columns if entry.component else [-1]:
                     value = numbers.get((number, model, column), usual)
-                    name = self.components[column] if len(self.components) > 1 else ""
+                    name = self.components[column] if column >= 0 and len(self.components) > 1 else ""
                     place = f"{model}@{name}" if model else name
                     put(place, f"{place}={value!r}" if place else repr(value))
         return list(found.values())

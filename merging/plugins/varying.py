@@ -173,7 +173,7 @@ def checked(texts: Sequence[str], by: By, low: float | None, high: float | None,
         if kind == RAMP and (len(entry.numbers) < 2 or any(map(math.isnan, entry.numbers))):
             raise OptionError(f"{where}: '{value}' is no ramp: write two or more numbers, such as ramp:0.2..0.8")
         if kind == SEARCH and colon and (len(rest.split("..")) != 2 or not entry.numbers[0] < entry.numbers[1]):
-            raise OptionError(f"{where}: '{value}' has no bounds, the smaller first, such as search:0.2..0.8")
+            raise OptionError(f"{where}: '{value}' must have two bounds, the smaller first, as in search:0.2..0.8")
         if kind == SEARCH and any(map(math.isnan, entry.numbers)):
             raise OptionError(f"{where} has no bounds of its own; write search:LO..HI")
         if kind not in (RAMP, SEARCH) and math.isnan(entry.numbers[0]):
@@ -194,5 +194,8 @@ def searches(entries: Iterable[Entry]) -> bool:
 
 
 def placed(entries: Iterable[Entry]) -> bool:
-    """Whether numbers are to differ between components: one is named, or a ramp runs over them."""
-    return any(entry.component not in ("", "*") or isinstance(entry.value, Ramp) for entry in entries)
+    """Whether numbers are to differ between components: one is named, or a ramp or a search of each runs over them."""
+    return any(
+        isinstance(entry.value, Ramp) or entry.component not in ("", *(["*"] * isinstance(entry.value, float)))
+        for entry in entries
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from merging.errors import RequirementError, unknown
-from merging.plugins.strategy import NEEDS, MixStrategy, required
+from merging.plugins.searched import planned_points, sought
+from merging.plugins.strategy import NEEDS, SCORED, MixStrategy, required
 from merging.plugins.task import Task
 from merging.plugins.user_code import named, running
 from merging.running.settings import Search
 from merging.storage.pool import ModelPool
+from merging.values.wording import some
 
 OFFERED = {
     "scores": ("model", "objective"),
@@ -62,9 +64,9 @@ def planned_evaluations(strategy: MixStrategy, search: Search, models: int, comp
     """
 
     def points(part: MixStrategy) -> int:
-        own = part.options()
-        asked = search.budget or own.get("budget") or (own.get("budget_per_variable") or 0) * components
-        searches = "budget" in own
+        own, numbers = part.options(), planned_points(part, models, components)
+        asked = search.budget or numbers or own.get("budget") or (own.get("budget_per_variable") or 0) * components
+        searches = numbers or "budget" in own
         return max([asked if searches else 1, *(points(inner) for inner in part.parts())])
 
     planned = models * max(1, points(strategy) // 10)
@@ -106,4 +108,6 @@ def check_needs(strategy: MixStrategy, pool: ModelPool, task: Task | None) -> No
             )
         if not there[need]:
             way = ways.get(need, "`task` (for models and data in a folder, merge init writes it)")
-            raise RequirementError(f"strategy '{strategy.name}' needs {need}; give {way}")
+            wanted = sought(strategy) if need in SCORED else []
+            purpose = f" to search for {some(wanted, 4)}" if wanted else ""
+            raise RequirementError(f"strategy '{strategy.name}' needs {need}{purpose}; give {way}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
@@ -10,6 +10,7 @@ from merging.plugins.task import Task
 from merging.running.found import Found
 from merging.running.plan import Plan
 from merging.values.outcome import unscored
+from merging.values.report import scored
 from merging.values.wording import of_each, plural, some
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def notes(
         *([found.doubt] if found.doubt is not None else []),
         *([negative_variance(negative)] if negative else []),
         *_of_scores(made, found),
+        *_of_searches(made, found),
         *made.partition.notes,
         *made.notes,
         *_of_models(made),
@@ -99,6 +101,20 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
     said += found.remarks
     if found.cut is not None and found.cut in found.merges:
         said.append(f"{found.merges[found.cut].label} did not come to its end: its row is its best so far")
+    return said
+
+
+def _of_searches(made: Plan, found: Found) -> list[str]:
+    """Numbers that were searched for, with what they score and what their search began with."""
+    said = []
+    for facts in found.decisions:
+        if not isinstance(facts.get("searched"), Mapping):
+            continue  # a strategy's own decision
+        values = {name: value if isinstance(value, list) else [value] for name, value in facts["searched"].items()}
+        numbers = " and ".join(f"{name} = {some([str(each) for each in value], 6)}" for name, value in values.items())
+        score, start = (scored(facts[key], made.objective.name) for key in ("score", "start"))
+        points = plural(facts["points"], "point")
+        said.append(f"{facts['strategy']}: {numbers}, by a search of {points}: {score} held-out, {start} at its start")
     return said
 
 

@@ -21,6 +21,8 @@ from merging.plugins.options import Plugin
 from merging.plugins.partitioner import Partitioner, divided
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.registry import optimizers, partitioners, strategies
+from merging.plugins.searched import check_places
+from merging.plugins.spreading import Places
 from merging.plugins.strategy import MixStrategy, own_optimizer, own_partitioner
 from merging.plugins.task import CERTIFY, HELD_OUT, UNLABELLED, Task, built
 from merging.plugins.watcher import Watcher
@@ -159,6 +161,7 @@ def plan(
             module, task, pool, partition, passes=passes, progress=told, earlier=measured, evaluations=planned
         )
         partition = live.partition
+    check_places(strategy, lambda: Places.between(pool, partition, in_depth(pool, module)))
     recalibrate, notes = _recalibrates(rules.recalibrate, task, pool)
     return Plan(
         pool=pool,

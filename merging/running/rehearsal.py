@@ -88,7 +88,9 @@ def rehearse(
     try:
         for strategy in session.strategies:
             evaluator.ledger.begin()
-            evaluator.evaluate(mixed(strategy, session.problem(strategy)))  # as a run does, for its table
+            problem = session.problem(strategy)
+            problem.rehearsed = True
+            evaluator.evaluate(mixed(strategy, problem))  # as a run does, for its table
     except Stopped as stop:
         return Rehearsal(session, real.remembered, stop.reason is StopReason.LIMIT)
     return Rehearsal(session, real.remembered, True)

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from merging.errors import PoolError
 from merging.storage.alignment import check_rows
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.raw import same_bits
+from merging.values.partition import TensorInfo
 
 
-def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
+class Described(Protocol):
+    """A model whose tensors are known by name, shape and dtype, whether it is on this machine or not."""
+
+    @property
+    def path(self) -> object:
+        """The place of it, for messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo] | None:
+        """Name → shape and dtype."""
+
+
+def check_agreement(first: Described, other: Described, *, aligned: bool = False) -> None:
     """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
+
+    Args:
+        first: one of them.
+        other: the other one.
+        aligned: whether numbers of rows may differ, which are still to be aligned by token.
 
     Raises:
         PoolError: names both files, and the first tensor in which they differ, or the token.
     """
-    if other.tensors == first.tensors:
-        return
-    check_rows(first, other)
-    where = f"{other.path} and {first.path}"
-    missing = [name for name in first.tensors if name not in other.tensors]
-    extra = [name for name in other.tensors if name not in first.tensors]
+    if isinstance(first, Checkpoint) and isinstance(other, Checkpoint) and other.tensors != first.tensors:
+        check_rows(first, other)
+    where, own, others = f"{other.path} and {first.path}", first.tensors or {}, other.tensors or {}
+    missing = [name for name in own if name not in others]
+    extra = [name for name in others if name not in own]
     if missing and extra:
         raise PoolError(
             f"{where} are different architectures: only the second has '{missing[0]}' ({len(missing)} such tensors), "
@@ -31,9 +49,9 @@ def check_agreement(first: Checkpoint, other: Checkpoint) -> None:
     if missing or extra:
         side, name = ("misses", missing[0]) if missing else ("has an extra", extra[0])
         raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
-    for name, (shape, dtype) in first.tensors.items():
-        other_shape, other_dtype = other.tensors[name]
-        if shape != other_shape:
+    for name, (shape, dtype) in own.items():
+        other_shape, other_dtype = others[name]
+        if shape != other_shape and not (aligned and shape[1:] == other_shape[1:]):
             raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
         if dtype != other_dtype:
             raise PoolError(

@@ -84,7 +84,7 @@ class Checkpoint(Shown):
         of_hub = id_of(self.path)
         self.hub = "" if of_hub is None else str(of_hub)
         own = of_hub.repository.rpartition("/")[2] if of_hub is not None else Path(os.path.abspath(self.path)).name
-        called = name or (own if self.path.is_dir() else stem(self.path))
+        called = name or (own if self.path.is_dir() or of_hub is not None else stem(self.path))
         self.name = showable(called)
         if not self.path.exists():
             raise CheckpointError(f"no such checkpoint: {self.path}{near_path(self.path)}{written(str(path))}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from merging.errors import PoolError, near_path, showable, unknown
+from merging.storage.atomic import LEFTOVER
 from merging.storage.checkpoint import stem
 from merging.storage.file_kind import SUFFIXES, looks_like_a_model
 from merging.storage.hub.fetching import folder_of, folders, id_of
@@ -168,10 +169,10 @@ def _literal_folder(pattern: Path) -> str:
 
 def _is_model(path: Path, *, by_content: bool = False) -> bool:
     """Whether an entry is a model; a file of a pattern without a telling suffix (a Hub cache's blob) by its content."""
-    if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
+    if path.name in ("base.safetensors", "base") and (path.parent / "finetune.json").is_file():
         return False
     if path.is_dir():
-        return is_model_folder(path)
+        return is_model_folder(path) and not path.name.startswith(LEFTOVER)
     if is_weights(path):
         return True
     return by_content and path.is_file() and not is_leftover(path) and looks_like_a_model(path)

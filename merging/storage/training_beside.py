@@ -41,14 +41,14 @@ def trained_with(checkpoint: Checkpoint) -> Trained:
         checkpoint: an opened checkpoint.
     """
     path = checkpoint.path
-    own = {} if path.is_dir() else shortened(_record(path))
+    own = shortened(_record(path))
     found = {**_beside(path if path.is_dir() else path.parent), **checkpoint.trained, **own}
     return {name: found[name] for name in NAMES if name in found}
 
 
 def _record(path: Path) -> Mapping[str, Any]:
-    """What ``merge finetune`` keeps beside a model: ``settings`` in a JSON file of its name."""
-    record = _json(path.parent, f"{stem(path)}.json")
+    """What ``merge finetune`` keeps beside a model, a file or an adapter's folder: ``settings`` in a JSON file."""
+    record = _json(path.parent, f"{path.name if path.is_dir() else stem(path)}.json")
     settings = record.get("settings")
     return settings if isinstance(settings, Mapping) else {}
 

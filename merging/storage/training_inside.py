@@ -26,6 +26,8 @@ NAMES = {
     "drop": ("dropout", "drop"),
     "drop path": ("drop_path",),
     "clip": ("clip", "clip_grad", "max_grad_norm"),
+    "rank": ("rank", "lora_rank", "lora_r"),
+    "alpha": ("alpha", "lora_alpha"),
     "layer decay": ("layer_decay",),
     "seed": ("seed", "random_seed"),
 }

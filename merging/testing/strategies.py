@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from merging.errors import InterruptedRunError, RequirementError
-from merging.plugins.strategy import NEEDS, MixStrategy
+from merging.plugins.options import options_of
+from merging.plugins.strategy import NEEDS, MixStrategy, mixed
 from merging.running.plan import plan
 from merging.running.problem import MergeProblem
 from merging.storage.content import content_hash
@@ -133,6 +135,30 @@ class StrategyContract(PluginContract):
             other.ended()
         assert its_hash != hash("merging"), "the other process has the same hash seed; nothing was shown"
         assert there == here, "another process with another hash seed merges other bits"
+
+    def test_numbers_that_vary(self, merging_strategy: MixStrategy, pool: ModelPool) -> None:
+        """A number that is said for every component, or for each of them, gives the bits of the number alone."""
+        varying = [each for each in options_of(type(merging_strategy)) if each.spec.varies in ("components", "models")]
+        if not varying:
+            return
+        problem, own = _problem(merging_strategy, pool), merging_strategy._named()
+        began = problem.generator.bit_generator.state
+
+        def made(name: str, value: Any) -> Any:
+            problem.generator.bit_generator.state = began
+            merge = mixed(replace(merging_strategy, **{name: value}), problem)
+            return merge.hash if isinstance(merge, Weights) else problem.evaluator.keys.content(merge)
+
+        for declared in varying:
+            if own is not None and declared.name in own.fixed:
+                continue
+            usual = declared.usual(getattr(merging_strategy, "profile", None))
+            number = merging_strategy.default_number(declared.name, problem) if usual is None else usual
+            forms = [[f"*={number!r}"]]
+            if getattr(merging_strategy, "scope", "") != "model":  # of which components have shares of their own
+                forms.append([f"{name}={number!r}" for name in problem.partition.names])
+            plain = made(declared.name, number)
+            assert all(made(declared.name, form) == plain for form in forms), f"read '{declared.name}' by amount_of"
 
     def test_a_device_is_no_other_problem(self, strategy: MixStrategy, pool: ModelPool) -> None:
         """Tensors may lie on a device: it merges the bits that it merges on the CPU, and mixes nothing up."""

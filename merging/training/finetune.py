@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import RequirementError, TaskError
+from merging.errors import OptionError, RequirementError, TaskError
 from merging.forward.settings import OF_SEARCHES, Passes
 from merging.machine import cores
 from merging.plugins.keywords import by_keyword, check_kinds, expected, given
@@ -22,8 +22,9 @@ from merging.plugins.task import Task
 from merging.plugins.user_code import called, named, running
 from merging.plugins.watcher import Watcher
 from merging.tasks.meant import task_of
-from merging.training.folder import PoolFolder, Trained
-from merging.training.hyperparameters import HyperParameters, Sweep
+from merging.training.adapters import Adapters, check_kind
+from merging.training.folder import ADAPTERS_BASE, BASE, PoolFolder, Trained
+from merging.training.hyperparameters import OF_ADAPTERS, HyperParameters, LoraParameters, Sweep
 from merging.training.libraries import check_names
 from merging.training.processes import side_by_side
 from merging.training.regime import Regime
@@ -33,7 +34,17 @@ from merging.training.trainer import steps_of
 from merging.training.turn import Turn
 
 if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
     from merging.tasks.meant import TaskLike
+
+    class _Plain(TypedDict, total=False):
+        search: str
+        linear_probe: int | None
+        adapter: str | None
+        seed: int
+        jobs: int | None
+        command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,14 @@ class Training:
             "takes": ((int, NoneType), "a number of epochs, or None"),
         },
     )
+    adapter: str | None = field(
+        default=None,
+        metadata={
+            "help": "``lora``: each model is an adapter of PEFT over the base, and all else stays as it is; default: "
+            "whole models.",
+            "takes": ((str, NoneType), "lora, or None"),
+        },
+    )
     regime: Regime = field(
         default=Independent(), metadata={"help": "How models are trained; default: each on its own."}
     )
@@ -94,12 +113,8 @@ class Training:
             *,
             task: TaskLike | None = None,
             base: Path | str | None = None,
-            search: str = "random",
-            linear_probe: int | None = None,
             regime: Meant[Regime] = ...,
-            seed: int = 0,
-            jobs: int | None = None,
-            command: str = "",
+            **plain: Unpack[_Plain],
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -107,6 +122,11 @@ class Training:
         object.__setattr__(self, "regime", meant(regimes, self.regime))
         if self.task is not None:
             object.__setattr__(self, "task", task_of(self.task))
+
+    @property
+    def parameters(self) -> type[HyperParameters]:
+        """The class of a run's settings."""
+        return HyperParameters if self.adapter is None else LoraParameters
 
 
 @by_keyword(Training, Passes, Watcher, without=OF_SEARCHES)
@@ -126,10 +146,11 @@ def finetune(
     Args:
         make_task: gives the task; with more than one job it is called in every process, and must be importable there.
             Or the name of a task, the path of a merge.toml, or a task, which no other process has.
-        output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each.
+        output: folder of the pool: ``base.safetensors``, ``model_00.safetensors`` …, a ``.json`` beside each; of
+            adapters ``base`` and ``model_00`` …, folders.
         sweep: hyper-parameters that all models have, and those that are drawn for each.
         models: number of models in the pool, those that are there already included.
-        training: task, base, search, linear probe, regime, seed, jobs.
+        training: task, base, search, linear probe, adapter, regime, seed, jobs.
         passes: device, and threads of each job; training is in fp32, whatever a search's passes are made in.
         watcher: is told what happens, and asked between steps whether to stop.
         command: the command that was typed, kept in the records.
@@ -173,6 +194,7 @@ def finetune(
         raise RequirementError(f"{regime.name} comes from a file, which other processes do not load; leave `jobs` out")
     if training.linear_probe is not None and training.linear_probe < 0:
         raise RequirementError(f"`linear_probe` is {training.linear_probe}; it is a number of epochs, 0 for none")
+    _check_adapter(training, sweep)
     check_names(sweep.values("optimizer"), sweep.values("augmentation"))
     task = training.task or called("make_task", make, Task, "a merging.Task", error=TaskError)
     for name, split in (("train", task.train), ("held-out", task.held_out)):
@@ -182,13 +204,18 @@ def finetune(
                 "them with a program of your own, and merge them by an objective for numbers, such as mse"
             )
     start = Start.of(task, training.base, passes.device, passes.threads)
-    drawn = [build(HyperParameters, sweep.settings(index, seed)) for index in range(models)]
+    drawn = [build(training.parameters, sweep.settings(index, seed)) for index in range(models)]
+    adapters = None
+    if training.adapter is not None:
+        adapters = Adapters.of(training.adapter, start.module, start.lost, task, path / ADAPTERS_BASE)
+        for one in drawn if search == "random" else ():
+            adapters.check(start.module, one)
     steps = [steps_of(task, one) for one in drawn]
     if search == "random":
         with running(named("regime", regime), regime):
             regime.check(drawn, start.module, steps)
     probe = start.probe(training.linear_probe)
-    facts = {
+    facts: dict[str, Any] = {
         "task": task.name,
         "start": start.digest,
         "linear_probe": probe,
@@ -197,14 +224,22 @@ def finetune(
         "search": search,
         "sweep": sweep.plain(),
         "regime": {"name": regime.name, **regime.options()},
+        **({} if adapters is None else {"adapter": adapters.kind}),
     }
-    folder = PoolFolder(path, facts, start.numerics.to_json(), training.command)
+    folder = PoolFolder(path, facts, start.numerics.to_json(), training.command, start.origin)
     with folder.lock():
         folder.claim()
-        folder = replace(folder, facts=facts | {"base": start.write(path, probe, seed, progress)})
+        base = (path, BASE) if adapters is None else (path / ADAPTERS_BASE, "model.safetensors")
+        folder = replace(folder, facts=facts | {"base": start.write(base[0], probe, seed, progress, base[1])})
         folder.claim()
         turn = Turn(
-            folder=folder, task=task, regime=regime, numerics=start.numerics, progress=progress, should_stop=should_stop
+            folder=folder,
+            task=task,
+            regime=regime,
+            numerics=start.numerics,
+            progress=progress,
+            should_stop=should_stop,
+            adapters=adapters,
         )
         if jobs is None:
             jobs = cores() if start.numerics.device == "cpu" and start.numerics.threads == 1 else 1
@@ -212,10 +247,30 @@ def finetune(
             if regime.together:
                 return turn.together(drawn, start.module)
             if search == "optuna":
-                return _one_by_one(turn, _optuna(sweep, models, seed), start)
+                return _one_by_one(turn, _optuna(sweep, models, seed, training.parameters), start)
             if jobs > 1:
                 return side_by_side(turn, make, drawn, steps, jobs)
             return [turn.one(index, settings, start.module) for index, settings in enumerate(drawn)]
+
+
+def _check_adapter(training: Training, sweep: Sweep) -> None:
+    """Refuses adapters that are not trained here, and hyper-parameters of adapters where there are none.
+
+    Raises:
+        OptionError: names what does not fit.
+        RequirementError: PEFT has to be installed.
+    """
+    if training.adapter is not None:
+        check_kind(training.adapter)
+        if not training.regime.adapters:
+            raise OptionError(
+                f"{training.regime.name} averages whole models while they are trained, and the mean of two adapters' "
+                "matrices is not that of their updates; leave `adapter` out, or choose another `regime`"
+            )
+        return
+    own = next((name for name in sweep.names if name in OF_ADAPTERS), None)
+    if own is not None:
+        raise OptionError(f"{own} is a hyper-parameter of adapters; give `adapter` lora, or leave it out")
 
 
 def _from_a_file(regime: Regime) -> bool:
@@ -230,6 +285,8 @@ def _one_by_one(turn: Turn, asked: Generator[HyperParameters, float, None], star
     while settings is not None:
         with running(named("regime", turn.regime), turn.regime):
             turn.regime.check([settings], start.module, [steps_of(turn.task, settings)])
+        if turn.adapters is not None:
+            turn.adapters.check(start.module, settings)
         done.append(turn.one(len(done), settings, start.module))
         try:
             settings = asked.send(done[-1].held_out)
@@ -238,15 +295,17 @@ def _one_by_one(turn: Turn, asked: Generator[HyperParameters, float, None], star
     return done
 
 
-def _optuna(sweep: Sweep, models: int, seed: int) -> Generator[HyperParameters, float, None]:
+def _optuna(
+    sweep: Sweep, models: int, seed: int, kind: type[HyperParameters]
+) -> Generator[HyperParameters, float, None]:
     """Proposals of TPE; each is sent back what the one before has reached. A resumed search proposes the same again."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for index in range(min(len(sweep.listed), models)):
-        yield build(HyperParameters, sweep.settings(index, seed))
+        yield build(kind, sweep.settings(index, seed))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     for index in range(len(sweep.listed), models):
         trial = study.ask()
-        reached = yield build(HyperParameters, sweep.suggest(trial, index, seed))
+        reached = yield build(kind, sweep.suggest(trial, index, seed))
         study.tell(trial, reached)

@@ -14,13 +14,17 @@ from merging import machine
 from merging.errors import DAMAGED, FolderError
 from merging.plugins.options import build
 from merging.storage import atomic
+from merging.storage.adapter_folder import CONFIG
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.lock import Lock
-from merging.training.hyperparameters import HyperParameters
+from merging.training.adapters import Adapted
+from merging.training.hyperparameters import HyperParameters, parameters_of
 from merging.training.trainer import Run
 from merging.values.report import scored
 
 BASE = "base.safetensors"
+ADAPTERS_BASE = "base"
+"""Folder of the base in a pool of adapters, as libraries load it: their files name it."""
 RECORD = "finetune.json"
 """File that says what the whole pool was made with."""
 
@@ -64,7 +68,7 @@ class Trained:
     diverged: str = ""
 
     def __str__(self) -> str:
-        settings = build(HyperParameters, self.settings).shown()
+        settings = build(parameters_of(self.settings), self.settings).shown()
         what = f"{self.diverged}; no model is written" if self.diverged else f"{scored(self.held_out)} held-out"
         return f"{self.name}: {what}, " + (f"{self.seconds:.0f} s ({settings})" if self.seconds else "there already")
 
@@ -76,20 +80,26 @@ class PoolFolder:
     Attributes:
         path: the folder.
         facts: what all its models share: task, base (``start`` as it was given, ``base`` with its head, None before
-            that is there), seed, sweep, regime.
+            that is there), seed, sweep, regime; ``adapter``, the kind of these, where they are adapters.
         numerics: how they are computed.
         command: command line that made it.
+        origin: id and commit of a base of the Hub; empty of others.
     """
 
     path: Path
     facts: Mapping[str, Any]
     numerics: Mapping[str, Any]
     command: str
+    origin: str = ""
 
     @property
     def base(self) -> Path:
         """File of the base that all models start from."""
-        return self.path / BASE
+        return self.path / (BASE if self.facts.get("adapter") is None else f"{ADAPTERS_BASE}/model.safetensors")
+
+    def model(self, name: str) -> Path:
+        """The file of a model, or the folder of an adapter."""
+        return self.path / (f"{name}.safetensors" if self.facts.get("adapter") is None else name)
 
     def lock(self) -> Lock:
         """The right to write there, until it is let go; the folder is made.
@@ -118,11 +128,13 @@ class PoolFolder:
             return
         try:
             unsaid = {key: self.facts[key] for key in ("start", "linear_probe")}  # older records lack them
-            old = {"regime": {"name": "independent"}, **unsaid} | json.loads(path.read_bytes())
+            usual = {"regime": {"name": "independent"}, "adapter": None}
+            old = {**usual, **unsaid} | json.loads(path.read_bytes())
         except DAMAGED as error:
             raise FolderError(f"{path} is damaged ({error}); choose another `output`") from None
         unfinished = None in (old.get("base"), self.facts["base"])  # on one of the sides the base is not there yet
-        asked = {key: value for key, value in self.facts.items() if not (unfinished and key == "base")}
+        facts = {"adapter": None, **self.facts}
+        asked = {key: value for key, value in facts.items() if not (unfinished and key == "base")}
         changed = [key for key, value in asked.items() if old.get(key) != json.loads(json.dumps(value))]
         changed = list(
             dict.fromkeys({"start": "base", "linear_probe": "linear probe"}.get(key, key) for key in changed)
@@ -133,7 +145,11 @@ class PoolFolder:
             self._record()
 
     def _record(self) -> None:
-        replace(self.path / RECORD, {**self.facts, "command": self.command, "versions": versions()})
+        of_hub = {"base_of_hub": self.origin} if self.origin else {}
+        replace(self.path / RECORD, {**self.facts, **of_hub, "command": self.command, "versions": self._versions()})
+
+    def _versions(self) -> dict[str, str]:
+        return versions(*(() if self.facts.get("adapter") is None else ("peft",)))
 
     def _is_start(self) -> bool:
         """Whether a base that is there is the one that was given, as it was given."""
@@ -156,7 +172,8 @@ class PoolFolder:
             raise FolderError(f"{path} is damaged ({error}); remove it, and the model is trained again") from None
         if not same:
             raise FolderError(f"{path} was made with other hyper-parameters; choose another `output`")
-        if not diverged and not (self.path / f"{name}.safetensors").exists():
+        made = self.model(name)
+        if not diverged and not (made if made.suffix else made / CONFIG).exists():
             return None
         return Trained(name, record["settings"], held_out, 0.0, diverged)
 
@@ -175,11 +192,11 @@ class PoolFolder:
             "regime": self.facts["regime"],
             "command": self.command,
             "numerics": dict(self.numerics),
-            "versions": versions(),
+            "versions": self._versions(),
         }
         atomic.remove(self.path / f"{name}.json")  # of a model that somebody has taken away
         if not diverged:
-            save(self.path / f"{name}.safetensors", run.module)
+            save(self.model(name), run.module)
         replace(self.path / f"{name}.json", record)
         return Trained(name, run.settings.options(), held_out, seconds, diverged)
 
@@ -195,7 +212,10 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def save(path: Path, module: nn.Module) -> None:
-    """Writes all tensors of a module, whole or not at all."""
+    """Writes all tensors of a module into a file, or its adapter into a folder, whole or not at all."""
+    if isinstance(module, Adapted):
+        module.write(path)
+        return
     state: Mapping[str, Tensor] = module.state_dict()
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
     with atomic.replacing(path) as aside:

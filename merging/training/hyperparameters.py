@@ -53,7 +53,47 @@ class HyperParameters(Plugin):
         return f"lr {self.learning_rate:.2g}, wd {self.weight_decay:.2g}, {epochs}, {', '.join(rest)}"
 
 
-WHOLE = frozenset(declared.name for declared in options_of(HyperParameters) if declared.type is int)
+@dataclass(frozen=True, kw_only=True)
+class LoraParameters(HyperParameters):
+    """Hyper-parameters of one run that trains an adapter: the same, and what the adapter is; names are PEFT's."""
+
+    learning_rate: float = option(1e-3, "peak of the schedule", low=0.0)
+    rank: int = option(8, "rank of each update", low=1)
+    alpha: float | None = option(None, "numerator of the scale alpha / rank; none: twice the rank", low=0.001)
+    dropout: float = option(0.0, "share of an update's inputs that are dropped in training", low=0.0, high=0.9)
+    target_modules: str = option(
+        "auto",
+        "layers that are adapted: names or their ends, patterns with *, all-linear; several by commas. auto: linear "
+        "layers but the head, or convolutions where these are more",
+    )
+    rslora: bool = option(False, "scale by alpha / √rank (rsLoRA)")
+    dora: bool = option(False, "learn each output's length by itself (DoRA)")
+
+    @property
+    def numerator(self) -> float:
+        """The numerator of the scale."""
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+    def shown(self) -> str:
+        """Says the main ones in a few words."""
+        kind = "DoRA" if self.dora else "rsLoRA" if self.rslora else "LoRA"
+        return f"{kind} of rank {self.rank}, {super().shown()}"
+
+
+OF_ADAPTERS = tuple(
+    declared.name
+    for declared in options_of(LoraParameters)
+    if declared.name not in {common.name for common in options_of(HyperParameters)}
+)
+"""Hyper-parameters that adapters alone have."""
+
+
+def parameters_of(settings: Mapping[str, Any]) -> type[HyperParameters]:
+    """The class of settings: that of adapters, where they say something that only these have."""
+    return LoraParameters if any(name in settings for name in OF_ADAPTERS) else HyperParameters
+
+
+WHOLE = frozenset(declared.name for declared in options_of(LoraParameters) if declared.type is int)
 """Hyper-parameters that are whole numbers."""
 
 
@@ -110,7 +150,7 @@ class Sweep:
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str = "sweep") -> Sweep:
         """Makes a sweep from plain values, checked (raises as :meth:`read`)."""
-        known = [declared.name for declared in options_of(HyperParameters)]
+        known = [declared.name for declared in options_of(LoraParameters)]
         listed = data.get("models", [])
         if not isinstance(listed, Sequence) or not all(isinstance(entry, Mapping) for entry in listed):
             raise OptionError(f"{where}: runs are listed as [[models]], a table each")
@@ -125,9 +165,9 @@ class Sweep:
         made = cls(space, tuple(dict(entry) for entry in listed))
         for key, values in space.items():
             for value in (values.low, values.high) if isinstance(values, Range) else values:
-                build(HyperParameters, {key: value})
+                build(LoraParameters, {key: value})
         for entry in listed:
-            build(HyperParameters, entry)
+            build(LoraParameters, entry)
         return made
 
     def plain(self) -> dict[str, Any]:
@@ -149,6 +189,11 @@ class Sweep:
             for name, values in self.space.items()
         }
         return Sweep(one, self.listed)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hyper-parameters that it says anything of."""
+        return tuple(dict.fromkeys(name for own in (self.space, *self.listed) for name in own))
 
     def values(self, name: str) -> list[Any]:
         """Every value that a hyper-parameter, no range, may take in a run."""
@@ -211,8 +256,20 @@ DEFAULT = Sweep.of(
 IMAGES_ONLY = ("augmentation", "mixup")
 
 
-def default_sweep(inputs: Tensor) -> Sweep:
-    """Gives the default sweep for samples: :data:`DEFAULT` for images, without augmentation and mixup for others."""
-    if inputs.ndim >= 3 and dtype_name(inputs) == "uint8":
+ADAPTERS_RATE = Range(3e-4, 3e-3, log=True)
+"""The learning rates of :data:`DEFAULT` for adapters, ten times those of all weights, as Schulman et al. 2025 found it
+(LoRA Without Regret, https://thinkingmachines.ai/blog/lora/)."""
+
+
+def default_sweep(inputs: Tensor, adapter: str | None = None) -> Sweep:
+    """Gives the default sweep for samples: :data:`DEFAULT` for images, without augmentation and mixup for others.
+
+    Args:
+        inputs: samples as they are stored.
+        adapter: kind of the adapters that are trained; their learning rates are :data:`ADAPTERS_RATE`.
+    """
+    images = inputs.ndim >= 3 and dtype_name(inputs) == "uint8"
+    if images and adapter is None:
         return DEFAULT
-    return Sweep({name: values for name, values in DEFAULT.space.items() if name not in IMAGES_ONLY})
+    space = {name: values for name, values in DEFAULT.space.items() if images or name not in IMAGES_ONLY}
+    return Sweep(space if adapter is None else space | {"learning_rate": ADAPTERS_RATE})

@@ -20,6 +20,7 @@ from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import Task
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
+from merging.training.adapters import Adapters
 from merging.training.folder import PoolFolder, Trained, model_name
 from merging.training.hyperparameters import HyperParameters
 from merging.training.regime import Regime
@@ -56,7 +57,7 @@ def side_by_side(
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[int | str] = context.Queue()
     count = min(jobs, len(waiting))
-    given = (folder, make_task, turn.regime, turn.numerics, news, count)
+    given = (folder, make_task, turn.regime, turn.numerics, news, count, turn.adapters)
     with ProcessPoolExecutor(count, context, _begin, given) as pool:
         running: dict[Future[Trained], int] = {pool.submit(_run, k, asked[k]): k for k in waiting}
         try:
@@ -131,6 +132,7 @@ def _begin(
     numerics: Numerics,
     news: multiprocessing.Queue[int | str],
     beside: int,
+    adapters: Adapters | None,
 ) -> None:
     """A process makes the task once."""
     global _mine
@@ -148,6 +150,7 @@ def _begin(
         progress=reports,
         should_stop=lambda: False,
         beside=beside,
+        adapters=adapters,
     )
     _mine = turn, reports, module_for(task, ModelPool([Checkpoint(folder.base)]))
 

@@ -26,10 +26,12 @@ class Regime(Plugin):
     Attributes:
         together: all models of a pool are trained side by side in one process, and may look at each other.
         in_common: hyper-parameters that must be the same for all models; where no sweep is given, they are.
+        adapters: what it trains may be adapters, of which only these are trained.
     """
 
     together: ClassVar[bool] = False
     in_common: ClassVar[tuple[str, ...]] = ()
+    adapters: ClassVar[bool] = True
 
     def check(self, settings: Sequence[HyperParameters], module: nn.Module, steps: Sequence[int]) -> None:
         """Refuses what cannot be trained so, before anything is written.

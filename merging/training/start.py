@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
@@ -19,6 +21,8 @@ from merging.storage.companions import companions, copy_companion
 from merging.storage.content import content_hash
 from merging.storage.pool import ModelPool
 from merging.storage.raw import has_only_finite
+from merging.storage.sources import place_of
+from merging.training.adapters import in_memory
 from merging.training.folder import BASE, save
 from merging.training.hyperparameters import HyperParameters
 from merging.training.parts import head_of
@@ -38,6 +42,7 @@ class Start:
         extras: files that belong to the base and to each of its children, such as configuration and tokenizer.
         digest: content hash of the base, as it was given.
         left_out: what lies beside the base and does not go along, in a few words.
+        origin: id and commit of a base of the Hub; empty of others.
     """
 
     module: nn.Module
@@ -47,6 +52,7 @@ class Start:
     extras: tuple[Path, ...]
     digest: str
     left_out: str = ""
+    origin: str = ""
 
     @classmethod
     def of(cls, task: Task, base: Path | str | None, device: str, threads: int | None = None) -> Start:
@@ -57,7 +63,7 @@ class Start:
         """
         _ = task.training  # nothing else is opened where there is none
         pool = own_pool(task) if base is None else None
-        checkpoint = Checkpoint(base) if base is not None else pool.base if pool is not None else None
+        checkpoint = Checkpoint(place_of(base)) if base is not None else pool.base if pool is not None else None
         if checkpoint is None:
             raise RequirementError("there is no base to fine-tune; give one with `base`")
         module = module_for(task, ModelPool([checkpoint]))
@@ -87,25 +93,27 @@ class Start:
             extras=extras,
             digest=content_hash(loaded),
             left_out=left_out,
+            origin=checkpoint.hub,
         )
 
     def probe(self, epochs: int | None) -> int:
         """Epochs in which the head alone is trained; None: 10 where the base lacks one."""
         return epochs if epochs is not None else 10 if self.lost else 0
 
-    def write(self, folder: Path, probe: int, seed: int, progress: Progress) -> str:
+    def write(self, folder: Path, probe: int, seed: int, progress: Progress, name: str = BASE) -> str:
         """Writes the base into the pool's folder, its head trained, or loads the one that is there.
 
         Args:
-            folder: folder of the pool.
+            folder: folder of the pool; of adapters that of the base.
             probe: epochs in which the head alone is trained first.
             seed: seed of that training.
             progress: told what happens.
+            name: name of the base's file.
 
         Returns:
             Its content hash.
         """
-        kept = folder / BASE
+        kept = folder / name
         if kept.exists():
             self.module.load_state_dict(load_file(kept))
         else:
@@ -115,6 +123,8 @@ class Start:
             for file in self.extras:
                 with atomic.replacing(folder / file.name) as aside:
                     copy_companion(file, aside)
+            if name != BASE and self.lost:
+                self._describe(folder)
             if self.left_out:
                 progress.say(f"beside the base, left out of the pool: {self.left_out}")
             save(kept, self.module)
@@ -122,6 +132,15 @@ class Start:
             score = accuracy(self.module, self.task, self.task.held_out, self.numerics)
         progress.say(f"base: {scored(score)} held-out")
         return content_hash(load_file(kept))
+
+    def _describe(self, folder: Path) -> None:
+        """Writes the configuration of a model of transformers that has a new head: names in its adapters need it."""
+        whole: Any = in_memory(self.module)
+        if whole is self.module:
+            return
+        config = copy.deepcopy(whole.config)
+        config.architectures = [type(whole).__name__]
+        atomic.write(folder / "config.json", config.to_json_string())
 
     def _probe(self, epochs: int, seed: int, progress: Progress) -> None:
         """Trains the head alone: its random start would otherwise tear at the pretrained features."""

@@ -16,6 +16,7 @@ from merging.forward.fitting import check_logits
 from merging.forward.numerics import Numerics
 from merging.forward.recalibration import SAMPLES, batch_norms, equal_batches, recalibrate, several_values
 from merging.plugins.task import Split, Task
+from merging.training.adapters import Adapted
 from merging.training.hyperparameters import HyperParameters
 from merging.training.libraries import check_names, erasing_of, mixup_of, optimizer_of, schedule_of
 from merging.training.randomness import Randomness
@@ -35,7 +36,7 @@ class Run:
         task: its ``train`` data, and held-out data to look at.
         settings: settings of the run.
         numerics: device, threads, batch of held-out passes.
-        only: names of the parameters that are trained; None: all.
+        only: names of the parameters that are trained; None: all, or those of the module's adapter.
         advance: told the steps that were made.
         should_stop: asked before each step.
         samples: the training data on the device, where several runs share them.
@@ -67,12 +68,13 @@ class Run:
         self._data = task.training
         check_names([settings.optimizer], [settings.augmentation])
         self.module, self.task, self.settings, self.numerics = module, task, settings, numerics
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = module.facts() if isinstance(module, Adapted) else {}
         self.done, self.loss = 0, float("nan")
         self._device = torch.device(numerics.device)
         self._size = batch_size(task, settings)
         self.steps = len(self._data) // self._size
         on_device(module, self._device, numerics.layout)
+        only = module.trained if isinstance(module, Adapted) and only is None else only
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(parameter.is_floating_point() and (only is None or name in only))
         self.optimizer = optimizer_of(module, settings)
@@ -162,8 +164,8 @@ class Run:
         return accuracy(self.module, self.task, self.task.held_out, self.numerics)
 
     def recalibrate(self) -> None:
-        """Measures BatchNorm statistics anew on training data as it is stored; nothing for a module without."""
-        if not batch_norms(self.module):
+        """Measures BatchNorm statistics anew on training data as it is stored; nothing for a module without its own."""
+        if not batch_norms(self.module) or isinstance(self.module, Adapted):
             return
         count = min(SAMPLES, len(self._data))
         size, _ = equal_batches(count, self.numerics.batch)

@@ -18,8 +18,9 @@ from merging.forward.numerics import Numerics
 from merging.plugins.progress import Progress
 from merging.plugins.task import Task
 from merging.storage import atomic
+from merging.training.adapters import Adapters
 from merging.training.folder import Epoch, PoolFolder, Trained, model_name
-from merging.training.hyperparameters import HyperParameters
+from merging.training.hyperparameters import HyperParameters, LoraParameters
 from merging.training.regime import Regime, epochs_of
 from merging.training.samples import Samples
 from merging.training.trainer import Run, steps_of
@@ -40,6 +41,7 @@ class Turn:
     progress: Progress
     should_stop: Callable[[], bool]
     beside: int = 1
+    adapters: Adapters | None = None
 
     @functools.cached_property
     def _samples(self) -> Samples:
@@ -124,6 +126,8 @@ class Turn:
 
     def _run(self, settings: HyperParameters, module: nn.Module) -> Run:
         module.load_state_dict(load_file(self.folder.base))
+        if self.adapters is not None and isinstance(settings, LoraParameters):
+            module = self.adapters.adapted(module, settings, self.numerics.device)
         return Run(
             module,
             self.task,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -65,10 +66,12 @@ def test_what_is_printed_is_the_file(merge: Merge, config: Path) -> None:
 
 
 def test_what_changes_nothing_is_said(merge: Merge, config: Path) -> None:
+    config.write_text(config.read_text().replace('"bias"', '"baias"'))
     ran = merge("run", config, "--dry-run")
     assert ran.code == 0
     assert "config.yml: parameters.int8_mask changes nothing" in ran.err
     assert "config.yml: parameters.density changes nothing" in ran.err
+    assert "models[1].parameters.weight: the filter 'baias' is in no tensor's name" in ran.err
     assert "Everything fits" in ran.out
 
 
@@ -89,6 +92,28 @@ def test_with_a_task_it_is_scored(merge: Merge, config: Path) -> None:
     assert merge("run", config, "--task", "task.toml").code == 2, "a file that wants to run code"
     checked = merge("check", config, "--task", TASK)
     assert checked.code == 0, checked.err
+
+
+def test_names_may_hold_what_means_something_in_options(merge: Merge, config: Path, pool_folder: Path) -> None:
+    names = ("a@1[x]=.safetensors", "b@2*.safetensors")
+    for number, name in enumerate(names):
+        shutil.copy(pool_folder / f"model_{number}.safetensors", name)
+    content = json.loads(config.read_text())
+    for entry, name in zip(content["models"], names, strict=True):
+        entry["model"] = name
+        entry["parameters"]["weight"] = [0.2, 0.4] if name == names[0] else 0.3
+    renamed = Path("renamed.yml")
+    renamed.write_text(
+        json.dumps(content | {"merge_method": "ties"}).replace('"density": 0.5', '"density": [0.5, 0.9]')
+    )
+    assert merge("run", renamed, "--output", "one").code == 0
+    for number, entry in enumerate(content["models"]):
+        entry["model"] = str(pool_folder / f"model_{number}.safetensors")
+    renamed.write_text(
+        json.dumps(content | {"merge_method": "ties"}).replace('"density": 0.5', '"density": [0.5, 0.9]')
+    )
+    assert merge("run", renamed, "--output", "two").code == 0
+    assert same("one", "two")
 
 
 def test_nothing_is_read_of_a_merge_toml_that_nobody_named(merge: Merge, config: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,23 +37,30 @@ slices:
 """
 BAD = {
     # misspelt keys, of which mergekit says nothing
-    "key": (TIES + "paramters: {density: 0.5}", "line 9: paramters: 'paramters'; did you mean 'parameters'?"),
-    "method": (TIES.replace("ties", "tise"), "line 2: merge_method: 'tise'; did you mean 'ties'?"),
-    "parameter": (TIES + "parameters: {densty: 0.5}", "line 9: parameters.densty: 'densty'; did you mean 'density'?"),
+    "key": (TIES + "paramters: {density: 0.5}", "line 9: 'paramters'; did you mean 'parameters'?"),
+    "method": (TIES.replace("ties", "tise"), "line 2: 'tise'; did you mean 'ties'?"),
+    "parameter": (TIES + "parameters: {densty: 0.5}", "line 9, parameters: 'densty'; did you mean 'density'?"),
     "own": (
         TIES.replace("{weight: 0.5}", "{wieght: 0.5}"),
-        "models[0].parameters.wieght: 'wieght'; did you mean 'weight'?",
+        "models[0].parameters: 'wieght'; did you mean 'weight'?",
     ),
     "of another": (LINEAR + "parameters: {density: 0.5}", "parameters.density is no parameter of 'linear'"),
     "of the whole": (TIES.replace("{weight: 0.5}", "{normalize: true}"), "belongs to the whole merge, not to a model"),
-    "model": (LINEAR.replace("- model: second", "- modl: second"), "models[1].modl: 'modl'; did you mean 'model'?"),
+    "model": (LINEAR.replace("- model: second", "- modl: second"), "models[1]: 'modl'; did you mean 'model'?"),
     "filter": (
         LINEAR + "parameters: {normalize: [{filtr: mlp, value: 1}]}",
-        "[0].filtr: 'filtr'; did you mean 'filter'?",
+        "parameters.normalize[0]: 'filtr'; did you mean 'filter'?",
     ),
-    "dtype": (LINEAR + "dtype: bfloat61", "line 8: dtype: 'bfloat61'; did you mean 'bfloat16'?"),
+    "dtype": (LINEAR + "dtype: bfloat61", "line 8: 'bfloat61'; did you mean 'bfloat16'?"),
+    "beside": (
+        LINEAR.replace("    parameters: {weight: 0.5}", "    weight: 0.5", 1),
+        "models[0].weight belongs into the model's",
+    ),
+    "above": (LINEAR + "normalize: true", "line 8: normalize belongs into 'parameters'"),
+    "below": (LINEAR + "parameters: {dtype: bfloat16}", "parameters.dtype belongs to the file's top"),
     # not supported
-    "modules": (LINEAR + "modules: {}", "line 8: modules is not supported"),
+    "modules": ("merge_method: linear\nmodules: {vision: {models: []}}", "line 2: modules is not supported but for"),
+    "two of them": (LINEAR + "modules: {}", "has models and modules; it has to have 'models' or 'slices'"),
     "passthrough": (
         LINEAR.replace("linear", "passthrough"),
         "merge_method is 'passthrough', which is not supported: layers",
@@ -62,8 +71,10 @@ BAD = {
         SLICED + "  - sources:\n    - {model: second, layer_range: [0, 4]}\n    - {model: first, layer_range: [0, 4]}",
         "slices[1] has other models than the first slice",
     ),
-    "template": (LINEAR + "chat_template: chatml", "line 8: chat_template is not supported"),
-    "tokenizer": (LINEAR + "tokenizer: {source: union}", "line 8: tokenizer is not supported yet"),
+    "template": (LINEAR + "chat_template: chatml", "line 8: chat_template is chatml, and 'auto' alone is supported"),
+    "tokens": (LINEAR + "tokenizer: {source: union, tokens: {}}", "line 8: tokenizer.tokens is not supported"),
+    "tokenizers": (LINEAR + "tokenizer: {source: base}\ntokenizer_source: base", "stands beside 'tokenizer_source'"),
+    "multiple": (LINEAR + "tokenizer: {pad_to_multiple_of: half}", "tokenizer.pad_to_multiple_of is 'half', not a"),
     "residual": (SLICED + "    residual_weight: 0.5", "slices[0].residual_weight is not supported"),
     "architecture": (
         LINEAR.replace("- model: first", "- model: {model: first, override_architecture: Llama}"),
@@ -94,7 +105,7 @@ BAD = {
         "models[0].parameters.weight gives no value for tensor",
     ),
     # models
-    "no models": ("merge_method: linear", "has to have 'models' or 'slices'"),
+    "no models": ("merge_method: linear", "has no models; it has to have"),
     "no list": ("merge_method: linear\nmodels: first", "line 2: models is 'first', not a list of models"),
     "no base": (TIES.replace("base_model: base\n", ""), "has no 'base_model', and 'ties' needs one"),
     "twice": (LINEAR.replace("model: second", "model: ./first"), "models[1] stands twice"),
@@ -111,11 +122,14 @@ BAD = {
     ),
     "many": (LINEAR.replace("model: second", "model: ."), "a folder of 4 models, not one"),
     "adapter": (LINEAR.replace("model: second", "model: a+b+c"), "is 'a+b+c', neither MODEL nor MODEL+ADAPTER"),
+    "nobody": (LINEAR.replace("model: second", "model: ~nobody-at-all/x"), "no such file or folder is there"),
+    "too long": (LINEAR.replace("model: second", f"model: {'x' * 300}"), "no such file or folder is there"),
     "tokenizer of": (LINEAR + "tokenizer_source: third", "which is none of the models of this merge"),
     # YAML
     "empty": ("", "is empty"),
     "no mapping": ("- a\n- b", "is a list, not a configuration of mergekit"),
     "duplicate": (LINEAR + "merge_method: ties", "line 8: the key 'merge_method' stands twice"),
+    "several": (LINEAR + "---" + LINEAR, "holds several documents"),
     "no YAML": ("models: [", "line 1: no YAML"),
     "code": ("models: !!python/object/apply:os.system [ls]", "line 1: no YAML: could not determine a constructor"),
     "number as key": (LINEAR + "1: 2", "line 8: the key '1' is no text"),
@@ -128,7 +142,7 @@ BAD = {
         ),
         "with what its aliases stand for, the file has more than",
     ),
-    "deep": ("[" * 5000, "nested deeper"),
+    "deep": ("[" * 1500, "nested deeper"),
     "binary": ("models: \x00", "no YAML"),
 }
 
@@ -156,6 +170,7 @@ def test_one_line(name: str, merge: Merge, models: Path, monkeypatch: pytest.Mon
         (["run", "config.yml", "--base", "base"], "leave --base out"),
         (["run", "config.yml", "other.yml"], "leave another one out"),
         (["run", "config.yml", "--resume", "out"], "leave --resume out"),
+        (["run", "sub/beside.yml"], "relative to the working folder, and it is sub/model"),
         (["run", "nowhere.yml"], "nowhere.yml: No such file or directory"),
         (["inspect", "config.yml"], "merge run config.yml"),
         (["convert", "config.yml", "--output", "config.yml"], "exists and is not overwritten"),
@@ -167,6 +182,22 @@ def test_beside_a_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yml").write_text(LINEAR.replace("model: ", f"model: {models}/"), encoding="utf-8")
+    Path("sub/model").mkdir(parents=True)
+    Path("sub/beside.yml").write_text(LINEAR.replace("model: first", "model: model"), encoding="utf-8")
     ran = merge(*words)
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_other_names_of_templates(merge: Merge, models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("first", "second", "third")):
+        shutil.copytree(models / name, name)
+        template = "{{ a }}" if number == 0 else "{{ b }}"
+        Path(name, "tokenizer_config.json").write_text(json.dumps({"chat_template": template}), encoding="utf-8")
+    Path("config.yml").write_text(LINEAR + "chat_template: auto", encoding="utf-8")
+    assert merge("convert", "config.yml").code == 0, "of two the first, which goes along"
+    Path("config.yml").write_text(LINEAR + "  - {model: third, parameters: {weight: 1}}\nchat_template: auto")
+    ran = merge("convert", "config.yml")
+    assert ran.code == 2
+    assert "is 'auto', the template of second, and that of first goes along" in ran.err

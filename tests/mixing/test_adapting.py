@@ -192,7 +192,7 @@ def test_the_command_line_and_apply(tmp_path: Path, merge: Merge) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_peft_loads_it(tmp_path: Path) -> None:
     """What PEFT makes of it is what is read here."""
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="peft is in the extra dev-full")
     from benchmarks import adapters
 
     for base, names in [*LINEAR.items(), *OTHERS.items()]:

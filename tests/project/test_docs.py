@@ -31,6 +31,7 @@ from benchmarks import methods
 from benchmarks.optimizers import render
 from merging.cli.asking.tables import RunTable, read_toml
 from merging.cli.main import COMMANDS, cli
+from merging.mergekit.methods import METHODS
 from merging.plugins.discovery import load_all
 from merging.plugins.options import options_of
 from merging.plugins.problem import Problem
@@ -150,6 +151,30 @@ def test_adapters(tmp_path: Path, merge: Merge) -> None:
     assert all((tmp_path / name / "adapter_config.json").is_file() for name in ("sum", "small", "again"))
     means = [load_file(tmp_path / name / "model.safetensors") for name in ("mean", "agreed")]
     assert means[0].keys() == means[1].keys() == load_file(tmp_path / "base/model.safetensors").keys()
+
+
+@pytest.mark.slow
+def test_from_mergekit(tmp_path: Path, merge: Merge) -> None:
+    tiny_pool(tmp_path / "pool", models=2)
+    for name, file in {"base": "base", "poet": "model_0", "coder": "model_1"}.items():
+        (tmp_path / "models" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / f"pool/{file}.safetensors", tmp_path / "models" / name / "model.safetensors")
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+    (tmp_path / "task.toml").write_text('[task]\nname = "python:merging.testing.fixtures:tiny_task"\n')
+    write_files("from-mergekit.md", tmp_path)
+    said = run_commands("from-mergekit.md", tmp_path, merge=merge, more="--trust-code")
+    assert len(said) == 6
+    once, again = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "again"))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    scored, tuned = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("scored", "tuned"))
+    assert scored["options"]["scale"] == 0.9
+    assert tuned["validation"]["merged"] >= 0
+    methods = {
+        name
+        for row in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| `[\w-]+`", page("from-mergekit.md"), re.MULTILINE)
+        for name in re.findall(r"\w+", row)
+    }
+    assert methods == set(METHODS)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from merging.plugins.discovery import load_all
 from merging.plugins.functions import parameters_of
 from merging.plugins.options import options_of
 from merging.plugins.registry import PLUGINS
+from merging.training.hyperparameters import LoraParameters
 
 ROOT = Path(merging.__file__).parent
 FLAG = re.compile(r"(?<![\w-])(--[a-z]|-o )")
@@ -48,7 +49,7 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 def known() -> set[str]:
     """Keywords of the public functions and classes, fields of a training run, and ``kind.option`` of every plug-in."""
     load_all()
-    names = {field.name for field in options_of(merging.HyperParameters)}
+    names = {field.name for field in options_of(LoraParameters)}
     for public in (getattr(merging, name) for name in dir(merging)):
         for called in vars(public).values() if inspect.isclass(public) else (public,):
             called = getattr(called, "__func__", called)  # of a class method
@@ -102,6 +103,6 @@ def test_every_setting_that_messages_name_is_an_option_of_some_command() -> None
         for name in NAMED.findall(text)
         if re.fullmatch(r"[a-z_]+(=.*)?", name)
     }
-    training = {field.name for field in options_of(merging.HyperParameters)}  # --set NAME=VALUE
+    training = {field.name for field in options_of(LoraParameters)}  # --set NAME=VALUE
     assert {"max_evaluations", "recalibrate", "jobs", "key"} <= named
     assert named - flagged() - training == set()

@@ -80,6 +80,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
         "interpolate": (merging.interpolate, {"pool": pool, "task": task, "steps": 2}),
         "check": (merging.check, {"models": pool, "strategy": merging.Uniform()}),
         "apply": (merging.apply, {"recipe": result}),
+        "push": (merging.push, {"run": folder / "none", "repository": "ours/none"}),
         "task": (merging.task, {"model": nets[0], "held_out": data}),
         "load_task": (merging.load_task, {"name": task}),
         "pool": (merging.ModelPool, {"models": nets}),

@@ -92,7 +92,7 @@ def test_it_is_what_peft_makes_of_it(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_what_the_installed_peft_makes_of_it(tmp_path: Path) -> None:
     """The same, with adapters that are made now."""
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="peft is in the extra dev-full")
     from benchmarks import adapters
 
     adapters.main(tmp_path)

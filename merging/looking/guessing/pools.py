@@ -158,7 +158,7 @@ def _merges_among(opened: Mapping[Path, Checkpoint], results: Sequence[Path]) ->
 def _base_of(paths: Sequence[Path]) -> tuple[Path | None, str]:
     """The checkpoint that is called as a base is, or lies beside the record of ``merge finetune``."""
     for path in paths:
-        if path.name == "base.safetensors" and (path.parent / "finetune.json").is_file():
+        if path.name in ("base.safetensors", "base") and (path.parent / "finetune.json").is_file():
             return path, "merge finetune started from it"
     named = [path for path in paths if _BASE.fullmatch(stem(path) if path.is_file() else path.name)]
     if len(named) == 1 and len(paths) > 1:

@@ -52,7 +52,7 @@ def cached(asked: HubId, why: str, *, weights: bool) -> tuple[HubId, Path]:
             Listing(asked, pinned, sizes).weights(lambda name: folder / name)
         except CheckpointError as error:
             raise CheckpointError(f"{error}: the cache has a part of it alone, and {why}") from None
-    return pinned, folder
+    return HubId(pinned.repository, commit, tuple(name for name in asked.files if name in sizes)[:1]), folder
 
 
 def keep(listing: Listing) -> None:

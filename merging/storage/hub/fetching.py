@@ -30,7 +30,7 @@ _pinned: dict[Path, HubId] = {}
 
 
 def folders(ids: Sequence[HubId], *, weights: bool = True) -> list[Path]:
-    """The folders of some models in the Hub's cache, fetched as far as they are not there.
+    """The folders of some models in the Hub's cache, or the files that ids name, fetched as far as they are not there.
 
     Args:
         ids: what was asked for.
@@ -42,8 +42,9 @@ def folders(ids: Sequence[HubId], *, weights: bool = True) -> list[Path]:
     new = [each for each in dict.fromkeys(ids) if (each, weights) not in _folders]
     if new:
         for asked, (pinned, folder) in zip(new, _fetched(new, weights=weights), strict=True):
-            _folders[asked, weights] = _folders[pinned, weights] = folder
-            _pinned[folder] = pinned
+            place = folder / pinned.files[0] if weights and pinned.files else folder
+            _folders[asked, weights] = _folders[pinned, weights] = place
+            _pinned[place] = pinned
     return [_folders[each, weights] for each in ids]
 
 
@@ -62,6 +63,24 @@ def id_of(path: Path) -> HubId | None:
     return _pinned.get(path)
 
 
+def commit_of(asked: HubId) -> HubId:
+    """Repository and commit that an id is now; nothing is fetched.
+
+    Raises:
+        CheckpointError: there is no such model or revision, or nobody can be asked.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if asked.pinned:
+        return asked
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            return listed(asked, HfApi(library_name="merging")).pinned
+        except ConnectionError as error:
+            return cached(asked, str(error), weights=False)[0]
+    return cached(asked, "nothing is asked offline (HF_HUB_OFFLINE)", weights=False)[0]
+
+
 def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]:
     from huggingface_hub import HfApi, constants
 
@@ -71,14 +90,14 @@ def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]
     found, wanted = list[tuple[HubId, Path]](), list[tuple[Listing, list[str]]]()
     for each in ids:
         try:
-            listing = _listed(each, api)
+            listing = listed(each, api)
         except ConnectionError as error:
             found.append(cached(each, str(error), weights=weights))
             say(f"{error}: {each.short} is taken from the cache, as it was fetched before")
             continue
         names = listing.beside()  # first, so that a folder with weights has them
         if weights:
-            names += [name for name in listing.weights(functools.partial(_file, listing)) if name not in names]
+            names += [name for name in listing.weights(functools.partial(fetch_file, listing)) if name not in names]
         wanted.append((listing, names))
         found.append((listing.pinned, place_of(listing.pinned)))
     check_room(wanted, address(api))
@@ -88,7 +107,7 @@ def _fetched(ids: Sequence[HubId], *, weights: bool) -> list[tuple[HubId, Path]]
     return found
 
 
-def _listed(asked: HubId, api: Any) -> Listing:
+def listed(asked: HubId, api: Any) -> Listing:
     """Asks the Hub what a repository holds.
 
     Raises:
@@ -105,7 +124,8 @@ def _listed(asked: HubId, api: Any) -> Listing:
         raise refusal(error, asked, api) from None
     sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
     moved = as_id(f"{PREFIX}{info.id}") if info.id else None  # a model that has another name now
-    pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "")
+    there = tuple(name for name in asked.files if name in sizes)[:1]
+    pinned = HubId(asked.repository if moved is None else moved.repository, info.sha or "", there)
     if not pinned.pinned:
         raise CheckpointError(f"{asked}: {address(api)} does not say which commit it is; write a commit behind @")
     return Listing(asked, pinned, sizes)
@@ -126,10 +146,10 @@ def _fetch(listing: Listing, names: Sequence[str], endpoint: str) -> None:
             tell("MB")
         news.stage(showable(what), max(round(size / MB), 1))
     for name in missing:
-        _file(listing, name)
+        fetch_file(listing, name)
 
 
-def _file(listing: Listing, name: str) -> Path:
+def fetch_file(listing: Listing, name: str) -> Path:
     """Fetches one file, or finds it in the cache.
 
     Raises:

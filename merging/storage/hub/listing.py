@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from merging.errors import DAMAGED, CheckpointError, raised
-from merging.storage.hub.spelling import HubId
+from merging.errors import DAMAGED, CheckpointError, nearest, raised
+from merging.storage.hub.spelling import PREFIX, HubId
 from merging.storage.model_folder import (
     COMPANIONS,
     INDEX_SUFFIX,
@@ -54,6 +54,8 @@ class Listing:
         Raises:
             CheckpointError: there are none, several, or not all.
         """
+        if self.asked.files:
+            return [self._named()]
         whole = next((name for names in LOADED for name in names if name in self.sizes), None)
         if ADAPTER in self.sizes:
             if whole is not None:
@@ -67,6 +69,19 @@ class Listing:
         indices = sorted((n for n in self.sizes if n.endswith(INDEX_SUFFIX)), key=lambda n: ("safetensors" not in n, n))
         chosen = whole or next(iter(indices), None) or self._only()
         return [chosen, *self._shards(read(chosen))] if chosen.endswith(INDEX_SUFFIX) else [chosen]
+
+    def _named(self) -> str:
+        """The file that was asked for.
+
+        Raises:
+            CheckpointError: it is not there.
+        """
+        found = next((name for name in self.asked.files if name in self.sizes), None)
+        if found is None:
+            near = nearest(self.asked.files[0], self.sizes)
+            there = f"; did you mean '{near}'?" if near else f" (it holds {some(sorted(self.sizes), 6)})"
+            raise CheckpointError(f"{self.asked}: there is no such file{there}")
+        return found
 
     def _only(self) -> str:
         """The one file of weights under a name that no library looks for.
@@ -83,8 +98,8 @@ class Listing:
             raise CheckpointError(f"{self.asked}: holds {some(files, 3)} and not their index (*{INDEX_SUFFIX})")
         if files:
             raise CheckpointError(
-                f"{self.asked}: holds {len(files)} checkpoints ({some(files, 4)}) and no index; download them "
-                f"(hf download {self.asked.repository}), and name the files"
+                f"{self.asked}: holds {len(files)} checkpoints ({some(files, 4)}) and no index; name one: "
+                f"{PREFIX}{self.asked.repository}#{files[0]}"
             )
         kind = foreign_names(self.sizes)
         raise CheckpointError(

@@ -66,14 +66,14 @@ def parcel(folder: Path, target: str) -> Parcel:
         CheckpointError: the target is no id of the Hub.
     """
     wanted = as_id(target if target.startswith(PREFIX) else PREFIX + target)
-    if wanted is None or "/" not in wanted.repository:
+    if wanted is None or "/" not in wanted.repository or wanted.files:
         raise CheckpointError(f"'{target}' is no model of the Hub to push to: write ORG/NAME")
     files = _files(folder)
     size = sum((folder / name).stat().st_size for name in files)
     return Parcel(target=wanted, folder=folder, files=files, size=size, remarks=_remarks(folder, files))
 
 
-def push(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pushed:
+def send(sent: Parcel, *, private: bool = False, overwrite: bool = False) -> Pushed:
     """Sends it, in one commit; the repository is made where it is not there.
 
     Args:

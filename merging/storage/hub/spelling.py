@@ -1,4 +1,8 @@
-"""Which texts are ids of the Hub: ``hf-hub:org/name[@revision]`` always, ``org/name`` where no path can be meant."""
+"""Which texts are ids of the Hub: those that begin with ``hf-hub:``, and ``org/name`` where no path can be meant.
+
+Behind the name may stand ``@revision`` and, with the prefix, ``#file``.
+``open_clip:NAME/TAG`` is the id under which open_clip publishes these weights.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,12 @@ from merging.storage.tensor_file import FORMATS
 
 PREFIX = "hf-hub:"
 """Begins what is an id whatever lies on the disk, but for a file or folder of that very name."""
+OPEN_CLIP = "open_clip:"
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _BARE = re.compile(rf"(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>[^\s@:?#\\]+))?")
-_PREFIXED = re.compile(rf"(?P<repository>(?:{_NAME}/)?{_NAME})(?:@(?P<revision>[^\s@:?#\\]+))?")
+_PREFIXED = re.compile(
+    rf"(?P<repository>(?:{_NAME}/)?{_NAME})(?:@(?P<revision>[^\s@:?#\\]+))?(?:#(?P<files>[^\s@:?#/\\]+))?"
+)
 _FILES = (".json", ".toml", ".yml", ".yaml", ".py", ".npz", ".npy", ".csv", ".tar", ".zip", ".gz", ".gguf", ".git")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -26,13 +33,15 @@ class HubId:
     Attributes:
         repository: ``org/name``; some old models have a name alone.
         revision: branch, tag or commit; empty: the main branch, as it is when it is asked.
+        files: names of a file of weights, the first of which that is there is meant; none: what libraries load.
     """
 
     repository: str
     revision: str = ""
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return PREFIX + self.repository + (f"@{self.revision}" if self.revision else "")
+        return PREFIX + self.repository + (f"@{self.revision}" if self.revision else "") + self._file
 
     @property
     def pinned(self) -> bool:
@@ -42,7 +51,12 @@ class HubId:
     @property
     def short(self) -> str:
         """The id as people are shown it: without the prefix, and seven digits of the commit."""
-        return self.repository + (f"@{self.revision[:7] if self.pinned else self.revision}" if self.revision else "")
+        revision = self.revision[:7] if self.pinned else self.revision
+        return self.repository + (f"@{revision}" if revision else "") + self._file
+
+    @property
+    def _file(self) -> str:
+        return f"#{'|'.join(self.files)}" if self.files else ""
 
 
 def as_id(text: str, folder: Path | None = None) -> HubId | None:
@@ -58,6 +72,10 @@ def as_id(text: str, folder: Path | None = None) -> HubId | None:
     Raises:
         CheckpointError: it has the prefix, and no id follows.
     """
+    if text.startswith(OPEN_CLIP) and "/" in text and not _there((folder or Path()) / text):
+        from merging.storage.hub.open_clip_tags import published
+
+        return HubId(*published(text))
     if text.startswith(PREFIX):
         found = _PREFIXED.fullmatch(text.removeprefix(PREFIX))
         if _there((folder or Path()) / text):
@@ -66,7 +84,8 @@ def as_id(text: str, folder: Path | None = None) -> HubId | None:
             raise CheckpointError(
                 f"'{text}' is no id of the Hub: write {PREFIX}ORG/NAME, perhaps with @ and a branch, tag or commit"
             )
-        return HubId(found["repository"], found["revision"] or "")
+        files = tuple((found["files"] or "").split("|")) if found["files"] else ()
+        return HubId(found["repository"], found["revision"] or "", files)
     found = _plausible(text)
     if found is None:
         return None

@@ -28,6 +28,7 @@ class LatePhase(Regime):
     them and measured again at the end. What is looked at after an epoch is the model with the mean of the copies.
     """
 
+    adapters: ClassVar[bool] = False
     summary: ClassVar[str] = "K copies of norm layers or head on a shared rest, averaged at the end"
     paper: ClassVar[str] = "von Oswald et al. 2021, Algorithm 1, https://arxiv.org/abs/2007.12927"
     formula: ClassVar[str] = (

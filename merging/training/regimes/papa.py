@@ -42,6 +42,7 @@ class Papa(Regime):
     )
     together: ClassVar[bool] = True
     in_common: ClassVar[tuple[str, ...]] = ("epochs", "batch_size")
+    adapters: ClassVar[bool] = False
 
     variant: str = option("gradual", "which of the three", choices=("gradual", "all", "two"))
     alpha: float = option(0.9995, "how much of itself a member keeps at the peak learning rate", low=0.0, high=1.0)
