@@ -27,8 +27,8 @@ WIDTH = 100
 def command(config: str, output: str | None, as_json: bool) -> None:
     """Write the merge.toml that does what a configuration of mergekit does: merge convert config.yml.
 
-    CONFIG is a file for mergekit-yaml. Its models are opened (those of the Hub are fetched), nothing is merged.
-    merge run CONFIG merges without this step. No file is overwritten.
+    CONFIG is a file for mergekit-yaml. Its models are opened, of those of the Hub the small files and headers; nothing
+    is merged. merge run CONFIG merges without this step. No file is overwritten.
     """
     from merging.cli.showing.screen import Screen, marked, print_json
     from merging.mergekit.translation import translation

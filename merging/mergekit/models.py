@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,18 @@ from merging.mergekit.document import Document
 from merging.mergekit.reference import Reference
 from merging.storage.adapter_base import places as recorded
 from merging.storage.adapter_folder import adapter_folder, read_config
+from merging.storage.agreement import check_agreement
+from merging.storage.checkpoint import Checkpoint
+from merging.storage.hub.ahead import ahead
+from merging.storage.hub.fetching import folders
+from merging.storage.hub.spelling import PREFIX, as_id
 from merging.storage.pool import ModelPool
 from merging.storage.sources import expand, fetch, identity, names_apart, natural_key, place_of
+from merging.values.partition import TensorInfo
 from merging.values.wording import plural
 
+BASE = ""
+"""Stands for the base among the names of models."""
 _WAY = "put adapters into their models first (merge_and_unload of PEFT)"
 
 
@@ -28,18 +36,20 @@ class Models:
         base: the base; none: there is none.
         names: model of the file → its name in the pool, in the pool's order.
         vocabulary: the run's settings of vocabularies.
-        pool: all of them, opened.
+        tensors: name → (shape, dtype name) of all tensors of each.
+        folders: name → where the model lies, or its small files; with ``BASE``, where there is one.
     """
 
     sources: tuple[str, ...]
     base: str | None
     names: dict[Reference, str]
     vocabulary: dict[str, Any]
-    pool: ModelPool
+    tensors: Mapping[str, TensorInfo]
+    folders: Mapping[str, Path]
 
 
 def models_of(found: Configuration) -> Models:
-    """Opens the models that are merged, and their base.
+    """Opens the models that are merged, and their base; of those of the Hub that are not here, the headers.
 
     Raises:
         MergingError: they do not fit together, or an adapter stands on another model than can be said here.
@@ -54,9 +64,15 @@ def models_of(found: Configuration) -> Models:
     if base is not None and base.adapter:
         raise found.document["base_model"].wrong(f"is a model with an adapter; {_WAY}")
     under = _under(merged, base)
-    fetch([model.adapter or model.source for model in merged] + ([under] if under is not None else []))
-    places = {model: _place(said, model.adapter or model.source) for model, said in merged.items()}
-    taken = None if under is None else place_of(under)
+    sources = [model.adapter or model.source for model in merged] + ([under] if under is not None else [])
+    away = None if any(model.adapter for model in merged) else _away(sources)
+    if away is None:
+        fetch(sources)
+    places = {
+        model: _place(said, source) if away is None or not source.startswith(PREFIX) else away.folders[source]
+        for (model, said), source in zip(merged.items(), sources, strict=False)
+    }
+    taken = None if under is None else place_of(under) if away is None else away.folders.get(under, Path(under))
     seen = dict[Any, Reference]()
     for model, said in merged.items():
         if (which := identity(places[model])) in seen or (taken is not None and which == identity(taken)):
@@ -70,8 +86,40 @@ def models_of(found: Configuration) -> Models:
         base=under,
         names=dict(sorted(called.items(), key=lambda item: natural_key(item[1]))),
         vocabulary=vocabulary,
-        pool=ModelPool.open(list(places.values()), under, **vocabulary),
+        tensors=_opened(places, under, vocabulary) if away is None else away.tensors,
+        folders={called[model]: place for model, place in places.items()} | ({} if taken is None else {BASE: taken}),
     )
+
+
+@dataclass(frozen=True)
+class _Away:
+    """Models of the Hub whose weights are not here: source → folder of the small files; the tensors of each."""
+
+    folders: Mapping[str, Path]
+    tensors: Mapping[str, TensorInfo]
+
+
+def _away(sources: Sequence[str]) -> _Away | None:
+    """Looks at models of the Hub that are not here, without their weights.
+
+    Returns:
+        None where there are none, or where their headers do not say what tensors they have.
+
+    Raises:
+        CheckpointError: the Hub has no such model.
+        PoolError: models have other tensors than others.
+    """
+    ids = {source: found for source in sources if source.startswith(PREFIX) and (found := as_id(source)) is not None}
+    missing = ahead(list(ids.values()))
+    if not missing:
+        return None
+    known: list[Any] = [Checkpoint(source) for source in sources if source not in ids]
+    known += [model for model in missing if model.tensors is not None]
+    if not known:
+        return None
+    for other in known[1:]:
+        check_agreement(known[0], other)
+    return _Away(dict(zip(ids, folders(list(ids.values()), weights=False), strict=True)), known[0].tensors)
 
 
 def _vocabulary(found: Configuration, called: Mapping[Reference, str], base: Reference | None) -> dict[str, Any]:
@@ -96,6 +144,17 @@ def _vocabulary(found: Configuration, called: Mapping[Reference, str], base: Ref
         source = "base" if source == base else called[source]
     multiple = found.tokenizer.multiple
     return {"tokenizer_source": source} | ({} if multiple is None else {"pad_to_multiple_of": multiple})
+
+
+def _opened(
+    places: Mapping[Reference, Path], under: str | None, vocabulary: Mapping[str, Any]
+) -> Mapping[str, TensorInfo]:
+    """The tensors of models that are here, which fit together.
+
+    Raises:
+        MergingError: they do not.
+    """
+    return ModelPool.open(list(places.values()), under, **vocabulary).tensors
 
 
 def _under(merged: Mapping[Reference, Document], base: Reference | None) -> str | None:

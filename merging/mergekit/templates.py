@@ -10,9 +10,8 @@ from typing import Any
 
 from merging.errors import DAMAGED
 from merging.mergekit.configuration import Configuration
-from merging.mergekit.models import Models
-from merging.storage.checkpoint import Checkpoint
-from merging.storage.companions import read_companion
+from merging.mergekit.models import BASE, Models
+from merging.storage.companions import companions, read_companion
 
 
 def check_template(found: Configuration, models: Models) -> None:
@@ -25,27 +24,29 @@ def check_template(found: Configuration, models: Models) -> None:
     """
     if found.template is None:
         return
-    said, wanted, pool = found.template, found.template.text("auto"), models.pool
+    said, wanted = found.template, found.template.text("auto")
     if wanted != "auto":
         shown = wanted if len(wanted) < 20 and wanted.isprintable() else "a text"
         raise said.wrong(
             f"is {shown}, and 'auto' alone is supported: write the template into chat_template.jinja beside the result"
         )
-    templates = {each.name: text for each in pool.with_base if (text := _template(each))}
+    templates = {name: text for name, folder in models.folders.items() if (text := _template(folder))}
+    first = BASE if BASE in models.folders else next(iter(models.names.values()))
     source = models.vocabulary.get("tokenizer_source")
-    taken = next((each for each in pool.checkpoints if each.name == source), pool.base or pool.checkpoints[0])
+    taken = str(source) if source in models.folders else first
     most = Counter(templates.values()).most_common(1)
-    if most and templates.get(taken.name) != most[0][0]:
+    if most and templates.get(taken) != most[0][0]:
         other = next(name for name, text in templates.items() if text == most[0][0])
+        whose, own = other or "the base", taken or "the base"
         raise said.wrong(
-            f"is 'auto', the template of {other}, and that of {taken.name} goes along: leave this out, and copy the "
-            "template into the result's folder"
+            f"is 'auto', the template of {whose}, and that of {own} goes along: leave this out, and copy the template "
+            "into the result's folder"
         )
 
 
-def _template(checkpoint: Checkpoint) -> str:
+def _template(folder: Path) -> str:
     """The chat template beside a model; empty: there is none."""
-    files = {file.name: file for file in checkpoint.extras}
+    files = {file.name: file for file in companions(folder).files}
     if (file := files.get("chat_template.jinja")) is not None:
         return read_companion(file).decode("utf-8", "replace").strip()
     for name in ("chat_template.json", "tokenizer_config.json"):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merging.mergekit.configuration import Configuration, configuration
+from merging.mergekit.configuration import Configuration
 from merging.mergekit.document import read
 from merging.mergekit.models import Models, models_of
 from merging.mergekit.options import Options
+from merging.mergekit.reading import configuration
 from merging.mergekit.templates import check_template
 from merging.mergekit.values import Values
 
@@ -43,7 +44,7 @@ class Translation:
 
 
 def translation(path: Path) -> Translation:
-    """Reads a configuration, opens its models (those of the Hub are fetched), and says it in this project's words.
+    """Reads a configuration, opens its models (of the Hub's, headers are enough), and says it in this project's words.
 
     Raises:
         MergingError: something in it is wrong or not supported, and where; or its models do not fit together.
@@ -78,7 +79,7 @@ def _notes(found: Configuration, models: Models) -> list[str]:
         f"{each.said.place}: the filter '{text}' is in no tensor's name"
         for _, each in found.settings
         for text in sorted(each.filters)
-        if not any(text in tensor for tensor in models.pool.tensors)
+        if not any(text in tensor for tensor in models.tensors)
     ]
     if found.method.base == "needed":
         notes += [

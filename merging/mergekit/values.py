@@ -27,13 +27,13 @@ class Values:
 
     def __init__(self, found: Configuration, models: Models) -> None:
         self._found, self._models = found, models
-        self._tensors = located(models.pool.tensors)
+        self._tensors = located(models.tensors)
         self._ends = self._checked_ends()
 
     @cached_property
     def _last(self) -> frozenset[str]:
         """Tensors behind the last layer, where there are several slices."""
-        return frozenset(blocks(self._models.pool.tensors).get("head", ()) if len(self._found.slices) > 1 else ())
+        return frozenset(blocks(self._models.tensors).get("head", ()) if len(self._found.slices) > 1 else ())
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

@@ -142,7 +142,7 @@ BAD = {
         ),
         "with what its aliases stand for, the file has more than",
     ),
-    "deep": ("[" * 5000, "nested deeper"),
+    "deep": ("[" * 1500, "nested deeper"),
     "binary": ("models: \x00", "no YAML"),
 }
 
