@@ -181,7 +181,8 @@ def _check_whole(
             f"{config.folder}: brings '{showable(name)}', which its base {where} does not have{_near(name, base)}; "
             "give the model that it was trained on with `base`"
         )
-    if name in base and base[name][0] != info[0] and not saved and "embed" not in name:
+    resized = "embed" in name or "lm_head" in name  # PEFT saves both whole where a base was resized
+    if name in base and base[name][0] != info[0] and not saved and not resized:
         raise CheckpointError(_shapes(config, name, info[0], base[name][0], where))
 
 

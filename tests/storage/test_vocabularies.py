@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from merging.errors import MergingError, PoolError
 from merging.storage import aligned
 from merging.storage.pool import ModelPool
 from tests.conftest import Merge
+from tests.project.test_docs import blocks
 
 ROWS = ("embed.weight", "head.weight", "head.bias")
 WORDS = ["<unk>", "<pad>", *(f"w{number}" for number in range(8))]
@@ -51,6 +53,7 @@ def write(
     rows: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    bias: bool = True,
 ) -> Path:
     """A folder with a model of a vocabulary: an embedding, a head with its bias, and a tensor that is none of these."""
     ids = dict(tokens) if isinstance(tokens, Mapping) else {token: number for number, token in enumerate(tokens)}
@@ -62,6 +65,8 @@ def write(
         "head.bias": torch.randn(rows, generator=draw),
         "body.weight": torch.randn(40, 2, generator=draw),
     }
+    if not bias:
+        del state["head.bias"]
     folder.mkdir(parents=True)
     save_file({name: tensor.to(dtype) for name, tensor in state.items()}, folder / "model.safetensors")
     config = {"model_type": "own", "vocab_size": rows, "pad_token_id": ids.get("<pad>"), "eos_token_id": [ids["w1"]]}
@@ -72,7 +77,9 @@ def write(
 
 def ids_of(folder: Path) -> dict[str, int]:
     data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    return data["model"]["vocab"] | {each["content"]: each["id"] for each in data["added_tokens"]}
+    vocab = data["model"]["vocab"]
+    vocab = vocab if isinstance(vocab, dict) else {piece: number for number, (piece, _) in enumerate(vocab)}
+    return vocab | {each["content"]: each["id"] for each in data["added_tokens"]}
 
 
 def view(folder: Path, pool: Sequence[Path], base: Path | None, ids: Mapping[str, int], rows: int, name: str) -> Tensor:
@@ -328,3 +335,141 @@ def test_other_mistakes_are_one_line(tmp_path: Path) -> None:
         merging.merge([tmp_path / "c.safetensors"], "uniform", tokenizer_source="union")
     with pytest.raises(PoolError, match=r"has no tokenizer beside it"):
         merging.merge([{"w": torch.ones(3, 2)}], "uniform", tokenizer_source="union")
+
+
+def _pairs(words: Sequence[str]) -> dict[str, Any]:
+    """Byte pairs that make each word from the left; a word's letters come first."""
+    vocab: dict[str, int] = {}
+    merges: dict[tuple[str, str], None] = {}
+    for letter in sorted({*"".join(words)}):
+        vocab.setdefault(letter, len(vocab))
+    for word in words:
+        for end in range(2, len(word) + 1):
+            vocab.setdefault(word[:end], len(vocab))
+            merges.setdefault((word[: end - 1], word[end - 1]))
+    return {"type": "BPE", "vocab": vocab, "merges": [list(pair) for pair in merges], "unk_token": None}
+
+
+def _pieces(words: Sequence[str]) -> dict[str, Any]:
+    letters = sorted({*"".join(words)})
+    vocab = [["<unk>", 0.0], *([word, -2.0] for word in words), *([letter, -6.0] for letter in letters)]
+    return {"type": "Unigram", "vocab": vocab, "unk_id": 0, "byte_fallback": False}
+
+
+def _parts(words: Sequence[str]) -> dict[str, Any]:
+    letters = [f"{before}{letter}" for letter in sorted({*"".join(words)}) for before in ("", "##")]
+    vocab = {token: number for number, token in enumerate(["<unk>", *letters, *words])}
+    return {
+        "type": "WordPiece",
+        "vocab": vocab,
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+
+
+def _of_kind(folder: Path, model: dict[str, Any], added: Sequence[str]) -> Path:
+    folder.mkdir(parents=True)
+    ids = (
+        model["vocab"]
+        if isinstance(model["vocab"], dict)
+        else {piece: n for n, (piece, _) in enumerate(model["vocab"])}
+    )
+    every = ids | {token: len(ids) + number for number, token in enumerate(added)}
+    data = tokenizer(every, added) | {"model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "vocab_size": len(every)}), encoding="utf-8")
+    save_file({"embed.weight": torch.randn(len(every), 4)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("kind", [_pairs, _pieces, _parts])
+def test_a_union_cuts_texts_as_its_tokenizers_do(tmp_path: Path, kind: Any) -> None:
+    from tokenizers import Tokenizer
+
+    one = _of_kind(tmp_path / "a", kind(["cat", "cart", "trace"]), ["<x>"])
+    two = _of_kind(tmp_path / "b", kind(["dog", "godt", "cat"]), ["<y>", "<x>"])
+    pool = ModelPool.open([one, two], tokenizer_source="union")
+    assert pool.alignment is not None
+    assert pool.alignment.ids == union([one, two])
+    made = Tokenizer.from_str(pool.alignment.made.decode())
+    assert made.get_vocab(with_added_tokens=True) == pool.alignment.ids
+    first, second = (Tokenizer.from_file(str(path / "tokenizer.json")) for path in (one, two))
+    for text in ("cat cart trace", "cat<x> cart trace race"):
+        assert made.encode(text).ids == first.encode(text).ids
+    assert made.encode("dog godt <y> cat").tokens == second.encode("dog godt <y> cat").tokens
+    made.add_tokens(["<next>"])
+    assert made.token_to_id("<next>") == len(pool.alignment.ids)
+
+
+def test_tokenizers_of_two_kinds_have_a_union_of_added_tokens_alone(tmp_path: Path) -> None:
+    one = _of_kind(tmp_path / "a", _pairs(["cat"]), ["<x>"])
+    two = _of_kind(tmp_path / "b", _parts(["dog"]), [])
+    line = r"b: its tokenizer is WordPiece, that of .*a BPE: they have no union; take `tokenizer_source=base`, or first"
+    with pytest.raises(PoolError, match=line):
+        ModelPool.open([one, two], tokenizer_source="union")
+    assert ModelPool.open([one, two], tokenizer_source="first").alignment is not None
+
+
+def test_the_page(tmp_path: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS, *(f"x{number}" for number in range(13))]
+    write(tmp_path / "base", words)
+    write(tmp_path / "models/coder", [*words, "<tool>"], added=["<tool>"], seed=1)
+    write(tmp_path / "models/poet", [*words, "<rhyme>"], added=["<rhyme>"], seed=2)
+    refused, *commands = [line for text in blocks("vocabularies.md", "run").values() for line in text.splitlines()]
+    ran = merge(*shlex.split(refused)[1:])
+    assert ran.code == 2
+    said = " ".join((Path(__file__).parents[2] / "docs/vocabularies.md").read_text(encoding="utf-8").split())
+    assert " ".join(ran.err[ran.err.index("error:") :].replace(f"{tmp_path}/", "").split()) in said
+    assert len(commands) == 3
+    for command in commands:
+        ran = merge(*shlex.split(command)[1:])
+        assert ran.code == 0, ran.err
+    assert load_file(tmp_path / "again/model.safetensors")["embed.weight"].shape == (25, 4)
+    assert load_file(tmp_path / "agreed/model.safetensors")["embed.weight"].shape == (24, 4)
+
+
+def _adapter(folder: Path, base: Path, tokens: Sequence[str] = (), added: Sequence[str] = (), seed: int = 0) -> Path:
+    """A LoRA adapter of rank 1; with ``tokens``, of a base that was resized: embedding and head are saved whole."""
+    folder.mkdir(parents=True)
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"body.lora_A.weight": (1, 2), "body.lora_B.weight": (40, 1)}
+    if tokens:
+        shapes |= {name: (len(tokens), 4) for name in ROWS[:2]}
+        ids = {token: number for number, token in enumerate(tokens)}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer(ids, added)), encoding="utf-8")
+    state = {f"base_model.model.{name}": torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    save_file(state, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["body"], "modules_to_save": ["head"]}
+    config |= {"base_model_name_or_path": str(base)}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_adapters_are_aligned_too(tmp_path: Path, merge: Merge) -> None:
+    base = write(tmp_path / "base", bias=False)
+    one = _adapter(tmp_path / "pool/one", base, seed=1)
+    two = _adapter(tmp_path / "pool/two", base, [*WORDS, "<a>"], ["<a>"], seed=2)
+    three = write(tmp_path / "pool/three", WORDS[::-1], seed=3, bias=False)
+    with pytest.raises(PoolError, match=r"token '.*' is .* their vocabularies differ; add `tokenizer_source=union`"):
+        merging.merge([one, two, three], "uniform")
+    pool = ModelPool.open([one, two, three], tokenizer_source="union")
+    seen = {checkpoint.name: checkpoint.read("embed.weight") for checkpoint in pool.checkpoints}
+    whole = load_file(two / "adapter_model.safetensors")["base_model.model.embed.weight"]
+    assert torch.equal(seen["two"], whole)
+    assert torch.equal(seen["one"][:-1], load_file(base / "model.safetensors")["embed.weight"])
+    assert torch.equal(seen["one"][-1], whole[-1])
+    assert torch.equal(seen["three"][:-1], load_file(three / "model.safetensors")["embed.weight"].flip(0))
+    told = ["--tokenizer-source", "union", "--base", base, "--output", tmp_path / "out"]
+    ran = merge("run", "--strategy", "task-arithmetic", "--models", tmp_path / "pool" / "*", *told)
+    assert ran.code == 0, ran.err
+    assert load_file(tmp_path / "out/model.safetensors")["embed.weight"].shape == (11, 4)
+    ran = merge("run", "--strategy", "uniform", "--models", tmp_path / "pool" / "*", *told[:-1], tmp_path / "mean")
+    assert ran.code == 0, ran.err
+    assert merge("apply", tmp_path / "mean", "--output", tmp_path / "again").code == 0
+    files = [tmp_path / name / "model.safetensors" for name in ("mean", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    ran = merge("run", "--strategy", "uniform", "--models", tmp_path / "pool" / "*", "--as", "adapter", *told)
+    assert "error: " in ran.err
+    assert ran.code == 2
