@@ -11,12 +11,12 @@ import copy
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from merging.errors import TaskError
+from merging.errors import PoolError, TaskError, showable
 from merging.models.extras import needed
 from merging.models.hub import beside_weights
 from merging.models.offline import offline, reason
@@ -27,6 +27,9 @@ from merging.models.stored_names import StoredNames
 from merging.models.transform import Transform
 from merging.plugins.progress import Progress, Silent
 from merging.values.partition import TensorInfo
+
+if TYPE_CHECKING:
+    from merging.storage.pool import ModelPool
 
 CONFIG = "config.json"
 SEQUENCE, IMAGE = "ForSequenceClassification", "ForImageClassification"
@@ -157,6 +160,26 @@ class TransformersText(Transformers):
     """Classifies texts; a sample is a row of token ids, padded, and perhaps a row of segments."""
 
     auto = "AutoModelForSequenceClassification"
+
+    def build(self, pool: ModelPool) -> nn.Module:
+        """Builds it for a pool; of models that are seen in one vocabulary, with that one's rows.
+
+        Raises:
+            PoolError: the checkpoints have no such head, or their vocabulary gives this tokenizer's tokens other ids.
+        """
+        if pool.alignment is None:
+            return super().build(pool)
+        own, ids = self.tokenizer.get_vocab(), pool.alignment.ids
+        other = next((token for token in sorted(own, key=own.__getitem__) if ids.get(token) != own[token]), None)
+        if other is not None:
+            raise PoolError(
+                f"{self.spec}: its token '{showable(other[:40])}' is {own[other]}, and {ids.get(other, 'missing')} in "
+                f"the merge's vocabulary; name the model whose ids that has: transformers:{pool.alignment.leader.path}"
+            )
+        seen = copy.copy(self)
+        seen.config = copy.deepcopy(self.config)
+        seen.config.get_text_config().vocab_size = pool.alignment.rows
+        return super(TransformersText, seen).build(pool)
 
     def wrapped(self, model: Any, tensors: Mapping[str, TensorInfo]) -> nn.Module:
         """Token ids ``(N, L)`` (or with segments, ``(N, 2, L)``) int64, padded → logits ``(N, classes)``."""

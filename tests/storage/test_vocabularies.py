@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from merging.errors import MergingError, PoolError
 from merging.storage import aligned
 from merging.storage.pool import ModelPool
 from tests.conftest import Merge
+from tests.project.test_docs import blocks
 
 ROWS = ("embed.weight", "head.weight", "head.bias")
 WORDS = ["<unk>", "<pad>", *(f"w{number}" for number in range(8))]
@@ -72,7 +74,9 @@ def write(
 
 def ids_of(folder: Path) -> dict[str, int]:
     data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    return data["model"]["vocab"] | {each["content"]: each["id"] for each in data["added_tokens"]}
+    vocab = data["model"]["vocab"]
+    vocab = vocab if isinstance(vocab, dict) else {piece: number for number, (piece, _) in enumerate(vocab)}
+    return vocab | {each["content"]: each["id"] for each in data["added_tokens"]}
 
 
 def view(folder: Path, pool: Sequence[Path], base: Path | None, ids: Mapping[str, int], rows: int, name: str) -> Tensor:
@@ -328,3 +332,96 @@ def test_other_mistakes_are_one_line(tmp_path: Path) -> None:
         merging.merge([tmp_path / "c.safetensors"], "uniform", tokenizer_source="union")
     with pytest.raises(PoolError, match=r"has no tokenizer beside it"):
         merging.merge([{"w": torch.ones(3, 2)}], "uniform", tokenizer_source="union")
+
+
+def _pairs(words: Sequence[str]) -> dict[str, Any]:
+    """Byte pairs that make each word from the left; a word's letters come first."""
+    vocab: dict[str, int] = {}
+    merges: dict[tuple[str, str], None] = {}
+    for letter in sorted({*"".join(words)}):
+        vocab.setdefault(letter, len(vocab))
+    for word in words:
+        for end in range(2, len(word) + 1):
+            vocab.setdefault(word[:end], len(vocab))
+            merges.setdefault((word[: end - 1], word[end - 1]))
+    return {"type": "BPE", "vocab": vocab, "merges": [list(pair) for pair in merges], "unk_token": None}
+
+
+def _pieces(words: Sequence[str]) -> dict[str, Any]:
+    letters = sorted({*"".join(words)})
+    vocab = [["<unk>", 0.0], *([word, -2.0] for word in words), *([letter, -6.0] for letter in letters)]
+    return {"type": "Unigram", "vocab": vocab, "unk_id": 0, "byte_fallback": False}
+
+
+def _parts(words: Sequence[str]) -> dict[str, Any]:
+    letters = [f"{before}{letter}" for letter in sorted({*"".join(words)}) for before in ("", "##")]
+    vocab = {token: number for number, token in enumerate(["<unk>", *letters, *words])}
+    return {
+        "type": "WordPiece",
+        "vocab": vocab,
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+
+
+def _of_kind(folder: Path, model: dict[str, Any], added: Sequence[str]) -> Path:
+    folder.mkdir(parents=True)
+    ids = (
+        model["vocab"]
+        if isinstance(model["vocab"], dict)
+        else {piece: n for n, (piece, _) in enumerate(model["vocab"])}
+    )
+    every = ids | {token: len(ids) + number for number, token in enumerate(added)}
+    data = tokenizer(every, added) | {"model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "vocab_size": len(every)}), encoding="utf-8")
+    save_file({"embed.weight": torch.randn(len(every), 4)}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("kind", [_pairs, _pieces, _parts])
+def test_a_union_cuts_texts_as_its_tokenizers_do(tmp_path: Path, kind: Any) -> None:
+    from tokenizers import Tokenizer
+
+    one = _of_kind(tmp_path / "a", kind(["cat", "cart", "trace"]), ["<x>"])
+    two = _of_kind(tmp_path / "b", kind(["dog", "godt", "cat"]), ["<y>", "<x>"])
+    pool = ModelPool.open([one, two], tokenizer_source="union")
+    assert pool.alignment is not None
+    assert pool.alignment.ids == union([one, two])
+    made = Tokenizer.from_str(pool.alignment.made.decode())
+    assert made.get_vocab(with_added_tokens=True) == pool.alignment.ids
+    first, second = (Tokenizer.from_file(str(path / "tokenizer.json")) for path in (one, two))
+    for text in ("cat cart trace", "cat<x> cart trace race"):
+        assert made.encode(text).ids == first.encode(text).ids
+    assert made.encode("dog godt <y> cat").tokens == second.encode("dog godt <y> cat").tokens
+    made.add_tokens(["<next>"])
+    assert made.token_to_id("<next>") == len(pool.alignment.ids)
+
+
+def test_tokenizers_of_two_kinds_have_a_union_of_added_tokens_alone(tmp_path: Path) -> None:
+    one = _of_kind(tmp_path / "a", _pairs(["cat"]), ["<x>"])
+    two = _of_kind(tmp_path / "b", _parts(["dog"]), [])
+    line = r"b: its tokenizer is WordPiece, that of .*a BPE: they have no union; take `tokenizer_source=base`, or first"
+    with pytest.raises(PoolError, match=line):
+        ModelPool.open([one, two], tokenizer_source="union")
+    assert ModelPool.open([one, two], tokenizer_source="first").alignment is not None
+
+
+def test_the_page(tmp_path: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS, *(f"x{number}" for number in range(13))]
+    write(tmp_path / "base", words)
+    write(tmp_path / "models/coder", [*words, "<tool>"], added=["<tool>"], seed=1)
+    write(tmp_path / "models/poet", [*words, "<rhyme>"], added=["<rhyme>"], seed=2)
+    refused, *commands = [line for text in blocks("vocabularies.md", "run").values() for line in text.splitlines()]
+    ran = merge(*shlex.split(refused)[1:])
+    assert ran.code == 2
+    said = " ".join((Path(__file__).parents[2] / "docs/vocabularies.md").read_text(encoding="utf-8").split())
+    assert " ".join(ran.err[ran.err.index("error:") :].replace(f"{tmp_path}/", "").split()) in said
+    assert len(commands) == 3
+    for command in commands:
+        ran = merge(*shlex.split(command)[1:])
+        assert ran.code == 0, ran.err
+    assert load_file(tmp_path / "again/model.safetensors")["embed.weight"].shape == (25, 4)
+    assert load_file(tmp_path / "agreed/model.safetensors")["embed.weight"].shape == (24, 4)
