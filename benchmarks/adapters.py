@@ -106,6 +106,11 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "convolutions-dora": ("convolutions", {"r": 2, "use_dora": True, "target_modules": ["wide", "narrow", "line"]}),
     "convolutions-bias": ("convolutions", {"r": 2, "lora_bias": True, "target_modules": ["wide", "head"]}),
+    "tokens": ("llama", {"r": 2, "target_modules": ["q_proj"], "trainable_token_indices": [3, 0, 39, 17]}),
+    "tokens-tied": (
+        "gpt2",
+        {"r": 2, "target_modules": ["c_fc"], "fan_in_fan_out": True, "trainable_token_indices": {"wte": [5, 1]}},
+    ),
     # of square layers with the inputs first, and one with the outputs: the configuration keeps the last one's order
     "square": ("gpt2-scores", {"r": 2, "target_modules": ["attn.c_proj", "score"], "fan_in_fan_out": True}),
 }
@@ -138,7 +143,7 @@ def make_adapter(base: str, bases: Path, folder: Path, options: dict[str, Any], 
     model = get_peft_model(loaded(base, bases / base), LoraConfig(**options))
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "lora_" in name or "modules_to_save" in name or weight.requires_grad:
+            if "lora_" in name or "modules_to_save" in name or "trainable_tokens" in name or weight.requires_grad:
                 weight.add_(0.3 * torch.randn_like(weight))
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)

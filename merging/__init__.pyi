@@ -35,7 +35,7 @@ from .looking.ranking import Ranked as Ranked
 from .looking.ranking import Ranking as Ranking
 from .looking.ranking import evaluate_all as evaluate_all
 from .looking.scoring import evaluate as evaluate
-from .mixing.varying import amount_of as amount_of
+from .mixing.varying import numbers_of as numbers_of
 from .models.catalogue import model_source as model_source
 from .models.source import ModelSource as ModelSource
 from .models.transform import Normalisation as Normalisation

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.mixing.angles import products
+from merging.mixing.sides import BLOCK, Sides, again
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
@@ -79,10 +82,23 @@ class ModelStock(MixStrategy):
         pool = problem.pool
         if name not in pool.mixable or pool.base is None:
             return 1.0
-        base = pool.base.read(name).double()
-        changes = [(c.read(name).double() - base).reshape(-1) for c in pool.checkpoints]
-        cosines = [_cosine(a, b) for a, b in itertools.combinations(changes, 2)]
-        return float(self._share(np.array(np.mean(cosines)), len(changes)))
+        shape, dtype = pool.tensors[name]
+        if math.prod(shape) <= BLOCK:  # these keep the bits that they have always had
+            base = pool.base.read(name).double()
+            changes = [(c.read(name).double() - base).reshape(-1) for c in pool.checkpoints]
+            pairs = itertools.combinations(changes, 2)
+            cosines = [_cosine(float(a @ b), float(a.norm() * b.norm())) for a, b in pairs]
+            return float(self._share(np.array(np.mean(cosines)), len(pool)))
+        readers = [checkpoint.read_bytes for checkpoint in (*pool.checkpoints, pool.base)]
+        read = again(readers, name, dtype)
+        sides = Sides(name=name, shape=shape, dtype=dtype, models=len(pool), read=read)
+        table = products(sides, of_changes=True)
+        sizes = np.sqrt(np.diag(table))
+        cosines = [
+            _cosine(float(table[a, b]), float(sizes[a] * sizes[b]))
+            for a, b in itertools.combinations(range(len(pool)), 2)
+        ]
+        return float(self._share(np.array(np.mean(cosines)), len(pool)))
 
     def _rows(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
         import torch
@@ -119,7 +135,6 @@ def _cosines(a: Tensor, b: Tensor) -> NDArray[np.float64]:
     return torch.where(sizes > 0, products / sizes.where(sizes > 0, torch.ones_like(sizes)), 0.0).numpy()
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
+def _cosine(product: float, size: float) -> float:
     """0 where a tensor did not change: then nothing says that its change is shared."""
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size > 0 else 0.0
+    return product / size if size > 0 else 0.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from merging.errors import OptionError
-from merging.mixing.spherical import mean_direction
+from merging.mixing.angles import by_angles, mean_direction
 from merging.mixing.weighing import HELP, weights_of
 from merging.plugins.options import option
 from merging.plugins.problem import Problem
@@ -17,7 +17,7 @@ from merging.plugins.strategy import MixStrategy
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from merging.mixing.sides import Doubles
 
 
 @strategies.register("multislerp")
@@ -63,10 +63,9 @@ class MultiSlerp(MixStrategy):
         table = table / sums if self.normalize else table
         columns = {name: c for c, part in enumerate(problem.partition.components) for name in part.tensors}
 
-        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-            weights = table[:, columns[name]].tolist()
-            if base is None:
-                return mean_direction(models, weights)
-            return mean_direction([model.sub_(base) for model in models], weights).add_(base)
+        of_changes = self.of == "changes"
 
-        return problem.weights(self, combine, base=self.of == "changes")
+        def factors(name: str, products: Doubles) -> list[float]:
+            return mean_direction(products, table[:, columns[name]].tolist())
+
+        return problem.weights(self, by_angles(factors, of_changes=of_changes), base=of_changes)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
-from merging.mixing.spherical import karcher, slerp, slerp_rows
+from merging.mixing.angles import arc, by_angles, karcher_mean
+from merging.mixing.spherical import slerp, slerp_rows
 from merging.mixing.varying import amount_of, at
 from merging.plugins.options import option, varying_option
 from merging.plugins.problem import Problem
@@ -18,6 +19,8 @@ from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merging.mixing.sides import Doubles
 
 
 @strategies.register("nuslerp")
@@ -68,17 +71,23 @@ class NuSlerp(MixStrategy):
             raise OptionError(
                 f"option '{given}' of 'nuslerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
-        t = amount_of(self, "t", problem)
+        t, of_changes = amount_of(self, "t", problem), self.of == "changes"
+
+        def factors(name: str, products: Doubles) -> list[float]:
+            return karcher_mean(products) if len(products) > 2 else arc(products, at(t, 0, name), lengths="own")
+
+        if self.vectors == "tensor":
+            return problem.weights(self, by_angles(factors, of_changes=of_changes), base=of_changes)
 
         def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
             given = models if base is None else [model.sub_(base) for model in models]
-            merged = karcher(given) if len(given) > 2 else self._between(given[0], given[1], at(t, 0, name))
+            merged = self._between(given[0], given[1], at(t, 0, name))
             return merged if base is None else base + merged
 
-        return problem.weights(self, combine, base=self.of == "changes")
+        return problem.weights(self, combine, base=of_changes)
 
     def _between(self, a: Tensor, b: Tensor, t: float) -> Tensor:
-        if self.vectors == "tensor" or a.dim() == 0:
+        if a.dim() == 0:
             return slerp(a, b, t, lengths="own")
         if self.vectors == "rows":
             return slerp_rows(a, b, t)

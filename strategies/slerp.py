@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from merging.errors import OptionError
+from merging.mixing.angles import arc, by_angles, karcher_mean
 from merging.mixing.spherical import karcher, slerp
-from merging.mixing.varying import amount_of, at
+from merging.mixing.varying import Amount, amount_of, at
 from merging.moved import by_position
 from merging.plugins.options import UNSET, option, varying_option
 from merging.plugins.problem import Problem
@@ -21,6 +23,8 @@ from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from merging.mixing.sides import Doubles
 
 
 @strategies.register("slerp")
@@ -91,6 +95,8 @@ class Slerp(MixStrategy):
                 f"option 't' of 'slerp' is for two models, not {len(problem.pool)}; leave it out for their mean"
             )
         t = amount_of(self, "t", problem)
+        if self.profile == "karcher" or self.lengths == "own":  # the others keep the bits that they have always had
+            return problem.weights(self, by_angles(partial(self._factors, t)), base=False)
 
         def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
             del base
@@ -99,3 +105,8 @@ class Slerp(MixStrategy):
             return karcher(models, self.steps, self.tolerance)
 
         return problem.weights(self, combine, base=False)
+
+    def _factors(self, t: Amount, name: str, products: Doubles) -> list[float]:
+        if len(products) == 2:
+            return arc(products, at(t, 0, name), lengths=self.lengths, straight=self.straight)
+        return karcher_mean(products, self.steps, self.tolerance)

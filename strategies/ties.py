@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,11 +16,10 @@ from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.varying import Varying
-from merging.storage.checkpoint import Checkpoint
 from merging.values.recipe import Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @strategies.register("ties")
@@ -95,7 +92,7 @@ class Ties(MixStrategy):
 
         Where density is said by component, over those of each component: so many of its own entries stay.
         """
-        from merging.mixing.thinning import smallest_kept
+        from merging.mixing.thinning import cut_over
 
         pool, parts = problem.pool, problem.partition.components
         columns = {name: column for column, part in enumerate(parts) for name in part.tensors}
@@ -104,16 +101,11 @@ class Ties(MixStrategy):
         table = np.zeros((len(pool), len(parts)))
         problem.progress.stage("measuring the task vectors", len(pool))
 
-        def changes(model: Checkpoint, names: Sequence[str]) -> Iterator[Tensor]:
-            for name in names:
-                yield model.read(name).double() - pool.read(pool.base_ingredient, name).double()
-
         for row, checkpoint in enumerate(pool.checkpoints):
             for column, names in enumerate(groups):
                 if names:
-                    found = smallest_kept(
-                        partial(changes, checkpoint, names), at(density, row, names[0]), down=self.rounding == "down"
-                    )
+                    share, down = at(density, row, names[0]), self.rounding == "down"
+                    found = cut_over(pool, checkpoint, names, share, down=down)
                     table[row, column if apart else slice(None)] = found
             problem.progress.advance()
         return Numbers(table, columns)

@@ -43,6 +43,22 @@ class TopK(merging.MixStrategy):
         return soup
 
 
+@strategies.register("typed-numbers")
+@dataclass(frozen=True)
+class Towards(merging.MixStrategy):
+    """The average, drawn towards the first model by a number that may vary."""
+
+    summary: ClassVar[str] = "the average, drawn towards the first model"
+
+    share: merging.Varying = merging.varying_option(0.5, "how far", "components", low=0.0, high=1.0)
+
+    def mix(self, problem: merging.Problem) -> merging.Recipe:
+        """Reads the number of every component."""
+        shares = merging.numbers_of(self, "share", problem)
+        assert_type(shares.at(0, "weight"), float)
+        return problem.mean(range(len(problem.pool))).lerp(problem.single(0), shares.row)
+
+
 @strategies.register("typed-parts")
 @dataclass(frozen=True)
 class EveryPart(merging.MixStrategy):

@@ -210,6 +210,7 @@ VALUES: dict[str, Completer] = {
     "partitioners": _listed("partitioner"),
     "against": _methods,
     "splits": _splits,
+    "tokenizer_source": _words("union", "base", "first"),
     "name": _any_plugin,
     "kind": _kinds,
     "new.kind": lambda ctx, incomplete: [CompletionItem(kind) for kind in plugins.KINDS],
@@ -243,7 +244,7 @@ VALUES: dict[str, Completer] = {
 FREE = {
     *("seed", "budget", "max_evaluations", "freeze", "threads", "cache_memory", "max_shard_size", "certify_split"),
     *("samples", "classes", "steps", "jobs", "seeds", "key", "given", "linear_probe", "depth", "rank"),
-    *("alpha", "dropout", "target_modules"),
+    *("alpha", "dropout", "target_modules", "pad_to_multiple_of"),
     *("finetune.models", "new.name", "push.target"),
 }
 """Parameters whose values nobody can list: numbers, patterns, names to come."""

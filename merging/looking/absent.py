@@ -38,14 +38,20 @@ def absent(models: ModelPool | Models, base: Model | None) -> list[Ahead]:
     return found
 
 
-def disagreements(away: Sequence[Ahead], models: Models) -> list[str]:
-    """Says in which names, shapes or dtypes the models differ by their headers, so that they are no pool."""
+def disagreements(away: Sequence[Ahead], models: Models, *, aligned: bool = False) -> list[str]:
+    """Says in which names, shapes or dtypes the models differ by their headers, so that they are no pool.
+
+    Args:
+        away: the models.
+        models: what is named.
+        aligned: whether their rows are still to be aligned by token.
+    """
     meant = set(_ids(thing for _, thing in things_in(models)))
     known = [model for model in away if model.tensors is not None and model.asked in meant]
     wrong = []
     for model in known[1:]:
         try:
-            check_agreement(known[0], model)
+            check_agreement(known[0], model, aligned=aligned)
         except MergingError as error:
             wrong.append(str(error))
     return wrong

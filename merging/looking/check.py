@@ -27,7 +27,7 @@ from merging.running.cache import as_told
 from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
-from merging.running.settings import Settings
+from merging.running.settings import Settings, Vocabularies
 from merging.storage.agreement import check_agreement
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
@@ -164,9 +164,10 @@ def check(
     wrong, warnings = list(errors), list[str]()
     away = absent(models, base)
     if away and not isinstance(models, ModelPool):
+        wrong += disagreements(away, models, aligned=settings.vocabulary.tokenizer_source is not None)
         return _without(away, models, base, wrong, (task, watcher))
     found, start, opened = _open(models, base, task, wrong, progress, should_stop)
-    module, pool = _fit(opened, found, start, task, wrong)
+    module, pool = _fit(opened, found, start, task, wrong, settings.vocabulary)
     _look_for_twins(found, start, pool, warnings)
     if pool is not None:
         warnings += pool.beside
@@ -212,7 +213,6 @@ def _without(away: Sequence[Ahead], models: Models, base: Model | None, wrong: l
     """What is known where models would have to be fetched first: their headers, the other models, and the sets."""
     task, watcher = more
     progress, should_stop, warnings = watcher.progress, watcher.should_stop, [told(away)]
-    wrong += disagreements(away, models)
     found, start = [_header(model) for model in away], None
     here, stands = rest(models, away), base is None or rest([base], away)
     if here and stands:
@@ -363,11 +363,19 @@ def _fit(
     start: CheckedModel | None,
     task: Task | None,
     wrong: list[str],
+    vocabulary: Vocabularies,
 ) -> tuple[nn.Module | None, ModelPool | None]:
     """The task's model for them, and those that agree with most of the others as a pool."""
     whole = [opened[model.path] for model in found if model.path in opened]
     if not whole:
         return None, None
+    if vocabulary.tokenizer_source is not None:
+        try:
+            seen = ModelPool(whole, opened.get(start.path) if start is not None else None, **vocabulary.options())
+        except MergingError as error:
+            wrong.append(str(error))
+            return None, None
+        return _module(task, seen, wrong), seen
     kinds = Counter(frozenset(checkpoint.tensors.items()) for checkpoint in whole)
     usual = kinds.most_common(1)[0][0]
     first = next(checkpoint for checkpoint in whole if frozenset(checkpoint.tensors.items()) == usual)
@@ -387,15 +395,20 @@ def _fit(
         except MergingError as error:
             wrong.append(str(error))
             return None, None
+    return _module(task, pool, wrong), pool
+
+
+def _module(task: Task | None, pool: ModelPool, wrong: list[str]) -> nn.Module | None:
+    """The task's model for a pool; None where there is none, or it does not fit."""
     if task is None:
-        return None, pool
+        return None
     try:
         module = built(task, pool)
         check_fits(module, pool)
     except MergingError as error:
         wrong.append(str(error))
-        return None, pool
-    return module, pool
+        return None
+    return module
 
 
 def _disagrees(model: CheckedModel, checkpoint: Checkpoint, first: Checkpoint, wrong: list[str]) -> CheckedModel:

@@ -65,7 +65,7 @@ def models_of(found: Configuration) -> Models:
         raise found.document["base_model"].wrong(f"is a model with an adapter; {_WAY}")
     under = _under(merged, base)
     sources = [model.adapter or model.source for model in merged] + ([under] if under is not None else [])
-    away = None if any(model.adapter for model in merged) else _away(sources)
+    away = None if any(model.adapter for model in merged) else _away(sources, aligned=found.tokenizer is not None)
     if away is None:
         fetch(sources)
     places = {
@@ -99,8 +99,12 @@ class _Away:
     tensors: Mapping[str, TensorInfo]
 
 
-def _away(sources: Sequence[str]) -> _Away | None:
+def _away(sources: Sequence[str], *, aligned: bool) -> _Away | None:
     """Looks at models of the Hub that are not here, without their weights.
+
+    Args:
+        sources: what the models are called.
+        aligned: whether their rows are still to be aligned by token.
 
     Returns:
         None where there are none, or where their headers do not say what tensors they have.
@@ -118,7 +122,7 @@ def _away(sources: Sequence[str]) -> _Away | None:
     if not known:
         return None
     for other in known[1:]:
-        check_agreement(known[0], other)
+        check_agreement(known[0], other, aligned=aligned)
     return _Away(dict(zip(ids, folders(list(ids.values()), weights=False), strict=True)), known[0].tensors)
 
 

@@ -110,19 +110,20 @@ class Adapting:
         self, merged: Recipe | Weights, pool: ModelPool, base: Checkpoint, rank: int | None, dtype: str | None
     ) -> None:
         self._base, self._rank, self._dtype = base, rank, dtype or "float32"
-        self.tensors: dict[str, TensorInfo] = {
-            name: (shape, "float64" if name in pool.mixable else kind) for name, (shape, kind) in pool.tensors.items()
-        }
         self._kinds = {name: kind for name, (_, kind) in pool.tensors.items()}
         adapters = [c.adapted for c in map(pool.find, merged.ingredients) if c.adapted is not None]
         self._layout = Layout(base, adapters)
         self._exact = _linear(merged, pool, base)
         self.energy = Energy()
         self._updates: list[Update] = []
-        self._held: dict[str, tuple[Tensor, bool]] = {}  # name → tensor in the base's dtype, whether it is another
+        self._held: dict[str, Tensor | None] = {}  # name → tensor in the base's dtype; None: the base's own
         self._buffer: Raw = np.empty(0, np.uint8)
         self._awkward = self._layout.saved | {
             self._layout.parent(name) for name in pool.tensors if name.rpartition(".")[2] not in ("weight", "bias")
+        }
+        self.tensors: dict[str, TensorInfo] = {  # what is saved whole, such as embeddings, is taken as it will be
+            name: (shape, "float64" if name in pool.mixable and self._is_updated(name) else kind)
+            for name, (shape, kind) in pool.tensors.items()
         }
 
     def write(self, name: str, offset: int, values: Raw) -> None:
@@ -136,12 +137,13 @@ class Adapting:
 
     def _take(self, name: str, merged: Tensor) -> None:
         place = self._layout.place(name)
-        if place is not None and not self._is_below(name):
+        if place is not None and self._is_updated(name):
             self._update(name, place, merged)
         else:
             rounded = in_dtype(merged, self._kinds[name])
             known = self._base.tensors.get(name) == (tuple(rounded.shape), self._kinds[name])
-            self._held[name] = (rounded.clone(), not known or not same_bits(rounded, self._base.read(name)))
+            same = known and same_bits(rounded, self._base.read(name))
+            self._held[name] = None if same else rounded.clone()
 
     def _update(self, name: str, place: Place, merged: Tensor) -> None:
         """Keeps the update of a tensor, its factors where they are known; nothing where it is the base's own."""
@@ -152,6 +154,10 @@ class Adapting:
         before = self._base.read(name)
         if not same_bits(in_dtype(merged, self._base.tensors[name][1]), before):
             self._updates.append(self._decomposed(name, place, merged.double() - before.double()))
+
+    def _is_updated(self, name: str) -> bool:
+        """Whether an update of a tensor is kept, and not the tensor."""
+        return self._layout.place(name) is not None and not self._is_below(name)
 
     def _is_below(self, name: str) -> bool:
         """Whether a tensor may have to be saved whole with what stands beside or above it."""
@@ -203,13 +209,13 @@ class Adapting:
         """
         made = NewAdapter(base=base, dtype=self._dtype, updates=self._updates)
         saved = self._saved()
-        for name, (tensor, differs) in self._held.items():
+        for name, tensor in self._held.items():
             called = self._layout.called(name)
             if any(called.startswith(f"{module}.") for module in saved):
-                made.whole[called] = tensor
-            elif differs and called.endswith(".bias"):
+                made.whole[called] = self._base.read(name) if tensor is None else tensor
+            elif tensor is not None and called.endswith(".bias"):
                 made.biases[called] = tensor
-            elif differs:
+            elif tensor is not None:
                 place = self._layout.place(name)
                 if place is None:
                     raise AssertionError(name)
@@ -223,7 +229,7 @@ class Adapting:
         Raises:
             OptionError: such a change belongs to no module but the model itself.
         """
-        changed = {self._layout.called(name): name for name, (_, differs) in self._held.items() if differs}
+        changed = {self._layout.called(name): name for name, tensor in self._held.items() if tensor is not None}
         saved = {module for module in self._layout.saved if any(c.startswith(f"{module}.") for c in changed)}
         for called, name in changed.items():
             if any(called.startswith(f"{module}.") for module in saved):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from merging.errors import MergingError, RecipeError, StrategyError
 from merging.machine import cores
+from merging.mixing.blockwise import Blockwise
 from merging.mixing.variances import bounded_below, is_variance
 from merging.plugins.user_code import article, file_of, kind_of, running
 from merging.storage.checkpoint import Checkpoint
@@ -34,12 +35,17 @@ class Computed(Mapping[str, "Tensor"]):
         function: merges one tensor.
         base: whether it is given the base.
         strategy: name of the strategy whose function it is, for messages.
+
+    Attributes:
+        blockwise: the function, where it can merge a block at a time.
+        checkpoints: The models and, last, the base that are read.
     """
 
     def __init__(
         self, pool: ModelPool, partition: Partition, function: Combine, *, base: bool = True, strategy: str = ""
     ) -> None:
         self._pool, self._function, self._strategy = pool, function, strategy
+        self.blockwise = function if isinstance(function, Blockwise) else None
         self._base = pool.base if base else None
         self._frozen = {name for c in partition.components if c.frozen for name in c.tensors}
         self.checkpoints = (*pool.checkpoints, *([self._base] if self._base else []))
@@ -56,7 +62,7 @@ class Computed(Mapping[str, "Tensor"]):
         if name not in self._pool.mixable or name in self._frozen:
             return first
         # Copies, whatever the dtype: the function may write to them.
-        wide = {c: given[c].to(torch.float64, copy=True) for c in self.checkpoints}
+        wide = given if self.blockwise else {c: given[c].to(torch.float64, copy=True) for c in self.checkpoints}
         base = wide[self._base] if self._base else None
         threads = torch.get_num_threads()
         try:
@@ -70,6 +76,11 @@ class Computed(Mapping[str, "Tensor"]):
         if is_variance(name):
             return bounded_below(merged.double(), [given[c].double() for c in self.checkpoints])
         return merged
+
+    def in_blocks(self, name: str) -> Blockwise | None:
+        """Finds what merges a tensor a block at a time; none where it is not to be merged, or not by blocks."""
+        merged = name in self._pool.mixable and name not in self._frozen and not is_variance(name)
+        return self.blockwise if merged else None
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.combine(name, {c: c.read(name) for c in self.checkpoints})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,31 +83,6 @@ def karcher(tensors: list[Tensor], steps: int = 50, tolerance: float = 1e-12) ->
         centre = centre / centre.norm()
     merged: Tensor = _mean(lengths) * centre
     return merged
-
-
-def mean_direction(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The direction of the weighted sum of directions, as long as the weighted sum of lengths.
-
-    Where the directions cancel, it is the weighted sum of the tensors.
-
-    Args:
-        tensors: tensors of one shape, float64, each read as one vector; one of length 0 has no direction.
-        weights: one a tensor.
-    """
-    import torch
-
-    lengths = [float(tensor.norm()) for tensor in tensors]
-    total = torch.zeros_like(tensors[0])
-    for tensor, length, weight in zip(tensors, lengths, weights, strict=True):
-        if length:
-            total.add_(tensor, alpha=weight / length)
-    size = float(total.norm())
-    if size < _SMALL:
-        total.zero_()
-        for tensor, weight in zip(tensors, weights, strict=True):
-            total.add_(tensor, alpha=weight)
-        return total
-    return total.mul_(sum(w * length for w, length in zip(weights, lengths, strict=True)) / size)
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:

@@ -9,28 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from merging.errors import RecipeError, StrategyError
 from merging.mixing.computed import Computed, check_merge, checked
+from merging.mixing.in_blocks import merge_in_blocks
 from merging.mixing.output import Output, Piece, Writer, check_fits
 from merging.mixing.reading import Inputs, ends_of, units
 from merging.mixing.summing import TASK, sum_into, sums_of, variances_into
 from merging.mixing.variances import bounded
+from merging.mixing.whole import write_whole
 from merging.plugins.progress import Progress
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.dtypes import is_floating, itemsize
 from merging.storage.file_hashes import REFUTED
 from merging.storage.pool import ModelPool
-from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype, largest
+from merging.storage.raw import Raw, as_tensor, bytes_of, in_dtype
 from merging.storage.rows import UNREAD
 from merging.values.partition import TensorInfo
 from merging.values.recipe import Recipe, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ def stream(
         if isinstance(merged, Recipe):
             _check_overrides(merged, writer.tensors)
             _linear(merged, pool, used, inputs, output, accumulate)
+        elif isinstance(merged.tensors, Computed) and merged.tensors.blockwise is not None:
+            merge_in_blocks(merged.tensors, merged.strategy, pool, inputs, output)
         else:
             _computed(merged, pool, inputs, output)
         hashes = inputs.hashes()
@@ -192,18 +192,4 @@ def _computed(merged: Weights, pool: ModelPool, inputs: Inputs, output: Output) 
             else:
                 said = f"strategy '{merged.strategy}' returned"
                 made = checked(merged.tensors[piece.name], piece.name, pool.tensors[piece.name], said, StrategyError)
-            wanted = output.tensors[piece.name]
-            raw = bytes_of(in_dtype(made, wanted[1]))
-            if is_floating(wanted[1]) and not _within(made, largest(wanted[1])):
-                values = made.double().reshape(-1).numpy()
-                check_fits(piece, values, raw, wanted, f"choose other options for '{merged.strategy}'")
-            output.write(piece, raw)
-
-
-def _within(tensor: Tensor, limit: float) -> bool:
-    """Whether no element is NaN, or beyond a limit."""
-    if not tensor.numel():
-        return True
-    wide = tensor.float() if tensor.element_size() == 1 else tensor  # no extrema of fp8
-    low, high = wide.aminmax()
-    return -limit <= float(low) and float(high) <= limit
+            write_whole(piece, made, merged.strategy, output)

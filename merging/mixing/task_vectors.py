@@ -6,25 +6,23 @@ sign of that sum count, place by place; normalised, the sum is divided by the we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from merging.mixing.blockwise import Blocks, Blockwise
+from merging.mixing.sides import Doubles, Sides, Span, scratch, spread
 from merging.mixing.varying import Amount, Numbers, at
 from merging.mixing.weighing import weights_of
 from merging.values.recipe import Recipe, Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from merging.mixing.thinning import Thinning
+    from merging.mixing.thinning import Thin, Thinning
     from merging.plugins.options import Plugin
     from merging.plugins.problem import Problem
-
-_BLOCK = 1 << 15
-"""Entries that are summed at a time: all models' fit into the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,71 +71,149 @@ class TaskVectors:
         """
         table = weights_of(self.weights, problem.pool.names, problem.partition.names, 1.0)
         columns = {name: c for c, part in enumerate(problem.partition.components) for name in part.tensors}
+        looks = self.l1 or self.energies or (self.thin is not None and self.thin.looks)
+        rows = self.thin is not None and self.thin.rows
 
-        def combine(name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-            if base is None:
-                raise RuntimeError("the core gives a base where one is needed")
-            merged = self.merged([model.sub_(base) for model in models], name, table[:, columns[name]].tolist())
-            return base.add_(merged)
+        def prepare(sides: Sides) -> Blocks:
+            return self.prepared(sides, table[:, columns[sides.name]].tolist())
 
-        return problem.weights(strategy, combine)
+        return problem.weights(strategy, Blockwise(prepare, looks=looks or rows))
 
-    def merged(self, changes: list[Tensor], name: str, weights: Sequence[float]) -> Tensor:
-        """The merged change of one tensor.
+    def prepared(self, sides: Sides, weights: Sequence[float]) -> Blocks:
+        """Looks at one tensor, and gives what merges its blocks.
 
         Args:
-            changes: the models' changes, float64, of one shape; overwritten.
-            name: the tensor's, for what is drawn at random.
+            sides: the tensor in every model and in the base.
             weights: one a model.
         """
-        before = [float(change.abs().sum()) for change in changes] if self.l1 else []
-        if self.thin is not None:
-            self.thin(changes, name)
-        for change, size in zip(changes, before, strict=False):
-            left = float(change.abs().sum())
-            change.mul_(size / left if left else 1.0)
-        for change, weight in zip(changes, weights, strict=True):
-            if weight != 1.0:
-                change.mul_(weight)
-        shares = _energies(changes) if self.energies else None
-        return self._fused(changes, weights, shares).mul_(at(self.scale, 0, name)).view(changes[0].shape)
-
-    def _fused(self, changes: list[Tensor], weights: Sequence[float], shares: list[float] | None) -> Tensor:
-        """Sums weighted changes, block by block; flat, not scaled yet."""
-        import torch
-
-        flat = [change.reshape(-1) for change in changes]
-        total, count = torch.empty_like(flat[0]), len(flat[0])
+        weigh = _Weigh(self.thin.of(sides) if self.thin is not None else None, [1.0] * sides.models, weights)
+        rows = self.thin is not None and self.thin.rows
+        if self.l1:
+            before, after = _measured(sides, rows, weigh)
+            weigh.scales = [b / a if a else 1.0 for b, a in zip(before, after, strict=True)]
+        weigh.weighs = True
+        shares = _energies(sides, rows, weigh) if self.energies else None
         divisor = _nonzero(sum(w * s for w, s in zip(weights, shares or [1.0] * len(weights), strict=True)))
-        counts = torch.tensor(weights, dtype=torch.float64)[:, None]
-        powers = None if shares is None else torch.tensor(shares, dtype=torch.float64)[:, None]
-        stops = [*range(_BLOCK, count - _BLOCK + 1, _BLOCK), count]  # the last block takes the rest: never one entry
-        for start, stop in zip([0, *stops], stops, strict=False):
-            stacked = torch.stack([change[start:stop] for change in flat])
-            agrees = stacked * torch.where(stacked.sum(0) < 0, -1.0, 1.0) > 0 if self.elect else None
-            if powers is not None:
-                stacked.mul_(powers)
-            if agrees is not None:
-                stacked.masked_fill_(~agrees, 0.0)
-            torch.sum(stacked, 0, out=total[start:stop])
-            if self.normalise and agrees is not None:
-                weighed = (agrees * (counts if powers is None else counts * powers)).sum(0)
-                total[start:stop].div_(weighed.masked_fill_(weighed == 0, 1.0))
-            elif self.normalise:
-                total[start:stop].div_(divisor)
+        scale = at(self.scale, 0, sides.name)
+        counts = [w * s for w, s in zip(weights, shares, strict=True)] if shares else weights
+
+        def blocks(start: int, stop: int) -> Iterator[tuple[int, Doubles]]:
+            for first, changes, base in sides.changes(start, stop, rows=rows):
+                weigh(changes, first)
+                total = self._fused(changes, counts, shares, divisor)
+                total *= scale
+                base += total
+                yield first, base
+
+        return Blocks(sides.spans(rows=rows), blocks)
+
+    def _fused(
+        self, changes: Doubles, counts: Sequence[float], shares: Sequence[float] | None, divisor: float
+    ) -> Doubles:
+        """Sums one block of weighted changes, which are overwritten; it is not scaled yet."""
+        length = changes.shape[1]
+        elected, total = scratch("elected", length), scratch("total", length)
+        signs = elected.view(np.uint64)
+        if self.elect:
+            summed(changes, elected)
+            signs &= _SIGN
+            np.bitwise_xor(changes.view(np.uint64), signs, out=changes.view(np.uint64))  # what agrees is positive now
+        agrees = changes > 0 if self.elect and self.normalise else None
+        if self.elect:
+            np.maximum(changes, 0.0, out=changes)
+        if shares is not None:
+            changes *= np.array(shares)[:, None]
+        summed(changes, total)
+        if self.elect:
+            np.bitwise_xor(total.view(np.uint64), signs, out=total.view(np.uint64))  # the sum, turned back
+        if agrees is not None:
+            weighed = elected
+            np.multiply(agrees, np.array(counts)[:, None], out=changes)
+            summed(changes, weighed)
+            np.copyto(weighed, 1.0, where=weighed == 0)
+            total /= weighed
+        elif self.normalise:
+            total /= divisor
         return total
+
+
+class _Weigh:
+    """Thins, scales and weighs a block of all models' changes, in place."""
+
+    def __init__(self, thin: Thin | None, scales: Sequence[float], weights: Sequence[float]) -> None:
+        self.thin, self.scales, self.weights, self.weighs = thin, scales, weights, False
+
+    def __call__(self, changes: Doubles, first: int) -> None:
+        """Does so, with the block's first entry."""
+        if self.thin is not None:
+            self.thin(changes, first)
+        if not self.weighs:
+            return
+        for change, scale, weight in zip(changes, self.scales, self.weights, strict=True):
+            for factor in (scale, weight):
+                if factor != 1.0:
+                    change *= factor
 
 
 _NOTHING = 1e-8
 """Weights whose sum lies below this divide nothing."""
+_ROWS = 16
+_SIGN = np.uint64(1 << 63)
 
 
 def _nonzero(divisor: float) -> float:
     return 1.0 if abs(divisor) < _NOTHING else divisor
 
 
-def _energies(changes: list[Tensor]) -> list[float]:
+def summed(rows: Doubles, into: Doubles) -> None:
+    """Sums rows in order; sixteen at a time, and such sums again, so that many models lose no digits.
+
+    The bits are those of ``torch.sum`` over the first of two dimensions.
+    """
+    levels = [into] + [np.zeros_like(into) for _ in range(3 if len(rows) >= _ROWS else 0)]
+    into.fill(0.0)
+    for number, row in enumerate(rows, 1):
+        into += row
+        for level, place in zip(range(1, len(levels)), (1, _ROWS, _ROWS**2), strict=False):
+            if number % (_ROWS * place):
+                break
+            levels[level] += levels[level - 1]
+            levels[level - 1].fill(0.0)
+    for above in levels[1:]:
+        into += above
+
+
+def _measured(sides: Sides, rows: bool, weigh: _Weigh) -> tuple[list[float], list[float]]:
+    """The sums of each model's magnitudes, before thinning and after it."""
+
+    def of(span: Span) -> list[Doubles]:
+        found = list[Doubles]()
+        for first, changes, _ in sides.changes(*span, rows=rows):
+            before = np.abs(changes).sum(axis=1)
+            weigh(changes, first)
+            found.append(np.concatenate([before, np.abs(changes).sum(axis=1)]))
+        return found
+
+    sums = _totals(spread(of, sides.spans(rows=rows)))
+    return sums[: sides.models], sums[sides.models :]
+
+
+def _energies(sides: Sides, rows: bool, weigh: _Weigh) -> list[float]:
     """The share that each model has of all squared changes; equal ones where nothing changed."""
-    squares = [float(change.square().mean()) for change in changes]
+
+    def of(span: Span) -> list[Doubles]:
+        found = list[Doubles]()
+        for first, changes, _ in sides.changes(*span, rows=rows):
+            weigh(changes, first)
+            changes *= changes
+            found.append(changes.sum(axis=1))
+        return found
+
+    squares = [total / sides.count for total in _totals(spread(of, sides.spans(rows=rows)))]
     total = sum(squares)
     return [square / total if total > 0 else 1.0 / len(squares) for square in squares]
+
+
+def _totals(parts: Sequence[Sequence[Doubles]]) -> list[float]:
+    """Sums the sums of blocks, exactly: whatever their order."""
+    return [math.fsum(column) for column in zip(*(block for part in parts for block in part), strict=True)]

@@ -57,6 +57,25 @@ def at(amount: Amount, model: int, tensor: str) -> float:
     return amount.at(model, tensor) if isinstance(amount, Numbers) else amount
 
 
+def numbers_of(strategy: MixStrategy, option: str, problem: Problem) -> Numbers:
+    """The numbers of a strategy's option for every model and tensor of a problem, plain ones too.
+
+    Args:
+        strategy: the strategy.
+        option: name of the option, declared with ``varying_option``.
+        problem: has the models, the components and their depths.
+
+    Raises:
+        OptionError: a place has no number, or a ramp finds one component alone.
+        UnknownNameError: an entry names a model or a component that is not there.
+    """
+    amount = amount_of(strategy, option, problem)
+    if isinstance(amount, Numbers):
+        return amount
+    columns = {name: c for c, part in enumerate(problem.partition.components) for name in part.tensors}
+    return Numbers(np.full((len(problem.pool), len(problem.partition)), amount), columns)
+
+
 def number_of(strategy: MixStrategy, option: str, problem: Problem) -> float:
     """The number of an option that is one for the whole network, though it may be searched for.
 
@@ -74,7 +93,7 @@ def amount_of(strategy: MixStrategy, option: str, problem: Problem) -> Amount:
 
     Args:
         strategy: the strategy.
-        option: name of the option, declared with ``varies``.
+        option: name of the option, declared with ``varying_option``.
         problem: has the models, the components and their depths.
 
     Raises:

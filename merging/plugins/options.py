@@ -119,7 +119,7 @@ def varying_option(
 ) -> Any:
     """Declares a number of a strategy that need not be one number; its field has the type ``Varying``.
 
-    The strategy reads it with :func:`merging.mixing.varying.amount_of` (``number_of`` for ``whole``).
+    The strategy reads it with :func:`merging.numbers_of` (:func:`merging.mixing.varying.number_of` for ``whole``).
 
     Args:
         default: the value when the user says nothing; ``UNSET`` where ``profiles`` decide.

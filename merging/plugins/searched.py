@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import Option, options_of
+from merging.plugins.progress import Silent
 from merging.plugins.spreading import Places, Variable
 from merging.plugins.varying import Entry, Ramp, Search, entries_of, placed, searches
 from merging.values.outcome import Outcome
@@ -213,7 +215,7 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         Stopped: the run was interrupted or has used up its evaluations.
     """
     box, made, point = Box.of(strategy, problem), Made(), cast("Problem", _Point(problem))
-    state = problem.generator.bit_generator.state
+    state, known = problem.generator.bit_generator.state, dict[bytes, Outcome]()
 
     def merged(x: Vector, within: Problem) -> Merge:
         problem.generator.bit_generator.state = state
@@ -221,13 +223,16 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
             return mix(box.at(x), within)
 
     def scored(x: Vector) -> Outcome:
-        merge = merged(x, point)
-        outcome = problem.evaluate(merge)
-        if isinstance(merge, Recipe):
-            problem.keep(merge, outcome)
-        return outcome
+        if x.tobytes() not in known:  # optimizers come back to points, and a merge takes time
+            merge = merged(x, point)
+            outcome = known[x.tobytes()] = problem.evaluate(merge)
+            if isinstance(merge, Recipe):
+                problem.keep(merge, outcome)
+        return known[x.tobytes()]
 
+    wanted = " and ".join(box.starts)
     start, first = box.start, scored(box.start)
+    problem.progress.stage(f"searching for {wanted} of {strategy.label or strategy.name}", 1)
     best, score, asked = start, first.score, 0
     if len(start):
         found = problem.search.maximize(
@@ -236,6 +241,7 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
         asked = found.asked
         if found.score > score:
             best, score = found.x, found.score
+    problem.progress.advance()
     chosen = box.at(best).options()
     values = {option: chosen[option] for option in box.starts}
     problem.decide(strategy=strategy.name, searched=values, score=score, start=first.score, points=asked)
@@ -243,16 +249,17 @@ def found_by_search(strategy: MixStrategy, problem: Problem, mix: Mix) -> Merge:
 
 
 class _Point:
-    """The problem as it is at one point of a search: what a strategy decides there is no decision of the run."""
+    """The problem as it is at one point of a search: what a strategy decides and tells there is no news of the run."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self._silent = problem, copy.copy(problem)
+        vars(self._silent)["progress"] = Silent()
 
     def decide(self, **facts: Any) -> None:
         """Drops a decision."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.problem, name)
+        return getattr(self._silent, name)
 
 
 @contextlib.contextmanager

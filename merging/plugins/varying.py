@@ -36,8 +36,8 @@ WAYS: Mapping[By, str] = {
 """Ways in which an option may vary, in words, beside its range."""
 FORMS = (
     "Numbers that vary: one for all; COMPONENT=0.7, and MODEL@COMPONENT=0.7 or MODEL@=0.7 where models may differ; "
-    "ramp:0.2..0.8 from stem to head; search or search:0.2..0.8, on the held-out data. Names may be patterns; give "
-    "several, and later ones win."
+    "ramp:0.2..0.8 from stem to head; search or search:0.2..0.8, on the held-out data (*=search: one a component). "
+    "Names may be patterns; give several, and later ones win."
 )
 """The forms of all of them, in words."""
 

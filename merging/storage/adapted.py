@@ -123,7 +123,9 @@ class AdaptedTensors(TensorFile):
         """Says what it is, over what, and how much of it."""
         updates = sum(bool(change.first) for change in self.changes.values())
         whole = sum(bool(change.whole) and not change.first for change in self.changes.values())
+        tokens = sum(len(change.at) for change in self.changes.values())
         parts = [plural(updates, "update"), *([f"{plural(whole, 'tensor')} trained whole"] if whole else [])]
+        parts += [plural(tokens, "token")] if tokens else []
         return f"{self.config.kind} adapter of rank {self.rank} over {self.base.path}: {', '.join(parts)}"
 
     def read(self, key: str) -> Tensor:
@@ -169,7 +171,12 @@ class AdaptedTensors(TensorFile):
         if name not in self.changes:
             return np.empty((shape[0] if shape else 1, 0)), np.empty((0, columns_of(shape)))
         change = self.changes[name]
-        if not change.first or change.magnitude or (change.whole and not self._is_base(name, change.whole)):
+        if (
+            not change.first
+            or change.tokens
+            or change.magnitude
+            or (change.whole and not self._is_base(name, change.whole))
+        ):
             return None
         first, second = self._pair(change)
         left, right = (second.T, first.T) if change.turned else (first, second)
@@ -201,6 +208,8 @@ class AdaptedTensors(TensorFile):
     def _made(self, name: str, change: Change) -> _Update:
         rows = _Rows(self._own, change.whole) if change.whole else _Rows(self.base, name)
         update = _Update(rows, scale=change.scale)
+        if change.tokens:
+            update.tokens = dict(zip(change.at, self._numbers(change.tokens), strict=True))
         if change.first:
             first, second = self._pair(change)
             update.product = LowRank.of(second.T, first.T) if change.turned else LowRank.of(first, second)
@@ -244,12 +253,14 @@ class _Update:
     Attributes:
         product: the product of the factors, where there are some.
         added: a column that is added with the same scale.
+        tokens: number of a row → the row that stands in its place.
     """
 
     def __init__(self, rows: _Rows, scale: float) -> None:
         self._from, self._scale = rows, scale
         self.product: LowRank | None = None
         self.added: Matrix | None = None
+        self.tokens: dict[int, Matrix] = {}
         self._lengths: tuple[Matrix, bool] | None = None  # what a row or column is multiplied with, and which
 
     def rows(self, start: int, stop: int) -> Matrix:
@@ -262,6 +273,8 @@ class _Update:
 
     def _sum(self, start: int, stop: int) -> Matrix:
         values = self._from.read(start, stop)
+        for row in self.tokens.keys() & range(start, stop):
+            values[row - start] = self.tokens[row]
         with np.errstate(all="ignore"):  # what is not finite is refused where it is read
             if self.product is not None:
                 values += self._scale * self.product.rows(start, stop)

@@ -23,7 +23,6 @@ _CHANGES = {
     "alora_invocation_tokens": "is switched on by tokens (aLoRA)",
     "arrow_config": "is routed between several (Arrow)",
     "target_parameters": "adapts parameters by their names (target_parameters)",
-    "trainable_token_indices": "trains single tokens (trainable_token_indices)",
     "use_qalora": "is a QA-LoRA",
     "use_bdlora": "is a block-diagonal LoRA",
     "kasa_config": "is a KaSA",
@@ -66,6 +65,19 @@ class AdapterConfig:
     def rank_of(self, module: str) -> int:
         """The rank that the file says a module's update has."""
         return int(_matched(self.ranks, module, self.rank))
+
+    def tokens_of(self, module: str) -> tuple[int, ...]:
+        """The rows of an embedding that were trained by themselves (``trainable_token_indices``); none of others.
+
+        Raises:
+            CheckpointError: it says something else than numbers.
+        """
+        said = self.said.get("trainable_token_indices") or ()
+        if isinstance(said, Mapping):
+            said = next((own for name, own in said.items() if f".{module}".endswith(f".{name}")), ())
+        if not isinstance(said, list | tuple) or not all(isinstance(each, int) for each in said):
+            raise CheckpointError(f"{self.folder / CONFIG}: trainable_token_indices are no numbers of tokens")
+        return tuple(said)
 
     def scale_of(self, module: str, rank: int) -> float:
         """The number that a module's product is multiplied with."""

@@ -19,6 +19,7 @@ _PART = re.compile(r"(?P<module>.*?)\.?(?P<part>lora_(?:embedding_)?[AB]|lora_ma
 _RESTS = {"": "", ".weight": "", ".default": "", ".default.weight": "", ".bias": "bias", ".default.bias": "bias"}
 _WRAPPED = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)")
 _OTHER = re.compile(r"(^|[._])lora_|trainable_tokens_|(^|\.)(ia3_|hada_|lokr_|vera_|prompt_|boft_|oft_)")
+_TOKENS = ".token_adapter.trainable_tokens_delta"
 _TWICE, _TWICE_UNTIL = ".base_layer.out_proj", (0, 21, 2)
 ENDS = ("weight", "in_proj_weight")
 """Names of the tensor that a module's update is added to: its weight; of attention, that of all projections."""
@@ -35,6 +36,8 @@ class Change:
         first, second: lora_B and lora_A, or an embedding's; empty where nothing is multiplied.
         magnitude: lengths of DoRA; empty where there are none.
         added: what is added with the update's scale: the bias of lora_B.
+        tokens: rows that stand in the place of the tensor's own.
+        at: which rows these are.
         scale: the number that the product, or what is added, is multiplied with.
         rank: rank of the product.
         turned: whether the weight holds the product's transpose, as GPT-2's layers and embeddings do.
@@ -45,6 +48,8 @@ class Change:
     second: str = ""
     magnitude: str = ""
     added: str = ""
+    tokens: str = ""
+    at: tuple[int, ...] = ()
     scale: float = 1.0
     rank: int = 0
     turned: bool = False
@@ -71,6 +76,10 @@ def changes(
     for key in own:
         name = key.removeprefix(PREFIX)
         match = _PART.fullmatch(name)
+        if name.endswith(_TOKENS):
+            stored = names.stored(f"{_plain(f'{name.removesuffix(_TOKENS)}.')[:-1]}.weight", base)
+            found[stored] = _of_tokens(config, stored, key, own, base)
+            continue
         if match is None:
             if _OTHER.search(name):
                 raise CheckpointError(f"{config.folder}: '{showable(name)}' is no part of a LoRA that is known; {WAY}")
@@ -87,7 +96,12 @@ def changes(
             twice.add(module)
         parts = modules.setdefault(module, {})
         parts[match["part"] + _RESTS[match["rest"]]] = key
-    fits = dict(base) | {name: own[change.whole] for name, change in found.items()}
+    if config.said.get("trainable_token_indices") and not any(change.tokens for change in found.values()):
+        raise CheckpointError(
+            f"{config.folder}: says that it trains single tokens, and holds none (trainable_tokens_delta); save the "
+            "adapter again"
+        )
+    fits = dict(base) | {name: own[change.whole] for name, change in found.items() if change.whole}
     taken = set[str]()
     for module, parts in modules.items():
         for name, change in _of_module(config, own, fits, names, module, parts):
@@ -96,8 +110,28 @@ def changes(
             taken.add(name)
             if module in twice:
                 change = replace(change, scale=change.scale * _times(config, module))
+            if name in found and found[name].tokens:
+                raise CheckpointError(f"{config.folder}: adapts '{name}' twice; give another adapter")
             found[name] = replace(change, whole=found[name].whole) if name in found else change
     return found
+
+
+def _of_tokens(
+    config: AdapterConfig, name: str, key: str, own: Mapping[str, TensorInfo], base: Mapping[str, TensorInfo]
+) -> Change:
+    """The change of some rows of an embedding.
+
+    Raises:
+        CheckpointError: the base has no such embedding, or other rows.
+    """
+    at, shape = config.tokens_of(name.removesuffix(".weight")), own[key][0]
+    rows, columns = (*base[name][0], 0, 0)[:2] if name in base else (0, 0)
+    if shape != (len(at), columns) or not all(0 <= row < rows for row in at) or len(set(at)) < len(at):
+        raise CheckpointError(
+            f"{config.folder}: trains {len(at)} tokens of '{showable(name)}' with rows of {list(shape)}, which its "
+            "base does not have; give the model that it was trained on with `base`"
+        )
+    return Change(tokens=key, at=at)
 
 
 def _times(config: AdapterConfig, module: str) -> int:
@@ -147,7 +181,8 @@ def _check_whole(
             f"{config.folder}: brings '{showable(name)}', which its base {where} does not have{_near(name, base)}; "
             "give the model that it was trained on with `base`"
         )
-    if name in base and base[name][0] != info[0] and not saved and "embed" not in name:
+    resized = "embed" in name or "lm_head" in name  # PEFT saves both whole where a base was resized
+    if name in base and base[name][0] != info[0] and not saved and not resized:
         raise CheckpointError(_shapes(config, name, info[0], base[name][0], where))
 
 

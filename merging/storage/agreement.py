@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from merging.errors import PoolError
+from merging.storage.alignment import check_rows
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.raw import same_bits
 from merging.values.partition import TensorInfo
@@ -24,12 +25,19 @@ class Described(Protocol):
         """Name → shape and dtype."""
 
 
-def check_agreement(first: Described, other: Described) -> None:
+def check_agreement(first: Described, other: Described, *, aligned: bool = False) -> None:
     """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
 
+    Args:
+        first: one of them.
+        other: the other one.
+        aligned: whether numbers of rows may differ, which are still to be aligned by token.
+
     Raises:
-        PoolError: names both files, and the first tensor in which they differ.
+        PoolError: names both files, and the first tensor in which they differ, or the token.
     """
+    if isinstance(first, Checkpoint) and isinstance(other, Checkpoint) and other.tensors != first.tensors:
+        check_rows(first, other)
     where, own, others = f"{other.path} and {first.path}", first.tensors or {}, other.tensors or {}
     missing = [name for name in own if name not in others]
     extra = [name for name in others if name not in own]
@@ -43,7 +51,7 @@ def check_agreement(first: Described, other: Described) -> None:
         raise PoolError(f"{other.path} {side} tensor '{name}' (compared with {first.path})")
     for name, (shape, dtype) in own.items():
         other_shape, other_dtype = others[name]
-        if shape != other_shape:
+        if shape != other_shape and not (aligned and shape[1:] == other_shape[1:]):
             raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
         if dtype != other_dtype:
             raise PoolError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from merging.errors import PoolError, RecipeError
 from merging.storage.agreement import check_agreement, constant, ties, untuned
-from merging.storage.alignment import Alignment, check_rows, whereabouts
+from merging.storage.alignment import Alignment, whereabouts
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
@@ -73,8 +73,6 @@ class ModelPool(Shown):
             self._align(tokenizer_source, pad_to_multiple_of)
         first = self.checkpoints[0]
         for other in self.with_base[1:]:
-            if other.tensors != first.tensors:
-                check_rows(first, other)
             check_agreement(first, other)
         names = [checkpoint.name for checkpoint in self.checkpoints]
         twice = next((name for name, count in Counter(names).items() if count > 1), None)

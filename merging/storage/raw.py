@@ -18,6 +18,16 @@ Raw: TypeAlias = NDArray[np.uint8]
 not know the dtype: loading it takes longer than merging small models."""
 
 _LARGEST = {"float64": 1.7976931348623157e308, "float32": 3.4028234663852886e38, "float16": 65504.0}
+_FEW = 1 << 14
+"""Elements that are converted at a time, within a cache."""
+_HALF, _ONE, _BELOW_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
+_EXPONENTS: dict[str, tuple[Any, Any]] = {
+    "float64": (np.uint64, np.uint64(0x7FF0000000000000)),
+    "float32": (np.uint32, np.uint32(0x7F800000)),
+    "float16": (np.uint16, np.uint16(0x7C00)),
+    "bfloat16": (np.uint16, np.uint16(0x7F80)),
+}
+"""Unsigned integers of the same size, and the bits of the exponent."""
 _LARGEST |= {"bfloat16": 3.3895313892515355e38, "float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
 
 
@@ -60,6 +70,8 @@ def widen(raw: Raw, dtype: str, into: NDArray[np.floating[Any]]) -> None:
     """Writes elements of any floating-point dtype into an array of the sums' dtype."""
     if dtype in NUMPY_FLOATS:
         np.copyto(into, raw.view(dtype))
+    elif dtype == "bfloat16":
+        _widen_bfloat16(raw.view(np.uint16), into)
     else:
         import torch
 
@@ -72,10 +84,38 @@ def narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
         np.copyto(result.view(dtype), sums.astype(np.float32), casting="same_kind")
     elif dtype in NUMPY_FLOATS:
         np.copyto(result.view(dtype), sums, casting="same_kind")
+    elif dtype == "bfloat16":
+        _narrow_to_bfloat16(sums, result.view(np.uint16))
     else:
         import torch
 
         as_tensor(result, dtype).copy_(torch.from_numpy(sums))
+
+
+def _widen_bfloat16(raw: NDArray[np.uint16], into: NDArray[np.floating[Any]]) -> None:
+    """Writes bfloat16 numbers, which are the upper halves of float32 ones, into an array, a few at a time."""
+    bits = np.empty(min(len(raw), _FEW), dtype=np.uint32)
+    for start in range(0, len(raw), _FEW):
+        some = raw[start : start + _FEW]
+        part = bits[: len(some)]
+        np.copyto(part, some)
+        part <<= _HALF
+        np.copyto(into[start : start + len(some)], part.view(np.float32))
+
+
+def _narrow_to_bfloat16(sums: NDArray[np.floating[Any]], result: NDArray[np.uint16]) -> None:
+    """Rounds to float32, and that to its upper half, to the even one of two that are as near."""
+    bits, odd = (np.empty(min(len(sums), _FEW), dtype=np.uint32) for _ in range(2))
+    for start in range(0, len(sums), _FEW):
+        some = sums[start : start + _FEW]
+        part, last = bits[: len(some)], odd[: len(some)]
+        np.copyto(part.view(np.float32), some, casting="same_kind")
+        np.right_shift(part, _HALF, out=last)
+        last &= _ONE
+        last += _BELOW_HALF
+        part += last
+        part >>= _HALF
+        np.copyto(result[start : start + len(some)], part, casting="unsafe")
 
 
 def as_tensor(raw: Raw, dtype: str) -> Tensor:
@@ -128,4 +168,13 @@ def only_finite(raw: Raw, dtype: str) -> bool:
     """Whether no element is NaN or infinite; integers have none."""
     if not is_floating(dtype):
         return True
-    return bool(np.isfinite(raw.view(dtype)).all()) if dtype in NUMPY_FLOATS else has_only_finite(as_tensor(raw, dtype))
+    if dtype not in _EXPONENTS:
+        return has_only_finite(as_tensor(raw, dtype))
+    kind, exponent = _EXPONENTS[dtype]
+    bits = raw.view(kind)
+    part = np.empty(min(len(bits), _FEW), dtype=kind)
+    for start in range(0, len(bits), _FEW):  # all ones in the exponent: infinite or NaN
+        some = bits[start : start + _FEW]
+        if np.bitwise_and(some, exponent, out=part[: len(some)]).max() == exponent:
+            return False
+    return True

@@ -84,13 +84,13 @@ def _config(checkpoint: Checkpoint) -> tuple[Path | None, dict[str, Any]]:
 
 
 def _counted(models: Sequence[Checkpoint]) -> list[str]:
-    """Names of the tensors that have, in every model, as many rows as its vocabulary."""
+    """Names of the tensors that have, in every model, as many rows as its vocabulary; of an adapter, in its base."""
     sizes = [size_of_vocabulary(model) for model in models]
     return [
         name
         for name in models[0].tensors
         if all(
-            size is not None and name in model.tensors and model.tensors[name][0][:1] == (size,)
+            size is not None and name in model.home.tensors and model.home.tensors[name][0][:1] == (size,)
             for size, model in zip(sizes, models, strict=True)
         )
     ]

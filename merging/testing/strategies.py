@@ -158,7 +158,7 @@ class StrategyContract(PluginContract):
             if getattr(merging_strategy, "scope", "") != "model":  # of which components have shares of their own
                 forms.append([f"{name}={number!r}" for name in problem.partition.names])
             plain = made(declared.name, number)
-            assert all(made(declared.name, form) == plain for form in forms), f"read '{declared.name}' by amount_of"
+            assert all(made(declared.name, form) == plain for form in forms), f"read '{declared.name}' by numbers_of"
 
     def test_a_device_is_no_other_problem(self, strategy: MixStrategy, pool: ModelPool) -> None:
         """Tensors may lie on a device: it merges the bits that it merges on the CPU, and mixes nothing up."""

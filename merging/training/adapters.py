@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from merging.errors import OptionError, RequirementError, unknown
+from merging.errors import OptionError, RequirementError, raised, unknown
 from merging.forward.head import head_layer
 from merging.forward.recalibration import batch_norms
 from merging.models.stored_names import StoredNames
@@ -29,7 +30,7 @@ KINDS = ("lora",)
 """Kinds of adapters that are trained."""
 SWITCHES = ("dora", "rslora")
 """Names under which a kind may be asked for that is ``lora`` with a hyper-parameter."""
-OLDEST = (0, 17)
+OLDEST = (0, 18)
 """Version of PEFT that is needed."""
 NAME = "default"
 """PEFT's name of the only adapter of a model; its files do not say it."""
@@ -47,14 +48,18 @@ def check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise unknown("kind of adapters", kind, KINDS, "others are trained with PEFT itself", error=OptionError)
     try:
-        found = str(importlib.import_module("peft").__version__)
-    except ImportError:
+        found = version("peft")
+    except PackageNotFoundError:
         raise RequirementError(
             "adapters are trained by PEFT; install it with: pip install 'merging[adapters]'"
         ) from None
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
         needed = ".".join(map(str, OLDEST))
         raise RequirementError(f"adapters need PEFT {needed} or newer, and {found} is installed; pip install -U peft")
+    try:
+        importlib.import_module("peft")
+    except Exception as error:  # of its own, or of transformers, which it imports
+        raise RequirementError(f"PEFT {found} cannot be loaded ({raised(error)}); pip install -U peft") from None
 
 
 @dataclass(frozen=True)

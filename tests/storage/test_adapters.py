@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -188,7 +189,7 @@ def test_half_precision_is_rounded_once(tmp_path: Path) -> None:
         assert torch.equal(checkpoint.read(name), exact.bfloat16())
 
 
-@pytest.mark.parametrize("name", ["dora", "transposed-dora", "saved", "biases", "convolutions"])
+@pytest.mark.parametrize("name", ["dora", "transposed-dora", "saved", "biases", "convolutions", "tokens"])
 def test_any_bytes_of_it_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("merging.storage.adapted.BLOCK", 50)  # a few rows at a time
     checkpoint = opened(name)
@@ -315,7 +316,7 @@ def refused(folder: Path, base: Path | None = None) -> str:
         ({"init_lora_weights": "pissa_niter_4"}, "began as pissa_niter_4, which changes its base's weights"),
         ({"layer_replication": [[0, 2], [0, 2]]}, "repeats layers"),
         ({"alora_invocation_tokens": [1]}, "aLoRA"),
-        ({"trainable_token_indices": [1]}, "trains single tokens"),
+        ({"trainable_token_indices": [1]}, "says that it trains single tokens, and holds none"),
         ({"target_parameters": ["experts"]}, "target_parameters"),
         ({"r": 3}, "has rank 2, and adapter_config.json says 3"),
         ({"rank_pattern": {"(": 3}}, "not the configuration of an adapter"),
@@ -329,6 +330,13 @@ def test_what_it_cannot_be(values: dict[str, Any], words: str, copied: Callable[
     (folder,) = copied("plain")
     change(folder, **values)
     assert words in refused(folder)
+
+
+@pytest.mark.parametrize("at", [[3, 0, 40, 17], [3, 0, -1, 17], [3, 0, 3, 17], [3, 0], ["3", 0, 39, 17], 4])
+def test_tokens_that_the_base_does_not_have(at: Any, copied: Callable[..., list[Path]]) -> None:
+    (folder,) = copied("tokens")
+    change(folder, trainable_token_indices=at)
+    assert re.search("trains . tokens of 'model.embed_tokens.weight'|are no numbers of tokens", refused(folder))
 
 
 def changed(folder: Path, make: Callable[[str, Tensor], dict[str, Tensor]]) -> None:

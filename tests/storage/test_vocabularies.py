@@ -53,6 +53,7 @@ def write(
     rows: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    bias: bool = True,
 ) -> Path:
     """A folder with a model of a vocabulary: an embedding, a head with its bias, and a tensor that is none of these."""
     ids = dict(tokens) if isinstance(tokens, Mapping) else {token: number for number, token in enumerate(tokens)}
@@ -64,6 +65,8 @@ def write(
         "head.bias": torch.randn(rows, generator=draw),
         "body.weight": torch.randn(40, 2, generator=draw),
     }
+    if not bias:
+        del state["head.bias"]
     folder.mkdir(parents=True)
     save_file({name: tensor.to(dtype) for name, tensor in state.items()}, folder / "model.safetensors")
     config = {"model_type": "own", "vocab_size": rows, "pad_token_id": ids.get("<pad>"), "eos_token_id": [ids["w1"]]}
@@ -425,3 +428,48 @@ def test_the_page(tmp_path: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch)
         assert ran.code == 0, ran.err
     assert load_file(tmp_path / "again/model.safetensors")["embed.weight"].shape == (25, 4)
     assert load_file(tmp_path / "agreed/model.safetensors")["embed.weight"].shape == (24, 4)
+
+
+def _adapter(folder: Path, base: Path, tokens: Sequence[str] = (), added: Sequence[str] = (), seed: int = 0) -> Path:
+    """A LoRA adapter of rank 1; with ``tokens``, of a base that was resized: embedding and head are saved whole."""
+    folder.mkdir(parents=True)
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"body.lora_A.weight": (1, 2), "body.lora_B.weight": (40, 1)}
+    if tokens:
+        shapes |= {name: (len(tokens), 4) for name in ROWS[:2]}
+        ids = {token: number for number, token in enumerate(tokens)}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer(ids, added)), encoding="utf-8")
+    state = {f"base_model.model.{name}": torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    save_file(state, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["body"], "modules_to_save": ["head"]}
+    config |= {"base_model_name_or_path": str(base)}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_adapters_are_aligned_too(tmp_path: Path, merge: Merge) -> None:
+    base = write(tmp_path / "base", bias=False)
+    one = _adapter(tmp_path / "pool/one", base, seed=1)
+    two = _adapter(tmp_path / "pool/two", base, [*WORDS, "<a>"], ["<a>"], seed=2)
+    three = write(tmp_path / "pool/three", WORDS[::-1], seed=3, bias=False)
+    with pytest.raises(PoolError, match=r"token '.*' is .* their vocabularies differ; add `tokenizer_source=union`"):
+        merging.merge([one, two, three], "uniform")
+    pool = ModelPool.open([one, two, three], tokenizer_source="union")
+    seen = {checkpoint.name: checkpoint.read("embed.weight") for checkpoint in pool.checkpoints}
+    whole = load_file(two / "adapter_model.safetensors")["base_model.model.embed.weight"]
+    assert torch.equal(seen["two"], whole)
+    assert torch.equal(seen["one"][:-1], load_file(base / "model.safetensors")["embed.weight"])
+    assert torch.equal(seen["one"][-1], whole[-1])
+    assert torch.equal(seen["three"][:-1], load_file(three / "model.safetensors")["embed.weight"].flip(0))
+    told = ["--tokenizer-source", "union", "--base", base, "--output", tmp_path / "out"]
+    ran = merge("run", "--strategy", "task-arithmetic", "--models", tmp_path / "pool" / "*", *told)
+    assert ran.code == 0, ran.err
+    assert load_file(tmp_path / "out/model.safetensors")["embed.weight"].shape == (11, 4)
+    ran = merge("run", "--strategy", "uniform", "--models", tmp_path / "pool" / "*", *told[:-1], tmp_path / "mean")
+    assert ran.code == 0, ran.err
+    assert merge("apply", tmp_path / "mean", "--output", tmp_path / "again").code == 0
+    files = [tmp_path / name / "model.safetensors" for name in ("mean", "again")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    ran = merge("run", "--strategy", "uniform", "--models", tmp_path / "pool" / "*", "--as", "adapter", *told)
+    assert "error: " in ran.err
+    assert ran.code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from merging.running.plan import plan
 from merging.running.run import Result
 from merging.running.session import Session
 from merging.storage.pool import ModelPool
+from merging.strategies.ties import Ties
 from merging.testing import tiny_problem, tiny_task
 from merging.testing.fixtures import content_of
 from merging.values.recipe import Recipe, Weights
+from merging.values.states import RunState
 from tests.conftest import Merge
 from tests.strategies.test_plain_numbers import states
 
@@ -95,12 +98,12 @@ def test_each_model_has_its_own(name: str) -> None:
 
 def test_names_are_patterns_and_later_entries_win() -> None:
     given = ["0.1", "fc*=0.3", "model_*@fc2=0.6", "model_2@=0.9"]
-    density = merging.amount_of(made("ties", density=given), "density", _problem())
-    assert density.table.tolist() == [[0.3, 0.6], [0.3, 0.6], [0.9, 0.9]]  # type: ignore[union-attr]
-    only = merging.amount_of(made("ties", density=["fc2=0.6"]), "density", _problem())
-    assert only.table.tolist() == [[0.2, 0.6]] * 3, "the others have the default"  # type: ignore[union-attr]
-    scale = merging.amount_of(made("dare", scale=["fc2=0.6"]), "scale", _problem())
-    assert scale.table[0].tolist() == [1 / 3, 0.6], "or what `none` stands for"  # type: ignore[union-attr]
+    density = merging.numbers_of(made("ties", density=given), "density", _problem())
+    assert density.table.tolist() == [[0.3, 0.6], [0.3, 0.6], [0.9, 0.9]]
+    only = merging.numbers_of(made("ties", density=["fc2=0.6"]), "density", _problem())
+    assert only.table.tolist() == [[0.2, 0.6]] * 3, "the others have the default"
+    scale = merging.numbers_of(made("dare", scale=["fc2=0.6"]), "scale", _problem())
+    assert scale.table[0].tolist() == [1 / 3, 0.6], "or what `none` stands for"
 
 
 def _problem() -> Any:
@@ -208,6 +211,16 @@ def test_it_finds_the_neighbourhood_of_a_grid(pool: ModelPool) -> None:
     assert result.report.evaluations <= 31
 
 
+def test_a_point_is_merged_once(pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed = list[Any]()
+    plain = Ties.mix
+    monkeypatch.setattr(Ties, "mix", lambda self, problem: mixed.append(self.density) or plain(self, problem))
+    result = merged(pool, "ties", density="search:0.1..0.9")  # COBYLA comes back to its best point
+    points = result.report.decisions[-1]["points"]
+    assert points == 30
+    assert len(mixed) == len({*mixed}) + 1 < points, "each once, and the best one for what is saved"
+
+
 def test_one_number_or_one_for_each(pool: ModelPool) -> None:
     def points(scale: Any, **settings: Any) -> tuple[int, Any]:
         decision = merged(pool, "task-arithmetic", scale=scale, optimizer=optimizers["random"](), **settings)
@@ -236,6 +249,27 @@ def test_any_optimizer_does(pool: ModelPool, name: str) -> None:
         assert decision["score"] >= decision["start"]
 
 
+def test_a_strategy_of_ones_own(pool: ModelPool) -> None:
+    """Whoever declares a number that varies has all of it: places, ramps, searches."""
+
+    @strategies.register("towards-the-mean")
+    @dataclass(frozen=True)
+    class Towards(MixStrategy):
+        """The way from the first model to the average of all."""
+
+        share: merging.Varying = merging.varying_option(0.5, "how far", "components", low=0.0, high=1.0)
+
+        def mix(self, problem: merging.Problem) -> Recipe:
+            shares = merging.numbers_of(self, "share", problem).row
+            return problem.mean(range(len(problem.pool))).lerp(problem.single(0), shares)
+
+    assert merged(pool, "towards-the-mean").merge.coefficients[0, 0] == 0.6  # type: ignore[union-attr]
+    ramp = merged(pool, "towards-the-mean", share="ramp:0..1").merge  # of the blocks `unused`, fc1 and fc2
+    assert ramp.coefficients[0, :2].tolist() == pytest.approx([0.6, 0.2])  # type: ignore[union-attr]
+    found = merged(pool, "towards-the-mean", share="search").report.decisions[-1]
+    assert found["score"] >= found["start"]
+
+
 def test_it_needs_what_a_search_needs(pool: ModelPool) -> None:
     assert required(made("ties", density="search")) == {"base", "model", "objective"}
     assert required(made("ties", density=["0.1", "fc1=0.3"])) == {"base"}
@@ -256,6 +290,23 @@ def test_resumed_in_the_middle(pool_folder: Path, merge: Merge, tiny: list[str])
     assert Path("torn/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     keys = [json.loads(line).get("key") for line in Path("torn/events.jsonl").read_text().splitlines()]
     assert len([key for key in keys if key]) == len({key for key in keys if key}), "nothing is scored twice"
+
+
+def test_interrupted(pool: ModelPool) -> None:
+    after, asked = 6, 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    plugin, scored = made("task-arithmetic", scale="search"), {"task": tiny_task(), "baselines": False, "tests": False}
+    result = merging.merge(pool, plugin, partitioner=Layer(), should_stop=should_stop, **scored)  # type: ignore[arg-type]
+    assert result.report.state is RunState.INTERRUPTED
+    limited = merging.merge(pool, plugin, partitioner=Layer(), max_evaluations=after, **scored)  # type: ignore[arg-type]
+    assert limited.report.state is RunState.LIMIT
+    assert limited.report.evaluations == after
+    assert limited.report.rows[-1].held_out >= 0.85, "the best so far"
 
 
 def test_from_the_command_line_to_the_card(pool_folder: Path, merge: Merge, tiny: list[str]) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
 import merging
 from merging.errors import MergingError
+from merging.mixing.sides import Sides, held
 from merging.mixing.spherical import karcher, slerp
-from merging.mixing.thinning import ByRank, smallest_kept
+from merging.mixing.thinning import ByRank
 from merging.partitioners.layer import Layer
 from merging.plugins.strategy import MixStrategy
 from merging.storage.pool import ModelPool
+from merging.storage.raw import bytes_of
 from merging.strategies.breadcrumbs import Breadcrumbs
 from merging.strategies.dare import Dare
 from merging.strategies.della import Della
@@ -150,19 +149,6 @@ def test_ties(pool: ModelPool, tmp_path: Path, density: float, scale: float, sco
         near(torch.cat([found[n].ravel() for n in names]), wanted)
 
 
-@settings(max_examples=40)
-@given(
-    values=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=60),
-    density=st.floats(0, 1),
-    parts=st.integers(1, 3),
-)
-def test_the_smallest_kept_magnitude_is_that_of_a_sort(values: list[float], density: float, parts: int) -> None:
-    pieces = [torch.tensor(values[k::parts], dtype=torch.float64) for k in range(parts)]
-    cut = smallest_kept(lambda: pieces, density)
-    keep = round(len(values) * density)
-    assert cut == (sorted(map(abs, values), reverse=True)[keep - 1] if keep else math.inf)
-
-
 def test_nothing_dropped_is_task_arithmetic(pool: ModelPool, tmp_path: Path) -> None:
     found = merged(pool, Dare(drop=0.0, scale=0.3), tmp_path)
     wanted = merging.merge(pool, TaskArithmetic(scale=0.3)).state_dict()
@@ -266,9 +252,11 @@ def test_the_band_keeps_what_lies_between(pool: ModelPool, tmp_path: Path) -> No
 
 def test_large_changes_are_dropped_less_often_and_none_is_biased() -> None:
     change = torch.randn(200, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    thinned = [change.clone() for _ in range(60)]
-    ByRank(0.5, 0.3, seed=1)(thinned, "w")
-    drawn = torch.stack(thinned)
+    read = held([bytes_of(change)] * 60 + [bytes_of(torch.zeros_like(change))], "float64")
+    sides = Sides(name="w", shape=(200, 100), dtype="float64", models=60, read=read)
+    thinned = change.reshape(1, -1).repeat(60, 1).numpy()
+    ByRank(0.5, 0.3, seed=1).of(sides)(thinned, 0)
+    drawn = torch.from_numpy(thinned).view(60, 200, 100)
     ranks = change.abs().argsort(dim=1).argsort(dim=1)
     stays = (drawn != 0).double().mean(0)
     assert float(stays[ranks == 0].mean()) == pytest.approx(0.2, abs=0.02)

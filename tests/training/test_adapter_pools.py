@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +230,18 @@ def test_mistakes(base: Path, tmp_path: Path, given: dict[str, Any], said: str) 
 
 
 def test_without_a_fitting_peft_it_is_one_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peft, "__version__", "0.9.1")
-    with pytest.raises(RequirementError, match=r"adapters need PEFT 0\.17 or newer, and 0\.9\.1 is installed"):
-        finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, adapter="lora")
+    def lacks(name: str) -> str:
+        raise PackageNotFoundError(name)
+
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(RequirementError, match=r"pip install 'merging\[adapters\]'"):
-        finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, adapter="lora")
+    for found, said in (
+        (version, r"PEFT .* cannot be loaded \(.*\); pip install -U peft"),
+        (lambda name: "0.9.1", r"adapters need PEFT 0\.18 or newer, and 0\.9\.1 is installed"),
+        (lacks, r"pip install 'merging\[adapters\]'"),
+    ):
+        monkeypatch.setattr("merging.training.adapters.version", found)
+        with pytest.raises(RequirementError, match=said):
+            finetune(tiny_task, tmp_path / "pool", SWEEP, models=1, base=base, adapter="lora")
 
 
 def test_which_layers_are_adapted() -> None:
