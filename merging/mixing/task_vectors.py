@@ -130,7 +130,7 @@ class TaskVectors:
             weighed = elected
             np.multiply(agrees, np.array(counts)[:, None], out=changes)
             summed(changes, weighed)
-            np.copyto(weighed, 1.0, where=weighed == 0)
+            np.add(weighed, weighed == 0, out=weighed)  # 1 where there is nothing
             total /= weighed
         elif self.normalise:
             total /= divisor
@@ -168,7 +168,7 @@ def _nonzero(divisor: float) -> float:
 def summed(rows: Doubles, into: Doubles) -> None:
     """Sums rows in order; sixteen at a time, and such sums again, so that many models lose no digits.
 
-    The bits are those of ``torch.sum`` over the first of two dimensions.
+    The bits are those of ``torch.sum`` over the first of two dimensions, where it sums whole vectors of the processor.
     """
     levels = [into] + [np.zeros_like(into) for _ in range(3 if len(rows) >= _ROWS else 0)]
     into.fill(0.0)

@@ -45,17 +45,30 @@ def licence_of(checkpoint: Checkpoint) -> Licence | None:
     card = checkpoint.path / CARD
     if not card.is_file():
         return None
-    from huggingface_hub import ModelCard
-
     try:
-        data: Any = ModelCard(read_companion(card).decode("utf-8", "replace"), ignore_metadata_errors=True).data
-        said = data.to_dict()
+        said = front_matter_of(read_companion(card).decode("utf-8", "replace"))
     except CheckpointError:
         return None
     except Exception:  # a stranger's card holds whatever YAML it likes
         return None
     first, *others = (_text(said.get(key)) for key in _KEYS)
     return Licence(first, *others) if first else None
+
+
+def front_matter_of(text: str) -> dict[str, Any]:
+    """Reads what a card says above its text; nothing where it has no such block, of which the library would warn.
+
+    Raises:
+        ValueError: it is no front matter; YAML's own errors too.
+    """
+    from huggingface_hub import ModelCard
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    if REGEX_YAML_BLOCK.search(text) is None:
+        return {}
+    data: Any = ModelCard(text, ignore_metadata_errors=True).data
+    said: dict[str, Any] = data.to_dict()
+    return said
 
 
 def _text(value: object) -> str:

@@ -21,7 +21,7 @@ from tests.conftest import Merge
 
 NAMES = sorted(DECLARED)
 FLAGS = {option.name: option for option in run_command.params if isinstance(option, FromFile)}
-WORDS = {"max_shard_size": ["5GB", "500MiB"], "device": ["cpu", "cuda"]}
+WORDS = {"tokenizer_source": ["union", "base", "first"], "max_shard_size": ["5GB", "500MiB"], "device": ["cpu", "cuda"]}
 
 
 def asked(*arguments: str) -> dict[str, Any]:

@@ -77,6 +77,11 @@ def test_what_a_stranger_writes_as_licence_is_text(tmp_path: Path) -> None:
     assert yaml.safe_load(text.split("---\n")[1])["tags"] == ["merge", "merging", "uniform"]
 
 
+def test_a_card_without_front_matter_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _merged(tmp_path, "# Mine\n\nA model.\n", "# Mine\n")
+    assert not caplog.records
+
+
 def test_words_for_licences() -> None:
     assert agreed({"a": MIT, "b": MIT}) == MIT
     assert agreed({"a": MIT, "b": APACHE}) is None

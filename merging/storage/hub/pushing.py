@@ -16,6 +16,7 @@ from merging.errors import DAMAGED, CheckpointError, FolderError, MergingError, 
 from merging.storage.hub.listing import ADAPTER, ADAPTERS
 from merging.storage.hub.refusals import LOG_IN, address, reason, refusal
 from merging.storage.hub.spelling import PREFIX, HubId, as_id
+from merging.storage.licence import front_matter_of
 from merging.storage.model_folder import INDEX_SUFFIX, LOADED, is_shard
 from merging.storage.result import CARD, MEMBERS, RECIPE, REPORT
 
@@ -163,12 +164,9 @@ def _files(folder: Path) -> tuple[str, ...]:
 
 def _remarks(folder: Path, files: Sequence[str]) -> tuple[str, ...]:
     """What whoever pushes should know of what others will see."""
-    from huggingface_hub import ModelCard
-
     told = []
     try:
-        data: Any = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True).data
-        licence = data.to_dict().get("license")
+        licence = front_matter_of((folder / CARD).read_text("utf-8")).get("license")
     except Exception:  # whoever has edited it
         licence = None
     if CARD in files and not licence:
