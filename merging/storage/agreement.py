@@ -63,7 +63,7 @@ def check_agreement(first: Described, other: Described, *, aligned: bool = False
 
 
 def kinds(model: Described) -> frozenset[tuple[str, tuple[int, ...], str]]:
-    """What models have in common that fit together: names, shapes and dtypes, all with a fraction being one."""
+    """Collects what models that fit together have in common: names, shapes, and dtypes, floating ones as one."""
     tensors = (model.tensors or {}).items()
     floating = {dtype for _, (_, dtype) in tensors if common_dtype((dtype, "float64")) is not None}
     return frozenset((name, shape, "floating" if dtype in floating else dtype) for name, (shape, dtype) in tensors)

@@ -17,7 +17,7 @@ def in_common_dtypes(models: Sequence[Checkpoint], pool: Sequence[Checkpoint]) -
     A model that has those dtypes is given as it is; so is one that was seen in others, where the pool needs none.
 
     Args:
-        models: those that are given back, in their order.
+        models: the models to see so.
         pool: all models, with the base.
     """
     stored = [model.as_stored for model in pool]
@@ -35,7 +35,7 @@ def told(dtypes: Dtypes, models: Sequence[Checkpoint], base: Checkpoint | None) 
     """Says in which dtypes models are stored, merged, and written; nothing where all have the same.
 
     Args:
-        dtypes: of tensors whose dtype is not the same in all: name, dtype they are merged in, dtype of the result.
+        dtypes: rows of the tensors that models hold in several: name, dtype of the sum, dtype of the result.
         models: all models, with the base.
         base: the model that they were fine-tuned from, where known.
     """

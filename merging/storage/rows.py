@@ -23,7 +23,7 @@ class Rows:
     Args:
         models: the checkpoints of the pool, in its order.
         base: the model they were fine-tuned from, where known.
-        dtypes: of tensors whose dtype is not the same in all: name, dtype they are merged in, dtype of the result.
+        dtypes: rows of the tensors that models hold in several: name, dtype of the sum, dtype of the result.
     """
 
     def __init__(self, models: Sequence[Checkpoint], base: Checkpoint | None, dtypes: Dtypes = ()) -> None:

@@ -96,16 +96,22 @@ class Vocabulary:
 
 
 Dtypes: TypeAlias = tuple[tuple[str, str, str], ...]
-"""Of each tensor whose dtype is not the same in all models: name, dtype it is merged in, dtype of the result."""
+"""Rows of the tensors that models hold in several dtypes: name, dtype of the sum, dtype of the result."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class OfPool(Shown):
+    """A row that knows what its pool decides: ``dtypes``, where models hold the same tensors in several."""
+
+    dtypes: Dtypes = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, repr=False)
-class Ingredient(Shown):
+class Ingredient(OfPool):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
-    adapter, the file of the model that it stands on; the hash is that of the two together. ``dtypes``: of its pool,
-    where models hold the same tensors in several.
+    adapter, the file of the model that it stands on; the hash is that of the two together.
     """
 
     name: str
@@ -113,7 +119,6 @@ class Ingredient(Shown):
     file: str = ""
     key: str = ""
     base: str = ""
-    dtypes: Dtypes = field(default=(), compare=False, kw_only=True)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -379,7 +384,7 @@ def _pair(pair: Any) -> tuple[str, str]:
         RecipeError: they are something else.
     """
     if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)):
-        raise RecipeError("not a recipe: `dtypes` names two for each tensor, that of the sum and that of the result")
+        raise RecipeError("not a recipe: its dtypes are two a tensor, that of the sum and that of the result")
     return pair[0], pair[1]
 
 
