@@ -15,6 +15,7 @@ from torch import Tensor
 
 import merging
 from merging.errors import MergingError, OptionError, RequirementError
+from merging.looking.estimate import effort
 from merging.partitioners.block import Block
 from merging.partitioners.layer import Layer
 from merging.partitioners.whole import Whole
@@ -268,6 +269,15 @@ def test_a_strategy_of_ones_own(pool: ModelPool) -> None:
     assert ramp.coefficients[0, :2].tolist() == pytest.approx([0.6, 0.2])  # type: ignore[union-attr]
     found = merged(pool, "towards-the-mean", share="search").report.decisions[-1]
     assert found["score"] >= found["start"]
+
+
+@pytest.mark.parametrize(("scale", "points"), [("search", 30), (["fc*=search"], 60)])
+def test_a_rehearsal_counts_all_points(pool: ModelPool, scale: Any, points: int) -> None:
+    """Made-up scores lead COBYLA to few points, again and again; real ones to nearly as many as it may ask for."""
+    load_installed()
+    given: dict[str, Any] = {"task": tiny_task(), "partitioner": Layer(), "baselines": False}
+    made_up = plan(pool, made("task-arithmetic", scale=scale), optimizer=optimizers["nevergrad-cobyla"](), **given)
+    assert effort(made_up).evaluations == points + 1, "the start is beside the budget"
 
 
 def test_it_needs_what_a_search_needs(pool: ModelPool) -> None:
