@@ -143,7 +143,8 @@ def _execute(
     if as_json:
         print_json({"answer": told.to_json()} | _written(place))
     else:
-        show_report(console, result.report, folder, settings.writing.kind, built_in=not request["models"])
+        how = settings.writing
+        show_report(console, result.report, folder, how.kind, built_in=not request["models"], again=how.again)
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"

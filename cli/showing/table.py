@@ -28,8 +28,17 @@ MOST = 8
 """Models that are named as those of which a merge is made; recipe and report have all of them."""
 
 
-def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool) -> None:
-    """Prints table, verdict, notes, and what to do next (``built_in``: also how to go on to one's own models)."""
+def show_report(console: Console, report: Report, folder: Path, kind: str, *, built_in: bool, again: str = "") -> None:
+    """Prints table, verdict, notes, and what to do next.
+
+    Args:
+        console: where it is printed.
+        report: the run's report.
+        folder: the run's folder.
+        kind: the kind of file that was written.
+        built_in: also print how to go on to one's own models.
+        again: flags with which ``merge apply`` writes the same bits, each after a space.
+    """
     found = answer(report)
     show_answer(console, found)
     if report.certificate is not None:
@@ -82,8 +91,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
         marked("  load it      see {}", folder / "README.md"),
     ]
     if linear:
-        recipe = shlex.quote(str(folder / "recipe.json"))
-        lines += [marked("  rebuild it   merge apply {} --output model.safetensors", recipe)]
+        recipe, to = shlex.quote(str(folder / "recipe.json")), "model.safetensors" if kind != "adapter" else "adapter"
+        lines += [marked("  rebuild it   merge apply {} --output {}{}", recipe, to, again)]
     if built_in:
         lines += [Text("  your models  see docs/getting-started.md; without data, to begin with:")]
         lines += [Text("               merge run --strategy uniform --models 'folder/*.safetensors'")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from merging.mergekit.reference import Reference
 from merging.storage.adapter_base import places as recorded
 from merging.storage.adapter_folder import adapter_folder, read_config
 from merging.storage.agreement import check_agreement
+from merging.storage.alignment import FIRST
+from merging.storage.alignment import SOURCES as VOCABULARIES
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.hub.ahead import ahead
 from merging.storage.hub.fetching import folders
@@ -145,9 +147,22 @@ def _vocabulary(found: Configuration, called: Mapping[Reference, str], base: Ref
     if isinstance(source, Reference):
         if source != base and source not in called:
             raise found.tokenizer.said.wrong(f"is {source}, which is none of the models of this merge")
-        source = "base" if source == base else called[source]
+        source = "base" if source == base else _vocabulary_of(found.tokenizer.said, called[source], called.values())
     multiple = found.tokenizer.multiple
     return {"tokenizer_source": source} | ({} if multiple is None else {"pad_to_multiple_of": multiple})
+
+
+def _vocabulary_of(said: Document, name: str, names: Iterable[str]) -> str:
+    """The setting for a model's vocabulary: its name, unless that is a word of the setting and means something else.
+
+    Raises:
+        MergingError: it is such a word, and the model has no other.
+    """
+    if name in VOCABULARIES and name == min(names, key=natural_key):
+        return FIRST
+    if name in VOCABULARIES:
+        raise said.wrong(f"is a model called '{name}', a word that means another vocabulary here; rename its folder")
+    return name
 
 
 def _opened(

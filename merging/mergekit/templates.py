@@ -11,6 +11,7 @@ from typing import Any
 from merging.errors import DAMAGED
 from merging.mergekit.configuration import Configuration
 from merging.mergekit.models import BASE, Models
+from merging.storage.alignment import FIRST
 from merging.storage.companions import companions, read_companion
 
 
@@ -31,9 +32,9 @@ def check_template(found: Configuration, models: Models) -> None:
             f"is {shown}, and 'auto' alone is supported: write the template into chat_template.jinja beside the result"
         )
     templates = {name: text for name, folder in models.folders.items() if (text := _template(folder))}
-    first = BASE if BASE in models.folders else next(iter(models.names.values()))
-    source = models.vocabulary.get("tokenizer_source")
-    taken = str(source) if source in models.folders else first
+    pooled, source = next(iter(models.names.values())), models.vocabulary.get("tokenizer_source")
+    first = BASE if BASE in models.folders and source != FIRST else pooled
+    taken = str(source) if source in models.folders and source != FIRST else first
     most = Counter(templates.values()).most_common(1)
     if most and templates.get(taken) != most[0][0]:
         other = next(name for name, text in templates.items() if text == most[0][0])

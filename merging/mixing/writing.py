@@ -119,6 +119,17 @@ class Writing(Declared):
         """The kind of file that is written: an adapter, or a format."""
         return "adapter" if self.adapter else self.format
 
+    @property
+    def again(self) -> str:
+        """The flags, each after a space, with which ``merge apply`` writes the same bits.
+
+        >>> Writing().again, Writing(dtype="bfloat16").again
+        ('', ' --dtype bfloat16')
+        """
+        said = {"dtype": self.dtype, "accumulate": self.accumulate, "as": self.written_as, "rank": self.rank}
+        usual = {"dtype": None, "accumulate": "float64", "as": "model", "rank": None}
+        return "".join(f" --{flag} {value}" for flag, value in said.items() if value != usual[flag])
+
     def check(self, pool: ModelPool, gives: str) -> None:
         """Refuses, before any work, an adapter that a merge of these models cannot be.
 

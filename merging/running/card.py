@@ -47,6 +47,7 @@ def model_card(
     *,
     sharded: bool = False,
     linear: bool = True,
+    again: str = "",
     rows: Sequence[Ingredient] = (),
     licences: Mapping[str, Licence | None] = MappingProxyType({}),
 ) -> str:
@@ -58,6 +59,7 @@ def model_card(
         kind: format of the model file, ``safetensors`` another of ``MODELS``, or ``adapter``.
         sharded: whether the model is several files with an index.
         linear: whether a recipe lies beside it.
+        again: flags with which ``merge apply`` writes the same bits, each after a space.
         rows: the ingredients of what was written.
         licences: name of each → its licence.
     """
@@ -111,13 +113,13 @@ def model_card(
     if report.ensemble:
         sections += ["`merge evaluate FOLDER`, with this folder, scores it as a whole."]
     elif linear:
-        again = "`merge apply recipe.json` rebuilds the same bits"
+        rebuilt = f"`merge apply recipe.json{again}` rebuilds the same bits"
         if in_memory:
-            again = (
-                "models were in memory when they were merged: `merge apply recipe.json --models FILES`, with files of "
-                "the same content, rebuilds the same bits"
+            rebuilt = (
+                f"models were in memory when they were merged: `merge apply recipe.json --models FILES{again}`, with "
+                "files of the same content, rebuilds the same bits"
             )
-        sections += [f"`recipe.json` holds the coefficients; {again}."]
+        sections += [f"`recipe.json` holds the coefficients; {rebuilt}."]
     else:
         sections += ["No recipe can express this merge; `report.json` has its lineage. The same command rebuilds it."]
     if command:

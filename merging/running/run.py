@@ -167,6 +167,7 @@ def merge(
                         how.kind,
                         sharded=(aside / INDEX).exists(),
                         linear=isinstance(merged, Recipe),
+                        again=how.again,
                         rows=merged.ingredients,
                         licences=licences,
                     )

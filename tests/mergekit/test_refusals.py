@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Merge
+from tests.storage.test_vocabularies import WORDS, write
 
 TIES = """
 merge_method: ties
@@ -187,6 +188,23 @@ def test_beside_a_configuration(
     ran = merge(*words)
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_a_model_that_is_called_as_a_word_of_the_setting(
+    merge: Merge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "union", "second"):
+        write(Path(name), [*WORDS, name])
+    text = LINEAR.replace("first", "union") + "tokenizer_source: "
+    Path("config.yml").write_text(text + "./union", encoding="utf-8")
+    ran = merge("convert", "config.yml")
+    assert (ran.code, "is a model called 'union', a word that means another" in ran.err) == (2, True)
+    for source, said in {"union": '"union"', "./second": '"second"'}.items():
+        Path("config.yml").write_text(text + source, encoding="utf-8")
+        assert f"tokenizer_source = {said}" in merge("convert", "config.yml").out
+    Path("config.yml").write_text(LINEAR.replace("first", "base") + "tokenizer_source: base", encoding="utf-8")
+    assert 'tokenizer_source = "first"' in merge("convert", "config.yml").out
 
 
 def test_other_names_of_templates(merge: Merge, models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ def test_the_command_line_and_apply(tmp_path: Path, merge: Merge) -> None:
     assert "written as an adapter of rank" in ran.out
     assert json.loads(Path("out/adapter_config.json").read_text())["base_model_name_or_path"] == "org/vit"
     assert "PeftModel.from_pretrained" in Path("out/README.md").read_text()
+    assert "merge apply out/recipe.json --output adapter --as adapter" in ran.out
+    ran = merge("apply", "out/recipe.json", "--output", "adapter", "--as", "adapter")
+    assert ran.code == 0, ran.err
+    assert Path("adapter/adapter_model.safetensors").read_bytes() == Path("out/adapter_model.safetensors").read_bytes()
     ran = merge("apply", "out", "--as", "adapter", "--rank", "2", "--output", "small")
     assert ran.code == 0, ran.err
     assert "it leaves out" in ran.err

@@ -189,6 +189,8 @@ def test_hugging_face_folders_are_models(merge, hugging: Path, tmp_path: Path, f
     assert json.loads((out / "config.json").read_text()) == {"torch_dtype": "bfloat16", "hidden": 3}
     assert (out / "tokenizer.json").exists()
     assert "of another model" not in (out / "README.md").read_text()
+    assert "`merge apply recipe.json --dtype bfloat16` rebuilds the same bits" in (out / "README.md").read_text()
+    assert "recipe.json --output model.safetensors --dtype bfloat16" in ran.out
     pool = ModelPool.open([hugging])
     assert pool.names == ("run-0", "run-1")
     assert [i.hash for i in pool.ingredients] == [Checkpoint(folder / f"m{k}.safetensors").hash for k in range(2)]
