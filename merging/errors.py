@@ -250,8 +250,13 @@ def _listed(names: list[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The nearest of some names; empty where none is near."""
-    return "".join(difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6))
+    """The nearest of some names; empty where none is near. Capitals count only where they decide."""
+    known = sorted(names)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not found:
+        folded = {each.casefold(): each for each in reversed(known)}
+        found = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)]
+    return "".join(found)
 
 
 _LISTED = 1000

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from merging.errors import CheckpointError, MergingError, near_path
+from merging.errors import CheckpointError, near_path
 from merging.mergekit.document import Document, kind
 from merging.storage.hub.spelling import PREFIX, as_id
 
@@ -72,15 +72,19 @@ def _place(said: Document, text: str, revision: str = "") -> str:
     path = _there(text)
     if path is not None:
         return os.path.abspath(path)
+    beside = _there(str(said.file.parent / text))
+    if beside is not None and not revision:  # before the Hub is asked, where a stranger may have the name ORG/NAME
+        raise said.wrong(
+            f"is {kind(text)}, and no such file or folder is there; paths are relative to the working folder, "
+            f"and it is {beside}"
+        )
     try:
         found = as_id(f"{text}@{revision}" if revision else text)
     except CheckpointError as error:
         raise said.wrong(f"names no model: {error}") from None
     if found is None:
-        beside = _there(str(said.file.parent / text))
-        hint = f"; paths are relative to the working folder, and it is {beside}" if beside is not None else ""
-        hint = hint or near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
-        raise MergingError(f"{said.where} is {kind(text)}, and no such file or folder is there{hint}")
+        hint = near_path(text) or f"; for a model of the Hub, write {PREFIX}ORG/NAME"
+        raise said.wrong(f"is {kind(text)}, and no such file or folder is there{hint}")
     return str(found)
 
 

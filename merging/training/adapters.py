@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,15 @@ class Adapted(nn.Module):
         """Logits of a batch, as the model gives them."""
         logits: Tensor = self._whole[0](inputs)
         return logits
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Adapted:
+        """Moves the tensors; DoRA's matrices stay contiguous, because PEFT views filters as matrices."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if cast("Any", self.model).peft_config[NAME].use_dora:
+            for name, own in self.named_parameters():
+                if ".lora_" in name:
+                    own.data = own.data.contiguous()
+        return self
 
     def train(self, mode: bool = True) -> Adapted:
         """Turns training on or off; layers whose statistics are the base's are never in training."""

@@ -172,6 +172,7 @@ def test_one_line(name: str, merge: Merge, models: Path, monkeypatch: pytest.Mon
         (["run", "config.yml", "other.yml"], "leave another one out"),
         (["run", "config.yml", "--resume", "out"], "leave --resume out"),
         (["run", "sub/beside.yml"], "relative to the working folder, and it is sub/model"),
+        (["run", "sub/org.yml"], "relative to the working folder, and it is sub/org/model"),
         (["run", "nowhere.yml"], "nowhere.yml: No such file or directory"),
         (["inspect", "config.yml"], "merge run config.yml"),
         (["convert", "config.yml", "--output", "config.yml"], "exists and is not overwritten"),
@@ -183,8 +184,10 @@ def test_beside_a_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yml").write_text(LINEAR.replace("model: ", f"model: {models}/"), encoding="utf-8")
-    Path("sub/model").mkdir(parents=True)
+    for name in ("model", "org/model"):
+        Path("sub", name).mkdir(parents=True)
     Path("sub/beside.yml").write_text(LINEAR.replace("model: first", "model: model"), encoding="utf-8")
+    Path("sub/org.yml").write_text(LINEAR.replace("model: first", "model: org/model"), encoding="utf-8")
     ran = merge(*words)
     assert ran.code == 2
     assert said in ran.err

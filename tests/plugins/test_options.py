@@ -78,6 +78,8 @@ def test_wrong_values_are_refused_in_one_line(given: dict[str, Any], words: tupl
 def test_unknown_options_name_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"'shar'; did you mean 'share'\?"):
         build(Sample, {"shar": 0.5})
+    with pytest.raises(UnknownNameError, match=r"'SHARE'; did you mean 'share'\?"):
+        build(Sample, {"SHARE": 0.5})
 
 
 def test_bounds_are_inclusive() -> None:

@@ -170,7 +170,7 @@ class Convolutions(nn.Module):
         self.first = nn.Conv2d(1, 8, 2)
         self.norm = nn.BatchNorm2d(8)
         self.grouped = nn.Conv2d(8, 8, 1, groups=4)
-        self.second = nn.Conv2d(8, 6, 1)
+        self.second = nn.Conv2d(8, 6, 3, padding=1)
         self.attention = nn.MultiheadAttention(6, 2)
         self.head = nn.Linear(6, 3)
 
@@ -180,13 +180,15 @@ class Convolutions(nn.Module):
         return self.head(self.attention(x, x, x)[0].mean(0))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("regime", [None, SwaRegime(start=0.3)])
-def test_convolutions_are_adapted_and_statistics_stay_the_bases(tmp_path: Path, regime: SwaRegime | None) -> None:
+@pytest.mark.parametrize(("regime", "dora"), [(None, False), (SwaRegime(start=0.3), False), (None, True)])
+def test_convolutions_are_adapted_and_statistics_stay_the_bases(
+    tmp_path: Path, regime: SwaRegime | None, dora: bool
+) -> None:
     torch.manual_seed(0)
     save_file(Convolutions().state_dict(), tmp_path / "base.safetensors")
     task = Task(name="blobs", build=lambda pool: Convolutions(), held_out=blobs(60, 1), train=blobs(90, 2))
     more: dict[str, Any] = {} if regime is None else {"regime": regime}
-    sweep = Sweep.of({"epochs": 3, "batch_size": 30, "rank": 3, "learning_rate": 0.01})
+    sweep = Sweep.of({"epochs": 3, "batch_size": 30, "rank": 3, "learning_rate": 0.01, "dora": dora})
     made = finetune(
         task, tmp_path / "pool", sweep, models=1, base=tmp_path / "base.safetensors", adapter="lora", **more
     )
