@@ -100,14 +100,14 @@ Dtypes: TypeAlias = tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class OfPool(Shown):
+class OfPool:
     """A row that knows what its pool decides: ``dtypes``, where models hold the same tensors in several."""
 
     dtypes: Dtypes = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, repr=False)
-class Ingredient(OfPool):
+class Ingredient(OfPool, Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
