@@ -88,9 +88,11 @@ class Keys:
         if isinstance(merged, Ensemble):
             pairs = zip(merged.members, merged.weights, strict=True)
             return ["ensemble", merged.average, [[self.content(member), weight.hex()] for member, weight in pairs]]
-        mark = [self.calibration.mark] if self.calibration is not None and self.averages(merged) else []
+        mark: list[Any] = [self.calibration.mark] if self.calibration is not None and self.averages(merged) else []
         if isinstance(merged, Weights):
             return ["weights", merged.hash, *mark]
+        # What a pool of several dtypes is merged in decides how a model is rounded before it runs.
+        mark += [list(merged.dtypes)] if merged.dtypes else []
         # Integer tensors come from the first ingredient, whatever its coefficients are.
         return [merged.key(), merged.ingredients[0].hash if self._integers else None, *mark]
 

@@ -28,7 +28,7 @@ from merging.running.given import Parts
 from merging.running.leaks import Shared, sets_of
 from merging.running.plan import Plan, plan
 from merging.running.settings import Settings, Vocabularies
-from merging.storage.agreement import check_agreement
+from merging.storage.agreement import check_agreement, kinds
 from merging.storage.checkpoint import Checkpoint, stem
 from merging.storage.class_order import agree_on_classes, names_classes
 from merging.storage.factors import factor_faults
@@ -376,10 +376,9 @@ def _fit(
             wrong.append(str(error))
             return None, None
         return _module(task, seen, wrong), seen
-    kinds = Counter(frozenset(checkpoint.tensors.items()) for checkpoint in whole)
-    usual = kinds.most_common(1)[0][0]
-    first = next(checkpoint for checkpoint in whole if frozenset(checkpoint.tensors.items()) == usual)
-    agree = [checkpoint for checkpoint in whole if frozenset(checkpoint.tensors.items()) == usual]
+    usual = Counter(map(kinds, whole)).most_common(1)[0][0]
+    agree = [checkpoint for checkpoint in whole if kinds(checkpoint) == usual]
+    first = agree[0]
     for number, model in enumerate(found):
         checkpoint = opened.get(model.path)
         if checkpoint is not None and checkpoint not in agree:

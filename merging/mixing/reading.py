@@ -113,8 +113,7 @@ class Inputs:
         for piece, begin in zip(pieces, ends, strict=False):
             size = itemsize(checkpoint.tensors[piece.name][1])
             raw = buffer[begin : begin + (piece.stop - piece.start) * size]
-            checkpoint.read_bytes(piece.name, piece.start * size, raw.data)
-            digest.add(piece.name, checkpoint.tensors[piece.name], raw, piece.start)
+            checkpoint.read_hashed(piece.name, piece.start, raw, digest)
             parts.append(raw)
         return parts
 

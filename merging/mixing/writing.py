@@ -6,12 +6,13 @@ The declaration of the settings is read by ``--help``; what writes is imported w
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import OptionError
+from merging.errors import OptionError, RecipeError
 from merging.plugins.options import Declared, Setting, option
 from merging.storage.dtypes import FORMATS, SAFETENSORS, is_floating
 
@@ -150,6 +151,11 @@ class Writing(Declared):
             raise OptionError(
                 "an adapter stands on its base's own vocabulary: leave out `written_as=adapter`, or `tokenizer_source`"
             )
+        if pool.dtypes:
+            raise OptionError(
+                f"an adapter stands on a base of its models' dtypes, and '{pool.dtypes[0][0]}' has several: leave out "
+                "`written_as=adapter`, or save all in one dtype"
+            )
         if gives == "ensemble":
             raise OptionError("an ensemble is several models, and no adapter: leave out `written_as=adapter`")
         base_for(pool)
@@ -159,12 +165,30 @@ class Writing(Declared):
                 why = f"'{other}' is no plain LoRA" if other is not None else "the strategy is not linear"
                 raise OptionError(f"{why}, so the merge has no rank of its own: give the adapter's `rank`")
 
-    def tensors(self, pool: ModelPool) -> dict[str, TensorInfo]:
-        """Name → (shape, dtype name) of what is written."""
+    def tensors(self, merged: Recipe | Weights, pool: ModelPool) -> dict[str, TensorInfo]:
+        """Name → (shape, dtype name) of what is written.
+
+        Raises:
+            RecipeError: it names a dtype that nobody knows.
+        """
+        said = {name: dtype for name, _, dtype in merged.ingredients[0].dtypes}
+        unknown = next((name for name, dtype in said.items() if dtype not in DTYPES), None)
+        if unknown is not None:
+            raise RecipeError(f"the recipe wants tensor '{unknown}' in '{said[unknown]}', which is no floating dtype")
         return {
-            name: (shape, self.dtype if self.dtype is not None and name in pool.mixable else dtype)
+            name: (shape, (self.dtype or said.get(name, dtype)) if name in pool.mixable else dtype)
             for name, (shape, dtype) in pool.tensors.items()
         }
+
+    def exact(self, merged: Merge, pool: ModelPool) -> bool:
+        """Whether a full model is written with the very bits that were scored: in the dtypes that it was merged in."""
+        rows = merged.ingredients[0].dtypes
+        return (
+            not self.adapter
+            and self.dtype is None
+            and self.accumulate == "float64"
+            and all(pool.tensors[name][1] == dtype for name, _, dtype in rows)
+        )
 
     def write(
         self, merged: Merge, pool: ModelPool, aside: Path | None, progress: Progress, should_stop: Callable[[], bool]
@@ -195,7 +219,7 @@ class Writing(Declared):
 
         if self.adapter and aside is not None:
             return self._adapter(merged, pool, aside, progress, should_stop)
-        tensors = self.tensors(pool)
+        tensors = self.tensors(merged, pool)
         if aside is None:
             found = self._stream(merged, pool, Nowhere(tensors), progress, should_stop)
         elif self.format == "safetensors":
@@ -211,7 +235,8 @@ class Writing(Declared):
         known = settled(merged, pool, found)
         pool.settle(found.hashes)
         if aside is not None:
-            carry(pool.base or pool.checkpoints[0], aside, self.dtype)
+            said = Counter(dtype for _, _, dtype in merged.ingredients[0].dtypes).most_common(1)
+            carry(pool.base or pool.checkpoints[0], aside, self.dtype or next((dtype for dtype, _ in said), None))
         return Written(known, found.hash, found.negative)
 
     def _adapter(
@@ -289,7 +314,7 @@ class Writing(Declared):
         from merging.mixing.streaming import stream
         from merging.plugins.progress import Silent
 
-        memory = InMemory(self.tensors(pool))
+        memory = InMemory(self.tensors(merged, pool))
         stream(merged, pool, memory, Silent(), accumulate=self.accumulate)
         return _ordered(memory, merged, pool)
 

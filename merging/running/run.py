@@ -180,7 +180,7 @@ def merge(
 def _remember(session: Session, found: Found, written: Written, how: Writing) -> None:
     """Keeps the scores of the merge for the model that was written, which is known by its content alone from now on."""
     memory = session.evaluator.remembered if session.evaluator is not None else None
-    if memory is not None and not how.adapter and how.dtype is None and how.accumulate == "float64":
+    if memory is not None and how.exact(found.merge, session.plan.pool):
         for split in found.seen(found.saved):
             memory.keep_written(found.merge, written.hash, split)
 

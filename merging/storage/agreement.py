@@ -9,6 +9,7 @@ from typing import Protocol
 from merging.errors import PoolError
 from merging.storage.alignment import check_rows
 from merging.storage.checkpoint import Checkpoint
+from merging.storage.dtypes import common_dtype
 from merging.storage.raw import same_bits
 from merging.values.partition import TensorInfo
 
@@ -26,7 +27,9 @@ class Described(Protocol):
 
 
 def check_agreement(first: Described, other: Described, *, aligned: bool = False) -> None:
-    """Refuses two checkpoints that differ in the names, shapes or dtypes of their tensors.
+    """Refuses two checkpoints that differ in the names or shapes of their tensors, or in dtypes of several kinds.
+
+    Of floating-point dtypes there is one that holds the numbers of both, in which they are merged.
 
     Args:
         first: one of them.
@@ -53,10 +56,17 @@ def check_agreement(first: Described, other: Described, *, aligned: bool = False
         other_shape, other_dtype = others[name]
         if shape != other_shape and not (aligned and shape[1:] == other_shape[1:]):
             raise PoolError(f"tensor '{name}' is {list(other_shape)} in {other.path} but {list(shape)} in {first.path}")
-        if dtype != other_dtype:
+        if common_dtype((dtype, other_dtype)) is None:
             raise PoolError(
                 f"tensor '{name}' is {other_dtype} in {other.path} but {dtype} in {first.path}; convert one of them"
             )
+
+
+def kinds(model: Described) -> frozenset[tuple[str, tuple[int, ...], str]]:
+    """Collects what models that fit together have in common: names, shapes, and dtypes, floating ones as one."""
+    tensors = (model.tensors or {}).items()
+    floating = {dtype for _, (_, dtype) in tensors if common_dtype((dtype, "float64")) is not None}
+    return frozenset((name, shape, "floating" if dtype in floating else dtype) for name, (shape, dtype) in tensors)
 
 
 def ties(checkpoints: Sequence[Checkpoint]) -> tuple[tuple[str, ...], ...]:

@@ -19,15 +19,17 @@ from merging.storage.adapter_folder import adapter_folder, read_config
 from merging.storage.aligned import AlignedTensors
 from merging.storage.class_names import Names
 from merging.storage.companions import companions
-from merging.storage.content import content_hash
+from merging.storage.content import ContentHash, content_hash
+from merging.storage.dtypes import itemsize
 from merging.storage.file_hashes import REFUTED, Digest, Stamp, digest_of
 from merging.storage.file_kind import SUFFIXES, format_of
 from merging.storage.hub.fetching import folder_of, id_of
 from merging.storage.hub.spelling import PREFIX, written
 from merging.storage.in_memory import TensorsInMemory
 from merging.storage.model_folder import INDEX_SUFFIX, files_of
-from merging.storage.raw import has_only_finite
+from merging.storage.raw import Raw, has_only_finite
 from merging.storage.tensor_file import TensorFile
+from merging.storage.widened import WidenedTensors
 from merging.storage.wrapped_names import unwrapped
 from merging.values.partition import TensorInfo
 from merging.values.shown import Sheet, Shown
@@ -61,6 +63,7 @@ class Checkpoint(Shown):
         path: the file or folder; of what is in memory ``<memory>`` and its name, for messages.
         adapted: the adapter that the path is, with its base; None of a whole model.
         aligned: the vocabulary that it is seen through, with the model; None of a model as it is.
+        widened: the model as it is stored, where it is seen in wider dtypes; None of one that is not.
         files: the files that hold the tensors; none of what is in memory.
         tensors: name → (shape, dtype name), names without wrappers and prefixes, in the file's order.
         ties: groups of names that share one storage (only ``.pt`` files can say so).
@@ -76,6 +79,7 @@ class Checkpoint(Shown):
 
     adapted: AdaptedTensors | None = None
     aligned: AlignedTensors | None = None
+    widened: WidenedTensors | None = None
 
     def __init__(self, path: Path | str, name: str = "", key: str = "", base: Checkpoint | None = None) -> None:
         self.path = (folder_of(str(path)) if str(path).startswith(PREFIX) else None) or Path(path)
@@ -141,13 +145,43 @@ class Checkpoint(Shown):
         Args:
             alignment: the vocabulary, of models among which this one is.
         """
+        made = self._again()
+        made.aligned = AlignedTensors(self, alignment)
+        made._take((made.aligned,))
+        return made
+
+    def seen_in(self, dtypes: Mapping[str, str]) -> Checkpoint:
+        """Gives the same model with some tensors in dtypes that hold all of their numbers; its hash stays the file's.
+
+        Args:
+            dtypes: name of a tensor → dtype; those that have it already stay as they are.
+        """
+        if all(self.tensors[name][1] == dtype for name, dtype in dtypes.items()):
+            return self
+        made = self._again()
+        made.widened = WidenedTensors(self, dtypes)
+        made._take((made.widened,))
+        return made
+
+    def _again(self) -> Checkpoint:
+        """The same model, before its tensors are taken."""
         made = Checkpoint.__new__(Checkpoint)
         made.name, made.key, made.path, made.hub, made.files = self.name, self.key, self.path, self.hub, self.files
         if self.adapted is not None:
             made.adapted = self.adapted
-        made.aligned = AlignedTensors(self, alignment)
-        made._take((made.aligned,))
         return made
+
+    @property
+    def as_stored(self) -> Checkpoint:
+        """The model in the dtypes of its file, where it is seen in wider ones."""
+        return self if self.widened is None else self.widened.model
+
+    @property
+    def stored(self) -> Mapping[str, TensorInfo]:
+        """Name → (shape, dtype name) in its files, through whatever it is seen."""
+        if self.widened is not None:
+            return self.widened.model.stored
+        return self.tensors if self.aligned is None else self.aligned.model.stored
 
     @property
     def in_memory(self) -> bool:
@@ -246,6 +280,25 @@ class Checkpoint(Shown):
         except OSError as error:
             raise CheckpointError(f"{file.path}: tensor '{name}' cannot be read ({refused(error)})") from None
 
+    def read_hashed(self, name: str, start: int, into: Raw, digest: ContentHash) -> None:
+        """Reads some of a tensor's elements, and has them hashed as they are stored.
+
+        Args:
+            name: name of the tensor.
+            start: number of the first element.
+            into: the bytes that are filled.
+            digest: takes what lies in the files.
+
+        Raises:
+            CheckpointError: the file has changed or cannot be read.
+        """
+        if self.widened is None:
+            self.read_bytes(name, start * itemsize(self.tensors[name][1]), into.data)
+            digest.add(name, self.tensors[name], into, start)
+            return
+        for first, stored in self.widened.blocks(name, start, into):
+            digest.add(name, self.widened.model.tensors[name], stored, first)
+
     def check_unchanged(self) -> None:
         """Raises CheckpointError where a file was replaced or written to since it was opened."""
         for opened in self._opened:
@@ -288,6 +341,8 @@ class Checkpoint(Shown):
 
     @functools.cached_property
     def _digest(self) -> Digest:
+        if self.widened is not None:
+            return self.widened.model._digest
         seen = [] if self.aligned is None else [self.aligned.alignment.digest]
         found = digest_of(self.stamps, [self.key, *seen], lambda: content_hash(_Finite(self)))
         if found.refuted is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from merging.values.partition import TensorInfo
@@ -34,6 +35,8 @@ SAFETENSORS = {
 """Code in a safetensors header → name."""
 NUMPY_FLOATS = frozenset({"float64", "float32", "float16"})
 """Floating-point dtypes that NumPy computes with; torch is needed for the rest."""
+_NARROW = frozenset({"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"})
+"""Floating-point dtypes of which float16 and bfloat16 hold all numbers, each of them."""
 _BYTES = {"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4}
 _BYTES |= {"float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1}
 _BYTES |= dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"), 1)
@@ -90,6 +93,23 @@ def torch_dtype(name: str) -> torch.dtype:
 
     found: torch.dtype = getattr(torch, name)
     return found
+
+
+def common_dtype(dtypes: Iterable[str]) -> str | None:
+    """The narrowest dtype that holds all numbers of several; None where they differ, and one has no fraction.
+
+    >>> common_dtype(["float16", "bfloat16"]), common_dtype(["bfloat16", "float8_e5m2"]), common_dtype(["int8", "int8"])
+    ('float32', 'bfloat16', 'int8')
+    """
+    found = set(dtypes)
+    if len(found) == 1:
+        return found.pop()
+    if not found <= _NARROW | NUMPY_FLOATS | {"bfloat16"}:
+        return None
+    wide = sorted(found - _NARROW, key=itemsize)
+    if not wide:
+        return "float16"
+    return wide[-1] if len(wide) == 1 or wide[-1] == "float64" else "float32"
 
 
 def is_floating(dtype: str) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from merging.errors import PoolError
-from merging.storage.dtypes import is_floating, size_of
+from merging.storage.dtypes import is_floating, itemsize, size_of
 from merging.values.partition import TensorInfo
 from merging.values.wording import some
 
@@ -158,6 +158,11 @@ def _is_length(lengths: tuple[int, ...], directions: tuple[int, ...]) -> bool:
     return math.prod(lengths) < math.prod(directions) and sum(size > 1 for size in lengths) <= 1
 
 
+def _narrowest(checkpoints: Sequence[Checkpoint], name: str) -> str:
+    """The dtype in which a tensor is stored where it takes the least: models may hold it in several."""
+    return min((checkpoint.stored[name][1] for checkpoint in checkpoints), key=itemsize)
+
+
 def _scales(tensors: Mapping[str, TensorInfo], wide: str, narrow: str) -> bool:
     """Whether a tensor has the shape of another one's scales: one, one a row, or one a block."""
     (shape, _), (whole, _) = tensors[wide], tensors[narrow]
@@ -177,7 +182,8 @@ def factor_faults(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, str]
     """
     if len(checkpoints) < 2:
         return
-    tensors, said = checkpoints[0].tensors, set[str]()
+    said = set[str]()
+    tensors = {name: (shape, _narrowest(checkpoints, name)) for name, (shape, _) in checkpoints[0].tensors.items()}
     for found in factored(tensors):
         if found.kind in said:
             continue

@@ -16,13 +16,14 @@ from merging.storage.alignment import Alignment, whereabouts
 from merging.storage.beside import differences
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.class_order import agree_on_classes
+from merging.storage.common_dtypes import in_common_dtypes, told
 from merging.storage.dtypes import is_floating
 from merging.storage.hub.spelling import PREFIX
 from merging.storage.ingredients import opened
 from merging.storage.rows import Rows
 from merging.storage.sources import fetch, natural_key, place_of
 from merging.values.partition import TensorInfo
-from merging.values.recipe import Ingredient, Vocabulary
+from merging.values.recipe import Dtypes, Ingredient, Vocabulary
 from merging.values.shown import Sheet, Shown, grid, named
 from merging.values.wording import kind_of, plural
 
@@ -39,9 +40,9 @@ class ModelPool(Shown):
     """The checkpoints to merge, in the natural order of their names (model_2 before model_10).
 
     Args:
-        models: one or more models, all with the same tensor names, shapes and dtypes: checkpoints, files, folders and
-            patterns, state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these,
-            a list of them, or a mapping from their names to them.
+        models: one or more models, all with the same tensor names and shapes: checkpoints, files, folders and patterns,
+            state dicts and modules in memory (see :func:`merging.storage.ingredients.opened`), one of these, a list of
+            them, or a mapping from their names to them. Floating-point dtypes may differ: all are seen in one.
         base: the model they were fine-tuned from, where known.
         tokenizer_source: the vocabulary that all are seen in, where they have several: ``union``, ``base``, ``first``
             or a model's name; None: each in its own.
@@ -67,6 +68,7 @@ class ModelPool(Shown):
             beside = " besides the base" if base is not None else ""
             raise PoolError(f"no models given{beside}; a pool needs at least one checkpoint")
         self.checkpoints: tuple[Checkpoint, ...] = tuple(sorted(checkpoints, key=lambda c: natural_key(c.name)))
+        self._see_in_common_dtypes()
         self._wanted = (tokenizer_source, pad_to_multiple_of)
         _check_asked(tokenizer_source, pad_to_multiple_of)
         if tokenizer_source is not None:
@@ -80,7 +82,18 @@ class ModelPool(Shown):
             raise PoolError(f"two checkpoints are called '{twice}'; give them different names")
         self._called = {c.name: c for c in self.checkpoints} | ({"the base": self.base} if self.base else {})
         self._classes = agree_on_classes(self._called)
-        self._rows = Rows(self.checkpoints, self.base)
+        self._rows = Rows(self.checkpoints, self.base, self.dtypes)
+
+    def _see_in_common_dtypes(self) -> None:
+        """Has all models seen in dtypes that hold the numbers of each, where some hold the same tensors in others."""
+        self.checkpoints = tuple(in_common_dtypes(self.checkpoints, self.with_base))
+        self.base = None if self.base is None else next(in_common_dtypes([self.base], self.with_base))
+        leader = self.base or self.checkpoints[0]
+        self.dtypes: Dtypes = tuple(
+            (name, leader.tensors[name][1], dtype)
+            for name, (_, dtype) in leader.stored.items()
+            if any(dtype != model.stored[name][1] for model in self.with_base if name in model.stored)
+        )
 
     def _align(self, source: str, multiple: int | None) -> None:
         """Has all models seen in one vocabulary, where that is another view of them.
@@ -296,7 +309,7 @@ class ModelPool(Shown):
         found = differences(self._called, taken)
         if self.alignment is not None:
             found = (*self.alignment.notes, *self.alignment.others(found))
-        return (*self._classes, *found)
+        return (*told(self.dtypes, self.with_base, self.base), *self._classes, *found)
 
     @functools.cached_property
     def constant(self) -> frozenset[str]:
@@ -332,7 +345,7 @@ def _check_asked(source: object, multiple: object) -> None:
 
 def _alignment(models: Sequence[Checkpoint], vocabulary: Vocabulary) -> Alignment:
     """The vocabulary that a recipe names, of its models and, last, their base."""
-    wanted = (vocabulary.source, vocabulary.multiple)
+    models, wanted = list(in_common_dtypes(models, models)), (vocabulary.source, vocabulary.multiple)
     return Alignment(models, None, wanted) if vocabulary.base is None else Alignment(models[:-1], models[-1], wanted)
 
 

@@ -92,6 +92,16 @@ def narrow(sums: NDArray[np.floating[Any]], result: Raw, dtype: str) -> None:
         as_tensor(result, dtype).copy_(torch.from_numpy(sums))
 
 
+def recast(raw: Raw, dtype: str, into: Raw, wide: str) -> None:
+    """Writes elements of one floating-point dtype as those of another that holds all of its numbers."""
+    if dtype == wide:
+        np.copyto(into, raw)
+    elif wide in NUMPY_FLOATS:
+        widen(raw, dtype, into.view(wide))
+    else:
+        as_tensor(into, wide).copy_(as_tensor(raw, dtype))
+
+
 def _widen_bfloat16(raw: NDArray[np.uint16], into: NDArray[np.floating[Any]]) -> None:
     """Writes bfloat16 numbers, which are the upper halves of float32 ones, into an array, a few at a time."""
     bits = np.empty(min(len(raw), _FEW), dtype=np.uint32)

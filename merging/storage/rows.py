@@ -11,7 +11,7 @@ from blake3 import blake3
 from merging.errors import RecipeError
 from merging.storage.alignment import whereabouts
 from merging.storage.checkpoint import Checkpoint
-from merging.values.recipe import Aligned, Ingredient
+from merging.values.recipe import Aligned, Dtypes, Ingredient
 
 UNREAD = "unread:"
 """Begins what stands for an ingredient's content hash until its file was read (see :meth:`Rows.postpone`)."""
@@ -23,10 +23,11 @@ class Rows:
     Args:
         models: the checkpoints of the pool, in its order.
         base: the model they were fine-tuned from, where known.
+        dtypes: rows of the tensors that models hold in several: name, dtype of the sum, dtype of the result.
     """
 
-    def __init__(self, models: Sequence[Checkpoint], base: Checkpoint | None) -> None:
-        self._models, self._base = tuple(models), base
+    def __init__(self, models: Sequence[Checkpoint], base: Checkpoint | None, dtypes: Dtypes = ()) -> None:
+        self._models, self._base, self._dtypes = tuple(models), base, dtypes
         self._by_hash: dict[str, Checkpoint] = {}
         self._hashes: dict[Checkpoint, str] = {}
         self._rows: dict[Checkpoint, Ingredient] = {}
@@ -74,7 +75,9 @@ class Rows:
             base = "" if checkpoint.adapted is None else whereabouts(checkpoint.adapted.base)
             facts = (checkpoint.name, self._hash(checkpoint), whereabouts(checkpoint), checkpoint.key, base)
             seen = None if checkpoint.aligned is None else checkpoint.aligned.alignment.record
-            self._rows[checkpoint] = Ingredient(*facts) if seen is None else Aligned(*facts, seen)
+            self._rows[checkpoint] = (
+                Ingredient(*facts, dtypes=self._dtypes) if seen is None else Aligned(*facts, seen, dtypes=self._dtypes)
+            )
         return self._rows[checkpoint]
 
     def _hash(self, checkpoint: Checkpoint) -> str:

@@ -95,8 +95,19 @@ class Vocabulary:
         return cls(source, multiple, places, None if base is None else Place.from_json(base))
 
 
+Dtypes: TypeAlias = tuple[tuple[str, str, str], ...]
+"""Rows of the tensors that models hold in several dtypes: name, dtype of the sum, dtype of the result."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class OfPool:
+    """A row that knows what its pool decides: ``dtypes``, where models hold the same tensors in several."""
+
+    dtypes: Dtypes = field(default=(), compare=False)
+
+
 @dataclass(frozen=True, repr=False)
-class Ingredient(Shown):
+class Ingredient(OfPool, Shown):
     """A checkpoint that goes into a merge: its name, its content hash, and where it was found (a hint only).
 
     ``file``: empty where it was in memory. ``key``: of the state dict in a file that holds several. ``base``: of an
@@ -256,6 +267,11 @@ class Recipe(Shown):
         return frozenset(self.overrides)
 
     @property
+    def dtypes(self) -> Dtypes:
+        """Dtypes of the tensors that its ingredients' pool held in several; none where they were the same in all."""
+        return self.ingredients[0].dtypes
+
+    @property
     def vocabulary(self) -> Vocabulary | None:
         """The vocabulary in which its ingredients were seen; None: in their own."""
         return self.ingredients[0].vocabulary
@@ -317,7 +333,9 @@ class Recipe(Shown):
                 for column, c in enumerate(self.partition.components)
             ],
             "overrides": {name: _tensor_hash(self.overrides[name]) for name in sorted(self.overrides)},
-        } | ({} if seen is None else {"vocabulary": seen.to_json()})
+            **({} if seen is None else {"vocabulary": seen.to_json()}),
+            **({"dtypes": {name: list(pair) for name, *pair in self.dtypes}} if self.dtypes else {}),
+        }
 
     @classmethod
     def from_json(cls, data: Any, overrides: Mapping[str, Tensor] | None = None) -> Recipe:
@@ -338,7 +356,11 @@ class Recipe(Shown):
             facts = [
                 (i["name"], i["hash"], i["file"], i.get("key", ""), i.get("base", "")) for i in data["ingredients"]
             ]
-            ingredients = tuple(Ingredient(*each) if seen is None else Aligned(*each, seen) for each in facts)
+            dtypes: Dtypes = tuple((name, *_pair(pair)) for name, pair in data.get("dtypes", {}).items())
+            ingredients = tuple(
+                Ingredient(*each, dtypes=dtypes) if seen is None else Aligned(*each, seen, dtypes=dtypes)
+                for each in facts
+            )
             components = tuple(
                 Component(c["name"], tuple(c["tensors"]), c["inert"], c["constant"], c["frozen"])
                 for c in data["components"]
@@ -353,6 +375,17 @@ class Recipe(Shown):
             if isinstance(error, MergingError):
                 raise
             raise RecipeError(f"not a recipe: {type(error).__name__} at {error}") from None
+
+
+def _pair(pair: Any) -> tuple[str, str]:
+    """The dtype that a tensor is merged in, and that of the result.
+
+    Raises:
+        RecipeError: they are something else.
+    """
+    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)):
+        raise RecipeError("not a recipe: its dtypes are two a tensor, that of the sum and that of the result")
+    return pair[0], pair[1]
 
 
 def _coefficients(recipe: Recipe) -> Grid:

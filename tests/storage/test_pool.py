@@ -123,8 +123,9 @@ def test_ties_count_only_where_all_have_them(tmp_path: Path) -> None:
     [
         ({"extra": torch.ones(1)}, "extra"),
         ({"w": torch.ones(2, 3)}, "w"),
-        ({"w": torch.ones(2, 2).half()}, "w"),
-        ({"b": torch.ones(2).double()}, "b"),
+        ({"w": torch.ones(2, 2).int()}, "w"),
+        ({"steps": torch.tensor(3.0)}, "steps"),
+        ({"steps": torch.tensor(3, dtype=torch.int32)}, "steps"),
         ({"steps": torch.tensor([3])}, "steps"),
     ],
 )
