@@ -32,7 +32,7 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     """Prints table, verdict, notes, and what to do next.
 
     Args:
-        console: where it is printed.
+        console: the place where it is printed.
         report: the run's report.
         folder: the run's folder.
         kind: the kind of file that was written.

@@ -29,6 +29,7 @@ from merging.running.saved import SavedRun
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
 from merging.values import shown
+from merging.values.recipe import Aligned, Place, Vocabulary
 from merging.values.report import Row
 from merging.values.shown import Grid, Sheet, Shown, environment
 from merging.values.states import RunState
@@ -90,7 +91,9 @@ class Named:
             scores={"held-out": (0.1, 0.2), name: (0.3, 0.1)},
             samples={"held-out": 5, name: 9},
         )
+        seen = Vocabulary("union", None, (Place(name, name),))
         return {
+            "Aligned": Aligned(name, "0" * 64, name, seen_in=seen),
             "Benchmark": self.benchmark(verdict, coefficients),
             "BenchmarkRow": self.benchmark(verdict, coefficients).rows[0],
             "Checked": Checked(
@@ -248,8 +251,20 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelPool]:
 ELEMENTS = {"div", "style", "p", "b", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "span", "br"}
 NAMELESS = {"Checked", "Geometry", "ModelPool", "Outcome", "Report", "Result", "SavedRun"}
 """Kinds whose line at the prompt may be without that name."""
+AS = {"Aligned": "Ingredient", "SavedRun": "Result"}
+"""Kinds that are shown as others."""
 KINDS = [
-    *("Benchmark", "BenchmarkRow", "Checked", "Checkpoint", "Coefficients", "Component", "Ensemble", "Geometry"),
+    *(
+        "Aligned",
+        "Benchmark",
+        "BenchmarkRow",
+        "Checked",
+        "Checkpoint",
+        "Coefficients",
+        "Component",
+        "Ensemble",
+        "Geometry",
+    ),
     *("Ingredient", "Inspection", "Interpolation", "ModelPool", "Outcome", "Partition", "Ranked", "Ranking"),
     *("Recipe", "Report", "Result", "Row", "SavedRun", "Single", "Solution", "Split", "Task", "Verdict", "Weights"),
 ]
@@ -301,7 +316,7 @@ def test_the_prompt_shows_a_short_line(kind: str, name: str, pools: dict[str, Mo
     said = repr(value)
     assert len(said) < SHORT
     assert said.isprintable()
-    assert said.startswith(f"<{'Result' if kind == 'SavedRun' else kind}: ")
+    assert said.startswith(f"<{AS.get(kind, kind)}: ")
     assert "\\x1b[2J" in said or "\x1b" not in name or kind in NAMELESS
 
 
