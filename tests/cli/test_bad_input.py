@@ -37,11 +37,6 @@ def changed(**tensors: torch.Tensor | None) -> Change:
     return change
 
 
-def half_precision(folder: Path) -> None:
-    state = load_file(folder / "model_1.safetensors")
-    save_file(state | {"fc1.bias": state["fc1.bias"].half()}, folder / "model_1.safetensors")
-
-
 def truncated(folder: Path) -> None:
     path = folder / "model_1.safetensors"
     path.write_bytes(path.read_bytes()[:-20])
@@ -73,7 +68,10 @@ FILES: dict[str, tuple[Change, list[str]]] = {
     "missing tensor": (changed(fc2__bias=None), ["model_1.safetensors misses", "'fc2.bias'"]),
     "extra tensor": (changed(more=torch.zeros(1)), ["model_1.safetensors has an extra", "'more'"]),
     "other shape": (changed(fc1__bias=torch.zeros(9)), ["'fc1.bias' is [9] in", "model_1", "[8]"]),
-    "other dtype": (half_precision, ["'fc1.bias' is float16 in", "model_1", "convert one"]),
+    "other dtype": (
+        changed(fc1__bias=torch.zeros(8, dtype=torch.int64)),
+        ["'fc1.bias' is int64 in", "model_1", "convert one"],
+    ),
     "NaN": (changed(fc1__bias=torch.full((8,), float("nan"))), ["model_1", "'fc1.bias' holds NaN", "leave"]),
     "Inf": (changed(fc1__bias=torch.full((8,), float("inf"))), ["model_1", "'fc1.bias' holds NaN or inf", "leave"]),
     "two architectures": (changed(fc1__weight=None, conv=torch.zeros(3)), ["different architectures", "model_1"]),

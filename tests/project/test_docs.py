@@ -59,6 +59,9 @@ NOT_OURS = {
     "--before",
     "--hook-type",
     "--write",
+    "--layers",
+    "--lazy-unpickle",
+    "--num-threads",
 }
 """Flags of other programs that the pages mention."""
 
