@@ -145,7 +145,7 @@ class Box:
 
     @property
     def start(self) -> Vector:
-        """The point that the search starts at: the option's usual number, brought between the bounds."""
+        """The point that the search starts at, brought between the bounds."""
         return np.clip([self.starts[option] for option, _ in self.variables], self.lower, self.upper)
 
     def values(self, x: Vector) -> dict[str, Any]:
@@ -176,11 +176,18 @@ class Box:
 
 
 def _start(strategy: MixStrategy, declared: Option, entries: tuple[Entry, ...], problem: Problem) -> float:
-    """The number that a search starts at: the option's default, what `none` stands for, or the middle."""
-    usual = declared.usual(getattr(strategy, "profile", None))
+    """The number that a search starts at: what an entry before it gives all, the option's default, or the middle.
+
+    Of an option that is none by default: what that stands for.
+    """
+    first = next(place for place, entry in enumerate(entries) if isinstance(entry.value, Search))
+    given = [e.value for e in entries[:first] if isinstance(e.value, int | float) and not (e.model or e.component)]
+    usual = given[-1] if given else declared.usual(getattr(strategy, "profile", None))
     if not isinstance(usual, int | float):
         usual = strategy.default_number(declared.name, problem)
-    value = next(entry.value for entry in entries if isinstance(entry.value, Search))
+    value = entries[first].value
+    if not isinstance(value, Search):
+        raise RuntimeError(f"{declared.name}: entry {first} is not searched for")
     low, high = (
         (value.low, value.high)
         if declared.spec.low is None or declared.spec.high is None

@@ -240,6 +240,14 @@ def test_one_number_or_one_for_each(pool: ModelPool) -> None:
     assert points("search", budget=4)[0] == 4
 
 
+def test_it_starts_at_what_was_said_before(pool: ModelPool) -> None:
+    given = merged(pool, "task-arithmetic", scale=-0.6).report.rows[-1].held_out
+    for scale in (["-0.6", "*=search"], ["-0.6", "fc1=search:-1..1"]):
+        decision = merged(pool, "task-arithmetic", scale=scale, budget=1).report.decisions[-1]
+        assert decision["start"] == given
+    assert given != merged(pool, "task-arithmetic").report.rows[-1].held_out
+
+
 @pytest.mark.parametrize("name", ["coordinate", "nested", "random", "scipy-cobyla", "scipy-cobyqa", "nevergrad-cobyla"])
 def test_any_optimizer_does(pool: ModelPool, name: str) -> None:
     load_installed()
