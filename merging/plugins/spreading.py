@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.errors import OptionError, StrategyError, unknown
+from merging.errors import OptionError, StrategyError, UnknownNameError, unknown
 from merging.plugins.varying import Entry, Ramp, Search
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ class Places:
         Raises:
             UnknownNameError: it names none that is there.
         """
+        if not entry.model and entry.component in self.models and entry.component not in self.components:
+            name = entry.component
+            own = f"write {name}@=NUMBER where models have numbers of their own"
+            raise UnknownNameError(f"unknown component '{name}': it is a model; {own}")
         return (
             matching("model", entry.model or "*", self.models),
             matching("component", entry.component or "*", self.components),

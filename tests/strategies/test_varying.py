@@ -390,6 +390,7 @@ def test_what_cannot_be(option: str, value: Any, said: str) -> None:
     ("strategy", "said"),
     [
         (("ties", {"density": "fc9=0.3"}), "unknown component 'fc9'; did you mean 'fc"),
+        (("ties", {"density": "model_0=0.3"}), "'model_0': it is a model; write model_0@=NUMBER"),
         (("ties", {"density": "model_9@fc1=search"}), "unknown model 'model_9'; did you mean 'model_"),
         (("wise-ft", {"inner": {"name": "ties", "scale": "fc9=1"}}), "unknown component 'fc9'"),
     ],
