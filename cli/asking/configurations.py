@@ -44,6 +44,13 @@ class Configured(Asking):
             if beside:
                 raise RequirementError(f"{file} says what is merged: leave {flag} out, or the configuration")
         ctx.obj = _found(Path(file), typed.get("task"))
+        said = ctx.obj.file.run.model_dump()
+        for kind, own in (said.get("options") or {}).items():
+            if own and typed.get(kind) not in (None, said.get(kind)):
+                raise RequirementError(
+                    f"{file} has options of {kind} '{said.get(kind)}', which '{typed[kind]}' may not have: leave "
+                    f"--{kind} out, or go on from what `merge convert` writes"
+                )
         self.put_behind(ctx)
 
     def models(self, alone: Sequence[str]) -> Sequence[str]:

@@ -81,6 +81,13 @@ def test_flags_come_before_the_file(merge: Merge, config: Path) -> None:
     assert {tensor.dtype for tensor in found.values() if tensor.is_floating_point()} == {torch.bfloat16}
 
 
+def test_another_strategy_is_no_flag_beside_the_options_of_the_file(merge: Merge, config: Path) -> None:
+    for flag, value in (("--strategy", "uniform"), ("--partitioner", "whole")):
+        ran = merge("run", config, flag, value, "--output", "out")
+        assert (ran.code, f"leave {flag} out" in ran.err) == (2, True), ran.err
+    assert merge("run", config, "--strategy", "task-arithmetic", "--output", "out").code == 0
+
+
 def test_with_a_task_it_is_scored(merge: Merge, config: Path) -> None:
     Path("task.toml").write_text(f'[task]\nname = "{TASK}"\n[pool]\nmodels = ["nowhere"]\n', encoding="utf-8")
     for number, words in enumerate((["--task", TASK], ["--task", "task.toml", "--trust-code"])):
