@@ -14,12 +14,12 @@ from merging.errors import CheckpointError
 from merging.storage.adapter_folder import CONFIG, WAY, WEIGHTS, AdapterConfig
 from merging.storage.adapter_names import NamesInFiles
 from merging.storage.adapter_parts import Change, changes
-from merging.storage.dtypes import is_floating, itemsize, size_of
+from merging.storage.dtypes import is_floating, itemsize
 from merging.storage.file_hashes import Stamp
 from merging.storage.file_kind import format_of
 from merging.storage.low_rank import LowRank, Matrix
-from merging.storage.raw import Raw, as_tensor, narrow, widen
-from merging.storage.tensor_file import TensorFile
+from merging.storage.raw import Raw, narrow, widen
+from merging.storage.view import View
 from merging.values.partition import TensorInfo
 from merging.values.wording import plural
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from merging.storage.checkpoint import Checkpoint
+    from merging.storage.tensor_file import TensorFile
 
 BLOCK = 1 << 20
 """Elements of a tensor that are computed at a time, in float64."""
@@ -34,7 +35,7 @@ _KEPT = 2
 """Tensors whose factors are kept at a time: what is read follows an order."""
 
 
-class AdaptedTensors(TensorFile):
+class AdaptedTensors(View):
     """The tensors of a model that an adapter makes of its base.
 
     A block of rows is computed at a time, in float64, and rounded once to the dtype of the base's tensor.
@@ -53,7 +54,6 @@ class AdaptedTensors(TensorFile):
     """
 
     format = "adapter"
-    suffixes = ()
 
     def __init__(self, config: AdapterConfig, base: Checkpoint) -> None:
         self.config, self.base, folder = config, base, config.folder
@@ -69,12 +69,6 @@ class AdaptedTensors(TensorFile):
         self.notes = (self._described(), *self._own.notes)
         self._lock = threading.Lock()
         self._updates: OrderedDict[str, _Update] = OrderedDict()
-
-    @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
-        """Recognises no file: an adapter is a folder over another model."""
-        del path, head
-        return False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -132,10 +126,7 @@ class AdaptedTensors(TensorFile):
         """Computes one tensor, or reads it where the adapter leaves it alone."""
         if key not in self.changes:
             return self.base.read(key)
-        shape, dtype = self.tensors[key]
-        raw = np.empty(size_of((shape, dtype)), dtype=np.uint8)
-        self.read_bytes(key, 0, raw.data)
-        return as_tensor(raw, dtype).view(shape)
+        return self.made(key)
 
     def read_bytes(self, key: str, offset: int, into: memoryview) -> None:
         """Computes some of a tensor, by the rows that they lie in."""

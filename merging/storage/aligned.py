@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from merging.storage.alignment import LACKING, PADDING, Alignment
 from merging.storage.dtypes import itemsize, size_of
 from merging.storage.file_hashes import Stamp
-from merging.storage.raw import Raw, as_tensor, narrow, widen
-from merging.storage.tensor_file import TensorFile
+from merging.storage.raw import Raw, narrow, widen
+from merging.storage.view import ModelView
 from merging.storage.vocabulary_rows import rows_in
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ BLOCK = 1 << 20
 """Elements of a tensor that are put together at a time."""
 
 
-class AlignedTensors(TensorFile):
+class AlignedTensors(ModelView):
     """The tensors of a model, those of its vocabulary with the rows of another one.
 
     A row of a token that the model has is its own, to the bit. One of a token that it lacks is the base's, where the
@@ -44,49 +43,28 @@ class AlignedTensors(TensorFile):
     """
 
     format = "model with another vocabulary"
-    suffixes = ()
 
     def __init__(self, model: Checkpoint, alignment: Alignment) -> None:
-        self.model, self.alignment = model, alignment
-        super().__init__(model.path)
+        super().__init__(model)
+        self.alignment = alignment
         self.tensors = {
             name: ((_with_rows(info[0], alignment.rows), info[1]) if name in alignment.names else info)
             for name, info in model.tensors.items()
         }
-        self.ties, self.notes = model.ties, model.notes
-        self.settings, self.trained, self.classes = model.settings, model.trained, model.classes
         self._vocabulary = frozenset(alignment.names)
         self._lock = threading.Lock()
         self._means: dict[str, Raw] = {}
-
-    @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
-        """Recognises no file: it is a model beside others."""
-        del path, head
-        return False
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The model's own files."""
-        return self.model.files
 
     @property
     def stamps(self) -> tuple[Stamp, ...]:
         """Facts about its files, and about those of all models and tokenizers that its rows may come from."""
         return (*self.model.stamps, *self.alignment.stamps)
 
-    def check_unchanged(self) -> None:
-        """Raises CheckpointError where a model was replaced or written to since it was opened."""
-        self.model.check_unchanged()
-
     def read(self, key: str) -> Tensor:
         """Reads one tensor, or puts it together."""
         if key not in self._vocabulary:
             return self.model.read(key)
-        shape, dtype = self.tensors[key]
-        raw = np.empty(size_of((shape, dtype)), dtype=np.uint8)
-        self.read_bytes(key, 0, raw.data)
-        return as_tensor(raw, dtype).view(shape)
+        return self.made(key)
 
     def read_bytes(self, key: str, offset: int, into: memoryview) -> None:
         """Puts some of a tensor together, by the rows that it lies in."""

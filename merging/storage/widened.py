@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from merging.storage.dtypes import itemsize
-from merging.storage.file_hashes import Stamp
 from merging.storage.raw import Raw, in_dtype, recast
-from merging.storage.tensor_file import TensorFile
+from merging.storage.view import ModelView
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +20,7 @@ BLOCK = 1 << 20
 """Elements of a tensor that are converted at a time."""
 
 
-class WidenedTensors(TensorFile):
+class WidenedTensors(ModelView):
     """The tensors of a model, some in a dtype that holds each of their numbers.
 
     Args:
@@ -34,34 +32,10 @@ class WidenedTensors(TensorFile):
     """
 
     format = "model in wider dtypes"
-    suffixes = ()
 
     def __init__(self, model: Checkpoint, dtypes: Mapping[str, str]) -> None:
-        self.model = model
-        super().__init__(model.path)
+        super().__init__(model)
         self.tensors = {name: (shape, dtypes.get(name, own)) for name, (shape, own) in model.tensors.items()}
-        self.ties, self.notes = model.ties, model.notes
-        self.settings, self.trained, self.classes = model.settings, model.trained, model.classes
-
-    @classmethod
-    def recognises(cls, path: Path, head: bytes) -> bool:
-        """Recognises no file: it is a model beside others."""
-        del path, head
-        return False
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The model's own files."""
-        return self.model.files
-
-    @property
-    def stamps(self) -> tuple[Stamp, ...]:
-        """Facts about its files from before they were opened."""
-        return self.model.stamps
-
-    def check_unchanged(self) -> None:
-        """Raises CheckpointError where the model was replaced or written to since it was opened."""
-        self.model.check_unchanged()
 
     def read(self, key: str) -> Tensor:
         """Reads one tensor, converted."""
