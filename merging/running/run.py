@@ -28,6 +28,7 @@ from merging.running.plan import plan
 from merging.running.reporting import report_of
 from merging.running.session import Session
 from merging.running.settings import Settings
+from merging.running.threads import said_of_threads
 from merging.running.views import RunViews
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -138,6 +139,8 @@ def merge(
         pool.postpone()  # every byte is read once, while merging, and hashed then
     earlier = _earlier(folder) if resume and folder is not None else None
     made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier, resumed=resume)
+    for said in said_of_threads(made, earlier):
+        progress.say(said)
     header = made.header(origin.request)
     with (
         at_most(passes.threads),
