@@ -1,0 +1,289 @@
+"""Workers and drivers killed at random moments: what a run decides and makes is that of an undisturbed one.
+
+Each case is a run of ``greedy`` or ``manifoldmix`` on the digits as a process of its own, with workers. What is killed,
+with SIGKILL:
+
+- ``once``: one worker, at a random moment;
+- ``twice``: a worker, and a moment later one again;
+- ``busy``: a worker that is computing, so that a request is in flight;
+- ``all``: every worker at once;
+- ``driver``: the program itself; the run goes on with another number of workers, or with none.
+
+A case is lost if the run fails, if its events (evaluations and decisions), recipe or model differ from those of a run
+without workers, or if a process is left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+STRATEGIES = ("greedy", "manifoldmix")
+KINDS = ("once", "twice", "busy", "all", "driver")
+WORKERS = 2
+RESUMED = ("1", "3", "none")
+"""Workers of a run that goes on."""
+SEARCH = ["--task", "digits", "--partitioner", "clip-c8", "--budget", "12", "--optimizer", "coordinate"]
+PLAIN = ["--no-baselines", "--no-tests", "--no-remember"]
+GONE = 5.0
+"""Seconds in which all processes of a run must have ended after it."""
+
+
+class Lost(Exception):
+    """A run went otherwise than the undisturbed one, or left something behind."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What must be the same, however a run was disturbed."""
+
+    events: list[dict[str, Any]]
+    recipe: bytes
+    model: bytes
+
+    @classmethod
+    def of(cls, folder: Path) -> Made:
+        """Reads it."""
+        lines = (folder / "events.jsonl").read_text("utf-8").splitlines()
+        events = [json.loads(line) for line in lines]
+        kept = [event for event in events if event["event"] in ("strategy", "evaluation", "decision")]
+        for event in kept:
+            event.pop("seconds", None)
+        return cls(kept, (folder / "recipe.json").read_bytes(), (folder / "model.safetensors").read_bytes())
+
+    def check(self, expected: Made) -> None:
+        """Compares.
+
+        Raises:
+            Lost: something differs.
+        """
+        for number, (here, there) in enumerate(zip(self.events, expected.events, strict=False)):
+            if here != there:
+                raise Lost(f"event {number} differs: {json.dumps(here)[:80]} instead of {json.dumps(there)[:80]}")
+        if len(self.events) != len(expected.events):
+            raise Lost(f"{len(self.events)} events instead of {len(expected.events)}")
+        if self.recipe != expected.recipe:
+            raise Lost("the recipe differs")
+        if self.model != expected.model:
+            raise Lost("the model differs")
+
+
+class Run:
+    """One ``merge run``, as a process.
+
+    Args:
+        arguments: of the command.
+        folder: where it runs; what it says is kept in ``said``.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self._said = folder / "said"
+        self.seen = set[int]()
+        with self._said.open("ab") as said:
+            self.process = subprocess.Popen(  # noqa: S603 (our own command)
+                [sys.executable, "-m", "merging", *arguments], cwd=folder, stdout=said, stderr=said
+            )
+
+    @property
+    def workers(self) -> list[int]:
+        """Its workers that live."""
+        found = [number for number in processes() if parent(number) == self.process.pid and is_worker(number)]
+        self.seen |= set(found)
+        return found
+
+    def end(self) -> int:
+        """Waits; returns the exit code, or the negative signal."""
+        while self.process.poll() is None:
+            self.workers  # noqa: B018 - notes them
+            time.sleep(0.02)
+        return self.process.returncode
+
+    @property
+    def last(self) -> str:
+        """The last line that it said."""
+        lines = self._said.read_text("utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def check_gone(self) -> None:
+        """Waits until all processes that it has started are gone.
+
+        Raises:
+            Lost: one is left over.
+        """
+        until = time.monotonic() + GONE
+        while left := [number for number in self.seen if alive(number)]:
+            if time.monotonic() > until:
+                raise Lost(f"process {left[0]} is left over")
+            time.sleep(0.02)
+
+
+def processes() -> list[int]:
+    """All processes of this machine."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def status(number: int) -> list[str]:
+    """State, parent and what follows in ``/proc/N/stat``; empty where there is no such process."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{number}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+    return []
+
+
+def parent(number: int) -> int:
+    """The parent of a process; 0 where there is none."""
+    found = status(number)
+    return int(found[1]) if found else 0
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs."""
+    found = status(number)
+    return bool(found) and found[0] != "Z"
+
+
+def is_worker(number: int) -> bool:
+    """Whether a process is one of a crew's."""
+    with contextlib.suppress(OSError):
+        return b"workers/process.py" in Path(f"/proc/{number}/cmdline").read_bytes()
+    return False
+
+
+def kill(numbers: Sequence[int]) -> int:
+    """Kills processes; returns how many were there."""
+    killed = 0
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+            killed += 1
+    return killed
+
+
+def once(run: Run, chance: random.Random) -> int:
+    """One of its workers."""
+    workers = run.workers
+    return kill([chance.choice(workers)]) if workers else 0
+
+
+def twice(run: Run, chance: random.Random) -> int:
+    """One of its workers, and again one a moment later: perhaps that which has taken the first one's place."""
+    killed = once(run, chance)
+    time.sleep(chance.uniform(0.0, 3.0))
+    return killed + once(run, chance)
+
+
+def busy(run: Run, chance: random.Random) -> int:
+    """The first of its workers that is found computing within a second."""
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until and run.process.poll() is None:
+        computing = [number for number in run.workers if status(number)[:1] == ["R"]]
+        if computing:
+            return kill([chance.choice(computing)])
+    return 0
+
+
+def everyone(run: Run, chance: random.Random) -> int:
+    """All of its workers."""
+    del chance
+    return kill(run.workers)
+
+
+def driver(run: Run, chance: random.Random) -> int:
+    """The program itself."""
+    del chance
+    run.workers  # noqa: B018 - notes them
+    return kill([run.process.pid]) if run.process.poll() is None else 0
+
+
+DISTURBED: dict[str, Callable[[Run, random.Random], int]] = {
+    "once": once,
+    "twice": twice,
+    "busy": busy,
+    "all": everyone,
+    "driver": driver,
+}
+
+
+def arguments(strategy: str, workers: int | None) -> list[str]:
+    """The command of a case."""
+    crew = ["--workers", str(workers)] if workers else []
+    return ["run", *SEARCH, "--strategy", strategy, *PLAIN, *crew, "--output", "out"]
+
+
+def undisturbed(strategy: str, folder: Path, workers: int | None) -> tuple[Made, float]:
+    """What a run makes, and its seconds.
+
+    Raises:
+        Lost: it fails.
+    """
+    folder.mkdir(parents=True)
+    began, run = time.perf_counter(), Run(arguments(strategy, workers), folder)
+    if run.end():
+        raise Lost(f"the undisturbed run failed: {run.last}")
+    run.check_gone()
+    return Made.of(folder / "out"), time.perf_counter() - began
+
+
+def disturbed(strategy: str, kind: str, folder: Path, after: float, chance: random.Random) -> tuple[Made, int]:
+    """One case: what the run makes, and how many processes were killed.
+
+    Raises:
+        Lost: it fails, or leaves a process behind.
+    """
+    folder.mkdir(parents=True)
+    run = Run(arguments(strategy, WORKERS), folder)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.process.wait(after)
+    killed = DISTURBED[kind](run, chance) if run.process.poll() is None else 0
+    code = run.end()
+    run.check_gone()
+    if kind == "driver" and code < 0:
+        begun = (folder / "out/events.jsonl").is_file() and b"\n" in (folder / "out/events.jsonl").read_bytes()
+        resumed = ["run", "--resume", "out", "--workers", chance.choice(RESUMED)]
+        run = Run(resumed if begun else [*arguments(strategy, WORKERS), "--overwrite"], folder)
+        code = run.end()
+        run.check_gone()
+    if code:
+        raise Lost(f"it ended with {code}: {run.last}")
+    return Made.of(folder / "out"), killed
+
+
+def campaign(folder: Path, times: int, seed: int) -> dict[str, Any]:
+    """Tries each kind so many times with each strategy; returns the figures."""
+    chance = random.Random(seed)  # noqa: S311 (when to kill, no secret)
+    found: dict[str, Any] = {}
+    for strategy in STRATEGIES:
+        expected, _ = undisturbed(strategy, folder / f"{strategy}-alone", None)
+        same, seconds = undisturbed(strategy, folder / f"{strategy}-workers", WORKERS)
+        same.check(expected)
+        for kind in KINDS:
+            row: dict[str, Any] = {"times": times, "killed": 0, "moments": [], "lost": []}
+            for number in range(times):
+                place, after = folder / f"{strategy}-{kind}-{number}", chance.uniform(0.1, 1.0) * seconds
+                row["moments"].append(round(after, 2))
+                try:
+                    made, killed = disturbed(strategy, kind, place, after, chance)
+                    row["killed"] += killed
+                    made.check(expected)
+                except (Lost, OSError) as error:
+                    row["lost"].append(f"after {after:.2f} s: {error}")
+                shutil.rmtree(place, ignore_errors=True)
+            found[f"{strategy}, {kind}"] = row
+            click.echo(
+                f"{strategy:12} {kind:7} {times:3} times, {row['killed']:3} processes killed, "
+                f"{len(row['lost'])} lost {row['lost'][:1] or ''}",
+                err=True,
+            )
+    return found
