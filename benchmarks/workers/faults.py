@@ -21,8 +21,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,11 +29,17 @@ from typing import Any
 
 import click
 
+from benchmarks.durability import begin
+from merging.tasks import digits
+
 STRATEGIES = ("greedy", "manifoldmix")
 KINDS = ("once", "twice", "busy", "all", "driver")
 WORKERS = 2
 RESUMED = ("1", "3", "none")
 """Workers of a run that goes on."""
+POOL = Path(digits.__file__).parent / "digits_pool"
+MODELS = 7
+"""Of the pool of the digits, so that a run is short."""
 SEARCH = ["--task", "digits", "--partitioner", "clip-c8", "--budget", "12", "--optimizer", "coordinate"]
 PLAIN = ["--no-baselines", "--no-tests", "--no-remember"]
 GONE = 5.0
@@ -82,7 +86,7 @@ class Made:
 
 
 class Run:
-    """One ``merge run``, as a process.
+    """One ``merge run``, as a fork of this process.
 
     Args:
         arguments: of the command.
@@ -92,24 +96,29 @@ class Run:
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         self._said = folder / "said"
         self.seen = set[int]()
-        with self._said.open("ab") as said:
-            self.process = subprocess.Popen(  # noqa: S603 (our own command)
-                [sys.executable, "-m", "merging", *arguments], cwd=folder, stdout=said, stderr=said
-            )
+        self.code: int | None = None
+        self.number = begin(arguments, folder)
+
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        if self.code is None:
+            number, status = os.waitpid(self.number, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if number else None
+        return self.code is None
 
     @property
     def workers(self) -> list[int]:
         """Its workers that live."""
-        found = [number for number in processes() if parent(number) == self.process.pid and is_worker(number)]
+        found = [number for number in processes() if parent(number) == self.number and is_worker(number)]
         self.seen |= set(found)
         return found
 
     def end(self) -> int:
         """Waits; returns the exit code, or the negative signal."""
-        while self.process.poll() is None:
+        while self.running():
             self.workers  # noqa: B018 - notes them
-            time.sleep(0.02)
-        return self.process.returncode
+            time.sleep(0.05)
+        return self.code or 0
 
     @property
     def last(self) -> str:
@@ -187,7 +196,7 @@ def twice(run: Run, chance: random.Random) -> int:
 def busy(run: Run, chance: random.Random) -> int:
     """The first of its workers that is found computing within a second."""
     until = time.monotonic() + 1.0
-    while time.monotonic() < until and run.process.poll() is None:
+    while time.monotonic() < until and run.running():
         computing = [number for number in run.workers if status(number)[:1] == ["R"]]
         if computing:
             return kill([chance.choice(computing)])
@@ -204,7 +213,7 @@ def driver(run: Run, chance: random.Random) -> int:
     """The program itself."""
     del chance
     run.workers  # noqa: B018 - notes them
-    return kill([run.process.pid]) if run.process.poll() is None else 0
+    return kill([run.number])
 
 
 DISTURBED: dict[str, Callable[[Run, random.Random], int]] = {
@@ -216,10 +225,15 @@ DISTURBED: dict[str, Callable[[Run, random.Random], int]] = {
 }
 
 
+def models() -> list[str]:
+    """The first models of the digits: files, because a fork of who has hashed them would wait for threads."""
+    return [str(path) for path in sorted(POOL.glob("model_*.safetensors"))[:MODELS]]
+
+
 def arguments(strategy: str, workers: int | None) -> list[str]:
     """The command of a case."""
     crew = ["--workers", str(workers)] if workers else []
-    return ["run", *SEARCH, "--strategy", strategy, *PLAIN, *crew, "--output", "out"]
+    return ["run", *models(), *SEARCH, "--strategy", strategy, *PLAIN, *crew, "--output", "out"]
 
 
 def undisturbed(strategy: str, folder: Path, workers: int | None) -> tuple[Made, float]:
@@ -244,9 +258,10 @@ def disturbed(strategy: str, kind: str, folder: Path, after: float, chance: rand
     """
     folder.mkdir(parents=True)
     run = Run(arguments(strategy, WORKERS), folder)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.process.wait(after)
-    killed = DISTURBED[kind](run, chance) if run.process.poll() is None else 0
+    until = time.monotonic() + after
+    while time.monotonic() < until and run.running():
+        time.sleep(0.01)
+    killed = DISTURBED[kind](run, chance) if run.running() else 0
     code = run.end()
     run.check_gone()
     if kind == "driver" and code < 0:
