@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,16 @@ from merging.plugins.whole_model_objective import WholeModelObjective, measured
 from merging.storage.raw import in_dtype
 from merging.values.outcome import Decision, Outcome
 from merging.values.recipe import Recipe, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A score, or the logits of a whole split, that will be asked for."""
+
+    model: Recipe | Weights
+    split: str
+    record: bool = False
+    logits: bool = False
 
 
 class Scorer(Protocol):
@@ -69,6 +79,14 @@ class Scorer(Protocol):
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, measured on data, in the checkpoints' dtypes; passes that it took."""
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Is told what will be asked next, in that order; it may make it beforehand, or leave it.
+
+        Args:
+            wanted: in the place of what it was told before.
+            first: before what it was told before, instead.
+        """
 
 
 class LiveScorer:
@@ -178,6 +196,9 @@ class LiveScorer:
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._keys.statistics)}
         stored = self.live.pool.tensors
         return {name: in_dtype(tensor, stored[name][1]) for name, tensor in found.items()}, extra
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes nothing beforehand: one pass after the other is made, when it is asked for."""
 
     def _load(self, model: Recipe | Weights | Trial) -> float:
         """Puts a model into the module, its statistics measured where they are averages; passes that this took."""
