@@ -58,7 +58,7 @@ class Evaluator:
         remembered: Remembered | None = None,
     ) -> None:
         self.keys, self.ledger, self.scorer, self.gradients = keys, ledger, scorer, gradients
-        self.remembered = remembered
+        self.remembered, self.progress = remembered, progress
         self.outputs = Outputs(keys, ledger, scorer, progress)
         self.task, self.objective, self.numerics = keys.task, keys.objective, keys.numerics
 

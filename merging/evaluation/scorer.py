@@ -110,17 +110,18 @@ class LiveScorer:
                 outcome = replace(answers.outcome(), passes=self.passes.share)
             return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
 
-    def skipped(self, model: Recipe | Weights, split: str, *, record: bool = False) -> float:
+    def skipped(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> float:
         """Passes that :meth:`measure` would take; what a pass keeps for later ones is kept as if it had been made."""
-        self.live.load_integers(model)  # they stay for whoever mixes weights of his own next
+        loaded = model.incumbent if isinstance(model, Trial) else model
+        self.live.load_integers(loaded)  # they stay for whoever mixes weights of his own next
         calibration = self._keys.calibration
         extra = 0.0
-        if calibration is not None and calibration.statistics and self._keys.averages(model):
-            extra = calibration.share
+        if calibration is not None and calibration.statistics:
+            extra = calibration.share if isinstance(model, Trial) or self._keys.averages(model) else 0.0
         if isinstance(self._objective, WholeModelObjective):
             return 1.0 + extra
         if not record and self.passes.cuts_nothing_yet(split):
-            self.live.load(model)  # where a pass may begin is tried on a model, not on what is in memory by chance
+            self.live.load(loaded)  # where a pass may begin is tried on a model, not on what is in memory by chance
         self.passes.skip(split, None if record else self._keys.tensors(model))
         return self.passes.share + extra
 

@@ -1,0 +1,1 @@
+"""Evaluation on many workers: who carries requests, who answers them, and who asks."""

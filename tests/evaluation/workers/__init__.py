@@ -1,0 +1,1 @@
+"""Workers: who carries messages to them, and what happens where they die."""
