@@ -152,5 +152,7 @@ from .values.report import Report as Report
 from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
 from .values.verdict import Verdict as Verdict
+from .values.workers import WorkerFacts as WorkerFacts
+from .values.workers import WorkersState as WorkersState
 
 __version__: str
