@@ -57,7 +57,7 @@ class Backend(Protocol):
             first: says of what the handler of a worker is made; asked again when the worker is restarted.
 
         Raises:
-            MergingError: there cannot be so many of them, or none at all.
+            WorkersError: there cannot be so many of them, or none at all.
         """
 
     def send(self, worker: int, message: bytes) -> None:
