@@ -141,6 +141,10 @@ class Local:
         running = [(number, worker) for number, worker in self._workers.items() if not worker.lost]
         return [each for each in running if each[1].ended or (due and each[1].has_ended())]
 
+    def ready(self, worker: int) -> bool:
+        """Whether it runs: always, unless it is lost."""
+        return not self._workers[worker].lost
+
     def place(self, worker: int) -> str:
         """Host and process of a worker."""
         return f"{socket.gethostname()}, process {self._workers[worker].number}"

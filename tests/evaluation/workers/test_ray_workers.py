@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import threading
 import time
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from merging.errors import WorkersError
+from merging.evaluation.workers import cluster
 from merging.evaluation.workers.on_ray import OnRay
 from tests.evaluation.workers.asking import asked, lost
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (extra dev-full)")
 ECHO = "tests.evaluation.workers.answering:Echo"
 
 
@@ -54,7 +60,7 @@ def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str])
         away = nodes.index(gone.node_id)
         workers.send(away, b"sleep 100")
         ray_nodes.remove_node(gone, allow_graceful=False)
-        assert lost(workers, away) in ([([], "its node has died"), ([], "it cannot be reached any more")])
+        assert lost(workers, away) in [([], "its node has died"), ([], "it cannot be reached any more")]
         workers.restart(away)
         workers.send(away, b"node")
         workers.send(1 - away, b"here")
@@ -69,3 +75,65 @@ def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str])
         workers.close()
     assert time.monotonic() - began < 5
     assert capfd.readouterr() == ("", "")
+
+
+def test_where_there_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WorkersError, match=r"^Ray is not installed; install it with: pip install 'merging\[ray\]'$"):
+        OnRay(2, ECHO)
+
+
+@needs_ray
+def test_where_ray_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "version", lambda name: "2.9.3")
+    with pytest.raises(WorkersError, match=r"^Ray 2.9.3 is installed, 2.20 is needed: pip install 'merging\[ray\]'$"):
+        OnRay(2, ECHO)
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", ":6379", "head:", "head:0", "head:65536", "head:x"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(WorkersError, match=rf"^'{address}' is not the address of a Ray: HOST:PORT"):
+        OnRay(2, ECHO, address)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "nobody answers at ADDRESS within 0.2 s: no Ray is there"),
+        (b"", "what answers at ADDRESS is no Ray"),
+        (b"SSH-2.0-OpenSSH_9.6", "what answers at ADDRESS is no Ray"),
+        (b"HTTP/1.1 400 Bad Request", "what answers at ADDRESS is no Ray"),
+    ],
+)
+def test_somebody_else_at_the_address(answer: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                if answer:
+                    line.sendall(answer)
+                if answer is None:
+                    line.recv(1000)
+                    line.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(WorkersError) as refused:
+            OnRay(2, ECHO, address)
+        thread.join()
+    assert str(refused.value) == reason.replace("ADDRESS", address)
+
+
+@needs_ray
+def test_nobody_at_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(WorkersError, match=rf"^no Ray can be reached at 127.0.0.1:{port}: Connection refused$"):
+        OnRay(2, ECHO, f"127.0.0.1:{port}")
+    with pytest.raises(WorkersError, match=r"^no Ray can be reached at nowhere.invalid:6379: .* not known$"):
+        OnRay(2, ECHO, "nowhere.invalid:6379")
