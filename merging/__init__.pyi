@@ -65,6 +65,7 @@ from .partitioners.clip import ClipC26 as ClipC26
 from .partitioners.custom import Custom as Custom
 from .partitioners.layer import Layer as Layer
 from .partitioners.whole import Whole as Whole
+from .plugins.ahead import Attempt as Attempt
 from .plugins.objective import Objective as Objective
 from .plugins.optimizer import Optimizer as Optimizer
 from .plugins.optimizer import Search as Search
@@ -152,5 +153,7 @@ from .values.report import Report as Report
 from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
 from .values.verdict import Verdict as Verdict
+from .values.workers import WorkerFacts as WorkerFacts
+from .values.workers import WorkersState as WorkersState
 
 __version__: str

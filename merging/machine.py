@@ -27,9 +27,15 @@ def cores() -> int:
     Fewer: by the cgroup's CPU limit (a container's, a job's), by ``OMP_NUM_THREADS`` or ``OMP_THREAD_LIMIT``, or by
     :func:`at_most`.
     """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = [_whole(os.environ.get(name, "")) for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")]
-    return max(1, min(count for count in (bound, granted(), *asked, _limit.get()) if count is not None))
+    return max(1, min(count for count in (cores_of_all(), *asked, _limit.get()) if count is not None))
+
+
+def cores_of_all() -> int:
+    """Cores for this process and those that it starts together: what limits the threads of one is no limit of these."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = granted()
+    return max(1, bound if share is None else min(bound, share))
 
 
 @contextlib.contextmanager

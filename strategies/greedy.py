@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from merging.plugins.options import option
@@ -49,9 +50,11 @@ class Greedy(MixStrategy):
         if self.order == "sorted":
             return self._pass(problem, ranking)[0]
         soups = []
-        for number in range(self.orders):
+        orders = [[int(i) for i in problem.generator.permutation(ranking)] for _ in range(self.orders)]
+        for number, order in enumerate(orders):
             problem.progress.say(f"greedy, random order {number + 1} of {self.orders}")
-            soups.append(self._pass(problem, [int(i) for i in problem.generator.permutation(ranking)]))
+            problem.ahead(partial(self._pass, order=later) for later in orders[number:])
+            soups.append(problem.apart(self._pass, order=order))
         scores = [outcome.score for _, outcome in soups]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         problem.decide(orders=self.orders, mean=statistics.fmean(scores), spread=spread, best=max(scores))
@@ -63,8 +66,10 @@ class Greedy(MixStrategy):
         best = problem.evaluate(soup)
         problem.keep(soup, best)
         problem.progress.stage("greedy soup", len(order) - 1)
-        for index in order[1:]:
+        for place, index in enumerate(order[1:], 1):
             trial = problem.mean([*chosen, index])
+            if self.order == "sorted" and not self.early:  # of random orders each is a piece of its own
+                problem.ahead(problem.mean([*chosen, later]) for later in order[place:])
             outcome, average = self._looked_at(problem, trial, best.score)
             accepted = outcome is not None
             problem.decide(candidate=problem.pool.names[index], incumbent=best.score, **average, accepted=accepted)

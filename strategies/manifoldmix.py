@@ -10,11 +10,13 @@ bounds, passes, tests and rounding; a profile sets what the user leaves unset.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from merging.moved import by_position
+from merging.plugins.ahead import Attempt
 from merging.plugins.optimizer import Vector
 from merging.plugins.options import UNSET, option
 from merging.plugins.problem import Problem
@@ -32,6 +34,33 @@ class _Soup:
     outcome: Outcome
     score: float
     models: int
+
+
+@dataclass(frozen=True)
+class _Incumbent:
+    """What a search needs to know of a soup."""
+
+    recipe: Recipe
+    score: float
+    models: int
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What trying a candidate gave: the soup, None where it is not better; what is to be said; why none was tried."""
+
+    soup: _Soup | None
+    facts: dict[str, Any]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Singles:
+    """The single models: the best one, and of each the mean of its score and the best one's."""
+
+    problem: Problem
+    best: int
+    means: dict[int, float]
 
 
 @strategies.register("manifoldmix")
@@ -141,27 +170,54 @@ class ManifoldMix(MixStrategy):
         problem.keep(soup.recipe, soup.outcome)
         problem.progress.stage("manifold mix", len(ranking) - 1)
         rejected: list[int] = []
-        for index, alone in ranking[1:]:
-            candidate = problem.single(index)
-            start = soup.models / (soup.models + 1)
-            promising, average = self._promising(problem, soup, candidate, start)
+        singles = _Singles(problem, best, {index: (outcome.score + alone.score) / 2 for index, alone in ranking})
+        order = [index for index, _ in ranking[1:]]
+        for place, index in enumerate(order):
+            if not self.early:
+                problem.ahead(self._attempt(soup, singles, later) for later in order[place:])
+            attempt = self._given(soup, singles, index)
+            promising, average = self._promising(problem, soup, attempt["candidate"], attempt["start"])
             facts = {"candidate": problem.pool.names[index], "incumbent": soup.score, **average}
             if not promising:
                 problem.decide(**facts, accepted=False, why="not promising")
-            elif not self._same_basin(problem, best, index, (outcome.score + alone.score) / 2, facts):
-                problem.decide(**facts, accepted=False, why="in another basin than the best model")
+                problem.progress.advance()
+                continue
+            tried = problem.apart(self._try, **attempt)
+            facts |= tried.facts
+            if tried.why:
+                problem.decide(**facts, accepted=False, why=tried.why)
             else:
-                mixed = self._search(problem, soup, candidate, start, facts)
-                if mixed is None:
+                if tried.soup is None:
                     rejected.append(index)
                     if self.near_misses:
                         self._near_misses(problem, soup, rejected, facts)
                 else:
-                    soup = mixed
+                    soup = tried.soup
                     problem.keep(soup.recipe, soup.outcome)
-                problem.decide(**facts, accepted=mixed is not None)
+                problem.decide(**facts, accepted=tried.soup is not None)
             problem.progress.advance()
         return soup.recipe
+
+    def _given(self, soup: _Soup, singles: _Singles, index: int) -> dict[str, Any]:
+        """What trying a candidate takes: values, so that it may be tried elsewhere."""
+        return {
+            "incumbent": soup.recipe,
+            "score": soup.score,
+            "models": soup.models,
+            "candidate": singles.problem.single(index),
+            "start": soup.models / (soup.models + 1),
+            "midpoint": singles.problem.single(singles.best).lerp(singles.problem.single(index), 0.5),
+            "mean": singles.means[index],
+        }
+
+    def _attempt(self, soup: _Soup, singles: _Singles, index: int) -> Attempt:
+        """A candidate against the present incumbent, as it would be tried."""
+        given, threshold = self._given(soup, singles, index), self._threshold(soup.score)
+        return Attempt(
+            soup.recipe.lerp(given["candidate"], given["start"]),
+            lambda outcome: self._above(outcome.score, threshold),
+            partial(self._try, **given),
+        )
 
     def _promising(self, problem: Problem, soup: _Soup, candidate: Recipe, start: float) -> tuple[bool, dict[str, Any]]:
         """Whether the running average with a candidate is worth a search, and what is known of its score."""
@@ -180,16 +236,32 @@ class ManifoldMix(MixStrategy):
     def _above(self, score: float, threshold: float) -> bool:
         return score >= threshold if self.accept_ties else score > threshold
 
-    def _same_basin(self, problem: Problem, best: int, index: int, mean: float, facts: dict[str, Any]) -> bool:
-        """Two models of one basin lose little half-way between them; a search elsewhere would be wasted."""
-        if self.barrier is None:
-            return True
-        midpoint = problem.evaluate(problem.single(best).lerp(problem.single(index), 0.5)).score
-        facts["midpoint"] = midpoint
-        return mean - midpoint <= self.barrier
+    def _try(
+        self,
+        problem: Problem,
+        *,
+        incumbent: Recipe,
+        score: float,
+        models: int,
+        candidate: Recipe,
+        start: float,
+        midpoint: Recipe,
+        mean: float,
+    ) -> _Tried:
+        """Probes a promising candidate's basin and searches its factors; ``midpoint`` and ``mean`` are with the best.
+
+        Two models of one basin lose little half-way between them; a search elsewhere would be wasted.
+        """
+        facts: dict[str, Any] = {}
+        if self.barrier is not None:
+            facts["midpoint"] = problem.evaluate(midpoint).score
+            if mean - facts["midpoint"] > self.barrier:
+                return _Tried(None, facts, "in another basin than the best model")
+        soup = self._search(problem, _Incumbent(incumbent, score, models), candidate, start, facts)
+        return _Tried(soup, facts)
 
     def _search(
-        self, problem: Problem, soup: _Soup, candidate: Recipe, start: float, facts: dict[str, Any]
+        self, problem: Problem, soup: _Incumbent, candidate: Recipe, start: float, facts: dict[str, Any]
     ) -> _Soup | None:
         """One to three searches; None where the result is not better than the incumbent."""
         columns = list(problem.partition.active if self.skip_inert else range(len(problem.partition)))

@@ -254,7 +254,7 @@ def _flag(name: str, words: str | None) -> Callable[[Any], Any]:
     if get_origin(declared.type) is tuple:
         facts |= {"multiple": True}
     metavar = setting.metavar or ("[" + "|".join(declared.spec.choices) + "]" if declared.spec.choices else None)
-    kind = next((kind for kind in (int, float) if kind in kinds), str)
+    kind = next((kind for kind in (int, float) if kind in kinds and str not in kinds), str)
     return click.option(dashed, name, type=kind, metavar=metavar, **facts)
 
 

@@ -155,6 +155,15 @@ def _splits(ctx: click.Context, incomplete: str) -> Found:
     return [CompletionItem(name) for name in plugins.sets(ctx)]
 
 
+def _workers(ctx: click.Context, incomplete: str) -> Found:
+    yield CompletionItem("gpu", help="one a GPU of this machine")
+    yield CompletionItem("gpu:", type=PART, help="so many GPUs of this machine")
+    yield CompletionItem("ray", help="actors of a Ray on this machine")
+    yield CompletionItem("ray:auto", help="actors of the cluster that this machine belongs to")
+    yield CompletionItem("ray:", type=PART, help="HOST:PORT of a cluster's head")
+    yield CompletionItem("none", help="this process alone")
+
+
 def _methods(ctx: click.Context, incomplete: str) -> Found:
     from merging.cli.benchmark import METHODS
 
@@ -217,6 +226,7 @@ VALUES: dict[str, Completer] = {
     "inspect.model": _sources,
     "shell": _words(*SHELLS),
     "device": _words("auto", "cpu", "cuda", "mps"),
+    "workers": _workers,
     "precision": _words("auto", "fp32", "bf16"),
     "fail_unless": _words("better", "not-worse"),
     "format": _words("safetensors", "pt"),

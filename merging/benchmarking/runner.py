@@ -32,6 +32,7 @@ from merging.running.given import Destination, Parts
 from merging.running.notes import doubt_of
 from merging.running.plan import Plan
 from merging.running.settings import Settings
+from merging.running.threads import said_of_threads
 from merging.storage.pool import ModelPool
 from merging.values.states import MethodState, RunState
 
@@ -106,6 +107,8 @@ def benchmark(
     alike = settings.changed({"max_evaluations": None, "baselines": False})
     plans = Plans(pool, partitions, parts, alike, progress, kept)
     first = plans.first()
+    for said in said_of_threads(first, kept):
+        progress.say(said)
     header = plans.header(first)
     with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(passes.threads):
         work = Work(plans, memory, watcher)

@@ -107,7 +107,7 @@ class Remembered:
 
     def keep(self, entry: Entry, outcome: Outcome) -> None:
         """Keeps an outcome that was measured."""
-        if entry.found is None:
+        if entry.found is None and not outcome.failed:
             reached = sorted(self.keys.statistics) if self._statistics else None
             facts = {"decided": entry.decided, "outcome": outcome.to_json(), "reached": reached}
             self._shelf.put(_digest(entry.decided), json.dumps(facts, separators=(",", ":")).encode())

@@ -65,6 +65,7 @@ class Numerics:
         compile: bool | None = False,
         threads: int | None = None,
         work: int = 0,
+        beside: bool = False,
     ) -> Numerics:
         """Follows the rule: one thread and large batches for small models, all cores and small batches for large ones.
 
@@ -84,6 +85,7 @@ class Numerics:
                 for models with repeated blocks, where there is enough work; never on a CPU.
             threads: threads of passes on the CPU, instead of the rule's.
             work: samples that are planned to pass forward, all evaluations together.
+            beside: whether processes side by side make them (:func:`usual_threads`).
 
         Raises:
             OptionError: the device is not there, there is no such precision, or so many threads make no sense.
@@ -95,7 +97,7 @@ class Numerics:
         convolutional = sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
         place = _device(device)
         small = parameters < SMALL_MODEL
-        threads = threads or (1 if small else cores())
+        threads = threads or usual_threads(module, place, beside=beside)
         batch = _batch_on_gpu(place, parameters, sample) if place != "cpu" else 256 if small else 32
         while place == "cpu" and convolutional and batch > 32 and batch * sample.numel() * 4 > 4 << 20:
             batch //= 2
@@ -114,19 +116,21 @@ class Numerics:
             patches=place.startswith("cuda") and any(is_patched(part) for part in module.modules()),
         )
 
-    def as_before(self, earlier: Numerics, *, compile: bool | None) -> Numerics:
-        """The same as in an earlier session, where a newer rule, another limit or more memory would say otherwise.
+    def as_before(self, earlier: Numerics, *, compile: bool | None, threads: int | None) -> Numerics:
+        """The same as in an earlier session, where a newer rule, other cores or more memory would say otherwise.
 
-        On a CPU the rule depends on none of these.
+        On a CPU the rule depends on the cores alone, and on whether there are workers, which may be others now.
 
         Args:
             earlier: how passes were made then.
             compile: what was asked for now; None: as it was.
+            threads: what was asked for now; None: as many as then.
         """
+        now = self if threads is not None else replace(self, threads=earlier.threads)
         if self.device == "cpu":
-            return self
+            return now
         wanted = earlier.compiled if compile is None else compile
-        return replace(self, batch=earlier.batch, patches=earlier.patches, compiled=wanted)
+        return replace(now, batch=earlier.batch, patches=earlier.patches, compiled=wanted)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -181,6 +185,19 @@ class Numerics:
         finally:
             torch.set_num_threads(before)
             torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def usual_threads(module: nn.Module, device: str, *, beside: bool = False) -> int:
+    """Number of threads of the CPU that passes have by rule: one for small models, all cores for large ones.
+
+    Args:
+        module: the model.
+        device: the device that it runs on.
+        beside: whether processes side by side share the cores of a CPU; each has one thread then, however many there
+            are of them, so that any number computes the same.
+    """
+    small = sum(parameter.numel() for parameter in module.parameters()) < SMALL_MODEL
+    return 1 if small or (beside and device == "cpu") else cores()
 
 
 def native_bf16(device: str) -> bool:

@@ -41,7 +41,7 @@ def place(
         task: its data.
         pool: the checkpoints.
         partition: their components.
-        passes: what was said of device, precision, threads, tuning and compiling.
+        passes: what was said of device, workers, precision, threads, tuning and compiling.
         progress: told of measurements.
         earlier: how passes were made by an earlier session, or for another partition; what was measured then
             (``tune``) is not measured again.
@@ -50,15 +50,27 @@ def place(
     Raises:
         TaskError: model and data do not fit.
         PoolError: model and checkpoints do not.
+        OptionError: there is no such device, or fewer GPUs than workers are to have.
     """
     check_fits(module, pool)
+    crew = passes.crew
+    if crew is not None and crew.kind == "gpu":
+        crew.check_gpus(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     sample, threads = task.held_out.inputs[0], passes.threads
     work, compile = evaluations * len(task.held_out), passes.compile
+    device = passes.device if crew is None else crew.on(passes.device)
     numerics = Numerics.choose(
-        passes.device, module, sample, passes.precision, compile=compile, threads=threads, work=work
+        device,
+        module,
+        sample,
+        passes.precision,
+        compile=compile,
+        threads=threads,
+        work=work,
+        beside=crew is not None,
     )
     if earlier is not None:
-        numerics = numerics.as_before(earlier, compile=compile)
+        numerics = numerics.as_before(earlier, compile=compile, threads=threads)
     with numerics.applied():
         idle = probe(module, task, numerics)
     partition = partition.with_marks(untouched=idle, equal=pool.constant if len(pool) > 1 else ())
@@ -76,7 +88,7 @@ def place(
             partial(batch_for, task, device=numerics.device, dtype=live.dtype),
             task.held_out.inputs,
             progress,
-            threads,
+            threads if crew is None else numerics.threads,
         )
     return live, numerics
 

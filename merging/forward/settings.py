@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from merging.forward.workers import Workers
 from merging.machine import MOST_THREADS, PRECISIONS
 from merging.plugins.options import Declared, Setting, option
 
@@ -36,6 +37,19 @@ class Passes(Declared):
             metavar="N",
             default="by the model's size, within what is granted",
             more="Passes, reading and writing use them; `OMP_NUM_THREADS` and the cgroup grant them.",
+        ),
+    )
+    workers: int | str | None = option(
+        None,
+        "Processes that evaluate side by side: N, gpu or ray.",
+        setting=Setting(
+            metavar="N|gpu|ray",
+            default="none, this process alone",
+            changes=True,
+            more=(
+                "Or gpu:4, ray:HOST:PORT, ray:auto, and 8@ray:HOST:PORT for eight there; gpu alone is one a GPU. Any "
+                "number has the same bits; on a CPU each has one thread, unless `threads` says otherwise."
+            ),
         ),
     )
     tune: bool = option(
@@ -74,6 +88,18 @@ class Passes(Declared):
             more="Changes no result.",
         ),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers is not None:
+            crew = Workers.of(self.workers)
+            object.__setattr__(self, "workers", crew.said)
+            crew.on(self.device)
+
+    @property
+    def crew(self) -> Workers | None:
+        """The workers that are asked for; None: this process alone."""
+        return None if self.workers is None else Workers.of(self.workers)
 
 
 OF_SEARCHES = tuple(name for name in Passes.__dataclass_fields__ if name not in ("device", "threads"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from merging.moved import forwarding
+from merging.plugins.ahead import Announced
 from merging.plugins.scores import Scores
 from merging.plugins.searches import Searches
 from merging.plugins.slopes import Slopes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from merging.plugins.options import Plugin
     from merging.plugins.progress import Progress
     from merging.storage.pool import ModelPool
+
+T = TypeVar("T")
 
 
 class Problem(Protocol):
@@ -112,6 +115,32 @@ class Problem(Protocol):
     @property
     def slopes(self) -> Slopes:
         """Gradients and batches; there where ``needs`` hold ``gradients`` or ``per_sample_gradients``."""
+
+    def ahead(self, items: Iterable[Announced]) -> None:
+        """Says what will probably be asked next, in that order, in the place of what was said before.
+
+        Where a run has workers, idle ones make it beforehand; what is never asked for is thrown away, and decides,
+        counts and journals nothing. Without workers nothing happens, and ``items`` is not gone through.
+
+        Args:
+            items: merges, attempts (:class:`merging.Attempt`), or pieces as ``partial(function, name=value, …)``; may
+                be a generator, which is gone through as far as there is use for it, perhaps later.
+        """
+
+    def apart(self, function: Callable[..., T], **given: Any) -> T:
+        """Runs ``function(problem, **given)``: a piece of the strategy that asks for many scores one after the other.
+
+        Where a run has workers, one of them runs it too, with a problem of its own, and the piece takes the outcomes
+        that were made there. So the function must do the same each time, draw no numbers from ``generator``, and leave
+        decisions and ``keep`` to its caller.
+
+        Args:
+            function: a function or a method of the strategy; its first argument is the problem.
+            given: the other arguments; values that can be copied into another process.
+
+        Returns:
+            What it returns.
+        """
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision and shows it; ``accepted=`` says which way it went."""

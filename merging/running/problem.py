@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blake3 import blake3
 
 from merging.errors import RequirementError, Stopped, StopReason
 from merging.mixing.computed import Combine, Computed
 from merging.moved import part_of
+from merging.plugins.ahead import Announced
 from merging.plugins.options import Plugin
 from merging.plugins.progress import Progress
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import kind_of, named
 from merging.running.capabilities import MergeScores, MergeSearches, MergeSlopes
+from merging.running.elsewhere import Elsewhere
 from merging.running.needs import check_declared
 from merging.running.plan import in_depth
 from merging.running.search import Searching
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Log
+
+T = TypeVar("T")
 
 
 class MergeProblem:
@@ -156,6 +160,7 @@ class MergeProblem:
         from merging.evaluation.steps import Steps
 
         singles = [self.single(index) for index in range(len(self.pool))]
+        self.evaluator.foresee((each, HELD_OUT) for each in singles)
         steps = Steps(self.evaluator, self.progress, "scoring the single models", singles)
         outcomes = []
         for index in range(len(self.pool)):
@@ -206,6 +211,29 @@ class MergeProblem:
         undeclared = copy.copy(self)
         undeclared.strategy = None
         return getattr(getattr(undeclared, part), name)
+
+    def ahead(self, items: Iterable[Announced]) -> None:
+        """Says what will probably be asked next; nothing where there are no workers."""
+        if self._elsewhere is not None:
+            self._elsewhere.announce(items, self.seeds.searches)
+
+    def apart(self, function: Callable[..., T], **given: Any) -> T:
+        """Runs a piece of the strategy, on a worker first where there are any."""
+        if self._elsewhere is None:
+            return function(self, **given)
+        with self._elsewhere.following(function, given, self.seeds.searches):
+            return function(self, **given)
+
+    @functools.cached_property
+    def _elsewhere(self) -> Elsewhere | None:
+        """Workers of the run, for a strategy that may ask for scores; None where there are none."""
+        evaluator = self._evaluator
+        if evaluator is None or not evaluator.ledger.exact_savings or not hasattr(evaluator.scorer, "announce"):
+            return None
+        from merging.evaluation.workers.remote import RemoteScorer
+
+        remote = evaluator.scorer
+        return Elsewhere(evaluator, remote, self.strategy, self.searching) if isinstance(remote, RemoteScorer) else None
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""

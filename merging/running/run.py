@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.errors import FolderError, InterruptedRunError, OptionError, Stopped, TaskError
+from merging.errors import (
+    CheckpointError,
+    FolderError,
+    InterruptedRunError,
+    OptionError,
+    Stopped,
+    TaskError,
+    WorkerError,
+)
 from merging.machine import at_most
 from merging.mixing.writing import Writing, Written
 from merging.plugins.keywords import by_keyword, given
@@ -20,6 +28,7 @@ from merging.plugins.strategy import MixStrategy
 from merging.plugins.watcher import Watcher, never
 from merging.running.cache import as_told
 from merging.running.card import model_card
+from merging.running.crew import hired
 from merging.running.execution import Execution
 from merging.running.found import Found
 from merging.running.front_matter import front_matter, library_of, licences_of
@@ -28,6 +37,7 @@ from merging.running.plan import plan
 from merging.running.reporting import report_of
 from merging.running.session import Session
 from merging.running.settings import Settings
+from merging.running.threads import said_of_threads
 from merging.running.views import RunViews
 from merging.storage import folder as folders
 from merging.storage.journal import FILE, Journal, read_header
@@ -138,15 +148,18 @@ def merge(
         pool.postpone()  # every byte is read once, while merging, and hashed then
     earlier = _earlier(folder) if resume and folder is not None else None
     made = plan(pool, strategy, parts=parts, settings=settings, progress=progress, measured=earlier, resumed=resume)
+    for said in said_of_threads(made, earlier):
+        progress.say(said)
     header = made.header(origin.request)
     with (
         at_most(passes.threads),
+        hired(made, folder, watcher) as crew,
         _nothing_half_done(folder if not resume else None, scored=parts.task is not None),
         _journal(folder, header, destination, inputs=_files(pool)) as journal,
     ):
         journal.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            session = Session.open(made, journal, watcher)
+            session = Session.open(made, journal, watcher, crew=crew)
             found = Execution(session).execute()
             merged = found.merge
             # A search that was interrupted is still written.
@@ -222,7 +235,7 @@ def _nothing_half_done(folder: Path | None, *, scored: bool) -> Iterator[None]:
         yield
     except Stopped:
         raise InterruptedRunError("interrupted while merging; nothing was written") from None
-    except TaskError:
+    except (TaskError, CheckpointError, WorkerError):
         scored = (
             scored and folder is not None and (folder / FILE).is_file() and EVALUATED in (folder / FILE).read_bytes()
         )

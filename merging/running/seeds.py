@@ -20,6 +20,11 @@ class Seeds:
         self.generator = np.random.default_rng(self._sequence.spawn(1)[0])
         self._untouched = self.generator.bit_generator.state
 
+    @property
+    def searches(self) -> int:
+        """Number of searches that have been given a generator."""
+        return self._sequence.n_children_spawned - 1
+
     def search(self) -> np.random.Generator:
         """The generator of the next search."""
         return np.random.default_rng(self._sequence.spawn(1)[0])

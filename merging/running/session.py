@@ -19,6 +19,7 @@ from merging.values.outcome import Outcome
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Log, Observer
+    from merging.evaluation.workers.crew import Crew
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class Session:
         journal: Log | None = None,
         watcher: Watcher = Watcher(),
         observers: Sequence[Observer] = (),
+        crew: Crew | None = None,
     ) -> Session:
         """Begins with a plan; nothing is evaluated yet.
 
@@ -52,6 +54,10 @@ class Session:
             journal: keeps evaluations and decisions; by default nothing is kept.
             watcher: told what happens, and asked between batches whether to stop.
             observers: told what strategies see.
+            crew: makes the passes; None: this process does.
+
+        Raises:
+            MergingError: a worker cannot open what the plan has opened.
         """
         journal, progress = journal or Journal(None), watcher.progress
         search, passes = made.settings.search, made.settings.passes
@@ -77,6 +83,10 @@ class Session:
             measure_again=bool(made.settings.rules.recalibrate),
             progress=progress,
         )
+        if crew is not None:
+            from merging.running.crew import by_crew
+
+            evaluator = by_crew(evaluator, made, crew)
         return cls(made, evaluator, journal, progress)
 
     @property

@@ -110,6 +110,11 @@ class ModelPool(Shown):
             self.base = None if self.base is None else self.base.seen_through(found)
 
     @property
+    def vocabulary_asked(self) -> tuple[str | None, int | None]:
+        """The vocabulary that was asked for, and the number whose multiple its rows are; None: neither."""
+        return self._wanted
+
+    @property
     def alignment(self) -> Alignment | None:
         """The vocabulary that all are seen in, where it is another view of them."""
         seen = self.checkpoints[0].aligned

@@ -37,6 +37,7 @@ class Outcome(Shown):
         terms: the objective's per-sample terms in the split's order, shape ``(samples,)`` or ``(samples, k)``; kept for
             what is compared in pairs, and None for the many outcomes of a search.
         loss: mean cross-entropy of the logits; kept for searches that tell points of one score apart by it.
+        failed: why there is no result: whoever was asked for it died of it. Its score is the worst.
     """
 
     score: float
@@ -47,6 +48,7 @@ class Outcome(Shown):
     nan: int = 0
     terms: NDArray[Any] | None = None
     loss: float | None = None
+    failed: str = ""
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -84,6 +86,8 @@ class Outcome(Shown):
         """Gives all fields as JSON-ready values; the bits as base64."""
         bits = None if self.correct is None else base64.b64encode(self.correct.tobytes()).decode()
         rare: dict[str, Any] = {"nan": self.nan} if self.nan else {}
+        if self.failed:
+            rare["failed"] = self.failed
         if self.loss is not None:
             rare["loss"] = self.loss
         if self.terms is not None:
@@ -111,6 +115,7 @@ class Outcome(Shown):
             nan=int(data.get("nan", 0)),
             terms=None if terms is None else _array_from_json(terms),
             loss=None if loss is None else float(loss),
+            failed=str(data.get("failed", "")),
         )
 
 

@@ -119,10 +119,14 @@ def test_the_same_models_are_fine(made: Path, merge: Merge, pool_folder: Path) -
 
 @pytest.mark.parametrize(
     "flags",
-    [("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--no-pool-tests",), ("--verify",)],
+    [
+        *(("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--no-pool-tests",)),
+        *(("--verify",), ("--workers", "3"), ("--workers", "none")),
+    ],
+    ids=" ".join,
 )
 def test_what_costs_may_change(flags: tuple[str, ...], made: Path, merge: Merge) -> None:
-    own = {"cache_memory", "exact_savings", "dtype", "max_evaluations", "pool_tests", "remember", "verify"}
+    own = {"cache_memory", "exact_savings", "dtype", "max_evaluations", "pool_tests", "remember", "verify", "workers"}
     assert own == set(COSTS)
     ran = merge("run", "--resume", made, "--trust-code", *flags, "--dry-run")
     assert ran.code == 0, ran.err
@@ -137,16 +141,21 @@ def test_the_number_of_threads_that_the_run_had_may_be_said(made: Path, merge: M
     assert f"--threads was not given, is {had + 1}" in ran.err
 
 
-def test_another_number_of_threads_by_rule_names_the_flag(made: Path, merge: Merge, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "other")
-    journal = tmp_path / "other" / "events.jsonl"
-    first, rest = journal.read_text().split("\n", 1)
-    header = json.loads(first)
-    header["numerics"]["threads"] += 1
-    journal.write_text(f"{json.dumps(header)}\n{rest}")
-    ran = merge("run", "--resume", tmp_path / "other", "--trust-code")
-    assert ran.code == 2
-    assert f"go on with as many threads as then: --threads {header['numerics']['threads']}" in ran.err
+def test_another_number_of_threads_by_rule_is_the_one_of_then(merge: Merge, pool_folder: Path) -> None:
+    """As after a run on a machine with other cores, or without workers, which have one thread each."""
+    flags = ["--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--strategy", "greedy", "--no-tests"]
+    assert merge("run", *flags, "--threads", "2", "--output", "out").code == 0
+    before = Path("out/model.safetensors").read_bytes()
+    journal = Path("out/events.jsonl")
+    first, *rest = journal.read_text().splitlines(keepends=True)[:-1]
+    begun = json.loads(first)
+    begun["request"]["threads"] = None  # by rule
+    journal.write_text("".join([json.dumps(begun) + "\n", *rest]))
+    ran = merge("run", "--resume", "out", "--trust-code")
+    assert ran.code == 0, ran.err
+    assert "it goes on with 2 threads, as it began: another number has other last bits" in ran.err
+    assert json.loads(Path("out/report.json").read_text())["numerics"]["threads"] == 2
+    assert Path("out/model.safetensors").read_bytes() == before
 
 
 def test_what_merge_toml_said_is_what_counts(merge: Merge, pool_folder: Path) -> None:

@@ -22,6 +22,7 @@ from tests.conftest import Merge
 NAMES = sorted(DECLARED)
 FLAGS = {option.name: option for option in run_command.params if isinstance(option, FromFile)}
 WORDS = {"tokenizer_source": ["union", "base", "first"], "max_shard_size": ["5GB", "500MiB"], "device": ["cpu", "cuda"]}
+WORDS |= {"workers": ["ray", "gpu", "2@ray:auto"]}
 
 
 def asked(*arguments: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def said(draw: st.DrawFn, name: str) -> tuple[Any, list[str], Any]:
         values = draw(texts)
         return draw(texts), [part for text in values for part in (flag.opts[0], text)], values
     spec = declared.spec
-    if int in kinds:
+    if int in kinds and str not in kinds:
         numbers: st.SearchStrategy[Any] = st.integers(int(spec.low or 0), int(spec.high or 99))
     elif float in kinds:
         numbers = st.floats(0.25, 0.75)

@@ -251,10 +251,19 @@ def test_planned_evaluations_follow_from_the_settings() -> None:
 def test_an_earlier_session_decides_on_a_gpu_and_not_on_a_cpu() -> None:
     rule = Numerics(device="cuda", batch=512, threads=1, dtype="bfloat16", patches=True, compiled=True)
     old = Numerics(**{"device": "cuda", "batch": 128, "threads": 1, "dtype": "bfloat16", "compiled": False})
-    assert rule.as_before(old, compile=None) == old
-    assert rule.as_before(old, compile=True) == replace(old, compiled=True), "which is refused, for it was not so"
+    assert rule.as_before(old, compile=None, threads=None) == old
+    again = rule.as_before(old, compile=True, threads=None)
+    assert again == replace(old, compiled=True), "which is refused, for it was not so"
     here = replace(rule, device="cpu")
-    assert here.as_before(old, compile=None) == here
+    assert here.as_before(old, compile=None, threads=None) == here
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_goes_on_with_as_many_threads_as_it_began(device: str) -> None:
+    """Whatever the cores and the workers are now; what is typed is compared with the journal, and refused."""
+    now = Numerics(device=device, batch=32, threads=8)
+    assert now.as_before(replace(now, threads=1), compile=None, threads=None).threads == 1
+    assert now.as_before(replace(now, threads=1), compile=None, threads=8).threads == 8
 
 
 @pytest.mark.slow

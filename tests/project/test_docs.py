@@ -60,6 +60,7 @@ NOT_OURS = {
     "--hook-type",
     "--write",
     "--layers",
+    "--simulate",
     "--lazy-unpickle",
     "--num-threads",
 }

@@ -44,6 +44,8 @@ def values(declared: Option) -> st.SearchStrategy[Any]:
     spec, kinds = declared.spec, (declared.type, *getattr(declared.type, "__args__", ()))
     if declared.name == "max_shard_size":
         return st.sampled_from([None, "5GB", "500MiB"])
+    if declared.name == "workers":
+        return st.sampled_from([None, 1, 4, "ray", "2@ray:auto", "ray:10.0.0.1:6379"])
     if spec.choices:
         return st.sampled_from(spec.choices)
     if bool in kinds:
@@ -105,6 +107,9 @@ def test_a_number_outside_its_range_is_refused_in_one_line(name: str, value: flo
         ({"baselines": 7}, "`baselines` is 7"),
         ({"freeze": [1]}, "`freeze` is "),
         ({"max_shard_size": "much"}, "much"),
+        ({"workers": "gppu"}, "did you mean 'gpu'?"),
+        ({"workers": 0}, "`workers` is 0, but their number must be between 1 and"),
+        ({"workers": "gpu", "device": "cpu"}, "`workers` is gpu, but `device` is cpu"),
         ({"certify_split": 0}, "`certify_split` is 0; it is the share"),
         ({"format": "pt", "accumulate": "float32"}, "for safetensors"),
         ({"bugdet": 3}, "unknown setting 'bugdet'; did you mean 'budget'?"),

@@ -1,0 +1,1 @@
+"""Many workers: what they can gain, what they do gain, and what happens when they are killed."""

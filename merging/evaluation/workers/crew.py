@@ -1,0 +1,322 @@
+"""The crew: who is asked what, what comes back, and what happens when somebody is lost."""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from merging.errors import Stopped, StopReason, WorkerError
+from merging.evaluation.workers.backend import Backend
+from merging.evaluation.workers.blobs import Blobs
+from merging.evaluation.workers.packing import Packed, Packer, Unpacker
+from merging.evaluation.workers.requests import Answer, Kind, Message
+from merging.plugins.progress import Progress, Silent
+from merging.values.wording import plural
+
+AT_ONCE = 2
+"""Requests that a worker has at the most: the next one is there when one is done."""
+KILLED = 2
+"""Workers that a request may kill; then it has failed."""
+TRIES = 3
+"""Times that a worker is started before it has opened its world."""
+
+
+class KilledError(WorkerError):
+    """A request that has killed workers."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way.
+
+    Attributes:
+        kind: what it is.
+        packed: its words.
+        short: it is done in one go, so that a second one may wait behind it.
+        on_part: told each part of its answer.
+        answer: what came back, once ``done``.
+        error: what went wrong instead.
+        worker: whose it is now; None: nobody's.
+        killed: how many workers died of it.
+    """
+
+    kind: Kind
+    packed: Packed
+    short: bool = True
+    on_part: Callable[[Any], None] = lambda part: None
+    answer: Any = None
+    error: Exception | None = None
+    done: bool = False
+    dropped: bool = False
+    worker: int | None = None
+    killed: int = 0
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker as the driver sees it.
+
+    Attributes:
+        jobs: number → what it was asked, in order.
+        knows: names of the merges that it was told.
+        facts: what it said of itself once its world was open.
+        starts: times that it was started without having opened its world.
+        made: requests that it has answered.
+        lost: times that it was lost.
+    """
+
+    jobs: dict[int, Job] = field(default_factory=dict)
+    knows: set[str] = field(default_factory=set)
+    facts: dict[str, Any] | None = None
+    starts: int = 0
+    made: int = 0
+    lost: int = 0
+    gone: bool = False
+
+
+class Crew:
+    """Workers, and what they are asked.
+
+    Whoever waits for an answer moves the crew on: there is no thread. What is asked comes before what might be
+    (``supply``), which idle workers are given.
+
+    Args:
+        backend: starts workers, and carries bytes.
+        blobs: the driver's files.
+        progress: told who is lost, and how far everybody is.
+
+    Attributes:
+        members: the workers, by number.
+        supply: gives a request that might be of use, for a worker with nothing to do; or None.
+        least: says of long requests at work which is missed least; None: somebody waits for each of them.
+        on_change: told whenever something may have come.
+    """
+
+    def __init__(self, backend: Backend, blobs: Blobs, progress: Progress | None = None) -> None:
+        self.backend, self.blobs, self.progress = backend, blobs, progress or Silent()
+        self.members = [_Member() for _ in range(backend.count)]
+        self.supply: Callable[[], Job | None] = lambda: None
+        self.on_change: Callable[[Crew], None] = lambda crew: None
+        self.least: Callable[[Sequence[Job]], Job | None] = lambda running: None
+        self._queue: deque[Job] = deque()
+        self._numbers = 0
+        self._world: bytes = b""
+        self.packer, self._unpacker = Packer(blobs), Unpacker(blobs)
+
+    def enter(self, world: bytes, packer: Packer, unpacker: Unpacker, should_stop: Callable[[], bool]) -> None:
+        """Has every worker open a world, in the place of the one before, and waits until all have.
+
+        Raises:
+            MergingError: one of them cannot.
+            Stopped: the run was interrupted.
+        """
+        self._world, self.packer, self._unpacker = world, packer, unpacker
+        self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
+        opening = []
+        for number, member in enumerate(self.members):
+            if not member.gone:
+                opening.append(self._open(number))
+        for job in opening:
+            self.wait(job, should_stop)
+        self._check_alive()
+
+    def ask(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
+        """Asks for something that somebody waits for: before all that might be of use."""
+        job = self.job(kind, value, short=short, on_part=on_part)
+        self._queue.append(job)
+        self._dispatch()
+        return job
+
+    def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
+        """A request that nobody was given yet."""
+        return Job(kind, self.packer.pack(value), short, on_part or (lambda part: None))
+
+    def hurry(self, job: Job) -> None:
+        """Somebody waits for a request that was of possible use so far."""
+        if job.worker is None and not job.done and job not in self._queue:
+            self._queue.append(job)
+            self._dispatch()
+
+    def wait(self, job: Job, should_stop: Callable[[], bool], until: Callable[[], bool] = lambda: False) -> Any:
+        """Waits for an answer.
+
+        Args:
+            job: what was asked.
+            should_stop: asked several times a second; True gives the request up.
+            until: ends the waiting earlier, with None.
+
+        Raises:
+            Stopped: the run was interrupted.
+            MergingError: what went wrong with it.
+        """
+        while not job.done and not until():
+            if should_stop():
+                self.drop([job])
+                raise Stopped(StopReason.INTERRUPTED)
+            self.pump(0.1)
+        if job.error is not None and job.done:
+            raise job.error
+        return job.answer
+
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Nobody waits for these any more; who is at work on one is told."""
+        told: dict[int, list[int]] = {}
+        for job in jobs:
+            job.dropped = True
+            if job in self._queue:
+                self._queue.remove(job)
+            if job.worker is not None:
+                member = self.members[job.worker]
+                told.setdefault(job.worker, []).extend(n for n, each in member.jobs.items() if each is job)
+        for worker, numbers in told.items():
+            self.backend.tell(worker, pickle.dumps(numbers))
+
+    @property
+    def idle(self) -> int:
+        """Number of workers with nothing to do."""
+        return sum(not member.jobs and member.facts is not None for member in self.members)
+
+    @property
+    def count(self) -> int:
+        """Number of workers that are there."""
+        return sum(not member.gone for member in self.members)
+
+    def pump(self, timeout: float) -> None:
+        """Takes what has come by now, or within the timeout, and gives idle workers something to do."""
+        self._dispatch()
+        for received in self.backend.receive(timeout):
+            if received.message is None:
+                self._lost(received.worker, received.reason)
+            elif not received.last:
+                self._take(received.worker, pickle.loads(received.message))
+        self._dispatch()
+        self.on_change(self)
+
+    def close(self) -> None:
+        """Ends all workers."""
+        self.backend.close()
+
+    def _open(self, number: int, job: Job | None = None) -> Job:
+        """Has a worker open the world; whoever waited for its first attempt waits for this one."""
+        member = self.members[number]
+        member.facts, member.starts = None, member.starts + 1
+        job = job or Job(Kind.WORLD, Packed(self._world))
+        member.knows.clear()
+        self._send(number, job)
+        return job
+
+    def _dispatch(self) -> None:
+        for number, member in enumerate(self.members):
+            while member.facts is not None and len(member.jobs) < AT_ONCE:
+                job = self._next(member)
+                if job is None:
+                    break
+                self._send(number, job)
+        if self._queue and all(member.jobs for member in self.members if member.facts is not None):
+            self._make_room()
+
+    def _next(self, member: _Member) -> Job | None:
+        """What a worker is given next: behind something long it is nothing, and only short things wait."""
+        if any(not job.short for job in member.jobs.values()):
+            return None
+        if self._queue and (self._queue[0].short or not member.jobs):
+            return self._queue.popleft()
+        if member.jobs:
+            return None
+        return self.supply()
+
+    def _make_room(self) -> None:
+        """Has a worker leave something long that nobody waits for, where all are at such work and somebody waits."""
+        running = [next(iter(member.jobs.values())) for member in self.members if member.jobs]
+        if running and all(not job.short and not job.dropped and not job.killed for job in running):
+            spare = self.least(running)
+            if spare is not None:
+                self.drop([spare])
+
+    def _send(self, number: int, job: Job) -> None:
+        member = self.members[number]
+        names = [name for name in job.packed.names if name not in member.knows]
+        definitions = tuple((name, self.packer.definitions[name].data) for name in names)
+        member.knows |= set(names)
+        self._numbers += 1
+        member.jobs[self._numbers] = job
+        job.worker = number
+        self.backend.send(number, pickle.dumps(Message(self._numbers, job.kind, job.packed.data, definitions)))
+
+    def _take(self, number: int, answer: Answer) -> None:
+        """Takes an answer, or a part of one."""
+        member = self.members[number]
+        job = member.jobs.get(answer.number)
+        if job is None:
+            return
+        if answer.state == "part":
+            job.on_part(self._read(answer))
+            return
+        del member.jobs[answer.number]
+        job.worker = None
+        if answer.state == "lacking":
+            self._bring(number, job, pickle.loads(answer.body))
+            return
+        if answer.state == "error":
+            job.error = self._read(answer)
+        elif answer.state == "done":
+            job.answer = self._read(answer)
+            member.made += 1
+        if job.kind is Kind.WORLD and answer.state == "done":
+            member.facts, member.starts = job.answer, 0
+        job.done = answer.state != "dropped" or job.dropped
+
+    def _bring(self, number: int, job: Job, digests: Iterable[str]) -> None:
+        """Sends a worker files that are not on its machine, and asks again."""
+        files = {}
+        for digest in digests:
+            path = self.blobs.where(digest)
+            if path is None:
+                job.error, job.done = WorkerError(f"file {digest[:12]}… is gone from the run's folder"), True
+                return
+            files[digest] = path.read_bytes()
+        self._send(number, Job(Kind.FILES, Packed(pickle.dumps(files))))
+        self._send(number, job)
+
+    def _read(self, answer: Answer) -> Any:
+        for name, data in answer.definitions:
+            self._unpacker.define(name, data)
+        return self._unpacker.unpack(answer.body)
+
+    def _lost(self, number: int, reason: str) -> None:
+        """A worker is gone: what it was at is asked of another one, and it is started anew."""
+        member = self.members[number]
+        jobs, opened = list(member.jobs.values()), member.facts is not None
+        member.jobs, member.facts, member.lost = {}, None, member.lost + 1
+        member.knows.clear()
+        where = f"worker {number} ({self.backend.place(number)})"
+        said = f": {reason}" if reason else ""
+        for place, job in enumerate(jobs):
+            job.worker = None
+            if job.kind in (Kind.WORLD, Kind.FILES):
+                continue
+            job.killed += place == 0
+            if job.dropped:
+                job.done = True
+            elif job.killed >= KILLED:
+                job.error = KilledError(f"it has killed {plural(job.killed, 'worker')}, the last one {where}{said}")
+                job.done = True
+            else:
+                self._queue.appendleft(job)
+        if not opened and member.starts >= TRIES:
+            member.gone = True
+            self.progress.say(f"{where} cannot be started{said}; the others go on")
+            for job in jobs:
+                job.done = job.done or job.kind is Kind.WORLD
+            self._check_alive()
+            return
+        self.progress.say(f"{where} was lost{said}; it is started anew, its work goes to others")
+        self.backend.restart(number)
+        self._open(number, next((job for job in jobs if job.kind is Kind.WORLD), None))
+
+    def _check_alive(self) -> None:
+        if all(member.gone for member in self.members):
+            raise WorkerError("no worker can be started; leave `workers` out, or look at what their machines say")

@@ -1,0 +1,168 @@
+"""The scorer that asks workers: the same values as the one in this process, whoever makes them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from merging.evaluation.bar import Bar
+from merging.evaluation.keys import Keys, Trial
+from merging.evaluation.scorer import LiveScorer, Wanted
+from merging.evaluation.workers.ahead import LOGITS, Ahead, Known, Look
+from merging.evaluation.workers.crew import Crew, Job, KilledError
+from merging.evaluation.workers.requests import Kind, Mix, Piece
+from merging.plugins.task import HELD_OUT
+from merging.values.outcome import WORST, Decision, Outcome
+from merging.values.recipe import Recipe, Weights
+
+
+class RemoteScorer:
+    """A :class:`merging.evaluation.scorer.Scorer` over a crew.
+
+    What a pass costs is what it would have cost in one process, one after the other: workers keep other activations
+    than that one would, and nobody's account may depend on them.
+
+    Args:
+        home: the scorer of this process, which makes no passes but knows what they cost.
+        keys: keys of the evaluations.
+        crew: the workers.
+        known: the outcome of an evaluation that is known without a pass.
+        should_stop: asked while answers are awaited.
+    """
+
+    def __init__(
+        self,
+        home: LiveScorer,
+        keys: Keys,
+        crew: Crew,
+        known: Callable[[str], Outcome | None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.home, self.keys, self.crew, self._should_stop = home, keys, crew, should_stop
+        self.ahead = Ahead(crew, known)
+        self._followed: list[Job] = []
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses sets with labels that are none of the model's outputs."""
+        self.home.check_labels(names)
+
+    def of_logits(self, logits: Tensor, split: str, *, record: bool = False) -> Outcome:
+        """Makes the outcome that logits of a whole split mean."""
+        return self.home.of_logits(logits, split, record=record)
+
+    def costs(self) -> tuple[float, ...]:
+        """Share of a whole held-out pass that a change of each component alone costs."""
+        return self.home.costs()
+
+    def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
+        """The outcome of a model on a split; of one that kills whoever is asked the worst score, with the reason."""
+        passes = self.home.skipped(model, split, record=record)
+        key = self.key(model, split, record=record)
+        try:
+            outcome, reached = self._found(key, lambda: self._words(model, split, record=record))
+        except KilledError as error:
+            samples = len(self.keys.task.split(split))
+            correct = np.packbits(np.zeros(samples, dtype=bool)) if self.keys.task.split(split).categorical else None
+            outcome = Outcome(score=WORST, samples=samples, correct=correct, failed=str(error))
+            return replace(outcome, passes=passes)
+        self._narrow(reached)
+        return replace(outcome, passes=passes)
+
+    def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
+        """Logits of a whole split, and passes that it took."""
+        job = self.ahead.taken(LOGITS + self.key(recipe, split, record=record))
+        if job is None or job.dropped or job.error is not None:
+            job = self.crew.job(Kind.LOGITS, (recipe, split, record))
+        self.crew.hurry(job)
+        found, reached = self.crew.wait(job, self._should_stop)
+        self._narrow(reached)
+        return found[0], found[1]
+
+    def exceeds(
+        self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
+    ) -> tuple[Decision, float]:
+        """Whether the held-out score clears a bar, and the seconds that this took."""
+        found, reached = self._asked(Kind.TEST, (model, bar, easiness, checked))
+        self._narrow(reached)
+        return found[0], found[1]
+
+    def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
+        """An average's BatchNorm statistics, and passes that measuring them took."""
+        found, reached = self._asked(Kind.STATISTICS, (merged,))
+        self._narrow(reached)
+        return found[0], found[1]
+
+    def key(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> str:
+        """The key of an evaluation."""
+        if isinstance(model, Trial):
+            return self.keys.trial(model)
+        return self.keys.evaluation(model, split, record=record)
+
+    def look(self, model: Recipe | Weights | Trial, split: str = HELD_OUT, *, record: bool = False) -> Look:
+        """An evaluation that will probably be asked for."""
+        return Look(self.key(model, split, record=record), self._words(model, split, record=record))
+
+    @contextlib.contextmanager
+    def following(self, key: str, piece: Piece) -> Iterator[None]:
+        """Has a piece of a strategy run on one worker while the block runs it here, with what was made there."""
+        job = self.ahead.piece(key, piece)
+        self._followed.append(job)
+        try:
+            yield
+        finally:
+            self._followed.remove(job)
+            if not job.done:
+                self.crew.drop([job])
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
+        if first:
+            self.ahead.before(map(self._wanted, wanted))
+        else:
+            self.ahead.announce(map(self._wanted, wanted), 0)
+        self.crew.pump(0.0)
+
+    def _wanted(self, wanted: Wanted) -> Look:
+        look = self.look(wanted.model, wanted.split, record=wanted.record)
+        return Look(LOGITS + look.key, look.what, logits=True) if wanted.logits else look
+
+    def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
+        """Says what will probably be asked next, in the place of what was said before."""
+        self.ahead.announce(looks, searches)
+        self.crew.pump(0.0)
+
+    def _words(self, model: Recipe | Weights | Trial, split: str, *, record: bool) -> Any:
+        if isinstance(model, Trial):
+            said = {name: getattr(model, name) for name in ("incumbent", "candidate", "mixing", "factors", "loss")}
+            return Mix(**said), split, record
+        return model, split, record
+
+    def _found(self, key: str, words: Callable[[], Any]) -> Known:
+        """An outcome: made before, on its way, or asked for now."""
+        memo = self.ahead.memo
+        while key not in memo and self._followed and not self._followed[-1].done:
+            with contextlib.suppress(KilledError):  # which of its evaluations it was, each of them will show
+                self.crew.wait(self._followed[-1], self._should_stop, until=lambda: key in memo)
+        if key not in memo:
+            job = self.ahead.job(key)
+            if job is None:
+                job = self.crew.ask(Kind.MEASURE, words())
+            else:
+                self.crew.hurry(job)
+            found: Known = self.crew.wait(job, self._should_stop)
+            self.ahead.take(key, found)
+        return memo[key]
+
+    def _asked(self, kind: Kind, words: Any) -> Any:
+        return self.crew.wait(self.crew.ask(kind, words), self._should_stop)
+
+    def _narrow(self, reached: frozenset[str] | None) -> None:
+        """Takes which statistics a pass reaches, as measuring them in this process would have shown."""
+        if reached is not None and self.keys.calibration is not None:
+            self.keys.calibration.statistics &= reached

@@ -1,0 +1,88 @@
+"""What driver and workers say to each other: pure values."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.values.recipe import Recipe
+
+if TYPE_CHECKING:
+    from merging.evaluation.evaluator import Evaluator
+    from merging.plugins.progress import Progress
+    from merging.storage.pool import ModelPool
+
+
+class Kind(Enum):
+    """The kind of a request."""
+
+    FILES = "files"
+    WORLD = "world"
+    MEASURE = "measure"
+    PART = "part"
+    LOGITS = "logits"
+    STATISTICS = "statistics"
+    TEST = "test"
+    PIECE = "piece"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A request: its number, what it is, the merges that the worker does not know yet, and its own words."""
+
+    number: int
+    kind: Kind
+    body: bytes
+    definitions: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, or a part of one: ``part``, ``done``, ``error``, ``dropped`` or ``lacking`` (files)."""
+
+    number: int
+    state: str
+    body: bytes
+    definitions: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mix:
+    """A trial, without what the worker finds out itself (:class:`merging.evaluation.keys.Trial`)."""
+
+    incumbent: Recipe
+    candidate: Recipe
+    mixing: str
+    factors: NDArray[np.float64]
+    loss: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A function of a strategy and what it is given, to be run with a problem of its own.
+
+    Attributes:
+        function: is called with the problem first.
+        given: its other arguments, by name.
+        problem: makes the problem, over an evaluator, a pool and someone to tell news.
+    """
+
+    function: Callable[..., object]
+    given: Mapping[str, Any]
+    problem: Callable[[Evaluator, ModelPool, Progress], Any] = field(repr=False)
+
+    def run(self, evaluator: Evaluator, pool: ModelPool, progress: Progress) -> object:
+        """Runs it."""
+        return self.function(self.problem(evaluator, pool, progress), **self.given)
+
+
+def first_words(folder: Path) -> bytes:
+    """What a worker is told before all else: the folder of the driver's files."""
+    return pickle.dumps({"folder": str(folder)})
