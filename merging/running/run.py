@@ -169,7 +169,8 @@ def merge(
                 merged = written.merge
                 found.remarks += written.notes
                 _remember(session, found, written, how)
-                report = report_of(made, found, written, session.evaluator, progress, started)
+                workers = () if crew is None else crew.workers
+                report = report_of(made, found, written, session.evaluator, progress, started, workers)
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
                     library = library_of(aside)
