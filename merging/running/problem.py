@@ -160,7 +160,7 @@ class MergeProblem:
         from merging.evaluation.steps import Steps
 
         singles = [self.single(index) for index in range(len(self.pool))]
-        self.ahead(singles)
+        self.evaluator.foresee((each, HELD_OUT) for each in singles)
         steps = Steps(self.evaluator, self.progress, "scoring the single models", singles)
         outcomes = []
         for index in range(len(self.pool)):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from merging.evaluation.bar import Bar
 from merging.evaluation.keys import Keys, Trial
-from merging.evaluation.scorer import LiveScorer
-from merging.evaluation.workers.ahead import Ahead, Known, Look
+from merging.evaluation.scorer import LiveScorer, Wanted
+from merging.evaluation.workers.ahead import LOGITS, Ahead, Known, Look
 from merging.evaluation.workers.crew import Crew, Job, KilledError
 from merging.evaluation.workers.requests import Kind, Mix, Piece
 from merging.plugins.task import HELD_OUT
@@ -76,7 +76,11 @@ class RemoteScorer:
 
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
         """Logits of a whole split, and passes that it took."""
-        found, reached = self._asked(Kind.LOGITS, (recipe, split, record))
+        job = self.ahead.taken(LOGITS + self.key(recipe, split, record=record))
+        if job is None or job.dropped or job.error is not None:
+            job = self.crew.job(Kind.LOGITS, (recipe, split, record))
+        self.crew.hurry(job)
+        found, reached = self.crew.wait(job, self._should_stop)
         self._narrow(reached)
         return found[0], found[1]
 
@@ -115,6 +119,18 @@ class RemoteScorer:
             self._followed.remove(job)
             if not job.done:
                 self.crew.drop([job])
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
+        if first:
+            self.ahead.before(map(self._wanted, wanted))
+        else:
+            self.ahead.announce(map(self._wanted, wanted), 0)
+        self.crew.pump(0.0)
+
+    def _wanted(self, wanted: Wanted) -> Look:
+        look = self.look(wanted.model, wanted.split, record=wanted.record)
+        return Look(LOGITS + look.key, look.what, logits=True) if wanted.logits else look
 
     def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
         """Says what will probably be asked next, in the place of what was said before."""
