@@ -23,6 +23,7 @@ from .errors import Stopped as Stopped
 from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError
 from .errors import UnknownNameError as UnknownNameError
+from .errors import WorkersError as WorkersError
 from .looking.check import Checked as Checked
 from .looking.check import check as check
 from .looking.geometry import Geometry as Geometry
@@ -152,5 +153,7 @@ from .values.report import Report as Report
 from .values.statistics import Comparison as Comparison
 from .values.statistics import compare as compare
 from .values.verdict import Verdict as Verdict
+from .values.workers import WorkerFacts as WorkerFacts
+from .values.workers import WorkersState as WorkersState
 
 __version__: str

@@ -51,6 +51,7 @@ class GreedyEnsemble(MixStrategy):
     def mix(self, problem: Problem) -> Ensemble:
         """Selects members one by one; ties go to the earlier model in the ranking."""
         problem.progress.stage("outputs of the models", len(problem.pool))
+        problem.scores.foresee([problem.single(index) for index in range(len(problem.pool))])
         outputs = [self._output(problem, index) for index in range(len(problem.pool))]
         ranking = problem.rank()
         order = [index for index, _ in ranking]

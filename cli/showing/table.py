@@ -23,6 +23,7 @@ from merging.values.report import Report, models_of, scored
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import Verdict, mark, word
 from merging.values.wording import lasted, plural, some, spent
+from merging.values.workers import told_workers
 
 MOST = 8
 """Models that are named as those of which a merge is made; recipe and report have all of them."""
@@ -71,6 +72,8 @@ def show_report(console: Console, report: Report, folder: Path, kind: str, *, bu
     )
     if report.written is not None and report.written.told_coefficients:
         console.print(marked("{}: {}", report.saved, report.written.told_coefficients), highlight=False)
+    if report.workers:
+        console.print(marked("{}", told_workers(report.workers)), highlight=False)
     if report.ensemble:
         console.print(
             marked(

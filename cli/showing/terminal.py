@@ -21,6 +21,7 @@ from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
 from merging.values.wording import plural, some
+from merging.values.workers import Seen, WorkersState
 
 BAR = 8
 """Cells of the bar itself."""
@@ -71,6 +72,7 @@ class TerminalProgress:
         self._told: set[str] = set()
         self._precision = ""
         self._objective = ACCURACY
+        self._crew = Seen()
 
     def __enter__(self) -> TerminalProgress:
         self._fetching = told(self)
@@ -149,6 +151,11 @@ class TerminalProgress:
         said = "".join(f"{part}, " for part in parts)
         return self.say(marked("  {}: {}{}", facts["candidate"], said, verdict))
 
+    def workers(self, state: WorkersState) -> None:
+        """Shows how the workers are doing beside the steps, at most a few times a second; a log file is not told."""
+        if self._crew.take(state) and self.console.is_terminal:
+            self._update()
+
     def status(self, text: str) -> None:
         """Shows a line in the place of the best merge; a pipe is told when the piece is done."""
         self._status = showable(text)
@@ -173,10 +180,12 @@ class TerminalProgress:
         """What stands in the line beside the bar: steps and time keep their place, the other words fold."""
         room = self.console.width - len("⠋ ") - BAR - len(self._detail) - 4
         room -= len(" 0:00:00 left") if total else 0
-        told = self._status or self._best
+        told, crew = self._status or self._best, self._crew.words(room - STAGE - len(" · "))
+        detail = " · ".join(filter(None, (self._detail, crew)))
+        room -= len(detail) - len(self._detail)
         space = max(min(room, max(STAGE, room - cell_len(told))), 8)
         stage = cut(self._stage, space) or folded([self._stage], space)[0]
-        return {"description": stage, "detail": self._detail, "best": cut(told, room - cell_len(stage))}
+        return {"description": stage, "detail": detail, "best": cut(told, room - cell_len(stage))}
 
     def _update(self, **changes: Any) -> None:
         if self._task is not None:

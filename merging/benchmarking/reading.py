@@ -22,6 +22,7 @@ from merging.values.report import UNTESTED, models_of
 from merging.values.states import RunState, state_of
 from merging.values.statistics import mean_interval, wilson
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected, unselected
+from merging.values.workers import WorkerFacts
 
 CLOSE = 0.01
 """Scores of one model that differ by less are of the same data, in another precision."""
@@ -80,6 +81,7 @@ def of_run(report: dict[str, Any], folder: Path | None) -> Benchmark:
         header=header,
         measure=report.get("measure", report["objective"]),
         limit=limit,
+        workers=tuple(WorkerFacts.from_json(worker) for worker in report.get("workers", ())),
     )
 
 
@@ -217,6 +219,7 @@ def combine(found: Mapping[str, Benchmark]) -> Benchmark:
         limit=ended.limit,
         evaluations=sum(part.evaluations for part in parts),
         wall_seconds=sum(part.wall_seconds for part in parts),
+        workers=tuple(dict.fromkeys(worker for part in parts for worker in part.workers)),
         notes=(*_differences(found), *_once(twice), *dict.fromkeys(note for part in parts for note in part.notes)),
         command="",
         header={name: dict(part.header) for name, part in found.items()},

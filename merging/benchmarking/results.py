@@ -22,6 +22,7 @@ from merging.values.states import MethodState, RunState, status_of, unworded, wo
 from merging.values.statistics import Interval
 from merging.values.verdict import ACCURACY, Role, Verdict
 from merging.values.wording import kind_of, some
+from merging.values.workers import WorkerFacts
 
 FORMAT = "merging-benchmark/2"
 EARLIER = "merging-benchmark/1"
@@ -133,6 +134,7 @@ class Benchmark(BenchmarkViews):
         measure: what the scores are: ``accuracy``, or the objective's name.
         limit: evaluations that a single run was allowed, where one was read and these are used up.
         doubt: the warning that a model is no better than a guess; empty where there is none.
+        workers: the workers that have evaluated in this session; none where this process did it alone.
     """
 
     task: str
@@ -152,6 +154,7 @@ class Benchmark(BenchmarkViews):
     measure: str = ACCURACY
     limit: int | None = None
     doubt: str = ""
+    workers: tuple[WorkerFacts, ...] = ()
 
     @property
     def status(self) -> str:
@@ -204,6 +207,7 @@ class Benchmark(BenchmarkViews):
         values = {key: value for key, value in unworded(data).items() if key not in ("format", "answer")}
         values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
         values["singles"] = tuple(Single.from_json(single) for single in data["singles"])
+        values["workers"] = tuple(WorkerFacts.from_json(worker) for worker in data.get("workers", ()))
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])
         return cls(**values)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,44 @@ from torch.nn.functional import cross_entropy
 
 from merging.errors import StrategyError
 from merging.plugins.objective import Objective, check_labels, terms_of
-from merging.plugins.task import Task
+from merging.plugins.task import Split, Task
 from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.values.outcome import WORST, Outcome, top1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Seen:
+    """Terms and hits of some samples, on the CPU; an outcome is made of those of all samples together.
+
+    Attributes:
+        terms: the objective's terms, shape ``(N,)`` or ``(N, k)``.
+        hits: which samples are right, bool, shape ``(N,)``; None where none can be.
+        nan: samples with a NaN among their logits.
+        losses: cross-entropies, summed over each batch; none where the outcome does not say the loss.
+    """
+
+    terms: Tensor
+    hits: Tensor | None
+    nan: int
+    losses: Sequence[float]
+
+    def outcome(self, objective: Objective, split: Split, *, record: bool) -> Outcome:
+        """Makes the outcome, where these are all samples of a split in its order.
+
+        Its ``seconds`` and ``passes`` keep their defaults.
+
+        Args:
+            objective: what is maximised.
+            split: the samples.
+            record: keep the terms, unless they are the hits.
+        """
+        score = finite(objective.score(self.terms, split.labels.cpu(), split.groups))
+        correct = None if self.hits is None else np.packbits(self.hits.numpy())
+        kept = _array(self.terms) if record and not objective.counts_hits else None
+        loss = sum(self.losses) / len(split) if self.losses else None
+        if loss is not None and not np.isfinite(loss):
+            loss = -WORST
+        return Outcome(score=score, samples=len(split), correct=correct, nan=self.nan, terms=kept, loss=loss)
 
 
 class Answers:
@@ -47,7 +84,7 @@ class Answers:
             raise StrategyError(f"objective '{objective.name}' looks at whole models, not at logits")
         check_labels(objective, task, (split,))
         self._objective, self._split = objective, task.split(split)
-        self._keeps_terms = record and not objective.counts_hits
+        self._record = record
         self._terms, self._hits, self._blank, self._losses = (list[Tensor]() for _ in range(4))
         self._says_loss = loss
 
@@ -71,15 +108,20 @@ class Answers:
         Args:
             order: samples in the order in which they were added, shape ``(N,)``; None: the split's own.
         """
-        terms, split = _placed(torch.cat(self._terms).cpu(), order), self._split
-        score = finite(self._objective.score(terms, split.labels.cpu(), split.groups))
-        correct = np.packbits(_placed(torch.cat(self._hits).cpu(), order).numpy()) if self._hits else None
-        nan = sum(int(count) for count in self._blank)  # read from the device once the pass has been made
-        kept = _array(terms) if self._keeps_terms else None
-        loss = sum(float(each) for each in self._losses) / len(split) if self._losses else None
-        if loss is not None and not np.isfinite(loss):
-            loss = -WORST
-        return Outcome(score=score, samples=len(split), correct=correct, nan=nan, terms=kept, loss=loss)
+        seen = self.seen()
+        if order is not None:
+            hits = None if seen.hits is None else _placed(seen.hits, order)
+            seen = replace(seen, terms=_placed(seen.terms, order), hits=hits)
+        return seen.outcome(self._objective, self._split, record=self._record)
+
+    def seen(self) -> Seen:
+        """Terms and hits of the samples so far, in the order of their coming; read from the device only now."""
+        return Seen(
+            terms=torch.cat(self._terms).cpu(),
+            hits=torch.cat(self._hits).cpu() if self._hits else None,
+            nan=sum(int(count) for count in self._blank),
+            losses=[float(each) for each in self._losses],
+        )
 
     def within(self, order: Tensor | None = None) -> tuple[float, float]:
         """The smallest and the largest score that the samples so far leave possible, where terms have bounds.
@@ -102,10 +144,8 @@ class Answers:
         return (WORST if terms.is_floating_point() else least), most
 
 
-def _placed(values: Tensor, order: Tensor | None) -> Tensor:
+def _placed(values: Tensor, order: Tensor) -> Tensor:
     """Values of samples in another order, put back into the split's."""
-    if order is None:
-        return values
     placed = torch.empty_like(values)
     placed[order.cpu()] = values
     return placed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.outputs import Outputs
 from merging.evaluation.remembered import Recall, Remembered
-from merging.evaluation.scorer import LiveScorer, Scorer
+from merging.evaluation.scorer import LiveScorer, Scorer, Wanted
 from merging.evaluation.threshold import can_stop_early
 from merging.forward.calibration import Calibration
 from merging.forward.live import LiveModel
@@ -145,6 +145,30 @@ class Evaluator:
             return self.ledger.record(key, split, lambda: self.outputs.recorded(merged, split))
         memory = self._memory(merged, split, key, record=True)
         return self.ledger.record(key, split, lambda: self.scorer.measure(merged, split, record=True), memory)
+
+    def foresee(self, wanted: Iterable[tuple[Merge, str]], *, record: bool = False, first: bool = False) -> None:
+        """Says which scores are asked for next, all of them, for a scorer that can make them beforehand.
+
+        Args:
+            wanted: models and sets, in order.
+            record: outcomes of record are asked for, by :meth:`record`.
+            first: before what was foreseen so far, not in its place.
+        """
+        self.scorer.foresee(self._unknown(wanted, record=record), first=first)
+
+    def _unknown(self, wanted: Iterable[tuple[Merge, str]], *, record: bool) -> Iterator[Wanted]:
+        """What of it is to be made: of ensembles their members' outputs."""
+        for merged, split in wanted:
+            exact = record and not self.of_record(split)
+            if self.has(merged, split, record=record) or self._remembers(merged, split, record=exact):
+                continue
+            if isinstance(merged, Ensemble):
+                yield from (Wanted(member, split, record=exact, logits=True) for member in merged.members)
+            else:
+                yield Wanted(merged, split, record=exact)
+
+    def _remembers(self, merged: Merge, split: str, *, record: bool) -> bool:
+        return self.remembered is not None and self.remembered.knows(merged, split, record=record)
 
     def of_record(self, split: str = HELD_OUT) -> bool:
         """Whether :meth:`evaluate` gives the outcome of record itself."""

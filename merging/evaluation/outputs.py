@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from merging.errors import StrategyError
 from merging.evaluation.keys import Keys
 from merging.evaluation.ledger import Ledger
-from merging.evaluation.scorer import Scorer
+from merging.evaluation.scorer import Scorer, Wanted
 from merging.plugins.progress import Progress, Silent
 from merging.plugins.task import HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -77,6 +77,7 @@ class Outputs:
     def ensemble(self, ensemble: Ensemble, split: str) -> Outcome:
         """The members' outputs, averaged; costs a pass for each member whose logits are not kept."""
         began, passes = time.perf_counter(), 0.0
+        self._scorer.foresee(self._missing(ensemble.members, split), first=True)
         if split == HELD_OUT:
             self._progress.stage("outputs of the members", len(ensemble.members))
 
@@ -96,6 +97,7 @@ class Outputs:
     def recorded(self, ensemble: Ensemble, split: str) -> Outcome:
         """An ensemble's outcome of record: every member's pass is one of record."""
         began = time.perf_counter()
+        self._scorer.foresee(self._missing(ensemble.members, split, record=True), first=True)
 
         def outputs(member: Recipe) -> Tensor:
             key = self._keys.evaluation(member, split)
@@ -106,6 +108,17 @@ class Outputs:
         mixed, passes = _averaged(ensemble, outputs), float(len(ensemble.members))
         seconds = time.perf_counter() - began
         return replace(self._scorer.of_logits(mixed, split, record=True), seconds=seconds, passes=passes)
+
+    def foresee(self, recipes: Iterable[Recipe], split: str = HELD_OUT) -> None:
+        """Says whose logits are asked for next."""
+        self._scorer.foresee(self._missing(recipes, split))
+
+    def _missing(self, recipes: Iterable[Recipe], split: str, *, record: bool = False) -> Iterator[Wanted]:
+        """The models whose logits are to be made."""
+        for recipe in recipes:
+            kept = self._keys.evaluation(recipe, split) in self._kept
+            if not kept or (record and not self._keys.numerics.exact):
+                yield Wanted(recipe, split, record=record, logits=True)
 
     def _keep(self, key: str, logits: Tensor) -> None:
         self._kept[key] = logits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +16,25 @@ from torch import Tensor
 from merging.evaluation.answers import Answers, finite
 from merging.evaluation.bar import Bar
 from merging.evaluation.keys import Keys, Trial
+from merging.evaluation.parts import Part, check_cut
 from merging.evaluation.threshold import above
 from merging.forward.passes import Passes
+from merging.forward.staging import Contents, Span
 from merging.plugins.task import CERTIFY, HELD_OUT
 from merging.plugins.whole_model_objective import WholeModelObjective, measured
 from merging.storage.raw import in_dtype
 from merging.values.outcome import Decision, Outcome
 from merging.values.recipe import Recipe, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A score, or the logits of a whole split, that will be asked for."""
+
+    model: Recipe | Weights
+    split: str
+    record: bool = False
+    logits: bool = False
 
 
 class Scorer(Protocol):
@@ -70,6 +82,14 @@ class Scorer(Protocol):
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, measured on data, in the checkpoints' dtypes; passes that it took."""
 
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Is told what will be asked next, in that order; it may make it beforehand, or leave it.
+
+        Args:
+            wanted: in the place of what it was told before.
+            first: before what it was told before, instead.
+        """
+
 
 class LiveScorer:
     """The scorer that runs the live model in this process.
@@ -102,13 +122,54 @@ class LiveScorer:
                 score = finite(measured(self._objective, self.live.module, _View(self.passes, split)))
                 outcome = Outcome(score=score, samples=len(self._task.split(split)), correct=None)
             else:
-                says_loss = isinstance(model, Trial) and model.loss
-                answers = Answers(self._objective, self._task, split, record=record, loss=says_loss)
-                project = self._task.split(split).project
-                for outputs, labels in self.passes.forward(split, contents):
-                    answers.add(project(outputs), labels)
+                answers = self._answers(model, split, contents, record=record)
                 outcome = replace(answers.outcome(), passes=self.passes.share)
             return replace(outcome, seconds=time.perf_counter() - began, passes=outcome.passes + extra)
+
+    def part(self, model: Recipe | Weights | Trial, split: str, start: int, stop: int, *, record: bool = False) -> Part:
+        """A part of what :meth:`measure` does: :func:`merging.evaluation.parts.joined` makes the outcome of all parts.
+
+        What a pass keeps for later ones is kept for the same samples: whoever makes the same part of each trial of a
+        search saves as much as in whole passes.
+
+        Args:
+            model: the model.
+            split: name of the split.
+            start: the first sample, where a batch begins.
+            stop: the sample after the last, where a batch ends.
+            record: the parts are of an outcome of record.
+
+        Raises:
+            StrategyError: the objective looks at the model itself.
+            ValueError: the samples are no whole batches.
+        """
+        samples = len(self._task.split(split))
+        check_cut(start, stop, samples, self.passes.numerics.batch)
+        with self._precision(split, record=record):
+            began = time.perf_counter()
+            contents = None if record else self._keys.tensors(model)
+            extra = self._load(model)
+            span = None if stop - start == samples else (start, stop)
+            seen = self._answers(model, split, contents, span, record=record).seen()
+            seconds = time.perf_counter() - began
+            return Part.of(seen, start, stop, seconds=seconds, share=self.passes.share, measuring=extra)
+
+    def _answers(
+        self,
+        model: Recipe | Weights | Trial,
+        split: str,
+        contents: Contents | None,
+        span: Span | None = None,
+        *,
+        record: bool,
+    ) -> Answers:
+        """The loaded model's answers to a split, or to some of its samples in a row."""
+        says_loss = isinstance(model, Trial) and model.loss
+        answers = Answers(self._objective, self._task, split, record=record, loss=says_loss)
+        project = self._task.split(split).project
+        for outputs, labels in self.passes.forward(split, contents, span):
+            answers.add(project(outputs), labels)
+        return answers
 
     def skipped(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> float:
         """Passes that :meth:`measure` would take; what a pass keeps for later ones is kept as if it had been made."""
@@ -178,6 +239,9 @@ class LiveScorer:
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._keys.statistics)}
         stored = self.live.pool.tensors
         return {name: in_dtype(tensor, stored[name][1]) for name, tensor in found.items()}, extra
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes nothing beforehand: one pass after the other is made, when it is asked for."""
 
     def _load(self, model: Recipe | Weights | Trial) -> float:
         """Puts a model into the module, its statistics measured where they are averages; passes that this took."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,8 +17,11 @@ from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.patches import pixels_of, takes_pixels, use_products
 from merging.forward.stages import Activations, compact
-from merging.forward.staging import Contents, Staging
+from merging.forward.staging import Contents, Span, Staging
 from merging.plugins.task import HELD_OUT, UNLABELLED, Task
+
+_ALIGNED = 128
+"""Bytes at whose multiples samples begin that are sent without those before them."""
 
 
 class Passes:
@@ -56,6 +60,7 @@ class Passes:
         self.compiled: Compiled | None = None
         self._staging: Staging | None = None
         self._feeds: dict[str, Feed] = {}
+        self._parts: dict[str, tuple[Span, Feed]] = {}
         self._independent: bool | None = None
         self._eager = False
         self._bytes: list[int] = []
@@ -72,12 +77,43 @@ class Passes:
         finally:
             self._eager = before
 
-    def feed(self, split: str) -> Feed:
-        """A split's samples; on the device from the first use on, where they fit."""
+    def feed(self, split: str, span: Span | None = None) -> Feed:
+        """A split's samples, or some of them in a row; on the device from the first use on, where they fit.
+
+        Where only some have been asked for, the others stay where they are stored.
+        """
+        if span is not None and split not in self._feeds:
+            part = self._part_of(split, span)
+            if part is not None:
+                return part
         if split not in self._feeds:
+            self._parts.pop(split, None)  # makes room
             self._feeds[split] = Feed(self.task.split(split), self.live.weights.device)
             self.check_labels(split)
-        return self._feeds[split]
+        whole = self._feeds[split]
+        return whole if span is None else whole.part(*span)
+
+    def _part_of(self, split: str, span: Span) -> Feed | None:
+        """Some samples, sent without the others; None where they would lie otherwise in memory than among these.
+
+        Kernels may choose code paths by alignment.
+        """
+        if split in self._parts and self._parts[split][0] == span:
+            return self._parts[split][1]
+        whole, (start, stop) = self.task.split(split), span
+        if start * whole.inputs[:1].nbytes % _ALIGNED:
+            return None
+        self._parts.pop(split, None)
+        some = replace(whole, inputs=whole.inputs[start:stop], labels=whole.labels[start:stop])
+        self._parts[split] = span, Feed(some, self.live.weights.device)
+        self.check_labels(split)
+        return self._parts[split][1]
+
+    def _first(self, split: str, count: int) -> Tensor:
+        """A split's first samples as they are stored, on the device; that needs none of the others there."""
+        if split in self._feeds:
+            return self._feeds[split].take(slice(0, count))
+        return on_device(self.task.split(split).inputs[:count], self.live.weights.device)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""
@@ -97,16 +133,20 @@ class Passes:
         for inputs, labels in self.feed(split).batches(size or self.numerics.batch, order):
             yield self.prepare(inputs), labels
 
-    def plain(self, split: str, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels of whole passes, batch by batch."""
+    def plain(
+        self, split: str, order: Tensor | None = None, span: Span | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of passes through the whole model, batch by batch: over a split, or a span of it."""
         self.share = 1.0
-        for stored, labels in self.feed(split).batches(self.numerics.batch, order):
+        for stored, labels in self.feed(split, span).batches(self.numerics.batch, order):
             self._check_stop()
             with torch.inference_mode():
                 logits = self._run(self._entering(stored))
             yield logits, labels
 
-    def forward(self, split: str, content: Contents | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def forward(
+        self, split: str, content: Contents | None = None, span: Span | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels, batch by batch in the split's order.
 
         A held-out pass begins at the last stage whose input is kept from a pass with the same early weights, and
@@ -114,13 +154,15 @@ class Passes:
 
         Args:
             split: its name.
-            content: what decides the weights that are in the model now; None: a whole pass.
+            content: what decides the weights that are in the model now; None: a pass through all stages.
+            span: the samples, which begin where a batch does; None: all of them. What is kept of some samples is for
+                passes over the same ones, and ``share`` counts these.
         """
-        feed, staging = self.feed(split), self._staging_of(split, content)
+        feed, staging = self.feed(split, span), self._staging_of(split, content)
         if content is None or staging is None:
-            yield from self.plain(split)
+            yield from self.plain(split, span=span)
             return
-        prefixes = staging.prefixes(content)
+        prefixes = staging.prefixes(content, span)
         first, size = self.activations.deepest(prefixes), self.numerics.batch
         self.share = sum(staging.shares[first:])
         kept: dict[int, list[Tensor]] = {stage: [] for stage in staging.worth_keeping(prefixes, first)}
@@ -185,7 +227,7 @@ class Passes:
             return (1.0,) * len(components)
         if self._staging is None:
             load()
-        return tuple(self._staged(self.feed(HELD_OUT)).share_from(names) for names in components)
+        return tuple(self._staged().share_from(names) for names in components)
 
     def cuts_nothing_yet(self, split: str) -> bool:
         """Whether passes over a split may go on from inputs that earlier ones have kept, and it is not known where."""
@@ -205,13 +247,14 @@ class Passes:
         """The stages, where a pass with such weights may begin late; None where it is whole anyway."""
         if content is None or split != HELD_OUT or not self.activations.limit:
             return None
-        staging = self._staged(self.feed(split))
+        staging = self._staged()
         return staging if len(staging.stages) > 1 else None
 
-    def _staged(self, feed: Feed) -> Staging:
+    def _staged(self) -> Staging:
+        """The stages, tried on the split's first samples, whichever pass is the first."""
         if self._staging is None:
             with torch.inference_mode():
-                sample = self._entering(feed.take(slice(0, 2)))
+                sample = self._entering(self._first(HELD_OUT, 2))
             self._staging = Staging(self.live.module, sample, self.live.columns)
         return self._staging
 
@@ -264,10 +307,10 @@ class Passes:
         whole = self.task.split(split)
         if split == UNLABELLED or self._counts or not whole.categorical:
             return
-        feed = next(iter(self._feeds.values())) if self._feeds else Feed(whole, self.live.weights.device)
         if self._classes is None:
             with torch.inference_mode():
-                self._classes = self.live.module(self.prepare(feed.take(slice(0, 1)))).shape[-1]
+                sample = self._first(next(iter(self._feeds), split), 1)
+                self._classes = self.live.module(self.prepare(sample)).shape[-1]
         _refuse_others(split, whole.labels, self._classes)
 
 

@@ -13,6 +13,8 @@ from merging.forward.stages import shares_of, stages_of
 
 Contents: TypeAlias = Callable[[str], Any]
 """A tensor's name → what decides its values, JSON-ready."""
+Span: TypeAlias = tuple[int, int]
+"""Some of a split's samples in a row: the first, and the one after the last."""
 
 
 class Staging:
@@ -34,9 +36,14 @@ class Staging:
         self._reads = [sorted(name for name in stage.tensors if name in names) for stage in self.stages]
         self._last: list[str] = []  # what decided the stages' inputs in the pass before
 
-    def prefixes(self, content: Contents) -> list[str]:
-        """Digests, one a stage, of all that decides the stage's input: the tensors that earlier stages read."""
-        digest, prefixes = blake3(), list[str]()
+    def prefixes(self, content: Contents, span: Span | None = None) -> list[str]:
+        """Digests, one a stage, of all that decides the stage's input: samples, and the tensors that earlier ones read.
+
+        Args:
+            content: what decides a tensor's values.
+            span: the samples; None: all of them.
+        """
+        digest, prefixes = blake3(json.dumps(span).encode() if span else b""), list[str]()
         for names in self._reads:
             prefixes.append(digest.hexdigest())
             digest.update(json.dumps([[name, content(name)] for name in names]).encode())

@@ -15,6 +15,7 @@ from merging.values.outcome import Outcome
 from merging.values.report import scored
 from merging.values.verdict import ACCURACY
 from merging.values.wording import beginning, plural
+from merging.values.workers import Seen, WorkersState
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -32,6 +33,7 @@ class Bar(Silent):
         self._bar: tqdm[Any] | None = None
         self._done = 0.0
         self._precision, self._objective = "", ACCURACY
+        self._status, self._crew = "", Seen()
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Begins a new piece of work; ``total`` is its number of steps, where known."""
@@ -65,10 +67,16 @@ class Bar(Silent):
         """Shows a better merge: its score, and how many models are in it."""
         self.status(f"best {scored(outcome.score, self._objective)}{self._precision}, {plural(models, 'model')}")
 
+    def workers(self, state: WorkersState) -> None:
+        """Shows how the workers are doing beside the bar, at most a few times a second."""
+        if self._crew.take(state):
+            self.status(self._status)
+
     def status(self, text: str) -> None:
         """Shows a line beside the bar, in the place of the one before."""
+        self._status = showable(text)
         if self._bar is not None:
-            self._bar.set_postfix_str(showable(text))
+            self._bar.set_postfix_str("; ".join(filter(None, (self._crew.words(), self._status))))
 
     def say(self, text: str) -> None:
         """Shows a warning on a line of its own, which stays; other lines are dropped."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from merging.values.outcome import Outcome
+    from merging.values.workers import WorkersState
 
 
 class Progress(Protocol):
@@ -55,6 +56,13 @@ def tell_unit(progress: Progress, unit: str) -> None:
         tell(unit)
 
 
+def tell_workers(progress: Progress, state: WorkersState) -> None:
+    """Tells a progress that has a method ``workers`` how the workers of the run are doing; as often as that changes."""
+    tell = getattr(progress, "workers", None)
+    if callable(tell):
+        tell(state)
+
+
 class Silent:
     """Takes every piece of news and drops it (see :class:`Progress`); subclass what you need."""
 
@@ -68,6 +76,10 @@ class Silent:
     def measure(self, objective: str) -> None:
         """Called with the objective of the scores that follow; only where a progress has it."""
         del objective
+
+    def workers(self, state: WorkersState) -> None:
+        """Called with how the workers are doing, hundreds of times a second; only where a progress has it."""
+        del state
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Drops the news that a new piece of work begins."""

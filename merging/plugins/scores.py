@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from merging.values.outcome import Decision
@@ -20,6 +21,9 @@ class Scores(Protocol):
 
     def logits(self, recipe: Recipe, split: str = "held-out") -> Tensor:
         """Logits of a whole split on the CPU, float32, shape ``(N, classes)``."""
+
+    def foresee(self, recipes: Iterable[Recipe], split: str = "held-out") -> None:
+        """Says whose logits will be asked for next, in that order; workers, if any, make them beforehand."""
 
     def labels(self, split: str = "held-out") -> Tensor:
         """Labels of a whole split on the CPU, int64, shape ``(N,)``."""

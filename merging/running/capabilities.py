@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,11 @@ class MergeScores:
         _check_split(self.evaluator, split)
         self.looked.add(split)
         return self.evaluator.outputs.logits(recipe, split)
+
+    def foresee(self, recipes: Iterable[Recipe], split: str = HELD_OUT) -> None:
+        """Says whose logits will be asked for next."""
+        _check_split(self.evaluator, split)
+        self.evaluator.outputs.foresee(recipes, split)
 
     def labels(self, split: str = HELD_OUT) -> Tensor:
         """Labels of a whole split, on the CPU."""

@@ -20,6 +20,7 @@ from merging.values.report import Report
 from merging.values.score_table import ScoreTable
 from merging.values.verdict import mark
 from merging.values.wording import spent
+from merging.values.workers import told_workers
 
 _LOAD = {
     "safetensors": "from safetensors.torch import load_file\n\nstate = load_file('model.safetensors')",
@@ -90,6 +91,7 @@ def model_card(
             if report.written and report.written.told_coefficients
             else []
         ),
+        *([f"- {plain(told_workers(report.workers))}"] if report.workers else []),
         f"- content hash (BLAKE3): `{report.content_hash}`",
     ]
     if report.rows:

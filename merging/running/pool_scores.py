@@ -36,6 +36,7 @@ def score_pool(session: Session, found: Found) -> None:
     what += " (`pool_tests=False` leaves this out)"
     recipes, sets = [Recipe.single(row, made.partition) for row in made.pool.ingredients], (HELD_OUT, *made.task.tests)
     steps = Steps(evaluator, session.progress, what, recipes, sets, record=True)
+    evaluator.foresee([(recipe, name) for recipe in recipes for name in sets], record=True)
     for ingredient, recipe in zip(made.pool.ingredients, recipes, strict=True):
         for name in sets:
             known = _seen(evaluator, recipe) if name == HELD_OUT else None

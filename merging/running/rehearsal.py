@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from merging.evaluation.gradients import GRADIENT, SQUARES, Gradients
 from merging.evaluation.keys import Trial
 from merging.evaluation.ledger import Ledger
 from merging.evaluation.remembered import Remembered
+from merging.evaluation.scorer import Wanted
 from merging.plugins.strategy import mixed
 from merging.plugins.task import Task
 from merging.plugins.watcher import Watcher
@@ -142,6 +143,9 @@ class ImaginaryScorer:
         """Gives no statistics, because none are measured."""
         del merged
         return {}, 0.0
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes nothing beforehand."""
 
     def _next(self) -> Outcome:
         self._made += 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
+from merging.plugins.task import HELD_OUT
 from merging.storage.pool import ModelPool
 from merging.values.outcome import Outcome
 from merging.values.partition import Partition
@@ -53,6 +54,8 @@ class Rescoring:
         """The best single model by fp32 scores, the earliest of equals: all are scored, since bf16 ranks otherwise."""
         if self._best is None:
             self._progress.stage("single models, re-scored in fp32", len(self._pool))
+            every = [(self._recipe(number), HELD_OUT) for number in range(len(self._pool))]
+            self._evaluator.foresee(every, record=True)
             for number, name in enumerate(self._pool.names):
                 recipe = self._recipe(number)
                 outcome = self._evaluator.record(recipe)

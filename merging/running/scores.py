@@ -67,6 +67,7 @@ class Scores:
         if interrupted and not due:
             return
         with self.evaluator.ledger.unhurried() if interrupted else contextlib.nullcontext():
+            self.evaluator.foresee([(found.merges[name].merge, HELD_OUT) for name in found.scored], record=True)
             for name in found.scored:
                 if due and not interrupted:
                     self.rescore(name)
@@ -107,6 +108,7 @@ class Scores:
 
         merges = [made.merge for made in self.found.merges.values()]
         steps = Steps(self.evaluator, self.progress, "scoring the test sets", merges, names, record=True)
+        self.evaluator.foresee([(merge, name) for merge in merges for name in names], record=True)
         for strategy, made in self.found.merges.items():
             for name in names:
                 self.found.outcomes[strategy, name] = self.evaluator.record(made.merge, name)

@@ -13,6 +13,7 @@ from merging.values.spread import spread_from
 from merging.values.states import unworded
 from merging.values.statistics import LEVEL, PairedTest, mcnemar
 from merging.values.verdict import ACCURACY, Family, Role, Verdict, corrected
+from merging.values.workers import WorkerFacts
 
 
 def report_from(data: Mapping[str, Any]) -> Report:
@@ -27,6 +28,7 @@ def report_from(data: Mapping[str, Any]) -> Report:
     values |= {name: tuple(values[name]) for name in TUPLES if name in values}
     values["rows"] = tuple(_row(row_of_today(row, data, verdicts)) for row in data["rows"])
     values["leaderboard"] = tuple(Single.from_json(single) for single in data.get("leaderboard", ()))
+    values["workers"] = tuple(WorkerFacts.from_json(worker) for worker in data.get("workers", ()))
     values["certificate"] = Certificate(**data["certificate"]) if data.get("certificate") else None
     values["measure"] = data.get("measure", data["objective"])
     return Report(**values)

@@ -22,6 +22,7 @@ from merging.values.verdict import (
 )
 from merging.values.views import ReportViews
 from merging.values.wording import plural, some
+from merging.values.workers import WorkerFacts
 
 HELD_OUT = str(Role.HELD_OUT)
 UNTESTED = "a run tests the strategy that it was asked for"
@@ -115,6 +116,7 @@ class Report(ReportViews):
         limit: the evaluations that it was allowed, where these are used up.
         leaderboard: the models of the pool, best held-out score first; none where nothing was scored.
         doubt: the warning that a model is no better than a guess, which is a note too; empty where there is none.
+        workers: the workers that have evaluated, those that were lost too; none where this process did it alone.
     """
 
     strategy: str
@@ -155,6 +157,7 @@ class Report(ReportViews):
     limit: int | None = None
     leaderboard: tuple[Single, ...] = ()
     doubt: str = ""
+    workers: tuple[WorkerFacts, ...] = ()
 
     def __post_init__(self) -> None:
         """What is saved is the strategy's merge unless another row is named."""

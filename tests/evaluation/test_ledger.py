@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from merging.evaluation.bar import Bar
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.ledger import Ledger, Log
+from merging.evaluation.scorer import Wanted
 from merging.partitioners.layer import Layer
 from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
@@ -75,6 +76,9 @@ class Dictated:
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         return {}, 0.0
+
+    def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
+        """Makes nothing beforehand."""
 
 
 class Witness:

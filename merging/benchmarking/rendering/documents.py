@@ -31,6 +31,7 @@ from merging.values.markdown import plain
 from merging.values.states import MethodState
 from merging.values.verdict import compact, legend
 from merging.values.wording import plural, some
+from merging.values.workers import told_workers
 
 
 def to_csv(found: Benchmark) -> str:
@@ -140,7 +141,8 @@ def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     ]
     waiting = [row.label for row in found.rows if row.status is MethodState.NOT_RUN]
     waiting = [f"not run, as the benchmark was interrupted before: {', '.join(waiting)}"] if waiting else []
-    return [*reasons, *waiting, *_divisions(found), *found.notes]
+    workers = [told_workers(found.workers)] if found.workers else []
+    return [*reasons, *waiting, *_divisions(found), *workers, *found.notes]
 
 
 def _divisions(found: Benchmark) -> list[str]:

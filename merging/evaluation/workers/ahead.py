@@ -11,6 +11,10 @@ from merging.evaluation.workers.crew import Crew, Job
 from merging.evaluation.workers.requests import Kind, Piece
 from merging.values.outcome import Outcome
 
+LOGITS = "logits "
+"""Begins the key of what is kept until it is taken."""
+AHEAD = 2
+"""Models for each worker whose logits are made before they are taken."""
 Known = tuple[Outcome, frozenset[str] | None]
 """An outcome, and the statistics that making it found to be reached."""
 
@@ -22,6 +26,7 @@ class Look:
     Attributes:
         key: decides it.
         what: the model, the split and whether it is of record, as a worker is asked.
+        logits: the logits are asked for, not what they mean; they are kept until they are taken.
         promising: says of its outcome whether ``then`` follows.
         then: makes the piece that follows, numbered by the searches before it.
         searches: how many searches that piece makes, where what it tries is not kept.
@@ -30,6 +35,7 @@ class Look:
 
     key: str = ""
     what: Any = None
+    logits: bool = False
     promising: Callable[[Outcome], bool] = lambda outcome: True
     then: Callable[[int], tuple[str, Piece]] | None = None
     searches: int = 0
@@ -58,11 +64,15 @@ class Ahead:
 
     Args:
         crew: makes it.
-        known: the outcome of an evaluation that is known without a pass; None: it is not.
+
+    Attributes:
+        known: gives the outcome of an evaluation that is known without a pass; None: it is not.
+        memo: outcomes that were made, by key.
     """
 
-    def __init__(self, crew: Crew, known: Callable[[str], Outcome | None]) -> None:
-        self.crew, self._known = crew, known
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.known: Callable[[str], Outcome | None] = lambda key: None
         self.memo: dict[str, Known] = {}
         self._looks: dict[str, Job] = {}
         self._pieces: dict[str, Job] = {}
@@ -84,9 +94,9 @@ class Ahead:
             wanted = {key for key, _ in self._due() if key in running}
             self._forget(running - wanted)
 
-    def forget(self) -> None:
-        """Nothing will be asked any more of what was announced."""
-        self.announce((), 0)
+    def before(self, looks: Iterable[Look]) -> None:
+        """Takes what will be asked before all that was announced."""
+        self._plan = [*looks, *self._plan]
 
     def job(self, key: str) -> Job | None:
         """The request that makes an evaluation, where one is on its way."""
@@ -125,6 +135,8 @@ class Ahead:
         number: int | None = self._searches
         for look in self._looks_in_order():
             outcome = look.known or (self._outcome(look.key) if look.what is not None else None)
+            if look.logits and look.key in self._looks:
+                continue
             if look.what is not None and outcome is None:
                 yield look.key, functools.partial(self._look, look)
                 number = None if look.searches else number  # whether it will search, nobody knows
@@ -143,19 +155,25 @@ class Ahead:
             self._plan.append(look)
             yield look
 
-    def _look(self, look: Look) -> Job:
-        job = self._looks[look.key] = self.crew.job(Kind.MEASURE, look.what)
+    def _look(self, look: Look) -> Job | None:
+        if look.logits and sum(key.startswith(LOGITS) for key in self._looks) >= AHEAD * self.crew.count:
+            return None  # they are large
+        job = self._looks[look.key] = self.crew.job(Kind.LOGITS if look.logits else Kind.MEASURE, look.what)
         return job
+
+    def taken(self, key: str) -> Job | None:
+        """The request for logits that were announced, which is forgotten: whoever takes them has them."""
+        return self._looks.pop(key, None)
 
     def _start(self, key: str, piece: Piece) -> Job:
         job = self._pieces[key] = self._asked(piece)
         return job
 
     def _outcome(self, key: str) -> Outcome | None:
-        job = self._looks.get(key)
+        job = None if key.startswith(LOGITS) else self._looks.get(key)
         if key not in self.memo and job is not None and job.done and job.error is None and job.answer is not None:
             self.take(key, job.answer)
-        return self.memo[key][0] if key in self.memo else self._known(key)
+        return self.memo[key][0] if key in self.memo else self.known(key)
 
     def _least(self, running: Sequence[Job]) -> Job | None:
         """The piece that stands last in the plan, or in none."""
