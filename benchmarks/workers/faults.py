@@ -42,6 +42,8 @@ MODELS = 7
 """Of the pool of the digits, so that a run is short."""
 SEARCH = ["--task", "digits", "--partitioner", "clip-c8", "--budget", "12", "--optimizer", "coordinate"]
 PLAIN = ["--no-baselines", "--no-tests", "--no-remember"]
+LONGEST = 300.0
+"""Seconds after which a run that has not ended hangs."""
 GONE = 5.0
 """Seconds in which all processes of a run must have ended after it."""
 
@@ -114,10 +116,18 @@ class Run:
         return found
 
     def end(self) -> int:
-        """Waits; returns the exit code, or the negative signal."""
+        """Waits; returns the exit code, or the negative signal.
+
+        Raises:
+            Lost: it does not end.
+        """
+        until = time.monotonic() + LONGEST
         while self.running():
             self.workers  # noqa: B018 - notes them
             time.sleep(0.05)
+            if time.monotonic() > until:
+                kill([self.number, *self.seen])
+                raise Lost(f"it had not ended after {LONGEST:.0f} s: {self.last}")
         return self.code or 0
 
     @property
