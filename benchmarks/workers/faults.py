@@ -7,7 +7,8 @@ with SIGKILL:
 - ``twice``: a worker, and a moment later one again;
 - ``busy``: a worker that is computing, so that a request is in flight;
 - ``all``: every worker at once;
-- ``driver``: the program itself; the run goes on with another number of workers, or with none.
+- ``driver``: the program itself; the run goes on with another number of workers, or with none;
+- ``node``: all that Ray runs on one of two nodes, in whose place another one comes a moment later.
 
 A case is lost if the run fails, if its events (evaluations and decisions), recipe or model differ from those of a run
 without workers, or if a process is left over.
@@ -21,6 +22,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,15 +35,14 @@ from benchmarks.durability import begin
 from merging.tasks import digits
 
 STRATEGIES = ("greedy", "manifoldmix")
-KINDS = ("once", "twice", "busy", "all", "driver")
 WORKERS = 2
 RESUMED = ("1", "3", "none")
 """Workers of a run that goes on."""
 POOL = Path(digits.__file__).parent / "digits_pool"
 MODELS = 7
 """Of the pool of the digits, so that a run is short."""
-SEARCH = ["--task", "digits", "--partitioner", "clip-c8", "--budget", "12", "--optimizer", "coordinate"]
-PLAIN = ["--no-baselines", "--no-tests", "--no-remember"]
+DIGITS = ("--task", "digits", "--partitioner", "clip-c8", "--budget", "12", "--optimizer", "coordinate")
+PLAIN = ("--no-baselines", "--no-tests", "--no-remember")
 LONGEST = 300.0
 """Seconds after which a run that has not ended hangs."""
 GONE = 5.0
@@ -88,18 +89,21 @@ class Made:
 
 
 class Run:
-    """One ``merge run``, as a fork of this process.
+    """One ``merge run``.
 
     Args:
         arguments: of the command.
         folder: where it runs; what it says is kept in ``said``.
+        start: starts it, by default as a fork of this process.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, start: Callable[[Sequence[str], Path], int] = begin
+    ) -> None:
         self._said = folder / "said"
         self.seen = set[int]()
         self.code: int | None = None
-        self.number = begin(arguments, folder)
+        self.number = start(arguments, folder)
 
     def running(self) -> bool:
         """Whether it has not ended yet."""
@@ -240,75 +244,127 @@ def models() -> list[str]:
     return [str(path) for path in sorted(POOL.glob("model_*.safetensors"))[:MODELS]]
 
 
-def arguments(strategy: str, workers: int | None) -> list[str]:
-    """The command of a case."""
-    crew = ["--workers", str(workers)] if workers else []
-    return ["run", *models(), *SEARCH, "--strategy", strategy, *PLAIN, *crew, "--output", "out"]
+def spawned(arguments: Sequence[str], folder: Path) -> int:
+    """Starts ``merge`` as a new process, where this one has threads that a fork would miss."""
+    said = (os.POSIX_SPAWN_OPEN, 1, str(folder / "said"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    words = ["env", "-C", str(folder), sys.executable, "-m", "merging", *arguments]
+    return os.posix_spawnp("env", words, os.environ, file_actions=[said, (os.POSIX_SPAWN_DUP2, 1, 2)])
 
 
-def undisturbed(strategy: str, folder: Path, workers: int | None) -> tuple[Made, float]:
-    """What a run makes, and its seconds.
+@dataclass(frozen=True)
+class Case:
+    """One way to disturb one run.
 
-    Raises:
-        Lost: it fails.
+    Args:
+        strategy: how models are merged.
+        problem: models, task and search, as the command takes them.
+        workers: what ``--workers`` is told.
     """
-    folder.mkdir(parents=True)
-    began, run = time.perf_counter(), Run(arguments(strategy, workers), folder)
-    if run.end():
-        raise Lost(f"the undisturbed run failed: {run.last}")
-    run.check_gone()
-    return Made.of(folder / "out"), time.perf_counter() - began
 
+    strategy: str
+    problem: tuple[str, ...]
+    workers: str = str(WORKERS)
+    start: Callable[[Sequence[str], Path], int] = begin
 
-def disturbed(strategy: str, kind: str, folder: Path, after: float, chance: random.Random) -> tuple[Made, int]:
-    """One case: what the run makes, and how many processes were killed.
+    def arguments(self, workers: str) -> list[str]:
+        """The command."""
+        crew = [] if workers == "none" else ["--workers", workers]
+        return ["run", *self.problem, "--strategy", self.strategy, *PLAIN, *crew, "--output", "out"]
 
-    Raises:
-        Lost: it fails, or leaves a process behind.
-    """
-    folder.mkdir(parents=True)
-    run = Run(arguments(strategy, WORKERS), folder)
-    until = time.monotonic() + after
-    while time.monotonic() < until and run.running():
-        time.sleep(0.01)
-    killed = DISTURBED[kind](run, chance) if run.running() else 0
-    code = run.end()
-    run.check_gone()
-    if kind == "driver" and code < 0:
-        begun = (folder / "out/events.jsonl").is_file() and b"\n" in (folder / "out/events.jsonl").read_bytes()
-        resumed = ["run", "--resume", "out", "--workers", chance.choice(RESUMED)]
-        run = Run(resumed if begun else [*arguments(strategy, WORKERS), "--overwrite"], folder)
+    def undisturbed(self, folder: Path, workers: str) -> tuple[Made, float]:
+        """What a run makes, and its seconds.
+
+        Raises:
+            Lost: it fails.
+        """
+        folder.mkdir(parents=True)
+        began, run = time.perf_counter(), Run(self.arguments(workers), folder, self.start)
+        if run.end():
+            raise Lost(f"the undisturbed run failed: {run.last}")
+        run.check_gone()
+        return Made.of(folder / "out"), time.perf_counter() - began
+
+    def disturbed(
+        self, folder: Path, after: float, chance: random.Random, disturb: Callable[[Run, random.Random], int]
+    ) -> tuple[Made, int]:
+        """What a run makes that is disturbed after some seconds, and how many processes were killed.
+
+        Raises:
+            Lost: it fails, or leaves a process behind.
+        """
+        folder.mkdir(parents=True)
+        run = Run(self.arguments(self.workers), folder, self.start)
+        until = time.monotonic() + after
+        while time.monotonic() < until and run.running():
+            time.sleep(0.01)
+        killed = disturb(run, chance) if run.running() else 0
         code = run.end()
         run.check_gone()
-    if code:
-        raise Lost(f"it ended with {code}: {run.last}")
-    return Made.of(folder / "out"), killed
+        if code < 0:
+            run = Run(self.again(folder / "out/events.jsonl", chance), folder, self.start)
+            code = run.end()
+            run.check_gone()
+        if code:
+            raise Lost(f"it ended with {code}: {run.last}")
+        return Made.of(folder / "out"), killed
+
+    def again(self, journal: Path, chance: random.Random) -> list[str]:
+        """The command after the program was killed."""
+        if journal.is_file() and b"\n" in journal.read_bytes():
+            trust = ["--trust-code"] if any(word.startswith("python:") for word in self.problem) else []
+            return ["run", "--resume", "out", "--workers", chance.choice(RESUMED), *trust]
+        return [*self.arguments(self.workers), "--overwrite"]
 
 
-def campaign(folder: Path, times: int, seed: int) -> dict[str, Any]:
+def digits_problem() -> tuple[str, ...]:
+    """The digits, and a short search."""
+    return (*models(), *DIGITS)
+
+
+def campaign(folder: Path, times: int, seed: int, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
     """Tries each kind so many times with each strategy; returns the figures."""
     chance = random.Random(seed)  # noqa: S311 (when to kill, no secret)
     found: dict[str, Any] = {}
-    for strategy in STRATEGIES:
-        expected, _ = undisturbed(strategy, folder / f"{strategy}-alone", None)
-        same, seconds = undisturbed(strategy, folder / f"{strategy}-workers", WORKERS)
-        same.check(expected)
-        for kind in KINDS:
-            row: dict[str, Any] = {"times": times, "killed": 0, "moments": [], "lost": []}
-            for number in range(times):
-                place, after = folder / f"{strategy}-{kind}-{number}", chance.uniform(0.1, 1.0) * seconds
-                row["moments"].append(round(after, 2))
-                try:
-                    made, killed = disturbed(strategy, kind, place, after, chance)
-                    row["killed"] += killed
-                    made.check(expected)
-                except (Lost, OSError) as error:
-                    row["lost"].append(f"after {after:.2f} s: {error}")
-                shutil.rmtree(place, ignore_errors=True)
-            found[f"{strategy}, {kind}"] = row
-            click.echo(
-                f"{strategy:12} {kind:7} {times:3} times, {row['killed']:3} processes killed, "
-                f"{len(row['lost'])} lost {row['lost'][:1] or ''}",
-                err=True,
-            )
+    for strategy in strategies:
+        case = Case(strategy, digits_problem())
+        expected, _ = case.undisturbed(folder / f"{strategy}-alone", "none")
+        for kind, disturb in DISTURBED.items():
+            found[f"{strategy}, {kind}"] = tried(case, disturb, folder, times, chance, expected)
+            told(strategy, kind, found[f"{strategy}, {kind}"])
     return found
+
+
+def tried(
+    case: Case,
+    disturb: Callable[[Run, random.Random], int],
+    folder: Path,
+    times: int,
+    chance: random.Random,
+    expected: Made,
+) -> dict[str, Any]:
+    """Disturbs a case so many times, each at another moment of a run of the length that it has now."""
+    place = folder / "work"
+    same, seconds = case.undisturbed(place, case.workers)
+    same.check(expected)
+    shutil.rmtree(place)
+    row: dict[str, Any] = {"times": times, "killed": 0, "moments": [], "of": round(seconds, 2), "lost": []}
+    for _ in range(times):
+        after = chance.uniform(0.1, 1.0) * seconds
+        row["moments"].append(round(after, 2))
+        try:
+            made, killed = case.disturbed(place, after, chance, disturb)
+            row["killed"] += killed
+            made.check(expected)
+        except (Lost, OSError) as error:
+            row["lost"].append(f"after {after:.2f} s: {error}")
+        shutil.rmtree(place, ignore_errors=True)
+    return row
+
+
+def told(strategy: str, kind: str, row: dict[str, Any]) -> None:
+    """Says how it went."""
+    click.echo(
+        f"{strategy:12} {kind:7} {row['times']:3} times, {row['killed']:3} processes killed, "
+        f"{len(row['lost'])} lost {row['lost'][:1] or ''}",
+        err=True,
+    )

@@ -21,13 +21,13 @@ import click
 import merging
 from benchmarks.search import Made, pacs
 from benchmarks.workers.bound import bound
-from benchmarks.workers.program import Costs, asked, sequential
+from benchmarks.workers.program import Costs, Phase, asked, sequential
 from benchmarks.workers.recorded import recorded
 from benchmarks.workers.schedule import Policy, simulate
 from merging.plugins.strategy import MixStrategy
 
-MODELS = 8
-BUDGET = 20
+MODELS, WORKERS = 8, 2
+BUDGET = 12
 """Points of a search."""
 FIRST = "scoring the single models"
 """The first stage of a run in which something is scored."""
@@ -50,14 +50,43 @@ class Clock(merging.Silent):
         self.last = time.perf_counter()
 
 
+STRATEGIES: dict[str, MixStrategy] = {
+    "greedy": merging.Greedy(),
+    "manifoldmix": merging.ManifoldMix(tau=0.9, barrier=None),
+}
+
+
 @dataclass(frozen=True)
 class Timed:
-    """One run: seconds of its search, of all of it before, and of the forward passes."""
+    """One run: seconds of its search and of all before it, what was decided, and its evaluations."""
 
     search: float
     before: float
-    passes: float
     told: tuple[Any, ...]
+    phases: list[Phase]
+
+    @property
+    def passes(self) -> float:
+        """Seconds of its forward passes."""
+        return sequential(self.phases, Costs())
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Runs with one worker and with several, and the default beside them."""
+
+    one: Timed
+    several: Timed
+    alone: Timed
+
+    @property
+    def gain(self) -> float:
+        return self.one.search / self.several.search
+
+    @property
+    def most(self) -> float:
+        """The bound of that, for the decisions and seconds of the run with one worker."""
+        return self.one.passes / bound(self.one.phases, WORKERS, Costs())
 
 
 def timed(made: Made, strategy: MixStrategy, workers: int | None, folder: Path) -> Timed:
@@ -84,48 +113,51 @@ def timed(made: Made, strategy: MixStrategy, workers: int | None, folder: Path) 
         progress=clock,
         output=folder,
     )
-    seconds = sequential(recorded(folder), Costs())
     told = (result.report.decisions, (folder / "recipe.json").read_bytes())
-    return Timed(clock.last - clock.first, clock.first - began, seconds, told)
+    return Timed(clock.last - clock.first, clock.first - began, told, recorded(folder))
 
 
-def compared(name: str, made: Made, strategy: MixStrategy, folder: Path, workers: int, pairs: int) -> dict[str, Any]:
-    """A row: pairs in turns, every second one the other way round, and the default's runs between them."""
-    found = list[tuple[Timed, Timed, Timed, float]]()
+def compared(name: str, made: Made, strategy: MixStrategy, folder: Path, pairs: int) -> dict[str, Any]:
+    """A row: pairs in turns, every second one the other way round, the default's runs after them.
+
+    ``share_of_bound`` compares speed-ups; ``share_by_own_seconds`` compares the bound by the seconds that the passes
+    took beside each other with the seconds of that run, so that what the cores cost each other is left out.
+    """
+    found = list[_Pair]()
     for number in range(pairs):
-        runs, order = dict[int | None, Timed](), (1, workers) if number % 2 == 0 else (workers, 1)
-        for count in (*order, None):
+        runs = dict[int | None, Timed]()
+        for count in (*((1, WORKERS) if number % 2 == 0 else (WORKERS, 1)), None):
             runs[count] = timed(made, strategy, count, folder / f"{number}-{count}")
-        one, several, alone = runs[1], runs[workers], runs[None]
-        if one.told != several.told:
-            raise click.ClickException(f"{name}: {workers} workers decide otherwise than one")
-        phases = recorded(folder / f"{number}-1")
-        found.append((one, several, alone, one.passes / bound(phases, workers, Costs())))
-        row = {"search": one.search, "workers": several.search, "default": alone.search, "bound": found[-1][3]}
-        click.echo(json.dumps({"run": name, **row}), err=True)
-    middle = statistics.median
-    gains = [one.search / several.search for one, several, *_ in found]
-    shares = [gain / most for gain, (*_, most) in zip(gains, found, strict=True)]
-    queue = simulate(phases, Policy(workers))
+        pair = _Pair(runs[1], runs[WORKERS], runs[None])
+        if pair.one.told != pair.several.told:
+            raise click.ClickException(f"{name}: {WORKERS} workers decide otherwise than one")
+        found.append(pair)
+        click.echo(json.dumps({"run": name, "seconds": [run.search for run in vars(pair).values()]}), err=True)
+    phases, middle = found[0].one.phases, statistics.median
+    shares = [pair.gain / pair.most for pair in found]
+    queues = [simulate(pair.one.phases, Policy(WORKERS)).seconds for pair in found]
     return {
         "run": name,
-        "workers": workers,
+        "workers": WORKERS,
         "pairs": pairs,
         "evaluations": asked(phases),
-        "candidates": len(one.told[0]),
-        "accepted": sum(bool(facts.get("accepted")) for facts in one.told[0]),
-        "seconds_of_one_worker": middle(one.search for one, *_ in found),
-        "seconds": middle(several.search for _, several, *_ in found),
-        "seconds_before": middle(several.before for _, several, *_ in found),
-        "speed_up": middle(gains),
-        "speed_up_range": [min(gains), max(gains)],
-        "simulated": sequential(phases, Costs()) / queue.seconds,
-        "bound": middle(most for *_, most in found),
+        "candidates": len(found[0].one.told[0]),
+        "accepted": sum(bool(facts.get("accepted")) for facts in found[0].one.told[0]),
+        "seconds_of_one_worker": middle(pair.one.search for pair in found),
+        "seconds": middle(pair.several.search for pair in found),
+        "seconds_before": middle(pair.several.before for pair in found),
+        "speed_up": middle(pair.gain for pair in found),
+        "speed_up_range": [min(pair.gain for pair in found), max(pair.gain for pair in found)],
+        "simulated": middle(pair.one.passes / queue for pair, queue in zip(found, queues, strict=True)),
+        "bound": middle(pair.most for pair in found),
         "share_of_bound": middle(shares),
         "share_range": [min(shares), max(shares)],
-        "passes_slower": middle(several.passes / one.passes for one, several, *_ in found),
-        "default_seconds": middle(alone.search for _, _, alone, _ in found),
-        "against_default": middle(alone.search / several.search for _, several, alone, _ in found),
+        "share_by_own_seconds": middle(
+            bound(pair.several.phases, WORKERS, Costs()) / pair.several.search for pair in found
+        ),
+        "passes_slower": middle(pair.several.passes / pair.one.passes for pair in found),
+        "default_seconds": middle(pair.alone.search for pair in found),
+        "against_default": middle(pair.alone.search / pair.several.search for pair in found),
     }
 
 
@@ -133,5 +165,4 @@ def pool(folder: Path) -> Made:
     """The pool on PACS; one that was trained there before is taken."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = len(list(folder.glob("seed_*.safetensors"))) == MODELS
-    made = pacs(folder, models=0 if trained else MODELS)
-    return made
+    return pacs(folder, models=0 if trained else MODELS)
