@@ -45,6 +45,11 @@ class Elsewhere:
         self._evaluator, self._remote = evaluator, remote
         self._strategy, self._searching = strategy, searching
 
+    @property
+    def _batch(self) -> bool:
+        """Whether searches ask for several points at once, so that all workers are at work in each of them."""
+        return self._searching.optimizer.batch and self._remote.crew.count > 1
+
     def announce(self, items: Iterable[Announced], searches: int) -> None:
         """Says what the strategy will probably ask next.
 
@@ -63,7 +68,9 @@ class Elsewhere:
                 yield Look(then=self._then(item))
             elif isinstance(item, Attempt):
                 look = self._look(item.merged)
-                if look is not None:
+                if look is not None and self._batch:
+                    yield look
+                elif look is not None:
                     look.promising, look.then, look.searches = item.promising, self._then(item.then), item.searches
                     yield look
             else:
@@ -101,7 +108,7 @@ class Elsewhere:
     @contextlib.contextmanager
     def following(self, function: Callable[..., object], given: Mapping[str, Any], searches: int) -> Iterator[None]:
         """Has a piece run on one worker while the block runs it here, with the outcomes that were made there."""
-        if self._evaluator.ledger.journal.replaying or self._remote.follows:  # of a piece all is made there already
+        if self._evaluator.ledger.journal.replaying or self._remote.follows or self._batch:
             yield
             return
         with self._remote.following(*self._piece(function, given, searches)):

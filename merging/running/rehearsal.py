@@ -144,6 +144,8 @@ class ImaginaryScorer:
         del merged
         return {}, 0.0
 
+    foresees = False
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes nothing beforehand."""
 

@@ -133,6 +133,11 @@ class RemoteScorer:
             if not job.done:
                 self.crew.drop([job])
 
+    @property
+    def foresees(self) -> bool:
+        """Whether several evaluations at once are made sooner than one after the other."""
+        return self.crew.count > 1 and not self.follows and not self.sharing.pays
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
         if self.follows:
