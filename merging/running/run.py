@@ -169,8 +169,7 @@ def merge(
                 merged = written.merge
                 found.remarks += written.notes
                 _remember(session, found, written, how)
-                workers = () if crew is None else crew.workers
-                report = report_of(made, found, written, session.evaluator, progress, started, workers)
+                report = report_of(made, found, written, session.evaluator, progress, started)
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
                     library = library_of(aside)

@@ -13,9 +13,8 @@ from merging.evaluation.workers.backend import Backend
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.evaluation.workers.requests import Answer, Kind, Message
-from merging.plugins.progress import Progress, Silent, tell_workers
+from merging.plugins.progress import Progress, Silent
 from merging.values.wording import plural
-from merging.values.workers import WorkerFacts, WorkersState, lost_line
 
 AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
@@ -65,7 +64,7 @@ class _Member:
         knows: names of the merges that it was told.
         facts: what it said of itself once its world was open.
         starts: times that it was started without having opened its world.
-        made: outcomes that it has answered with, and whoever had its number before.
+        made: requests that it has answered.
         lost: times that it was lost.
     """
 
@@ -104,8 +103,6 @@ class Crew:
         self.least: Callable[[Sequence[Job]], Job | None] = lambda running: None
         self._queue: deque[Job] = deque()
         self._numbers = 0
-        self._before: list[WorkerFacts] = []
-        self._told: WorkersState | None = None
         self._world: bytes = b""
         self.packer, self._unpacker = Packer(blobs), Unpacker(blobs)
 
@@ -183,30 +180,6 @@ class Crew:
         return sum(not member.jobs and member.facts is not None for member in self.members)
 
     @property
-    def state(self) -> WorkersState:
-        """How the workers are doing now."""
-        return WorkersState(
-            workers=self.count,
-            busy=sum(bool(member.jobs) for member in self.members),
-            done=sum(member.made for member in self.members),
-            lost=sum(member.lost for member in self.members),
-        )
-
-    @property
-    def workers(self) -> tuple[WorkerFacts, ...]:
-        """All that there have been: those that were lost, and those that are there."""
-        there = [n for n, member in enumerate(self.members) if not member.gone]
-        return (*self._before, *(self._facts(number) for number in there))
-
-    def _facts(self, number: int, lost: str = "") -> WorkerFacts:
-        member = self.members[number]
-        before = sum(one.answers for one in self._before if one.number == number)
-        known = {name: (member.facts or {}).get(name, "") for name in ("device", "torch", "fingerprint")}
-        return WorkerFacts(
-            number=number, place=self.backend.place(number), answers=member.made - before, lost=lost, **known
-        )
-
-    @property
     def count(self) -> int:
         """Number of workers that are there."""
         return sum(not member.gone for member in self.members)
@@ -221,9 +194,6 @@ class Crew:
                 self._take(received.worker, pickle.loads(received.message))
         self._dispatch()
         self.on_change(self)
-        if (state := self.state) != self._told:
-            self._told = state
-            tell_workers(self.progress, state)
 
     def close(self) -> None:
         """Ends all workers."""
@@ -283,9 +253,7 @@ class Crew:
         if job is None:
             return
         if answer.state == "part":
-            told = self._read(answer)
-            member.made += len(told[0])
-            job.on_part(told)
+            job.on_part(self._read(answer))
             return
         del member.jobs[answer.number]
         job.worker = None
@@ -296,7 +264,7 @@ class Crew:
             job.error = self._read(answer)
         elif answer.state == "done":
             job.answer = self._read(answer)
-            member.made += job.kind not in (Kind.WORLD, Kind.FILES, Kind.PIECE)
+            member.made += 1
         if job.kind is Kind.WORLD and answer.state == "done":
             member.facts, member.starts = job.answer, 0
         job.done = answer.state != "dropped" or job.dropped
@@ -322,7 +290,6 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
-        self._before.append(self._facts(number, reason or "lost"))
         member.jobs, member.facts, member.lost = {}, None, member.lost + 1
         member.knows.clear()
         where = f"worker {number} ({self.backend.place(number)})"
@@ -346,7 +313,7 @@ class Crew:
                 job.done = job.done or job.kind is Kind.WORLD
             self._check_alive()
             return
-        self.progress.say(lost_line(number, self.backend.place(number), reason, others=self.count - 1))
+        self.progress.say(f"{where} was lost{said}; it is started anew, its work goes to others")
         self.backend.restart(number)
         self._open(number, next((job for job in jobs if job.kind is Kind.WORLD), None))
 

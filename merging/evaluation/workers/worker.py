@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from merging.errors import MergingError, Stopped, StopReason, WorkerError, raised
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.keys import Trial
@@ -109,7 +107,7 @@ class Worker:
         unpacker = Unpacker(self._blobs, pool, world.partition, world.models.rows)
         packer = Packer(self._answers, INLINE, pool, world.partition, world.models.rows)
         self._open = _Open(pool, evaluator, ledger, scorer, unpacker, packer)
-        return {"machine": machine(), "device": _device(world.numerics.device), "torch": torch.__version__}
+        return {"machine": machine()}
 
     def _read(self, asked: Message) -> Any:
         unpacker = self._opened.unpacker
@@ -176,11 +174,6 @@ class Worker:
         packed = self._open.packer.pack(value)
         definitions = [(name, self._open.packer.definitions[name].data) for name in packed.names]
         return pickle.dumps(Answer(self._number, state, packed.data, tuple(definitions)))
-
-
-def _device(name: str) -> str:
-    """The name of a device: a GPU's own."""
-    return torch.cuda.get_device_name(name) if name.startswith("cuda") else name
 
 
 def _ended(work: Callable[[], object], told: queue.SimpleQueue[Any]) -> Callable[[], None]:
