@@ -122,6 +122,10 @@ class FolderError(MergingError, OSError):
     """A run's folder that is occupied, in use, or belongs to another run."""
 
 
+class WorkersError(MergingError, OSError):
+    """Workers that cannot be had: a package, processes, devices or a cluster that are not there."""
+
+
 class InterruptedRunError(MergingError):
     """A run was interrupted before there was anything to save."""
 

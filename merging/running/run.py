@@ -170,6 +170,7 @@ def merge(
                 found.remarks += written.notes
                 _remember(session, found, written, how)
                 report = report_of(made, found, written, session.evaluator, progress, started)
+                report = replace(report, workers=crew.facts if crew is not None else ())
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
                     library = library_of(aside)

@@ -6,15 +6,23 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
 
 from merging.errors import Stopped, StopReason, WorkerError
+from merging.evaluation.fingerprint import Fingerprint, differs
 from merging.evaluation.workers.backend import Backend
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.evaluation.workers.requests import Answer, Kind, Message
-from merging.plugins.progress import Progress, Silent
+from merging.plugins.progress import Progress, Silent, tell_workers
 from merging.values.wording import plural
+from merging.values.workers import WorkerFacts, WorkersState, lost_line
+
+if TYPE_CHECKING:
+    from merging.evaluation.workers.ahead import Ahead
+    from merging.evaluation.workers.sharing import Sharing
 
 AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
@@ -40,6 +48,7 @@ class Job:
         answer: what came back, once ``done``.
         error: what went wrong instead.
         worker: whose it is now; None: nobody's.
+        wanted: the worker that it is for, as long as that one is there.
         killed: how many workers died of it.
     """
 
@@ -52,6 +61,7 @@ class Job:
     done: bool = False
     dropped: bool = False
     worker: int | None = None
+    wanted: int | None = None
     killed: int = 0
 
 
@@ -64,8 +74,11 @@ class _Member:
         knows: names of the merges that it was told.
         facts: what it said of itself once its world was open.
         starts: times that it was started without having opened its world.
-        made: requests that it has answered.
+        made: requests that it has answered, in all its lives.
+        told: those of lives that are over.
         lost: times that it was lost.
+        gone: it was given up.
+        fingerprint: what its machine is.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -73,8 +86,10 @@ class _Member:
     facts: dict[str, Any] | None = None
     starts: int = 0
     made: int = 0
+    told: int = 0
     lost: int = 0
     gone: bool = False
+    fingerprint: Fingerprint | None = None
 
 
 class Crew:
@@ -91,29 +106,50 @@ class Crew:
     Attributes:
         members: the workers, by number.
         supply: gives a request that might be of use, for a worker with nothing to do; or None.
+        plans: what is made beforehand in this world, and what all make together; None until somebody plans.
+        inside: the objects of this process that the world is made of; None: there is none yet.
         least: says of long requests at work which is missed least; None: somebody waits for each of them.
-        on_change: told whenever something may have come.
     """
 
     def __init__(self, backend: Backend, blobs: Blobs, progress: Progress | None = None) -> None:
         self.backend, self.blobs, self.progress = backend, blobs, progress or Silent()
         self.members = [_Member() for _ in range(backend.count)]
         self.supply: Callable[[], Job | None] = lambda: None
-        self.on_change: Callable[[Crew], None] = lambda crew: None
+        self._past: list[WorkerFacts] = []
+        self._alike: Fingerprint | None = None
+        self.inside: tuple[Any, ...] | None = None
+        self.plans: tuple[Ahead, Sharing] | None = None
         self.least: Callable[[Sequence[Job]], Job | None] = lambda running: None
         self._queue: deque[Job] = deque()
         self._numbers = 0
         self._world: bytes = b""
         self.packer, self._unpacker = Packer(blobs), Unpacker(blobs)
 
-    def enter(self, world: bytes, packer: Packer, unpacker: Unpacker, should_stop: Callable[[], bool]) -> None:
+    def enter(
+        self,
+        world: bytes,
+        packer: Packer,
+        unpacker: Unpacker,
+        *,
+        alike: Fingerprint | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
         """Has every worker open a world, in the place of the one before, and waits until all have.
 
+        Args:
+            world: the world.
+            packer: names what a worker has open.
+            unpacker: reads what a worker answers.
+            alike: what this machine is, whose bits all workers must have; None: those of the first one.
+            should_stop: asked while they open it.
+
         Raises:
-            MergingError: one of them cannot.
+            MergingError: one of them cannot, or would give other bits.
             Stopped: the run was interrupted.
         """
         self._world, self.packer, self._unpacker = world, packer, unpacker
+        self._alike, self.plans = alike, None
+        self.supply, self.least = (lambda: None), (lambda running: None)
         self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
         opening = []
         for number, member in enumerate(self.members):
@@ -122,10 +158,23 @@ class Crew:
         for job in opening:
             self.wait(job, should_stop)
         self._check_alive()
+        for member in self.members:
+            self._alike = self._alike or member.fingerprint
+            if self._alike is not None and member.fingerprint is not None:
+                why = differs(self._alike, member.fingerprint)
+                if why is not None:
+                    raise WorkerError(f"workers would give other bits: {why}; take machines that are alike")
 
-    def ask(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
-        """Asks for something that somebody waits for: before all that might be of use."""
-        job = self.job(kind, value, short=short, on_part=on_part)
+    def ask(self, kind: Kind, value: Any, *, worker: int | None = None) -> Job:
+        """Asks for something that somebody waits for: before all that might be of use.
+
+        Args:
+            kind: what it is.
+            value: its words.
+            worker: who is to make it, where he is there; None: anybody.
+        """
+        job = self.job(kind, value)
+        job.wanted = worker
         self._queue.append(job)
         self._dispatch()
         return job
@@ -180,9 +229,47 @@ class Crew:
         return sum(not member.jobs and member.facts is not None for member in self.members)
 
     @property
+    def there(self) -> list[int]:
+        """Numbers of the workers that have not been given up."""
+        return [number for number, member in enumerate(self.members) if not member.gone]
+
+    @property
     def count(self) -> int:
-        """Number of workers that are there."""
-        return sum(not member.gone for member in self.members)
+        """Number of workers that have not been given up."""
+        return len(self.there)
+
+    @property
+    def state(self) -> WorkersState:
+        """The workers as they are now."""
+        there = [member for member in self.members if not member.gone]
+        return WorkersState(
+            workers=len(there),
+            busy=sum(bool(member.jobs) for member in there),
+            done=sum(member.made for member in self.members),
+            lost=sum(member.lost for member in self.members),
+        )
+
+    @property
+    def facts(self) -> tuple[WorkerFacts, ...]:
+        """All workers that there were, those that were lost too."""
+        now = [self._facts(number) for number, member in enumerate(self.members) if not member.gone]
+        return tuple(sorted([*self._past, *now], key=lambda each: each.number))
+
+    def _facts(self, number: int, lost: str = "") -> WorkerFacts:
+        member, place = self.members[number], self.backend.place(number)
+        known: Fingerprint | None = member.fingerprint
+        if known is None:
+            return WorkerFacts(number=number, place=place, requests=member.made, lost=lost)
+        digest = blake3(repr(sorted(known.to_json().items() - {("host", known.host)})).encode()).hexdigest()[:16]
+        return WorkerFacts(
+            number=number,
+            place=place,
+            device=known.device,
+            torch=known.torch,
+            fingerprint=digest,
+            requests=member.made - member.told,
+            lost=lost,
+        )
 
     def pump(self, timeout: float) -> None:
         """Takes what has come by now, or within the timeout, and gives idle workers something to do."""
@@ -193,7 +280,7 @@ class Crew:
             elif not received.last:
                 self._take(received.worker, pickle.loads(received.message))
         self._dispatch()
-        self.on_change(self)
+        tell_workers(self.progress, self.state)
 
     def close(self) -> None:
         """Ends all workers."""
@@ -222,8 +309,11 @@ class Crew:
         """What a worker is given next: behind something long it is nothing, and only short things wait."""
         if any(not job.short for job in member.jobs.values()):
             return None
-        if self._queue and (self._queue[0].short or not member.jobs):
-            return self._queue.popleft()
+        for job in self._queue:
+            wanted = None if job.wanted is None or self.members[job.wanted].gone else self.members[job.wanted]
+            if wanted in (None, member) and (job.short or not member.jobs):
+                self._queue.remove(job)
+                return job
         if member.jobs:
             return None
         return self.supply()
@@ -266,7 +356,7 @@ class Crew:
             job.answer = self._read(answer)
             member.made += 1
         if job.kind is Kind.WORLD and answer.state == "done":
-            member.facts, member.starts = job.answer, 0
+            member.facts, member.fingerprint, member.starts = job.answer, job.answer["fingerprint"], 0
         job.done = answer.state != "dropped" or job.dropped
 
     def _bring(self, number: int, job: Job, digests: Iterable[str]) -> None:
@@ -290,15 +380,17 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
-        member.jobs, member.facts, member.lost = {}, None, member.lost + 1
+        self._past.append(self._facts(number, reason or "lost"))
+        member.jobs, member.facts, member.lost, member.told = {}, None, member.lost + 1, member.made
         member.knows.clear()
-        where = f"worker {number} ({self.backend.place(number)})"
+        place = self.backend.place(number)
+        where = f"worker {number} ({place})"
         said = f": {reason}" if reason else ""
-        for place, job in enumerate(jobs):
-            job.worker = None
+        for order, job in enumerate(jobs):
+            job.worker = job.wanted = None
             if job.kind in (Kind.WORLD, Kind.FILES):
                 continue
-            job.killed += place == 0
+            job.killed += order == 0
             if job.dropped:
                 job.done = True
             elif job.killed >= KILLED:
@@ -313,7 +405,7 @@ class Crew:
                 job.done = job.done or job.kind is Kind.WORLD
             self._check_alive()
             return
-        self.progress.say(f"{where} was lost{said}; it is started anew, its work goes to others")
+        self.progress.say(lost_line(number, place, reason, self.count - 1))
         self.backend.restart(number)
         self._open(number, next((job for job in jobs if job.kind is Kind.WORLD), None))
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from merging.errors import MergingError, Stopped, StopReason, WorkerError, raised
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.fingerprint import fingerprint
 from merging.evaluation.keys import Trial
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs, LackingError, own_folder
@@ -107,7 +108,7 @@ class Worker:
         unpacker = Unpacker(self._blobs, pool, world.partition, world.models.rows)
         packer = Packer(self._answers, INLINE, pool, world.partition, world.models.rows)
         self._open = _Open(pool, evaluator, ledger, scorer, unpacker, packer)
-        return {"machine": machine()}
+        return {"machine": machine(), "fingerprint": fingerprint(scorer.live, world.task, world.numerics)}
 
     def _read(self, asked: Message) -> Any:
         unpacker = self._opened.unpacker
@@ -123,6 +124,9 @@ class Worker:
 
     def _measure(self, model: Recipe | Weights | Mix, split: str, record: bool) -> Any:
         return self._opened.scorer.measure(self._model(model), split, record=record), self._reached
+
+    def _part(self, model: Recipe | Weights | Mix, split: str, start: int, stop: int, record: bool) -> Any:
+        return self._opened.scorer.part(self._model(model), split, start, stop, record=record), self._reached
 
     def _logits(self, recipe: Recipe, split: str, record: bool) -> Any:
         logits, passes = self._opened.scorer.logits(recipe, split, record=record)
