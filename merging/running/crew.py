@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merging.errors import WorkerError
 from merging.plugins.progress import Progress
 from merging.plugins.watcher import Watcher
 from merging.storage.atomic import leftovers, make_folder, new_folder, remove
@@ -72,7 +71,12 @@ def _backend(asked: Workers, numerics: Numerics) -> Backend:
     from merging.evaluation.workers.local import Local, gpu, threads
 
     if asked.kind == "ray":
-        raise WorkerError("workers on Ray are not there yet")
+        from merging.evaluation.workers.on_ray import OnRay
+
+        gpus = numerics.device.startswith("cuda")
+        return OnRay(
+            asked.count, HANDLER, asked.address, gpus=gpus, environment=lambda number: threads(numerics.threads)
+        )
     if asked.kind == "gpu":
         import torch
 
