@@ -151,7 +151,7 @@ def benchmark(
             state=state,
             doubt=warning or "",
             evaluations=memory.evaluations,
-            workers=crew.facts if crew is not None else (),
+            workers=crew.workers if crew is not None else (),
             wall_seconds=seconds,
             notes=(*_notes(first), *_uncontrolled(compared), *work.remarks, *found.notes),
             command=command,

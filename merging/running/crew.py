@@ -37,7 +37,7 @@ def hired(made: Plan, folder: Path | None, watcher: Watcher) -> Iterator[Crew | 
         watcher: told who is lost.
 
     Raises:
-        WorkerError: they cannot be started.
+        WorkersError: they cannot be started.
     """
     asked = made.settings.passes.crew
     if asked is None or made.numerics is None:
@@ -73,9 +73,12 @@ def _backend(asked: Workers, numerics: Numerics) -> Backend:
     if asked.kind == "ray":
         from merging.evaluation.workers.on_ray import OnRay
 
-        gpus = numerics.device.startswith("cuda")
         return OnRay(
-            asked.count, HANDLER, asked.address, gpus=gpus, environment=lambda number: threads(numerics.threads)
+            asked.count,
+            HANDLER,
+            asked.address,
+            gpus=numerics.device.startswith("cuda"),
+            environment=lambda number: threads(numerics.threads),
         )
     if asked.kind == "gpu":
         import torch

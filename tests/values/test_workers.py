@@ -32,7 +32,7 @@ FACTS = tuple(
         device="NVIDIA H100",
         torch="2.7.1",
         fingerprint="3fa1",
-        requests=600,
+        answers=600,
         lost=lost,
     )
     for number, host, lost in ((0, "alpha", ""), (1, "beta", "killed by SIGKILL"), (1, "beta", ""))
@@ -160,7 +160,7 @@ def test_reports_cards_and_tables_name_the_workers(tmp_path: Path) -> None:
         "device": "NVIDIA H100",
         "torch": "2.7.1",
         "fingerprint": "3fa1",
-        "requests": 600,
+        "answers": 600,
         "lost": "killed by SIGKILL",
     }
     assert Report.from_json(kept).workers == FACTS

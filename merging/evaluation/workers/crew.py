@@ -6,11 +6,12 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from merging.errors import Stopped, StopReason, WorkerError
+from merging.errors import Stopped, StopReason, WorkersError
 from merging.evaluation.fingerprint import Fingerprint, differs
 from merging.evaluation.workers.backend import Backend
 from merging.evaluation.workers.blobs import Blobs
@@ -32,7 +33,7 @@ TRIES = 3
 """Times that a worker is started before it has opened its world."""
 
 
-class KilledError(WorkerError):
+class KilledError(WorkersError):
     """A request that has killed workers."""
 
 
@@ -79,6 +80,7 @@ class _Member:
         lost: times that it was lost.
         gone: it was given up.
         fingerprint: what its machine is.
+        opens: the world that it is to open as soon as it is there.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class _Member:
     lost: int = 0
     gone: bool = False
     fingerprint: Fingerprint | None = None
+    opens: Job | None = None
 
 
 class Crew:
@@ -122,6 +125,8 @@ class Crew:
         self.least: Callable[[Sequence[Job]], Job | None] = lambda running: None
         self._queue: deque[Job] = deque()
         self._numbers = 0
+        self._entered = False
+        self._told: WorkersState | None = None
         self._world: bytes = b""
         self.packer, self._unpacker = Packer(blobs), Unpacker(blobs)
 
@@ -148,22 +153,17 @@ class Crew:
             Stopped: the run was interrupted.
         """
         self._world, self.packer, self._unpacker = world, packer, unpacker
-        self._alike, self.plans = alike, None
+        self._alike, self.plans, self._entered = alike, None, False
         self.supply, self.least = (lambda: None), (lambda running: None)
         self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
-        opening = []
-        for number, member in enumerate(self.members):
-            if not member.gone:
-                opening.append(self._open(number))
-        for job in opening:
-            self.wait(job, should_stop)
+        opening = [(number, self._open(number)) for number in self.there]
+        for number, job in opening:  # one that has no room to be, on a node that is gone, comes when it has
+            self.wait(job, should_stop, until=partial(self._does_without, number))
         self._check_alive()
-        for member in self.members:
-            self._alike = self._alike or member.fingerprint
-            if self._alike is not None and member.fingerprint is not None:
-                why = differs(self._alike, member.fingerprint)
-                if why is not None:
-                    raise WorkerError(f"workers would give other bits: {why}; take machines that are alike")
+        for number in self.there:
+            if why := self._unlike(self.members[number]):
+                raise WorkersError(f"workers would give other bits: {why}; take machines that are alike")
+        self._entered = True
 
     def ask(self, kind: Kind, value: Any, *, worker: int | None = None) -> Job:
         """Asks for something that somebody waits for: before all that might be of use.
@@ -250,7 +250,7 @@ class Crew:
         )
 
     @property
-    def facts(self) -> tuple[WorkerFacts, ...]:
+    def workers(self) -> tuple[WorkerFacts, ...]:
         """All workers that there were, those that were lost too."""
         now = [self._facts(number) for number, member in enumerate(self.members) if not member.gone]
         return tuple(sorted([*self._past, *now], key=lambda each: each.number))
@@ -259,7 +259,7 @@ class Crew:
         member, place = self.members[number], self.backend.place(number)
         known: Fingerprint | None = member.fingerprint
         if known is None:
-            return WorkerFacts(number=number, place=place, requests=member.made, lost=lost)
+            return WorkerFacts(number=number, place=place, answers=member.made, lost=lost)
         digest = blake3(repr(sorted(known.to_json().items() - {("host", known.host)})).encode()).hexdigest()[:16]
         return WorkerFacts(
             number=number,
@@ -267,7 +267,7 @@ class Crew:
             device=known.device,
             torch=known.torch,
             fingerprint=digest,
-            requests=member.made - member.told,
+            answers=member.made - member.told,
             lost=lost,
         )
 
@@ -280,23 +280,38 @@ class Crew:
             elif not received.last:
                 self._take(received.worker, pickle.loads(received.message))
         self._dispatch()
-        tell_workers(self.progress, self.state)
+        if (state := self.state) != self._told:
+            self._told = state
+            tell_workers(self.progress, state)
 
     def close(self) -> None:
         """Ends all workers."""
         self.backend.close()
 
     def _open(self, number: int, job: Job | None = None) -> Job:
-        """Has a worker open the world; whoever waited for its first attempt waits for this one."""
+        """Has a worker open the world once it is there; whoever waited for its first attempt waits for this one."""
         member = self.members[number]
         member.facts, member.starts = None, member.starts + 1
-        job = job or Job(Kind.WORLD, Packed(self._world))
         member.knows.clear()
-        self._send(number, job)
-        return job
+        member.opens = job or Job(Kind.WORLD, Packed(self._world))
+        return member.opens
+
+    def _does_without(self, number: int) -> bool:
+        """Whether others are at work, and a worker has nowhere to be."""
+        return not self.backend.ready(number) and any(member.facts is not None for member in self.members)
+
+    def _unlike(self, member: _Member) -> str | None:
+        """Why a worker would give other bits than all others; None where it would not."""
+        self._alike = self._alike or member.fingerprint
+        if self._alike is None or member.fingerprint is None:
+            return None
+        return differs(self._alike, member.fingerprint)
 
     def _dispatch(self) -> None:
         for number, member in enumerate(self.members):
+            if member.opens is not None and not member.gone and self.backend.ready(number):
+                self._send(number, member.opens)
+                member.opens = None
             while member.facts is not None and len(member.jobs) < AT_ONCE:
                 job = self._next(member)
                 if job is None:
@@ -343,7 +358,9 @@ class Crew:
         if job is None:
             return
         if answer.state == "part":
-            job.on_part(self._read(answer))
+            told = self._read(answer)
+            member.made += len(told[0])
+            job.on_part(told)
             return
         del member.jobs[answer.number]
         job.worker = None
@@ -354,9 +371,12 @@ class Crew:
             job.error = self._read(answer)
         elif answer.state == "done":
             job.answer = self._read(answer)
-            member.made += 1
+            member.made += job.kind not in (Kind.WORLD, Kind.FILES, Kind.PIECE)
         if job.kind is Kind.WORLD and answer.state == "done":
             member.facts, member.fingerprint, member.starts = job.answer, job.answer["fingerprint"], 0
+            if self._entered and (why := self._unlike(member)):  # a machine that came later
+                member.facts, member.gone = None, True
+                self.progress.say(f"warning: worker {number} would give other bits, and is left out: {why}")
         job.done = answer.state != "dropped" or job.dropped
 
     def _bring(self, number: int, job: Job, digests: Iterable[str]) -> None:
@@ -365,7 +385,7 @@ class Crew:
         for digest in digests:
             path = self.blobs.where(digest)
             if path is None:
-                job.error, job.done = WorkerError(f"file {digest[:12]}… is gone from the run's folder"), True
+                job.error, job.done = WorkersError(f"file {digest[:12]}… is gone from the run's folder"), True
                 return
             files[digest] = path.read_bytes()
         self._send(number, Job(Kind.FILES, Packed(pickle.dumps(files))))
@@ -411,4 +431,4 @@ class Crew:
 
     def _check_alive(self) -> None:
         if all(member.gone for member in self.members):
-            raise WorkerError("no worker can be started; leave `workers` out, or look at what their machines say")
+            raise WorkersError("no worker can be started; leave `workers` out, or look at what their machines say")

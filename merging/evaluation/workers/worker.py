@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from merging.errors import MergingError, Stopped, StopReason, WorkerError, raised
+from merging.errors import MergingError, Stopped, StopReason, WorkersError, raised
 from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.fingerprint import fingerprint
 from merging.evaluation.keys import Trial
@@ -119,7 +119,7 @@ class Worker:
     @property
     def _opened(self) -> _Open:
         if self._open is None:
-            raise WorkerError("a worker was asked before it was told what about")
+            raise WorkersError("a worker was asked before it was told what about")
         return self._open
 
     def _measure(self, model: Recipe | Weights | Mix, split: str, record: bool) -> Any:
