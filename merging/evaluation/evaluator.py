@@ -192,7 +192,7 @@ class Evaluator:
         return self.numerics.exact
 
     def asked_by(self, ask: Callable[[], object]) -> list[Wanted]:
-        """What a function asks first that this session has not asked for before; the function ends there.
+        """Finds what a function asks first that this session has not asked for before; the function ends there.
 
         Args:
             ask: calls :meth:`evaluate`, or what :meth:`between` gave; must bear being called again.

@@ -90,7 +90,7 @@ class Scorer(Protocol):
         """Is told what will be asked next, in that order; it may make it beforehand, or leave it.
 
         Args:
-            wanted: in the place of what it was told before.
+            wanted: scores that take the place of what it was told before.
             first: before what it was told before, instead.
         """
 

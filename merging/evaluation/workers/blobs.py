@@ -41,7 +41,7 @@ class Blobs:
     """Folders of tensors, each in a file that is named by its hash, so that it is written once.
 
     Args:
-        folders: where files are looked for.
+        folders: the folders in which files are looked for.
         home: the folder that tensors are written to; None: they are not, and go along in messages.
     """
 

@@ -38,7 +38,7 @@ class KilledError(WorkersError):
     """A request that has killed workers."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Job:
     """A request on its way.
 
@@ -49,7 +49,7 @@ class Job:
         on_part: told each part of its answer.
         answer: what came back, once ``done``.
         error: what went wrong instead.
-        worker: whose it is now; None: nobody's.
+        worker: number of the worker who has it; None: nobody has.
         wanted: the worker that it is for, as long as that one is there.
         killed: how many workers died of it.
     """
@@ -67,7 +67,7 @@ class Job:
     killed: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Member:
     """A worker as the driver sees it.
 
@@ -188,7 +188,7 @@ class Crew:
 
     def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
         """A request that nobody was given yet."""
-        return Job(kind, self.packer.pack(value), short, on_part or (lambda part: None))
+        return Job(kind=kind, packed=self.packer.pack(value), short=short, on_part=on_part or (lambda part: None))
 
     def hurry(self, job: Job) -> None:
         """Somebody waits for a request that was of possible use so far."""
@@ -292,7 +292,7 @@ class Crew:
             tell_workers(self.progress, state)
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Ends all workers at once."""
         self.backend.close()
 
     def _open(self, number: int, job: Job | None = None) -> Job:
@@ -300,7 +300,7 @@ class Crew:
         member = self.members[number]
         member.facts, member.starts = None, member.starts + 1
         member.knows.clear()
-        member.opens = job or Job(Kind.WORLD, Packed(self._world))
+        member.opens = job or Job(kind=Kind.WORLD, packed=Packed(self._world))
         return member.opens
 
     def _does_without(self, number: int) -> bool:
@@ -408,7 +408,7 @@ class Crew:
             if member.asks is not None:
                 member.asks.error, member.asks.done, member.asks = error, True, None
         if part is not None:
-            self._send(number, Job(Kind.FILES, Packed(part)))
+            self._send(number, Job(kind=Kind.FILES, packed=Packed(part)))
             return
         member.brings = None
         for other, each in enumerate(self.members):
