@@ -34,7 +34,7 @@ class Elsewhere:
 
     Args:
         evaluator: the door, whose scorer asks workers.
-        remote: that scorer.
+        remote: the scorer that asks workers.
         strategy: the strategy.
         searching: how its searches are made.
     """
@@ -54,7 +54,7 @@ class Elsewhere:
         """Says what the strategy will probably ask next.
 
         Args:
-            items: in the order in which it would, if none of them changed anything.
+            items: merges and pieces in the order in which it would, if none of them changed anything.
             searches: how many searches it has made.
         """
         if not self._evaluator.ledger.journal.replaying and not self._remote.follows:
@@ -82,7 +82,7 @@ class Elsewhere:
         """Says which strategies will be run next, each with a problem of its own, by :func:`whole`.
 
         Args:
-            strategies: in order, with the way in which their searches are made.
+            strategies: strategies in their order, with the way in which their searches are made.
         """
         self._remote.announce(
             look

@@ -147,7 +147,7 @@ class ImaginaryScorer:
     foresees = False
 
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
-        """Makes nothing beforehand."""
+        """Makes nothing beforehand: outcomes cost nothing here."""
 
     def _next(self) -> Outcome:
         self._made += 1

@@ -51,7 +51,7 @@ class Model:
         return [*([] if self.place(own).exists() else [str(self.path)]), *(self.base.lacking(own) if self.base else [])]
 
     def open(self, own: Path) -> Checkpoint:
-        """Opens it.
+        """Opens the checkpoint here.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -79,7 +79,7 @@ class Models:
         return cls(tuple(map(Model.of, pool.checkpoints)), base, pool.vocabulary_asked, rows)
 
     def open(self, own: Path, *, verify: bool) -> ModelPool:
-        """Opens the pool.
+        """Opens the pool here.
 
         Args:
             own: folder of this machine with models that were sent to it.

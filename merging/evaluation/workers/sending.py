@@ -23,7 +23,7 @@ class Chunk:
     """A part of a file on its way.
 
     Attributes:
-        name: of a tensor its digest; of a model's file its folder's name there, and its own.
+        name: digest of a tensor; or the file of a model, below the folder of this machine.
         start: bytes before it.
         data: its bytes.
         digest: hash of the whole file, with the last part; empty with all others.

@@ -49,7 +49,7 @@ class Worker:
     """The one who makes passes for a driver, in a process of his own.
 
     Args:
-        first: where the driver's files are, as :func:`merging.evaluation.workers.requests.first_words` says it.
+        first: the place of the driver's files, as :func:`merging.evaluation.workers.requests.first_words` says it.
     """
 
     def __init__(self, first: bytes) -> None:
