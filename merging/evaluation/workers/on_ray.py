@@ -71,8 +71,8 @@ class OnRay:
     Args:
         count: how many; None stands for one a GPU of the cluster, or one a CPU where they need no GPU.
         handler: import path of the handler, ``module:Class``, on every node.
-        address: address of a cluster, ``HOST:PORT`` or ``auto``; None stands for what the variable RAY_ADDRESS says, or else
-            for a Ray of this machine, which ends with this object.
+        address: address of a cluster, ``HOST:PORT`` or ``auto``; None: what the variable RAY_ADDRESS says, or else
+            a Ray of this machine, which ends with this object.
         gpus: each needs a GPU.
         environment: variables of a worker, by its number.
 
