@@ -39,6 +39,8 @@ def test_one_machine_has_one_fingerprint(pool: ModelPool) -> None:
     assert one.device.startswith("cpu: ")
     assert one.cuda == ""
     assert one.capability == torch.backends.cpu.get_cpu_capability()
+    assert taken(pool, threads=2).threads == 2
+    assert torch.get_num_threads() == 1
     assert max(map(len, map(str, asdict(one).values()))) < 100
 
 
