@@ -23,6 +23,7 @@ from .errors import Stopped as Stopped
 from .errors import StrategyError as StrategyError
 from .errors import TaskError as TaskError
 from .errors import UnknownNameError as UnknownNameError
+from .errors import WorkersError as WorkersError
 from .looking.check import Checked as Checked
 from .looking.check import check as check
 from .looking.geometry import Geometry as Geometry

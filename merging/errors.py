@@ -114,12 +114,12 @@ class TaskError(MergingError, ValueError):
     """A task whose model or data cannot be used."""
 
 
-class WorkerError(MergingError):
-    """Workers that cannot be started or told what to do, or that die of whatever they are asked."""
-
-
 class FolderError(MergingError, OSError):
     """A run's folder that is occupied, in use, or belongs to another run."""
+
+
+class WorkersError(MergingError, OSError):
+    """Workers that cannot be had: a package, processes, devices or a cluster that are not there."""
 
 
 class InterruptedRunError(MergingError):

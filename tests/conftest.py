@@ -10,13 +10,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
+from merging.evaluation.workers.cluster import package
 from merging.plugins.registry import PLUGINS
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
@@ -149,6 +152,23 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
 def tiny(pool_folder: Path) -> list[str]:
     """Flags of a run on the tiny pool and task."""
     return ["run", "--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--partitioner", "layer"]
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[Any]:
+    """A cluster of two nodes of Ray on this machine, with a CPU each; at the end there are as many again."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed (extra dev-full)")
+    package()  # before anything else imports it
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    nodes = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    try:
+        nodes.add_node(**small)
+        yield nodes
+    finally:
+        nodes.shutdown()
 
 
 def spawn(arguments: list[str], folder: Path, hash_seed: int = 0) -> subprocess.Popen[str]:

@@ -146,14 +146,15 @@ class Evaluator:
         memory = self._memory(merged, split, key, record=True)
         return self.ledger.record(key, split, lambda: self.scorer.measure(merged, split, record=True), memory)
 
-    def foresee(self, wanted: Iterable[tuple[Merge, str]], *, record: bool = False) -> None:
+    def foresee(self, wanted: Iterable[tuple[Merge, str]], *, record: bool = False, first: bool = False) -> None:
         """Says which scores are asked for next, all of them, for a scorer that can make them beforehand.
 
         Args:
             wanted: models and sets, in order.
             record: outcomes of record are asked for, by :meth:`record`.
+            first: before what was foreseen so far, not in its place.
         """
-        self.scorer.foresee(self._unknown(wanted, record=record))
+        self.scorer.foresee(self._unknown(wanted, record=record), first=first)
 
     def _unknown(self, wanted: Iterable[tuple[Merge, str]], *, record: bool) -> Iterator[Wanted]:
         """What of it is to be made: of ensembles their members' outputs."""

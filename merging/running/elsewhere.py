@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from merging.plugins.ahead import Announced, Attempt
+from merging.plugins.problem import Problem
 from merging.plugins.progress import Progress
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -51,7 +52,7 @@ class Elsewhere:
             items: in the order in which it would, if none of them changed anything.
             searches: how many searches it has made.
         """
-        if not self._evaluator.ledger.journal.replaying:
+        if not self._evaluator.ledger.journal.replaying and not self._remote.follows:
             self._remote.announce(self._looks(items), searches)
 
     def _looks(self, items: Iterable[Announced]) -> Iterator[Look]:
@@ -70,6 +71,20 @@ class Elsewhere:
                 if look is not None:
                     yield look
 
+    def coming(self, strategies: Iterable[tuple[MixStrategy, Searching]]) -> None:
+        """Says which strategies will be run next, each with a problem of its own, by :func:`whole`.
+
+        Args:
+            strategies: in order, with the way in which their searches are made.
+        """
+        self._remote.announce(
+            look
+            for strategy, searching in strategies
+            for look in Elsewhere(self._evaluator, self._remote, strategy, searching)._looks(
+                [partial(whole, strategy=strategy)]
+            )
+        )
+
     def _look(self, merged: Recipe | Weights | Ensemble) -> Look | None:
         if isinstance(merged, Ensemble):
             return None
@@ -86,7 +101,7 @@ class Elsewhere:
     @contextlib.contextmanager
     def following(self, function: Callable[..., object], given: Mapping[str, Any], searches: int) -> Iterator[None]:
         """Has a piece run on one worker while the block runs it here, with the outcomes that were made there."""
-        if self._evaluator.ledger.journal.replaying:
+        if self._evaluator.ledger.journal.replaying or self._remote.follows:  # of a piece all is made there already
             yield
             return
         with self._remote.following(*self._piece(function, given, searches)):
@@ -97,12 +112,19 @@ class Elsewhere:
 
         pack, owner = self._remote.crew.packer.pack, getattr(function, "__self__", None)
         whose = type(owner).__qualname__, owner.options() if isinstance(owner, MixStrategy) else None
-        said: list[Any] = [getattr(function, "__qualname__", repr(function)), *whose, number, self._searching.seed]
+        said: list[Any] = [getattr(function, "__qualname__", repr(function)), *whose, number]
+        search = self._searching
+        said += [search.seed, search.budget, search.optimizer.name, search.optimizer.options()]
         for name, value in sorted(given.items()):
             packed = pack(value)
             said += [name, packed.data, packed.names]
         problem = partial(problem_of, searching=self._searching, strategy=self._strategy, searches=number)
         return blake3(repr(said).encode()).hexdigest()[:32], Piece(function, given, problem)
+
+
+def whole(problem: Problem, *, strategy: MixStrategy) -> Merge:
+    """A strategy as a piece of a benchmark."""
+    return mixed(strategy, problem)
 
 
 def problem_of(

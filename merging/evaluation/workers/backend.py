@@ -43,7 +43,7 @@ class Handler(Protocol):
 class Backend(Protocol):
     """Workers that carry bytes both ways, each with a handler of its own. Used by one thread.
 
-    A worker may be lost at any moment. That is said once by :meth:`receive`, after all answers that it has sent; what
+    A worker may be lost at any moment. That is said once by :meth:`receive`, after the answers that have arrived; what
     was sent to it, before or since, is lost with it until :meth:`restart` has started it anew.
     """
 
@@ -57,7 +57,7 @@ class Backend(Protocol):
             first: says of what the handler of a worker is made; asked again when the worker is restarted.
 
         Raises:
-            MergingError: there cannot be so many of them, or none at all.
+            WorkersError: there cannot be so many of them, or none at all.
         """
 
     def send(self, worker: int, message: bytes) -> None:
@@ -78,6 +78,13 @@ class Backend(Protocol):
 
     def restart(self, worker: int) -> None:
         """Starts a worker anew, under its number; one that still lives is ended."""
+
+    def ready(self, worker: int) -> bool:
+        """Whether a worker runs.
+
+        One of a cluster without room waits for some, and what it is sent waits with it. :meth:`receive` returns, maybe
+        with nothing, when one has begun to run.
+        """
 
     def place(self, worker: int) -> str:
         """Says where a worker is, for messages: host and process."""

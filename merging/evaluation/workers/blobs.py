@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-from merging.errors import WorkerError
+from merging.errors import WorkersError
 from merging.storage.atomic import swap
 from merging.storage.dtypes import dtype_name, torch_dtype
 from merging.storage.raw import bytes_of
@@ -33,7 +33,7 @@ class Blob(NamedTuple):
     shape: tuple[int, ...]
 
 
-class LackingError(WorkerError):
+class LackingError(WorkersError):
     """Files that are not on this machine; ``args`` are their digests."""
 
 
@@ -66,12 +66,12 @@ class Blobs:
         """Writes what was sent, unless it is there.
 
         Raises:
-            WorkerError: it has another hash than it is named by.
+            WorkersError: it has another hash than it is named by.
         """
         if self.home is None or self.where(digest) is not None:
             return
         if blake3(data, max_threads=blake3.AUTO).hexdigest() != digest:
-            raise WorkerError(f"what was sent as {digest[:12]}… has other bytes")
+            raise WorkersError(f"what was sent as {digest[:12]}… has other bytes")
         swap(self.home / digest, bytes(data))
 
     def where(self, digest: str) -> Path | None:

@@ -1,7 +1,8 @@
 """A worker's process: reads messages over a socket, and has its handler answer them.
 
 It is started by its path, with nothing but the standard library, because it is the first message that says where
-everything else is imported from (``sys.path`` of the program that asks, whose ``__main__`` is never run again).
+everything else is imported from (``sys.path`` of the program that asks, whose ``__main__`` is never run again). What
+it does with messages, :class:`Work`, is the same where something else carries them.
 
 A frame is its kind (one byte), its length (8 bytes, little-endian) and as many bytes. One thread reads all the time, so
 that whoever sends never waits for a busy handler, and notices that nobody listens any more; then this process ends at
@@ -32,61 +33,90 @@ ASKED_AGAIN = 0.5
 socket, in a process that it has forked, hides its end."""
 
 
-def made(handler: str, first: bytes) -> Any:
-    """Makes the handler of a worker from what is sent first.
+def where(handler: str) -> bytes:
+    """The first frame: what a worker imports, and where from, which is where this process does.
 
     Args:
-        handler: its import path, ``module:Class``.
-        first: what it is made of.
+        handler: import path, ``module:Class``.
     """
-    module, _, name = handler.partition(":")
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # removed meanwhile
+        folder = None
+    return json.dumps({"path": [os.fspath(each) for each in sys.path], "folder": folder, "handler": handler}).encode()
+
+
+def _made(described: bytes, first: bytes) -> Any:
+    said = json.loads(described)
+    sys.path[:] = [*said["path"], *(each for each in sys.path if each not in said["path"])]
+    if said["folder"] is not None and os.path.isdir(said["folder"]):
+        os.chdir(said["folder"])
+    module, _, name = said["handler"].partition(":")
     return getattr(importlib.import_module(module), name)(first)
 
 
-class _Worker:
-    """A socket, and what has come over it."""
+class Work:
+    """A handler at work, whoever carries its messages.
 
-    def __init__(self, line: socket.socket, parent: int) -> None:
-        self._line, self._parent = line, parent
+    Args:
+        out: takes frames: the answers, as they are made.
+    """
+
+    def __init__(self, out: Callable[[bytes, bytes], object]) -> None:
+        self._out = out
         self._asked: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._ready = select.poll()
-        self._ready.register(line, select.POLLIN)
 
-    def run(self) -> NoReturn:
-        """Answers until nobody asks any more."""
-        _beside(self._read)
-        where = json.loads(self._asked.get()[1])
-        sys.path[:] = where["path"]
-        if where["cwd"] is not None:
-            os.chdir(where["cwd"])
-        handler = made(where["handler"], self._asked.get()[1])
-        _beside(self._tell, handler)
+    def put(self, kind: bytes, message: bytes) -> None:
+        """Takes a frame that has come; returns at once."""
+        if kind == TELL:
+            self._told.put(message)
+        else:
+            self._asked.put((kind, message))
+
+    def run(self, beside: Callable[[Callable[[], object]], object]) -> NoReturn:
+        """Makes the handler of the first two frames, and has it answer the others.
+
+        Args:
+            beside: runs a function in a thread of its own.
+
+        Raises:
+            Exception: whatever the handler raises.
+        """
+        handler = _made(self._asked.get()[1], self._asked.get()[1])
+        beside(lambda: self._tell(handler))
         while True:
             _, message = self._asked.get()
             for answer in handler.answers(message):
-                self._write(ANSWER, answer)
-            self._write(LAST, b"")
+                self._out(ANSWER, answer)
+            self._out(LAST, b"")
 
-    def _write(self, kind: bytes, message: bytes) -> None:
+    def _tell(self, handler: Any) -> NoReturn:
+        while True:
+            handler.told(self._told.get())
+
+
+class _Line:
+    """The socket of a process, and its parent at the other end."""
+
+    def __init__(self, line: socket.socket, parent: int) -> None:
+        self._line, self._parent = line, parent
+        self._ready = select.poll()
+        self._ready.register(line, select.POLLIN)
+
+    def write(self, kind: bytes, message: bytes) -> None:
+        """Sends a frame, and ends this process where nobody takes it."""
         try:
             self._line.sendall(HEAD.pack(kind, len(message)))
             self._line.sendall(message)
         except OSError:
             end()
 
-    def _tell(self, handler: Any) -> None:
-        while True:
-            handler.told(self._told.get())
-
-    def _read(self) -> None:
+    def read(self, put: Callable[[bytes, bytes], None]) -> NoReturn:
+        """Passes on what comes, and ends this process when there is nobody from whom it could come."""
         while True:
             kind, length = HEAD.unpack(self._exactly(HEAD.size))
-            message = self._exactly(length)
-            if kind == TELL:
-                self._told.put(message)
-            else:
-                self._asked.put((kind, message))
+            put(kind, self._exactly(length))
 
     def _exactly(self, length: int) -> bytes:
         whole, filled = bytearray(length), 0
@@ -105,14 +135,15 @@ class _Worker:
         return bytes(whole)
 
 
-def _beside(work: Callable[..., object], *given: Any) -> None:
-    threading.Thread(target=_guarded, args=(work, *given), daemon=True).start()
+def beside(work: Callable[[], object]) -> None:
+    """Works in another thread, whose error ends this process as one of the main thread does."""
+    threading.Thread(target=_guarded, args=(work,), daemon=True).start()
 
 
-def _guarded(work: Callable[..., object], *given: Any) -> NoReturn:
+def _guarded(work: Callable[[], object]) -> NoReturn:
     """Works, and ends the process with whatever is raised: no thread of it goes on alone, or is waited for."""
     try:
-        work(*given)
+        work()
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -129,8 +160,10 @@ def end() -> NoReturn:
 def main() -> NoReturn:
     """Is given the number of the socket and of the parent's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key is the parent's affair
-    worker = _Worker(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
-    _guarded(worker.run)
+    line = _Line(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    work = Work(line.write)
+    beside(lambda: line.read(work.put))
+    _guarded(lambda: work.run(beside))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from merging.errors import MergingError, Stopped, StopReason, WorkerError, raised
+from merging.errors import MergingError, Stopped, StopReason, WorkersError, raised
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.fingerprint import fingerprint
 from merging.evaluation.keys import Trial
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs, LackingError, own_folder
@@ -107,7 +108,7 @@ class Worker:
         unpacker = Unpacker(self._blobs, pool, world.partition, world.models.rows)
         packer = Packer(self._answers, INLINE, pool, world.partition, world.models.rows)
         self._open = _Open(pool, evaluator, ledger, scorer, unpacker, packer)
-        return {"machine": machine()}
+        return {"machine": machine(), "fingerprint": fingerprint(scorer.live, world.task, world.numerics)}
 
     def _read(self, asked: Message) -> Any:
         unpacker = self._opened.unpacker
@@ -118,11 +119,14 @@ class Worker:
     @property
     def _opened(self) -> _Open:
         if self._open is None:
-            raise WorkerError("a worker was asked before it was told what about")
+            raise WorkersError("a worker was asked before it was told what about")
         return self._open
 
     def _measure(self, model: Recipe | Weights | Mix, split: str, record: bool) -> Any:
         return self._opened.scorer.measure(self._model(model), split, record=record), self._reached
+
+    def _part(self, model: Recipe | Weights | Mix, split: str, start: int, stop: int, record: bool) -> Any:
+        return self._opened.scorer.part(self._model(model), split, start, stop, record=record), self._reached
 
     def _logits(self, recipe: Recipe, split: str, record: bool) -> Any:
         logits, passes = self._opened.scorer.logits(recipe, split, record=record)

@@ -45,6 +45,10 @@ class Echo:
                 yield b"waiting"
                 assert self._heard.wait(20)
                 yield b" ".join(self._told)
+            case b"node":
+                import ray
+
+                yield ray.get_runtime_context().get_node_id().encode()
             case b"die":
                 yield b"last words"
                 os.kill(os.getpid(), getattr(signal, rest.decode()))

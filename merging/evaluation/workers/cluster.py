@@ -1,0 +1,181 @@
+"""A Ray for workers: one that runs already, or one of this machine that is started for them and ends with them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+from merging.errors import WorkersError, raised, refused, showable
+from merging.machine import cores
+
+OLDEST = (2, 20)
+"""Version of Ray that is needed. With 2.12 a node that dies is not noticed within half a minute; up to 2.9 Ray needs
+what setuptools has no more."""
+PATIENCE = 5.0
+"""Seconds in which somebody has to answer at an address; Ray itself would try for minutes."""
+LOCAL = "local"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How HTTP/2, which Ray speaks, begins (RFC 9113, 3.4): a fixed text and settings without any, which are answered
+likewise."""
+_SETTINGS = 4
+
+
+class Cluster:
+    """A Ray that this process is connected to.
+
+    Args:
+        address: ``HOST:PORT`` or ``auto``; None stands for the variable RAY_ADDRESS, or else a Ray that is started.
+        count: workers that have to have room; None stands for as many as have.
+        gpus: each of them needs a GPU.
+
+    Attributes:
+        ray: the package.
+        count: number of workers.
+
+    Raises:
+        WorkersError: there is no Ray, or not such a one.
+    """
+
+    def __init__(self, address: str | None, count: int | None, *, gpus: bool = False) -> None:
+        self.ray = package()
+        self._connected = False
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        if self.ray.is_initialized():  # by whoever calls us: it stays as it is
+            self._same(address)
+        else:
+            self._connect(address, count)
+        try:
+            self.count = self._room(address, count, "GPU" if gpus else "CPU")
+        except BaseException:
+            self.close()
+            raise
+
+    def _same(self, address: str) -> None:
+        own = str(self.ray.get_runtime_context().gcs_address)
+        if address not in (LOCAL, "auto", own):
+            raise WorkersError(f"this process is connected to the Ray at {own}, and cannot be to the one at {address}")
+
+    def _connect(self, address: str, count: int | None) -> None:
+        more: dict[str, Any] = {}
+        if address == LOCAL:
+            # of its own: nothing of it is left over, and nobody takes it for the Ray of this machine
+            self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+            more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._folder.name}
+        elif address != "auto":
+            reach(address)
+        try:
+            with _same_signals():
+                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
+        except Exception as error:
+            self.close()
+            raise WorkersError(_refusal(error, address)) from None
+        self._connected = True
+
+    def _room(self, address: str, count: int | None, device: str) -> int:
+        """How many workers there are, with a device of some kind each."""
+        where = "this machine" if address == LOCAL else f"the Ray at {address}"
+        there = int(self.ray.cluster_resources().get(device, 0))
+        free = int(self.ray.available_resources().get(device, 0))
+        wanted = count or 1
+        if wanted > there:
+            raise WorkersError(f"{where} has {there} {device}s, {wanted} workers need one each")
+        if wanted > free:
+            raise WorkersError(f"{where} has {free} free {device}s of {there}, {wanted} workers need one each")
+        return count or free
+
+    def close(self) -> None:
+        """Leaves it; one that was started for this object ends."""
+        if self._connected or self._folder is not None:
+            self._connected = False
+            with contextlib.suppress(Exception):  # it is gone already
+                self.ray.shutdown()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def package() -> Any:
+    """Imports Ray, so that it tells nobody of its use and keeps its news to itself.
+
+    Raises:
+        WorkersError: it is not installed, or too old.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # lines about workers that died, on the standard output
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # as ever, but it warns of a change
+    try:
+        ray = importlib.import_module("ray")
+        found = version("ray")
+    except ImportError as error:
+        if importlib.util.find_spec("ray") is not None:
+            raise WorkersError(f"Ray cannot be imported: {raised(error)}") from None
+        raise WorkersError("Ray is not installed; install it with: pip install 'merging[ray]'") from None
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise WorkersError(f"Ray {found} is installed, {oldest} is needed: pip install 'merging[ray]'")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+def reach(address: str) -> None:
+    """Asks whether somebody answers at an address who may be a Ray.
+
+    Raises:
+        WorkersError: it is none, or nobody answers within seconds.
+    """
+    host, _, port = address.rpartition(":")
+    if "//" in address or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise WorkersError(f"'{showable(address)}' is not the address of a Ray: HOST:PORT (of its head, 6379), or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as line:
+            try:
+                line.sendall(_GREETING)
+                answer = line.recv(9)
+            except ConnectionError:  # it does not like what it hears
+                answer = b""
+    except TimeoutError:
+        raise WorkersError(f"nobody answers at {address} within {PATIENCE:g} s: no Ray is there") from None
+    except OSError as error:
+        raise WorkersError(f"no Ray can be reached at {address}: {refused(error)}") from None
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise WorkersError(f"what answers at {address} is no Ray")
+
+
+@contextlib.contextmanager
+def _same_signals() -> Iterator[None]:
+    """Puts back what a signal does: Ray has processes exit upon SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refusal(error: Exception, address: str) -> str:
+    """What Ray says at length, in a line."""
+    said = str(error)
+    found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", said)
+    if "ersion mismatch" in said and len(found) == 2:
+        (theirs, python), (ours, own) = found
+        way_out = f"install ray=={theirs} here" if theirs != ours else f"use Python {python} here"
+        return f"the Ray at {address} is {theirs} with Python {python}, here is {ours} with Python {own}; {way_out}"
+    if isinstance(error, ConnectionError) and address == "auto":
+        return "no Ray runs on this machine; start one with: ray start --head"
+    if address == LOCAL:
+        return f"Ray does not start here: {raised(error)[:200]}"
+    return f"the Ray at {address} cannot be used: {raised(error)[:200]}"
