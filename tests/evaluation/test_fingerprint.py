@@ -36,7 +36,7 @@ def test_one_machine_has_one_fingerprint(pool: ModelPool) -> None:
     assert Fingerprint(**asdict(one)) == one
     assert (one.host, one.threads) == (platform.node(), 1)
     assert one.torch == torch.__version__
-    assert one.device.startswith("cpu: ")
+    assert one.device.startswith("cpu (")
     assert one.cuda == ""
     assert one.capability == torch.backends.cpu.get_cpu_capability()
     assert taken(pool, threads=2).threads == 2
