@@ -34,7 +34,7 @@ class Elsewhere:
 
     Args:
         evaluator: the door, whose scorer asks workers.
-        remote: that scorer.
+        remote: the scorer that asks workers.
         strategy: the strategy.
         searching: how its searches are made.
     """
@@ -45,11 +45,16 @@ class Elsewhere:
         self._evaluator, self._remote = evaluator, remote
         self._strategy, self._searching = strategy, searching
 
+    @property
+    def _batch(self) -> bool:
+        """Whether searches ask for several points at once, so that all workers are at work in each of them."""
+        return self._searching.optimizer.batch and self._remote.crew.count > 1
+
     def announce(self, items: Iterable[Announced], searches: int) -> None:
         """Says what the strategy will probably ask next.
 
         Args:
-            items: in the order in which it would, if none of them changed anything.
+            items: merges and pieces in the order in which it would, if none of them changed anything.
             searches: how many searches it has made.
         """
         if not self._evaluator.ledger.journal.replaying and not self._remote.follows:
@@ -63,7 +68,9 @@ class Elsewhere:
                 yield Look(then=self._then(item))
             elif isinstance(item, Attempt):
                 look = self._look(item.merged)
-                if look is not None:
+                if look is not None and self._batch:
+                    yield look
+                elif look is not None:
                     look.promising, look.then, look.searches = item.promising, self._then(item.then), item.searches
                     yield look
             else:
@@ -75,7 +82,7 @@ class Elsewhere:
         """Says which strategies will be run next, each with a problem of its own, by :func:`whole`.
 
         Args:
-            strategies: in order, with the way in which their searches are made.
+            strategies: strategies in their order, with the way in which their searches are made.
         """
         self._remote.announce(
             look
@@ -101,7 +108,7 @@ class Elsewhere:
     @contextlib.contextmanager
     def following(self, function: Callable[..., object], given: Mapping[str, Any], searches: int) -> Iterator[None]:
         """Has a piece run on one worker while the block runs it here, with the outcomes that were made there."""
-        if self._evaluator.ledger.journal.replaying or self._remote.follows:  # of a piece all is made there already
+        if self._evaluator.ledger.journal.replaying or self._remote.follows or self._batch:
             yield
             return
         with self._remote.following(*self._piece(function, given, searches)):

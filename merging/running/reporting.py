@@ -44,7 +44,7 @@ def report_of(
         evaluator: its door; None where nothing was scored.
         progress: told that models are compared.
         started: ``time.time()`` of its start.
-        workers: those that have made its passes.
+        workers: workers that have made its passes.
     """
     merged, task = written.merge, made.task
     comparer = Comparer(made.objective, task) if task is not None and evaluator is not None else None

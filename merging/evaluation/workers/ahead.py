@@ -19,7 +19,7 @@ Known = tuple[Outcome, frozenset[str] | None]
 """An outcome, and the statistics that making it found to be reached."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Look:
     """An evaluation that will probably be asked for.
 

@@ -41,7 +41,7 @@ class Blobs:
     """Folders of tensors, each in a file that is named by its hash, so that it is written once.
 
     Args:
-        folders: where files are looked for.
+        folders: the folders in which files are looked for.
         home: the folder that tensors are written to; None: they are not, and go along in messages.
     """
 
@@ -94,7 +94,13 @@ class Blobs:
 
 
 def own_folder() -> Path:
-    """The folder of this user on this machine for what was sent to it; made where it is missing."""
-    folder = Path(tempfile.gettempdir()) / f"merging-{os.getuid()}" / "sent"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder of this user on this machine for what was sent to it; made where it is missing.
+
+    Raises:
+        WorkersError: somebody else has made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"merging-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise WorkersError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
     return folder

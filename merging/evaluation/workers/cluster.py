@@ -175,7 +175,7 @@ def _refusal(error: Exception, address: str) -> str:
         way_out = f"install ray=={theirs} here" if theirs != ours else f"use Python {python} here"
         return f"the Ray at {address} is {theirs} with Python {python}, here is {ours} with Python {own}; {way_out}"
     if isinstance(error, ConnectionError) and address == "auto":
-        return "no Ray runs on this machine; start one with: ray start --head"
+        return "no Ray runs on this machine; start one, or leave the address out"
     if address == LOCAL:
         return f"Ray does not start here: {raised(error)[:200]}"
     return f"the Ray at {address} cannot be used: {raised(error)[:200]}"

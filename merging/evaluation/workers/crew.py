@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from merging.evaluation.workers.backend import Backend
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.evaluation.workers.requests import Answer, Kind, Message
+from merging.evaluation.workers.sending import chunks
 from merging.plugins.progress import Progress, Silent, tell_workers
 from merging.values.wording import plural
 from merging.values.workers import WorkerFacts, WorkersState, lost_line
@@ -37,7 +38,7 @@ class KilledError(WorkersError):
     """A request that has killed workers."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Job:
     """A request on its way.
 
@@ -48,7 +49,7 @@ class Job:
         on_part: told each part of its answer.
         answer: what came back, once ``done``.
         error: what went wrong instead.
-        worker: whose it is now; None: nobody's.
+        worker: number of the worker who has it; None: nobody has.
         wanted: the worker that it is for, as long as that one is there.
         killed: how many workers died of it.
     """
@@ -66,7 +67,7 @@ class Job:
     killed: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Member:
     """A worker as the driver sees it.
 
@@ -81,6 +82,9 @@ class _Member:
         gone: it was given up.
         fingerprint: what its machine is.
         opens: the world that it is to open as soon as it is there.
+        asks: what it cannot do until it has some files.
+        brings: the files that are on their way to it, in parts.
+        host: its machine, while they are.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -93,6 +97,9 @@ class _Member:
     gone: bool = False
     fingerprint: Fingerprint | None = None
     opens: Job | None = None
+    asks: Job | None = None
+    brings: Iterator[bytes] | None = None
+    host: str = ""
 
 
 class Crew:
@@ -181,7 +188,7 @@ class Crew:
 
     def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
         """A request that nobody was given yet."""
-        return Job(kind, self.packer.pack(value), short, on_part or (lambda part: None))
+        return Job(kind=kind, packed=self.packer.pack(value), short=short, on_part=on_part or (lambda part: None))
 
     def hurry(self, job: Job) -> None:
         """Somebody waits for a request that was of possible use so far."""
@@ -285,7 +292,7 @@ class Crew:
             tell_workers(self.progress, state)
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Ends all workers at once."""
         self.backend.close()
 
     def _open(self, number: int, job: Job | None = None) -> Job:
@@ -293,7 +300,7 @@ class Crew:
         member = self.members[number]
         member.facts, member.starts = None, member.starts + 1
         member.knows.clear()
-        member.opens = job or Job(Kind.WORLD, Packed(self._world))
+        member.opens = job or Job(kind=Kind.WORLD, packed=Packed(self._world))
         return member.opens
 
     def _does_without(self, number: int) -> bool:
@@ -367,6 +374,9 @@ class Crew:
         if answer.state == "lacking":
             self._bring(number, job, pickle.loads(answer.body))
             return
+        if job.kind is Kind.FILES and answer.state == "done":
+            self._go_on(number)
+            return
         if answer.state == "error":
             job.error = self._read(answer)
         elif answer.state == "done":
@@ -379,17 +389,32 @@ class Crew:
                 self.progress.say(f"warning: worker {number} would give other bits, and is left out: {why}")
         job.done = answer.state != "dropped" or job.dropped
 
-    def _bring(self, number: int, job: Job, digests: Iterable[str]) -> None:
-        """Sends a worker files that are not on its machine, and asks again."""
-        files = {}
-        for digest in digests:
-            path = self.blobs.where(digest)
-            if path is None:
-                job.error, job.done = WorkersError(f"file {digest[:12]}… is gone from the run's folder"), True
-                return
-            files[digest] = path.read_bytes()
-        self._send(number, Job(Kind.FILES, Packed(pickle.dumps(files))))
-        self._send(number, job)
+    def _bring(self, number: int, job: Job, lacking: Iterable[str]) -> None:
+        """Sends a worker files that are not on its machine, and asks again; one machine gets them once."""
+        member = self.members[number]
+        member.asks = job
+        host = self.backend.place(number).partition(",")[0]
+        if not any(each.brings is not None and each.host == host for each in self.members):
+            member.brings, member.host = chunks(lacking, self.blobs), host
+            self._go_on(number)
+
+    def _go_on(self, number: int) -> None:
+        """Sends the next part of a file; after the last one all of that machine who wait for files ask again."""
+        member = self.members[number]
+        try:
+            part = None if member.brings is None else next(member.brings, None)
+        except WorkersError as error:
+            part = None
+            if member.asks is not None:
+                member.asks.error, member.asks.done, member.asks = error, True, None
+        if part is not None:
+            self._send(number, Job(kind=Kind.FILES, packed=Packed(part)))
+            return
+        member.brings = None
+        for other, each in enumerate(self.members):
+            if each.asks is not None and self.backend.place(other).partition(",")[0] == member.host:
+                asked, each.asks = each.asks, None
+                self._send(other, asked)
 
     def _read(self, answer: Answer) -> Any:
         for name, data in answer.definitions:
@@ -400,6 +425,8 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
+        jobs += [member.asks] if member.asks is not None else []
+        member.asks = member.brings = None
         self._past.append(self._facts(number, reason or "lost"))
         member.jobs, member.facts, member.lost, member.told = {}, None, member.lost + 1, member.made
         member.knows.clear()

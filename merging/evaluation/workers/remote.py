@@ -111,7 +111,7 @@ class RemoteScorer:
 
     def look(self, model: Recipe | Weights | Trial, split: str = HELD_OUT, *, record: bool = False) -> Look:
         """An evaluation that will probably be asked for."""
-        return Look(self.key(model, split, record=record), self._words(model, split, record=record))
+        return Look(key=self.key(model, split, record=record), what=self._words(model, split, record=record))
 
     @property
     def follows(self) -> bool:
@@ -133,6 +133,11 @@ class RemoteScorer:
             if not job.done:
                 self.crew.drop([job])
 
+    @property
+    def foresees(self) -> bool:
+        """Whether several evaluations at once are made sooner than one after the other."""
+        return self.crew.count > 1 and not self.follows and not self.sharing.pays
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
         if self.follows:
@@ -145,7 +150,7 @@ class RemoteScorer:
 
     def _wanted(self, wanted: Wanted) -> Look:
         look = self.look(wanted.model, wanted.split, record=wanted.record)
-        return Look(LOGITS + look.key, look.what, logits=True) if wanted.logits else look
+        return Look(key=LOGITS + look.key, what=look.what, logits=True) if wanted.logits else look
 
     def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
         """Says what will probably be asked next, in the place of what was said before."""

@@ -21,6 +21,7 @@ from merging.evaluation.workers.blobs import Blobs, LackingError, own_folder
 from merging.evaluation.workers.packing import Packer, Unpacker
 from merging.evaluation.workers.recorder import Recorder
 from merging.evaluation.workers.requests import Answer, Kind, Message, Mix, Piece
+from merging.evaluation.workers.sending import take
 from merging.evaluation.workers.world import World, machine
 from merging.plugins.progress import Silent
 from merging.plugins.user_code import PluginError
@@ -48,7 +49,7 @@ class Worker:
     """The one who makes passes for a driver, in a process of his own.
 
     Args:
-        first: where the driver's files are, as :func:`merging.evaluation.workers.requests.first_words` says it.
+        first: the place of the driver's files, as :func:`merging.evaluation.workers.requests.first_words` says it.
     """
 
     def __init__(self, first: bytes) -> None:
@@ -85,8 +86,7 @@ class Worker:
     def _done(self, asked: Message) -> Iterator[bytes]:
         match asked.kind:
             case Kind.FILES:
-                for digest, data in pickle.loads(asked.body).items():
-                    self._blobs.put(digest, data)
+                take(pickle.loads(asked.body), own_folder())
                 yield self._said("done", None)
             case Kind.WORLD:
                 yield self._said("done", self._enter(asked.body))
@@ -104,7 +104,7 @@ class Worker:
         self._held.close()
         self._held.enter_context(world.numerics.applied())
         ledger = Recorder(lambda: self._number in self._dropped)
-        pool, evaluator, scorer = world.open(ledger, machine())
+        pool, evaluator, scorer = world.open(ledger, machine(), own_folder())
         unpacker = Unpacker(self._blobs, pool, world.partition, world.models.rows)
         packer = Packer(self._answers, INLINE, pool, world.partition, world.models.rows)
         self._open = _Open(pool, evaluator, ledger, scorer, unpacker, packer)
