@@ -10,13 +10,17 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from merging.errors import WorkersError, raised, refused, showable
+from merging.evaluation.workers import guard
 from merging.machine import cores
 
 OLDEST = (2, 20)
@@ -50,7 +54,7 @@ class Cluster:
     def __init__(self, address: str | None, count: int | None, *, gpus: bool = False) -> None:
         self.ray = package()
         self._connected = False
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._started: _Started | None = None
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
         if self.ray.is_initialized():  # by whoever calls us: it stays as it is
             self._same(address)
@@ -70,13 +74,12 @@ class Cluster:
     def _connect(self, address: str, count: int | None) -> None:
         more: dict[str, Any] = {}
         if address == LOCAL:
-            # of its own: nothing of it is left over, and nobody takes it for the Ray of this machine
-            self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-            more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._folder.name}
+            self._started = _Started()
+            more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._started.folder}
         elif address != "auto":
             reach(address)
         try:
-            with _same_signals():
+            with _same_signals(), self._started.marked() if self._started else contextlib.nullcontext():
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
         except Exception as error:
             self.close()
@@ -97,13 +100,46 @@ class Cluster:
 
     def close(self) -> None:
         """Leaves it; one that was started for this object ends."""
-        if self._connected or self._folder is not None:
+        if self._connected or self._started is not None:
             self._connected = False
             with contextlib.suppress(Exception):  # it is gone already
                 self.ray.shutdown()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._started is not None:
+            self._started.end()
+            self._started = None
+
+
+class _Started:
+    """What a Ray of our own leaves: a folder and processes, which end with this process, however it ends."""
+
+    def __init__(self) -> None:
+        # nobody else takes it for the Ray of this machine, and its sockets have short names
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+        self.folder = self._folder.name
+        self._guard = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", str(Path(guard.__file__)), self.folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """Has all processes that are started meanwhile, and theirs, be known by a variable."""
+        os.environ[guard.MARK] = self.folder
+        try:
+            yield
+        finally:
+            del os.environ[guard.MARK]
+
+    def end(self) -> None:
+        """Ends what is left, and waits for that."""
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guard.wait(2 * guard.PATIENCE)
+        self._folder.cleanup()
 
 
 def package() -> Any:
