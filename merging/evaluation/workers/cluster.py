@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,20 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merging.errors import WorkersError, raised, refused, showable
+from merging.errors import WorkersError, raised
 from merging.evaluation.workers import guard
+from merging.evaluation.workers.reaching import LOCAL, reach, refusal, try_out
 from merging.machine import cores
 
 OLDEST = (2, 20)
 """Version of Ray that is needed. With 2.12 a node that dies is not noticed within half a minute; up to 2.9 Ray needs
 what setuptools has no more."""
-PATIENCE = 5.0
-"""Seconds in which somebody has to answer at an address; Ray itself would try for minutes."""
-LOCAL = "local"
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""How HTTP/2, which Ray speaks, begins (RFC 9113, 3.4): a fixed text and settings without any, which are answered
-likewise."""
-_SETTINGS = 4
 
 
 class Cluster:
@@ -76,14 +69,16 @@ class Cluster:
         if address == LOCAL:
             self._started = _Started()
             more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._started.folder}
-        elif address != "auto":
-            reach(address)
+        else:
+            if address != "auto":
+                reach(address)
+            try_out(address)
         try:
             with _same_signals(), self._started.marked() if self._started else contextlib.nullcontext():
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
         except Exception as error:
             self.close()
-            raise WorkersError(_refusal(error, address)) from None
+            raise WorkersError(refusal(type(error).__name__, str(error), address)) from None
         self._connected = True
 
     def _room(self, address: str, count: int | None, device: str) -> int:
@@ -165,30 +160,6 @@ def package() -> Any:
     return ray
 
 
-def reach(address: str) -> None:
-    """Asks whether somebody answers at an address who may be a Ray.
-
-    Raises:
-        WorkersError: it is none, or nobody answers within seconds.
-    """
-    host, _, port = address.rpartition(":")
-    if "//" in address or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise WorkersError(f"'{showable(address)}' is not the address of a Ray: HOST:PORT (of its head, 6379), or auto")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as line:
-            try:
-                line.sendall(_GREETING)
-                answer = line.recv(9)
-            except ConnectionError:  # it does not like what it hears
-                answer = b""
-    except TimeoutError:
-        raise WorkersError(f"nobody answers at {address} within {PATIENCE:g} s: no Ray is there") from None
-    except OSError as error:
-        raise WorkersError(f"no Ray can be reached at {address}: {refused(error)}") from None
-    if len(answer) < 4 or answer[3] != _SETTINGS:
-        raise WorkersError(f"what answers at {address} is no Ray")
-
-
 @contextlib.contextmanager
 def _same_signals() -> Iterator[None]:
     """Puts back what a signal does: Ray has processes exit upon SIGTERM."""
@@ -200,18 +171,3 @@ def _same_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _refusal(error: Exception, address: str) -> str:
-    """What Ray says at length, in a line."""
-    said = str(error)
-    found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", said)
-    if "ersion mismatch" in said and len(found) == 2:
-        (theirs, python), (ours, own) = found
-        way_out = f"install ray=={theirs} here" if theirs != ours else f"use Python {python} here"
-        return f"the Ray at {address} is {theirs} with Python {python}, here is {ours} with Python {own}; {way_out}"
-    if isinstance(error, ConnectionError) and address == "auto":
-        return "no Ray runs on this machine; start one with: ray start --head"
-    if address == LOCAL:
-        return f"Ray does not start here: {raised(error)[:200]}"
-    return f"the Ray at {address} cannot be used: {raised(error)[:200]}"
