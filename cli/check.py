@@ -187,10 +187,12 @@ def _show_verdict(console: Console, found: Checked, strategy: str, warnings: int
         cost = found.cost
         most = "" if cost.complete else "more than "
         known = f"{cost.known:,} of {most}{plural(cost.scores, 'score', ',')} known from earlier commands, "
+        several = cost.workers > 1
+        many = f" by one worker, at least {duration(cost.minutes / cost.workers)} by {cost.workers}" if several else ""
         console.print(
             marked(
                 f"[bold]{{}}:[/] {cost.words}, {known if cost.known else ''}"
-                f"[bold]{most}{duration(cost.minutes)}[/] ({cost.samples_per_second:,.0f} "
+                f"[bold]{most}{duration(cost.minutes)}[/]{many} ({cost.samples_per_second:,.0f} "
                 f"samples a second in batches of {cost.batch} on {cost.device})",
                 strategy,
             ),

@@ -222,7 +222,8 @@ def _dry_run(request: dict[str, Any], settings: Settings, *, as_json: bool) -> N
         sets = ", ".join(f"{name} {len(split):,}" for name, split in {"held-out": task.held_out, **task.tests}.items())
         console.print(marked("task {}: {} samples", task.name, sets), highlight=False)
     if ready.numerics is not None:
-        console.print(marked("passes: {}", ready.numerics.words), highlight=False)
+        crew = f"; workers: {settings.passes.workers}" if settings.passes.workers is not None else ""
+        console.print(marked("passes: {}", ready.numerics.words + crew), highlight=False)
     if ahead is not None:
         console.print(marked("cost: {} (how long that takes: merge check)", ahead.words), highlight=False)
     notes(console, ready.notes, pool.names)

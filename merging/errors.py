@@ -114,10 +114,6 @@ class TaskError(MergingError, ValueError):
     """A task whose model or data cannot be used."""
 
 
-class WorkerError(MergingError):
-    """Workers that cannot be started or told what to do, or that die of whatever they are asked."""
-
-
 class FolderError(MergingError, OSError):
     """A run's folder that is occupied, in use, or belongs to another run."""
 

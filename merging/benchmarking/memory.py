@@ -54,6 +54,10 @@ class Memory:
         del split  # the key holds the data's fingerprint
         return self._known.get(key)
 
+    def peek(self, key: str) -> Outcome | None:
+        """The same: there is no order."""
+        return self._known.get(key)
+
     @property
     def replaying(self) -> bool:
         """Never: what is known has no order here."""

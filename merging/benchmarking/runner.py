@@ -28,6 +28,7 @@ from merging.plugins.registry import optimizers, strategies
 from merging.plugins.strategy import MixStrategy, own_optimizer
 from merging.plugins.watcher import Watcher
 from merging.running.cache import as_told
+from merging.running.crew import hired
 from merging.running.given import Destination, Parts
 from merging.running.notes import doubt_of
 from merging.running.plan import Plan
@@ -110,8 +111,13 @@ def benchmark(
     for said in said_of_threads(first, kept):
         progress.say(said)
     header = plans.header(first)
-    with _memory(folder, header, overwrite=overwrite) as memory, _applied(first.numerics), at_most(passes.threads):
-        work = Work(plans, memory, watcher)
+    with (
+        hired(first, folder.path if folder is not None else None, watcher) as crew,
+        _memory(folder, header, overwrite=overwrite) as memory,
+        _applied(first.numerics),
+        at_most(passes.threads),
+    ):
+        work = Work(plans, memory, watcher, crew)
         entries = [
             _entries(method, divided_by, design.optimizer, design.seeds, limits)
             for divided_by in partitions.items()
@@ -123,6 +129,7 @@ def benchmark(
         try:
             warning = doubt_of(first, progress, watcher.should_stop)
             alone = work.singles() if design.singles else ()
+            work.coming = [entry for same in entries for entry in same]
             for number, same in enumerate(entries, 1):
                 for run in _seeds(same, work, folder, f"{number} of {len(entries)}"):
                     runs.append(run)
@@ -144,6 +151,7 @@ def benchmark(
             state=state,
             doubt=warning or "",
             evaluations=memory.evaluations,
+            workers=crew.workers if crew is not None else (),
             wall_seconds=seconds,
             notes=(*_notes(first), *_uncontrolled(compared), *work.remarks, *found.notes),
             command=command,

@@ -15,14 +15,17 @@ from merging.evaluation.steps import Steps
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
-from merging.plugins.strategy import mixed
+from merging.plugins.strategy import MixStrategy, mixed, required
 from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import PluginError
 from merging.plugins.watcher import Watcher
+from merging.running.elsewhere import whole
 from merging.running.given import Parts
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
+from merging.running.problem import MergeProblem
 from merging.running.rescoring import Rescoring
+from merging.running.search import Searching
 from merging.running.session import Session
 from merging.running.settings import Settings
 from merging.storage.pool import ModelPool
@@ -36,6 +39,7 @@ from merging.values.states import MethodState
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Observer
+    from merging.evaluation.workers.crew import Crew
     from merging.forward.numerics import Numerics
 
 
@@ -105,15 +109,18 @@ class Plans:
 
 
 class Work:
-    """The plans, the memory and the watcher with which every method of a benchmark is run.
+    """The plans, the memory, the watcher and the workers with which every method of a benchmark is run.
 
     Attributes:
         remarks: sentences about single models, for the notes of the benchmark.
+        coming: the runs that are still to be made, in order.
     """
 
-    def __init__(self, plans: Plans, memory: Memory, watcher: Watcher) -> None:
+    def __init__(self, plans: Plans, memory: Memory, watcher: Watcher, crew: Crew | None = None) -> None:
+        self._crew = crew
         self.plans, self.memory, self.watcher, self.progress = plans, memory, watcher, watcher.progress
         self.remarks: list[str] = []
+        self.coming: list[Entry] = []
 
     def session(self, made: Plan, *observers: Observer) -> Session:
         """Opens a fresh session over the shared memory.
@@ -121,7 +128,7 @@ class Work:
         Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
         then those of the method alone, so that its result does not depend on which methods ran before it.
         """
-        return Session.open(made, self.memory, self.watcher, observers)
+        return Session.open(made, self.memory, self.watcher, observers, self._crew)
 
     def singles(self) -> tuple[Single, ...]:
         """Every model of the pool on every set."""
@@ -131,6 +138,7 @@ class Work:
         trained = differing({checkpoint.name: trained_with(checkpoint) for checkpoint in pool.checkpoints})
         recipes, names = [Recipe.single(row, made.partition) for row in pool.ingredients], (HELD_OUT, *task.tests)
         steps = Steps(evaluator, self.progress, "single models on all sets", recipes, names, record=True)
+        evaluator.foresee([(recipe, name) for recipe in recipes for name in names], record=True)
         found = []
         for ingredient, recipe in zip(pool.ingredients, recipes, strict=True):
             sets = {}
@@ -184,7 +192,7 @@ class Work:
         tell_precision(self.progress, search.search if search.due else "")
         tell_measure(self.progress, evaluator.objective.name)
         try:
-            found = mixed(entry.strategy, problem)
+            found = self._mixed(entry, problem)
             check_merge(found, made.pool)
             merged = evaluator.recalibrated(found)
             outcome = evaluator.evaluate(merged)
@@ -204,6 +212,7 @@ class Work:
                 if search.due:
                     why = "; ".join([*([why] if why else []), *search.reversals(entry.method, problem.kept, outcome)])
         outcomes: dict[str, Outcome] = {HELD_OUT: outcome}
+        evaluator.foresee([(merged, name) for name in evaluator.task.tests], record=True, first=True)
         for name in evaluator.task.tests:
             outcomes[name] = evaluator.record(merged, name)
         return MethodRun(
@@ -225,6 +234,17 @@ class Work:
             model=evaluator.keys.identity(merged),
         )
 
+    def _mixed(self, entry: Entry, problem: MergeProblem) -> Merge:
+        """What a method gives; where workers are many enough for each to run one, those that come next run too."""
+        same = [each for each in self.coming if each.partition == entry.partition and _searches(each.strategy)]
+        self.coming = [each for each in self.coming if each is not entry]
+        if self._crew is None or entry not in same or len(same) < self._crew.count or not problem.elsewhere:
+            return mixed(entry.strategy, problem)
+        problem.elsewhere.coming(
+            (each.strategy, Searching(each.optimizer, each.seed, each.limits["budget"])) for each in same
+        )
+        return problem.apart(whole, strategy=entry.strategy)
+
     @staticmethod
     def _evaluator(session: Session) -> Evaluator:
         if session.evaluator is None:
@@ -232,6 +252,12 @@ class Work:
                 "a benchmark scores its methods: give `task`, or a merge.toml with a [task] (merge init writes one)"
             )
         return session.evaluator
+
+
+def _searches(strategy: MixStrategy) -> bool:
+    """Whether a strategy does little else than ask for scores."""
+    needs = required(strategy)
+    return "objective" in needs and not needs & {"gradients", "per_sample_gradients"}
 
 
 def _coefficients(merged: Merge) -> Coefficients | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.errors import Stopped, StopReason
 from merging.evaluation.bar import Bar
 from merging.evaluation.gradients import Gradients, LiveGradients
 from merging.evaluation.keys import Keys, Trial
@@ -27,10 +28,18 @@ from merging.plugins.whole_model_objective import WholeModelObjective
 from merging.storage.content import content_hash
 from merging.storage.file_hashes import how_told
 from merging.values.outcome import Decision, Outcome
-from merging.values.recipe import Ensemble, Merge, Recipe
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 CACHE_MEMORY = 1 << 30
 """Bytes for activations of earlier passes, where nothing else is said."""
+
+
+class _Asked(Stopped):
+    """Ends a function that is listened to; whoever runs somebody's code lets it pass."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(StopReason.INTERRUPTED)
+        self.wanted = wanted
 
 
 class Evaluator:
@@ -59,6 +68,7 @@ class Evaluator:
     ) -> None:
         self.keys, self.ledger, self.scorer, self.gradients = keys, ledger, scorer, gradients
         self.remembered, self.progress = remembered, progress
+        self._listens = False
         self.outputs = Outputs(keys, ledger, scorer, progress)
         self.task, self.objective, self.numerics = keys.task, keys.objective, keys.numerics
 
@@ -107,6 +117,7 @@ class Evaluator:
         key = self.keys.evaluation(merged, split)
         if isinstance(merged, Ensemble):
             return self.ledger.through(key, split, lambda: self.outputs.ensemble(merged, split))
+        self._overheard(key, merged, split)
         memory = self._memory(merged, split, key)
         return self.ledger.through(key, split, lambda: self.scorer.measure(merged, split), memory=memory)
 
@@ -146,14 +157,15 @@ class Evaluator:
         memory = self._memory(merged, split, key, record=True)
         return self.ledger.record(key, split, lambda: self.scorer.measure(merged, split, record=True), memory)
 
-    def foresee(self, wanted: Iterable[tuple[Merge, str]], *, record: bool = False) -> None:
+    def foresee(self, wanted: Iterable[tuple[Merge, str]], *, record: bool = False, first: bool = False) -> None:
         """Says which scores are asked for next, all of them, for a scorer that can make them beforehand.
 
         Args:
             wanted: models and sets, in order.
             record: outcomes of record are asked for, by :meth:`record`.
+            first: before what was foreseen so far, not in its place.
         """
-        self.scorer.foresee(self._unknown(wanted, record=record))
+        self.scorer.foresee(self._unknown(wanted, record=record), first=first)
 
     def _unknown(self, wanted: Iterable[tuple[Merge, str]], *, record: bool) -> Iterator[Wanted]:
         """What of it is to be made: of ensembles their members' outputs."""
@@ -179,6 +191,28 @@ class Evaluator:
         """Whether the passes of a search are made as those of record are: in fp32, and not compiled."""
         return self.numerics.exact
 
+    def asked_by(self, ask: Callable[[], object]) -> list[Wanted]:
+        """Finds what a function asks first that this session has not asked for before; the function ends there.
+
+        Args:
+            ask: calls :meth:`evaluate`, or what :meth:`between` gave; must bear being called again.
+        """
+        before, self._listens = self._listens, True
+        try:
+            ask()
+        except _Asked as asked:
+            return [asked.wanted]
+        except Exception:  # somebody's function: what is wrong with it shows where it is called in earnest
+            return []
+        finally:
+            self._listens = before
+        return []
+
+    def _overheard(self, key: str, model: Recipe | Weights | Trial, split: str = HELD_OUT) -> None:
+        """Ends a function that is only listened to, at the first thing that it asks."""
+        if self._listens and self.ledger.known(key) is None:
+            raise _Asked(Wanted(model, split))
+
     def between(
         self, incumbent: Recipe, candidate: Recipe, mixing: str, *, loss: bool = False
     ) -> Callable[[NDArray[np.float64]], Outcome]:
@@ -196,7 +230,9 @@ class Evaluator:
             trial = Trial(
                 incumbent=incumbent, candidate=candidate, mixing=mixing, factors=factors, ends=ends, loss=loss
             )
-            return self.ledger.through(self.keys.trial(trial), HELD_OUT, lambda: self.scorer.measure(trial, HELD_OUT))
+            key = self.keys.trial(trial)
+            self._overheard(key, trial)
+            return self.ledger.through(key, HELD_OUT, lambda: self.scorer.measure(trial, HELD_OUT))
 
         return look
 

@@ -71,7 +71,7 @@ def fingerprint(live: LiveModel, task: Task, numerics: Numerics) -> Fingerprint:
             host=platform.node(),
             merging=importlib.metadata.version("merging"),
             torch=str(torch.__version__),
-            device=torch.cuda.get_device_name(numerics.device) if on_gpu else f"{numerics.device}: {_processor()}",
+            device=torch.cuda.get_device_name(numerics.device) if on_gpu else f"{numerics.device} ({_processor()})",
             capability=torch.backends.cpu.get_cpu_capability(),
             cuda=_cuda() if on_gpu else "",
             threads=torch.get_num_threads(),

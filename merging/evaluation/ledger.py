@@ -31,6 +31,9 @@ class Log(Protocol):
     def replay(self, key: str, split: str) -> Outcome | None:
         """The outcome that is kept for the evaluation now due; None where it is to be made."""
 
+    def peek(self, key: str) -> Outcome | None:
+        """The outcome that is kept for an evaluation, whenever it may be due; None where events have an order."""
+
     def write(self, event: str, **facts: Any) -> None:
         """Keeps an event: its name, and facts that JSON can hold."""
 
@@ -73,6 +76,7 @@ class Ledger:
         spent: seconds in held-out passes of this session, those for the record left out.
         hardness: how hard the held-out samples are, by what was measured or known.
         tests: threshold tests that looked at samples, in this session or before.
+        failures: why evaluations have no result, which count as the worst score.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Ledger:
         self.total, self.meter, self.spent = Meter(), Meter(), 0.0
         self._observers = tuple(observers)
         self.hardness, self.tests = Hardness(), 0
+        self.failures: list[str] = []
         self._asked: set[str] = set()
         self._known: dict[str, Outcome] = {}
         self._tried: set[str] = set()  # tested by the present strategy, short of an outcome
@@ -154,6 +159,7 @@ class Ledger:
             spent = outcome.seconds if again else spent
         self.journal.write("evaluation", key=key, split=split, **outcome.to_json())
         self._known[key] = outcome
+        self.failures += [outcome.failed] if outcome.failed else []
         if split == HELD_OUT:
             self.spent += spent
             _add(self.total, outcome, again=key in self._tested)

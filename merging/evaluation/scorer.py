@@ -31,7 +31,7 @@ from merging.values.recipe import Recipe, Weights
 class Wanted:
     """A score, or the logits of a whole split, that will be asked for."""
 
-    model: Recipe | Weights
+    model: Recipe | Weights | Trial
     split: str
     record: bool = False
     logits: bool = False
@@ -82,11 +82,15 @@ class Scorer(Protocol):
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, measured on data, in the checkpoints' dtypes; passes that it took."""
 
+    @property
+    def foresees(self) -> bool:
+        """Whether it makes anything beforehand."""
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Is told what will be asked next, in that order; it may make it beforehand, or leave it.
 
         Args:
-            wanted: in the place of what it was told before.
+            wanted: scores that take the place of what it was told before.
             first: before what it was told before, instead.
         """
 
@@ -239,6 +243,8 @@ class LiveScorer:
             found = {n: state[n].detach().cpu().clone().contiguous() for n in sorted(self._keys.statistics)}
         stored = self.live.pool.tensors
         return {name: in_dtype(tensor, stored[name][1]) for name, tensor in found.items()}, extra
+
+    foresees = False
 
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes nothing beforehand: one pass after the other is made, when it is asked for."""

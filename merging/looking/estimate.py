@@ -75,6 +75,7 @@ class Cost(Effort):
         scores: all that the run scores: evaluations, test sets, and passes for the record alone.
         known: scores of single models and of their average that earlier commands have measured; which others the run
             will ask for, nobody knows before.
+        workers: how many are asked for, of whom one was timed; 0: none, or as many as a cluster has.
     """
 
     samples_per_second: float
@@ -85,6 +86,7 @@ class Cost(Effort):
     device: str
     scores: int = 0
     known: int = 0
+    workers: int = 0
 
 
 def effort(made: Plan) -> Effort:
@@ -158,6 +160,7 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         batch=numerics.batch,
         device=numerics.device,
         scores=ahead.scores,
+        workers=0 if made.settings.passes.crew is None else made.settings.passes.crew.count or 0,
         known=ahead.known,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,7 +142,7 @@ class MergeSearches:
             start,
             points,
             self.seeds.search(),
-            self._priced(points, components, len(start)),
+            self._priced(points, components, len(start), function),
             rounded=rounded,
         )
         return run_search(self.searching.optimizer, search)
@@ -165,7 +166,18 @@ class MergeSearches:
 
         return checked
 
-    def _priced(self, budget: int, components: Sequence[int] | None, variables: int) -> Priced:
+    def _foresee(self, function: Callable[[Vector], Outcome], points: Sequence[Vector]) -> None:
+        """Has the scores of several points made at once, by what the function asks about each of them."""
+        wanted = [found for point in points for found in self.evaluator.asked_by(partial(function, point))]
+        self.evaluator.scorer.foresee(wanted)
+
+    def _priced(
+        self,
+        budget: int,
+        components: Sequence[int] | None,
+        variables: int,
+        function: Callable[[Vector], Outcome],
+    ) -> Priced:
         """What points cost; asked of the model only for an optimizer that wants to know, because it takes a moment."""
         meter, costs = self.evaluator.ledger.meter, None
         if components is not None:
@@ -183,6 +195,7 @@ class MergeSearches:
             costs=costs,
             spent=lambda: meter.forward_equivalents - before,
             on_point=lambda asked, best: self.progress.search(asked, budget, best),
+            on_batch=lambda points: self._foresee(function, points) if self.evaluator.scorer.foresees else None,
         )
 
 

@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merging.errors import WorkerError
+from merging.plugins.progress import Progress
 from merging.plugins.watcher import Watcher
 from merging.storage.atomic import leftovers, make_folder, new_folder, remove
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.scorer import LiveScorer
     from merging.evaluation.workers.backend import Backend
     from merging.evaluation.workers.crew import Crew
     from merging.forward.numerics import Numerics
     from merging.forward.workers import Workers
     from merging.running.plan import Plan
+    from merging.values.outcome import Outcome
 
 HANDLER = "merging.evaluation.workers.worker:Worker"
 
@@ -35,7 +37,7 @@ def hired(made: Plan, folder: Path | None, watcher: Watcher) -> Iterator[Crew | 
         watcher: told who is lost.
 
     Raises:
-        WorkerError: they cannot be started.
+        WorkersError: they cannot be started.
     """
     asked = made.settings.passes.crew
     if asked is None or made.numerics is None:
@@ -69,7 +71,15 @@ def _backend(asked: Workers, numerics: Numerics) -> Backend:
     from merging.evaluation.workers.local import Local, gpu, threads
 
     if asked.kind == "ray":
-        raise WorkerError("workers on Ray are not there yet")
+        from merging.evaluation.workers.on_ray import OnRay
+
+        return OnRay(
+            asked.count,
+            HANDLER,
+            asked.address,
+            gpus=numerics.device.startswith("cuda"),
+            environment=lambda number: threads(numerics.threads),
+        )
     if asked.kind == "gpu":
         import torch
 
@@ -78,37 +88,63 @@ def _backend(asked: Workers, numerics: Numerics) -> Backend:
     return Local(asked.count or 1, HANDLER, lambda number: threads(numerics.threads))
 
 
-def by_crew(evaluator: Evaluator, made: Plan, crew: Crew) -> Evaluator:
-    """The evaluator of a plan whose passes are made by a crew, which opens the plan's world for that.
+def by_crew(evaluator: Evaluator, made: Plan, crew: Crew, progress: Progress) -> Evaluator:
+    """The evaluator of a plan whose passes are made by a crew, which opens the plan's world unless it is in it.
+
+    Args:
+        evaluator: the evaluator whose passes this process would make.
+        made: the plan.
+        crew: the workers.
+        progress: told that they open it.
 
     Raises:
-        MergingError: a worker cannot open it.
+        MergingError: a worker cannot open it, or would give other bits.
     """
     from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
     from merging.evaluation.scorer import LiveScorer
-    from merging.evaluation.workers.blobs import LARGE
-    from merging.evaluation.workers.models import Models
-    from merging.evaluation.workers.packing import Packer, Unpacker
     from merging.evaluation.workers.remote import RemoteScorer
-    from merging.evaluation.workers.world import World, machine
 
     home, ledger, keys = evaluator.scorer, evaluator.ledger, evaluator.keys
     if not isinstance(home, LiveScorer):
         raise TypeError("a crew stands in for a scorer of this process")
-    models, memory = Models.of(made.pool), made.settings.passes.cache_memory
+    memory = made.settings.passes.cache_memory
+    cached = 0 if not ledger.exact_savings else CACHE_MEMORY if memory is None else memory << 20
+    inside = home.live, keys.task, keys.objective, cached
+    if crew.inside is None or any(here is not there for here, there in zip(crew.inside, inside, strict=True)):
+        progress.stage("workers open models and data")
+        _enter(crew, home, evaluator, cached)
+        crew.inside = inside
+
+    def known(key: str) -> Outcome | None:
+        return ledger.known(key) or ledger.journal.peek(key)
+
+    remote = RemoteScorer(home, keys, crew, known, ledger.interrupted)
+    return Evaluator(keys, ledger, remote, evaluator.gradients, evaluator.progress, evaluator.remembered)
+
+
+def _enter(crew: Crew, home: LiveScorer, evaluator: Evaluator, cached: int) -> None:
+    """Has a crew open what an evaluator scores."""
+    from merging.evaluation.fingerprint import fingerprint
+    from merging.evaluation.workers.blobs import LARGE
+    from merging.evaluation.workers.models import Models
+    from merging.evaluation.workers.packing import Packer, Unpacker
+    from merging.evaluation.workers.world import World, machine
+
+    keys, pool, blobs = evaluator.keys, home.live.pool, crew.blobs
     world = World(
-        models=models,
+        models=Models.of(pool),
         task=keys.task,
         partition=keys.partition,
         objective=keys.objective,
         numerics=keys.numerics,
-        cache_memory=0 if not ledger.exact_savings else CACHE_MEMORY if memory is None else memory << 20,
+        cache_memory=cached,
         measure_again=keys.calibration is not None,
         machine=machine(),
     )
-    blobs, rows = crew.blobs, models.rows
-    packer = Packer(blobs, LARGE, made.pool, keys.partition, rows)
-    unpacker = Unpacker(blobs, made.pool, keys.partition, rows)
-    crew.enter(world.packed(blobs), packer, unpacker, ledger.interrupted)
-    remote = RemoteScorer(home, keys, crew, ledger.known, ledger.interrupted)
-    return Evaluator(keys, ledger, remote, evaluator.gradients, evaluator.progress, evaluator.remembered)
+    crew.enter(
+        world.packed(blobs),
+        Packer(blobs, LARGE, pool, keys.partition, world.models.rows),
+        Unpacker(blobs, pool, keys.partition, world.models.rows),
+        alike=fingerprint(home.live, keys.task, keys.numerics),
+        should_stop=evaluator.ledger.interrupted,
+    )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from merging.plugins.ahead import Announced, Attempt
+from merging.plugins.problem import Problem
 from merging.plugins.progress import Progress
-from merging.plugins.strategy import MixStrategy
+from merging.plugins.strategy import MixStrategy, mixed
 from merging.plugins.task import HELD_OUT
 from merging.running.search import Searching
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
-from merging.values.recipe import Ensemble, Recipe, Weights
+from merging.values.recipe import Ensemble, Merge, Recipe, Weights
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -33,7 +34,7 @@ class Elsewhere:
 
     Args:
         evaluator: the door, whose scorer asks workers.
-        remote: that scorer.
+        remote: the scorer that asks workers.
         strategy: the strategy.
         searching: how its searches are made.
     """
@@ -44,14 +45,19 @@ class Elsewhere:
         self._evaluator, self._remote = evaluator, remote
         self._strategy, self._searching = strategy, searching
 
+    @property
+    def _batch(self) -> bool:
+        """Whether searches ask for several points at once, so that all workers are at work in each of them."""
+        return self._searching.optimizer.batch and self._remote.crew.count > 1
+
     def announce(self, items: Iterable[Announced], searches: int) -> None:
         """Says what the strategy will probably ask next.
 
         Args:
-            items: in the order in which it would, if none of them changed anything.
+            items: merges and pieces in the order in which it would, if none of them changed anything.
             searches: how many searches it has made.
         """
-        if not self._evaluator.ledger.journal.replaying:
+        if not self._evaluator.ledger.journal.replaying and not self._remote.follows:
             self._remote.announce(self._looks(items), searches)
 
     def _looks(self, items: Iterable[Announced]) -> Iterator[Look]:
@@ -62,13 +68,29 @@ class Elsewhere:
                 yield Look(then=self._then(item))
             elif isinstance(item, Attempt):
                 look = self._look(item.merged)
-                if look is not None:
+                if look is not None and self._batch:
+                    yield look
+                elif look is not None:
                     look.promising, look.then, look.searches = item.promising, self._then(item.then), item.searches
                     yield look
             else:
                 look = self._look(item)
                 if look is not None:
                     yield look
+
+    def coming(self, strategies: Iterable[tuple[MixStrategy, Searching]]) -> None:
+        """Says which strategies will be run next, each with a problem of its own, by :func:`whole`.
+
+        Args:
+            strategies: strategies in their order, with the way in which their searches are made.
+        """
+        self._remote.announce(
+            look
+            for strategy, searching in strategies
+            for look in Elsewhere(self._evaluator, self._remote, strategy, searching)._looks(
+                [partial(whole, strategy=strategy)]
+            )
+        )
 
     def _look(self, merged: Recipe | Weights | Ensemble) -> Look | None:
         if isinstance(merged, Ensemble):
@@ -86,7 +108,7 @@ class Elsewhere:
     @contextlib.contextmanager
     def following(self, function: Callable[..., object], given: Mapping[str, Any], searches: int) -> Iterator[None]:
         """Has a piece run on one worker while the block runs it here, with the outcomes that were made there."""
-        if self._evaluator.ledger.journal.replaying:
+        if self._evaluator.ledger.journal.replaying or self._remote.follows or self._batch:
             yield
             return
         with self._remote.following(*self._piece(function, given, searches)):
@@ -97,12 +119,19 @@ class Elsewhere:
 
         pack, owner = self._remote.crew.packer.pack, getattr(function, "__self__", None)
         whose = type(owner).__qualname__, owner.options() if isinstance(owner, MixStrategy) else None
-        said: list[Any] = [getattr(function, "__qualname__", repr(function)), *whose, number, self._searching.seed]
+        said: list[Any] = [getattr(function, "__qualname__", repr(function)), *whose, number]
+        search = self._searching
+        said += [search.seed, search.budget, search.optimizer.name, search.optimizer.options()]
         for name, value in sorted(given.items()):
             packed = pack(value)
             said += [name, packed.data, packed.names]
         problem = partial(problem_of, searching=self._searching, strategy=self._strategy, searches=number)
         return blake3(repr(said).encode()).hexdigest()[:32], Piece(function, given, problem)
+
+
+def whole(problem: Problem, *, strategy: MixStrategy) -> Merge:
+    """A strategy as a piece of a benchmark."""
+    return mixed(strategy, problem)
 
 
 def problem_of(

@@ -214,21 +214,21 @@ class MergeProblem:
 
     def ahead(self, items: Iterable[Announced]) -> None:
         """Says what will probably be asked next; nothing where there are no workers."""
-        if self._elsewhere is not None:
-            self._elsewhere.announce(items, self.seeds.searches)
+        if self.elsewhere is not None:
+            self.elsewhere.announce(items, self.seeds.searches)
 
     def apart(self, function: Callable[..., T], **given: Any) -> T:
         """Runs a piece of the strategy, on a worker first where there are any."""
-        if self._elsewhere is None:
+        if self.elsewhere is None:
             return function(self, **given)
-        with self._elsewhere.following(function, given, self.seeds.searches):
+        with self.elsewhere.following(function, given, self.seeds.searches):
             return function(self, **given)
 
     @functools.cached_property
-    def _elsewhere(self) -> Elsewhere | None:
+    def elsewhere(self) -> Elsewhere | None:
         """Workers of the run, for a strategy that may ask for scores; None where there are none."""
         evaluator = self._evaluator
-        if evaluator is None or not evaluator.ledger.exact_savings or not hasattr(evaluator.scorer, "announce"):
+        if evaluator is None or not evaluator.ledger.exact_savings:
             return None
         from merging.evaluation.workers.remote import RemoteScorer
 

@@ -144,8 +144,10 @@ class ImaginaryScorer:
         del merged
         return {}, 0.0
 
+    foresees = False
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
-        """Makes nothing beforehand."""
+        """Makes nothing beforehand: outcomes cost nothing here."""
 
     def _next(self) -> Outcome:
         self._made += 1

@@ -19,6 +19,7 @@ from merging.values.recipe import Ensemble, inference_cost
 from merging.values.report import Report, Row, average, best_single
 from merging.values.spread import spread_of
 from merging.values.verdict import Verdict, corrected, unselected
+from merging.values.workers import WorkerFacts
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 
 def report_of(
-    made: Plan, found: Found, written: Written, evaluator: Evaluator | None, progress: Progress, started: float
+    made: Plan,
+    found: Found,
+    written: Written,
+    evaluator: Evaluator | None,
+    progress: Progress,
+    started: float,
+    workers: tuple[WorkerFacts, ...] = (),
 ) -> Report:
     """Everything that is known of a run.
 
@@ -37,6 +44,7 @@ def report_of(
         evaluator: its door; None where nothing was scored.
         progress: told that models are compared.
         started: ``time.time()`` of its start.
+        workers: workers that have made its passes.
     """
     merged, task = written.merge, made.task
     comparer = Comparer(made.objective, task) if task is not None and evaluator is not None else None
@@ -80,6 +88,7 @@ def report_of(
         measure=comparer.measure if comparer else made.objective.name,
         leaderboard=leaderboard(made, found),
         samples={split: outcome.samples for (_, split), outcome in found.outcomes.items()},
+        workers=workers,
     )
 
 

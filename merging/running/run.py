@@ -17,7 +17,7 @@ from merging.errors import (
     OptionError,
     Stopped,
     TaskError,
-    WorkerError,
+    WorkersError,
 )
 from merging.machine import at_most
 from merging.mixing.writing import Writing, Written
@@ -169,7 +169,8 @@ def merge(
                 merged = written.merge
                 found.remarks += written.notes
                 _remember(session, found, written, how)
-                report = report_of(made, found, written, session.evaluator, progress, started)
+                workers = () if crew is None else crew.workers
+                report = report_of(made, found, written, session.evaluator, progress, started, workers)
                 if aside is not None:
                     licences = licences_of(merged.ingredients, pool)
                     library = library_of(aside)
@@ -235,7 +236,7 @@ def _nothing_half_done(folder: Path | None, *, scored: bool) -> Iterator[None]:
         yield
     except Stopped:
         raise InterruptedRunError("interrupted while merging; nothing was written") from None
-    except (TaskError, CheckpointError, WorkerError):
+    except (TaskError, CheckpointError, WorkersError):
         scored = (
             scored and folder is not None and (folder / FILE).is_file() and EVALUATED in (folder / FILE).read_bytes()
         )

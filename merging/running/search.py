@@ -36,11 +36,13 @@ class Priced:
         costs: share of a whole forward pass that a move of one variable alone costs; None: a whole one for each.
         spent: forward-equivalents that the search's points have cost so far.
         on_point: told the number of points and the best score.
+        on_batch: told points that are evaluated next.
     """
 
     costs: tuple[float, ...] | None = None
     spent: Callable[[], float] = lambda: 0.0
     on_point: Callable[[int, float], None] = lambda asked, best: None
+    on_batch: Callable[[Sequence[Vector]], None] = lambda points: None
 
 
 class BoxSearch:
@@ -115,7 +117,8 @@ class BoxSearch:
         return np.clip(np.where(np.isnan(point), self.start, point), self.lower, self.upper)
 
     def evaluate_many(self, points: Sequence[Vector]) -> list[float]:
-        """Scores of several points, in order."""
+        """Scores of several points, in order; who makes scores is told of all of them first."""
+        self._priced.on_batch([self.bring(point) for point in points[: max(self.budget - self.asked, 0)]])
         return [self.evaluate(point) for point in points]
 
     def solution(self, stopped: str) -> Solution:

@@ -86,7 +86,7 @@ class Session:
         if crew is not None:
             from merging.running.crew import by_crew
 
-            evaluator = by_crew(evaluator, made, crew)
+            evaluator = by_crew(evaluator, made, crew, watcher.progress)
         return cls(made, evaluator, journal, progress)
 
     @property

@@ -133,6 +133,11 @@ class Journal:
         """Whether old events are left."""
         return bool(self._old)
 
+    def peek(self, key: str) -> Outcome | None:
+        """Nothing: events are gone through in their order."""
+        del key
+        return None
+
     def tested(self, key: str) -> tuple[Decision, float] | None:
         """Looks up the threshold test that is now due, and its seconds; None where it is not the next event.
 

@@ -25,7 +25,7 @@ class WorkersState:
     Attributes:
         workers: how many there are.
         busy: how many of them have something to do.
-        done: requests that have been answered, all of them together.
+        done: outcomes that they have answered with, all of them together.
         lost: how often one was lost.
     """
 
@@ -43,7 +43,7 @@ class WorkersState:
         '3/4 busy, 12.3/s'
 
         Args:
-            rate: requests a second; None where nobody knows yet.
+            rate: outcomes a second; None where nobody knows yet.
             room: characters.
         """
         long, short = f"{self.busy} of {plural(self.workers, 'worker')} busy", f"{self.busy}/{self.workers} busy"
@@ -55,7 +55,7 @@ class WorkersState:
 
 
 class Seen:
-    """The workers as somebody sees them who is told more often than he looks, with requests a second.
+    """The workers as somebody sees them who is told more often than he looks, with outcomes a second.
 
     Args:
         clock: seconds that never go back.
@@ -106,7 +106,7 @@ class WorkerFacts:
         device: the device of its passes, by its name, such as ``cpu`` or ``NVIDIA H100``.
         torch: version of torch.
         fingerprint: digest of all that decides the bits of its answers: device, driver, torch, a batch of its own.
-        requests: how many it has answered.
+        answers: how many outcomes it has answered with, those of a search one by one.
         lost: how it ended, such as ``killed by SIGKILL``; empty where it did not before the run.
     """
 
@@ -115,7 +115,7 @@ class WorkerFacts:
     device: str = ""
     torch: str = ""
     fingerprint: str = ""
-    requests: int = 0
+    answers: int = 0
     lost: str = ""
 
     @property
@@ -150,9 +150,9 @@ def lost_line(number: int, place: str, reason: str, others: int = 1) -> str:
 def told_workers(workers: Iterable[WorkerFacts]) -> str:
     """Says in a line on what a run was evaluated; empty where this process has done it alone.
 
-    >>> facts = [WorkerFacts(number=n, place=f"alpha, process {n}", device="cpu", requests=40) for n in range(2)]
+    >>> facts = [WorkerFacts(number=n, place=f"alpha, process {n}", device="cpu", answers=40) for n in range(2)]
     >>> told_workers(facts)
-    'evaluated on 2 workers: cpu, on alpha; 80 requests'
+    'evaluated on 2 workers: cpu, on alpha; 80 answers'
     """
     known = tuple(workers)
     if not known:
@@ -166,6 +166,6 @@ def told_workers(workers: Iterable[WorkerFacts]) -> str:
     counted = [host if len(hosts) == 1 else f"{host} ({len(numbers)})" for host, numbers in hosts.items()]
     where = [" or ".join(kind for kind in kinds if kind), f"on {some(counted, PLACES)}"]
     lost = sum(bool(one.lost) for one in known)
-    told = [plural(sum(one.requests for one in known), "request", ",")] + [f"{lost} lost on the way"] * bool(lost)
+    told = [plural(sum(one.answers for one in known), "answer", ",")] + [f"{lost} lost on the way"] * bool(lost)
     count = len({one.number for one in known})
     return f"evaluated on {plural(count, 'worker')}: {', '.join(filter(None, where))}; {', '.join(told)}"

@@ -36,9 +36,11 @@ def test_one_machine_has_one_fingerprint(pool: ModelPool) -> None:
     assert Fingerprint(**asdict(one)) == one
     assert (one.host, one.threads) == (platform.node(), 1)
     assert one.torch == torch.__version__
-    assert one.device.startswith("cpu: ")
+    assert one.device.startswith("cpu (")
     assert one.cuda == ""
     assert one.capability == torch.backends.cpu.get_cpu_capability()
+    assert taken(pool, threads=2).threads == 2
+    assert torch.get_num_threads() == 1
     assert max(map(len, map(str, asdict(one).values()))) < 100
 
 

@@ -77,6 +77,8 @@ class Dictated:
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         return {}, 0.0
 
+    foresees = False
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes nothing beforehand."""
 

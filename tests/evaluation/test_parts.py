@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from merging.data.images import Normalise
-from merging.errors import StrategyError
+from merging.errors import StrategyError, TaskError
 from merging.evaluation.evaluator import CACHE_MEMORY, Evaluator
 from merging.evaluation.keys import Trial
 from merging.evaluation.ledger import Ledger
@@ -39,7 +39,7 @@ from merging.strategies.best import Best
 from merging.tasks import digits_data
 from merging.tasks.digits import _build
 from merging.testing.second_device import second_device
-from merging.values.outcome import Outcome
+from merging.values.outcome import WORST, Outcome
 from merging.values.recipe import Recipe, Weights
 
 Shown = Recipe | Weights | Trial
@@ -265,6 +265,20 @@ def test_parts_are_the_whole(cases: dict[str, Case], name: str, objective: Objec
         same(in_parts(crew, recorded, HELD_OUT, record=True)[0], wanted)
 
 
+def test_losses_are_added_in_the_order_of_the_batches(cases: dict[str, Case]) -> None:
+    one = scorer(cases["plain"], Accuracy())
+    model, task = list(models(one))[-2], cases["plain"][1]
+    parts = [one.part(model, HELD_OUT, start, stop) for start, stop in places(one, HELD_OUT, 2)]
+    assert [len(part.losses) for part in parts] == [4, 4]
+    said = [replace(parts[0], losses=(1.0, 1e16)), replace(parts[1], losses=(1.0, -1e16))]
+    assert joined(said, Accuracy(), task, HELD_OUT).loss == (1.0 + 1e16 + 1.0 - 1e16) / 230 == 0.0
+    assert joined(said[::-1], Accuracy(), task, HELD_OUT).loss == 0.0
+    said = [replace(parts[0], losses=(1e16, -1e16)), replace(parts[1], losses=(1.0, 1.0))]
+    assert joined(said, Accuracy(), task, HELD_OUT).loss == 2.0 / 230
+    said = [parts[0], replace(parts[1], losses=(float("inf"), 1.0))]
+    assert joined(said, Accuracy(), task, HELD_OUT).loss == -WORST
+
+
 def test_a_model_that_answers_nan(cases: dict[str, Case]) -> None:
     crew = [scorer(cases["numbers"], MeanSquaredError()) for _ in range(3)]
     found, parts = in_parts(crew, next(models(crew[0])), HELD_OUT)
@@ -318,6 +332,8 @@ def test_a_search_in_parts_reads_no_image_for_its_head(cases: dict[str, Case]) -
         assert (len(seen) > before) == (shares[-1] > 0.5)
     assert shares[0] == 1.0
     assert sum(share < 0.5 for share in shares) >= 4
+    assert alone.measure(trials[1], HELD_OUT).passes == 1.0
+    assert alone.part(trials[3], HELD_OUT, 0, 230).share < 0.5, "all samples are those of a whole pass"
 
 
 def test_the_other_samples_stay_where_they_are(cases: dict[str, Case]) -> None:
@@ -336,6 +352,24 @@ def test_the_other_samples_stay_where_they_are(cases: dict[str, Case]) -> None:
         same(in_parts([two] * 3, model, HELD_OUT)[0], wanted)
         whole = two.passes.feed(HELD_OUT)._inputs.untyped_storage()
         assert two.passes.feed(HELD_OUT, (160, 230))._inputs.untyped_storage().data_ptr() == whole.data_ptr()
+        assert not two.passes._parts
+
+
+def test_samples_that_would_lie_otherwise_come_with_all(cases: dict[str, Case]) -> None:
+    """Kernels choose by where numbers lie in memory: rows of 12 bytes, 8 a batch, begin at multiples of 96."""
+    one = scorer(cases["numbers"], MeanSquaredError())
+    for span, alone in (((0, 40), True), ((32, 75), True), ((40, 75), False)):
+        one.passes.feed(HELD_OUT, span)
+        assert bool(one.passes._feeds) != alone
+
+
+def test_labels_that_are_no_outputs_are_refused(cases: dict[str, Case]) -> None:
+    pool, task, batch = cases["plain"]
+    labels = task.held_out.labels.clone()
+    labels[-1] = 4
+    one = scorer((pool, replace(task, held_out=replace(task.held_out, labels=labels)), batch), NegativeLogLikelihood())
+    with pytest.raises(TaskError, match="has labels from 0 to 4, but the model has 4 classes"):
+        one.part(next(models(one)), HELD_OUT, 0, 64)
 
 
 def test_what_measures_statistics_is_not_cut(cases: dict[str, Case]) -> None:

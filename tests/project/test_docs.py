@@ -20,6 +20,7 @@ import tomllib
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ NOT_OURS = {
     "--simulate",
     "--lazy-unpickle",
     "--num-threads",
+    *("--address", "--cpus-per-task", "--exclusive", "--gpus-per-task", "--head", "--job-name", "--min-nodes"),
+    *("--nodes", "--ntasks-per-node", "--num-cpus", "--num-gpus", "--port"),
 }
 """Flags of other programs that the pages mention."""
 
@@ -155,6 +158,40 @@ def test_adapters(tmp_path: Path, merge: Merge) -> None:
     assert all((tmp_path / name / "adapter_config.json").is_file() for name in ("sum", "small", "again"))
     means = [load_file(tmp_path / name / "model.safetensors") for name in ("mean", "agreed")]
     assert means[0].keys() == means[1].keys() == load_file(tmp_path / "base/model.safetensors").keys()
+
+
+@pytest.mark.slow
+def test_many_workers(tmp_path: Path, merge: Merge, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands that a machine without GPUs can run, but for those of Ray."""
+    tiny_pool(tmp_path / "pool", models=4)
+    (tmp_path / "merge.toml").write_text(
+        '[task]\nname = "python:merging.testing.fixtures:tiny_task"\n[pool]\nmodels = ["pool/model_*.safetensors"]\n'
+    )
+    said = list(run_commands("cluster.md", tmp_path, merge=merge, more="--trust-code").values())
+    alone, two = tmp_path / "runs/alone", tmp_path / "runs/two"
+    assert (alone / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    told = ["evaluated on 2 workers: cpu: " in " ".join(text.split()) for text in said]
+    assert told == [False, True, False], "the last one went on without"
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (alone, two)]
+    assert [report["numerics"]["threads"] for report in reports] == [1, 1]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"alone", "two"}, "nothing is left over"
+    (program,) = blocks("cluster.md", "run-python").values()
+    exec(program, {})  # noqa: S102 (our own page)
+    assert len(re.findall(r", process \d+ cpu: .* \d+$", capsys.readouterr().out, re.MULTILINE)) == 2
+
+
+@pytest.mark.slow
+def test_workers_on_ray(tmp_path: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch, ray_nodes: Any) -> None:
+    """On the cluster that is there: RAY_ADDRESS says where, as for any program of Ray."""
+    tiny_pool(tmp_path / "pool", models=4)
+    (tmp_path / "merge.toml").write_text(
+        '[task]\nname = "python:merging.testing.fixtures:tiny_task"\n[pool]\nmodels = ["pool/model_*.safetensors"]\n'
+    )
+    monkeypatch.setenv("RAY_ADDRESS", ray_nodes.address)
+    (command,) = blocks("cluster.md", "run-ray").values()
+    ran = merge(*shlex.split(command)[1:], "--trust-code")
+    assert ran.code == 0, ran.err
+    assert "evaluated on 2 workers: cpu: " in " ".join(ran.out.split())
 
 
 @pytest.mark.slow

@@ -102,6 +102,7 @@ def test_any_number_of_them_by_position(count: int, score: float, samples: int) 
         "nan": 1,
         "terms": None,
         "loss": 0.25,
+        "failed": "",
     }
     names = list(values)
     assert names == [field.name for field in dataclasses.fields(Outcome)]

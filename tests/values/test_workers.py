@@ -32,12 +32,12 @@ FACTS = tuple(
         device="NVIDIA H100",
         torch="2.7.1",
         fingerprint="3fa1",
-        requests=600,
+        answers=600,
         lost=lost,
     )
     for number, host, lost in ((0, "alpha", ""), (1, "beta", "killed by SIGKILL"), (1, "beta", ""))
 )
-TOLD = "evaluated on 2 workers: NVIDIA H100, torch 2.7.1, on alpha (1), beta (1); 1,800 requests, 1 lost on the way"
+TOLD = "evaluated on 2 workers: NVIDIA H100, torch 2.7.1, on alpha (1), beta (1); 1,800 answers, 1 lost on the way"
 
 
 class Clock:
@@ -58,7 +58,7 @@ def test_there_are_never_more_words_than_room(room: int) -> None:
         assert said == "3 of 4 workers busy, 1 lost, 1,204 done, 12.3/s"
 
 
-def test_requests_a_second_are_those_of_the_last_seconds() -> None:
+def test_outcomes_a_second_are_those_of_the_last_seconds() -> None:
     clock = Clock()
     seen, done = Seen(clock), 0
     assert seen.words() == ""
@@ -160,7 +160,7 @@ def test_reports_cards_and_tables_name_the_workers(tmp_path: Path) -> None:
         "device": "NVIDIA H100",
         "torch": "2.7.1",
         "fingerprint": "3fa1",
-        "requests": 600,
+        "answers": 600,
         "lost": "killed by SIGKILL",
     }
     assert Report.from_json(kept).workers == FACTS
@@ -177,4 +177,4 @@ def test_reports_cards_and_tables_name_the_workers(tmp_path: Path) -> None:
     found = of_run(later, None)
     assert found.workers == FACTS[:1]
     assert Benchmark.from_json(json.loads(found.dumps())) == found
-    assert "evaluated on 1 worker: NVIDIA H100, torch 2.7.1, on alpha; 600 requests" in to_markdown(found)
+    assert "evaluated on 1 worker: NVIDIA H100, torch 2.7.1, on alpha; 600 answers" in to_markdown(found)

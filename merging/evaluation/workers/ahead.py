@@ -19,7 +19,7 @@ Known = tuple[Outcome, frozenset[str] | None]
 """An outcome, and the statistics that making it found to be reached."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Look:
     """An evaluation that will probably be asked for.
 
@@ -64,11 +64,15 @@ class Ahead:
 
     Args:
         crew: makes it.
-        known: the outcome of an evaluation that is known without a pass; None: it is not.
+
+    Attributes:
+        known: gives the outcome of an evaluation that is known without a pass; None: it is not.
+        memo: outcomes that were made, by key.
     """
 
-    def __init__(self, crew: Crew, known: Callable[[str], Outcome | None]) -> None:
-        self.crew, self._known = crew, known
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.known: Callable[[str], Outcome | None] = lambda key: None
         self.memo: dict[str, Known] = {}
         self._looks: dict[str, Job] = {}
         self._pieces: dict[str, Job] = {}
@@ -169,7 +173,7 @@ class Ahead:
         job = None if key.startswith(LOGITS) else self._looks.get(key)
         if key not in self.memo and job is not None and job.done and job.error is None and job.answer is not None:
             self.take(key, job.answer)
-        return self.memo[key][0] if key in self.memo else self._known(key)
+        return self.memo[key][0] if key in self.memo else self.known(key)
 
     def _least(self, running: Sequence[Job]) -> Job | None:
         """The piece that stands last in the plan, or in none."""

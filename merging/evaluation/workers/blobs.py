@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-from merging.errors import WorkerError
+from merging.errors import WorkersError
 from merging.storage.atomic import swap
 from merging.storage.dtypes import dtype_name, torch_dtype
 from merging.storage.raw import bytes_of
@@ -33,7 +33,7 @@ class Blob(NamedTuple):
     shape: tuple[int, ...]
 
 
-class LackingError(WorkerError):
+class LackingError(WorkersError):
     """Files that are not on this machine; ``args`` are their digests."""
 
 
@@ -41,7 +41,7 @@ class Blobs:
     """Folders of tensors, each in a file that is named by its hash, so that it is written once.
 
     Args:
-        folders: where files are looked for.
+        folders: the folders in which files are looked for.
         home: the folder that tensors are written to; None: they are not, and go along in messages.
     """
 
@@ -66,12 +66,12 @@ class Blobs:
         """Writes what was sent, unless it is there.
 
         Raises:
-            WorkerError: it has another hash than it is named by.
+            WorkersError: it has another hash than it is named by.
         """
         if self.home is None or self.where(digest) is not None:
             return
         if blake3(data, max_threads=blake3.AUTO).hexdigest() != digest:
-            raise WorkerError(f"what was sent as {digest[:12]}… has other bytes")
+            raise WorkersError(f"what was sent as {digest[:12]}… has other bytes")
         swap(self.home / digest, bytes(data))
 
     def where(self, digest: str) -> Path | None:
@@ -94,7 +94,13 @@ class Blobs:
 
 
 def own_folder() -> Path:
-    """The folder of this user on this machine for what was sent to it; made where it is missing."""
-    folder = Path(tempfile.gettempdir()) / f"merging-{os.getuid()}" / "sent"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder of this user on this machine for what was sent to it; made where it is missing.
+
+    Raises:
+        WorkersError: somebody else has made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"merging-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise WorkersError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
     return folder

@@ -89,7 +89,7 @@ class Child:
                 self._out[0] = self._out[0][sent:]
 
     def pull(self, *, whole: bool = False) -> list[tuple[bytes, bool]]:
-        """Reads the answers that have come.
+        """Reads what answers have come.
 
         Args:
             whole: all that it has sent; else what can be read at once.

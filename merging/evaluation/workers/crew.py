@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from merging.errors import Stopped, StopReason, WorkerError
+from blake3 import blake3
+
+from merging.errors import Stopped, StopReason, WorkersError
+from merging.evaluation.fingerprint import Fingerprint, differs
 from merging.evaluation.workers.backend import Backend
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.evaluation.workers.requests import Answer, Kind, Message
-from merging.plugins.progress import Progress, Silent
+from merging.evaluation.workers.sending import chunks
+from merging.plugins.progress import Progress, Silent, tell_workers
 from merging.values.wording import plural
+from merging.values.workers import WorkerFacts, WorkersState, lost_line
+
+if TYPE_CHECKING:
+    from merging.evaluation.workers.ahead import Ahead
+    from merging.evaluation.workers.sharing import Sharing
 
 AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
@@ -24,11 +34,11 @@ TRIES = 3
 """Times that a worker is started before it has opened its world."""
 
 
-class KilledError(WorkerError):
+class KilledError(WorkersError):
     """A request that has killed workers."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Job:
     """A request on its way.
 
@@ -39,7 +49,8 @@ class Job:
         on_part: told each part of its answer.
         answer: what came back, once ``done``.
         error: what went wrong instead.
-        worker: whose it is now; None: nobody's.
+        worker: number of the worker who has it; None: nobody has.
+        wanted: the worker that it is for, as long as that one is there.
         killed: how many workers died of it.
     """
 
@@ -52,10 +63,11 @@ class Job:
     done: bool = False
     dropped: bool = False
     worker: int | None = None
+    wanted: int | None = None
     killed: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Member:
     """A worker as the driver sees it.
 
@@ -64,8 +76,15 @@ class _Member:
         knows: names of the merges that it was told.
         facts: what it said of itself once its world was open.
         starts: times that it was started without having opened its world.
-        made: requests that it has answered.
+        made: requests that it has answered, in all its lives.
+        told: those of lives that are over.
         lost: times that it was lost.
+        gone: it was given up.
+        fingerprint: what its machine is.
+        opens: the world that it is to open as soon as it is there.
+        asks: what it cannot do until it has some files.
+        brings: the files that are on their way to it, in parts.
+        host: its machine, while they are.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -73,8 +92,14 @@ class _Member:
     facts: dict[str, Any] | None = None
     starts: int = 0
     made: int = 0
+    told: int = 0
     lost: int = 0
     gone: bool = False
+    fingerprint: Fingerprint | None = None
+    opens: Job | None = None
+    asks: Job | None = None
+    brings: Iterator[bytes] | None = None
+    host: str = ""
 
 
 class Crew:
@@ -91,48 +116,79 @@ class Crew:
     Attributes:
         members: the workers, by number.
         supply: gives a request that might be of use, for a worker with nothing to do; or None.
+        plans: what is made beforehand in this world, and what all make together; None until somebody plans.
+        inside: the objects of this process that the world is made of; None: there is none yet.
         least: says of long requests at work which is missed least; None: somebody waits for each of them.
-        on_change: told whenever something may have come.
     """
 
     def __init__(self, backend: Backend, blobs: Blobs, progress: Progress | None = None) -> None:
         self.backend, self.blobs, self.progress = backend, blobs, progress or Silent()
         self.members = [_Member() for _ in range(backend.count)]
         self.supply: Callable[[], Job | None] = lambda: None
-        self.on_change: Callable[[Crew], None] = lambda crew: None
+        self._past: list[WorkerFacts] = []
+        self._alike: Fingerprint | None = None
+        self.inside: tuple[Any, ...] | None = None
+        self.plans: tuple[Ahead, Sharing] | None = None
         self.least: Callable[[Sequence[Job]], Job | None] = lambda running: None
         self._queue: deque[Job] = deque()
         self._numbers = 0
+        self._entered = False
+        self._told: WorkersState | None = None
         self._world: bytes = b""
         self.packer, self._unpacker = Packer(blobs), Unpacker(blobs)
 
-    def enter(self, world: bytes, packer: Packer, unpacker: Unpacker, should_stop: Callable[[], bool]) -> None:
+    def enter(
+        self,
+        world: bytes,
+        packer: Packer,
+        unpacker: Unpacker,
+        *,
+        alike: Fingerprint | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
         """Has every worker open a world, in the place of the one before, and waits until all have.
 
+        Args:
+            world: the world.
+            packer: names what a worker has open.
+            unpacker: reads what a worker answers.
+            alike: what this machine is, whose bits all workers must have; None: those of the first one.
+            should_stop: asked while they open it.
+
         Raises:
-            MergingError: one of them cannot.
+            MergingError: one of them cannot, or would give other bits.
             Stopped: the run was interrupted.
         """
         self._world, self.packer, self._unpacker = world, packer, unpacker
+        self._alike, self.plans, self._entered = alike, None, False
+        self.supply, self.least = (lambda: None), (lambda running: None)
         self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
-        opening = []
-        for number, member in enumerate(self.members):
-            if not member.gone:
-                opening.append(self._open(number))
-        for job in opening:
-            self.wait(job, should_stop)
+        opening = [(number, self._open(number)) for number in self.there]
+        for number, job in opening:  # one that has no room to be, on a node that is gone, comes when it has
+            self.wait(job, should_stop, until=partial(self._does_without, number))
         self._check_alive()
+        for number in self.there:
+            if why := self._unlike(self.members[number]):
+                raise WorkersError(f"workers would give other bits: {why}; take machines that are alike")
+        self._entered = True
 
-    def ask(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
-        """Asks for something that somebody waits for: before all that might be of use."""
-        job = self.job(kind, value, short=short, on_part=on_part)
+    def ask(self, kind: Kind, value: Any, *, worker: int | None = None) -> Job:
+        """Asks for something that somebody waits for: before all that might be of use.
+
+        Args:
+            kind: what it is.
+            value: its words.
+            worker: who is to make it, where he is there; None: anybody.
+        """
+        job = self.job(kind, value)
+        job.wanted = worker
         self._queue.append(job)
         self._dispatch()
         return job
 
     def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
         """A request that nobody was given yet."""
-        return Job(kind, self.packer.pack(value), short, on_part or (lambda part: None))
+        return Job(kind=kind, packed=self.packer.pack(value), short=short, on_part=on_part or (lambda part: None))
 
     def hurry(self, job: Job) -> None:
         """Somebody waits for a request that was of possible use so far."""
@@ -180,9 +236,47 @@ class Crew:
         return sum(not member.jobs and member.facts is not None for member in self.members)
 
     @property
+    def there(self) -> list[int]:
+        """Numbers of the workers that have not been given up."""
+        return [number for number, member in enumerate(self.members) if not member.gone]
+
+    @property
     def count(self) -> int:
-        """Number of workers that are there."""
-        return sum(not member.gone for member in self.members)
+        """Number of workers that have not been given up."""
+        return len(self.there)
+
+    @property
+    def state(self) -> WorkersState:
+        """The workers as they are now."""
+        there = [member for member in self.members if not member.gone]
+        return WorkersState(
+            workers=len(there),
+            busy=sum(bool(member.jobs) for member in there),
+            done=sum(member.made for member in self.members),
+            lost=sum(member.lost for member in self.members),
+        )
+
+    @property
+    def workers(self) -> tuple[WorkerFacts, ...]:
+        """All workers that there were, those that were lost too."""
+        now = [self._facts(number) for number, member in enumerate(self.members) if not member.gone]
+        return tuple(sorted([*self._past, *now], key=lambda each: each.number))
+
+    def _facts(self, number: int, lost: str = "") -> WorkerFacts:
+        member, place = self.members[number], self.backend.place(number)
+        known: Fingerprint | None = member.fingerprint
+        if known is None:
+            return WorkerFacts(number=number, place=place, answers=member.made, lost=lost)
+        digest = blake3(repr(sorted(known.to_json().items() - {("host", known.host)})).encode()).hexdigest()[:16]
+        return WorkerFacts(
+            number=number,
+            place=place,
+            device=known.device,
+            torch=known.torch,
+            fingerprint=digest,
+            answers=member.made - member.told,
+            lost=lost,
+        )
 
     def pump(self, timeout: float) -> None:
         """Takes what has come by now, or within the timeout, and gives idle workers something to do."""
@@ -193,23 +287,38 @@ class Crew:
             elif not received.last:
                 self._take(received.worker, pickle.loads(received.message))
         self._dispatch()
-        self.on_change(self)
+        if (state := self.state) != self._told:
+            self._told = state
+            tell_workers(self.progress, state)
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Ends all workers at once."""
         self.backend.close()
 
     def _open(self, number: int, job: Job | None = None) -> Job:
-        """Has a worker open the world; whoever waited for its first attempt waits for this one."""
+        """Has a worker open the world once it is there; whoever waited for its first attempt waits for this one."""
         member = self.members[number]
         member.facts, member.starts = None, member.starts + 1
-        job = job or Job(Kind.WORLD, Packed(self._world))
         member.knows.clear()
-        self._send(number, job)
-        return job
+        member.opens = job or Job(kind=Kind.WORLD, packed=Packed(self._world))
+        return member.opens
+
+    def _does_without(self, number: int) -> bool:
+        """Whether others are at work, and a worker has nowhere to be."""
+        return not self.backend.ready(number) and any(member.facts is not None for member in self.members)
+
+    def _unlike(self, member: _Member) -> str | None:
+        """Why a worker would give other bits than all others; None where it would not."""
+        self._alike = self._alike or member.fingerprint
+        if self._alike is None or member.fingerprint is None:
+            return None
+        return differs(self._alike, member.fingerprint)
 
     def _dispatch(self) -> None:
         for number, member in enumerate(self.members):
+            if member.opens is not None and not member.gone and self.backend.ready(number):
+                self._send(number, member.opens)
+                member.opens = None
             while member.facts is not None and len(member.jobs) < AT_ONCE:
                 job = self._next(member)
                 if job is None:
@@ -222,8 +331,11 @@ class Crew:
         """What a worker is given next: behind something long it is nothing, and only short things wait."""
         if any(not job.short for job in member.jobs.values()):
             return None
-        if self._queue and (self._queue[0].short or not member.jobs):
-            return self._queue.popleft()
+        for job in self._queue:
+            wanted = None if job.wanted is None or self.members[job.wanted].gone else self.members[job.wanted]
+            if wanted in (None, member) and (job.short or not member.jobs):
+                self._queue.remove(job)
+                return job
         if member.jobs:
             return None
         return self.supply()
@@ -253,33 +365,56 @@ class Crew:
         if job is None:
             return
         if answer.state == "part":
-            job.on_part(self._read(answer))
+            told = self._read(answer)
+            member.made += len(told[0])
+            job.on_part(told)
             return
         del member.jobs[answer.number]
         job.worker = None
         if answer.state == "lacking":
             self._bring(number, job, pickle.loads(answer.body))
             return
+        if job.kind is Kind.FILES and answer.state == "done":
+            self._go_on(number)
+            return
         if answer.state == "error":
             job.error = self._read(answer)
         elif answer.state == "done":
             job.answer = self._read(answer)
-            member.made += 1
+            member.made += job.kind not in (Kind.WORLD, Kind.FILES, Kind.PIECE)
         if job.kind is Kind.WORLD and answer.state == "done":
-            member.facts, member.starts = job.answer, 0
+            member.facts, member.fingerprint, member.starts = job.answer, job.answer["fingerprint"], 0
+            if self._entered and (why := self._unlike(member)):  # a machine that came later
+                member.facts, member.gone = None, True
+                self.progress.say(f"warning: worker {number} would give other bits, and is left out: {why}")
         job.done = answer.state != "dropped" or job.dropped
 
-    def _bring(self, number: int, job: Job, digests: Iterable[str]) -> None:
-        """Sends a worker files that are not on its machine, and asks again."""
-        files = {}
-        for digest in digests:
-            path = self.blobs.where(digest)
-            if path is None:
-                job.error, job.done = WorkerError(f"file {digest[:12]}… is gone from the run's folder"), True
-                return
-            files[digest] = path.read_bytes()
-        self._send(number, Job(Kind.FILES, Packed(pickle.dumps(files))))
-        self._send(number, job)
+    def _bring(self, number: int, job: Job, lacking: Iterable[str]) -> None:
+        """Sends a worker files that are not on its machine, and asks again; one machine gets them once."""
+        member = self.members[number]
+        member.asks = job
+        host = self.backend.place(number).partition(",")[0]
+        if not any(each.brings is not None and each.host == host for each in self.members):
+            member.brings, member.host = chunks(lacking, self.blobs), host
+            self._go_on(number)
+
+    def _go_on(self, number: int) -> None:
+        """Sends the next part of a file; after the last one all of that machine who wait for files ask again."""
+        member = self.members[number]
+        try:
+            part = None if member.brings is None else next(member.brings, None)
+        except WorkersError as error:
+            part = None
+            if member.asks is not None:
+                member.asks.error, member.asks.done, member.asks = error, True, None
+        if part is not None:
+            self._send(number, Job(kind=Kind.FILES, packed=Packed(part)))
+            return
+        member.brings = None
+        for other, each in enumerate(self.members):
+            if each.asks is not None and self.backend.place(other).partition(",")[0] == member.host:
+                asked, each.asks = each.asks, None
+                self._send(other, asked)
 
     def _read(self, answer: Answer) -> Any:
         for name, data in answer.definitions:
@@ -290,15 +425,19 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
-        member.jobs, member.facts, member.lost = {}, None, member.lost + 1
+        jobs += [member.asks] if member.asks is not None else []
+        member.asks = member.brings = None
+        self._past.append(self._facts(number, reason or "lost"))
+        member.jobs, member.facts, member.lost, member.told = {}, None, member.lost + 1, member.made
         member.knows.clear()
-        where = f"worker {number} ({self.backend.place(number)})"
+        place = self.backend.place(number)
+        where = f"worker {number} ({place})"
         said = f": {reason}" if reason else ""
-        for place, job in enumerate(jobs):
-            job.worker = None
+        for order, job in enumerate(jobs):
+            job.worker = job.wanted = None
             if job.kind in (Kind.WORLD, Kind.FILES):
                 continue
-            job.killed += place == 0
+            job.killed += order == 0
             if job.dropped:
                 job.done = True
             elif job.killed >= KILLED:
@@ -313,10 +452,10 @@ class Crew:
                 job.done = job.done or job.kind is Kind.WORLD
             self._check_alive()
             return
-        self.progress.say(f"{where} was lost{said}; it is started anew, its work goes to others")
+        self.progress.say(lost_line(number, place, reason, self.count - 1))
         self.backend.restart(number)
         self._open(number, next((job for job in jobs if job.kind is Kind.WORLD), None))
 
     def _check_alive(self) -> None:
         if all(member.gone for member in self.members):
-            raise WorkerError("no worker can be started; leave `workers` out, or look at what their machines say")
+            raise WorkersError("no worker can be started; leave `workers` out, or look at what their machines say")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merging.errors import CheckpointError
+from merging.evaluation.workers.blobs import LackingError
+from merging.evaluation.workers.sending import folder_for
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
 from merging.values.recipe import Ingredient
@@ -36,15 +38,28 @@ class Model:
         base = None if plain.adapted is None else cls.of(plain.adapted.base)
         return cls(plain.name, plain.path.absolute(), plain.key, base)
 
-    def open(self) -> Checkpoint:
-        """Opens it.
+    def place(self, own: Path) -> Path:
+        """The path at which it lies: where it lay when the run was started, or where it was sent to."""
+        if self.path.exists():
+            return self.path
+        return own / folder_for(self.path) / self.path.name
+
+    def lacking(self, own: Path) -> list[str]:
+        """The paths that are not on this machine: its own, and its base's."""
+        if self.tensors is not None:
+            return []
+        return [*([] if self.place(own).exists() else [str(self.path)]), *(self.base.lacking(own) if self.base else [])]
+
+    def open(self, own: Path) -> Checkpoint:
+        """Opens the checkpoint here.
 
         Raises:
-            CheckpointError: it is not there, or cannot be read.
+            CheckpointError: it cannot be read.
         """
         if self.tensors is not None:
             return Checkpoint.of(self.tensors, self.name)
-        return Checkpoint(self.path, self.name, self.key, None if self.base is None else self.base.open())
+        base = None if self.base is None else self.base.open(own)
+        return Checkpoint(self.place(own), self.name, self.key, base)
 
 
 @dataclass(frozen=True)
@@ -63,22 +78,27 @@ class Models:
         base = None if pool.base is None else Model.of(pool.base)
         return cls(tuple(map(Model.of, pool.checkpoints)), base, pool.vocabulary_asked, rows)
 
-    def open(self, *, verify: bool) -> ModelPool:
-        """Opens the pool.
+    def open(self, own: Path, *, verify: bool) -> ModelPool:
+        """Opens the pool here.
 
         Args:
+            own: folder of this machine with models that were sent to it.
             verify: read every file and compare its content with what the rows say; otherwise that is believed, because
                 the same files have just been read on the same machine.
 
         Raises:
-            CheckpointError: a model is not there, or has another content than it has where the run was started.
+            LackingError: a model is not there.
+            CheckpointError: it has another content than it has where the run was started.
         """
+        everybody = (*self.models, *((self.base,) if self.base is not None else ()))
+        lacking = [path for model in everybody for path in model.lacking(own)]
+        if lacking:
+            raise LackingError(*dict.fromkeys(lacking))
         source, multiple = self.seen
-        base = None if self.base is None else self.base.open()
-        pool = ModelPool(
-            [model.open() for model in self.models], base, tokenizer_source=source, pad_to_multiple_of=multiple
-        )
-        if not verify:
+        base = None if self.base is None else self.base.open(own)
+        models = [model.open(own) for model in self.models]
+        pool = ModelPool(models, base, tokenizer_source=source, pad_to_multiple_of=multiple)
+        if not verify and all(model.tensors is not None or model.path.exists() for model in everybody):
             pool.expect(self.rows)
             return pool
         found = (*pool.ingredients, *((pool.base_ingredient,) if pool.base is not None else ()))

@@ -47,7 +47,7 @@ class Actor:
         threading.Thread(target=guarded, daemon=True).start()
 
     def put(self, kind: bytes, message: bytes) -> None:
-        """Takes a frame."""
+        """Takes a frame from the driver."""
         self._work.put(kind, message)
 
     def take(self) -> list[tuple[bytes, bytes]]:
@@ -71,8 +71,8 @@ class OnRay:
     Args:
         count: how many; None stands for one a GPU of the cluster, or one a CPU where they need no GPU.
         handler: import path of the handler, ``module:Class``, on every node.
-        address: of a cluster, ``HOST:PORT`` or ``auto``; None stands for what the variable RAY_ADDRESS says, or else
-            for a Ray of this machine, which ends with this object.
+        address: address of a cluster, ``HOST:PORT`` or ``auto``; None: what the variable RAY_ADDRESS says, or else
+            a Ray of this machine, which ends with this object.
         gpus: each needs a GPU.
         environment: variables of a worker, by its number.
 

@@ -138,7 +138,7 @@ class Unpacker:
         self._merges.setdefault(name, data)
 
     def unpack(self, data: bytes) -> Any:
-        """The value.
+        """Reads a value again.
 
         Raises:
             LackingError: a file of a tensor is not on this machine.

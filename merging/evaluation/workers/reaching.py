@@ -88,7 +88,7 @@ def refusal(kind: str, said: str, address: str) -> str:
         way_out = f"install ray=={theirs} here" if theirs != ours else f"use Python {python} here"
         return f"the Ray at {address} is {theirs} with Python {python}, here is {ours} with Python {own}; {way_out}"
     if kind == "ConnectionError" and address == "auto":
-        return "no Ray runs on this machine; start one with: ray start --head"
+        return "no Ray runs on this machine; start one, or leave the address out"
     first = showable(next(iter(said.strip().splitlines()), kind))[:160]
     if address == LOCAL:
         return f"Ray does not start here: {first}"

@@ -17,6 +17,7 @@ from merging.evaluation.scorer import LiveScorer, Wanted
 from merging.evaluation.workers.ahead import LOGITS, Ahead, Known, Look
 from merging.evaluation.workers.crew import Crew, Job, KilledError
 from merging.evaluation.workers.requests import Kind, Mix, Piece
+from merging.evaluation.workers.sharing import Sharing
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import WORST, Decision, Outcome
 from merging.values.recipe import Recipe, Weights
@@ -45,7 +46,10 @@ class RemoteScorer:
         should_stop: Callable[[], bool],
     ) -> None:
         self.home, self.keys, self.crew, self._should_stop = home, keys, crew, should_stop
-        self.ahead = Ahead(crew, known)
+        if crew.plans is None:
+            crew.plans = Ahead(crew), Sharing(keys, crew)
+        self.ahead, self.sharing = crew.plans
+        self.ahead.known = known
         self._followed: list[Job] = []
 
     def check_labels(self, names: Sequence[str]) -> None:
@@ -65,13 +69,14 @@ class RemoteScorer:
         passes = self.home.skipped(model, split, record=record)
         key = self.key(model, split, record=record)
         try:
-            outcome, reached = self._found(key, lambda: self._words(model, split, record=record))
+            outcome, reached = self._found(key, model, split, record=record)
         except KilledError as error:
             samples = len(self.keys.task.split(split))
             correct = np.packbits(np.zeros(samples, dtype=bool)) if self.keys.task.split(split).categorical else None
             outcome = Outcome(score=WORST, samples=samples, correct=correct, failed=str(error))
             return replace(outcome, passes=passes)
         self._narrow(reached)
+        self.sharing.saw(outcome, split)
         return replace(outcome, passes=passes)
 
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
@@ -106,11 +111,19 @@ class RemoteScorer:
 
     def look(self, model: Recipe | Weights | Trial, split: str = HELD_OUT, *, record: bool = False) -> Look:
         """An evaluation that will probably be asked for."""
-        return Look(self.key(model, split, record=record), self._words(model, split, record=record))
+        return Look(key=self.key(model, split, record=record), what=self._words(model, split, record=record))
+
+    @property
+    def follows(self) -> bool:
+        """Whether a piece is being followed, whose evaluations are all made by one worker."""
+        return bool(self._followed)
 
     @contextlib.contextmanager
     def following(self, key: str, piece: Piece) -> Iterator[None]:
         """Has a piece of a strategy run on one worker while the block runs it here, with what was made there."""
+        if self.sharing.pays:
+            yield
+            return
         job = self.ahead.piece(key, piece)
         self._followed.append(job)
         try:
@@ -120,20 +133,29 @@ class RemoteScorer:
             if not job.done:
                 self.crew.drop([job])
 
+    @property
+    def foresees(self) -> bool:
+        """Whether several evaluations at once are made sooner than one after the other."""
+        return self.crew.count > 1 and not self.follows and not self.sharing.pays
+
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
+        if self.follows:
+            return
         if first:
             self.ahead.before(map(self._wanted, wanted))
         else:
-            self.ahead.announce(map(self._wanted, wanted), 0)
+            self.ahead.announce(map(self._wanted, wanted), 0)  # all of it is asked for, so each of them is whole
         self.crew.pump(0.0)
 
     def _wanted(self, wanted: Wanted) -> Look:
         look = self.look(wanted.model, wanted.split, record=wanted.record)
-        return Look(LOGITS + look.key, look.what, logits=True) if wanted.logits else look
+        return Look(key=LOGITS + look.key, what=look.what, logits=True) if wanted.logits else look
 
     def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
         """Says what will probably be asked next, in the place of what was said before."""
+        if self.sharing.pays:
+            return
         self.ahead.announce(looks, searches)
         self.crew.pump(0.0)
 
@@ -143,21 +165,28 @@ class RemoteScorer:
             return Mix(**said), split, record
         return model, split, record
 
-    def _found(self, key: str, words: Callable[[], Any]) -> Known:
+    def _found(self, key: str, model: Recipe | Weights | Trial, split: str, *, record: bool) -> Known:
         """An outcome: made before, on its way, or asked for now."""
         memo = self.ahead.memo
         while key not in memo and self._followed and not self._followed[-1].done:
             with contextlib.suppress(KilledError):  # which of its evaluations it was, each of them will show
                 self.crew.wait(self._followed[-1], self._should_stop, until=lambda: key in memo)
         if key not in memo:
-            job = self.ahead.job(key)
-            if job is None:
-                job = self.crew.ask(Kind.MEASURE, words())
-            else:
-                self.crew.hurry(job)
-            found: Known = self.crew.wait(job, self._should_stop)
-            self.ahead.take(key, found)
+            self.ahead.take(key, self._made(key, model, split, record=record))
         return memo[key]
+
+    def _made(self, key: str, model: Recipe | Weights | Trial, split: str, *, record: bool) -> Known:
+        """An outcome that is on its way, or asked for now."""
+        job = self.ahead.job(key)
+        words = self._words(model, split, record=record)
+        if job is None and self.sharing.may(model, split):
+            return self.sharing.made(words, self._should_stop)
+        if job is None:
+            job = self.crew.ask(Kind.MEASURE, words)
+        else:
+            self.crew.hurry(job)
+        found: Known = self.crew.wait(job, self._should_stop)
+        return found
 
     def _asked(self, kind: Kind, words: Any) -> Any:
         return self.crew.wait(self.crew.ask(kind, words), self._should_stop)

@@ -79,10 +79,10 @@ class Piece:
     problem: Callable[[Evaluator, ModelPool, Progress], Any] = field(repr=False)
 
     def run(self, evaluator: Evaluator, pool: ModelPool, progress: Progress) -> object:
-        """Runs it."""
+        """Runs the function with its problem."""
         return self.function(self.problem(evaluator, pool, progress), **self.given)
 
 
 def first_words(folder: Path) -> bytes:
-    """What a worker is told before all else: the folder of the driver's files."""
+    """Says what a worker is told before all else: the folder of the driver's files."""
     return pickle.dumps({"folder": str(folder)})

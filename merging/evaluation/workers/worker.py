@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from merging.errors import MergingError, Stopped, StopReason, WorkerError, raised
+from merging.errors import MergingError, Stopped, StopReason, WorkersError, raised
 from merging.evaluation.evaluator import Evaluator
+from merging.evaluation.fingerprint import fingerprint
 from merging.evaluation.keys import Trial
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs, LackingError, own_folder
 from merging.evaluation.workers.packing import Packer, Unpacker
 from merging.evaluation.workers.recorder import Recorder
 from merging.evaluation.workers.requests import Answer, Kind, Message, Mix, Piece
+from merging.evaluation.workers.sending import take
 from merging.evaluation.workers.world import World, machine
 from merging.plugins.progress import Silent
 from merging.plugins.user_code import PluginError
@@ -47,7 +49,7 @@ class Worker:
     """The one who makes passes for a driver, in a process of his own.
 
     Args:
-        first: where the driver's files are, as :func:`merging.evaluation.workers.requests.first_words` says it.
+        first: the place of the driver's files, as :func:`merging.evaluation.workers.requests.first_words` says it.
     """
 
     def __init__(self, first: bytes) -> None:
@@ -84,8 +86,7 @@ class Worker:
     def _done(self, asked: Message) -> Iterator[bytes]:
         match asked.kind:
             case Kind.FILES:
-                for digest, data in pickle.loads(asked.body).items():
-                    self._blobs.put(digest, data)
+                take(pickle.loads(asked.body), own_folder())
                 yield self._said("done", None)
             case Kind.WORLD:
                 yield self._said("done", self._enter(asked.body))
@@ -103,11 +104,11 @@ class Worker:
         self._held.close()
         self._held.enter_context(world.numerics.applied())
         ledger = Recorder(lambda: self._number in self._dropped)
-        pool, evaluator, scorer = world.open(ledger, machine())
+        pool, evaluator, scorer = world.open(ledger, machine(), own_folder())
         unpacker = Unpacker(self._blobs, pool, world.partition, world.models.rows)
         packer = Packer(self._answers, INLINE, pool, world.partition, world.models.rows)
         self._open = _Open(pool, evaluator, ledger, scorer, unpacker, packer)
-        return {"machine": machine()}
+        return {"machine": machine(), "fingerprint": fingerprint(scorer.live, world.task, world.numerics)}
 
     def _read(self, asked: Message) -> Any:
         unpacker = self._opened.unpacker
@@ -118,11 +119,14 @@ class Worker:
     @property
     def _opened(self) -> _Open:
         if self._open is None:
-            raise WorkerError("a worker was asked before it was told what about")
+            raise WorkersError("a worker was asked before it was told what about")
         return self._open
 
     def _measure(self, model: Recipe | Weights | Mix, split: str, record: bool) -> Any:
         return self._opened.scorer.measure(self._model(model), split, record=record), self._reached
+
+    def _part(self, model: Recipe | Weights | Mix, split: str, start: int, stop: int, record: bool) -> Any:
+        return self._opened.scorer.part(self._model(model), split, start, stop, record=record), self._reached
 
     def _logits(self, recipe: Recipe, split: str, record: bool) -> Any:
         logits, passes = self._opened.scorer.logits(recipe, split, record=record)

@@ -61,17 +61,19 @@ class World:
                 "other processes can open, or leave `workers` out"
             ) from None
 
-    def open(self, ledger: Ledger, machine: str) -> tuple[ModelPool, Evaluator, LiveScorer]:
+    def open(self, ledger: Ledger, machine: str, own: Path) -> tuple[ModelPool, Evaluator, LiveScorer]:
         """Opens everything in this process: the models, the door to the data, and who makes its passes.
 
         Args:
             ledger: counts evaluations.
+            own: folder of this machine with models that were sent to it.
             machine: the machine that this is; on another one than the driver's all files are compared by content.
 
         Raises:
-            MergingError: a model is not here, or is another one.
+            LackingError: a model is not here.
+            MergingError: a model cannot be read, or is another one.
         """
-        pool = self.models.open(verify=machine != self.machine)
+        pool = self.models.open(own, verify=machine != self.machine)
         numerics = self.numerics
         module = built(self.task, pool)
         live = LiveModel(module, pool, self.partition, numerics.device, numerics.layout, numerics.torch_dtype)
