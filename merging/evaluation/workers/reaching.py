@@ -66,7 +66,7 @@ def try_out(address: str) -> None:
     path = json.dumps([os.fspath(each) for each in sys.path])
     command = [sys.executable, "-P", "-c", _SCRIPT, address, path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TRIAL, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
         raise WorkersError(
             f"no Ray answers at {address} within {TRIAL:g} s: name its head, on a machine that is part of it"
@@ -81,7 +81,7 @@ def try_out(address: str) -> None:
 
 
 def refusal(kind: str, said: str, address: str) -> str:
-    """What Ray says at length, in a line."""
+    """Says in a line what Ray says at length."""
     found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", said)
     if "ersion mismatch" in said and len(found) == 2:
         (theirs, python), (ours, own) = found
