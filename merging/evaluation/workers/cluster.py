@@ -54,6 +54,7 @@ class Cluster:
         else:
             self._connect(address, count)
         try:
+            self._job = self.ray.get_runtime_context().get_job_id()
             self.count = self._room(address, count, "GPU" if gpus else "CPU")
         except BaseException:
             self.close()
@@ -92,6 +93,13 @@ class Cluster:
         if wanted > free:
             raise WorkersError(f"{where} has {free} free {device}s of {there}, {wanted} workers need one each")
         return count or free
+
+    def is_there(self) -> bool:
+        """Whether nobody else in this process has left it; what was made with it must not be touched after that.
+
+        Ray would start or find another one by itself, and abort the process when it meets what it does not know.
+        """
+        return bool(self.ray.is_initialized()) and self.ray.get_runtime_context().get_job_id() == self._job
 
     def close(self) -> None:
         """Leaves it; one that was started for this object ends."""
