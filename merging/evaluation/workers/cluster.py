@@ -9,26 +9,23 @@ import logging
 import os
 import re
 import signal
-import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from merging.errors import WorkersError, raised, refused, showable
+from merging.errors import WorkersError, raised
+from merging.evaluation.workers import guard
+from merging.evaluation.workers.reaching import LOCAL, reach, refusal, try_out
 from merging.machine import cores
 
 OLDEST = (2, 20)
 """Version of Ray that is needed. With 2.12 a node that dies is not noticed within half a minute; up to 2.9 Ray needs
 what setuptools has no more."""
-PATIENCE = 5.0
-"""Seconds in which somebody has to answer at an address; Ray itself would try for minutes."""
-LOCAL = "local"
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""How HTTP/2, which Ray speaks, begins (RFC 9113, 3.4): a fixed text and settings without any, which are answered
-likewise."""
-_SETTINGS = 4
 
 
 class Cluster:
@@ -50,13 +47,14 @@ class Cluster:
     def __init__(self, address: str | None, count: int | None, *, gpus: bool = False) -> None:
         self.ray = package()
         self._connected = False
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._started: _Started | None = None
         address = address or os.environ.get("RAY_ADDRESS") or LOCAL
         if self.ray.is_initialized():  # by whoever calls us: it stays as it is
             self._same(address)
         else:
             self._connect(address, count)
         try:
+            self._job = self.ray.get_runtime_context().get_job_id()
             self.count = self._room(address, count, "GPU" if gpus else "CPU")
         except BaseException:
             self.close()
@@ -70,17 +68,18 @@ class Cluster:
     def _connect(self, address: str, count: int | None) -> None:
         more: dict[str, Any] = {}
         if address == LOCAL:
-            # of its own: nothing of it is left over, and nobody takes it for the Ray of this machine
-            self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-            more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._folder.name}
-        elif address != "auto":
-            reach(address)
+            self._started = _Started()
+            more = {"num_cpus": max(count or 0, cores()), "include_dashboard": False, "_temp_dir": self._started.folder}
+        else:
+            if address != "auto":
+                reach(address)
+            try_out(address)
         try:
-            with _same_signals():
+            with _same_signals(), self._started.marked() if self._started else contextlib.nullcontext():
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
         except Exception as error:
             self.close()
-            raise WorkersError(_refusal(error, address)) from None
+            raise WorkersError(refusal(type(error).__name__, str(error), address)) from None
         self._connected = True
 
     def _room(self, address: str, count: int | None, device: str) -> int:
@@ -95,15 +94,55 @@ class Cluster:
             raise WorkersError(f"{where} has {free} free {device}s of {there}, {wanted} workers need one each")
         return count or free
 
+    def is_there(self) -> bool:
+        """Whether nobody else in this process has left it; what was made with it must not be touched after that.
+
+        Ray would start or find another one by itself, and abort the process when it meets what it does not know.
+        """
+        return bool(self.ray.is_initialized()) and self.ray.get_runtime_context().get_job_id() == self._job
+
     def close(self) -> None:
         """Leaves it; one that was started for this object ends."""
-        if self._connected or self._folder is not None:
+        if self._connected or self._started is not None:
             self._connected = False
             with contextlib.suppress(Exception):  # it is gone already
                 self.ray.shutdown()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._started is not None:
+            self._started.end()
+            self._started = None
+
+
+class _Started:
+    """What a Ray of our own leaves: a folder and processes, which end with this process, however it ends."""
+
+    def __init__(self) -> None:
+        # nobody else takes it for the Ray of this machine, and its sockets have short names
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+        self.folder = self._folder.name
+        self._guard = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", str(Path(guard.__file__)), self.folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """Has all processes that are started meanwhile, and theirs, be known by a variable."""
+        os.environ[guard.MARK] = self.folder
+        try:
+            yield
+        finally:
+            del os.environ[guard.MARK]
+
+    def end(self) -> None:
+        """Ends what is left, and waits for that."""
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guard.wait(2 * guard.PATIENCE)
+        self._folder.cleanup()
 
 
 def package() -> Any:
@@ -129,30 +168,6 @@ def package() -> Any:
     return ray
 
 
-def reach(address: str) -> None:
-    """Asks whether somebody answers at an address who may be a Ray.
-
-    Raises:
-        WorkersError: it is none, or nobody answers within seconds.
-    """
-    host, _, port = address.rpartition(":")
-    if "//" in address or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise WorkersError(f"'{showable(address)}' is not the address of a Ray: HOST:PORT (of its head, 6379), or auto")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as line:
-            try:
-                line.sendall(_GREETING)
-                answer = line.recv(9)
-            except ConnectionError:  # it does not like what it hears
-                answer = b""
-    except TimeoutError:
-        raise WorkersError(f"nobody answers at {address} within {PATIENCE:g} s: no Ray is there") from None
-    except OSError as error:
-        raise WorkersError(f"no Ray can be reached at {address}: {refused(error)}") from None
-    if len(answer) < 4 or answer[3] != _SETTINGS:
-        raise WorkersError(f"what answers at {address} is no Ray")
-
-
 @contextlib.contextmanager
 def _same_signals() -> Iterator[None]:
     """Puts back what a signal does: Ray has processes exit upon SIGTERM."""
@@ -164,18 +179,3 @@ def _same_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _refusal(error: Exception, address: str) -> str:
-    """What Ray says at length, in a line."""
-    said = str(error)
-    found = re.findall(r"Ray: (\S+)\s+Python: (\S+)", said)
-    if "ersion mismatch" in said and len(found) == 2:
-        (theirs, python), (ours, own) = found
-        way_out = f"install ray=={theirs} here" if theirs != ours else f"use Python {python} here"
-        return f"the Ray at {address} is {theirs} with Python {python}, here is {ours} with Python {own}; {way_out}"
-    if isinstance(error, ConnectionError) and address == "auto":
-        return "no Ray runs on this machine; start one, or leave the address out"
-    if address == LOCAL:
-        return f"Ray does not start here: {raised(error)[:200]}"
-    return f"the Ray at {address} cannot be used: {raised(error)[:200]}"

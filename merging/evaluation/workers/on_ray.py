@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from merging.errors import showable
+from merging.errors import WorkersError, showable
 from merging.evaluation.workers import process
 from merging.evaluation.workers.backend import Received
 from merging.evaluation.workers.cluster import Cluster
@@ -107,12 +107,18 @@ class OnRay:
 
     def restart(self, worker: int) -> None:
         """Has another actor take a worker's place, as soon as there is room."""
+        self._check()
         if worker in self._actors:
             self._actors.pop(worker).end()
         placed = _Placed(self._cluster.ray, self._environment(worker), self._gpus)
         self._actors[worker] = placed
         placed.put(process.WHERE, self._where)
         placed.put(process.FIRST, self._first(worker))
+
+    def _check(self) -> None:
+        """Says that the workers are out of reach for good."""
+        if not self._cluster.is_there():
+            raise WorkersError("this process has left the Ray that its workers run on: something called ray.shutdown()")
 
     def send(self, worker: int, message: bytes) -> None:
         """Has a message answered after those before it."""
@@ -124,12 +130,13 @@ class OnRay:
 
     def receive(self, timeout: float) -> list[Received]:
         """Takes what has come by now, or else waits so many seconds for what comes first."""
-        ray, until = self._cluster.ray, time.monotonic() + timeout
+        self._check()
+        ray = self._cluster.ray
         waited = {placed.taking: number for number, placed in self._actors.items() if not placed.lost}
         if not waited:
             time.sleep(timeout)
             return []
-        first, _ = ray.wait(list(waited), num_returns=1, timeout=max(0.0, until - time.monotonic()))
+        first, _ = ray.wait(list(waited), num_returns=1, timeout=max(0.0, timeout))
         if not first:
             return []
         ready, _ = ray.wait(list(waited), num_returns=len(waited), timeout=0)
@@ -219,7 +226,9 @@ def _how(error: Exception) -> str:
 
 
 def _close(owner: int, actors: dict[int, _Placed], cluster: Cluster) -> None:
-    if os.getpid() == owner:
+    if os.getpid() != owner:  # a copy of it, whose workers they are not
+        return
+    if cluster.is_there():
         for placed in actors.values():
             placed.end()
-        cluster.close()
+    cluster.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from merging.errors import WorkersError
-from merging.evaluation.workers import cluster
+from merging.evaluation.workers import cluster, reaching
 from merging.evaluation.workers.on_ray import OnRay
 from tests.evaluation.workers.asking import asked, lost
 
@@ -22,11 +22,14 @@ ECHO = "tests.evaluation.workers.answering:Echo"
 
 @pytest.mark.slow
 def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(WorkersError, match=f"the Ray at {ray_nodes.address} has 2 CPUs, 3 workers need one each"):
-        OnRay(3, ECHO, ray_nodes.address)
     workers = OnRay(None, ECHO, ray_nodes.address, environment=lambda number: {"OWN": str(number)})
     try:
         assert workers.count == 2
+        for count, gpus, reason in ((3, False, "2 CPUs, 3 workers"), (1, True, "0 GPUs, 1 worker")):
+            with pytest.raises(WorkersError, match=rf"^the Ray at {ray_nodes.address} has {reason}"):
+                OnRay(count, ECHO, ray_nodes.address, gpus=gpus)
+        with pytest.raises(WorkersError, match=rf"^this process is connected to the Ray at {ray_nodes.address}, and"):
+            OnRay(1, ECHO, "127.0.0.1:6379")
         workers.start(lambda number: b"made of %d" % number)
         for number in range(2):
             for word in (b"who", b"variable OWN", b"count 3", b"large 3000000", b"node"):
@@ -57,6 +60,7 @@ def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str])
         assert asked(workers, 0)[0][0].startswith(b"made of 0 ")
 
         (gone,) = ray_nodes.worker_nodes
+        assert workers._cluster.ray.get_runtime_context().get_node_id() != gone.node_id, "as it may, up to Ray 2.20"
         away = nodes.index(gone.node_id)
         workers.send(away, b"sleep 100")
         ray_nodes.remove_node(gone, allow_graceful=False)
@@ -71,9 +75,12 @@ def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str])
         assert asked(workers, away) == [[new.node_id.encode()]]
         workers.send(0, b"sleep 100")
         began = time.monotonic()
+        workers.close()
+        assert time.monotonic() - began < 5
+        with pytest.raises(WorkersError, match=r"^this process has left the Ray that its workers run on"):
+            workers.receive(1)
     finally:
         workers.close()
-    assert time.monotonic() - began < 5
     assert capfd.readouterr() == ("", "")
 
 
@@ -108,7 +115,7 @@ def test_what_is_no_address(address: str) -> None:
     ],
 )
 def test_somebody_else_at_the_address(answer: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    monkeypatch.setattr(reaching, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -137,3 +144,37 @@ def test_nobody_at_the_address() -> None:
         OnRay(2, ECHO, f"127.0.0.1:{port}")
     with pytest.raises(WorkersError, match=r"^no Ray can be reached at nowhere.invalid:6379: .* not known$"):
         OnRay(2, ECHO, "nowhere.invalid:6379")
+
+
+def test_a_ray_of_another_version() -> None:
+    """As Ray 2.60 says it; 2.20 does so in the same words."""
+    said = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.20.0\n    Python: 3.11.7\n"
+        "This process on node 192.0.2.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    assert reaching.refusal("RuntimeError", said, "head:6379") == (
+        "the Ray at head:6379 is 2.20.0 with Python 3.11.7, here is 2.60.0 with Python 3.11.7; install ray==2.20.0 here"
+    )
+    assert reaching.refusal("RuntimeError", said.replace("2.60", "2.20").replace("3.11.7", "3.12.1", 1), "auto") == (
+        "the Ray at auto is 2.20.0 with Python 3.12.1, here is 2.20.0 with Python 3.11.7; use Python 3.12.1 here"
+    )
+
+
+@needs_ray
+def test_something_else_that_speaks_as_ray_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It greets, and then says nothing: a port of Ray's that is not the right one."""
+    monkeypatch.setattr(reaching, "TRIAL", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                line.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                line.recv(100)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(WorkersError, match=rf"^no Ray answers at {address} within 0.3 s: name its head, on a"):
+            OnRay(2, ECHO, address)
+        thread.join()
