@@ -101,7 +101,7 @@ class Worker:
 
     def _enter(self, body: bytes) -> dict[str, Any]:
         """Opens the world, in the place of an earlier one; tells what machine this is."""
-        world: World = Unpacker(self._blobs).unpack(body)
+        world = World.unpacked(body, self._blobs)
         self._open = None
         self._ends.clear()
         self._held.close()
