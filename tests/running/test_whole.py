@@ -174,7 +174,7 @@ def ran(
     **settings: Any,
 ) -> tuple[Found, list[dict[str, Any]]]:
     """A run, and its journal without times."""
-    made = plan(given[0], strategy, task=given[1], threads=1, partitioner="layer", **settings)
+    made = plan(given[0], strategy, task=given[1], threads=1, partitioner="layer", optimizer="random", **settings)
     file = folder / f"{'with' if crew else 'without'}.jsonl"
     with Journal(file, resume=file.exists()) as journal, made.numerics.applied():
         session = Session.open(
