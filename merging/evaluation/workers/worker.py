@@ -72,6 +72,9 @@ class Worker:
         """Does what is asked: the parts of an answer, as :class:`Answer`."""
         asked: Message = pickle.loads(message)
         self._number = asked.number
+        if self._open is not None:  # also of what nobody waits for any more: the driver sends each of them once
+            for name, data in asked.definitions:
+                self._open.unpacker.define(name, data)
         try:
             if asked.number in self._dropped:
                 raise Stopped(StopReason.INTERRUPTED)
@@ -111,10 +114,7 @@ class Worker:
         return {"machine": machine(), "fingerprint": fingerprint(scorer.live, world.task, world.numerics)}
 
     def _read(self, asked: Message) -> Any:
-        unpacker = self._opened.unpacker
-        for name, data in asked.definitions:
-            unpacker.define(name, data)
-        return unpacker.unpack(asked.body)
+        return self._opened.unpacker.unpack(asked.body)
 
     @property
     def _opened(self) -> _Open:
