@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from merging.cli import main as command_line
-from merging.evaluation.workers.cluster import package
+from merging.evaluation.workers.cluster import package, same_signals
 from merging.plugins.registry import PLUGINS
 from merging.storage.pool import ModelPool
 from merging.testing import tiny_pool
@@ -154,21 +154,38 @@ def tiny(pool_folder: Path) -> list[str]:
     return ["run", "--models", str(pool_folder / "model_*.safetensors"), "--task", TASK, "--partitioner", "layer"]
 
 
-@pytest.fixture(scope="session")
-def ray_nodes() -> Iterator[Any]:
-    """A cluster of two nodes of Ray on this machine, with a CPU each; at the end there are as many again."""
+_NODES: list[Any] = []
+"""The cluster of :func:`ray_nodes`, while there is one."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the cluster come first, side by side: one of several processes is given all of them."""
+    items.sort(key=lambda item: "ray_nodes" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The cluster ends with the last test that needs it: idle, it would take from the others."""
+    del item
+    if _NODES and "ray_nodes" not in getattr(nextitem, "fixturenames", ()):
+        _NODES.pop().shutdown()
+
+
+@pytest.fixture
+def ray_nodes() -> Any:
+    """A cluster of two nodes of Ray on this machine, with a CPU each, started once; a test leaves as many."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed (extra dev-full)")
-    package()  # before anything else imports it
-    from ray.cluster_utils import Cluster
+    if not _NODES:
+        package()  # before anything else imports it
+        from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    nodes = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    try:
-        nodes.add_node(**small)
-        yield nodes
-    finally:
-        nodes.shutdown()
+        small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+        with same_signals():
+            _NODES.append(Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False}))
+            _NODES[0].add_node(**small)
+    return _NODES[0]
 
 
 def spawn(arguments: list[str], folder: Path, hash_seed: int = 0) -> subprocess.Popen[str]:

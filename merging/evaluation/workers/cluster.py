@@ -75,7 +75,7 @@ class Cluster:
                 reach(address)
             try_out(address)
         try:
-            with _same_signals(), self._started.marked() if self._started else contextlib.nullcontext():
+            with same_signals(), self._started.marked() if self._started else contextlib.nullcontext():
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **more)
         except Exception as error:
             self.close()
@@ -169,7 +169,7 @@ def package() -> Any:
 
 
 @contextlib.contextmanager
-def _same_signals() -> Iterator[None]:
+def same_signals() -> Iterator[None]:
     """Puts back what a signal does: Ray has processes exit upon SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -71,7 +71,8 @@ def test_workers_on_two_nodes(ray_nodes: Any, capfd: pytest.CaptureFixture[str])
         assert asked(workers, 1 - away) == [[b"here"]]
         assert not workers.ready(away)
         assert workers.place(away) == "waiting for room in the cluster"
-        new = ray_nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
+        with cluster.same_signals():
+            new = ray_nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
         assert asked(workers, away) == [[new.node_id.encode()]]
         workers.send(0, b"sleep 100")
         began = time.monotonic()
