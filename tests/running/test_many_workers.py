@@ -129,14 +129,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "reference": ("manifoldmix", {"profile": "reference"}, {"budget": 8}),
     "ensemble": ("ensemble", {}, {}),
     "greedy ensemble": ("greedy-ensemble", {}, {}),
-    "a number": ("task-arithmetic", {"scale": "search"}, {"budget": 6}),
+    "a number": ("ties", {"density": "search"}, {"budget": 8}),
 }
 
 
 def planned(given: tuple[Task, ModelPool], case: str, **more: Any) -> Plan:
     task, pool = given
     strategy, options, settings = CASES[case]
-    if strategy == "task-arithmetic":
+    if strategy == "ties":
         pool = ModelPool(pool.checkpoints[1:], pool.checkpoints[0])
     load_installed()
     made = strategies[strategy](**options)
@@ -395,3 +395,25 @@ def test_bits_on_two_nodes(some_digits: tuple[Task, ModelPool], tmp_path: Path, 
         assert sum(member.lost for member in crew.members) == 1
     finally:
         crew.close()
+
+
+def test_merges_that_are_files_are_forgotten(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
+    """A search over a number of a method makes a model a point; few of them are on the disk at a time."""
+    made = planned(some_digits, "a number")
+    alone = ran(made, tmp_path / "alone")
+    most, kept = 0, Crew.job
+
+    def counted(self: Crew, *arguments: Any, **more: Any) -> Any:
+        nonlocal most
+        found = kept(self, *arguments, **more)
+        most = max(most, sum(bool(each.files) for each in self.packer.definitions.values()))
+        return found
+
+    with in_turns(InTurns(2), tmp_path / "files") as crew, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merging.evaluation.workers.crew.KEPT", 2)
+        patch.setattr("merging.evaluation.workers.blobs.LARGE", 1 << 10)
+        patch.setattr(Crew, "job", counted)
+        same(ran(made, tmp_path / "by2", crew), alone)
+        assert 2 < most <= 6
+        held = {file for each in crew.packer.definitions.values() for file in each.files} | crew.packer.kept
+        assert {path.name for path in (tmp_path / "files").iterdir()} == held

@@ -30,6 +30,8 @@ AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
 KILLED = 2
 """Workers that a request may kill; then it has failed."""
+KEPT = 4
+"""Merges whose tensors are files that are kept for who asks again."""
 TRIES = 3
 """Times that a worker is started before it has opened its world."""
 
@@ -139,7 +141,7 @@ class Crew:
 
     def enter(
         self,
-        world: bytes,
+        world: Packed,
         packer: Packer,
         unpacker: Unpacker,
         *,
@@ -159,7 +161,8 @@ class Crew:
             MergingError: one of them cannot, or would give other bits.
             Stopped: the run was interrupted.
         """
-        self._world, self.packer, self._unpacker = world, packer, unpacker
+        self._world, self.packer, self._unpacker = world.data, packer, unpacker
+        packer.kept = frozenset(world.files)
         self._alike, self.plans, self._entered = alike, None, False
         self.supply, self.least = (lambda: None), (lambda running: None)
         self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
@@ -188,7 +191,19 @@ class Crew:
 
     def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
         """A request that nobody was given yet."""
-        return Job(kind=kind, packed=self.packer.pack(value), short=short, on_part=on_part or (lambda part: None))
+        packed = self.packer.pack(value)
+        self._forget(packed)
+        return Job(kind=kind, packed=packed, short=short, on_part=on_part or (lambda part: None))
+
+    def _forget(self, packed: Packed) -> None:
+        """Forgets the oldest merges that are files, which are as large as models, but for those that are asked for."""
+        large = [name for name, each in self.packer.definitions.items() if each.files]
+        if len(large) <= KEPT:
+            return
+        jobs = [*self._queue, *(job for member in self.members for job in [*member.jobs.values(), member.asks] if job)]
+        asked = {*packed.names, *(name for job in jobs for name in job.packed.names)}
+        for name in [name for name in large if name not in asked][: len(large) - KEPT]:
+            self.packer.forget(name)
 
     def hurry(self, job: Job) -> None:
         """Somebody waits for a request that was of possible use so far."""
@@ -350,13 +365,15 @@ class Crew:
 
     def _send(self, number: int, job: Job) -> None:
         member = self.members[number]
+        forgets = tuple(name for name in member.knows if name not in self.packer.definitions)
+        member.knows -= set(forgets)
         names = [name for name in job.packed.names if name not in member.knows]
         definitions = tuple((name, self.packer.definitions[name].data) for name in names)
         member.knows |= set(names)
         self._numbers += 1
         member.jobs[self._numbers] = job
         job.worker = number
-        self.backend.send(number, pickle.dumps(Message(self._numbers, job.kind, job.packed.data, definitions)))
+        self.backend.send(number, pickle.dumps(Message(self._numbers, job.kind, job.packed.data, definitions, forgets)))
 
     def _take(self, number: int, answer: Answer) -> None:
         """Takes an answer, or a part of one."""
