@@ -152,8 +152,13 @@ def scalars_mended() -> Iterator[None]:
     def scalar(value: Any) -> float:
         return float(np.asarray(value).item())
 
-    vars(metamodel)["float"] = scalar
+    there = vars(metamodel)
+    before = there.get("float")  # of a search around this one
+    there["float"] = scalar
     try:
         yield
     finally:
-        del vars(metamodel)["float"]
+        if before is None:
+            there.pop("float", None)
+        else:
+            there["float"] = before

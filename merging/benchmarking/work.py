@@ -15,7 +15,7 @@ from merging.evaluation.steps import Steps
 from merging.mixing.computed import check_merge
 from merging.plugins.partitioner import Partitioner
 from merging.plugins.progress import Progress, tell_measure, tell_precision
-from merging.plugins.strategy import MixStrategy, mixed, required
+from merging.plugins.strategy import MixStrategy, required
 from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import PluginError
 from merging.plugins.watcher import Watcher
@@ -28,6 +28,7 @@ from merging.running.rescoring import Rescoring
 from merging.running.search import Searching
 from merging.running.session import Session
 from merging.running.settings import Settings
+from merging.running.whole import run_strategy
 from merging.storage.pool import ModelPool
 from merging.storage.training_beside import trained_with
 from merging.strategies.best import Best
@@ -239,7 +240,7 @@ class Work:
         same = [each for each in self.coming if each.partition == entry.partition and _searches(each.strategy)]
         self.coming = [each for each in self.coming if each is not entry]
         if self._crew is None or entry not in same or len(same) < self._crew.count or not problem.elsewhere:
-            return mixed(entry.strategy, problem)
+            return run_strategy(entry.strategy, problem)
         problem.elsewhere.coming(
             (each.strategy, Searching(each.optimizer, each.seed, each.limits["budget"])) for each in same
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from merging.errors import Stopped, StopReason
@@ -60,6 +61,16 @@ class Recalling(Protocol):
         """Takes the outcome that was made."""
 
 
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """The outcomes and tests that a ledger knows without a pass, by key, and how hard the held-out samples are."""
+
+    known: dict[str, Outcome]
+    tested: dict[str, Decision]
+    hardness: Hardness
+    tests: int
+
+
 class Ledger:
     """Outcomes by key: each is made once, counted, and kept.
 
@@ -106,6 +117,16 @@ class Ledger:
     def known(self, key: str) -> Outcome | None:
         """The outcome of an evaluation that this session has asked for before."""
         return self._known.get(key)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """The outcomes and tests that are known now."""
+        return Knowledge(dict(self._known), dict(self._tested), copy.copy(self.hardness), self.tests)
+
+    def learn(self, knowledge: Knowledge) -> None:
+        """Takes what another ledger knows, in the place of what it knew itself."""
+        self._known, self._tested = dict(knowledge.known), dict(knowledge.tested)
+        self.hardness, self.tests = copy.copy(knowledge.hardness), knowledge.tests
 
     def through(
         self,

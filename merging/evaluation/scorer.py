@@ -186,7 +186,10 @@ class LiveScorer:
         if isinstance(self._objective, WholeModelObjective):
             return 1.0 + extra
         if not record and self.passes.cuts_nothing_yet(split):
-            self.live.load(loaded)  # where a pass may begin is tried on a model, not on what is in memory by chance
+            # Where a pass may begin is tried on a model, not on what is in memory by chance; any one will do.
+            ready = isinstance(loaded, Recipe)
+            self.live.load(loaded if ready else Recipe.single(self.live.pool.ingredients[0], self._keys.partition))
+            self.live.load_integers(loaded)
         self.passes.skip(split, None if record else self._keys.tensors(model))
         return self.passes.share + extra
 

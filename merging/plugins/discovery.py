@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -10,7 +11,9 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
@@ -123,8 +126,67 @@ def load_file(path: Path | str) -> None:
         raise MergingError(f"plug-in {path}: no such file{near_path(path)}")
     if loaded_from(file) is not None:
         return
-    name = f"merging_plugin_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    _run(_module_of(file), importlib.util.spec_from_file_location(_module_of(file), file), path)
+
+
+def files() -> dict[str, bytes]:
+    """Plug-in files that were run in this process: path → what stands there, for another process."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name.startswith(_MODULE) and path is not None:
+            with contextlib.suppress(OSError):
+                found[path] = Path(path).read_bytes()
+    return found
+
+
+def load_sent(sent: Mapping[str, bytes]) -> None:
+    """Runs plug-in files of another process, each under its path, whether it is on this machine or not.
+
+    Raises:
+        MergingError: one of them fails here.
+    """
+    for path, source in sent.items():
+        name = _module_of(Path(path))
+        if name not in sys.modules:
+            _run(name, importlib.util.spec_from_file_location(name, path, loader=_Sent(path, source)), path)
+
+
+_MODULE = "merging_plugin_"
+"""Begins the names of modules that plug-in files become."""
+
+
+def _module_of(file: Path) -> str:
+    return f"{_MODULE}{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
+
+
+class _Sent(SourceLoader):
+    """Loads what another process has read."""
+
+    def __init__(self, path: str, source: bytes) -> None:
+        self._path, self._source = path, source
+
+    def get_filename(self, fullname: str) -> str:
+        """The path in the other process, which errors name."""
+        return self._path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        """What stands there.
+
+        Raises:
+            OSError: something else is asked for.
+        """
+        if path != self._path:
+            raise OSError(f"{path!r} was not sent")
+        return self._source
+
+
+def _run(name: str, spec: ModuleSpec | None, path: Path | str) -> None:
+    """Runs a plug-in file as a module.
+
+    Raises:
+        MergingError: it is none, or fails.
+    """
     if spec is None or spec.loader is None:
         raise MergingError(f"plug-in {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)

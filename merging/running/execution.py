@@ -8,13 +8,14 @@ from dataclasses import replace
 from merging.errors import InterruptedRunError, Stopped, StopReason
 from merging.mixing.computed import check_merge
 from merging.plugins.progress import tell_measure, tell_precision
-from merging.plugins.strategy import MixStrategy, mixed
+from merging.plugins.strategy import MixStrategy
 from merging.plugins.task import HELD_OUT
 from merging.running.found import Found, Made
 from merging.running.notes import doubt
 from merging.running.pool_scores import best_of_pool, known_of_pool, score_pool
 from merging.running.scores import Scores
 from merging.running.session import Session
+from merging.running.whole import run_strategy
 from merging.values.outcome import Meter, Outcome
 from merging.values.recipe import Merge, Recipe
 from merging.values.report import scored
@@ -92,7 +93,7 @@ class Execution:
             found.decisions, found.kept = problem.decisions, problem.kept
         given: tuple[Merge, Outcome | None] | None = None
         try:
-            merged = mixed(strategy, problem)
+            merged = run_strategy(strategy, problem)
             check_merge(merged, made.pool)
             outcome = None
             if self.evaluator is not None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from merging.evaluation.evaluator import Evaluator
     from merging.evaluation.ledger import Log
+    from merging.evaluation.workers.remote import RemoteScorer
 
 T = TypeVar("T")
 
@@ -167,12 +168,20 @@ class MergeProblem:
             outcome = self.evaluate(self.single(index))
             outcomes.append((index, outcome))
             if self.top is None or outcome.score > self.top.score:
-                self.top, self.top_name = outcome, self.pool.names[index]
-                self.keep(self.single(index), outcome)
+                self.leads(index, outcome)
             steps.done()
+        self.ranked()
+        return sorted(outcomes, key=lambda pair: -pair[1].score)
+
+    def leads(self, index: int, outcome: Outcome) -> None:
+        """Takes a model of the pool for the best single one so far."""
+        self.top, self.top_name = outcome, self.pool.names[index]
+        self.keep(self.single(index), outcome)
+
+    def ranked(self) -> None:
+        """Tells which model is the best single one, once all are scored."""
         if self.top is not None and self.top_name is not None:
             self._on_ranked(self.top_name, self.top)
-        return sorted(outcomes, key=lambda pair: -pair[1].score)
 
     @property
     def scores(self) -> MergeScores:
@@ -227,13 +236,20 @@ class MergeProblem:
     @functools.cached_property
     def elsewhere(self) -> Elsewhere | None:
         """Workers of the run, for a strategy that may ask for scores; None where there are none."""
-        evaluator = self._evaluator
-        if evaluator is None or not evaluator.ledger.exact_savings:
+        evaluator, remote = self._evaluator, self.remote
+        if evaluator is None or remote is None or not evaluator.ledger.exact_savings:
+            return None
+        return Elsewhere(evaluator, remote, self.strategy, self.searching)
+
+    @property
+    def remote(self) -> RemoteScorer | None:
+        """Who asks the run's workers; None where it has none."""
+        if self._evaluator is None:
             return None
         from merging.evaluation.workers.remote import RemoteScorer
 
-        remote = evaluator.scorer
-        return Elsewhere(evaluator, remote, self.strategy, self.searching) if isinstance(remote, RemoteScorer) else None
+        scorer = self._evaluator.scorer
+        return scorer if isinstance(scorer, RemoteScorer) else None
 
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 
@@ -28,6 +31,17 @@ class Seeds:
     def search(self) -> np.random.Generator:
         """The generator of the next search."""
         return np.random.default_rng(self._sequence.spawn(1)[0])
+
+    def follow(self, searches: int, state: Mapping[str, Any]) -> None:
+        """Goes on to where the same generators are in another process.
+
+        Args:
+            searches: how many searches have been made there.
+            state: the state of the strategy's own generator, as NumPy says it.
+        """
+        while self.searches < searches:
+            self.search()
+        self.generator.bit_generator.state = state
 
     @property
     def used(self) -> bool:

@@ -176,7 +176,11 @@ class Ahead:
         return self.memo[key][0] if key in self.memo else self.known(key)
 
     def _least(self, running: Sequence[Job]) -> Job | None:
-        """The piece that stands last in the plan, or in none."""
+        """The piece that stands last in the plan, or in none; None where all that runs is asked for."""
+        pieces = {id(job) for job in self._pieces.values()}
+        running = [job for job in running if id(job) in pieces]
+        if not running:
+            return None
         places = {id(self._pieces[key]): n for n, (key, _) in enumerate(self._due()) if key in self._pieces}
         last = max(running, key=lambda job: places.get(id(job), len(places)))
         self._pieces = {key: job for key, job in self._pieces.items() if job is not last}

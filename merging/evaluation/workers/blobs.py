@@ -62,6 +62,10 @@ class Blobs:
             self._digests[id(tensor)] = tensor, blob  # with the tensor: an id may be used again
         return self._digests[id(tensor)][1]
 
+    def anew(self) -> Blobs:
+        """The same folders, for tensors that are kept no longer than this."""
+        return Blobs(self._folders, self.home)
+
     def put(self, digest: str, data: memoryview | bytes) -> None:
         """Writes what was sent, unless it is there.
 

@@ -366,7 +366,7 @@ class Crew:
             return
         if answer.state == "part":
             told = self._read(answer)
-            member.made += len(told[0])
+            member.made += len(told[0]) if job.kind is Kind.PIECE else 0
             job.on_part(told)
             return
         del member.jobs[answer.number]
@@ -415,6 +415,10 @@ class Crew:
             if each.asks is not None and self.backend.place(other).partition(",")[0] == member.host:
                 asked, each.asks = each.asks, None
                 self._send(other, asked)
+
+    def unpacked(self, data: bytes) -> Any:
+        """A value that came within an answer."""
+        return self._unpacker.unpack(data)
 
     def _read(self, answer: Answer) -> Any:
         for name, data in answer.definitions:

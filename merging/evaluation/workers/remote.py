@@ -16,7 +16,7 @@ from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.scorer import LiveScorer, Wanted
 from merging.evaluation.workers.ahead import LOGITS, Ahead, Known, Look
 from merging.evaluation.workers.crew import Crew, Job, KilledError
-from merging.evaluation.workers.requests import Kind, Mix, Piece
+from merging.evaluation.workers.requests import Kind, Made, Mix, Piece
 from merging.evaluation.workers.sharing import Sharing
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import WORST, Decision, Outcome
@@ -51,6 +51,7 @@ class RemoteScorer:
         self.ahead, self.sharing = crew.plans
         self.ahead.known = known
         self._followed: list[Job] = []
+        self._handed: dict[tuple[Kind, str], Any] = {}
 
     def check_labels(self, names: Sequence[str]) -> None:
         """Refuses sets with labels that are none of the model's outputs."""
@@ -64,10 +65,23 @@ class RemoteScorer:
         """Share of a whole held-out pass that a change of each component alone costs."""
         return self.home.costs()
 
+    @contextlib.contextmanager
+    def handed(self, made: Iterable[Made]) -> Iterator[None]:
+        """Takes what a worker has made already for what the block asks."""
+        for each in made:
+            key = "" if each.recipe is None else self.key(each.recipe, each.split)
+            self._handed[each.kind, key] = each.found
+        try:
+            yield
+        finally:
+            self._handed.clear()
+
     def measure(self, model: Recipe | Weights | Trial, split: str, *, record: bool = False) -> Outcome:
         """The outcome of a model on a split; of one that kills whoever is asked the worst score, with the reason."""
         passes = self.home.skipped(model, split, record=record)
         key = self.key(model, split, record=record)
+        if (handed := self._handed.pop((Kind.MEASURE, ""), None)) is not None:
+            self.ahead.take(key, handed)
         try:
             outcome, reached = self._found(key, model, split, record=record)
         except KilledError as error:
@@ -81,11 +95,15 @@ class RemoteScorer:
 
     def logits(self, recipe: Recipe, split: str, *, record: bool = False) -> tuple[Tensor, float]:
         """Logits of a whole split, and passes that it took."""
-        job = self.ahead.taken(LOGITS + self.key(recipe, split, record=record))
-        if job is None or job.dropped or job.error is not None:
-            job = self.crew.job(Kind.LOGITS, (recipe, split, record))
-        self.crew.hurry(job)
-        found, reached = self.crew.wait(job, self._should_stop)
+        key = self.key(recipe, split, record=record)
+        handed = self._handed.pop((Kind.LOGITS, key), None)
+        job = self.ahead.taken(LOGITS + key)
+        if handed is None:
+            if job is None or job.dropped or job.error is not None:
+                job = self.crew.job(Kind.LOGITS, (recipe, split, record))
+            self.crew.hurry(job)
+            handed = self.crew.wait(job, self._should_stop)
+        found, reached = handed
         self._narrow(reached)
         return found[0], found[1]
 
@@ -93,7 +111,8 @@ class RemoteScorer:
         self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
     ) -> tuple[Decision, float]:
         """Whether the held-out score clears a bar, and the seconds that this took."""
-        found, reached = self._asked(Kind.TEST, (model, bar, easiness, checked))
+        handed = self._handed.pop((Kind.TEST, ""), None)
+        found, reached = handed or self._asked(Kind.TEST, (model, bar, easiness, checked))
         self._narrow(reached)
         return found[0], found[1]
 
@@ -140,7 +159,7 @@ class RemoteScorer:
 
     def foresee(self, wanted: Iterable[Wanted], *, first: bool = False) -> None:
         """Makes beforehand what is asked for next, whole evaluations on as many workers as there are."""
-        if self.follows:
+        if self.follows or self._handed:  # all of it is made there, or already
             return
         if first:
             self.ahead.before(map(self._wanted, wanted))

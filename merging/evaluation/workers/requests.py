@@ -16,6 +16,8 @@ from merging.values.recipe import Recipe
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
+    from merging.evaluation.ledger import Knowledge
+    from merging.evaluation.workers.telling import Telling
     from merging.plugins.progress import Progress
     from merging.storage.pool import ModelPool
 
@@ -31,6 +33,7 @@ class Kind(Enum):
     STATISTICS = "statistics"
     TEST = "test"
     PIECE = "piece"
+    WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,57 @@ class Piece:
     def run(self, evaluator: Evaluator, pool: ModelPool, progress: Progress) -> object:
         """Runs the function with its problem."""
         return self.function(self.problem(evaluator, pool, progress), **self.given)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A pass that a worker has made for a strategy that runs there whole.
+
+    Attributes:
+        kind: ``MEASURE``, ``LOGITS`` or ``TEST``.
+        found: what the request gives, as it is answered.
+        recipe: the model that the logits are of.
+        split: name of their data.
+    """
+
+    kind: Kind
+    found: Any
+    recipe: Recipe | None = None
+    split: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A call that a strategy has made on a worker, for the driver to make again.
+
+    Attributes:
+        place: the object whose method was called.
+        name: the method.
+        given: its arguments by place.
+        named: its arguments by name.
+        made: what was made for it.
+    """
+
+    place: str
+    name: str
+    given: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+    made: tuple[Made, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A strategy, to be run whole on a worker.
+
+    Attributes:
+        run: runs it over an evaluator and a pool, and tells what it does; gives its merge.
+        knowledge: what the driver's ledger knows when it begins.
+        exact_savings: whether what is known is not made again.
+    """
+
+    run: Callable[[Evaluator, ModelPool, Telling], object]
+    knowledge: Knowledge
+    exact_savings: bool = True
 
 
 def first_words(folder: Path) -> bytes:

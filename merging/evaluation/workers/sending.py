@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from merging.errors import WorkersError, refused
 from merging.evaluation.workers.blobs import Blobs
+from merging.storage.atomic import move
 
 CHUNK = 32 << 20
 """Bytes of a file that are on their way at once."""
@@ -103,4 +104,4 @@ def take(chunk: Chunk, folder: Path) -> None:
     if digest.hexdigest() != chunk.digest:
         aside.unlink()
         raise WorkersError(f"{target.name} has other bytes than were sent")
-    aside.replace(target)
+    move([aside], target.parent, [target.name])

@@ -18,10 +18,11 @@ from merging.evaluation.fingerprint import fingerprint
 from merging.evaluation.keys import Trial
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs, LackingError, own_folder
-from merging.evaluation.workers.packing import Packer, Unpacker
+from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.evaluation.workers.recorder import Recorder
-from merging.evaluation.workers.requests import Answer, Kind, Message, Mix, Piece
+from merging.evaluation.workers.requests import Answer, Kind, Message, Mix, Piece, Whole
 from merging.evaluation.workers.sending import take
+from merging.evaluation.workers.telling import Telling, telling_evaluator
 from merging.evaluation.workers.world import World, machine
 from merging.plugins.progress import Silent
 from merging.plugins.user_code import PluginError
@@ -95,13 +96,15 @@ class Worker:
                 yield self._said("done", self._enter(asked.body))
             case Kind.PIECE:
                 yield from self._piece(self._read(asked))
+            case Kind.WHOLE:
+                yield from self._whole(self._read(asked))
             case kind:
                 found = getattr(self, f"_{kind.value}")(*self._read(asked))
                 yield self._said("done", found)
 
     def _enter(self, body: bytes) -> dict[str, Any]:
         """Opens the world, in the place of an earlier one; tells what machine this is."""
-        world: World = Unpacker(self._blobs).unpack(body)
+        world = World.unpacked(body, self._blobs)
         self._open = None
         self._ends.clear()
         self._held.close()
@@ -172,12 +175,45 @@ class Worker:
         thread.join()
         yield self._said("done", None)
 
+    def _whole(self, whole: Whole) -> Iterator[bytes]:
+        """Runs a strategy in a thread, and tells in order what it does, and what has come of it at the end."""
+        opened, told = self._opened, queue.SimpleQueue[Packed | None]()
+        pool, keys = opened.pool, opened.evaluator.keys
+        answers = self._answers.anew()  # what it gives may be large, and is kept no longer than it runs
+        packer = Packer(answers, INLINE, pool, keys.partition, opened.unpacker.rows)
+        telling = Telling(lambda event: told.put(packer.pack(event)))
+        evaluator = telling_evaluator(opened.scorer, keys, telling, opened.ledger.should_stop, whole)
+        found: list[object] = []
+        thread = threading.Thread(
+            target=_caught(partial(whole.run, evaluator, pool, telling), found, told), daemon=True
+        )
+        thread.start()
+        count, said = 0, list[Packed | None]()
+        while None not in said:
+            said = [told.get()]
+            while said[-1] is not None and not told.empty():
+                said.append(told.get())
+            events = [packed for packed in said if packed is not None]
+            names = dict.fromkeys(name for packed in events for name in packed.names)
+            body = pickle.dumps((count, [packed.data for packed in events]))
+            yield self._answer("part", Packed(body, tuple(names)), packer)
+            count += len(events)
+        thread.join()
+        if not isinstance(found[0], BaseException):
+            yield self._answer("done", packer.pack(found[0]), packer)
+        elif isinstance(found[0], Stopped) and self._number in self._dropped:
+            raise found[0]
+        else:
+            yield self._said("error", found[0] if isinstance(found[0], Stopped) else _sendable(found[0]))
+
+    def _answer(self, state: str, packed: Packed, packer: Packer) -> bytes:
+        definitions = tuple((name, packer.definitions[name].data) for name in packed.names)
+        return pickle.dumps(Answer(self._number, state, packed.data, definitions))
+
     def _said(self, state: str, value: Any) -> bytes:
         if self._open is None or state in ("lacking", "dropped"):
             return pickle.dumps(Answer(self._number, state, pickle.dumps(value)))
-        packed = self._open.packer.pack(value)
-        definitions = [(name, self._open.packer.definitions[name].data) for name in packed.names]
-        return pickle.dumps(Answer(self._number, state, packed.data, tuple(definitions)))
+        return self._answer(state, self._open.packer.pack(value), self._open.packer)
 
 
 def _ended(work: Callable[[], object], told: queue.SimpleQueue[Any]) -> Callable[[], None]:
@@ -191,7 +227,20 @@ def _ended(work: Callable[[], object], told: queue.SimpleQueue[Any]) -> Callable
     return run
 
 
-def _sendable(error: Exception) -> Exception:
+def _caught(work: Callable[[], object], found: list[object], told: queue.SimpleQueue[Any]) -> Callable[[], None]:
+    """Work that leaves what came of it, the error where there was one, and whose end is told."""
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+        told.put(None)
+
+    return run
+
+
+def _sendable(error: BaseException) -> Exception:
     """An error that another process can read: of ours itself, of anybody else its words."""
     if isinstance(error, MergingError):
         with contextlib.suppress(Exception):

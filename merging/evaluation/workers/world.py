@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from merging.evaluation.ledger import Ledger
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.models import Models
-from merging.evaluation.workers.packing import Packer
+from merging.evaluation.workers.packing import Packer, Unpacker
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.patches import use_products
+from merging.plugins.discovery import files, load_sent
 from merging.plugins.objective import Objective
 from merging.plugins.task import Task, built
 from merging.plugins.whole_model_objective import WholeModelObjective
@@ -54,12 +56,25 @@ class World:
         """
         task = replace(self.task, pool=None, fresh=None)
         try:
-            return Packer(blobs).pack(replace(self, task=task)).data
+            return pickle.dumps((files(), Packer(blobs).pack(replace(self, task=task)).data))
         except TypeError as error:
             raise TaskError(
                 f"workers cannot be given the task '{self.task.name}': {error}; make it of functions and data that "
                 "other processes can open, or leave `workers` out"
             ) from None
+
+    @staticmethod
+    def unpacked(data: bytes, blobs: Blobs) -> World:
+        """The world, read in another process; plug-in files that it may need are run there.
+
+        Raises:
+            MergingError: one of them fails there.
+            LackingError: a file of a tensor is not on this machine.
+        """
+        sent, body = pickle.loads(data)
+        load_sent(sent)
+        world: World = Unpacker(blobs).unpack(body)
+        return world
 
     def open(self, ledger: Ledger, machine: str, own: Path) -> tuple[ModelPool, Evaluator, LiveScorer]:
         """Opens everything in this process: the models, the door to the data, and who makes its passes.
