@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -266,11 +268,9 @@ def test_limit_and_resume_with_another_number(some_digits: tuple[Task, ModelPool
     assert again.recipe == whole.recipe
 
 
+@pytest.mark.slow
 def test_processes_are_killed(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
     """Two real processes, one of which dies in the middle of what it is asked; none is left over."""
-    import os
-    import signal
-
     from merging.evaluation.workers.blobs import Blobs
     from merging.evaluation.workers.requests import first_words
 
@@ -372,3 +372,26 @@ def test_interrupted_while_waiting(some_digits: tuple[Task, ModelPool], tmp_path
         problem = Session.open(made, Journal(None), Watcher(should_stop=stop), crew=crew).problem(made.strategy)
         with pytest.raises(Stopped):
             problem.rank()
+
+
+@pytest.mark.slow
+def test_bits_on_two_nodes(some_digits: tuple[Task, ModelPool], tmp_path: Path, ray_nodes: Any) -> None:
+    """Actors of Ray, a node each, one of which is killed in between."""
+    from merging.evaluation.workers.blobs import Blobs
+    from merging.evaluation.workers.on_ray import OnRay
+    from merging.evaluation.workers.requests import first_words
+
+    folder = tmp_path / "files"
+    folder.mkdir()
+    backend = OnRay(2, HANDLER, ray_nodes.address, environment=lambda number: threads(1))
+    crew = Crew(backend, Blobs((folder,), folder))
+    try:
+        backend.start(lambda number: first_words(folder))
+        for case in ("cobyla", "greedy", "ensemble"):
+            made = planned(some_digits, case)
+            same(ran(made, tmp_path / f"{case} on ray", crew), ran(made, tmp_path / case))
+            if case == "cobyla":
+                os.kill(int(backend.place(1).rpartition(" ")[2]), signal.SIGKILL)
+        assert sum(member.lost for member in crew.members) == 1
+    finally:
+        crew.close()
