@@ -48,18 +48,17 @@ def hired(made: Plan, folder: Path | None, watcher: Watcher) -> Iterator[Crew | 
     from merging.evaluation.workers.requests import first_words
 
     beside, name = (Path(tempfile.gettempdir()), "") if folder is None else (folder.parent, f"{folder.name}-workers")
-    make_folder(beside)
-    if name:
-        remove(*leftovers(beside, name))  # of a session that was killed
-    exchange = new_folder(beside, name)
-    backend = _backend(asked, made.numerics)
-    crew = Crew(backend, Blobs((exchange,), exchange), watcher.progress)
-    try:
+    with contextlib.ExitStack() as held:
+        backend = _backend(asked, made.numerics)
+        held.callback(backend.close)
+        make_folder(beside)
+        if name:
+            remove(*leftovers(beside, name))  # of a session that was killed
+        exchange = new_folder(beside, name)
+        held.callback(shutil.rmtree, exchange, ignore_errors=True)
         backend.start(lambda number: first_words(exchange))
-        yield crew
-    finally:
-        crew.close()
-        shutil.rmtree(exchange, ignore_errors=True)
+        held.callback(backend.close)  # before the folder goes, in which a worker may be writing
+        yield Crew(backend, Blobs((exchange,), exchange), watcher.progress)
 
 
 def _backend(asked: Workers, numerics: Numerics) -> Backend:
