@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merging.plugins.progress import Progress
 from merging.plugins.watcher import Watcher
-from merging.storage.atomic import leftovers, make_folder, new_folder, remove
+from merging.storage.atomic import leftovers, make_folder, new_folder, refusals, remove
+from merging.storage.lock import Lock, is_held
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
@@ -38,27 +38,59 @@ def hired(made: Plan, folder: Path | None, watcher: Watcher) -> Iterator[Crew | 
 
     Raises:
         WorkersError: they cannot be started.
+        FolderError: they have nowhere to exchange files.
     """
     asked = made.settings.passes.crew
     if asked is None or made.numerics is None:
+        if folder is not None:
+            _sweep(folder.parent, _beside(folder))
         yield None
         return
     from merging.evaluation.workers.blobs import Blobs
     from merging.evaluation.workers.crew import Crew
     from merging.evaluation.workers.requests import first_words
 
-    beside, name = (Path(tempfile.gettempdir()), "") if folder is None else (folder.parent, f"{folder.name}-workers")
-    with contextlib.ExitStack() as held:
-        backend = _backend(asked, made.numerics)
-        held.callback(backend.close)
-        make_folder(beside)
-        if name:
-            remove(*leftovers(beside, name))  # of a session that was killed
-        exchange = new_folder(beside, name)
-        held.callback(shutil.rmtree, exchange, ignore_errors=True)
-        backend.start(lambda number: first_words(exchange))
-        held.callback(backend.close)  # before the folder goes, in which a worker may be writing
-        yield Crew(backend, Blobs((exchange,), exchange), watcher.progress)
+    backend = _backend(asked, made.numerics)  # refused before there is anything to take back
+    try:
+        with _exchange(folder) as exchange, contextlib.closing(backend):
+            backend.start(lambda number: first_words(exchange))
+            yield Crew(backend, Blobs((exchange,), exchange), watcher.progress)
+    finally:
+        backend.close()
+
+
+def _beside(folder: Path) -> str:
+    """What a run's large values are in, beside its folder."""
+    return f"{folder.name}-workers"
+
+
+@contextlib.contextmanager
+def _exchange(folder: Path | None) -> Iterator[Path]:
+    """A folder through which large values go for a while; those of sessions that were killed are removed.
+
+    Raises:
+        FolderError: nobody can write there.
+    """
+    from merging.evaluation.workers.blobs import own_folder
+
+    with refusals("workers have nowhere to exchange files"):
+        parent, name = (own_folder(), "run-workers") if folder is None else (folder.parent, _beside(folder))
+        make_folder(parent)
+        with Lock(parent / f"{name}-begin", beside=True, wait=True):  # nobody sweeps what is not held yet
+            _sweep(parent, name)
+            path = new_folder(parent, name)
+            held = Lock(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        held.release()
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Removes folders for large values that nobody holds any more: their session was killed."""
+    with contextlib.suppress(OSError):
+        remove(*(left for left in leftovers(parent, name) if not is_held(left)))
 
 
 def _backend(asked: Workers, numerics: Numerics) -> Backend:
