@@ -420,3 +420,20 @@ def test_merges_that_are_files_are_forgotten(some_digits: tuple[Task, ModelPool]
         assert most <= 4
         held = {file for each in crew.packer.definitions.values() for file in each.files} | crew.packer.kept
         assert {path.name for path in (tmp_path / "files").iterdir()} == held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_brings_files_is_lost(
+    seed: int, some_digits: tuple[Task, ModelPool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of that machine ask again; all of them begin, whoever dies while files are on their way."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    monkeypatch.setattr("merging.evaluation.workers.sending.CHUNK", 1 << 14)
+    (tmp_path / "own").mkdir()
+    made = planned(some_digits, "greedy")
+    backend = InTurns(3, seed=seed)
+    with in_turns(backend, tmp_path / "files") as crew:
+        backend.start(lambda number: pickle.dumps({"folder": str(tmp_path / "nowhere")}))
+        backend.deaths = 0.04
+        Session.open(made, Journal(None), Watcher(), crew=crew)
+    assert all(member.gone or member.facts is not None for member in crew.members)

@@ -381,6 +381,11 @@ class Crew:
         job = member.jobs.get(answer.number)
         if job is None:
             return
+        if job.dropped and answer.state in ("part", "done", "error"):  # of a world before this one, it may be
+            if answer.state != "part":
+                del member.jobs[answer.number]
+                job.worker, job.done = None, True
+            return
         if answer.state == "part":
             told = self._read(answer)
             member.made += len(told[0]) if job.kind is Kind.PIECE else 0
@@ -428,8 +433,12 @@ class Crew:
             self._send(number, Job(kind=Kind.FILES, packed=Packed(part)))
             return
         member.brings = None
+        self._ask_again(member.host)
+
+    def _ask_again(self, host: str) -> None:
+        """Has those of a machine who wait for files ask again what they could not do without."""
         for other, each in enumerate(self.members):
-            if each.asks is not None and self.backend.place(other).partition(",")[0] == member.host:
+            if each.asks is not None and self.backend.place(other).partition(",")[0] == host:
                 asked, each.asks = each.asks, None
                 self._send(other, asked)
 
@@ -446,8 +455,9 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
-        jobs += [member.asks] if member.asks is not None else []
-        member.asks = member.brings = None
+        jobs += [job for job in (member.asks, member.opens) if job is not None]
+        brought, host = member.brings is not None, member.host
+        member.asks = member.brings = member.opens = None
         self._past.append(self._facts(number, reason or "lost"))
         member.jobs, member.facts, member.lost, member.told = {}, None, member.lost + 1, member.made
         member.knows.clear()
@@ -466,6 +476,8 @@ class Crew:
                 job.done = True
             else:
                 self._queue.appendleft(job)
+        if brought:  # who waits for the same files asks anew, and is brought them himself
+            self._ask_again(host)
         if not opened and member.starts >= TRIES:
             member.gone = True
             self.progress.say(f"{where} cannot be started{said}; the others go on")
