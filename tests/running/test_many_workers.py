@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import merging
-from merging.errors import CheckpointError, Stopped
+from merging.errors import CheckpointError, Stopped, WorkersError
 from merging.evaluation.workers.crew import Crew
 from merging.evaluation.workers.local import Local, threads
 from merging.evaluation.workers.remote import RemoteScorer
@@ -221,6 +221,24 @@ def test_what_kills_whoever_is_asked_has_failed(some_digits: tuple[Task, ModelPo
         Execution(session).execute()
         assert session.evaluator is not None
         assert len(session.evaluator.ledger.failures) == 2
+
+
+@pytest.mark.parametrize(("case", "kind"), [("early", Kind.TEST), ("greedy ensemble", Kind.LOGITS)])
+def test_tests_and_outputs_that_kill(
+    case: str, kind: Kind, some_digits: tuple[Task, ModelPool], tmp_path: Path
+) -> None:
+    """A test that kills has failed as an evaluation has; without outputs there is nothing to go on with."""
+    backend = InTurns(2, fatal=lambda message: pickle.loads(message).kind is kind)  # noqa: S301 - our own
+    with in_turns(backend, tmp_path / "files") as crew:
+        if kind is Kind.LOGITS:
+            with pytest.raises(WorkersError, match="finding the outputs of 1 model on held-out ends workers: it has"):
+                ran(planned(some_digits, case), tmp_path / "run", crew)
+            return
+        seen = ran(planned(some_digits, case), tmp_path / "run", crew)
+    failed = [event for event in seen.events if event.get("failed")]
+    assert len(failed) == 4
+    assert {event["score"] for event in failed} == {-1e300}
+    assert len(seen.recipe[0]["ingredients"]) == 1
 
 
 class Foreseeing(MixStrategy):
