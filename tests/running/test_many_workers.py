@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from merging.evaluation.workers.local import Local, threads
 from merging.evaluation.workers.remote import RemoteScorer
 from merging.evaluation.workers.requests import Kind
 from merging.plugins.discovery import load_installed
+from merging.plugins.optimizer import Vector
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -35,6 +37,7 @@ from merging.running.session import Session
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.tasks.digits import digits
+from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Recipe
 from tests.evaluation.workers.in_turns import InTurns, in_turns
 
@@ -253,6 +256,46 @@ def test_somebodys_strategy(some_digits: tuple[Task, ModelPool], tmp_path: Path)
         same(ran(made, tmp_path / "by2", crew), alone)
 
 
+class Repeating(MixStrategy):
+    """Somebody's strategy, whose search asks for the same merge at every point, and for something of another kind."""
+
+    name = "repeating"
+    label = "repeating"
+    summary = "searches a function that asks several things"
+    needs = frozenset({"model", "objective"})
+
+    def mix(self, problem: Problem) -> Recipe:
+        middle, ends = problem.mean([0, 1]), Ensemble((problem.single(0), problem.single(1)), (0.5, 0.5))
+        path = problem.search.between(problem.single(0), problem.single(1))
+        known, drawn = problem.evaluate(problem.single(2)), list[float]()
+
+        def look(point: Vector) -> Outcome:
+            problem.keep(problem.single(2), known)
+            drawn.append(problem.generator.random())
+            problem.evaluate(problem.single(2))
+            problem.decide(both=problem.evaluate(ends).score, accepted=False)
+            problem.keep(middle, problem.evaluate(middle))
+            return path(np.full(len(problem.partition), point[0]))
+
+        one = np.ones(1)
+        problem.search.maximize(look, lower=0 * one, upper=one, start=0.5 * one, budget=6)
+        problem.decide(last=drawn[-1], accepted=False)
+        return middle
+
+
+def test_a_function_that_is_listened_to_counts_nothing(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
+    """Whoever makes points beforehand finds out what a function asks, and leaves no trace of it."""
+    task, pool = some_digits
+    made = plan(pool, Repeating(), task=task, optimizer="random", threads=1, baselines=False, pool_tests=False)
+    alone = ran(made, tmp_path / "alone")
+    with in_turns(InTurns(2), tmp_path / "files") as crew:
+        seen = ran(made, tmp_path / "by2", crew)
+    same(seen, alone)
+    assert len(seen.found.kept) == len(alone.found.kept)
+    meters = [found.merges["repeating"].meter for found in (seen.found, alone.found)]
+    assert [replace(meter, seconds=0.0) for meter in meters] == [replace(meters[1], seconds=0.0)] * 2
+
+
 def test_limit_and_resume_with_another_number(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
     whole = ran(planned(some_digits, "cobyla"), tmp_path / "whole")
     limited = planned(some_digits, "cobyla", max_evaluations=12)
@@ -420,3 +463,20 @@ def test_merges_that_are_files_are_forgotten(some_digits: tuple[Task, ModelPool]
         assert most <= 4
         held = {file for each in crew.packer.definitions.values() for file in each.files} | crew.packer.kept
         assert {path.name for path in (tmp_path / "files").iterdir()} == held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_brings_files_is_lost(
+    seed: int, some_digits: tuple[Task, ModelPool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of that machine ask again; all of them begin, whoever dies while files are on their way."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    monkeypatch.setattr("merging.evaluation.workers.sending.CHUNK", 1 << 14)
+    (tmp_path / "own").mkdir()
+    made = planned(some_digits, "greedy")
+    backend = InTurns(3, seed=seed)
+    with in_turns(backend, tmp_path / "files") as crew:
+        backend.start(lambda number: pickle.dumps({"folder": str(tmp_path / "nowhere")}))
+        backend.deaths = 0.04
+        Session.open(made, Journal(None), Watcher(), crew=crew)
+    assert all(member.gone or member.facts is not None for member in crew.members)

@@ -173,8 +173,8 @@ class RemoteScorer:
 
     def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
         """Says what will probably be asked next, in the place of what was said before."""
-        if self.sharing.pays:
-            return
+        if self.sharing.pays:  # what was announced before keeps nobody from his part
+            looks = ()
         self.ahead.announce(looks, searches)
         self.crew.pump(0.0)
 
