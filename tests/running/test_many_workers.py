@@ -81,11 +81,11 @@ def same(one: Seen, other: Seen) -> None:
 @pytest.fixture(scope="module")
 def some_digits() -> tuple[Task, ModelPool]:
     """The built-in task with a part of its data and models: enough for batches, few enough to be fast."""
-    task, rows = digits(), torch.arange(300)
+    task, rows = digits(), torch.arange(200)
     few = Split.of(task.held_out.inputs[rows], task.held_out.labels[rows])
     pool = task.pool() if task.pool is not None else None
     assert pool is not None
-    return replace(task, held_out=few, tests={"test": few.part(rows[:70])}, shifts=()), ModelPool(pool.checkpoints[:5])
+    return replace(task, held_out=few, tests={"test": few.part(rows[:40])}, shifts=()), ModelPool(pool.checkpoints[:5])
 
 
 class Normalised(nn.Module):
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "greedy": ("greedy", {}, {}),
     "random orders": ("greedy", {"order": "random", "orders": 2}, {}),
     "early": ("greedy", {"early": True}, {}),
-    "cobyla": ("manifoldmix", {}, {"budget": 10}),
+    "cobyla": ("manifoldmix", {}, {"budget": 8}),
     "scipy": ("manifoldmix", {"tau": 0.99}, {"budget": 8, "optimizer": "scipy-cobyla"}),
     "nested": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "nested"}),
     "batches": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "random"}),
@@ -172,7 +172,7 @@ def test_bits_of_parts(case: str, some_digits: tuple[Task, ModelPool], tmp_path:
     """Where a pass is long enough, all workers make each of them together."""
     made = planned(some_digits, case)
     assert made.numerics is not None
-    made = replace(made, numerics=replace(made.numerics, batch=32))
+    made = replace(made, numerics=replace(made.numerics, batch=16))
     alone = ran(made, tmp_path / "alone")
     with in_turns(InTurns(3), tmp_path / "files") as crew, pytest.MonkeyPatch.context() as patch:
         patch.setattr("merging.evaluation.workers.sharing.OVERHEAD", 0.0)
