@@ -82,6 +82,8 @@ class Workers:
         Raises:
             OptionError: the two contradict each other.
         """
+        if self.kind == "ray" and device.startswith("cuda:"):  # each of its workers has one GPU, and sees no other
+            raise OptionError(f"`workers` is {self.said}, where GPUs are given out, but `device` is {device}; say cuda")
         if self.kind != "gpu":
             return device
         if device not in ("auto", "cuda"):

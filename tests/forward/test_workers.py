@@ -88,6 +88,9 @@ def test_whatever_is_said_is_read_or_refused(said: int | str) -> None:
 def test_gpus_are_a_device_that_is_there(tmp_path: Path) -> None:
     assert [Workers.of("gpu").on(device) for device in ("auto", "cuda")] == ["cuda", "cuda"]
     assert Workers.of(2).on("mps") == "mps"
+    assert [Workers.of("ray").on(device) for device in ("auto", "cuda", "cpu")] == ["auto", "cuda", "cpu"]
+    with pytest.raises(OptionError, match="`workers` is ray, where GPUs are given out, but `device` is cuda:1; say"):
+        Workers.of("ray").on("cuda:1")
     for device in ("cpu", "mps", "cuda:1"):
         with pytest.raises(OptionError, match=f"`workers` is gpu, but `device` is {device}"):
             Passes(workers="gpu", device=device)

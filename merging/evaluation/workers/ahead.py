@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ LOGITS = "logits "
 """Begins the key of what is kept until it is taken."""
 AHEAD = 2
 """Models for each worker whose logits are made before they are taken."""
+FAR = 256
+"""Things of a plan that are looked at where its order is asked for."""
 Known = tuple[Outcome, frozenset[str] | None]
 """An outcome, and the statistics that making it found to be reached."""
 
@@ -91,7 +94,7 @@ class Ahead:
         self._plan, self._more, self._searches = [], iter(looks), searches
         running = {key for key, job in self._pieces.items() if not job.done}
         if running:  # what is wanted no more makes room at once
-            wanted = {key for key, _ in self._due() if key in running}
+            wanted = {key for key, _ in self._soon() if key in running}
             self._forget(running - wanted)
 
     def before(self, looks: Iterable[Look]) -> None:
@@ -149,6 +152,10 @@ class Ahead:
             yield key, functools.partial(self._start, key, piece)
             number += look.searches
 
+    def _soon(self) -> Iterator[tuple[str, Callable[[], Job | None]]]:
+        """The beginning of what the plan comes to, which may have no end."""
+        return itertools.islice(self._due(), FAR)
+
     def _looks_in_order(self) -> Iterator[Look]:
         yield from self._plan
         for look in self._more:
@@ -181,7 +188,7 @@ class Ahead:
         running = [job for job in running if id(job) in pieces]
         if not running:
             return None
-        places = {id(self._pieces[key]): n for n, (key, _) in enumerate(self._due()) if key in self._pieces}
+        places = {id(self._pieces[key]): n for n, (key, _) in enumerate(self._soon()) if key in self._pieces}
         last = max(running, key=lambda job: places.get(id(job), len(places)))
         self._pieces = {key: job for key, job in self._pieces.items() if job is not last}
         return last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -124,3 +125,25 @@ def test_a_look_that_was_dropped_is_not_waited_for(tmp_path: Path) -> None:
         assert isinstance(job, Job)
         crew.drop([job])
         assert ahead.job("one") is None
+
+
+def test_a_plan_without_an_end(tmp_path: Path) -> None:
+    """What is announced is gone through as far as there is use for it, also while pieces of it are made."""
+    gone = 0
+
+    def plan() -> Iterator[Look]:
+        nonlocal gone
+        for number in itertools.count():
+            gone += 1
+            assert gone < 5000
+            yield Look(then=lambda before, number=number: (str(number), number))  # type: ignore[misc]
+
+    backend = Scripted(2)
+    with scripted(backend, tmp_path) as crew:
+        ahead = Ahead(crew)
+        ahead.announce(plan(), 0)
+        moved(crew)
+        assert [kinds(backend, worker) for worker in range(2)] == [[Kind.PIECE], [Kind.PIECE]]
+        ahead.announce(plan(), 0)
+        crew.ask(Kind.MEASURE, "model")
+        moved(crew)
