@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import merging
-from merging.errors import CheckpointError, Stopped
+from merging.errors import CheckpointError, Stopped, WorkersError
 from merging.evaluation.workers.crew import Crew
 from merging.evaluation.workers.local import Local, threads
 from merging.evaluation.workers.remote import RemoteScorer
@@ -81,11 +81,11 @@ def same(one: Seen, other: Seen) -> None:
 @pytest.fixture(scope="module")
 def some_digits() -> tuple[Task, ModelPool]:
     """The built-in task with a part of its data and models: enough for batches, few enough to be fast."""
-    task, rows = digits(), torch.arange(300)
+    task, rows = digits(), torch.arange(200)
     few = Split.of(task.held_out.inputs[rows], task.held_out.labels[rows])
     pool = task.pool() if task.pool is not None else None
     assert pool is not None
-    return replace(task, held_out=few, tests={"test": few.part(rows[:70])}, shifts=()), ModelPool(pool.checkpoints[:5])
+    return replace(task, held_out=few, tests={"test": few.part(rows[:40])}, shifts=()), ModelPool(pool.checkpoints[:5])
 
 
 class Normalised(nn.Module):
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "greedy": ("greedy", {}, {}),
     "random orders": ("greedy", {"order": "random", "orders": 2}, {}),
     "early": ("greedy", {"early": True}, {}),
-    "cobyla": ("manifoldmix", {}, {"budget": 10}),
+    "cobyla": ("manifoldmix", {}, {"budget": 8}),
     "scipy": ("manifoldmix", {"tau": 0.99}, {"budget": 8, "optimizer": "scipy-cobyla"}),
     "nested": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "nested"}),
     "batches": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "random"}),
@@ -172,7 +172,7 @@ def test_bits_of_parts(case: str, some_digits: tuple[Task, ModelPool], tmp_path:
     """Where a pass is long enough, all workers make each of them together."""
     made = planned(some_digits, case)
     assert made.numerics is not None
-    made = replace(made, numerics=replace(made.numerics, batch=32))
+    made = replace(made, numerics=replace(made.numerics, batch=16))
     alone = ran(made, tmp_path / "alone")
     with in_turns(InTurns(3), tmp_path / "files") as crew, pytest.MonkeyPatch.context() as patch:
         patch.setattr("merging.evaluation.workers.sharing.OVERHEAD", 0.0)
@@ -221,6 +221,24 @@ def test_what_kills_whoever_is_asked_has_failed(some_digits: tuple[Task, ModelPo
         Execution(session).execute()
         assert session.evaluator is not None
         assert len(session.evaluator.ledger.failures) == 2
+
+
+@pytest.mark.parametrize(("case", "kind"), [("early", Kind.TEST), ("greedy ensemble", Kind.LOGITS)])
+def test_tests_and_outputs_that_kill(
+    case: str, kind: Kind, some_digits: tuple[Task, ModelPool], tmp_path: Path
+) -> None:
+    """A test that kills has failed as an evaluation has; without outputs there is nothing to go on with."""
+    backend = InTurns(2, fatal=lambda message: pickle.loads(message).kind is kind)  # noqa: S301 - our own
+    with in_turns(backend, tmp_path / "files") as crew:
+        if kind is Kind.LOGITS:
+            with pytest.raises(WorkersError, match="finding the outputs of 1 model on held-out ends workers: it has"):
+                ran(planned(some_digits, case), tmp_path / "run", crew)
+            return
+        seen = ran(planned(some_digits, case), tmp_path / "run", crew)
+    failed = [event for event in seen.events if event.get("failed")]
+    assert len(failed) == 4
+    assert {event["score"] for event in failed} == {-1e300}
+    assert len(seen.recipe[0]["ingredients"]) == 1
 
 
 class Foreseeing(MixStrategy):
