@@ -65,6 +65,7 @@ NOT_OURS = {
     "--speed",
     "--faults",
     "--pairs",
+    "--on-ray",
     "--lazy-unpickle",
     "--num-threads",
     *("--address", "--cpus-per-task", "--exclusive", "--gpus-per-task", "--head", "--job-name", "--min-nodes"),
