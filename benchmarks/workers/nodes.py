@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -10,8 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers.faults import GONE, STRATEGIES, Case, Lost, Run, digits_problem, processes, spawned, told, tried
+from benchmarks.workers.faults import (
+    STRATEGIES,
+    Case,
+    Lost,
+    Run,
+    digits_problem,
+    parent,
+    processes,
+    spawned,
+    told,
+    tried,
+)
 
+ENDED = 30.0
+"""Seconds in which Ray must have ended the actors of a program that is no more: one that waited for a node is started
+first, where the node has just come."""
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
@@ -39,22 +54,24 @@ class Nodes:
         self.cluster.add_node(**NODE)
         return 1
 
-    def check_gone(self) -> None:
-        """Waits until no actor is left over.
+    def check_gone(self) -> float:
+        """Waits until Ray has ended all actors of these nodes; returns the seconds.
 
         Raises:
-            Lost: one is.
+            Lost: one is left over.
         """
-        until = time.monotonic() + GONE
+        began = time.monotonic()
         while left := [number for number in processes() if _is_actor(number)]:
-            if time.monotonic() > until:
+            if time.monotonic() - began > ENDED:
                 raise Lost(f"actor {left[0]} is left over")
             time.sleep(0.05)
+        return time.monotonic() - began
 
 
 def _is_actor(number: int) -> bool:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{number}/cmdline").read_bytes().startswith(b"ray::Actor")
+        named = Path(f"/proc/{number}/cmdline").read_bytes().startswith(b"ray::Actor")
+        return named and parent(parent(number)) == os.getpid()  # a child of a node, which is one of this process
     return False
 
 
@@ -83,7 +100,7 @@ def on_nodes(folder: Path, times: int, seed: int) -> dict[str, Any]:
             expected, _ = case.undisturbed(folder / f"{strategy}-without-ray", "none")
             row = found[f"{strategy}, node"] = tried(case, nodes.node, folder, times, chance, expected)
             try:
-                nodes.check_gone()
+                row["actors_gone_after"] = round(nodes.check_gone(), 2)
             except Lost as error:
                 row["lost"].append(str(error))
             told(strategy, "node", row)

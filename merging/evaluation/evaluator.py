@@ -37,7 +37,7 @@ CACHE_MEMORY = 1 << 30
 class _Asked(Stopped):
     """Ends a function that is listened to; whoever runs somebody's code lets it pass."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: list[Wanted]) -> None:
         super().__init__(StopReason.INTERRUPTED)
         self.wanted = wanted
 
@@ -68,7 +68,6 @@ class Evaluator:
     ) -> None:
         self.keys, self.ledger, self.scorer, self.gradients = keys, ledger, scorer, gradients
         self.remembered, self.progress = remembered, progress
-        self._listens = False
         self.outputs = Outputs(keys, ledger, scorer, progress)
         self.task, self.objective, self.numerics = keys.task, keys.objective, keys.numerics
 
@@ -192,26 +191,26 @@ class Evaluator:
         return self.numerics.exact
 
     def asked_by(self, ask: Callable[[], object]) -> list[Wanted]:
-        """Finds what a function asks first that this session has not asked for before; the function ends there.
+        """Finds what a function asks first, unless this session has asked for it before; the function ends there.
 
         Args:
             ask: calls :meth:`evaluate`, or what :meth:`between` gave; must bear being called again.
         """
-        before, self._listens = self._listens, True
+        before, self.ledger.listened = self.ledger.listened, True
         try:
             ask()
         except _Asked as asked:
-            return [asked.wanted]
+            return asked.wanted
         except Exception:  # somebody's function: what is wrong with it shows where it is called in earnest
             return []
         finally:
-            self._listens = before
+            self.ledger.listened = before
         return []
 
     def _overheard(self, key: str, model: Recipe | Weights | Trial, split: str = HELD_OUT) -> None:
         """Ends a function that is only listened to, at the first thing that it asks."""
-        if self._listens and self.ledger.known(key) is None:
-            raise _Asked(Wanted(model, split))
+        if self.ledger.listened:
+            raise _Asked([] if self.ledger.known(key) is not None else [Wanted(model, split)])
 
     def between(
         self, incumbent: Recipe, candidate: Recipe, mixing: str, *, loss: bool = False

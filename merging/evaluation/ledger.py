@@ -88,6 +88,7 @@ class Ledger:
         hardness: how hard the held-out samples are, by what was measured or known.
         tests: threshold tests that looked at samples, in this session or before.
         failures: why evaluations have no result, which count as the worst score.
+        listened: a function is only listened to, and ends at the first thing that it asks: nothing is counted.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Ledger:
         self._observers = tuple(observers)
         self.hardness, self.tests = Hardness(), 0
         self.failures: list[str] = []
+        self.listened = False
         self._asked: set[str] = set()
         self._known: dict[str, Outcome] = {}
         self._tried: set[str] = set()  # tested by the present strategy, short of an outcome
@@ -150,6 +152,7 @@ class Ledger:
             Stopped: the run was interrupted or has used up its evaluations.
             PluginError: an observer fails; one line with its name, the error, its file and line.
         """
+        self.end_listening()
         counts = split == HELD_OUT
         outcome = self._known.get(key)
         if outcome is not None and not self.exact_savings:
@@ -202,6 +205,7 @@ class Ledger:
             Stopped: the run was interrupted or has used up its evaluations.
             PluginError: an observer fails.
         """
+        self.end_listening()
         earlier = self._tested.get(key)
         answer = bar.decided(*earlier.within) if earlier is not None else None
         if earlier is not None and answer is not None:
@@ -239,6 +243,7 @@ class Ledger:
         Raises:
             Stopped: the run was interrupted.
         """
+        self.end_listening()
         if key not in self._known:
             if self.interrupted():
                 raise Stopped(StopReason.INTERRUPTED)
@@ -260,10 +265,20 @@ class Ledger:
         Raises:
             Stopped: that is so.
         """
+        self.end_listening()
         if self.interrupted():
             raise Stopped(StopReason.INTERRUPTED)
         if split == HELD_OUT and self.limit is not None and self.total.evaluations >= self.limit:
             raise Stopped(StopReason.LIMIT, limit=self.limit)
+
+    def end_listening(self) -> None:
+        """Ends a function that is only listened to.
+
+        Raises:
+            Stopped: it is.
+        """
+        if self.listened:
+            raise Stopped(StopReason.INTERRUPTED)
 
     def interrupted(self) -> bool:
         """Whether the run has been asked to stop."""

@@ -134,6 +134,7 @@ class MergeSearches:
         Raises:
             StrategyError: not as many components as variables, or one that the partition has not.
         """
+        self.evaluator.ledger.end_listening()
         points = self.searching.budget or budget
         search = BoxSearch(
             self._outcomes(function),
@@ -168,7 +169,10 @@ class MergeSearches:
 
     def _foresee(self, function: Callable[[Vector], Outcome], points: Sequence[Vector]) -> None:
         """Has the scores of several points made at once, by what the function asks about each of them."""
+        generator = self.seeds.generator.bit_generator
+        state = generator.state
         wanted = [found for point in points for found in self.evaluator.asked_by(partial(function, point))]
+        generator.state = state  # what the function has drawn, it draws again
         self.evaluator.scorer.foresee(wanted)
 
     def _priced(

@@ -144,11 +144,14 @@ def problem_of(
     searches: int,
 ) -> MergeProblem:
     """Makes the problem that a piece of a strategy is given on a worker: its searches are numbered on from there."""
+    from merging.evaluation.scorer import LiveScorer  # loads torch
     from merging.running.problem import MergeProblem
 
     problem = MergeProblem(
         pool, evaluator.keys.partition, evaluator, searching, Journal(None), progress, strategy=strategy
     )
+    scorer = evaluator.scorer
+    problem.module = scorer.live.module if isinstance(scorer, LiveScorer) else None
     for _ in range(searches):
         problem.seeds.search()
     return problem

@@ -251,14 +251,23 @@ class MergeProblem:
         scorer = self._evaluator.scorer
         return scorer if isinstance(scorer, RemoteScorer) else None
 
+    @property
+    def _listened(self) -> bool:
+        """Whether a function of the strategy is only listened to, and will be called again."""
+        return self._evaluator is not None and self._evaluator.ledger.listened
+
     def decide(self, **facts: Any) -> None:
         """Journals a decision, keeps it for the report, and tells it."""
+        if self._listened:
+            return
         self.decisions.append(facts)
         self._journal.write("decision", **facts)
         self.progress.decision(facts)
 
     def keep(self, recipe: Recipe, outcome: Outcome) -> None:
         """Remembers the best merge so far."""
+        if self._listened:
+            return
         if self.best is None or outcome.score >= self.best[1].score:
             self.best = (recipe, outcome)
             self.kept.append(self.best)

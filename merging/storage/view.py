@@ -63,6 +63,10 @@ class ModelView(View):
         """Facts about its files from before they were opened."""
         return self.model.stamps
 
+    def state(self) -> tuple[int, ...]:
+        """Is always the same: the model looks after its files itself, where it has any."""
+        return ()
+
     def check_unchanged(self) -> None:
         """Raises CheckpointError where the model was replaced or written to since it was opened."""
         self.model.check_unchanged()

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import merging
-from merging.errors import CheckpointError, Stopped
+from merging.errors import CheckpointError, Stopped, WorkersError
 from merging.evaluation.workers.crew import Crew
 from merging.evaluation.workers.local import Local, threads
 from merging.evaluation.workers.remote import RemoteScorer
 from merging.evaluation.workers.requests import Kind
 from merging.plugins.discovery import load_installed
+from merging.plugins.optimizer import Vector
 from merging.plugins.problem import Problem
 from merging.plugins.registry import strategies
 from merging.plugins.strategy import MixStrategy
@@ -33,6 +37,7 @@ from merging.running.session import Session
 from merging.storage.journal import Journal
 from merging.storage.pool import ModelPool
 from merging.tasks.digits import digits
+from merging.values.outcome import Outcome
 from merging.values.recipe import Ensemble, Recipe
 from tests.evaluation.workers.in_turns import InTurns, in_turns
 
@@ -76,11 +81,11 @@ def same(one: Seen, other: Seen) -> None:
 @pytest.fixture(scope="module")
 def some_digits() -> tuple[Task, ModelPool]:
     """The built-in task with a part of its data and models: enough for batches, few enough to be fast."""
-    task, rows = digits(), torch.arange(300)
+    task, rows = digits(), torch.arange(200)
     few = Split.of(task.held_out.inputs[rows], task.held_out.labels[rows])
     pool = task.pool() if task.pool is not None else None
     assert pool is not None
-    return replace(task, held_out=few, tests={"test": few.part(rows[:70])}, shifts=()), ModelPool(pool.checkpoints[:5])
+    return replace(task, held_out=few, tests={"test": few.part(rows[:40])}, shifts=()), ModelPool(pool.checkpoints[:5])
 
 
 class Normalised(nn.Module):
@@ -120,21 +125,21 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "greedy": ("greedy", {}, {}),
     "random orders": ("greedy", {"order": "random", "orders": 2}, {}),
     "early": ("greedy", {"early": True}, {}),
-    "cobyla": ("manifoldmix", {}, {"budget": 10}),
+    "cobyla": ("manifoldmix", {}, {"budget": 8}),
     "scipy": ("manifoldmix", {"tau": 0.99}, {"budget": 8, "optimizer": "scipy-cobyla"}),
     "nested": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "nested"}),
     "batches": ("manifoldmix", {"tau": 0.99}, {"budget": 10, "optimizer": "random"}),
     "reference": ("manifoldmix", {"profile": "reference"}, {"budget": 8}),
     "ensemble": ("ensemble", {}, {}),
     "greedy ensemble": ("greedy-ensemble", {}, {}),
-    "a number": ("task-arithmetic", {"scale": "search"}, {"budget": 6}),
+    "a number": ("ties", {"density": "search"}, {"budget": 8}),
 }
 
 
 def planned(given: tuple[Task, ModelPool], case: str, **more: Any) -> Plan:
     task, pool = given
     strategy, options, settings = CASES[case]
-    if strategy == "task-arithmetic":
+    if strategy == "ties":
         pool = ModelPool(pool.checkpoints[1:], pool.checkpoints[0])
     load_installed()
     made = strategies[strategy](**options)
@@ -167,7 +172,7 @@ def test_bits_of_parts(case: str, some_digits: tuple[Task, ModelPool], tmp_path:
     """Where a pass is long enough, all workers make each of them together."""
     made = planned(some_digits, case)
     assert made.numerics is not None
-    made = replace(made, numerics=replace(made.numerics, batch=32))
+    made = replace(made, numerics=replace(made.numerics, batch=16))
     alone = ran(made, tmp_path / "alone")
     with in_turns(InTurns(3), tmp_path / "files") as crew, pytest.MonkeyPatch.context() as patch:
         patch.setattr("merging.evaluation.workers.sharing.OVERHEAD", 0.0)
@@ -218,6 +223,24 @@ def test_what_kills_whoever_is_asked_has_failed(some_digits: tuple[Task, ModelPo
         assert len(session.evaluator.ledger.failures) == 2
 
 
+@pytest.mark.parametrize(("case", "kind"), [("early", Kind.TEST), ("greedy ensemble", Kind.LOGITS)])
+def test_tests_and_outputs_that_kill(
+    case: str, kind: Kind, some_digits: tuple[Task, ModelPool], tmp_path: Path
+) -> None:
+    """A test that kills has failed as an evaluation has; without outputs there is nothing to go on with."""
+    backend = InTurns(2, fatal=lambda message: pickle.loads(message).kind is kind)  # noqa: S301 - our own
+    with in_turns(backend, tmp_path / "files") as crew:
+        if kind is Kind.LOGITS:
+            with pytest.raises(WorkersError, match="finding the outputs of 1 model on held-out ends workers: it has"):
+                ran(planned(some_digits, case), tmp_path / "run", crew)
+            return
+        seen = ran(planned(some_digits, case), tmp_path / "run", crew)
+    failed = [event for event in seen.events if event.get("failed")]
+    assert len(failed) == 4
+    assert {event["score"] for event in failed} == {-1e300}
+    assert len(seen.recipe[0]["ingredients"]) == 1
+
+
 class Foreseeing(MixStrategy):
     """Somebody's strategy, which says what it will ask."""
 
@@ -251,6 +274,46 @@ def test_somebodys_strategy(some_digits: tuple[Task, ModelPool], tmp_path: Path)
         same(ran(made, tmp_path / "by2", crew), alone)
 
 
+class Repeating(MixStrategy):
+    """Somebody's strategy, whose search asks for the same merge at every point, and for something of another kind."""
+
+    name = "repeating"
+    label = "repeating"
+    summary = "searches a function that asks several things"
+    needs = frozenset({"model", "objective"})
+
+    def mix(self, problem: Problem) -> Recipe:
+        middle, ends = problem.mean([0, 1]), Ensemble((problem.single(0), problem.single(1)), (0.5, 0.5))
+        path = problem.search.between(problem.single(0), problem.single(1))
+        known, drawn = problem.evaluate(problem.single(2)), list[float]()
+
+        def look(point: Vector) -> Outcome:
+            problem.keep(problem.single(2), known)
+            drawn.append(problem.generator.random())
+            problem.evaluate(problem.single(2))
+            problem.decide(both=problem.evaluate(ends).score, accepted=False)
+            problem.keep(middle, problem.evaluate(middle))
+            return path(np.full(len(problem.partition), point[0]))
+
+        one = np.ones(1)
+        problem.search.maximize(look, lower=0 * one, upper=one, start=0.5 * one, budget=6)
+        problem.decide(last=drawn[-1], accepted=False)
+        return middle
+
+
+def test_a_function_that_is_listened_to_counts_nothing(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
+    """Whoever makes points beforehand finds out what a function asks, and leaves no trace of it."""
+    task, pool = some_digits
+    made = plan(pool, Repeating(), task=task, optimizer="random", threads=1, baselines=False, pool_tests=False)
+    alone = ran(made, tmp_path / "alone")
+    with in_turns(InTurns(2), tmp_path / "files") as crew:
+        seen = ran(made, tmp_path / "by2", crew)
+    same(seen, alone)
+    assert len(seen.found.kept) == len(alone.found.kept)
+    meters = [found.merges["repeating"].meter for found in (seen.found, alone.found)]
+    assert [replace(meter, seconds=0.0) for meter in meters] == [replace(meters[1], seconds=0.0)] * 2
+
+
 def test_limit_and_resume_with_another_number(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
     whole = ran(planned(some_digits, "cobyla"), tmp_path / "whole")
     limited = planned(some_digits, "cobyla", max_evaluations=12)
@@ -266,11 +329,9 @@ def test_limit_and_resume_with_another_number(some_digits: tuple[Task, ModelPool
     assert again.recipe == whole.recipe
 
 
+@pytest.mark.slow
 def test_processes_are_killed(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
     """Two real processes, one of which dies in the middle of what it is asked; none is left over."""
-    import os
-    import signal
-
     from merging.evaluation.workers.blobs import Blobs
     from merging.evaluation.workers.requests import first_words
 
@@ -372,3 +433,68 @@ def test_interrupted_while_waiting(some_digits: tuple[Task, ModelPool], tmp_path
         problem = Session.open(made, Journal(None), Watcher(should_stop=stop), crew=crew).problem(made.strategy)
         with pytest.raises(Stopped):
             problem.rank()
+
+
+@pytest.mark.slow
+def test_bits_on_two_nodes(some_digits: tuple[Task, ModelPool], tmp_path: Path, ray_nodes: Any) -> None:
+    """Actors of Ray, a node each, one of which is killed in between."""
+    from merging.evaluation.workers.blobs import Blobs
+    from merging.evaluation.workers.on_ray import OnRay
+    from merging.evaluation.workers.requests import first_words
+
+    folder = tmp_path / "files"
+    folder.mkdir()
+    backend = OnRay(2, HANDLER, ray_nodes.address, environment=lambda number: threads(1))
+    crew = Crew(backend, Blobs((folder,), folder))
+    try:
+        backend.start(lambda number: first_words(folder))
+        for case in ("cobyla", "greedy", "ensemble"):
+            made = planned(some_digits, case)
+            same(ran(made, tmp_path / f"{case} on ray", crew), ran(made, tmp_path / case))
+            if case == "cobyla":
+                os.kill(int(backend.place(1).rpartition(" ")[2]), signal.SIGKILL)
+        assert sum(member.lost for member in crew.members) == 1
+    finally:
+        crew.close()
+
+
+def test_merges_that_are_files_are_forgotten(some_digits: tuple[Task, ModelPool], tmp_path: Path) -> None:
+    """A search over a number of a method makes a model a point; few of them are on the disk at a time."""
+    made = planned(some_digits, "a number")
+    alone = ran(made, tmp_path / "alone")
+    most, seen, kept = 0, set[str](), Crew.job
+
+    def counted(self: Crew, *arguments: Any, **more: Any) -> Any:
+        nonlocal most
+        found = kept(self, *arguments, **more)
+        there = {name for name, each in self.packer.definitions.items() if each.files}
+        seen.update(there)
+        most = max(most, len(there))
+        return found
+
+    with in_turns(InTurns(2), tmp_path / "files") as crew, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merging.evaluation.workers.crew.KEPT", 2)
+        patch.setattr("merging.evaluation.workers.blobs.LARGE", 1 << 10)
+        patch.setattr(Crew, "job", counted)
+        same(ran(made, tmp_path / "by2", crew), alone)
+        assert len(seen) > 4
+        assert most <= 4
+        held = {file for each in crew.packer.definitions.values() for file in each.files} | crew.packer.kept
+        assert {path.name for path in (tmp_path / "files").iterdir()} == held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_brings_files_is_lost(
+    seed: int, some_digits: tuple[Task, ModelPool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of that machine ask again; all of them begin, whoever dies while files are on their way."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    monkeypatch.setattr("merging.evaluation.workers.sending.CHUNK", 1 << 14)
+    (tmp_path / "own").mkdir()
+    made = planned(some_digits, "greedy")
+    backend = InTurns(3, seed=seed)
+    with in_turns(backend, tmp_path / "files") as crew:
+        backend.start(lambda number: pickle.dumps({"folder": str(tmp_path / "nowhere")}))
+        backend.deaths = 0.04
+        Session.open(made, Journal(None), Watcher(), crew=crew)
+    assert all(member.gone or member.facts is not None for member in crew.members)

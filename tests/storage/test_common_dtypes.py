@@ -195,3 +195,15 @@ def test_a_pool_of_one_dtype_is_as_it_was(tmp_path: Path) -> None:
     assert {row[1:] for row in other.dtypes} == {("float64", "float64")}
     assert ModelPool(other.checkpoints).dtypes == ()
     assert ModelPool(other.checkpoints).checkpoints == pool.checkpoints
+
+
+def test_models_in_memory(mixed: Path) -> None:
+    """State dicts of several dtypes are merged as files with the same tensors are."""
+    files = sorted(mixed.glob("model_*.safetensors"))
+    assert len({tensor.dtype for file in files for tensor in load_file(file).values()}) == 3  # one of them integer
+    one = merging.merge([load_file(file) for file in files], "uniform").state_dict()
+    other = merging.merge(files, "uniform").state_dict()
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype
+        assert torch.equal(tensor, other[name])

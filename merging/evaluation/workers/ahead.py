@@ -101,7 +101,7 @@ class Ahead:
     def job(self, key: str) -> Job | None:
         """The request that makes an evaluation, where one is on its way."""
         job = self._looks.get(key)
-        return job if job is not None and not job.done else None
+        return job if job is not None and not (job.done or job.dropped) else None
 
     def piece(self, key: str, piece: Piece) -> Job:
         """The request for a piece that the strategy has come to: on its way, or made now."""

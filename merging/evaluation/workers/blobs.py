@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from blake3 import blake3
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from merging.errors import WorkersError
 from merging.storage.atomic import swap
@@ -47,7 +48,7 @@ class Blobs:
 
     def __init__(self, folders: Sequence[Path], home: Path | None) -> None:
         self._folders, self.home = tuple(folders), home
-        self._digests: dict[int, tuple[Tensor, Blob]] = {}
+        self._known: MutableMapping[Tensor, Blob] = WeakTensorKeyDictionary()
 
     def keep(self, tensor: Tensor) -> Blob:
         """Writes a tensor, unless it is there; the same object is hashed once.
@@ -55,12 +56,19 @@ class Blobs:
         Args:
             tensor: any; it must not change afterwards.
         """
-        if id(tensor) not in self._digests:
+        blob = self._known.get(tensor)
+        if blob is None or self.where(blob.digest) is None:
             raw = bytes_of(tensor.detach().cpu().contiguous())
             blob = Blob(blake3(raw.data, max_threads=blake3.AUTO).hexdigest(), dtype_name(tensor), tuple(tensor.shape))
             self.put(blob.digest, raw.data)
-            self._digests[id(tensor)] = tensor, blob  # with the tensor: an id may be used again
-        return self._digests[id(tensor)][1]
+            self._known[tensor] = blob
+        return blob
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Removes files from the folder that is written to; whoever has mapped one still has it."""
+        if self.home is not None:
+            for digest in digests:
+                (self.home / digest).unlink(missing_ok=True)
 
     def anew(self) -> Blobs:
         """The same folders, for tensors that are kept no longer than this."""

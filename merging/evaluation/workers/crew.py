@@ -30,6 +30,8 @@ AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
 KILLED = 2
 """Workers that a request may kill; then it has failed."""
+KEPT = 4
+"""Merges whose tensors are files that are kept for who asks again."""
 TRIES = 3
 """Times that a worker is started before it has opened its world."""
 
@@ -97,7 +99,7 @@ class _Member:
     gone: bool = False
     fingerprint: Fingerprint | None = None
     opens: Job | None = None
-    asks: Job | None = None
+    asks: list[Job] = field(default_factory=list)
     brings: Iterator[bytes] | None = None
     host: str = ""
 
@@ -139,7 +141,7 @@ class Crew:
 
     def enter(
         self,
-        world: bytes,
+        world: Packed,
         packer: Packer,
         unpacker: Unpacker,
         *,
@@ -159,7 +161,8 @@ class Crew:
             MergingError: one of them cannot, or would give other bits.
             Stopped: the run was interrupted.
         """
-        self._world, self.packer, self._unpacker = world, packer, unpacker
+        self._world, self.packer, self._unpacker = world.data, packer, unpacker
+        packer.kept = frozenset(world.files)
         self._alike, self.plans, self._entered = alike, None, False
         self.supply, self.least = (lambda: None), (lambda running: None)
         self.drop([*self._queue, *(job for member in self.members for job in member.jobs.values())])
@@ -188,7 +191,19 @@ class Crew:
 
     def job(self, kind: Kind, value: Any, *, short: bool = True, on_part: Callable[[Any], None] | None = None) -> Job:
         """A request that nobody was given yet."""
-        return Job(kind=kind, packed=self.packer.pack(value), short=short, on_part=on_part or (lambda part: None))
+        packed = self.packer.pack(value)
+        self._forget(packed)
+        return Job(kind=kind, packed=packed, short=short, on_part=on_part or (lambda part: None))
+
+    def _forget(self, packed: Packed) -> None:
+        """Forgets the oldest merges that are files, which are as large as models, but for those that are asked for."""
+        large = [name for name, each in self.packer.definitions.items() if each.files]
+        if len(large) <= KEPT:
+            return
+        jobs = [*self._queue, *(job for member in self.members for job in [*member.jobs.values(), *member.asks])]
+        asked = {*packed.names, *(name for job in jobs for name in job.packed.names)}
+        for name in [name for name in large if name not in asked][: len(large) - KEPT]:
+            self.packer.forget(name)
 
     def hurry(self, job: Job) -> None:
         """Somebody waits for a request that was of possible use so far."""
@@ -332,8 +347,8 @@ class Crew:
         if any(not job.short for job in member.jobs.values()):
             return None
         for job in self._queue:
-            wanted = None if job.wanted is None or self.members[job.wanted].gone else self.members[job.wanted]
-            if wanted in (None, member) and (job.short or not member.jobs):
+            wanted = None if job.wanted is None else self.members[job.wanted]
+            if (wanted in (None, member) or wanted.facts is None) and (job.short or not member.jobs):
                 self._queue.remove(job)
                 return job
         if member.jobs:
@@ -350,19 +365,26 @@ class Crew:
 
     def _send(self, number: int, job: Job) -> None:
         member = self.members[number]
+        forgets = tuple(name for name in member.knows if name not in self.packer.definitions)
+        member.knows -= set(forgets)
         names = [name for name in job.packed.names if name not in member.knows]
         definitions = tuple((name, self.packer.definitions[name].data) for name in names)
         member.knows |= set(names)
         self._numbers += 1
         member.jobs[self._numbers] = job
         job.worker = number
-        self.backend.send(number, pickle.dumps(Message(self._numbers, job.kind, job.packed.data, definitions)))
+        self.backend.send(number, pickle.dumps(Message(self._numbers, job.kind, job.packed.data, definitions, forgets)))
 
     def _take(self, number: int, answer: Answer) -> None:
         """Takes an answer, or a part of one."""
         member = self.members[number]
         job = member.jobs.get(answer.number)
         if job is None:
+            return
+        if job.dropped and answer.state in ("part", "done", "error"):  # of a world before this one, it may be
+            if answer.state != "part":
+                del member.jobs[answer.number]
+                job.worker, job.done = None, True
             return
         if answer.state == "part":
             told = self._read(answer)
@@ -385,14 +407,15 @@ class Crew:
         if job.kind is Kind.WORLD and answer.state == "done":
             member.facts, member.fingerprint, member.starts = job.answer, job.answer["fingerprint"], 0
             if self._entered and (why := self._unlike(member)):  # a machine that came later
-                member.facts, member.gone = None, True
-                self.progress.say(f"warning: worker {number} would give other bits, and is left out: {why}")
+                self._give_up(number, f"warning: worker {number} would give other bits, and is left out: {why}")
+        elif job.kind is Kind.WORLD and answer.state == "error" and self._entered:  # nobody waits for it any more
+            self._give_up(number, f"warning: worker {number} cannot begin again, and is left out: {job.error}")
         job.done = answer.state != "dropped" or job.dropped
 
     def _bring(self, number: int, job: Job, lacking: Iterable[str]) -> None:
         """Sends a worker files that are not on its machine, and asks again; one machine gets them once."""
         member = self.members[number]
-        member.asks = job
+        member.asks.append(job)
         host = self.backend.place(number).partition(",")[0]
         if not any(each.brings is not None and each.host == host for each in self.members):
             member.brings, member.host = chunks(lacking, self.blobs), host
@@ -405,16 +428,22 @@ class Crew:
             part = None if member.brings is None else next(member.brings, None)
         except WorkersError as error:
             part = None
-            if member.asks is not None:
-                member.asks.error, member.asks.done, member.asks = error, True, None
+            for asked in member.asks:
+                asked.error, asked.done = error, True
+            member.asks.clear()
         if part is not None:
             self._send(number, Job(kind=Kind.FILES, packed=Packed(part)))
             return
         member.brings = None
+        self._ask_again(member.host)
+
+    def _ask_again(self, host: str) -> None:
+        """Has those of a machine who wait for files ask again what they could not do without."""
         for other, each in enumerate(self.members):
-            if each.asks is not None and self.backend.place(other).partition(",")[0] == member.host:
-                asked, each.asks = each.asks, None
-                self._send(other, asked)
+            if each.asks and self.backend.place(other).partition(",")[0] == host:
+                asked, each.asks = each.asks, []
+                for job in asked:
+                    self._send(other, job)
 
     def unpacked(self, data: bytes) -> Any:
         """A value that came within an answer."""
@@ -429,8 +458,9 @@ class Crew:
         """A worker is gone: what it was at is asked of another one, and it is started anew."""
         member = self.members[number]
         jobs, opened = list(member.jobs.values()), member.facts is not None
-        jobs += [member.asks] if member.asks is not None else []
-        member.asks = member.brings = None
+        jobs += [*member.asks, *([] if member.opens is None else [member.opens])]
+        brought, host = member.brings is not None, member.host
+        member.asks, member.brings, member.opens = [], None, None
         self._past.append(self._facts(number, reason or "lost"))
         member.jobs, member.facts, member.lost, member.told = {}, None, member.lost + 1, member.made
         member.knows.clear()
@@ -449,16 +479,26 @@ class Crew:
                 job.done = True
             else:
                 self._queue.appendleft(job)
+        if brought:  # who waits for the same files asks anew, and is brought them himself
+            self._ask_again(host)
         if not opened and member.starts >= TRIES:
-            member.gone = True
-            self.progress.say(f"{where} cannot be started{said}; the others go on")
             for job in jobs:
                 job.done = job.done or job.kind is Kind.WORLD
-            self._check_alive()
+            self._give_up(number, f"{where} cannot be started{said}; the others go on")
             return
         self.progress.say(lost_line(number, place, reason, self.count - 1))
         self.backend.restart(number)
         self._open(number, next((job for job in jobs if job.kind is Kind.WORLD), None))
+
+    def _give_up(self, number: int, why: str) -> None:
+        """Goes on without a worker.
+
+        Raises:
+            WorkersError: it was the last one.
+        """
+        self.members[number].facts, self.members[number].gone = None, True
+        self.progress.say(why)
+        self._check_alive()
 
     def _check_alive(self) -> None:
         if all(member.gone for member in self.members):

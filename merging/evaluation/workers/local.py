@@ -63,6 +63,7 @@ class Local:
         self._where = b""
         self._workers: dict[int, Child] = {}
         self._selector = selectors.DefaultSelector()
+        self._unable: list[Received] = []
         self._looked = time.monotonic()
         self._end = weakref.finalize(self, _close, os.getpid(), self._workers, self._selector)
 
@@ -76,7 +77,7 @@ class Local:
         self._where = process.where(self._handler)
         try:
             for number in range(self.count):
-                self.restart(number)
+                self._begin(number)
         except OSError as error:
             started = len(self._workers)
             self.close()
@@ -86,9 +87,14 @@ class Local:
             raise
 
     def restart(self, worker: int) -> None:
-        """Starts a worker, in the place of the one that had its number."""
-        if worker in self._workers:
-            self._workers.pop(worker).end(self._selector)
+        """Starts a worker, in the place of the one that had its number; where there is no room, it is lost again."""
+        self._workers[worker].end(self._selector)
+        try:
+            self._begin(worker)
+        except OSError as error:
+            self._unable.append(Received(worker, None, reason=f"it cannot be started: {reason_of(error)}"))
+
+    def _begin(self, worker: int) -> None:
         new = Child(self._environment(worker))
         self._workers[worker] = new
         self._selector.register(new.line, selectors.EVENT_READ, worker)
@@ -120,8 +126,8 @@ class Local:
         until = time.monotonic() + timeout
         while True:
             left = until - time.monotonic()
-            came: list[Received] = []
-            for key, events in self._selector.select(max(0.0, min(left, LOOKED_AFTER))):
+            came, self._unable = self._unable, []
+            for key, events in self._selector.select(0 if came else max(0.0, min(left, LOOKED_AFTER))):
                 worker = self._workers[key.data]
                 if events & selectors.EVENT_WRITE:
                     self._push(worker)

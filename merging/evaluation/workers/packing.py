@@ -26,10 +26,11 @@ WEIGHTS = (Recipe, Weights)
 
 @dataclass(frozen=True)
 class Packed:
-    """A value as bytes, and the names of the definitions that must be there before they can be read."""
+    """A value as bytes, the names of the definitions that must be there before they can be read, and its files."""
 
     data: bytes
     names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Packer:
@@ -45,7 +46,8 @@ class Packer:
         rows: their rows in recipes, and after them that of the base.
 
     Attributes:
-        definitions: name → bytes of every merge that was named.
+        definitions: name → bytes of every merge that was named, but for those that were forgotten.
+        kept: digests of files that stay, whatever is forgotten: those of the world.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Packer:
         self.pool, self.partition, self.blobs, self.large = pool, partition, blobs, large
         self.rows = {row: place for place, row in enumerate(rows)}
         self.definitions: dict[str, Packed] = {}
+        self.kept: frozenset[str] = frozenset()
         self._names: WeakKeyDictionary[Recipe | Weights, str] = WeakKeyDictionary()
 
     def pack(self, value: Any) -> Packed:
@@ -67,13 +70,24 @@ class Packer:
         Raises:
             TypeError: something in it belongs to this process, such as an open file.
         """
-        out, used = io.BytesIO(), dict[str, None]()
-        pickler = _Pickler(out, self, used)
+        out = io.BytesIO()
+        pickler = _Pickler(out, self)
         try:
             pickler.dump(value)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TypeError(str(error)) from None
-        return Packed(out.getvalue(), tuple(used))
+        return Packed(out.getvalue(), tuple(pickler.used), tuple(pickler.files))
+
+    def forget(self, name: str) -> tuple[str, ...]:
+        """Forgets a merge, and removes its files but for those that another one has too; gives their digests."""
+        gone = self.definitions.pop(name).files
+        others = {file for packed in self.definitions.values() for file in packed.files}
+        gone = tuple(file for file in gone if file not in others and file not in self.kept)
+        for merged, its in list(self._names.items()):
+            if its == name:
+                del self._names[merged]
+        self.blobs.drop(gone)
+        return gone
 
     def name(self, merged: Recipe | Weights) -> str:
         """The name of a merge: the hash of what it is."""
@@ -81,7 +95,7 @@ class Packer:
             whole = self.pack([type(merged), {field.name: getattr(merged, field.name) for field in fields(merged)}])
             data = zlib.compress(whole.data, 1)  # the table of an average is one number, many times
             name = blake3(data).hexdigest()[:32]
-            self.definitions[name] = Packed(data, whole.names)
+            self.definitions[name] = Packed(data, whole.names, whole.files)
             self._names[merged] = name
         return self._names[merged]
 
@@ -89,9 +103,9 @@ class Packer:
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """A pickler that names what the receiver has."""
 
-    def __init__(self, out: io.BytesIO, packer: Packer, used: dict[str, None]) -> None:
+    def __init__(self, out: io.BytesIO, packer: Packer) -> None:
         super().__init__(out, protocol=pickle.HIGHEST_PROTOCOL)
-        self._packer, self._used = packer, used
+        self._packer, self.used, self.files = packer, dict[str, None](), dict[str, None]()
 
     def persistent_id(self, value: Any) -> Any:
         """What stands for a value; None: it is copied."""
@@ -104,10 +118,12 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return "row", packer.rows[value]
         if isinstance(value, WEIGHTS):
             name = packer.name(value)
-            self._used[name] = None
+            self.used[name] = None
             return "merge", name
         if isinstance(value, Tensor) and value.nbytes >= packer.large and packer.blobs.home is not None:
-            return "blob", tuple(packer.blobs.keep(value))
+            blob = packer.blobs.keep(value)
+            self.files[blob.digest] = None
+            return "blob", tuple(blob)
         if isinstance(value, Checkpoint | ModelPool):
             raise TypeError("models of another pool cannot be sent")
         return None
@@ -136,6 +152,10 @@ class Unpacker:
     def define(self, name: str, data: bytes) -> None:
         """Takes the definition of a merge; what it is made of must have been defined before it is asked for."""
         self._merges.setdefault(name, data)
+
+    def forget(self, name: str) -> None:
+        """Forgets a merge, and with it what it has mapped into memory."""
+        self._merges.pop(name, None)
 
     def unpack(self, data: bytes) -> Any:
         """Reads a value again.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from merging.errors import WorkersError
 from merging.evaluation.bar import Bar
 from merging.evaluation.keys import Keys, Trial
 from merging.evaluation.scorer import LiveScorer, Wanted
@@ -21,6 +22,20 @@ from merging.evaluation.workers.sharing import Sharing
 from merging.plugins.task import HELD_OUT
 from merging.values.outcome import WORST, Decision, Outcome
 from merging.values.recipe import Recipe, Weights
+from merging.values.wording import plural
+
+
+@contextlib.contextmanager
+def _said(doing: str) -> Iterator[None]:
+    """Says what has killed workers, where nothing can take the place of what it gives.
+
+    Raises:
+        WorkersError: it has.
+    """
+    try:
+        yield
+    except KilledError as error:
+        raise WorkersError(f"{doing} ends workers: {error}") from None
 
 
 class RemoteScorer:
@@ -85,10 +100,7 @@ class RemoteScorer:
         try:
             outcome, reached = self._found(key, model, split, record=record)
         except KilledError as error:
-            samples = len(self.keys.task.split(split))
-            correct = np.packbits(np.zeros(samples, dtype=bool)) if self.keys.task.split(split).categorical else None
-            outcome = Outcome(score=WORST, samples=samples, correct=correct, failed=str(error))
-            return replace(outcome, passes=passes)
+            return self._failed(split, error, passes)
         self._narrow(reached)
         self.sharing.saw(outcome, split)
         return replace(outcome, passes=passes)
@@ -102,7 +114,8 @@ class RemoteScorer:
             if job is None or job.dropped or job.error is not None:
                 job = self.crew.job(Kind.LOGITS, (recipe, split, record))
             self.crew.hurry(job)
-            handed = self.crew.wait(job, self._should_stop)
+            with _said(f"finding the outputs of {plural(len(recipe.names), 'model')} on {split}"):
+                handed = self.crew.wait(job, self._should_stop)
         found, reached = handed
         self._narrow(reached)
         return found[0], found[1]
@@ -110,15 +123,19 @@ class RemoteScorer:
     def exceeds(
         self, model: Recipe | Weights, bar: Bar, easiness: NDArray[np.int64] | None, *, checked: bool
     ) -> tuple[Decision, float]:
-        """Whether the held-out score clears a bar, and the seconds that this took."""
+        """Whether the held-out score clears a bar, and the seconds; what kills whoever is asked has the worst score."""
         handed = self._handed.pop((Kind.TEST, ""), None)
-        found, reached = handed or self._asked(Kind.TEST, (model, bar, easiness, checked))
+        try:
+            found, reached = handed or self._asked(Kind.TEST, (model, bar, easiness, checked))
+        except KilledError as error:
+            return bar.of(self._failed(HELD_OUT, error, 1.0)), 0.0
         self._narrow(reached)
         return found[0], found[1]
 
     def measured(self, merged: Recipe | Weights) -> tuple[dict[str, Tensor], float]:
         """An average's BatchNorm statistics, and passes that measuring them took."""
-        found, reached = self._asked(Kind.STATISTICS, (merged,))
+        with _said("measuring the BatchNorm statistics of an average"):
+            found, reached = self._asked(Kind.STATISTICS, (merged,))
         self._narrow(reached)
         return found[0], found[1]
 
@@ -173,8 +190,8 @@ class RemoteScorer:
 
     def announce(self, looks: Iterable[Look], searches: int = 0) -> None:
         """Says what will probably be asked next, in the place of what was said before."""
-        if self.sharing.pays:
-            return
+        if self.sharing.pays:  # what was announced before keeps nobody from his part
+            looks = ()
         self.ahead.announce(looks, searches)
         self.crew.pump(0.0)
 
@@ -206,6 +223,12 @@ class RemoteScorer:
             self.crew.hurry(job)
         found: Known = self.crew.wait(job, self._should_stop)
         return found
+
+    def _failed(self, split: str, error: KilledError, passes: float) -> Outcome:
+        """The outcome of what has none: the worst score, with the reason."""
+        data = self.keys.task.split(split)
+        correct = np.packbits(np.zeros(len(data), dtype=bool)) if data.categorical else None
+        return Outcome(score=WORST, samples=len(data), correct=correct, failed=str(error), passes=passes)
 
     def _asked(self, kind: Kind, words: Any) -> Any:
         return self.crew.wait(self.crew.ask(kind, words), self._should_stop)

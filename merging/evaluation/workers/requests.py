@@ -38,12 +38,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Message:
-    """A request: its number, what it is, the merges that the worker does not know yet, and its own words."""
+    """A request: its number, what it is, its words, merges that are new to the worker, and those to be forgotten."""
 
     number: int
     kind: Kind
     body: bytes
     definitions: tuple[tuple[str, bytes], ...] = ()
+    forgets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

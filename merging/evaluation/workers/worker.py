@@ -76,6 +76,8 @@ class Worker:
         if self._open is not None:  # also of what nobody waits for any more: the driver sends each of them once
             for name, data in asked.definitions:
                 self._open.unpacker.define(name, data)
+            for name in asked.forgets:
+                self._open.unpacker.forget(name)
         try:
             if asked.number in self._dropped:
                 raise Stopped(StopReason.INTERRUPTED)

@@ -12,7 +12,7 @@ from merging.evaluation.ledger import Ledger
 from merging.evaluation.scorer import LiveScorer
 from merging.evaluation.workers.blobs import Blobs
 from merging.evaluation.workers.models import Models
-from merging.evaluation.workers.packing import Packer, Unpacker
+from merging.evaluation.workers.packing import Packed, Packer, Unpacker
 from merging.forward.live import LiveModel
 from merging.forward.numerics import Numerics
 from merging.forward.patches import use_products
@@ -48,7 +48,7 @@ class World:
     measure_again: bool
     machine: str
 
-    def packed(self, blobs: Blobs) -> bytes:
+    def packed(self, blobs: Blobs) -> Packed:
         """The world as bytes; large tensors of its data are written to files.
 
         Raises:
@@ -56,7 +56,8 @@ class World:
         """
         task = replace(self.task, pool=None, fresh=None)
         try:
-            return pickle.dumps((files(), Packer(blobs).pack(replace(self, task=task)).data))
+            packed = Packer(blobs).pack(replace(self, task=task))
+            return replace(packed, data=pickle.dumps((files(), packed.data)))
         except TypeError as error:
             raise TaskError(
                 f"workers cannot be given the task '{self.task.name}': {error}; make it of functions and data that "

@@ -128,6 +128,26 @@ def test_a_worker_is_lost_while_it_is_sent_what_it_has_no_room_for() -> None:
         assert asked(local, 0) == [[b"again"]]
 
 
+def test_one_that_cannot_be_started_again_is_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def popen(*arguments: object, **more: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with started(2) as local:
+        local.send(0, b"die SIGKILL")
+        assert lost(local, 0) == ([b"last words"], "killed by SIGKILL")
+        with monkeypatch.context() as full:
+            full.setattr(subprocess, "Popen", popen)
+            local.restart(0)
+        assert not local.ready(0)
+        local.send(0, b"to nobody")
+        assert lost(local, 0) == ([], "it cannot be started: Resource temporarily unavailable")
+        local.send(1, b"here")
+        assert asked(local, 1) == [[b"here"]]
+        local.restart(0)
+        local.send(0, b"again")
+        assert asked(local, 0) == [[b"again"]]
+
+
 def test_one_that_lives_is_replaced_as_well() -> None:
     with started() as local:
         before = process(local, 0)
