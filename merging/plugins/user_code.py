@@ -194,7 +194,7 @@ _STANDARD = sysconfig.get_path("stdlib") + os.sep
 
 def exited(error: SystemExit) -> str:
     """Says for a message who called ``sys.exit``, and where."""
-    place = _place(error).text.removeprefix("at ")
+    place = _place(error).text.removeprefix("at ") or "code without a file"
     return (
         f"{place} called sys.exit({error.code!r}), which would end the command without its result; a plug-in returns, "
         "or raises an error"

@@ -25,7 +25,7 @@ from merging.evaluation.workers.sending import take
 from merging.evaluation.workers.telling import Telling, telling_evaluator
 from merging.evaluation.workers.world import World, machine
 from merging.plugins.progress import Silent
-from merging.plugins.user_code import PluginError
+from merging.plugins.user_code import PluginError, running
 from merging.storage.pool import ModelPool
 from merging.values.recipe import Recipe, Weights
 
@@ -86,7 +86,7 @@ class Worker:
             yield self._said("dropped", None)
         except LackingError as error:
             yield self._said("lacking", error.args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whoever makes a pass again would exit, too
             yield self._said("error", _sendable(error))
 
     def _done(self, asked: Message) -> Iterator[bytes]:
@@ -243,9 +243,14 @@ def _caught(work: Callable[[], object], found: list[object], told: queue.SimpleQ
 
 
 def _sendable(error: BaseException) -> Exception:
-    """An error that another process can read: of ours itself, of anybody else its words."""
-    if isinstance(error, MergingError):
+    """An error that another process can read: of ours itself, of anybody else its words and its place."""
+    try:
+        with running("a pass on a worker", None):
+            raise error
+    except MergingError as ours:
         with contextlib.suppress(Exception):
-            pickle.loads(pickle.dumps(error))
-            return error
-    return PluginError(raised(error))
+            pickle.loads(pickle.dumps(ours))
+            return ours
+        return PluginError(raised(error))
+    except BaseException as other:
+        return PluginError(raised(other))
