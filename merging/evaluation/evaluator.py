@@ -164,7 +164,8 @@ class Evaluator:
             record: outcomes of record are asked for, by :meth:`record`.
             first: before what was foreseen so far, not in its place.
         """
-        self.scorer.foresee(self._unknown(wanted, record=record), first=first)
+        if not self.ledger.journal.replaying:  # what the journal holds is not made again
+            self.scorer.foresee(self._unknown(wanted, record=record), first=first)
 
     def _unknown(self, wanted: Iterable[tuple[Merge, str]], *, record: bool) -> Iterator[Wanted]:
         """What of it is to be made: of ensembles their members' outputs."""

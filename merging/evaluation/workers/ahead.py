@@ -92,6 +92,8 @@ class Ahead:
             searches: how many the strategy has made so far.
         """
         self._plan, self._more, self._searches = [], iter(looks), searches
+        stale = [key for key in self._looks if key.startswith(LOGITS)]  # they are large, and nobody has taken them
+        self.crew.drop([self._looks.pop(key) for key in stale])
         running = {key for key, job in self._pieces.items() if not job.done}
         if running:  # what is wanted no more makes room at once
             wanted = {key for key, _ in self._soon() if key in running}
@@ -134,7 +136,16 @@ class Ahead:
         return None
 
     def _due(self) -> Iterator[tuple[str, Callable[[], Job | None]]]:
-        """What the plan comes to by what is known, in order: its key, and what asks for it."""
+        """What the plan comes to by what is known, in order: its key, and what asks for it.
+
+        Where the strategy's own code fails in it, the plan is given up: the error shows where it is asked in earnest.
+        """
+        try:
+            yield from self._comes_to()
+        except Exception:
+            self._plan, self._more = [], iter(())
+
+    def _comes_to(self) -> Iterator[tuple[str, Callable[[], Job | None]]]:
         number: int | None = self._searches
         for look in self._looks_in_order():
             outcome = look.known or (self._outcome(look.key) if look.what is not None else None)

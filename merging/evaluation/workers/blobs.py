@@ -113,6 +113,6 @@ def own_folder() -> Path:
     """
     folder = Path(tempfile.gettempdir()) / f"merging-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():
         raise WorkersError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
     return folder

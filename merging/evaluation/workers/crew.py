@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
 KILLED = 2
-"""Workers that a request may kill; then it has failed."""
+"""Workers that a request may kill one after the other; then it has failed."""
+MOST = 6
+"""Workers that may die at a long request, each of which has given a part of its answer before."""
 KEPT = 4
 """Merges whose tensors are files that are kept for who asks again."""
 TRIES = 3
@@ -53,7 +55,9 @@ class Job:
         error: what went wrong instead.
         worker: number of the worker who has it; None: nobody has.
         wanted: the worker that it is for, as long as that one is there.
-        killed: how many workers died of it.
+        killed: how many workers died of it, one after the other, before it had given anything.
+        tried: how many have died at it in all.
+        gave: who had it last had given a part of its answer.
     """
 
     kind: Kind
@@ -67,6 +71,8 @@ class Job:
     worker: int | None = None
     wanted: int | None = None
     killed: int = 0
+    tried: int = 0
+    gave: bool = False
 
 
 @dataclass(eq=False, kw_only=True)
@@ -387,7 +393,7 @@ class Crew:
                 job.worker, job.done = None, True
             return
         if answer.state == "part":
-            told = self._read(answer)
+            told, job.gave = self._read(answer), True
             member.made += len(told[0]) if job.kind is Kind.PIECE else 0
             job.on_part(told)
             return
@@ -471,11 +477,12 @@ class Crew:
             job.worker = job.wanted = None
             if job.kind in (Kind.WORLD, Kind.FILES):
                 continue
-            job.killed += order == 0
+            job.tried += order == 0
+            job.killed, job.gave = (1 if job.gave else job.killed + 1) if order == 0 else job.killed, False
             if job.dropped:
                 job.done = True
-            elif job.killed >= KILLED:
-                job.error = KilledError(f"it has killed {plural(job.killed, 'worker')}, the last one {where}{said}")
+            elif job.killed >= KILLED or job.tried >= MOST:
+                job.error = KilledError(f"it has killed {plural(job.tried, 'worker')}, the last one {where}{said}")
                 job.done = True
             else:
                 self._queue.appendleft(job)

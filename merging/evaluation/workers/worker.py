@@ -78,6 +78,7 @@ class Worker:
                 self._open.unpacker.define(name, data)
             for name in asked.forgets:
                 self._open.unpacker.forget(name)
+                self._ends.clear()  # they are known by what may be another's place now
         try:
             if asked.number in self._dropped:
                 raise Stopped(StopReason.INTERRUPTED)
