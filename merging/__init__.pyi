@@ -65,6 +65,7 @@ from .partitioners.clip import ClipC26 as ClipC26
 from .partitioners.custom import Custom as Custom
 from .partitioners.layer import Layer as Layer
 from .partitioners.whole import Whole as Whole
+from .plugins.ahead import Announced as Announced
 from .plugins.ahead import Attempt as Attempt
 from .plugins.objective import Objective as Objective
 from .plugins.optimizer import Optimizer as Optimizer

@@ -76,6 +76,7 @@ def notes(
         *([found.doubt] if found.doubt is not None else []),
         *([negative_variance(negative)] if negative else []),
         *_of_scores(made, found),
+        *(_of_failures(evaluator.ledger.failures) if evaluator is not None else []),
         *_of_searches(made, found),
         *made.partition.notes,
         *made.notes,
@@ -102,6 +103,15 @@ def _of_scores(made: Plan, found: Found) -> list[str]:
     if found.cut is not None and found.cut in found.merges:
         said.append(f"{found.merges[found.cut].label} did not come to its end: its row is its best so far")
     return said
+
+
+def _of_failures(reasons: Sequence[str]) -> list[str]:
+    """Evaluations that count as the worst score because whoever was asked for them died."""
+    if not reasons:
+        return []
+    have = "has no result and counts" if len(reasons) == 1 else "have no result and count"
+    count = plural(len(reasons), "evaluation")
+    return [f"{count} {have} as the worst score ({reasons[0]}): another run may find another merge"]
 
 
 def _of_searches(made: Plan, found: Found) -> list[str]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import merging
 from merging.errors import CheckpointError, Stopped, WorkersError
+from merging.evaluation.evaluator import Evaluator
 from merging.evaluation.workers.crew import Crew
 from merging.evaluation.workers.local import Local, threads
 from merging.evaluation.workers.remote import RemoteScorer
@@ -32,6 +33,7 @@ from merging.plugins.watcher import Watcher
 from merging.running.crew import HANDLER
 from merging.running.execution import Execution
 from merging.running.found import Found
+from merging.running.notes import notes
 from merging.running.plan import Plan, plan
 from merging.running.session import Session
 from merging.storage.journal import Journal
@@ -49,6 +51,7 @@ class Seen:
     events: list[dict[str, Any]]
     recipe: Any
     found: Found
+    evaluator: Evaluator
 
 
 def ran(made: Plan, folder: Path, crew: Crew | None = None, *, resume: bool = False) -> Seen:
@@ -67,7 +70,7 @@ def ran(made: Plan, folder: Path, crew: Crew | None = None, *, resume: bool = Fa
         event.pop("time", None)
     merged = found.merge
     recipes = merged.members if isinstance(merged, Ensemble) else [merged]
-    return Seen(events, [each.to_json() for each in recipes if isinstance(each, Recipe)], found)
+    return Seen(events, [each.to_json() for each in recipes if isinstance(each, Recipe)], found, session.evaluator)
 
 
 def same(one: Seen, other: Seen) -> None:
@@ -211,10 +214,11 @@ def test_what_kills_whoever_is_asked_has_failed(some_digits: tuple[Task, ModelPo
         seen = ran(made, tmp_path / "run", crew)
     failed = [event for event in seen.events if event.get("failed")]
     assert {event["split"] for event in failed} == {"held-out", "test"}
-    assert "killed 2 workers" in failed[0]["failed"]
+    assert "killed 3 workers" in failed[0]["failed"]
     assert failed[0]["score"] == -1e300
-    assert backend.lost == 4
+    assert backend.lost == 6
     assert seen.found.saved == "greedy"
+    assert any("2 evaluations have no result" in note for note in notes(made, seen.found, seen.evaluator, (), ()))
     with Journal(tmp_path / "run" / "events.jsonl", resume=True) as journal:
         journal.write("run", made=1)
         session = Session.open(made, journal, Watcher())

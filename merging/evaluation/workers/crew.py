@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2
 """Requests that a worker has at the most: the next one is there when one is done."""
-KILLED = 2
-"""Workers that a request may kill one after the other; then it has failed."""
+KILLED = 3
+"""Times that a request is asked whose workers die one after the other; then it has failed."""
 MOST = 6
 """Workers that may die at a long request, each of which has given a part of its answer before."""
 KEPT = 4
@@ -489,9 +489,10 @@ class Crew:
         if brought:  # who waits for the same files asks anew, and is brought them himself
             self._ask_again(host)
         if not opened and member.starts >= TRIES:
+            others = "; the others go on" if self.count > 1 else ""
             for job in jobs:
                 job.done = job.done or job.kind is Kind.WORLD
-            self._give_up(number, f"{where} cannot be started{said}; the others go on")
+            self._give_up(number, f"warning: {where} cannot be started{said}{others}")
             return
         self.progress.say(lost_line(number, place, reason, self.count - 1))
         self.backend.restart(number)

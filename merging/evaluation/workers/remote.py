@@ -24,6 +24,9 @@ from merging.values.outcome import WORST, Decision, Outcome
 from merging.values.recipe import Recipe, Weights
 from merging.values.wording import plural
 
+IN_A_ROW = 3
+"""Evaluations without a result after which a run ends: then it is the task, or the machine."""
+
 
 @contextlib.contextmanager
 def _said(doing: str) -> Iterator[None]:
@@ -66,6 +69,7 @@ class RemoteScorer:
         self.ahead, self.sharing = crew.plans
         self.ahead.known = known
         self._followed: list[Job] = []
+        self._in_a_row = 0
         self._handed: dict[tuple[Kind, str], Any] = {}
 
     def check_labels(self, names: Sequence[str]) -> None:
@@ -101,6 +105,7 @@ class RemoteScorer:
             outcome, reached = self._found(key, model, split, record=record)
         except KilledError as error:
             return self._failed(split, error, passes)
+        self._in_a_row = 0
         self._narrow(reached)
         self.sharing.saw(outcome, split)
         return replace(outcome, passes=passes)
@@ -225,7 +230,15 @@ class RemoteScorer:
         return found
 
     def _failed(self, split: str, error: KilledError, passes: float) -> Outcome:
-        """The outcome of what has none: the worst score, with the reason."""
+        """The outcome of what has none: the worst score, with the reason.
+
+        Raises:
+            WorkersError: nothing has had one for a while: it is not this evaluation that kills.
+        """
+        self._in_a_row += 1
+        if self._in_a_row >= IN_A_ROW:
+            raise WorkersError(f"{self._in_a_row} evaluations in a row have no result, the last one because {error}")
+        self.crew.progress.say(f"warning: an evaluation counts as the worst score, because {error}")
         data = self.keys.task.split(split)
         correct = np.packbits(np.zeros(len(data), dtype=bool)) if data.categorical else None
         return Outcome(score=WORST, samples=len(data), correct=correct, failed=str(error), passes=passes)
