@@ -18,7 +18,7 @@ from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, near_path, raised
+from merging.errors import MergingError, NameTakenError, near_path, raised
 from merging.plugins.registry import PLUGINS, Registry
 from merging.plugins.user_code import loaded_from, running
 
@@ -143,13 +143,16 @@ def files() -> dict[str, bytes]:
 def load_sent(sent: Mapping[str, bytes]) -> None:
     """Runs plug-in files of another process, each under its path, whether it is on this machine or not.
 
+    One whose names are taken, by a file that took its place there, is left out.
+
     Raises:
         MergingError: one of them fails here.
     """
     for path, source in sent.items():
         name = _module_of(Path(path))
         if name not in sys.modules:
-            _run(name, importlib.util.spec_from_file_location(name, path, loader=_Sent(path, source)), path)
+            with contextlib.suppress(NameTakenError):
+                _run(name, importlib.util.spec_from_file_location(name, path, loader=_Sent(path, source)), path)
 
 
 _MODULE = "merging_plugin_"

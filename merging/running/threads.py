@@ -19,10 +19,10 @@ def said_of_threads(made: Plan, earlier: Numerics | None = None) -> Iterator[str
         made: the run.
         earlier: how an earlier session of it made its passes, with whose threads it goes on.
     """
-    from merging.forward.numerics import usual_threads  # loads torch
-
     if made.numerics is None or made.live is None:
         return
+    from merging.forward.numerics import usual_threads  # loads torch
+
     passes, threads, device = made.settings.passes, made.numerics.threads, made.numerics.device
     crew = passes.crew
     if earlier is not None and passes.threads is None and not passes.tune:

@@ -80,6 +80,12 @@ class Replay:
         self.singles, self.averages = singles, iter(())
         self.evaluated = 0
 
+    def ahead(self, items: Any) -> None:
+        """Nothing is made beforehand."""
+
+    def apart(self, function: Any, **given: Any) -> Any:
+        return function(self, **given)
+
     def single(self, index: int) -> Recipe:
         return Recipe.single(self.pool.ingredients[index], self.partition)
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-MARK = "MERGING_RAY"
+MARK = "RAY_OF_MERGING"
 """Variable in the environment of all processes of a Ray: its folder."""
 PATIENCE = 3.0
 """Seconds after which whoever still comes into being is not ours to end."""

@@ -1,0 +1,28 @@
+"""Plug-in files of another process."""
+
+from __future__ import annotations
+
+import sys
+
+from merging.plugins.discovery import load_sent
+from merging.plugins.registry import strategies
+
+FILE = """
+from merging.plugins.registry import strategies
+from merging.plugins.strategy import MixStrategy
+
+@strategies.register("sent-twice")
+class Sent(MixStrategy):
+    needs = frozenset()
+    def mix(self, problem):
+        return problem.mean(range(len(problem.pool)))
+"""
+
+
+def test_a_name_that_another_file_has_taken_is_left_out() -> None:
+    """A file was loaded, its names were freed, and a second one has them: both are known there."""
+    before = set(sys.modules)
+    load_sent({"/nowhere/one.py": FILE.encode(), "/nowhere/two.py": FILE.encode()})
+    new = [name for name in set(sys.modules) - before if name.startswith("merging_plugin_")]
+    assert [name.startswith("merging_plugin_one") for name in new] == [True]
+    assert strategies["sent-twice"].__module__ == new[0]
