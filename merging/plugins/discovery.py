@@ -11,14 +11,14 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, NameTakenError, near_path, raised
+from merging.errors import MergingError, near_path, raised
 from merging.plugins.registry import PLUGINS, Registry
 from merging.plugins.user_code import loaded_from, running
 
@@ -143,16 +143,34 @@ def files() -> dict[str, bytes]:
 def load_sent(sent: Mapping[str, bytes]) -> None:
     """Runs plug-in files of another process, each under its path, whether it is on this machine or not.
 
-    One whose names are taken, by a file that took its place there, is left out.
-
-    Raises:
-        MergingError: one of them fails here.
+    One that fails here is left out: perhaps nothing of it is needed. Where something is, :func:`needed` says why it is
+    not there.
     """
     for path, source in sent.items():
         name = _module_of(Path(path))
         if name not in sys.modules:
-            with contextlib.suppress(NameTakenError):
+            try:
                 _run(name, importlib.util.spec_from_file_location(name, path, loader=_Sent(path, source)), path)
+            except MergingError as error:
+                sys.modules.pop(name, None)
+                _FAILED[name] = error
+
+
+@contextlib.contextmanager
+def needed() -> Iterator[None]:
+    """Reads what may need plug-in files that were sent.
+
+    Raises:
+        MergingError: one of them has failed here.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise _FAILED.get(error.name or "", error) from None
+
+
+_FAILED: dict[str, MergingError] = {}
+"""Modules of files that were sent and have failed, with what they have raised."""
 
 
 _MODULE = "merging_plugin_"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from pathlib import Path
 
-from merging.plugins.discovery import load_sent
+import pytest
+
+from merging.errors import MergingError
+from merging.plugins.discovery import _module_of, load_sent, needed
 from merging.plugins.registry import strategies
 
 FILE = """
@@ -26,3 +31,11 @@ def test_a_name_that_another_file_has_taken_is_left_out() -> None:
     new = [name for name in set(sys.modules) - before if name.startswith("merging_plugin_")]
     assert [name.startswith("merging_plugin_one") for name in new] == [True]
     assert strategies["sent-twice"].__module__ == new[0]
+
+
+def test_one_that_fails_is_said_where_it_is_needed() -> None:
+    load_sent({"/nowhere/three.py": b"1 / 0"})
+    with pytest.raises(MergingError, match=r"three.py failed: ZeroDivisionError"), needed():
+        importlib.import_module(_module_of(Path("/nowhere/three.py")))
+    with pytest.raises(ModuleNotFoundError), needed():
+        importlib.import_module("nowhere_at_all")

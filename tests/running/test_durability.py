@@ -36,7 +36,11 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(pool_folder: Path, work: Path, tmp_path: Path) -> None:
     case = Case("run", pool_folder)
     expected, seconds = undisturbed(case, tmp_path / "undisturbed")
-    assert kill(case, work, expected, 0.6 * seconds)
+    for number, share in enumerate((0.6, 0.3, 0.15)):  # it may be sooner done than before
+        (folder := work / str(number)).mkdir()
+        if kill(case, folder, expected, share * seconds):
+            return
+    pytest.fail("it has always ended before it was killed")
 
 
 @pytest.mark.parametrize("name", ["run", "finetune"])

@@ -15,6 +15,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from merging.evaluation.workers.blobs import LARGE, Blob, Blobs
+from merging.plugins.discovery import needed
 from merging.storage.checkpoint import Checkpoint
 from merging.storage.pool import ModelPool
 from merging.values.partition import Partition
@@ -163,7 +164,8 @@ class Unpacker:
         Raises:
             LackingError: a file of a tensor is not on this machine.
         """
-        return _Unpickler(io.BytesIO(data), self).load()
+        with needed():
+            return _Unpickler(io.BytesIO(data), self).load()
 
     def merge(self, name: str) -> Recipe | Weights:
         """A merge by its name; always the same object, by which the live model knows that it is there."""
