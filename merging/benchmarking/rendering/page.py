@@ -32,6 +32,7 @@ from merging.values.told import KINDS
 from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
 
 CAPTIONS = {
+    "forest": "Differences from the best single model, with their intervals: at home, and under shift.",
     "scatter": "In-distribution against shifted scores: every single model and every method (Figure 2 of the paper).",
     "search": "The best held-out score that each method had seen after so many forward-equivalents.",
 }
