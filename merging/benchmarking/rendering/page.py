@@ -54,9 +54,9 @@ def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
         {
             "name": name,
             "caption": CAPTIONS.get(name, ""),
-            # What matplotlib has drawn: it escapes the names that stand in it.
-            "wide": Markup(inline(wide)),  # noqa: S704
-            "narrow": Markup(inline(narrow)),  # noqa: S704
+            # What Vega has drawn: it escapes the names that stand in it.
+            "wide": Markup(inline(wide, f"{name}-wide")),  # noqa: S704
+            "narrow": Markup(inline(narrow, f"{name}-narrow")),  # noqa: S704
         }
         for name, (wide, narrow) in drawn.items()
     ]
