@@ -11,7 +11,7 @@ from rich.text import Text
 
 from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
-from merging.benchmarking.rendering.documents import remarks, title, what
+from merging.benchmarking.rendering.documents import headed, remarks, title, what
 from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COSTS,
@@ -59,10 +59,19 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
 
     Args:
         console: the screen.
-        found: the benchmark.
+        found: the benchmark, or several folders' results, table by table.
         elsewhere: file or flag that has the numbers for which a narrow screen has no room.
     """
-    console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
+    _show(console, found, title(found), elsewhere)
+    for part in found.apart:
+        console.print()
+        console.rule(style="dim")
+        console.print(Text(showable(f"{part.why}.")), highlight=False)
+        _show(console, part, headed(part), elsewhere)
+
+
+def _show(console: Console, found: Benchmark, named: str, elsewhere: str) -> None:
+    console.print(Text(showable(f"{named}. {what(found)}")), style="dim", highlight=False)
     show_answer(console, answer(found))
     console.print()
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
