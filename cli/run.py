@@ -153,22 +153,25 @@ def _execute(
             watcher=Watcher(progress=progress, should_stop=should_stop),
             origin=Origin(request=request | {"output": None}, command=request["command"], started=started),
         )
+    from merging.storage.result import PAGE
     from merging.values.answer import answer
 
     told = answer(result.report)
-    page = _page(replace(result, folder=place), news) if seen.page else None
-    if seen.as_json:
-        beside = {} if page is None else {"page": str(page)}
-        print_json({"answer": told.to_json()} | _written(place) | beside)
-    else:
+    if not seen.as_json:
         how = settings.writing
         show_report(console, result.report, folder, how.kind, built_in=not request["models"], again=how.again)
-        if page is not None and not seen.opens:
-            console.print(marked("The page: [bold]{}[/]", folder / page.name), highlight=False, soft_wrap=True)
+    try:
+        page = _page(replace(result, folder=place), news) if seen.page else None
+    finally:  # the run is done, whatever becomes of its page
+        if seen.as_json:
+            beside = {"page": str(place / PAGE)} if seen.page and (place / PAGE).is_file() else {}
+            print_json({"answer": told.to_json()} | _written(place) | beside)
     if page is not None and seen.opens:
         from merging.cli.showing.opening import open_page
 
         open_page(page, news)
+    elif page is not None and not seen.as_json:
+        console.print(marked("The page: [bold]{}[/]", folder / page.name), highlight=False, soft_wrap=True)
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"

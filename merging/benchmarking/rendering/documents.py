@@ -159,7 +159,7 @@ def what(found: Benchmark) -> str:
 def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     """Remarks on methods, reasons of those without a result (unless the table has them), and notes."""
     reasons = [
-        f"{row.label}: {row.why if row.finished else f'{row.status}: {row.why}'}"
+        f"{row.label}: {row.why if row.status is MethodState.FINISHED else f'{row.status}: {row.why}'}"
         for row in found.rows
         if row.why and (unfinished or row.finished) and row.status is not MethodState.NOT_RUN
     ]
