@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from merging.cli.showing.flags import in_flags
 from merging.cli.showing.screen import Screen, marked, say_json
 from merging.errors import FolderError, showable
 
@@ -54,9 +55,14 @@ def compare(
     """
     news = Screen(stderr=True)
     target = _target(wish.output, folders)
-    found, report = _read(folders, depth, published, target)
+    from merging.cli.run import command as run
+
+    try:
+        found, report = _read(folders, depth, published, target)
+    except FolderError as error:  # a run goes on with a flag of merge run
+        raise FolderError(in_flags(error, run)) from None
     for folder, why in found.left_out.items():
-        click.echo(f"note: {showable(folder)} is left out: {why}", err=True)
+        click.echo(f"note: {showable(folder)} is left out: {in_flags(in_flags(why), run)}", err=True)
     name = "\n".join(sorted(str(folder.resolve()) for folder in folders)) or found.task
     page = _drawn(found, report, name, target) if target is not None or wish.opens else None
     if wish.shows and wish.as_json:

@@ -65,7 +65,7 @@ def find(folders: Sequence[Path], depth: int = DEPTH) -> Found:
 def _meant(folder: Path, depth: int) -> Iterator[tuple[Path, str]]:
     """The folders that one stands for, each with why it is left out, or nothing."""
     if not folder.is_dir():
-        yield folder, "it is a file; published results are read with --published"
+        yield folder, "it is a file, no folder of results"
         return
     own = entry_of(folder)
     if own is not None:

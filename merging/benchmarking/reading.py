@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +55,7 @@ def unread(folder: Path) -> str:
     if (folder / memory.FILE).is_file():
         return f"the benchmark in {folder} has no result yet; the same command with that `output` goes on with it"
     if (folder / journal.FILE).is_file():
-        return f"the run in {folder} has no result yet; go on with: merge run --resume {shlex.quote(str(folder))}"
+        return f"the run in {folder} has no result yet; go on with it: merge run `resume={folder}`"
     return f"{folder} holds no finished run and no benchmark ({REPORT}, {RESULT})"
 
 

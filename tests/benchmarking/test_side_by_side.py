@@ -207,7 +207,7 @@ def test_folders_are_looked_into_as_deep_as_runs_are_listed(runs: Path, tmp_path
     }
     cut = place / "learned"
     assert {Path(folder).name: why for folder, why in found.left_out.items()} == {
-        "learned": f"the run in {cut} has no result yet; go on with: merge run --resume {cut}",
+        "learned": f"the run in {cut} has no result yet; go on with it: merge run `resume={cut}`",
         "pool": "a fine-tuned pool, which is no merge",
         "inner": "it lies in the folder of another result; name it too",
     }

@@ -272,9 +272,9 @@ def test_a_report_takes_the_runs_of_a_folder(merge: Merge, runs: Path) -> None:
     ran = merge("report", "runs", "--json")
     assert ran.code == 0, ran.err
     whole, rows = json.loads(ran.out), json.loads(merge("report", "runs/greedy", "runs/uniform", "--json").out)
-    gone = "the run in runs/cut has no result yet; go on with: merge run --resume runs/cut"
+    gone = "the run in runs/cut has no result yet; go on with it: merge run `resume=runs/cut`"
     assert whole == rows | {"left_out": {"runs/cut": gone}}
-    assert f"runs/cut is left out: {gone}" in ran.err
+    assert f"runs/cut is left out: {gone.replace('`resume=runs/cut`', '--resume runs/cut')}" in ran.err
     first = merge("report", "runs", "--output", "runs/all", "--json")
     assert first.code == 0, first.err
     again = json.loads(merge("report", "runs", "--json").out)
