@@ -30,7 +30,7 @@ DOCUMENTS = (*(f"benchmark.{form}" for form in ("html", "md", "tex", "csv")), PO
 """Files that describe the results and show the pictures."""
 APART = re.compile(r"(benchmark|pool)-\d+\.csv")
 """Tables of results that stand apart: benchmark-2.csv, pool-2.csv, …"""
-PICTURE = re.compile(r"(\d+-)?(scatter|search|coefficients-.+)\.(png|svg)")
+PICTURE = re.compile(r"(\d+-)?(forest|scatter|search|coefficients-.+)\.(png|svg)")
 """Pictures that a rendering makes, and may remove when a later one does not; of what stands apart 2-scatter, …"""
 
 

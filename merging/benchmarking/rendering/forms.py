@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from merging.benchmarking.folder import PICTURES, POOL, RESULT, withdraw
 from merging.benchmarking.reading import of_run
@@ -20,6 +21,10 @@ from merging.storage import atomic
 from merging.storage.lock import Lock
 from merging.storage.result import PAGE
 from merging.values.report import Report
+from merging.values.verdict_card import VerdictCard, card_of
+
+if TYPE_CHECKING:
+    from merging.benchmarking.rendering.figures import Figure
 
 
 def render(
@@ -63,7 +68,7 @@ def render(
             "benchmark.csv": lambda: to_csv(results),
             "benchmark.tex": lambda: to_latex(results),
             "benchmark.md": lambda: to_markdown(results),
-            "benchmark.html": lambda: to_html(results, drawn),
+            "benchmark.html": lambda: to_html(results, drawn, _own(report)),
         }
         atomic.put(aside / RESULT, results.dumps())
         for name, made in makers.items():
@@ -105,7 +110,7 @@ def page(found: Benchmark | Report | RunViews, progress: Progress | None = None,
     results, report = _results(found, report)
     progress = progress or Silent()
     drawn = _drawn(results, progress, "drawing the page")
-    made = to_html(results, drawn)
+    made = to_html(results, drawn, _own(report))
     progress.advance()
     return made
 
@@ -157,10 +162,8 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
 
 
-def _drawn(
-    found: Benchmark, progress: Progress, stage: str, folder: Path | None = None
-) -> dict[str, tuple[bytes, bytes]]:
-    """Draws all pictures of all tables: name → its SVG for a desktop and for a phone.
+def _drawn(found: Benchmark, progress: Progress, stage: str, folder: Path | None = None) -> dict[str, Figure]:
+    """Draws all pictures of all tables: name → what the page shows; of what stands apart 2-scatter, 3-scatter, ….
 
     Args:
         found: the results.
@@ -168,8 +171,8 @@ def _drawn(
         stage: what this is called there; it has one step more.
         folder: files are written there too, PNG and SVG.
     """
+    from merging.benchmarking.rendering.figures import figure  # loads Altair
     from merging.benchmarking.rendering.pictures import drawings
-    from merging.drawing import NARROW, WIDE, draw
 
     pictures = {
         f"{number}-{name}" if number > 1 else name: drawing
@@ -179,14 +182,17 @@ def _drawn(
     progress.stage(stage, len(pictures) + 1)
     drawn = {}
     for name, drawing in pictures.items():
-        png, wide = draw(drawing, name, WIDE, "png", "svg")
-        (narrow,) = draw(drawing, name, NARROW, "svg")
-        drawn[name] = wide, narrow
+        png, drawn[name] = figure(drawing, name)
         if folder is not None:
             atomic.put(folder / f"{name}.png", png)
-            atomic.put(folder / f"{name}.svg", wide)
+            atomic.put(folder / f"{name}.svg", drawn[name].wide)
         progress.advance()
     return drawn
+
+
+def _own(report: Report | None) -> VerdictCard | None:
+    """The card of a run, which knows more than its rows do."""
+    return None if report is None else card_of(report)
 
 
 def _results(found: Benchmark | Report | RunViews, report: Report | None) -> tuple[Benchmark, Report | None]:
