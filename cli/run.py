@@ -40,7 +40,7 @@ MOST = 16
 @shared("search", "passes", "cache", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @shared("writing", "vocabulary", "plugin", "rules")
-@shared("fail_unless")
+@shared("watched", "fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
 @shared("as_json")
