@@ -175,6 +175,8 @@ def _options(entry: dict[str, Any]) -> list[str]:
         asked = [o["name"] for o in entry["options"] if o["default"] is None and "none:" not in o["help"]]
         given = [f'{each} = "…"' for each in asked or [example["name"]]]
         return [*lines, "", "```toml", "[task]", f'name = "{name}"', *given, "```", ""]
+    if kind == "sink":
+        return [*lines, "", "```", f"{command}:{example['name']}={_example(example)}", "```", ""]
     return [*lines, "", "```", f"{command} -o {kind}.{example['name']}={_example(example)}", "```", ""]
 
 
