@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> Benchmark:
     Raises:
         FolderError: there is neither, or it is damaged.
     """
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() and not ((folder / REPORT).is_file() and not (folder / memory.FILE).is_file()):
         return Benchmark.read(folder / RESULT)
     if not folder.exists():
         raise FolderError(f"there is no folder {folder}{near_path(folder)}")

@@ -12,9 +12,11 @@ import pytest
 import merging
 from merging import Greedy, Layer, Learned, Uniform
 from merging.benchmarking.finding import find
+from merging.benchmarking.history import Kind, entries
 from merging.benchmarking.published import read
 from merging.benchmarking.published_table import as_benchmark
 from merging.benchmarking.reading import read_folder
+from merging.benchmarking.rendering import forms
 from merging.benchmarking.rendering.documents import title, to_csv, to_markdown
 from merging.benchmarking.rendering.tables import heading, main
 from merging.benchmarking.results import SHIFTED, Benchmark
@@ -223,3 +225,24 @@ def test_folders_are_looked_into_as_deep_as_runs_are_listed(runs: Path, tmp_path
         with pytest.raises(error, match=said):
             find(named)
     assert "holds no finished run" in next(iter(find([place / "plain", tmp_path / "empty"]).left_out.values()))
+
+
+def test_what_was_written_of_results_is_no_result(runs: Path, tmp_path: Path) -> None:
+    """Of a run also where its tables stand in its own folder; a benchmark is one without its evaluations."""
+    place = tmp_path / "runs"
+    shutil.copytree(runs / "plain", place / "run")
+    run = merging.load_run(place / "run")
+    forms.render(run, place / "shown")
+    forms.render(run, place / "run")
+    forms.render(_combined(runs, "plain", "learned"), place / "both")
+    bench = Path(__file__).parents[2] / "docs/results/pacs/bench_0"
+    shutil.copytree(bench, place / "bench")
+    found = find([place])
+    assert list(found.results) == ["bench", "run"]
+    assert {Path(folder).name: why for folder, why in found.left_out.items()} == {
+        "both": "it compares the results of other folders",
+        "shown": "it shows a run that lies elsewhere",
+    }
+    assert read_folder(place / "run").run == "greedy"
+    assert [entry.kind for entry in entries(place) if entry.folder.name == "run"] == [Kind.RUN]
+    assert list(find([place / "both"]).results) == ["both"], "named itself, it is read"
