@@ -22,6 +22,7 @@ from merging.benchmarking.rendering.tables import heading, main
 from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.side_by_side import combine
 from merging.errors import FolderError, RequirementError
+from merging.plugins.progress import Silent
 from merging.plugins.task import HELD_OUT, Task
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import blobs
@@ -246,3 +247,30 @@ def test_what_was_written_of_results_is_no_result(runs: Path, tmp_path: Path) ->
     assert read_folder(place / "run").run == "greedy"
     assert [entry.kind for entry in entries(place) if entry.folder.name == "run"] == [Kind.RUN]
     assert list(find([place / "both"]).results) == ["both"], "named itself, it is read"
+
+
+class _Stops(Silent):
+    """Is stopped after a picture."""
+
+    def advance(self, steps: int = 1) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_rendering_that_is_stopped_leaves_nothing(runs: Path, tmp_path: Path) -> None:
+    found = read_folder(runs / "plain")
+    with pytest.raises(KeyboardInterrupt):
+        forms.render(found, tmp_path / "new", _Stops())
+    assert not (tmp_path / "new").exists()
+    forms.render(read_folder(runs / "unscored"), tmp_path / "old")
+    before = {path.name for path in (tmp_path / "old").iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        forms.render(found, tmp_path / "old", _Stops())
+    assert {path.name for path in (tmp_path / "old").iterdir()} == before
+    assert Benchmark.read(tmp_path / "old").run == "uniform", "what was there stays"
+
+
+def test_searches_in_another_precision_are_named(runs: Path) -> None:
+    plain = read_folder(runs / "plain")
+    brief = replace(plain, header={**plain.header, "numerics": {**plain.header["numerics"], "dtype": "bfloat16"}})
+    found = combine({"brief": brief, "learned": read_folder(runs / "learned")})
+    assert "searched in bf16, where the tables are in fp32: brief" in found.notes
