@@ -167,7 +167,7 @@ def _row(
         cached=row["cached"],
         forward_equivalents=row["forward_equivalents"],
         seconds=row["seconds"],
-        inference_cost=row["inference_cost"],
+        inference_cost=row.get("inference_cost", 1),
         verdicts=_of_row(row["strategy"], report, verdicts),
         accuracies=row.get("accuracies", {}),
         digest=row.get("digest", ""),

@@ -29,6 +29,7 @@ from merging.testing.fixtures import blobs
 from merging.values.verdict import Role
 
 PUBLISHED = Path(__file__).parents[1] / "published"
+EARLIER = Path(__file__).parents[1] / "values/reports"
 
 
 def _tasks() -> dict[str, Task]:
@@ -274,3 +275,12 @@ def test_searches_in_another_precision_are_named(runs: Path) -> None:
     brief = replace(plain, header={**plain.header, "numerics": {**plain.header["numerics"], "dtype": "bfloat16"}})
     found = combine({"brief": brief, "learned": read_folder(runs / "learned")})
     assert "searched in bf16, where the tables are in fp32: brief" in found.notes
+
+
+@pytest.mark.parametrize("report", sorted(EARLIER.glob("*.json")), ids=lambda path: path.stem)
+def test_reports_of_earlier_versions_stand_beside_todays(runs: Path, tmp_path: Path, report: Path) -> None:
+    shutil.copy(report, tmp_path / "report.json")
+    old = read_folder(tmp_path)
+    found = combine({"old": old, "plain": read_folder(runs / "plain")})
+    assert [part.folders for part in (found, *found.apart)] == [("old",), ("plain",)]
+    assert combine({"one": old, "two": replace(old, singles=())}).rows[0].folders == ("one", "two")
