@@ -23,6 +23,8 @@ WORDS = {
 """Standing → what a tile says of it."""
 TILES = 4
 """Sets that a card has a tile for at the most; table and picture have all of them."""
+INGREDIENTS = 4
+"""Models of a merge that are named."""
 NAMED = 3
 """Sets with a loss that are named."""
 
@@ -74,6 +76,7 @@ class VerdictCard:
         answer: the answer that it shows.
         against: what the differences are from, in words.
         tiles: the differences that decide.
+        made_of: which models are in the model to take.
         lost: what is lost with the model to take; empty where none is to be taken.
         unfinished: how the work has ended before its end; empty where it is finished.
     """
@@ -81,6 +84,7 @@ class VerdictCard:
     answer: Answer
     against: str = ""
     tiles: tuple[Tile, ...] = ()
+    made_of: str = ""
     lost: str = ""
     unfinished: str = ""
 
@@ -120,9 +124,15 @@ def card_of(report: Report) -> VerdictCard:
         answer=found,
         against=next((verdict.against for verdict in told), ""),
         tiles=tuple(map(Tile.of, told[:TILES])),
+        made_of=_made_of(report) if found.decision.startswith("take") else "",
         lost=losses(report.verdicts) if found.decision.startswith("take") else "",
         unfinished="" if report.state is RunState.FINISHED else ended(report.state, report.limit),
     )
+
+
+def _made_of(report: Report) -> str:
+    own = [name for name in report.ingredients if name in report.pool]
+    return report.made_of + (f": {some(own, INGREDIENTS)}" if 0 < len(own) < len(report.pool) else "")
 
 
 def losses(verdicts: Iterable[Verdict]) -> str:
