@@ -2,15 +2,16 @@
 
     python examples/notebooks/renew.py [NAME …]
 
-Nothing of the machine is stored but what decides its bits: no paths, no times of execution, no progress bars. Outputs that
-say the same as before, but for seconds, stay as they are. Pictures inside HTML are stored as PNG, because the forges that
-show notebooks leave out SVG.
+Nothing of the machine is stored but what decides its bits: no paths, no times of execution, no progress bars. Outputs
+that say the same as before, but for seconds, stay as they are. Pictures are stored as small PNG, those inside HTML too:
+forges and viewers that do not trust a notebook leave out SVG, but for its words, and know no Vega-Lite.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import os
 import platform
@@ -26,13 +27,15 @@ from nbclient import NotebookClient
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
-SECONDS = re.compile(r"\b(?:\d+(?:\.\d+)? ?s|\d+ seconds|less than a second)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)")
+SECONDS = re.compile(
+    r"\b(?:\d+(?:\.\d+)? ?s|\d+ seconds|less than a second)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)"
+)
 """Times in what a cell shows: with a unit, or with one decimal, which nothing else has without a sign."""
 PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 VARIABLE = re.compile(r"var\(--[\w-]+,\s*([^()]*(?:\([^()]*\))?)\)")
 TAGS = re.compile(r"<style.*?</style>|<svg\b.*?</svg>|</?(?:b|i|u|em|strong|span|a)\b[^>]*>", re.DOTALL)
-WIDTH = 740
-"""Pixels of a picture on a page."""
+COLOURS = 64
+"""Colours of a PNG that is stored."""
 
 
 def executed(path: Path) -> Any:
@@ -71,8 +74,12 @@ def tidied(book: Any, *folders: str) -> Any:
                 shown = shown.replace(folder, "")
             cell.outputs = [nbformat.from_dict(each) for each in json.loads(shown)]
             for data in (output.get("data", {}) for output in cell.outputs):
+                for kind in [kind for kind in data if "vegalite" in kind]:
+                    del data[kind]
                 if "text/html" in data:
-                    data["text/html"] = PICTURE.sub(lambda found: as_png(found[0]), data["text/html"])
+                    data["text/html"] = PICTURE.sub(lambda found: as_image(found[0]), data["text/html"])
+                if "image/png" in data:
+                    data["image/png"] = small(base64.b64decode(data["image/png"]))
     return book
 
 
@@ -92,14 +99,26 @@ def passing(output: Any) -> bool:
     return widget or (output.output_type == "stream" and output.name == "stderr" and "\r" in output.text)
 
 
-def as_png(svg: str) -> str:
+def as_image(svg: str) -> str:
     """The same picture as an image in HTML, in the colours of a light page."""
     import vl_convert
 
     drawn = VARIABLE.sub(r"\1", svg).replace("currentColor", "#1a1d21")
-    name = re.search(r'aria-label="([^"]*)"', svg)
-    png = base64.b64encode(vl_convert.svg_to_png(html.unescape(drawn), scale=2)).decode()
-    return f'<img width="{WIDTH}" alt="{name[1] if name else ""}" src="data:image/png;base64,{png}">'
+    width, label = (re.search(rf'{name}="([^"]*)"', svg) for name in (" width", "aria-label"))
+    png = small(vl_convert.svg_to_png(drawn, scale=2))
+    return (
+        f'<img width="{width[1] if width else ""}" alt="{label[1] if label else ""}" src="data:image/png;base64,{png}">'
+    )
+
+
+def small(png: bytes) -> str:
+    """A PNG of few colours on a white ground, as base64."""
+    from PIL import Image
+
+    drawn, out = Image.open(io.BytesIO(png)).convert("RGBA"), io.BytesIO()
+    ground = Image.new("RGBA", drawn.size, "white")
+    Image.alpha_composite(ground, drawn).convert("RGB").quantize(COLOURS).save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def said(cell: Any) -> list[str]:
@@ -114,6 +133,11 @@ def said(cell: Any) -> list[str]:
     return found
 
 
+def kinds(cell: Any) -> list[set[str]]:
+    """The forms in which each output of a cell is stored."""
+    return [set(output.get("data", {})) for output in cell.get("outputs", [])]
+
+
 def main(names: list[str]) -> None:
     """Renews the notebooks with these names, or all of them."""
     for path in NOTEBOOKS:
@@ -123,7 +147,11 @@ def main(names: list[str]) -> None:
         known = {cell.source: cell for cell in before.cells}
         for cell in book.cells:
             old = known.get(cell.source)
-            if old is not None and said(old) == said(cell) and len(old.get("outputs", [])) == len(cell.get("outputs", [])):
+            if (
+                old is not None
+                and said(old) == said(cell)
+                and len(old.get("outputs", [])) == len(cell.get("outputs", []))
+            ):
                 cell.update(old)
         nbformat.write(book, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
