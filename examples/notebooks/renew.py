@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
 SECONDS = re.compile(
-    r"\b(?:\d+(?:\.\d+)? ?s|\d+ seconds|less than a second)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)"
+    r"\b(?:(?:less than )?\d+(?:\.\d+)? ?s|\d+ seconds|less than a second)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)"
 )
 """Times in what a cell shows: with a unit, or with one decimal, which nothing else has without a sign."""
 PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
@@ -145,14 +145,10 @@ def main(names: list[str]) -> None:
             continue
         before, book = nbformat.read(path, as_version=4), executed(path)
         known = {cell.source: cell for cell in before.cells}
-        for cell in book.cells:
-            old = known.get(cell.source)
-            if (
-                old is not None
-                and said(old) == said(cell)
-                and len(old.get("outputs", [])) == len(cell.get("outputs", []))
-            ):
-                cell.update(old)
+        for cell in (cell for cell in book.cells if cell.cell_type == "code"):
+            old = known.get(cell.source, {})
+            if (said(old), kinds(old)) == (said(cell), kinds(cell)):
+                cell.outputs = old.get("outputs", [])
         nbformat.write(book, path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

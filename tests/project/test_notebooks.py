@@ -108,6 +108,6 @@ def test_its_links_lead_somewhere(name: str) -> None:
 def test_times_are_masked_and_figures_are_not() -> None:
     masked = renew().SECONDS.sub
     assert masked("?", "36 evaluations, 1.3 s; inference") == "36 evaluations, ?; inference"
-    assert masked("?", "took less than a second; 0.4") == "took ?; ?"
+    assert masked("?", "took less than 1 s; 0.4") == "took ?; ?"
     for figure in ("+2.3 [+0.6, -4.1] p=.003", "±1.3", "97.25", "13.4 points", "resnet18.a1", "conv1.0"):
         assert masked("?", figure) == figure
