@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
 SECONDS = re.compile(
-    r"\b(?:(?:less than )?\d+(?:\.\d+)? ?s|\d+ seconds|less than a second)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)"
+    r"\b(?:(?:less than )?\d+(?:\.\d+)? ?s|\d+ seconds)\b|(?<![±+−,.\w\[-])\d[\d,]*\.\d(?![\w.]| points)"
 )
 """Times in what a cell shows: with a unit, or with one decimal, which nothing else has without a sign."""
 PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)

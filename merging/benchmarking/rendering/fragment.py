@@ -36,7 +36,7 @@ def fragment(found: Benchmark) -> str:
             *remarks(found, unfinished=False),
         ),
     )
-    head = [Markup(card(found).html())]  # noqa: S704 (a template's)
+    first = [Markup(card(found).html())]  # noqa: S704 (a template's)
     if (drawing := drawings(found).get("forest")) is not None:
-        head.append(inlined(drawing, "Every method's difference from the reference, with its interval"))
-    return sheet.html(Markup("\n").join(parts), Markup("\n").join(head))
+        first.append(inlined(drawing, "Every method's difference from the reference, with its interval"))
+    return sheet.html(Markup("\n").join(parts), Markup("\n").join(first))
