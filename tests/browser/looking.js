@@ -194,7 +194,8 @@ window.looking = (() => {
       parts.unshift(at.id ? `#${at.id}` : at.localName + (kind ? "." + kind.trim().split(/\s+/).join(".") : ""));
       if (at.id || parts.length === 4) break;
     }
-    return parts.join(" > ");
+    const chart = element.ownerSVGElement && element.closest("figure[id]");
+    return (chart ? `#${chart.id} ` : "") + parts.slice(chart ? -2 : 0).join(" > ");
   }
 
   const axes = (quad) => [0, 1].map((k) => {
@@ -270,7 +271,7 @@ window.looking = (() => {
     look(selector) {
       const seen = texts();
       return {
-        beyond: beyond(), cut: cut(), overlaps: overlaps(seen), marks: marks(selector),
+        ground: ground(document.body), beyond: beyond(), cut: cut(), overlaps: overlaps(seen), marks: marks(selector),
         texts: seen.map(({ quad, ...rest }) => rest),
       };
     },
