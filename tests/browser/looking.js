@@ -167,7 +167,7 @@ window.looking = (() => {
         const edge = whole?.getBoundingClientRect();
         const height = seen.bottom - seen.top;
         found.push({
-          said: text ? text.textContent.trim() : said, drawn: Boolean(text), where: name(parent), size: parseFloat(own.fontSize) * (text ? scale(text) : 1),
+          node: text ?? node, said: text ? text.textContent.trim() : said, drawn: Boolean(text), where: name(parent), size: parseFloat(own.fontSize) * (text ? scale(text) : 1),
           contrast: contrast(over([red, green, blue], strength, behind), behind),
           quad: text ? turned(text) : corners({ ...seen, top: seen.top + 0.15 * height, bottom: seen.bottom - 0.15 * height }),
           outside: edge ? Math.max(edge.left - box.left, edge.top - box.top, box.right - edge.right, box.bottom - edge.bottom) : 0,
@@ -222,7 +222,7 @@ window.looking = (() => {
     const found = [];
     high.forEach((text, k) => {
       for (let next = k + 1; next < high.length && high[next].top < text.bottom; next++)
-        if (depth(text.quad, high[next].quad) > 1) found.push([text.said, high[next].said, text.where]);
+        if (text.node !== high[next].node && depth(text.quad, high[next].quad) > 1) found.push([text.said, high[next].said, text.where]);
     });
     return found;
   }
@@ -249,9 +249,11 @@ window.looking = (() => {
       if (element instanceof SVGElement || !element.textContent.trim() || !visible(element)) continue;
       const { overflowX, overflowY } = style(element), hides = (flow) => flow === "hidden" || flow === "clip";
       if (element.clientWidth < 2 || element.clientHeight < 2) continue; // for screen readers
+      const whole = element.textContent.replace(/\s+/g, " ").trim();
+      if (style(element).textOverflow === "ellipsis" && element.title.includes(whole)) continue; // told when pointed at
       if ((hides(overflowX) && element.scrollWidth > element.clientWidth + 1)
           || (hides(overflowY) && element.scrollHeight > element.clientHeight + 1))
-        found.push([name(element), element.textContent.replace(/\s+/g, " ").trim().slice(0, 80)]);
+        found.push([name(element), whole.slice(0, 80)]);
     }
     return found;
   }
@@ -272,7 +274,7 @@ window.looking = (() => {
       const seen = texts();
       return {
         ground: ground(document.body), beyond: beyond(), cut: cut(), overlaps: overlaps(seen), marks: marks(selector),
-        texts: seen.map(({ quad, ...rest }) => rest),
+        texts: seen.map(({ node, quad, ...rest }) => rest),
       };
     },
   };

@@ -43,6 +43,12 @@ WRONG = [
         30,
     ),
     ("cut: div", "<div style='width: {}px; overflow: hidden; white-space: nowrap'>a long line</div>", 40, 400),
+    (
+        "cut: div",
+        "<div title='{}' style='width: 40px; overflow: hidden; text-overflow: ellipsis'>unbreakable</div>",
+        "un",
+        "unbreakable",
+    ),
     ("cut: div", "<div style='height: {}px; overflow: clip'>two<br>lines</div>", 20, 90),
     ("faint mark, 1.", CHART.format(MARK.format('fill="{}"')), "#ddd", "#555"),
     ("faint mark, 1.", CHART.format(MARK.format('fill="none" stroke="{}"')), "#eee", "#06c"),
