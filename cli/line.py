@@ -43,12 +43,14 @@ def show_line(flags: dict[str, Any]) -> None:
     console, news = Screen(), Screen(stderr=True)
     found = _interpolated(flags, news)
     if picture is not None:
+        from functools import partial
+
         from merging.drawing import WIDE, draw
         from merging.looking.pictures import curve
         from merging.storage.atomic import write
 
         kind: Literal["png", "svg"] = "svg" if picture.suffix == ".svg" else "png"
-        write(picture, *draw(lambda figure: curve(figure, found), picture.stem, WIDE, kind))
+        write(picture, *draw(partial(curve, found), picture.stem, WIDE, kind))
     if flags["as_json"]:
         print_json(found.to_json())
     else:

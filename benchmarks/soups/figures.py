@@ -8,27 +8,31 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from benchmarks.soups.coefficients import Mixed, mixed
 from benchmarks.soups.pools import CONFIRMATION, Pools
 from benchmarks.soups.record import Record
 from benchmarks.soups.statistics import AGAINST, CANDIDATE, TEST, Compared, compared, finished, score, within
-from merging.drawing import COLOURS, INK, MARKERS, MUTED, PAPER, WIDE, Drawing, draw, matrix, name_points, with_rail
+from merging.drawing import WIDE, Drawing, Size, draw, matrix
+from merging.drawing.frame import Headed, Margins, axis, coloured, framed, pixel, rows, shaped, told
+from merging.drawing.places import Span, rings, span, ticks
+from merging.drawing.rail import Named, rail, room
+from merging.drawing.theme import GRID, MUTED, PAPER
+from merging.drawing.words import width
 from merging.errors import showable
 
 HEADS = ("classifier", "fc", "head", "linear")
 """With what the names of a network's last layer begin."""
 COLUMNS = 4
 """Panels of a forest beside each other; the place after the last one has the legend."""
-LOOKS = {CANDIDATE: (COLOURS[0], MARKERS[0])} | {
-    name: (COLOURS[1 + number % (len(COLOURS) - 1)], MARKERS[1 + number]) for number, name in enumerate(AGAINST)
-}
-"""Method → colour and marker; the candidate's colour is its own."""
+GAP, BETWEEN, STEP, SMALL = 14.0, 62.0, 17.0, 11.0
+"""Pixels between panels beside each other and below each other, of a line, and of the font."""
+ALL = "all pools"
+Place = tuple[float, float]
 HOLLOW = "ensemble"
 """Drawn hollow: it is no single model."""
 
@@ -43,7 +47,7 @@ class Drawn:
         part: the part of the page that shows it.
         family: the family whose pools it shows.
         drawing: what draws it.
-        size: inches.
+        size: of the picture; some grow taller.
         records: what it is drawn from.
     """
 
@@ -52,12 +56,12 @@ class Drawn:
     part: str
     family: str
     drawing: Drawing
-    size: tuple[float, float]
+    size: Size
     records: tuple[Record, ...]
 
     @property
     def source(self) -> str:
-        """Names the records that it is drawn from, by a digest: another matplotlib changes the picture and not this."""
+        """Names the records that it is drawn from, by a digest: another renderer changes the picture and not this."""
         text = json.dumps([self.file, *(asdict(record) for record in self.records)], sort_keys=True)
         return f"<!-- records: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
 
@@ -83,7 +87,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                     part=part,
                     family=family,
                     drawing=partial(forest, records=usable, part=part, intervals=intervals),
-                    size=(WIDE[0] + 1.2, 2 * (0.75 + 0.2 * (len(usable) + 1 + intervals))),
+                    size=Size(WIDE.width + 120, WIDE.height),
                     records=tuple(usable),
                 )
             )
@@ -96,13 +100,12 @@ def drawn(pools: Pools) -> list[Drawn]:
                     part=part,
                     family=family,
                     drawing=partial(scatter, records=placed),
-                    size=(WIDE[0], WIDE[1] + 0.4),
+                    size=Size(WIDE.width, WIDE.height + 80),
                     records=tuple(placed),
                 )
             )
         for record in records if part == CONFIRMATION else []:
             if (each := mixed(record, finished(record, CANDIDATE))) is not None:
-                rows, columns = each.values.shape
                 found.append(
                     Drawn(
                         file=f"coefficients-{suffix}.svg",
@@ -110,7 +113,7 @@ def drawn(pools: Pools) -> list[Drawn]:
                         part="coefficients",
                         family=family,
                         drawing=partial(heat_map, each=each, pool=record.name),
-                        size=(min(WIDE[0] + 1, 3 + 0.2 * columns), 1.6 + 0.145 * rows),
+                        size=Size(WIDE.width + 100, WIDE.height),
                         records=(record,),
                     )
                 )
@@ -118,73 +121,118 @@ def drawn(pools: Pools) -> list[Drawn]:
     return found
 
 
-def forest(figure: Figure, records: Sequence[Record], part: str, *, intervals: bool) -> None:
+def forest(size: Size, *, records: Sequence[Record], part: str, intervals: bool) -> alt.LayerChart:
     """Draws a panel for each comparison: each pool's difference with the interval of its samples, then the family's.
 
     Args:
-        figure: what is drawn on.
+        size: of the picture; its height follows from the pools.
         records: the pools of a family and part, which have the candidate.
         part: confirmation also has Holm's level.
         intervals: whether there are enough pools for an interval over them.
     """
-    width, height = figure.get_size_inches()
-    names = [showable(record.name) for record in records] + (["all pools"] if intervals else [])
-    left, gap, top, bottom = min(0.2 + 0.068 * max(map(len, names)), 0.3 * width), 0.12, 0.28, 0.42
-    wide = (width - left - 0.12 - (COLUMNS - 1) * gap) / COLUMNS
-    tall = height / 2 - top - bottom
-    panels: list[Axes] = []
-    for number, each in enumerate(compared(records)):
+    names = [showable(record.name) for record in records] + ([ALL] if intervals else [])
+    margins = Margins(16 + min(max(width(name, SMALL) for name in names), 0.26 * size.width), 12, 8, 8)
+    wide = (size.width - margins.left - margins.right - (COLUMNS - 1) * GAP) / COLUMNS
+    lines = [_lines(records, each, intervals=intervals) for each in compared(records)]
+    known = [line for each in lines for line in each if line["x"] is not None]
+    ends = span([0.0, *(line[key] for line in known for key in ("low", "high"))], wide, margin=0.02)
+    tall = STEP * len(names)
+    layers: list[alt.Chart] = []
+    for number, (each, found) in enumerate(zip(compared(records), lines, strict=True)):
         row, column = divmod(number, COLUMNS)
-        place = (left + column * (wide + gap), (1 - row) * height / 2 + bottom)
-        axes = figure.add_axes(
-            (place[0] / width, place[1] / height, wide / width, tall / height), sharex=panels[0] if panels else None
-        )
-        panels.append(axes)
-        _panel(axes, records, each, intervals=intervals and each.enough)
-        axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # no number under the next panel's first
-        axes.set_title(f"{CANDIDATE} − {each.against}", color=INK, fontsize=9)
-        if number >= len(AGAINST) - COLUMNS:
-            axes.set_xlabel("points", fontsize=8)
-    said = [(MUTED, "average of the shifts"), (COLOURS[0], "● a pool"), (INK, "line: 95 %, of its samples")]
+        corner = column * (wide + GAP), row * (tall + BETWEEN) + 20.0
+        layers += _panel(found, ends, corner, names if column == 0 else [], f"{CANDIDATE} − {each.against}", tall)
+    said = [("muted", "average of the shifts, points"), ("c1", "● a pool"), ("ink", "line: 95 %, of its samples")]
     if intervals:
-        said += [(COLOURS[1], "◆ mean over pools"), (INK, "thin: 95 % t interval")]
-        said += [(INK, "thick: at Holm's level")] if part == CONFIRMATION else []
-    x, y = (left + (COLUMNS - 1) * (wide + gap)) / width, (bottom + tall) / height
+        said += [("c2", "◆ mean over pools"), ("ink", "thin: 95 % t interval")]
+        said += [("ink", "thick: at Holm's level")] if part == CONFIRMATION else []
     for line, (colour, text) in enumerate(said):
-        figure.text(x, y - 0.16 * line / height, text, va="top", fontsize=7.5, color=colour)
+        place = {"x": alt.XValue((COLUMNS - 1) * (wide + GAP)), "y": alt.YValue(tall + BETWEEN + 26 + 17 * line)}
+        legend = rows([{"text": text}]).mark_text(align="left", fontSize=SMALL, color=f"var(--{colour})")
+        layers.append(legend.encode(**place, text="text:N"))
+    height = 2 * (tall + BETWEEN) + margins.top + margins.bottom
+    about = f"{CANDIDATE} less each other method, pool by pool"
+    return framed(layers, Size(size.width, height), margins, Headed((), ()), about)
 
 
-def _panel(axes: Axes, records: Sequence[Record], each: Compared, *, intervals: bool) -> None:
-    axes.axvline(0.0, color=MUTED, lw=0.9, zorder=1)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    for place, record in enumerate(records):
+def _lines(records: Sequence[Record], each: Compared, *, intervals: bool) -> list[dict[str, Any]]:
+    """A line for each pool, in points; the last one for all, with the interval at Holm's level."""
+    lines: list[dict[str, Any]] = []
+    for record in records:
         one, other = finished(record, CANDIDATE), finished(record, each.against)
         if one is None or other is None:
-            axes.text(0.0, place, "missing", ha="center", va="center", fontsize=7, color=MUTED)
+            lines.append({"pool": showable(record.name), "x": None})
             continue
         found = within(record, one, other, *record.shifts)
-        axes.plot([100 * end for end in found.interval], (place, place), color=MUTED, lw=1.1, zorder=2)
-        axes.plot(100 * found.difference, place, "o", ms=4.5, mfc=COLOURS[0], mec=PAPER, mew=0.6, zorder=3)
-    if not intervals:
-        return
-    place = len(records)
-    axes.axhline(place - 0.5, color=MUTED, lw=0.5, zorder=1)
-    low, high = each.shifted.interval(each.alpha)
-    if not each.absent and records[0].part == CONFIRMATION:
-        axes.plot((100 * low, 100 * high), (place, place), color=COLOURS[1], lw=3.2, alpha=0.45, zorder=2)
-    axes.plot([100 * end for end in each.shifted.interval()], (place, place), color=COLOURS[1], lw=1.1, zorder=3)
-    axes.plot(100 * each.shifted.mean, place, "D", ms=5, mfc=COLOURS[1], mec=PAPER, mew=0.6, zorder=4)
+        low, high = (100 * end for end in found.interval)
+        lines.append({"pool": showable(record.name), "x": 100 * found.difference, "low": low, "high": high})
+    if intervals and each.enough:
+        low, high = (100 * end for end in each.shifted.interval())
+        mean: dict[str, Any] = {"pool": ALL, "x": 100 * each.shifted.mean, "low": low, "high": high}
+        if not each.absent and records[0].part == CONFIRMATION:
+            mean["holm"] = [100 * end for end in each.shifted.interval(each.alpha)]
+        lines.append(mean)
+    return lines
 
 
-def scatter(figure: Figure, records: Sequence[Record]) -> None:
+def _panel(
+    found: Sequence[dict[str, Any]], ends: Span, corner: Place, names: Sequence[str], title: str, tall: float
+) -> list[alt.Chart]:
+    left, top = corner
+    for line, each in enumerate(found):
+        each["y"] = round(top + STEP * (line + 0.5), 1)
+        if each["x"] is not None:
+            each |= {f"{key}_px": round(left + ends.at(each[key]), 2) for key in ("x", "low", "high")}
+            each["told"] = f"{each['x']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]"
+        if "holm" in each:
+            each |= {f"holm_{k}": round(left + ends.at(each["holm"][k]), 2) for k in (0, 1)}
+    marks = [each for each in found if each["x"] is not None]
+    pools, mean = [each for each in marks if each["pool"] != ALL], [each for each in marks if each["pool"] == ALL]
+    steps = [
+        {"px": round(left + ends.at(value), 2), "text": f"{value:g}".replace("-", "−")} for value in ticks(ends, 4)
+    ]
+    zero = [{"px": round(left + ends.at(0.0), 2)}]
+    y, at = pixel("y", alt.Y), {"x": pixel("low_px", alt.X), "x2": "high_px:Q", "y": pixel("y", alt.Y)}
+    tip = told(pool="pool", told="difference")
+    texts = [{"name": name, "y": round(top + STEP * (line + 0.5), 1)} for line, name in enumerate(names)]
+    missing = [each for each in found if each["x"] is None]
+    upright = {"y": alt.YValue(top), "y2": alt.Y2Value(top + tall)}
+    return [
+        rows(steps).mark_rule(color=GRID, strokeWidth=0.8).encode(x=pixel("px", alt.X), **upright),
+        rows(zero).mark_rule(color=MUTED).encode(x=pixel("px", alt.X), **upright),
+        rows(steps)
+        .mark_text(fontSize=10.5, color=MUTED)
+        .encode(pixel("px", alt.X), alt.YValue(top + tall + 10), text="text:N"),
+        rows([{"text": title}])
+        .mark_text(align="left", fontSize=12, fontWeight="bold")
+        .encode(x=alt.XValue(left), y=alt.YValue(top - 9), text="text:N"),
+        rows(texts)
+        .mark_text(align="right", baseline="middle", fontSize=SMALL)
+        .encode(x=alt.XValue(-6), y=y, text="name:N"),
+        rows(missing)
+        .mark_text(fontSize=10, color=MUTED, baseline="middle")
+        .encode(x=alt.XValue(zero[0]["px"]), y=y, text=alt.TextValue("missing")),
+        rows(mean)
+        .mark_rule(color="var(--c2)", strokeWidth=5, opacity=0.45)
+        .encode(x=pixel("holm_0", alt.X), x2="holm_1:Q", y=y)
+        if any("holm" in each for each in mean)
+        else rows(mean).mark_rule(opacity=0).encode(**at),
+        rows(pools).mark_rule(color=MUTED, strokeWidth=1.4).encode(**at, tooltip=tip),
+        rows(mean).mark_rule(color="var(--c2)", strokeWidth=1.4).encode(**at, tooltip=tip),
+        *(
+            rows(each)
+            .mark_point(shape=shape, size=46, filled=True, opacity=1, fill=colour, stroke=PAPER, strokeWidth=0.8)
+            .encode(pixel("x_px", alt.X), y, tooltip=tip)
+            for each, shape, colour in ((pools, "circle", "var(--c1)"), (mean, "diamond", "var(--c2)"))
+        ),
+    ]
+
+
+def scatter(size: Size, *, records: Sequence[Record]) -> alt.LayerChart:
     """Draws models and methods of all pools over each other, each less the best single model of its own pool."""
     names = [name for name in (CANDIDATE, *AGAINST) if any(finished(record, name) for record in records)]
-    axes = with_rail(figure, names)
-    alone: list[tuple[float, float]] = []
-    places: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    alone: list[Place] = []
+    places: dict[str, list[Place]] = {name: [] for name in names}
     for record in records:
         best = finished(record, "best")
         if best is None:
@@ -196,50 +244,53 @@ def scatter(figure: Figure, records: Sequence[Record]) -> None:
             if (method := finished(record, name)) is not None:
                 at = np.array([score(record, method, TEST), score(record, method, "average")])
                 places[name].append(tuple(100 * (at - zero)))
-    for line in (axes.axhline, axes.axvline):
-        line(0.0, color=MUTED, lw=0.8, zorder=1)
-    if alone:
-        x, y = np.array(alone).T
-        axes.scatter(x, y, s=5, color=MUTED, alpha=0.45, linewidths=0, zorder=2)
-    entries = []
-    for name in names:
-        colour, marker = LOOKS[name]
-        face, edge = (PAPER, colour) if name == HOLLOW else (colour, PAPER)
-        if len(places[name]) > 1:
-            x, y = np.array(places[name]).T
-            axes.scatter(x, y, s=16, marker=marker, color=colour, alpha=0.4, linewidths=0, zorder=3)
-        x, y = np.mean(places[name], axis=0)
-        axes.scatter(x, y, s=70, marker=marker, facecolors=face, edgecolors=edge, linewidths=1.1, zorder=4)
-        entries.append((float(x), float(y), name, colour))
-    _window(axes, alone, [at for found in places.values() for at in found])
-    axes.set_xlabel("test, points above the pool's best single model")
-    axes.set_title(
-        f"average of shifts, points above the pool's best single model; {len(records)} "
-        f"pool{'s' if len(records) > 1 else ''}",
-        color=INK,
-        fontsize=9,
-    )
-    name_points(axes, entries)
-    axes.text(
-        0.985,
-        0.02,
-        "dots: single models; small: one pool; large: mean over pools",
-        transform=axes.transAxes,
-        ha="right",
-        fontsize=7.5,
-        color=MUTED,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
-    )
+    what = "points above the pool's best single model"
+    pools = f"{len(records)} pool{'s' if len(records) > 1 else ''}"
+    note = "dots: single models · small: one pool · large: mean over pools · hollow: an ensemble"
+    headed = Headed.of(f"At home and under shift, {what}; {pools}", note, size.width)
+    right = room(names, size)
+    margins = Margins(62, right, headed.height + 6, 46)
+    plot = Size(size.width - margins.left - right, size.height - margins.top - margins.bottom)
+    ends = _window(alone, [at for found in places.values() for at in found], plot)
+    x = partial(axis, "x", alt.X, ends[0], f"test, {what}")
+    y = partial(axis, "y", alt.Y, ends[1], "average of shifts")
+    inside = [at for at in alone if ends[0].inside(at[0]) and ends[1].inside(at[1])]
+    each = [{"method": name, "x": at[0], "y": at[1]} for name in names for at in places[name]]
+    means = [
+        {"method": name, **dict(zip("xy", map(float, np.mean(places[name], axis=0)), strict=True))} for name in names
+    ]
+    larger = rings([(ends[0].at(mean["x"]), ends[1].at(mean["y"])) for mean in means])
+    for mean, many in zip(means, larger, strict=True):
+        mean |= {"size": 110 * (1 + 0.9 * min(many, 3)), "test": f"{mean['x']:+.2f}", "shift": f"{mean['y']:+.2f}"}
+    place = {"x": x(), "y": y(), "shape": shaped(names)}
+    sizes, tip = alt.Size("size:Q", scale=None), told(method="method", test="test", shift="average of shifts")
+    full = rows(mean for mean in means if mean["method"] != HOLLOW).mark_point(opacity=1, stroke=PAPER, strokeWidth=1)
+    hollow = rows(mean for mean in means if mean["method"] == HOLLOW).mark_point(opacity=1, fill=PAPER, strokeWidth=2)
+    layers = [
+        rows([{"x": 0.0}]).mark_rule(color=MUTED).encode(x=x()),
+        rows([{"y": 0.0}]).mark_rule(color=MUTED).encode(y=y()),
+        rows({"x": a, "y": b} for a, b in inside)
+        .mark_point(shape="circle", size=6, filled=True, opacity=0.45, color=MUTED)
+        .encode(x(), y()),
+        rows(each).mark_point(filled=True, size=18, opacity=0.45).encode(**place, color=coloured(names)),
+        full.encode(**place, fill=coloured(names, alt.Fill), size=sizes, tooltip=tip),
+        hollow.encode(**place, stroke=coloured(names, alt.Stroke), size=sizes, tooltip=tip),
+        *rail(
+            [Named(m["method"], ends[0].at(m["x"]), plot.height - ends[1].at(m["y"])) for m in means],
+            names,
+            plot,
+            right,
+        ),
+    ]
+    return framed(layers, size, margins, headed)
 
 
-def _window(axes: Axes, models: Sequence[tuple[float, float]], methods: Sequence[tuple[float, float]]) -> None:
-    """Limits the axes to all methods and most models: a few bad ones would press all others together."""
+def _window(models: Sequence[Place], methods: Sequence[Place], plot: Size) -> tuple[Span, Span]:
+    """Axes over all methods and most models: a few bad ones would press all others together."""
     every, kept = np.array([*models, *methods]), np.array(methods)
     low = np.minimum(np.quantile(every, 0.05, axis=0), kept.min(0))
     high = np.maximum(np.quantile(every, 0.99, axis=0), kept.max(0))
-    room = 0.08 * np.maximum(high - low, 0.1)
-    axes.set_xlim(float((low - room)[0]), float((high + room)[0]))
-    axes.set_ylim(float((low - room)[1]), float((high + room)[1]))
+    return span([low[0], high[0]], plot.width), span([low[1], high[1]], plot.height)
 
 
 def _depth(component: str) -> tuple[bool, list[tuple[int, str]]]:
@@ -248,15 +299,15 @@ def _depth(component: str) -> tuple[bool, list[tuple[int, str]]]:
     return component.startswith(HEADS), [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def heat_map(figure: Figure, each: Mixed, pool: str) -> None:
-    """Draws one pool's coefficients, models × components."""
-    limit = float(np.abs(each.values).max()) or 1.0
-    order = sorted(range(len(each.components)), key=lambda column: _depth(each.components[column]))
-    matrix(
-        figure,
-        each.values[:, order],
-        ([showable(name) for name in each.models], [showable(each.components[column]) for column in order]),
+def heat_map(size: Size, *, each: Mixed, pool: str) -> alt.LayerChart:
+    """Draws one pool's coefficients, models × components; models of which the merge holds most come first."""
+    columns = sorted(range(len(each.components)), key=lambda column: _depth(each.components[column]))
+    models = [k for k in np.argsort(-each.values.sum(1), kind="stable") if each.values[k].any()]
+    return matrix(
+        each.values[np.ix_(models, columns)],
+        ([showable(each.models[k]) for k in models], [showable(each.components[column]) for column in columns]),
+        size,
         f"{CANDIDATE}, {pool}: coefficients",
-        limits=(-limit, limit),
-        colours="PuOr",
+        limit=float(np.abs(each.values).max()) or 1.0,
+        words=("model", "component", "coefficient"),
     )

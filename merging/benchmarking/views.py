@@ -12,14 +12,13 @@ from merging.values.outcome import is_score
 from merging.values.shown import Sheet, Shown, named
 from merging.values.states import ended
 from merging.values.told import COLUMNS, columns
-from merging.values.verdict import Verdict
 from merging.values.wording import plural
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from merging.benchmarking.results import Benchmark, BenchmarkRow
-    from merging.drawing import Drawing, Picture
+    from merging.drawing import Picture
 
 HEADS = ("row", "strategy", "partitioner", "status", "set", "score", "score_low", "score_high", "spread", "samples")
 TOOK = ("models", "inference_cost", "evaluations", "forward_equivalents", "seconds")
@@ -54,24 +53,25 @@ class BenchmarkViews(Shown):
         return frame(_observations(found, against), (*HEADS, *COLUMNS, *TOOK))
 
     def plot(self, kind: str | None = None, method: str | None = None) -> Picture:
-        """Draws one of the pictures of a benchmark's folder, or a forest of differences.
+        """Draws one of the pictures of a benchmark's folder.
 
         Args:
-            kind: ``scatter`` (in-distribution against shifted), ``search`` (the best score over what it cost),
-                ``coefficients`` (of a method), or ``forest`` (differences from the best single model, with
-                intervals); default: the first one that there is something to draw for.
+            kind: ``forest`` (differences from the best single model, with intervals), ``scatter`` (in-distribution
+                against shifted), ``search`` (the best score over what it cost), or ``coefficients`` (of a method);
+                default: the first one that there is something to draw for.
             method: label of the row whose coefficients are drawn; default: the first one that has any.
 
         Returns:
-            A matplotlib figure that pyplot does not know: show it in a notebook, or ``savefig`` it.
+            The picture: shown in a notebook, or saved by ``save("x.svg")``.
 
         Raises:
             UnknownNameError: another kind, or a method without coefficients.
             OptionError: there is nothing to draw.
         """
+        from merging.benchmarking.rendering.pictures import drawings as of
         from merging.drawing import picture
 
-        drawings, size = _drawings(self._found)
+        drawings = of(self._found)
         if kind is None:
             kind = next(iter(drawings), "")
         if kind == "coefficients":
@@ -84,7 +84,7 @@ class BenchmarkViews(Shown):
         if kind not in drawings:
             known = dict.fromkeys("coefficients" if name.startswith(MAP) else name for name in drawings)
             raise unknown("picture of this benchmark:", kind, known)
-        return picture(drawings[kind], size if kind == "forest" else None)
+        return picture(drawings[kind], name=kind)
 
     @property
     def _found(self) -> Benchmark:
@@ -109,25 +109,6 @@ def _maps(found: Benchmark) -> dict[str, str]:
     from merging.benchmarking.rendering.pictures import map_name
 
     return {map_name(row): row.label for row in found.rows if row.coefficients is not None}
-
-
-def _drawings(found: Benchmark) -> tuple[dict[str, Drawing], tuple[float, float]]:
-    """The pictures that there is something to draw for, and the size of the forest."""
-    from merging.benchmarking.rendering.pictures import drawings
-    from merging.benchmarking.rendering.tables import heading, main
-    from merging.values.forest import forest, size_of
-
-    made = drawings(found)
-    several = len(main(found)) > 1
-    rows: list[tuple[str, Verdict]] = []
-    for column in main(found):
-        for row in found.rows:
-            verdict = row.verdict("best", column)
-            if verdict is not None and verdict.tested:
-                rows.append((f"{row.label}, {heading(found, column)}" if several else row.label, verdict))
-    if rows:
-        made["forest"] = lambda figure: forest(figure, rows, "methods")
-    return made, size_of(rows)
 
 
 def _observations(found: Benchmark, against: str) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ start mostly have no barrier between them, and can be averaged; models with one 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from merging.errors import OptionError, TaskError
@@ -103,12 +104,12 @@ class Interpolation(Shown):
         """Draws the curve, with its intervals where the scores are accuracies.
 
         Returns:
-            A matplotlib figure that pyplot does not know: show it in a notebook, or ``savefig`` it.
+            The picture: shown in a notebook, or saved by ``save("x.svg")``.
         """
         from merging.drawing import picture
         from merging.looking.pictures import curve
 
-        return picture(lambda figure: curve(figure, self))
+        return picture(partial(curve, self), name="line")
 
     def _sheet(self) -> Sheet:
         rows = []

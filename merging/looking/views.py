@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from merging.errors import OptionError, unknown
@@ -55,7 +56,7 @@ class InspectionViews(Shown):
             kind: ``distances`` in percent of the weights' length, or ``cosines`` of the differences from the base.
 
         Returns:
-            A matplotlib figure that pyplot does not know: show it in a notebook, or ``savefig`` it.
+            The picture: shown in a notebook, or saved by ``save("x.svg")``.
 
         Raises:
             UnknownNameError: another kind.
@@ -72,7 +73,7 @@ class InspectionViews(Shown):
             raise OptionError(f"there is nothing to draw: {plural(len(self._found.pool), 'model')} without distances")
         if kind == "cosines" and geometry.cosines is None:
             raise OptionError("cosines are of the differences from the base, and the pool has none: give `base`")
-        return picture(lambda figure: made(figure, self._found))
+        return picture(partial(made, self._found), name=kind)
 
     @property
     def _found(self) -> Inspection:

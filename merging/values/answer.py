@@ -106,6 +106,7 @@ class Answer:
         cost: what it took, and what a sample costs from now on.
         advice: what to do where a merge cannot help, or where the answer is uncertain; each from a fact.
         next: what to do now.
+        decision: which model to take, in a few words; of what is not finished, that it is not decided yet.
     """
 
     standing: Standing
@@ -115,6 +116,7 @@ class Answer:
     cost: str = ""
     advice: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
+    decision: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -201,7 +203,8 @@ def answer(report: Report) -> Answer:
     if not report.rows:
         headline = "not scored: without a task there is no data to score it on"
         then = "give data to score it on: `task`, or a [task] in merge.toml"
-        return Answer(standing=Standing.NOT_TESTED, headline=f"– {headline}", next=(then,))
+        undecided = "not decided: nothing was scored"
+        return Answer(standing=Standing.NOT_TESTED, headline=f"– {headline}", next=(then,), decision=undecided)
     standing = standing_of(report.verdicts)
     itself = row is not None and report.is_best_single(row)
     if row is not None and row.strategy == "best":
@@ -222,6 +225,7 @@ def answer(report: Report) -> Answer:
         cost=_cost(report),
         advice=advice_of(report, standing),
         next=_next(report, standing),
+        decision=_decision(report, standing),
     )
 
 
@@ -337,6 +341,24 @@ def _cost(report: Report) -> str:
     passes = report.inference_cost
     then = "one model" if passes == 1 else f"{passes} models"
     return f"{took}, {lasted(report.wall_seconds)}; inference as of {then}"
+
+
+def _decision(report: Report, standing: Standing) -> str:
+    """Says which model to take, with the grounds where there is more than one to take."""
+    single, row, known = report.best_single_name or "the best single model", report.merged, counted(report.verdicts)
+    gains = [verdict.set for verdict in known if verdict.better]
+    merge = "the merge" if row is None else f"the {'ensemble' if report.ensemble else 'merge'} by {row.label}"
+    if report.state is not RunState.FINISHED:
+        return "not decided yet: the run is not finished"
+    if report.doubt and standing != Standing.BETTER:
+        return "not decided: a model is no better than a guess"
+    if standing == Standing.WORSE and gains:
+        return f"take {merge} for data such as {', '.join(gains)} alone, else keep {single}"
+    if standing == Standing.BETTER:
+        return f"take {merge}"
+    if standing == Standing.NOT_TESTED and not flattered(known):
+        return "not decided: not tested"
+    return f"keep {single}"
 
 
 def _next(report: Report, standing: Standing) -> tuple[str, ...]:

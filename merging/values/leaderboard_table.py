@@ -49,6 +49,7 @@ class Leaderboard:
         tests: the test sets, in order.
         shifts: the shifted ones among them.
         percent: whether the scores are accuracies.
+        most: a pool of so many models, or fewer, is shown whole.
     """
 
     singles: tuple[Single, ...]
@@ -56,6 +57,7 @@ class Leaderboard:
     tests: tuple[str, ...] = ()
     shifts: tuple[str, ...] = ()
     percent: bool = True
+    most: int = ALL
 
     @classmethod
     def of(cls, report: Report) -> Leaderboard:
@@ -84,10 +86,10 @@ class Leaderboard:
     def shown(self) -> tuple[tuple[int, Single], ...]:
         """The models that a table shows, each with its rank."""
         numbered = tuple(enumerate(self.singles, 1))
-        if len(numbered) <= ALL:
+        if len(numbered) <= self.most:
             return numbered
         first, rest = numbered[:TOP], numbered[TOP:]
-        return first + tuple(each for each in rest if set(each[1].soups) & set(self.mixed))[: ALL - TOP]
+        return first + tuple(each for each in rest if set(each[1].soups) & set(self.mixed))[: self.most - TOP]
 
     @property
     def left_out(self) -> int:

@@ -109,18 +109,18 @@ class Shown:
 
 
 @functools.cache
-def environment(package: str = "") -> Environment:
+def environment(*packages: str) -> Environment:
     """Templates in which every name is escaped, and what a browser obeys though it is no HTML is written as its code.
 
     Args:
-        package: the one that templates are read from, where they are files.
+        packages: those that templates are read from, where they are files.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     from merging.values.answer import bare  # which is shown by this module
 
     made = Environment(
-        loader=PackageLoader(package, ".") if package else None,
+        loader=ChoiceLoader([PackageLoader(package, ".") for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

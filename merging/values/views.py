@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,20 +75,18 @@ class ReportViews(Shown):
         """Draws the differences from the best single model, set by set, with their intervals.
 
         Returns:
-            A matplotlib figure that pyplot does not know: show it in a notebook, or ``savefig`` it.
+            The picture: shown in a notebook, or saved by ``save("x.svg")``.
 
         Raises:
             OptionError: nothing was compared.
         """
         from merging.drawing import picture
-        from merging.values.forest import forest, size_of
-        from merging.values.verdict import distinct, title
+        from merging.values.forest import forest, of_report
 
-        report = self._report
-        rows = [(title(verdict), verdict) for verdict in distinct(report.verdicts)]
-        if not any(verdict.tested for _, verdict in rows):
+        entries = of_report(self._report)
+        if not any(entry.verdict.tested for entry in entries):
             raise OptionError("there is nothing to draw: the report compares nothing with the best single model")
-        return picture(lambda figure: forest(figure, rows, report.strategy), size_of(rows))
+        return picture(partial(forest, entries, self._report.strategy), name="forest")
 
     @property
     def _report(self) -> Report:

@@ -11,8 +11,9 @@ import pytest
 import merging
 
 ROOT = Path(merging.__file__).parent
-ALLOWED = {"storage/atomic.py", "storage/journal.py", "storage/lock.py", "data/cache.py"}
-"""The mechanism itself; what is appended to; a lock; images that are decoded into a map, in a folder aside."""
+ALLOWED = {"storage/atomic.py", "storage/journal.py", "storage/lock.py", "data/cache.py", "drawing/saving.py"}
+"""The mechanism itself; what is appended to; a lock; images that are decoded into a map, in a folder aside; and a wing
+that is below the mechanism."""
 METHODS = {"write_text", "rename", "savez", "savez_compressed", "tofile", "open_memmap", "touch", "symlink_to"}
 
 

@@ -29,7 +29,12 @@ def answer(found: Benchmark) -> Answer:
             alone = any(row.strategy == "best" for row in found.rows)
             more = "name other methods beside best" if alone else "name best among them"
             why = f"nothing to compare the methods with: {more}"
-        return Answer(standing=Standing.NOT_TESTED, headline=f"– not tested: {why}", advice=_advice(found, [], None))
+        return Answer(
+            standing=Standing.NOT_TESTED,
+            headline=f"– not tested: {why}",
+            advice=_advice(found, [], None),
+            decision=f"not decided: {why.partition(':')[0]}",
+        )
     table = Compared(found, reference, rows)
     standings = {standing_of(table.verdicts(row)) for row in rows}
     standing = next((each for each in ORDER if each in standings), Standing.NOT_TESTED)
@@ -40,6 +45,7 @@ def answer(found: Benchmark) -> Answer:
         cost=_cost(table),
         advice=_advice(found, rows, table, standing),
         next=_next(table),
+        decision=_decision(table, standing),
     )
 
 
@@ -227,6 +233,22 @@ def _same(table: Compared, one: BenchmarkRow, other: BenchmarkRow) -> bool:
     columns = [*table.columns, *table.found.shifts]
     pairs = ((one.verdict(table.reference, c), other.verdict(table.reference, c)) for c in columns)
     return all(word(mine) == word(theirs) for mine, theirs in pairs)
+
+
+def _decision(table: Compared, standing: Standing) -> str:
+    """Says which method's merge to take, or that the reference is to be kept."""
+    best = table.winner()
+    if table.found.state is not RunState.FINISHED:
+        return "not decided yet: the benchmark is not finished"
+    if best is None and table.found.doubt:
+        return "not decided: a model is no better than a guess"
+    if best is None:
+        return "not decided: not tested" if standing == Standing.NOT_TESTED else f"keep {table.against}"
+    row, column = best
+    what = "ensemble" if row.inference_cost > 1 else "merge"
+    return (
+        f"take the {what} by {row.label}{f', for data {table.place(column)} alone' if table.harm(row, column) else ''}"
+    )
 
 
 def _next(table: Compared) -> tuple[str, ...]:

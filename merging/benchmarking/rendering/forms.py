@@ -41,9 +41,9 @@ def render(
     if folder is None:
         raise OptionError("render writes files: give it a folder, as in render(found, 'folder')")
     folder = Path(folder)
+    from merging.benchmarking.rendering.figures import Figure, figure  # loads Altair
     from merging.benchmarking.rendering.page import to_html
     from merging.benchmarking.rendering.pictures import drawings
-    from merging.drawing import NARROW, WIDE, draw  # loads matplotlib
 
     progress = progress or Silent()
     pictures = drawings(found)
@@ -54,13 +54,11 @@ def render(
         lock = Lock(folder)
         aside = atomic.new_folder(folder)
         atomic.make_folder(aside / PICTURES)
-        drawn: dict[str, tuple[bytes, bytes]] = {}
+        drawn: dict[str, Figure] = {}
         for name, drawing in pictures.items():
-            png, wide = draw(drawing, name, WIDE, "png", "svg")
-            (narrow,) = draw(drawing, name, NARROW, "svg")
-            drawn[name] = wide, narrow
+            png, drawn[name] = figure(drawing, name)
             atomic.put(aside / PICTURES / f"{name}.png", png)
-            atomic.put(aside / PICTURES / f"{name}.svg", wide)
+            atomic.put(aside / PICTURES / f"{name}.svg", drawn[name].wide)
             progress.advance()
         makers = {
             "benchmark.html": lambda: to_html(found, drawn),

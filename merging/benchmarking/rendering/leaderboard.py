@@ -9,12 +9,17 @@ from merging.benchmarking.results import SHIFTED, Benchmark, placed_in
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.leaderboard import ranked
-from merging.values.leaderboard_table import Leaderboard
+from merging.values.leaderboard_table import ALL, Leaderboard
 from merging.values.verdict import ACCURACY
 
 
-def board(found: Benchmark) -> Leaderboard:
-    """The models of the pool, best held-out score first, with the methods whose merge they are in."""
+def board(found: Benchmark, most: int = ALL) -> Leaderboard:
+    """The models of the pool, best held-out score first, with the methods whose merge they are in.
+
+    Args:
+        found: the benchmark.
+        most: a pool of so many models, or fewer, is shown whole.
+    """
     singles = placed_in(found.singles, found.rows)  # also of an earlier version, which did not keep that
     return Leaderboard(
         singles=ranked(singles) if len(singles) > 1 else (),
@@ -22,6 +27,7 @@ def board(found: Benchmark) -> Leaderboard:
         tests=found.sets,
         shifts=found.shifts,
         percent=found.measure == ACCURACY,
+        most=most,
     )
 
 

@@ -1,4 +1,4 @@
-"""A benchmark as one HTML page that needs nothing else: tables, plots as SVG, light and dark, desktop and phone."""
+"""A benchmark as one HTML page that needs nothing else: card, live charts, tables; light and dark, desktop and phone."""
 
 from __future__ import annotations
 
@@ -8,30 +8,24 @@ from typing import Any
 
 from markupsafe import Markup
 
-from merging.benchmarking.folder import POOL
-from merging.benchmarking.rendering.answer import answer
+from merging.benchmarking.rendering.card import card
 from merging.benchmarking.rendering.documents import caption, remarks, title
-from merging.benchmarking.rendering.leaderboard import board
-from merging.benchmarking.rendering.tables import (
-    COST_LEGEND,
-    COSTS,
-    cells,
-    compared,
-    correction_of,
-    cost,
-    heading,
-    legend_of,
-    shown,
-)
+from merging.benchmarking.rendering.figures import Figure, packed, versions
+from merging.benchmarking.rendering.page_tables import comparisons, pool, scores
+from merging.benchmarking.rendering.pictures import map_name
+from merging.benchmarking.rendering.tables import COST_LEGEND, legend_of
 from merging.benchmarking.results import Benchmark
-from merging.drawing import SCHEMES, inline
+from merging.drawing import SCHEMES, inline, scripts
 from merging.errors import showable
+from merging.values import verdict_card
 from merging.values.shown import Sheet, environment
 from merging.values.states import RunState
 from merging.values.told import KINDS
-from merging.values.verdict import MARKS, Standing, Verdict, difference, mark, p_value, word
+from merging.values.verdict_card import VerdictCard
 
 CAPTIONS = {
+    "forest": "Every method's difference, with its interval: right of the line it is better. Intervals and p are corrected "
+    "for the number of tests.",
     "scatter": "In-distribution against shifted scores: every single model and every method (Figure 2 of the paper).",
     "search": "The best held-out score that each method had seen after so many forward-equivalents.",
 }
@@ -39,131 +33,95 @@ COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items
 """CSS variables: light and dark."""
 PACKAGE = "merging.benchmarking.rendering"
 """The package that holds the templates."""
+POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; base-uri 'none'"
+"""What a browser is told to load: nothing but what stands in the page. Vega compiles what it draws from (eval)."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
+LARGEST = 990_000
+"""Bytes of a page: static heat maps, for print and where scripts are off, stand in it as far as there is room."""
 
 
-def to_html(found: Benchmark, drawn: Mapping[str, tuple[bytes, bytes]]) -> str:
+def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None = None) -> str:
     """Makes the page, one HTML file that needs no other.
 
     Args:
         found: the results.
-        drawn: picture → its SVG for a desktop, and for a phone.
+        drawn: picture → what the page shows of it.
+        own: the card of a run, where these are a run's rows.
     """
-    pictures = [
-        {
-            "name": name,
-            "caption": CAPTIONS.get(name, ""),
-            # What matplotlib has drawn: it escapes the names that stand in it.
-            "wide": Markup(inline(wide)),  # noqa: S704
-            "narrow": Markup(inline(narrow)),  # noqa: S704
-        }
-        for name, (wide, narrow) in drawn.items()
-    ]
-    return (
-        environment(PACKAGE)
-        .get_template("page.html.j2")
-        .render(
+    parts = [_part(found, drawn, own)]
+    pictures = [picture for part in parts for picture in part["all"]]
+    specifications = {picture["id"]: picture["live"] for picture in pictures}
+    template = environment(PACKAGE, verdict_card.PACKAGE).get_template("page.html.j2")
+    # Base64 holds no markup.
+    charts = Markup(packed(json.dumps(specifications, allow_nan=False))) if specifications else ""  # noqa: S704
+    vega = Markup(packed(scripts())) if specifications else ""  # noqa: S704
+
+    def page(size: int) -> str:
+        return template.render(
             title=title(found),
-            caption=caption(found),
-            ended="" if found.state is RunState.FINISHED else found.status,
+            subtitle=caption(found),
+            parts=parts,
             kinds=KINDS,
-            answer=answer(found),
-            rows=_rows(found),
-            headings=[heading(found, column) for column in shown(found)],
-            costs=list(COSTS.values()),
-            legend=legend_of(found, ""),
             cost_legend=COST_LEGEND,
-            remarks=remarks(found, unfinished=False),
-            comparisons=_comparisons(found),
-            pool=_pool(found),
-            main=[picture for picture in pictures if picture["name"] in CAPTIONS],
-            maps=[picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS],
             colours=COLOURS,
-            evaluations=f"{found.evaluations:,}",
-            command=found.command,
-            conditions=json.dumps(found.header, indent=1, ensure_ascii=False),
+            policy=POLICY,
+            size=f"{size / 1000:,.0f} kB",
+            charts=charts,
+            vega=vega,
+            inlined=f"; {versions()} are in it" if specifications else "",
         )
-    )
+
+    room = LARGEST - len(page(LARGEST).encode())
+    for picture in sorted((each for each in pictures if not each["wide"]), key=lambda each: len(each["svg"])):
+        if len(picture["svg"].encode()) < room:
+            picture["wide"] = picture["svg"]
+            room -= len(picture["svg"].encode())
+    return page(len(page(LARGEST).encode()))
+
+
+def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None) -> dict[str, Any]:
+    """What the template shows of one benchmark."""
+    labels = {map_name(row): row.label for row in found.rows}
+    pictures = []
+    for name, figure in drawn.items():
+        # What Vega has drawn: it escapes the names that stand in it.
+        svg = Markup(inline(figure.wide, name))  # noqa: S704
+        narrow = Markup(inline(figure.narrow, f"{name}-narrow")) if figure.narrow else ""  # noqa: S704
+        own_look = {"svg": svg, "wide": svg if narrow else "", "narrow": narrow, "live": figure.live}
+        pictures.append({"id": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")} | own_look)
+    maps = [picture for picture in pictures if picture["id"] not in CAPTIONS][:MAPS]
+    main = {picture["id"]: picture for picture in pictures if picture["id"] in CAPTIONS}
+    return {
+        "card": own or card(found),
+        "scores": scores(found, marked=True),
+        "legend": legend_of(found, ""),
+        "remarks": remarks(found, unfinished=False),
+        "comparisons": comparisons(found, marked=True),
+        "pictures": {name: main.get(name) for name in CAPTIONS},
+        "maps": maps,
+        "all": [*main.values(), *maps],
+        "pool": pool(found),
+        "caption": caption(found),
+        "evaluations": f"{found.evaluations:,}",
+        "command": found.command,
+        "conditions": json.dumps(found.header, indent=1, ensure_ascii=False),
+    }
 
 
 def fragment(found: Benchmark) -> str:
     """Makes a fragment of HTML for a notebook: findings and tables."""
-    tables = environment(PACKAGE).get_template("tables.html.j2").module
-    parts = [tables.scores(_rows(found), [heading(found, c) for c in shown(found)], list(COSTS.values()), KINDS)]  # type: ignore[attr-defined]
-    told = _comparisons(found)
+    tables: Any = environment(PACKAGE).get_template("tables.html.j2").module
+    parts = [tables.scores(scores(found))]
+    told = comparisons(found)
     for table in told:
-        parts += [Markup("<p>Against {}</p>").format(showable(table["name"])), tables.comparison(table)]  # type: ignore[attr-defined]
+        parts += [Markup("<p>Against {}</p>").format(showable(table["name"])), tables.comparison(table)]
     corrections = dict.fromkeys(table["correction"] for table in told)
     ended = () if found.state is RunState.FINISHED else (f"{found.status}: not all methods were run",)
     sheet = Sheet(
         name=title(found),
         facts=(caption(found),),
-        lines=(*ended, *answer(found).told()),
+        lines=(*ended, *card(found).answer.told()),
         notes=(legend_of(found), *corrections, *remarks(found, unfinished=False)),
     )
     return sheet.html(Markup("\n").join(parts))
-
-
-def _rows(found: Benchmark) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": row.named,
-            "finished": row.finished,
-            "status": row.status,
-            "why": row.why,
-            "cells": [scores[column] for column in shown(found)],
-            "costs": [cost(row, name) for name in COSTS],
-        }
-        for row, scores in zip(found.rows, cells(found), strict=True)
-    ]
-
-
-def _pool(found: Benchmark) -> dict[str, Any] | None:
-    shown = board(found)
-    if not shown.singles:
-        return None
-    columns = shown.columns()
-    rows = [{"name": name, "cells": [c.cells[row] for c in columns]} for row, name in enumerate(shown.names)]
-    return {"headings": [column.heading for column in columns], "rows": rows, "remarks": " ".join(shown.remarks(POOL))}
-
-
-def _comparisons(found: Benchmark) -> list[dict[str, Any]]:
-    tables = []
-    for reference in found.references:
-        columns, told = compared(found, reference)
-        rows = [{"label": label, "tests": list(map(_test, verdicts))} for label, verdicts in told.items()]
-        heads = [heading(found, column) for column in columns]
-        tables.append(
-            {
-                "name": found.against(reference),
-                "headings": heads,
-                "rows": rows,
-                "correction": correction_of(found, reference),
-            }
-        )
-    return tables
-
-
-def _test(verdict: Verdict | None) -> dict[str, str] | None:
-    if verdict is None:
-        return None
-    kind = KINDS.get(word(verdict), "none")
-    if not verdict.tested:
-        return {
-            "kind": kind,
-            "difference": MARKS[Standing.NOT_TESTED],
-            "interval": "",
-            "p": "not tested",
-            "details": verdict.why,
-        }
-    size, _, interval = difference(verdict).partition(" ")
-    counts = "" if verdict.gained is None else f"{verdict.gained:g} gained, {verdict.lost:g} lost, "
-    details = f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}"
-    return {
-        "kind": kind,
-        "difference": f"{mark(verdict)} {size}".lstrip(),
-        "interval": interval,
-        "p": p_value(verdict.corrected),
-        "details": details,
-    }

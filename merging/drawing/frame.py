@@ -1,0 +1,152 @@
+"""What all pictures share: a size, margins that are known beforehand, a title, and which methods are hidden.
+
+Margins are given and not measured, so that a picture has the same places on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from merging.drawing.places import Span, powers
+from merging.drawing.theme import config, look
+from merging.drawing.words import lines
+
+Row = Mapping[str, Any]
+HIDDEN = "hidden"
+"""The parameter that lists the methods that are not drawn; a page sets it."""
+TAKEN = ("image", "title")
+"""What Vega's tooltip takes for a picture and a heading, and not for the name of a figure."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a whole picture in pixels; one that has more to show grows taller."""
+
+    width: float
+    height: float
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it is for a phone."""
+        return self.width < 500
+
+
+WIDE, NARROW = Size(740, 420), Size(350, 420)
+"""For a desktop, and for a phone."""
+Drawing = Callable[[Size], alt.LayerChart]
+"""Makes a chart of a size."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Pixels around the plot: at its left and right, for the title above, and below."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Headed:
+    """A title with a line below it, broken into lines that fit a width."""
+
+    title: Sequence[str]
+    below: Sequence[str]
+
+    @classmethod
+    def of(cls, title: str, below: str, width: float) -> Headed:
+        """Breaks both into lines."""
+        return cls(lines(title, width - 12, 13.6), lines(below, width - 12, 11.5) if below else [])
+
+    @property
+    def height(self) -> float:
+        """Pixels that it takes."""
+        return 12 + 16 * len(self.title) + 15 * len(self.below) + (3 if self.below else 0)
+
+
+def framed(
+    layers: Iterable[alt.Chart | alt.LayerChart], size: Size, margins: Margins, headed: Headed, about: str = ""
+) -> alt.LayerChart:
+    """Puts layers together to a picture.
+
+    Args:
+        layers: what is drawn, the lowest first.
+        size: size of the whole.
+        margins: what the plot leaves of it.
+        headed: title.
+        about: what one sees, for those who do not; the title unless it is said.
+    """
+    below: dict[str, Any] = {"subtitle": list(headed.below)} if headed.below else {}
+    title = alt.TitleParams(
+        list(headed.title),
+        **below,
+        dx=6 - margins.left,
+        offset=margins.top - headed.height,
+        frame="group",
+    )
+    made = alt.layer(*layers).add_params(alt.param(name=HIDDEN, value=[])).resolve_scale(strokeDash="independent")
+    return made.properties(  # type: ignore[no-any-return]
+        width=size.width - margins.left - margins.right,
+        height=size.height - margins.top - margins.bottom,
+        padding={
+            "left": margins.left,
+            "right": margins.right,
+            "top": margins.top,
+            "bottom": margins.bottom,
+        },
+        autosize=alt.AutoSizeParams(type="none"),
+        background="var(--paper)",
+        title=title,
+        description=about or " ".join(headed.title),
+        config=config(),
+    )
+
+
+def rows(values: Iterable[Row]) -> alt.Chart:
+    """A chart of rows, of which those of hidden methods are left out."""
+    chart = alt.Chart(alt.Data(values=[dict(row) for row in values]))
+    return chart.transform_filter(f"indexof({HIDDEN}, datum.method) < 0")
+
+
+def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: Any) -> Any:
+    """A numeric axis with as many numbers as there is room for; all layers of a picture give the same title.
+
+    Args:
+        field: name of the field.
+        kind: ``altair.X`` or ``altair.Y``.
+        ends: its ends and length.
+        title: what stands beside it.
+        settings: more of the axis.
+    """
+    many = max(2, int(ends.pixels / (38 if kind is alt.X else 42)))
+    ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
+    drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
+    scale = alt.Scale(domain=[ends.low, ends.high], nice=False, zero=False, type="log" if ends.log else "linear")
+    return kind(f"{field}:Q", scale=scale, axis=drawn)
+
+
+def pixel(field: str, kind: type[Any]) -> Any:
+    """A place that is given in pixels from the plot's upper left corner."""
+    return kind(f"{field}:Q", scale=None)
+
+
+def coloured(labels: Sequence[str], kind: type[Any] = alt.Color) -> Any:
+    """Gives each method its colour."""
+    colours = [f"var(--{look(place).colour})" for place in range(len(labels))]
+    return kind("method:N", scale=alt.Scale(domain=list(labels), range=colours), legend=None)
+
+
+def shaped(labels: Sequence[str]) -> alt.Shape:
+    """Gives each method its shape."""
+    shapes = [look(place).shape for place in range(len(labels))]
+    return alt.Shape("method:N", scale=alt.Scale(domain=list(labels), range=shapes), legend=None)
+
+
+def told(**titles: str) -> list[alt.Tooltip]:
+    """A tooltip: field → what it is called."""
+    return [alt.Tooltip(f"{field}:N", title=f"{name} " if name in TAKEN else name) for field, name in titles.items()]
