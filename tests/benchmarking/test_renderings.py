@@ -194,7 +194,7 @@ def columns_of(found: Benchmark, row: BenchmarkRow) -> dict[str, Verdict]:
 
 
 class _Cells(html.parser.HTMLParser):
-    """Every table's rows, as texts."""
+    """Every table's rows, as texts; without the average that stands second on a phone, where it is hidden elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class _Cells(html.parser.HTMLParser):
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
-        elif tag in ("td", "th"):
+        elif tag in ("td", "th") and dict(attributes).get("class") != "twin":
             self.tables[-1][-1].append("")
             self._inside = True
         elif tag == "br" and self._inside:

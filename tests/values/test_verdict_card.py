@@ -72,8 +72,8 @@ def test_the_card_of_a_benchmark_takes_its_winner(found: Benchmark) -> None:
     assert shown.answer == answer_of(found)
     assert shown.decision == "Take the merge by learned"
     assert [(tile.place, tile.figure, tile.standing) for tile in shown.tiles] == [
-        ("at home", "+0.2 points", Standing.NEITHER),
-        ("under shift", "+1.6 points", Standing.BETTER),
+        ("at home: test", "+0.2 points", Standing.NEITHER),
+        ("under shift: the average of printed, inverted, rotated and 2 more", "+1.6 points", Standing.BETTER),
     ]
     assert shown.tiles[1].interval == "[+0.4, +2.8], p=.003"
     assert shown.kind == "up"

@@ -15,6 +15,7 @@ from merging.values.wording import plural, some
 SHIFTS = 3
 """Shifted sets that a tile names."""
 
+
 def card(found: Benchmark, said: Answer | None = None) -> VerdictCard:
     """Makes the card of a benchmark.
 

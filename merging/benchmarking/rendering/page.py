@@ -1,4 +1,4 @@
-"""A benchmark as one HTML page that needs nothing else: card, live charts, tables; light and dark, desktop and phone."""
+"""A benchmark as one HTML page that needs nothing else: a card, live charts, tables; in light and in dark."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from merging.values.told import KINDS
 from merging.values.verdict_card import VerdictCard
 
 CAPTIONS = {
-    "forest": "Every method's difference, with its interval: right of the line it is better. Intervals and p are corrected "
-    "for the number of tests.",
+    "forest": "Every method's difference with its interval; intervals and p are corrected for the number of tests.",
     "scatter": "In-distribution against shifted scores: every single model and every method (Figure 2 of the paper).",
     "search": "The best held-out score that each method had seen after so many forward-equivalents.",
 }
@@ -60,7 +59,6 @@ def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | No
     def page(size: int) -> str:
         return template.render(
             title=title(found),
-            subtitle=caption(found),
             parts=parts,
             kinds=KINDS,
             cost_legend=COST_LEGEND,
@@ -88,8 +86,8 @@ def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None
         # What Vega has drawn: it escapes the names that stand in it.
         svg = Markup(inline(figure.wide, name))  # noqa: S704
         narrow = Markup(inline(figure.narrow, f"{name}-narrow")) if figure.narrow else ""  # noqa: S704
-        own_look = {"svg": svg, "wide": svg if narrow else "", "narrow": narrow, "live": figure.live}
-        pictures.append({"id": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")} | own_look)
+        shown = {"svg": svg, "wide": svg if narrow else "", "narrow": narrow, "live": figure.live}
+        pictures.append({**shown, "id": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")})
     maps = [picture for picture in pictures if picture["id"] not in CAPTIONS][:MAPS]
     main = {picture["id"]: picture for picture in pictures if picture["id"] in CAPTIONS}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merging.benchmarking.folder import POOL
@@ -33,17 +33,18 @@ def scores(found: Benchmark, *, marked: bool = False) -> dict[str, Any]:
 
     Args:
         found: the benchmark.
-        marked: for a page, where rows have the marks of the pictures, and the average stands second on a phone.
+        marked: for a page, whose script sorts and hides: rows have the marks of the pictures, cells have values, and the
+            average stands second on a phone.
     """
-    columns, looks = shown(found), looks_of(found)
+    columns, looks = shown(found), looks_of(found) if marked else {}
     rows = [
-        _named(row, looks[row.label] if marked and row.finished else None)
+        _named(row, looks)
         | {
             "finished": row.finished,
             "status": row.status,
             "why": row.why,
-            "cells": [_score(row, column, told[column]) for column in columns],
-            "costs": [{"text": cost(row, name), "value": _number(getattr(row, name))} for name in COSTS],
+            "cells": [_score(row, column, told[column], marked=marked) for column in columns],
+            "costs": [{"text": cost(row, name), "value": _number(getattr(row, name), marked)} for name in COSTS],
         }
         for row, told in zip(found.rows, cells(found), strict=True)
     ]
@@ -52,12 +53,12 @@ def scores(found: Benchmark, *, marked: bool = False) -> dict[str, Any]:
 
 def comparisons(found: Benchmark, *, marked: bool = False) -> list[dict[str, Any]]:
     """The tables of differences, one for each reference."""
-    tables, looks = [], looks_of(found)
+    tables, looks = [], looks_of(found) if marked else {}
     named = {row.label: row for row in found.rows}
     for reference in found.references:
         columns, told = compared(found, reference)
         rows = [
-            _named(named[label], looks[label] if marked else None) | {"tests": list(map(_test, verdicts))}
+            _named(named[label], looks) | {"tests": [_test(verdict, marked=marked) for verdict in verdicts]}
             for label, verdicts in told.items()
         ]
         own = {"name": found.against(reference), "rows": rows, "correction": correction_of(found, reference)}
@@ -98,29 +99,32 @@ def looks_of(found: Benchmark) -> dict[str, Look]:
     return {row.label: look(position) for position, row in enumerate(found.rows)}
 
 
-def _named(row: BenchmarkRow, look: Look | None) -> dict[str, Any]:
-    return {"label": row.label, "name": row.named, "look": look, "folder": ""}
+def _named(row: BenchmarkRow, looks: Mapping[str, Look]) -> dict[str, Any]:
+    """A row's name; where it has a look, also the label by which it is found and sorted."""
+    look = looks.get(row.label)
+    label = row.label if look is not None else None
+    return {"label": label, "name": row.named, "look": look if row.finished else None, "folder": ""}
 
 
 def _heads(found: Benchmark, columns: Sequence[str], *, marked: bool) -> dict[str, Any]:
     """Headings, and which of them stands second on a phone."""
     averages = (SHIFTED, accurate(SHIFTED))
     heads = [{"name": heading(found, name), "average": marked and name in averages[:1]} for name in columns]
-    return {"heads": heads, "average": _average(heads)}
+    return {"heads": heads, "average": _average(heads), "marked": marked}
 
 
 def _average(heads: Sequence[dict[str, Any]]) -> int | None:
     return next((place for place, head in enumerate(heads) if head["average"]), None)
 
 
-def _score(row: BenchmarkRow, column: str, cell: Cell) -> dict[str, Any]:
+def _score(row: BenchmarkRow, column: str, cell: Cell, *, marked: bool) -> dict[str, Any]:
     kept = {name: getattr(cell, name) for name in ("text", "rank", "mark", "word", "interval", "half", "spread")}
-    return kept | {"value": _number(row.value(column)), "kind": KINDS.get(cell.word, "none")}
+    return kept | {"value": _number(row.value(column), marked), "kind": KINDS.get(cell.word, "none")}
 
 
-def _number(value: float | None) -> str | None:
-    """A number as the script reads it; None where there is none, which is sorted last."""
-    return None if value is None or not is_score(value) else f"{value:.10g}"
+def _number(value: float | None, marked: bool) -> str | None:
+    """A number as a page's script reads it; None where there is none, which is sorted last."""
+    return None if not marked or value is None or not is_score(value) else f"{value:.10g}"
 
 
 def _value(text: str) -> str | None:
@@ -128,7 +132,7 @@ def _value(text: str) -> str | None:
     return None if text in ("–", "NaN", "") else text
 
 
-def _test(verdict: Verdict | None) -> dict[str, Any] | None:
+def _test(verdict: Verdict | None, *, marked: bool) -> dict[str, Any] | None:
     if verdict is None:
         return None
     kind = KINDS.get(word(verdict), "none")
@@ -143,5 +147,5 @@ def _test(verdict: Verdict | None) -> dict[str, Any] | None:
         "interval": interval,
         "p": p_value(verdict.corrected),
         "details": f"{word(verdict)}: {counts}{verdict.samples:,} samples; alone {p_value(verdict.p)}",
-        "value": _number(verdict.difference),
+        "value": _number(verdict.difference, marked),
     }
