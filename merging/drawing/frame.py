@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from merging.drawing.places import Span, powers
-from merging.drawing.theme import config, look
+from merging.drawing.theme import PAPER, config, look
 from merging.drawing.words import lines
 from merging.errors import showable
 
@@ -101,7 +101,7 @@ def framed(
             "bottom": margins.bottom,
         },
         autosize=alt.AutoSizeParams(type="none"),
-        background="var(--paper)",
+        background=PAPER,
         title=title,
         description=about or " ".join(headed.title),
         config=config(),
