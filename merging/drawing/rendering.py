@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import altair as alt
@@ -32,7 +32,13 @@ def specification(drawing: Drawing, size: Size, *, files: bool = True) -> dict[s
         size: for which size.
         files: colours are those of files, and else names that a page knows.
     """
-    return finished(drawing(size).to_dict(), files=files)  # type: ignore[no-any-return]
+    return finished(_made(drawing, size), files=files)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _made(drawing: Drawing, size: Size) -> dict[str, Any]:
+    """What Altair makes, once for a picture's files and its live form; copied by whoever finishes it."""
+    return drawing(size).to_dict()
 
 
 def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
