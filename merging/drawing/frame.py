@@ -5,6 +5,7 @@ Margins are given and not measured, so that a picture has the same places on eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +110,13 @@ def framed(
 
 
 def rows(values: Iterable[Row]) -> alt.Chart:
-    """A chart of rows, of which those of hidden methods are left out."""
-    chart = alt.Chart(alt.Data(values=[dict(row) for row in values]))
+    """A chart of rows, of which those of hidden methods are left out.
+
+    The rows are one text until the specification is finished: Altair copies and checks whatever is in a chart, piece by
+    piece, at each step.
+    """
+    text = json.dumps([dict(row) for row in values], ensure_ascii=False, default=lambda number: number.item())
+    chart = alt.Chart(alt.Data(values=text))
     return chart.transform_filter(f"indexof({HIDDEN}, datum.method) < 0")
 
 

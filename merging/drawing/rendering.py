@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 from xml.sax import saxutils
 
@@ -35,7 +35,13 @@ def specification(drawing: Drawing, size: Size, *, files: bool = True) -> dict[s
         size: for which size.
         files: colours are those of files, and else names that a page knows.
     """
-    return finished(drawing(size).to_dict(), files=files)  # type: ignore[no-any-return]
+    return finished(_made(drawing, size), files=files)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _made(drawing: Drawing, size: Size) -> dict[str, Any]:
+    """What Altair makes, once for a picture's files and its live form; copied by whoever finishes it."""
+    return drawing(size).to_dict()
 
 
 def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:

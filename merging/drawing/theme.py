@@ -6,6 +6,7 @@ that are faint on white are darker, those that are faint on a dark page lighter 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,8 @@ def finished(spec: Any, *, files: bool) -> Any:
         files: colours are those of files; else they stay names, for a page that has them as variables.
     """
     if isinstance(spec, dict):
+        if isinstance(spec.get("values"), str):  # the rows of a chart, see `frame.rows`
+            spec = spec | {"values": json.loads(spec["values"])}
         return {
             key: _shown(value) if _holds_names(key, value) else finished(value, files=files)
             for key, value in spec.items()

@@ -11,19 +11,30 @@ import numpy as np
 from merging.benchmarking.reading import read_folder
 from merging.benchmarking.results import Benchmark, BenchmarkRow, placed_in
 from merging.benchmarking.runs import Coefficients
+from merging.benchmarking.side_by_side import combine
 from merging.values.leaderboard import Single
 from merging.values.states import MethodState
 
 FOLDER = Path(__file__).parents[2] / "docs/results"
 NASTY = "odd & <b>name</b> </script><script>alert(1)</script> \"quoted\" 'so' ${x} {{ y }} $z$ | a_b \u202eback"
 LONG = "a-method-whose-name-goes-on-without-a-place-to-break-it-for-seventy-letters"
-DENSE = ("manifoldmix", "learned", "model-stock")
+DENSE = ("learned", "model-stock")
 """Strategies whose merges hold all 72 models; pictures of the others would say nothing more about how they look."""
 
 
 def committed(name: str) -> Benchmark:
     """Results that stand in docs/results."""
     return read_folder(FOLDER / name)
+
+
+def several() -> Benchmark:
+    """Two benchmarks that have no set in common, and stand in tables of their own; one folder was left out."""
+    animals = committed("animals/compared")
+    animals = replace(
+        animals, rows=tuple(replace(row, coefficients=None) for row in animals.rows)
+    )  # large, and as others
+    parts = {"digits": committed("digits/compared"), "animals": animals}
+    return combine(parts, {"runs/broken": "report.json is damaged: it ends in the middle"})
 
 
 def made_up() -> Benchmark:
@@ -65,8 +76,8 @@ def _single(single: Single, name: str, draw: np.random.Generator) -> Single:
 
 RESULTS: dict[str, Callable[[], Benchmark]] = {
     "pacs": lambda: committed("pacs/bench_0"),
-    "digits": lambda: committed("digits/compared"),
     "run": lambda: committed("animals/first"),
+    "several": several,
     "made up": made_up,
 }
 """Name → what is rendered."""

@@ -29,7 +29,7 @@ SCRIPTED = "button, input, select, [role=button]"
 def check_forms(page: Page, wanted: str) -> None:
     """Each picture is there once, in its form for a desktop where it has no other; a large one may be in a file."""
     shown = page.evaluate(DRAWN)
-    assert "scatter" in {name for name, _, _ in shown}
+    assert {"forest", "scatter"} <= {name for name, _, _ in shown}
     for name, both, form in shown:
         if wanted == "live" or f"pictures/{name}.svg" not in form:
             assert form == ("wide" if wanted == "narrow" and not both else wanted), name
@@ -69,7 +69,7 @@ def test_without_scripts_all_is_there(show: Open, name: str, size: tuple[int, in
 
 
 def test_a_browser_that_cannot_unpack_keeps_the_pictures(show: Open) -> None:
-    page = show("digits", before="delete window.DecompressionStream").page
+    page = show("run", before="delete window.DecompressionStream").page
     assert page.get_attribute("html", "data-charts") == "static"
     check_forms(page, "wide")
     assert faults(look(page)) == []
@@ -77,7 +77,7 @@ def test_a_browser_that_cannot_unpack_keeps_the_pictures(show: Open) -> None:
 
 def test_paper_is_white_and_has_everything(show: Open) -> None:
     """Printed on A4 from a browser that is dark."""
-    page = show("digits").page
+    page = show("several").page
     page.set_viewport_size({"width": 718, "height": 1047})
     page.emulate_media(media="print", color_scheme="dark")
     check_forms(page, "wide")
@@ -85,4 +85,4 @@ def test_paper_is_white_and_has_everything(show: Open) -> None:
     assert faults(seen) == []
     assert sum(seen["ground"]) > 700
     assert page.locator(SCRIPTED).filter(visible=True).count() == 0
-    assert page.locator("#scores tbody tr").filter(visible=True).count() == len(RESULTS["digits"]().rows)
+    assert page.locator("#scores tbody tr").filter(visible=True).count() == len(RESULTS["several"]().rows)
