@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOKS = {Standing.BETTER: COLOURS[0], Standing.WORSE: COLOURS[1], Standing.NEITHER: MUTED, Standing.NOT_TESTED: MUTED}
 """Colours of what is better and worse; others are dim."""
 FAR = 4.0
-"""A difference that reaches so many times as far as the others would press them together: an arrow stands at the edge."""
+"""A difference that reaches so many times as far as the others would press them together: it is an arrow."""
 SMALL, STEP, HEAD = 11.5, 21.0, 26.0
 """Size of the font; pixels of a line, and of a group's heading."""
 
