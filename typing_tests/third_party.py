@@ -17,8 +17,9 @@ from merging.running.settings import Passes, Search, Settings
 from merging.training.regime import regimes
 
 if TYPE_CHECKING:
-    from merging.drawing import Picture
     from torch import Tensor
+
+    from merging.drawing import Picture
 
 
 @strategies.register("typed-top-k")

@@ -134,7 +134,7 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
         title: what stands beside it.
         settings: more of the axis.
     """
-    many = max(2, int(ends.pixels / (42 if kind is alt.X else 42)))
+    many = max(2, int(ends.pixels / 42))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
     drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
     kept: dict[str, Any] = {"type": "log"} if ends.log else {"zero": False}
