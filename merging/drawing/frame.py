@@ -45,12 +45,16 @@ Drawing = Callable[[Size], alt.LayerChart]
 
 @dataclass(frozen=True)
 class Margins:
-    """Pixels around the plot: at its left and right, for the title above, and below."""
+    """Pixels around the plot: at its left and right, for the title above, and below.
+
+    Of those above, ``taken`` are for what is drawn there besides the title.
+    """
 
     left: float
     right: float
     top: float
     bottom: float
+    taken: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def framed(
         list(headed.title),
         **below,
         dx=6 - margins.left,
-        offset=margins.top - headed.height,
+        offset=margins.top - margins.taken - headed.height,  # from all that is drawn
         frame="group",
     )
     made = alt.layer(*layers).add_params(alt.param(name=HIDDEN, value=[])).resolve_scale(strokeDash="independent")

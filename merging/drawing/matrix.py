@@ -22,6 +22,8 @@ ANNOTATED = 400
 POSITIVE, NEGATIVE = COLOURS[0], COLOURS[1]
 STEPS = 20
 """Steps of the legend."""
+ABOVE = 15.0
+"""Pixels that it takes above the cells."""
 
 
 def matrix(
@@ -53,7 +55,7 @@ def matrix(
     cell = min(wide / per, MOST)
     band = HIGH * len(names[0]) + below
     headed = Headed.of(title, "", size.width)
-    margins = Margins(left, 14, headed.height + 20, 4)
+    margins = Margins(left, 14, headed.height + 20, 4, taken=ABOVE)
     height = band * -(-columns // per)
     shown = apart(names[0], left - 12, SMALL), apart(names[1], below - 8, SMALL)
     cells = [

@@ -63,7 +63,7 @@ def rail(points: Sequence[Named], labels: Sequence[str], plot: Size, right: floa
         for point, name, place in zip(points, shown, places, strict=True)
     ]
     made = rows(values)
-    lines = made.mark_rule(strokeWidth=0.8, opacity=0.75).encode(
+    lines = made.mark_rule(strokeWidth=0.8).encode(
         x=pixel("px", alt.X),
         y=pixel("py", alt.Y),
         x2=alt.X2Value(plot.width + AWAY - 3),
