@@ -26,6 +26,8 @@ METHODS = """() => Object.fromEntries([...document.querySelectorAll('figure')].m
   [...figure.querySelectorAll('.live .role-mark path, .live .role-mark line')]
     .map(path => path.__data__?.datum?.method).filter(Boolean))]]))"""
 """The methods that each live chart shows."""
+SCROLLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits until the page knows that it was scrolled, which ends what was told."""
 SMALL = """all => all.map(one => one.getBoundingClientRect())
   .filter(({ width, height }) => Math.min(width, height) < 24).length"""
 """How many are smaller than a fingertip."""
@@ -34,6 +36,7 @@ SMALL = """all => all.map(one => one.getBoundingClientRect())
 def points(page: Page, chart: str) -> list[dict[str, Any]]:
     """The uncovered points of a chart, which is brought into sight."""
     page.locator(f"#{chart} .live").evaluate("element => element.scrollIntoView({block: 'center'})")
+    page.evaluate(SCROLLED)
     return page.evaluate(POINTS, chart)  # type: ignore[no-any-return]
 
 
