@@ -175,8 +175,6 @@ def _options(entry: dict[str, Any]) -> list[str]:
         asked = [o["name"] for o in entry["options"] if o["default"] is None and "none:" not in o["help"]]
         given = [f'{each} = "…"' for each in asked or [example["name"]]]
         return [*lines, "", "```toml", "[task]", f'name = "{name}"', *given, "```", ""]
-    if kind == "sink":
-        return [*lines, "", "```", f"{command}:{example['name']}={_example(example)}", "```", ""]
     return [*lines, "", "```", f"{command} -o {kind}.{example['name']}={_example(example)}", "```", ""]
 
 
@@ -243,7 +241,7 @@ standard error, and exit codes are the same.
 
 | command | the document |
 |---|---|
-| `run` | `report.json`, the `answer`, the run's `folder`, the `paths` of its files, its `page`; with `--dry-run` the plan |
+| `run` | `report.json`, the `answer`, its `folder`, the `paths` of its files, its `page`; with `--dry-run` the plan |
 | `benchmark`, `report` | `benchmark.json` ([its fields](benchmark.md)), and of `benchmark` the `answer` |
 | `report --published` | the rows of the table |
 | `check`, `inspect`, `evaluate` | what [the Python API](python-api.md) returns, as its `to_json()` gives it |
@@ -285,6 +283,7 @@ line is read, and not run. torch is not loaded.
 | `COLUMNS`, `NO_COLOR`, `FORCE_COLOR`, `TERM` | width and colours of the terminal |
 | `_MERGE_COMPLETE` | set by [tab completion](#tab-completion) |
 | `MERGING_TEST_DATA`, `MERGING_DEV_FULL` | for this project's own tests: where data are; `dev-full` is installed |
+| `MERGING_BROWSER` | likewise: the browser in which pages are tested, instead of the first that is found |
 """
 
 

@@ -5,6 +5,7 @@ Margins are given and not measured, so that a picture has the same places on eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import altair as alt
 from merging.drawing.places import Span, powers
 from merging.drawing.theme import config, look
 from merging.drawing.words import lines
+from merging.errors import showable
 
 Row = Mapping[str, Any]
 HIDDEN = "hidden"
@@ -108,8 +110,13 @@ def framed(
 
 
 def rows(values: Iterable[Row]) -> alt.Chart:
-    """A chart of rows, of which those of hidden methods are left out."""
-    chart = alt.Chart(alt.Data(values=[dict(row) for row in values]))
+    """A chart of rows, of which those of hidden methods are left out.
+
+    The rows are one text until the specification is finished: Altair copies and checks whatever is in a chart, piece by
+    piece, at each step.
+    """
+    text = json.dumps([dict(row) for row in values], ensure_ascii=False, default=lambda number: number.item())
+    chart = alt.Chart(alt.Data(values=text))
     return chart.transform_filter(f"indexof({HIDDEN}, datum.method) < 0")
 
 
@@ -123,10 +130,11 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
         title: what stands beside it.
         settings: more of the axis.
     """
-    many = max(2, int(ends.pixels / (38 if kind is alt.X else 42)))
+    many = max(2, int(ends.pixels / 42))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
     drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
-    scale = alt.Scale(domain=[ends.low, ends.high], nice=False, zero=False, type="log" if ends.log else "linear")
+    kept: dict[str, Any] = {"type": "log"} if ends.log else {"zero": False}
+    scale = alt.Scale(domain=[ends.low, ends.high], nice=False, **kept)
     return kind(f"{field}:Q", scale=scale, axis=drawn)
 
 
@@ -148,5 +156,6 @@ def shaped(labels: Sequence[str]) -> alt.Shape:
 
 
 def told(**titles: str) -> list[alt.Tooltip]:
-    """A tooltip: field → what it is called."""
-    return [alt.Tooltip(f"{field}:N", title=f"{name} " if name in TAKEN else name) for field, name in titles.items()]
+    """A tooltip: field → what it is called. Vega-Lite puts that into an expression, and escapes no backslash in it."""
+    shown = {field: showable(name).replace("\\", "\\\\") for field, name in titles.items()}
+    return [alt.Tooltip(f"{field}:N", title=f"{name} " if name in TAKEN else name) for field, name in shown.items()]
