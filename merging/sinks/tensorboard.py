@@ -173,4 +173,3 @@ def _table(coefficients: Mapping[str, Any]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
