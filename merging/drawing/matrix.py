@@ -41,7 +41,7 @@ def matrix(
     Args:
         values: shape ``(rows, columns)``.
         names: names of the rows, and of the columns.
-        size: of the picture; its height follows from the rows.
+        size: size of the picture; its height follows from the rows.
         title: stands above.
         limit: the absolute value of the fullest colour.
         words: what a row, a column and a value are called.

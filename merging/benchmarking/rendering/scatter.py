@@ -49,7 +49,7 @@ class _Axes:
 
 
 def scatter(found: Benchmark, size: Size) -> alt.LayerChart:
-    """Draws it."""
+    """Draws the scatter: models hollow, methods with both intervals, far ones at the edge."""
     column, methods = home(found), placed(found)
     labels = [showable(row.label) for row in found.rows]
     factor = 100 if found.percent(SHIFTED) else 1
