@@ -167,3 +167,4 @@ def test_a_finger_reaches_what_a_mouse_does(show: Open) -> None:
     tip = page.locator("[role=tooltip]").filter(visible=True)
     tip.wait_for(timeout=2000)
     assert point["method"] in tip.inner_text()
+    assert all(rows(page, point["method"])), "it hides nothing"
