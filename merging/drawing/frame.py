@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 
 from merging.drawing.places import Span, powers
-from merging.drawing.theme import config, look
+from merging.drawing.theme import PAPER, config, look
 from merging.drawing.words import lines
 from merging.errors import showable
 
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 HIDDEN = "hidden"
 """The parameter that lists the methods that are not drawn; a page sets it."""
 TAKEN = ("image", "title")
-"""What Vega's tooltip takes for a picture and a heading, and not for the name of a figure."""
+"""Names of figures that Vega's tooltip takes for a picture and a heading."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,23 @@ class Size:
 
 
 WIDE, NARROW = Size(740, 420), Size(350, 420)
-"""For a desktop, and for a phone."""
+"""Sizes of pictures for a desktop, and for a phone."""
 Drawing = Callable[[Size], alt.LayerChart]
 """Makes a chart of a size."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Pixels around the plot: at its left and right, for the title above, and below."""
+    """Pixels around the plot: at its left and right, for the title above, and below.
+
+    Of those above, ``taken`` are for what is drawn there besides the title.
+    """
 
     left: float
     right: float
     top: float
     bottom: float
+    taken: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def framed(
         list(headed.title),
         **below,
         dx=6 - margins.left,
-        offset=margins.top - headed.height,
+        offset=margins.top - margins.taken - headed.height,  # from all that is drawn
         frame="group",
     )
     made = alt.layer(*layers).add_params(alt.param(name=HIDDEN, value=[])).resolve_scale(strokeDash="independent")
@@ -102,7 +106,7 @@ def framed(
             "bottom": margins.bottom,
         },
         autosize=alt.AutoSizeParams(type="none"),
-        background="var(--paper)",
+        background=PAPER,
         title=title,
         description=about or " ".join(headed.title),
         config=config(),
@@ -128,7 +132,7 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
         kind: ``altair.X`` or ``altair.Y``.
         ends: its ends and length.
         title: what stands beside it.
-        settings: more of the axis.
+        settings: other properties of ``altair.Axis``.
     """
     many = max(2, int(ends.pixels / 42))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}

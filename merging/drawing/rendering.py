@@ -32,7 +32,7 @@ def specification(drawing: Drawing, size: Size, *, files: bool = True) -> dict[s
 
     Args:
         drawing: what draws it.
-        size: for which size.
+        size: size of the whole picture.
         files: colours are those of files, and else names that a page knows.
     """
     return finished(_made(drawing, size), files=files)  # type: ignore[no-any-return]
@@ -50,7 +50,7 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
     Args:
         drawing: what draws it.
         name: its identifiers in SVG follow from it, so that several pictures can stand in one page.
-        size: for which size.
+        size: size of the whole picture.
         kinds: kinds of files, in the order of the result.
     """
     spec = specification(drawing, size)

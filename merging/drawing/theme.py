@@ -31,7 +31,7 @@ INK, MUTED, GRID, PAPER = (f"var(--{name})" for name in ("ink", "muted", "grid",
 COLOURS = tuple(f"var(--{name})" for name in SCHEMES if name[1:].isdigit())
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-"""Of one width, so that what is measured here is as wide there."""
+"""Fonts that have the same widths, which ``words`` knows."""
 FULL = 0.66
 """Opacity of the fullest cell of a heat map: ink can be read on it, in light and in dark (4.5)."""
 _NAMES = ("values", "datasets", "domain", "title", "text", "description", "subtitle")
@@ -40,7 +40,7 @@ _NAMES = ("values", "datasets", "domain", "title", "text", "description", "subti
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: the name of its colour, and the shape of its points."""
+    """The look of a method: the name of its colour, and the shape of its points."""
 
     colour: str
     shape: str

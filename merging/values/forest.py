@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOKS = {Standing.BETTER: COLOURS[0], Standing.WORSE: COLOURS[1], Standing.NEITHER: MUTED, Standing.NOT_TESTED: MUTED}
 """Colours of what is better and worse; others are dim."""
 FAR = 4.0
-"""What reaches so many times as far as all others would press them together, and is an arrow at the edge."""
+"""A difference that reaches so many times as far as the others would press them together: it is an arrow."""
 SMALL, STEP, HEAD = 11.5, 21.0, 26.0
 """Size of the font; pixels of a line, and of a group's heading."""
 
@@ -70,7 +70,7 @@ def forest(entries: Sequence[Entry], name: str, size: Size) -> alt.LayerChart:
     Args:
         entries: the lines; those of another measure than the first one's have no place on its axis, and are left out.
         name: name of the method, for the title.
-        size: of the picture; its height follows from the lines.
+        size: size of the picture; its height follows from the lines.
     """
     first = next(entry.verdict for entry in entries if entry.verdict.tested)
     entries = [entry for entry in entries if entry.verdict.measure == first.measure]

@@ -145,7 +145,7 @@ def test_names_are_text_wherever_they_stand(digits: Benchmark) -> None:
 
 
 def test_what_did_not_finish_has_its_reason_and_no_value(digits: Benchmark) -> None:
-    broken = replace(digits.rows[1], status=MethodState.FAILED, why="it broke", held_out=None, verdicts=())
+    broken = replace(digits.rows[1], status=MethodState.FAILED, why="it broke", held_out=None, tests={}, verdicts=())
     read = Read.of(to_html(replace(digits, rows=(digits.rows[0], broken, *digits.rows[2:])), {}))
     _, cells = read.tables[0][2]
     assert cells[1][1] == "failed: it broke"

@@ -89,10 +89,11 @@ window.looking = (() => {
   }
 
   /** What lies beneath a point of an SVG: its page's ground, and every shape that is painted there before `until`. */
-  function beneath(svg, x, y, until) {
+  function beneath(svg, x, y, until, besides = null) {
     let seen = ground(svg);
     for (const { element, box, inside } of shapes(svg)) {
       if (until && !(until.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_PRECEDING)) break;
+      if (besides && element.matches(besides)) continue;
       if (!inside || x < box.left || x > box.right || y < box.top || y > box.bottom) continue;
       const at = new DOMPoint(x, y).matrixTransform(element.getScreenCTM().inverse());
       if (element.isPointInFill(at)) seen = over(inside.rgb, inside.alpha, seen);
@@ -227,14 +228,14 @@ window.looking = (() => {
     return found;
   }
 
-  /** Marks of charts: the contrast of each with what lies beneath; grounds, grids and cells of heat maps are none. */
+  /** Marks of charts: the contrast of each with the ground that marks lie on; grids and cells of heat maps are none. */
   function marks(selector) {
     const found = [];
     for (const svg of document.querySelectorAll("svg")) {
       if (svg.ownerSVGElement || !visible(svg)) continue;
       for (const { element, box, inside, edge } of shapes(svg)) {
         if (!element.matches(selector)) continue;
-        const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2], behind = beneath(svg, x, y, element);
+        const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2], behind = beneath(svg, x, y, element, selector);
         const seen = [inside, edge].filter(Boolean).map(({ rgb, alpha }) => contrast(over(rgb, alpha, behind), behind));
         found.push({ where: name(element), said: element.getAttribute("aria-label") ?? "", contrast: Math.max(...seen), x, y });
       }
