@@ -41,5 +41,4 @@ def _forest(report: Report) -> Markup:
     entries = of_report(report)
     if not any(entry.verdict.tested for entry in entries):
         return Markup()
-    label = f"Differences of {report.strategy} from the best single model, set by set, with their intervals"
-    return inlined(partial(forest, entries, report.strategy), label)
+    return inlined(partial(forest, entries, report.strategy))

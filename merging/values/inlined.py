@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from merging.errors import showable
 from merging.values.shown import DARK
 
 if TYPE_CHECKING:
@@ -23,12 +22,11 @@ PLAIN = {"ink": "currentColor", "paper": "none"}
 _COLOUR = re.compile(r'(?P<head> (?:fill|stroke)=")var\(--(?P<name>\w+)\)"')
 
 
-def inlined(drawing: Drawing, label: str) -> Markup:
+def inlined(drawing: Drawing) -> Markup:
     """Draws a picture to stand in a notebook's HTML.
 
     Args:
         drawing: what draws it.
-        label: what one sees, for those who do not.
     """
     from merging.drawing import SCHEMES, WIDE, draw, inline
 
@@ -40,10 +38,9 @@ def inlined(drawing: Drawing, label: str) -> Markup:
         colour = PLAIN.get(found["name"]) or f"var(--{found['name']}, {plain[found['name']]})"
         return f'{found["head"]}{colour}"'
 
-    text = _COLOUR.sub(kept, inline(svg, f"picture-{name}").strip().removeprefix("<svg"))
+    text = _COLOUR.sub(kept, inline(svg, f"picture-{name}").strip())
     # What Vega has drawn: it escapes the names that stand in it.
-    figure = Markup('<figure><svg role="img" aria-label="{}"{}</figure>').format(showable(label), Markup(text))  # noqa: S704
-    return colours() + figure
+    return colours() + Markup("<figure>{}</figure>").format(Markup(text))  # noqa: S704
 
 
 def colours() -> Markup:

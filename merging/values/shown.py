@@ -87,8 +87,8 @@ class Sheet:
         """
         from markupsafe import Markup
 
-        made = environment().from_string(FRAGMENT)
-        parts = {"style": Markup(STYLE), "head": Markup(head), "body": Markup(body)}  # noqa: S704 (templates')
+        made = environment("merging.values").get_template("shown.html.j2")
+        parts = {"dark": Markup(DARK), "head": Markup(head), "body": Markup(body)}  # noqa: S704 (our own and templates')
         return made.render(sheet=self, most=ROWS, **parts)
 
 
@@ -158,60 +158,3 @@ def grid(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Grid:
 DARK = 'body[data-jp-theme-light="false"], .vscode-dark, .vscode-high-contrast, html[theme="dark"], [data-theme="dark"]'
 """What marks a dark theme: JupyterLab and nbconvert, VS Code, Colab, Sphinx. It is a notebook's own, whatever a
 system prefers."""
-STYLE = """
-.merging-shown { --accent: #147dc2; --worse: #c75b00; font-size: .9em; line-height: 1.45; overflow-x: auto; }
-:is(DARK) .merging-shown { --accent: #56b4e9; --worse: #f07c34; }
-.merging-shown table { border-collapse: collapse; margin: .4em 0; font-variant-numeric: tabular-nums; }
-.merging-shown th, .merging-shown td { padding: .15em .6em; text-align: right; background: none;
-  border: 0; border-bottom: 1px solid rgba(127, 127, 127, .35); }
-.merging-shown th:first-child, .merging-shown td.why { text-align: left; }
-.merging-shown tbody th { font-weight: normal; }
-.merging-shown tbody th, .merging-shown td:not(.why) { white-space: nowrap; }
-.merging-shown .best { font-weight: bold; }
-.merging-shown .second { text-decoration: underline; }
-.merging-shown td .up { color: var(--accent); font-weight: bold; }
-.merging-shown td .down { color: var(--worse); font-weight: bold; }
-.merging-shown > .dim, .merging-shown td .none, .merging-shown .half, .merging-shown .spread { opacity: .75; }
-.merging-shown .half, .merging-shown .spread { font-size: .85em; }
-.merging-shown p, .merging-shown ul { margin: .3em 0; }
-.merging-shown .merging-card { max-width: 58rem; margin: .2em 0 .8em; }
-.merging-shown .merging-card .tiles { padding: 0; margin-left: 0; }
-.merging-shown .merging-card dt { float: none; width: auto; padding: 0; }
-.merging-shown figure { margin: .8em 0; }
-.merging-shown figure svg { display: block; width: 100%; height: auto; max-width: 46rem; }
-.merging-shown summary { cursor: pointer; }
-""".replace("DARK", DARK)
-"""Text and ground are the notebook's own; the first two colours are read on white and on black."""
-
-FRAGMENT = """
-<div class="merging-shown">
-<style>{{ style }}</style>
-{{ head }}
-<p><b>{{ sheet.name }}</b>
-{%- for fact in sheet.facts if fact %}{{ ": " if loop.first else ", " }}{{ fact }}{% endfor %}</p>
-{% if sheet.lines %}
-<ul>{% for line in sheet.lines %}<li>{{ line }}</li>{% endfor %}</ul>
-{% endif %}
-{{ body }}
-{% for grid in sheet.grids %}
-<table>
-<thead><tr>{% for head in grid.heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in grid.rows[:most] %}
-<tr>{% for cell in row %}
-{% set tag = "th" if loop.first else "td" %}
-<{{ tag }}>
-{%- if cell is string %}{{ cell }}{% else -%}
-{% if cell.best %}<b class="best">{{ cell.text }}</b>{% else %}{{ cell.text }}{% endif %}
-{%- if cell.mark %} <span class="{{ cell.kind or 'none' }}">{{ cell.mark }}</span>{% endif %}
-{% endif %}</{{ tag }}>
-{%- endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-{% if grid.rows | length > most %}<p class="dim">and {{ grid.rows | length - most }} more</p>{% endif %}
-{% endfor %}
-{% for note in sheet.notes %}<p class="dim">{{ note }}</p>
-{% endfor %}
-</div>
-"""

@@ -38,5 +38,5 @@ def fragment(found: Benchmark) -> str:
     )
     first = [Markup(card(found).html())]  # noqa: S704 (a template's)
     if (drawing := drawings(found).get("forest")) is not None:
-        first.append(inlined(drawing, "Every method's difference from the reference, with its interval"))
+        first.append(inlined(drawing))
     return sheet.html(Markup("\n").join(parts), Markup("\n").join(first))
