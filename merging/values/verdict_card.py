@@ -38,7 +38,7 @@ class Tile:
         standing: how the model stands there.
         figure: the difference with its unit; a dash where nothing was tested.
         interval: its interval and p, or why nothing was tested.
-        who: whose difference it is, where it is not the one of the model to take.
+        who: the model that the difference is of, where it is not the one to take.
     """
 
     place: str
@@ -70,7 +70,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictCard:
-    """What a reader who was not there needs to know, at one glance.
+    """The findings that a reader who was not there needs, at one glance.
 
     Attributes:
         answer: the answer that it shows.

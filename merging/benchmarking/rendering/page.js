@@ -56,6 +56,15 @@ function makeFilter(section) {
   });
 }
 
+// What follows for those who look closer is folded; without scripts, and on paper, it lies open.
+function foldMore() {
+  const all = [...document.querySelectorAll("details.more")];
+  const fold = (open) => all.forEach((each) => (each.open = open));
+  fold(false);
+  addEventListener("beforeprint", () => fold(true));
+  addEventListener("afterprint", () => fold(false));
+}
+
 // Methods ----------------------------------------------------------------------------------------------------------
 
 // What is hidden in one part of the page: buttons, rows, coefficients, and the marks of live charts follow.
@@ -174,4 +183,5 @@ async function goLive(parts) {
 const parts = new Map([...document.querySelectorAll(".part")].map((part) => [part, new Methods(part)]));
 for (const table of document.querySelectorAll("table")) makeSortable(table);
 for (const section of document.querySelectorAll(".models")) makeFilter(section);
+foldMore();
 goLive(parts);

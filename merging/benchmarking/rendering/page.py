@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from merging.benchmarking.rendering.answer import recommended
 from merging.benchmarking.rendering.card import card
 from merging.benchmarking.rendering.documents import caption, headed, remarks, title
 from merging.benchmarking.rendering.figures import Figure, packed, versions
@@ -32,7 +33,7 @@ COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items
 PACKAGE = "merging.benchmarking.rendering"
 """The package that holds the templates."""
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; base-uri 'none'"
-"""What a browser is told to load: nothing but what stands in the page. Vega compiles what it draws from (eval)."""
+"""A browser loads nothing but what stands in the page. Vega compiles what it draws from (eval)."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
 LARGEST = 990_000
@@ -96,7 +97,9 @@ def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None
         pictures.append(
             {**shown, "id": id_, "name": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")}
         )
-    maps = [picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS]
+    first = found.run or getattr(recommended(found), "label", "")
+    maps = [picture for picture in pictures if picture["name"] not in CAPTIONS]
+    maps = sorted(maps, key=lambda picture: picture["method"] != first)[:MAPS]
     main = {picture["name"]: picture for picture in pictures if picture["name"] in CAPTIONS}
     models = pool(found)
     return {
