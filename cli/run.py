@@ -34,7 +34,7 @@ MOST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """How a result is shown: as JSON or as text, with a page, in a browser."""
+    """The ways of showing a result: as JSON or as text, with a page, in a browser."""
 
     as_json: bool
     page: bool

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from merging.values.report import Report
 
 PUBLISHED = "published"
-"""What published results are called beside folders."""
+"""The name of published results beside folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is to be done with a comparison.
+    """The wishes of a user who compares results.
 
     Attributes:
         output: folder that all its forms are written to.

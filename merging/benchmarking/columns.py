@@ -21,7 +21,7 @@ class Samples:
         fingerprint: the fingerprint of the data; empty where no file of the folder has it.
         task: name of the task.
         count: how many samples there are.
-        parts: of an average, the columns of the sets that it is over.
+        parts: the columns of the sets that an average is over; none of any other column.
     """
 
     role: Role
@@ -167,7 +167,7 @@ def scored(found: Benchmark) -> bool:
 
 
 def scale(found: Benchmark) -> tuple[str, str]:
-    """What the scores are: two objectives are two scales, also where their names are one and their options are not."""
+    """The scale of the scores: two objectives are two, also where their names are one and their options are not."""
     declared = found.header.get("objective")
     options = declared.get("options") if isinstance(declared, Mapping) else None
     return found.objective, str(sorted(options.items())) if options else ""

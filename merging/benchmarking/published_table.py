@@ -11,7 +11,7 @@ from merging.values.verdict import ACCURACY, Family, Role, Verdict
 
 TASK = "ImageNet, published results"
 STRATEGIES = {BEST: "best", UNIFORM: "uniform", GREEDY: "greedy", ENSEMBLE: "ensemble"}
-"""What a row is called → the strategy that makes such a merge."""
+"""Names of published rows → the strategy that makes such a merge."""
 UNTESTED = "published files have no single samples"
 
 

@@ -65,7 +65,7 @@ class BenchmarkRow(Shown):
         digest: digest of the merged model, the same for merges that give the same outputs (the first seed's).
         coefficients: coefficients of a linear merge (the first seed's).
         trace: how the best held-out score rose (the first seed's).
-        folders: of several folders that are compared, those that the row is of.
+        folders: the compared folders that the row is of, where there are several.
     """
 
     strategy: str

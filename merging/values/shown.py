@@ -115,7 +115,7 @@ def environment(*packages: str) -> Environment:
     """Templates in which every name is escaped, and what a browser obeys though it is no HTML is written as its code.
 
     Args:
-        packages: those that templates are read from, where they are files.
+        packages: packages that hold the templates, where these are files.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -156,5 +156,5 @@ def grid(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Grid:
 
 
 DARK = 'body[data-jp-theme-light="false"], .vscode-dark, .vscode-high-contrast, html[theme="dark"], [data-theme="dark"]'
-"""What marks a dark theme: JupyterLab and nbconvert, VS Code, Colab, Sphinx. It is a notebook's own, whatever a
+"""Marks of a dark theme: JupyterLab and nbconvert, VS Code, Colab, Sphinx. It is a notebook's own, whatever a
 system prefers."""

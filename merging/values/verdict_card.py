@@ -38,7 +38,7 @@ class Tile:
         standing: how the model stands there.
         figure: the difference with its unit; a dash where nothing was tested.
         interval: its interval and p, or why nothing was tested.
-        who: whose difference it is, where it is not the one of the model to take.
+        who: the method whose difference it is, where it is not the one of the model to take.
     """
 
     place: str
@@ -70,7 +70,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictCard:
-    """What a reader who was not there needs to know, at one glance.
+    """The answer for a reader who was not there, at one glance.
 
     Attributes:
         answer: the answer that it shows.

@@ -32,7 +32,7 @@ COLOURS = tuple(" ".join(f"--{name}: {pair[k]};" for name, pair in SCHEMES.items
 PACKAGE = "merging.benchmarking.rendering"
 """The package that holds the templates."""
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; base-uri 'none'"
-"""What a browser is told to load: nothing but what stands in the page. Vega compiles what it draws from (eval)."""
+"""The policy on loading: nothing but what stands in the page. Vega compiles what it draws from (eval)."""
 MAPS = 12
 """Heat maps on the page at the most; the folder has all of them."""
 LARGEST = 990_000
