@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
+from xml.sax import saxutils
 
 import altair as alt
 import vl_convert
+from PIL import Image
 
 from merging.drawing.frame import Drawing, Size
 from merging.drawing.theme import SCHEMES, finished
@@ -29,10 +32,16 @@ def specification(drawing: Drawing, size: Size, *, files: bool = True) -> dict[s
 
     Args:
         drawing: what draws it.
-        size: for which size.
+        size: size of the whole picture.
         files: colours are those of files, and else names that a page knows.
     """
-    return finished(drawing(size).to_dict(), files=files)  # type: ignore[no-any-return]
+    return finished(_made(drawing, size), files=files)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _made(drawing: Drawing, size: Size) -> dict[str, Any]:
+    """What Altair makes, once for a picture's files and its live form; copied by whoever finishes it."""
+    return drawing(size).to_dict()
 
 
 def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
@@ -41,7 +50,7 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
     Args:
         drawing: what draws it.
         name: its identifiers in SVG follow from it, so that several pictures can stand in one page.
-        size: for which size.
+        size: size of the whole picture.
         kinds: kinds of files, in the order of the result.
     """
     spec = specification(drawing, size)
@@ -51,12 +60,17 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
 def svg(spec: dict[str, Any], name: str) -> str:
     """An SVG file's text: small, and with identifiers that follow from the name."""
     text = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=version())
+    said = saxutils.quoteattr(spec.get("description", name))
+    text = text.replace("<svg ", f'<svg role="img" aria-label={said} ', 1)
     return identified(_TAG.sub(_tidied, text), name).replace("</g><", "</g>\n<") + "\n"
 
 
 def png(spec: dict[str, Any]) -> bytes:
     """A PNG file's bytes, ``SHARP`` times as large as the picture."""
-    return vl_convert.vegalite_to_png(json.dumps(spec), vl_version=version(), scale=SHARP)
+    made = vl_convert.vegalite_to_png(json.dumps(spec), vl_version=version(), scale=SHARP)
+    out = io.BytesIO()  # the converter hardly compresses
+    Image.open(io.BytesIO(made)).convert("RGB").save(out, "PNG", optimize=True)
+    return out.getvalue()
 
 
 def inline(svg: str | bytes, name: str) -> str:
