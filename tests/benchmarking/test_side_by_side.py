@@ -232,11 +232,11 @@ def test_folders_are_looked_into_as_deep_as_runs_are_listed(runs: Path, tmp_path
 def test_what_was_written_of_results_is_no_result(runs: Path, tmp_path: Path) -> None:
     """Of a run also where its tables stand in its own folder; a benchmark is one without its evaluations."""
     place = tmp_path / "runs"
-    shutil.copytree(runs / "plain", place / "run")
+    shutil.copytree(runs / "unscored", place / "run")  # without pictures
     run = merging.load_run(place / "run")
     forms.render(run, place / "shown")
     forms.render(run, place / "run")
-    forms.render(_combined(runs, "plain", "learned"), place / "both")
+    forms.render(combine({name: read_folder(runs / "unscored") for name in ("one", "two")}), place / "both")
     bench = Path(__file__).parents[2] / "docs/results/pacs/bench_0"
     shutil.copytree(bench, place / "bench")
     found = find([place])
@@ -245,7 +245,7 @@ def test_what_was_written_of_results_is_no_result(runs: Path, tmp_path: Path) ->
         "both": "it compares the results of other folders",
         "shown": "it shows a run that lies elsewhere",
     }
-    assert read_folder(place / "run").run == "greedy"
+    assert read_folder(place / "run").run == "uniform"
     assert [entry.kind for entry in entries(place) if entry.folder.name == "run"] == [Kind.RUN]
     assert list(find([place / "both"]).results) == ["both"], "named itself, it is read"
 
