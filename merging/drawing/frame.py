@@ -14,6 +14,7 @@ import altair as alt
 from merging.drawing.places import Span, powers
 from merging.drawing.theme import config, look
 from merging.drawing.words import lines
+from merging.errors import showable
 
 Row = Mapping[str, Any]
 HIDDEN = "hidden"
@@ -126,7 +127,8 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
     many = max(2, int(ends.pixels / (38 if kind is alt.X else 42)))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
     drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
-    scale = alt.Scale(domain=[ends.low, ends.high], nice=False, zero=False, type="log" if ends.log else "linear")
+    kept: dict[str, Any] = {"type": "log"} if ends.log else {"zero": False}
+    scale = alt.Scale(domain=[ends.low, ends.high], nice=False, **kept)
     return kind(f"{field}:Q", scale=scale, axis=drawn)
 
 
@@ -148,5 +150,6 @@ def shaped(labels: Sequence[str]) -> alt.Shape:
 
 
 def told(**titles: str) -> list[alt.Tooltip]:
-    """A tooltip: field → what it is called."""
-    return [alt.Tooltip(f"{field}:N", title=f"{name} " if name in TAKEN else name) for field, name in titles.items()]
+    """A tooltip: field → what it is called. Vega-Lite puts that into an expression, and escapes no backslash in it."""
+    shown = {field: showable(name).replace("\\", "\\\\") for field, name in titles.items()}
+    return [alt.Tooltip(f"{field}:N", title=f"{name} " if name in TAKEN else name) for field, name in shown.items()]

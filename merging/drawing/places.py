@@ -96,7 +96,7 @@ def powers(ends: Span, most: int) -> list[float]:
         found = [value for k in decades for part in parts if ends.inside(value := part * 10.0**k)]
         if len(found) <= most:
             break
-    return found[:: -(-len(found) // most)]
+    return found[:: -(-len(found) // most)] if len(found) > 1 else ticks(ends, most)
 
 
 def spread(wanted: Sequence[float], step: float, low: float, high: float) -> list[float]:

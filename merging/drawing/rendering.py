@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from functools import cache
 from typing import Any, Literal
+from xml.sax import saxutils
 
 import altair as alt
 import vl_convert
+from PIL import Image
 
 from merging.drawing.frame import Drawing, Size
 from merging.drawing.theme import SCHEMES, finished
@@ -51,12 +54,17 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
 def svg(spec: dict[str, Any], name: str) -> str:
     """An SVG file's text: small, and with identifiers that follow from the name."""
     text = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=version())
+    said = saxutils.quoteattr(spec.get("description", name))
+    text = text.replace("<svg ", f'<svg role="img" aria-label={said} ', 1)
     return identified(_TAG.sub(_tidied, text), name).replace("</g><", "</g>\n<") + "\n"
 
 
 def png(spec: dict[str, Any]) -> bytes:
     """A PNG file's bytes, ``SHARP`` times as large as the picture."""
-    return vl_convert.vegalite_to_png(json.dumps(spec), vl_version=version(), scale=SHARP)
+    made = vl_convert.vegalite_to_png(json.dumps(spec), vl_version=version(), scale=SHARP)
+    out = io.BytesIO()  # the converter hardly compresses
+    Image.open(io.BytesIO(made)).convert("RGB").save(out, "PNG", optimize=True)
+    return out.getvalue()
 
 
 def inline(svg: str | bytes, name: str) -> str:

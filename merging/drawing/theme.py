@@ -33,7 +33,7 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 """Of one width, so that what is measured here is as wide there."""
 FULL = 0.66
 """Opacity of the fullest cell of a heat map: ink can be read on it, in light and in dark (4.5)."""
-_NAMES = ("values", "datasets", "domain", "title", "description", "subtitle")
+_NAMES = ("values", "datasets", "domain", "title", "text", "description", "subtitle")
 """Keys of a specification below which names stand, and no colours."""
 
 
@@ -78,6 +78,7 @@ def config() -> dict[str, Any]:
         "line": {"aria": False},
         "area": {"aria": False},
         "rect": {"aria": False},
+        "point": {"aria": False},
     }
 
 

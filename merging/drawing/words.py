@@ -29,6 +29,7 @@ _WIDTHS = {
 }
 """Widths of Helvetica's characters, and of all fonts that are made to stand in for it, in parts of the size."""
 WIDTHS = {character: width for width, characters in _WIDTHS.items() for character in characters}
+NARROWEST = min(WIDTHS.values())
 OTHER = 0.62
 """Of characters of other alphabets, about."""
 
@@ -55,18 +56,17 @@ def shortened(text: str, room: float, size: float) -> str:
     """The text, or where it is wider than the room its beginning and its end: names differ in either.
 
     >>> shortened("manifoldmix", 100, 11), shortened("manifoldmix with many options", 100, 11)
-    ('manifoldmix', 'manifoldmi…ptions')
+    ('manifoldmix', 'manifoldmix…ptions')
 
     Args:
         text: the text, of one line.
         room: pixels that there are.
         size: the font's size in pixels.
     """
-    if width(text, size) <= room:
+    most = int(room / (NARROWEST * size)) + 1
+    if len(text) <= most and width(text, size) <= room:
         return text
-    kept = len(text)
-    while kept > 1:
-        kept -= 1
+    for kept in range(min(most, len(text) - 1), 0, -1):
         end = kept * 2 // 5
         found = f"{text[: kept - end]}…{text[len(text) - end :] if end else ''}"
         if width(found, size) <= room:

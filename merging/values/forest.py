@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import altair as alt
 
 from merging.drawing.frame import Headed, Margins, Size, axis, framed, pixel, rows, told
-from merging.drawing.places import Span, near, span
+from merging.drawing.places import FEW, Span, span
 from merging.drawing.theme import COLOURS, MUTED, PAPER
 from merging.drawing.words import apart, width
 from merging.errors import showable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LOOKS = {Standing.BETTER: COLOURS[0], Standing.WORSE: COLOURS[1], Standing.NEITHER: MUTED, Standing.NOT_TESTED: MUTED}
 """Colours of what is better and worse; others are dim."""
+FAR = 4.0
+"""What reaches so many times as far as all others would press them together, and is an arrow at the edge."""
 SMALL, STEP, HEAD = 11.5, 21.0, 26.0
 """Size of the font; pixels of a line, and of a group's heading."""
 
@@ -121,13 +124,13 @@ def _row(entry: Entry, factor: float) -> dict[str, Any]:
 
 
 def _ends(drawn: Sequence[dict[str, Any]], pixels: float) -> Span:
-    """Both ends of the axis: no difference, and all intervals but those of far outliers."""
-    known = [each for each in drawn if each["x"] is not None]
-    kept = near([each["x"] for each in known])
-    values = [0.0]
-    for each, keep in zip(known, kept, strict=True):
-        values += [each[key] for key in ("x", "x_low", "x_high") if keep and each[key] is not None]
-    return span(values, pixels, margin=0.03)
+    """Both ends of the axis: no difference, and all intervals but those that lie far beyond all others."""
+    known = [[each[key] for key in ("x", "x_low", "x_high") if each[key] is not None] for each in drawn]
+    known = sorted((ends for ends in known if ends), key=lambda ends: max(map(abs, ends)))
+    reach = [max(map(abs, ends)) for ends in known]
+    least = max(FEW, math.ceil(0.7 * len(known)))
+    kept = next((k for k in range(least, len(known)) if reach[k] > FAR * reach[k - 1] > 0), len(known))
+    return span([0.0, *(end for ends in known[:kept] for end in ends)], pixels, margin=0.03)
 
 
 def _intervals(known: Sequence[dict[str, Any]], ends: Span, unit: str) -> list[alt.Chart]:

@@ -33,8 +33,8 @@ def scores(found: Benchmark, *, marked: bool = False) -> dict[str, Any]:
 
     Args:
         found: the benchmark.
-        marked: for a page, whose script sorts and hides: rows have the marks of the pictures, cells have values, and the
-            average stands second on a phone.
+        marked: for a page, whose script sorts and hides: rows have the marks of the pictures, cells have values, and
+            the average stands second on a phone.
     """
     columns, looks = shown(found), looks_of(found) if marked else {}
     rows = [
