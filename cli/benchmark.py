@@ -80,7 +80,7 @@ SHARED = ("optimizer", "objective")
 @shared("plugin")
 @shared("output", output="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
-@shared("fail_unless", "as_json", "trust_code")
+@shared("open_page", "fail_unless", "as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Compare methods over one pool: Table 1 of the paper, for your data.
 
@@ -127,6 +127,10 @@ def _into(
         show_benchmark(console, found, "benchmark.md")
         where = marked("\nTables, page and pictures: [bold]{}[/] (benchmark.html, .md, .csv, .tex, .json)", folder)
         console.print(where, highlight=False, soft_wrap=True)
+    if flags["open_page"]:
+        from merging.cli.showing.opening import open_page
+
+        open_page(place / "benchmark.html", news)
     if found.state is not RunState.FINISHED:
         again = [argument for argument in sys.argv[1:] if argument != "--overwrite"]
         again += [] if flags["output"] else ["--output", str(folder)]

@@ -8,7 +8,7 @@ from merging.cli.asking.options import shared
 
 
 @click.command("cache")
-@click.option("--clear", is_flag=True, help="Forget all scores and content hashes; decoded images stay.")
+@click.option("--clear", is_flag=True, help="Forget all scores, content hashes and opened pages; decoded images stay.")
 @shared("as_json")
 def command(clear: bool, as_json: bool) -> None:
     """Show what is remembered across commands: scores, and content hashes of models.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from merging.cli.asking.configurations import Configured
-from merging.cli.asking.options import shared
+from merging.cli.asking.options import FromFile, shared
 from merging.cli.asking.outputs import output_folder
 from merging.cli.asking.request import pinned, requested, settings_of
 from merging.cli.asking.resumed import resumed
@@ -24,11 +24,21 @@ from merging.values.states import RunState, Wanted
 from merging.values.wording import plural, some
 
 if TYPE_CHECKING:
+    from merging.running.views import RunViews
     from merging.values.answer import Answer
 
 
 MOST = 16
 """Models that a plan names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """How a result is shown: as JSON or as text, with a page, in a browser."""
+
+    as_json: bool
+    page: bool
+    opens: bool
 
 
 @click.command(
@@ -40,6 +50,10 @@ MOST = 16
 @shared("search", "passes", "cache", "output")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in that folder.")
 @shared("writing", "vocabulary", "plugin", "rules")
+@click.option(
+    "--page/--no-page", cls=FromFile, default=None, help="Write a page of the run into its folder, report.html."
+)
+@shared("open_page", open_page="Write that page, and open it in your browser.")
 @shared("fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
@@ -63,7 +77,10 @@ def command(**flags: Any) -> None:
     wanted = None if flags["fail_unless"] is None else Wanted(flags["fail_unless"])
     with output_folder(request["output"], request["strategy"]) as folder:
         to = Destination(output=folder, overwrite=flags["overwrite"], resume=bool(flags["resume"]))
-        found = _execute(request, settings, to, started, wanted, as_json=flags["as_json"])
+        seen = Seen(
+            as_json=flags["as_json"], page=bool(request.get("page")) or flags["open_page"], opens=flags["open_page"]
+        )
+        found = _execute(request, settings, to, started, wanted, seen)
     if wanted is not None:
         from merging.cli.showing.answer import fail_unless
 
@@ -106,8 +123,7 @@ def _execute(
     to: Destination,
     started: float,
     wanted: Wanted | None,
-    *,
-    as_json: bool,
+    seen: Seen,
 ) -> Answer:
     from merging.cli.asking.resolve import parts_of
     from merging.cli.showing.screen import Screen, marked, print_json, say_built_in
@@ -137,14 +153,25 @@ def _execute(
             watcher=Watcher(progress=progress, should_stop=should_stop),
             origin=Origin(request=request | {"output": None}, command=request["command"], started=started),
         )
+    from merging.storage.result import PAGE
     from merging.values.answer import answer
 
     told = answer(result.report)
-    if as_json:
-        print_json({"answer": told.to_json()} | _written(place))
-    else:
+    if not seen.as_json:
         how = settings.writing
         show_report(console, result.report, folder, how.kind, built_in=not request["models"], again=how.again)
+    try:
+        page = _page(replace(result, folder=place), news) if seen.page else None
+    finally:  # the run is done, whatever becomes of its page
+        if seen.as_json:
+            beside = {"page": str(place / PAGE)} if seen.page and (place / PAGE).is_file() else {}
+            print_json({"answer": told.to_json()} | _written(place) | beside)
+    if page is not None and seen.opens:
+        from merging.cli.showing.opening import open_page
+
+        open_page(page, news)
+    elif page is not None and not seen.as_json:
+        console.print(marked("The page: [bold]{}[/]", folder / page.name), highlight=False, soft_wrap=True)
     if result.report.state is not RunState.FINISHED:
         more = " --max-evaluations MORE" if result.report.state is RunState.LIMIT else ""
         said = "[yellow]{}:[/] the best so far is saved in {}; go on with: merge run --resume {}{}"
@@ -153,6 +180,15 @@ def _execute(
     if result.report.state is RunState.INTERRUPTED:
         raise click.exceptions.Exit(130)
     return told
+
+
+def _page(result: RunViews, news: Any) -> Path:
+    """Draws and writes the page of a run; what it has found is on the disk already."""
+    from merging.benchmarking.rendering.forms import write_page
+    from merging.cli.showing.terminal import TerminalProgress
+
+    with TerminalProgress(news) as progress:
+        return write_page(result, progress)
 
 
 def _written(folder: Path) -> dict[str, Any]:

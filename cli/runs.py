@@ -37,8 +37,9 @@ COLUMNS = (
 @click.command("runs")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option("--depth", type=click.IntRange(0, 20), metavar="N", help="Levels of folders below.  [default: 3]")
+@shared("open_page", open_page="Compare all of them on a page, and open it in your browser.")
 @shared("as_json")
-def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
+def command(folders: tuple[str, ...], depth: int | None, open_page: bool, as_json: bool) -> None:
     """List the runs, benchmarks and fine-tuned pools that lie in FOLDER and below, the newest first.
 
     Held-out and test score of each merge, and how far the test score lies above the best single model's. Nothing is
@@ -61,6 +62,10 @@ def command(folders: tuple[str, ...], depth: int | None, as_json: bool) -> None:
         print_json([entry.to_json() for entry in listed])
     else:
         _show(listed, folders)
+    if open_page and listed:
+        from merging.cli.showing.compared import Wish, compare
+
+        compare([Path(name).expanduser() for name in folders or (".",)], Wish(opens=True, shows=False), depth=depth)
 
 
 def _show(listed: list[Entry], folders: tuple[str, ...]) -> None:

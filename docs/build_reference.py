@@ -241,7 +241,7 @@ standard error, and exit codes are the same.
 
 | command | the document |
 |---|---|
-| `run` | `report.json`, the `answer`, the run's `folder` and the `paths` of its files; with `--dry-run` the plan |
+| `run` | `report.json`, the `answer`, its `folder`, the `paths` of its files, its `page`; with `--dry-run` the plan |
 | `benchmark`, `report` | `benchmark.json` ([its fields](benchmark.md)), and of `benchmark` the `answer` |
 | `report --published` | the rows of the table |
 | `check`, `inspect`, `evaluate` | what [the Python API](python-api.md) returns, as its `to_json()` gives it |

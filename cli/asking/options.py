@@ -62,6 +62,9 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         type=click.Choice([str(wanted) for wanted in Wanted]),
         help="End with exit code 3 where tests do not show that.",
     ),
+    "open_page": click.option(
+        "--open", "open_page", is_flag=True, help="Open the page in your browser, or the one that BROWSER names."
+    ),
     "as_json": click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     "trust_code": click.option("--trust-code", is_flag=True, help="Let merge.toml load python: entries and plug-ins."),
 }

@@ -44,6 +44,7 @@ class Named(Table):
     code: dict[str, str]
     options: dict[Literal["strategy", "partitioner", "optimizer", "objective"], dict[str, Any]]
     output: str | None
+    page: bool = False
     command: str
 
 
@@ -145,6 +146,8 @@ def combine(flags: Mapping[str, Any], file: File | None, folder: Path | None = N
         options[kind] = over(options.get(kind, {}), values)
     request["options"] = options
     request["output"] = flags.get("output")
+    if flags.get("page"):
+        request["page"] = True
     if not request["models"] and request["task"] in (None, "digits"):
         request["task"] = "digits"
     return request | {kind: name for kind, name in CHOSEN.items() if request[kind] is None}

@@ -21,10 +21,10 @@ from merging.values.wording import beginning
 
 COSTS = tuple(name for name, declared in DECLARED.items() if declared.setting.changes)
 """Settings that may change when a run is resumed: how long it goes on, how it saves and writes, not where it goes."""
-FREE = ("resume", "trust_code", "dry_run", "as_json", "fail_unless", *COSTS)
-KEPT = (*COSTS, "threads")
+FREE = ("resume", "trust_code", "dry_run", "as_json", "fail_unless", "page", "open_page", *COSTS)
+KEPT = (*COSTS, "threads", "page")
 """Settings that are taken from the command line; of threads the number that the run had, where the rule gives another
-now."""
+now; whether there is a page."""
 _TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 

@@ -55,13 +55,14 @@ def settings_fields(default: Any) -> dict[str, Any]:
 
 
 class Chosen(Table):
-    """The part of [run] besides settings: names of plug-ins, their options and files, the folder for the result."""
+    """The part of [run] besides settings: names of plug-ins, their options and files, folder and page."""
 
     strategy: str | None = None
     partitioner: str | None = None
     optimizer: str | None = None
     objective: str | None = None
     output: str | None = None
+    page: bool | None = None
     plugin: list[str] = pydantic.Field(default_factory=list)
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
 

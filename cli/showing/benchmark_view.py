@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from merging.benchmarking.columns import scored
 from merging.benchmarking.folder import POOL
 from merging.benchmarking.rendering.answer import answer
-from merging.benchmarking.rendering.documents import remarks, title, what
+from merging.benchmarking.rendering.documents import headed, remarks, title, what
 from merging.benchmarking.rendering.leaderboard import board
 from merging.benchmarking.rendering.tables import (
     COSTS,
@@ -59,10 +60,22 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
 
     Args:
         console: the screen.
-        found: the benchmark.
+        found: the benchmark, or several folders' results, table by table.
         elsewhere: file or flag that has the numbers for which a narrow screen has no room.
     """
-    console.print(Text(showable(f"{title(found)}. {what(found)}")), style="dim", highlight=False)
+    _show(console, found, title(found), elsewhere)
+    for part in found.apart:
+        console.print()
+        console.rule(style="dim")
+        console.print(Text(showable(f"{part.why}.")), highlight=False)
+        _show(console, part, headed(part), elsewhere)
+
+
+def _show(console: Console, found: Benchmark, named: str, elsewhere: str) -> None:
+    console.print(Text(showable(f"{named}. {what(found)}")), style="dim", highlight=False)
+    if not scored(found):
+        _show_merges(console, found)
+        return
     show_answer(console, answer(found))
     console.print()
     begun = tuple(row for row in found.rows if row.status is not MethodState.NOT_RUN)
@@ -85,6 +98,14 @@ def show_benchmark(console: Console, found: Benchmark, elsewhere: str = "--json"
         + lasted(found.wall_seconds),
         highlight=False,
     )
+
+
+def _show_merges(console: Console, found: Benchmark) -> None:
+    """Names merges that have no scores, a line each: what was mixed, and why nothing was scored."""
+    for row in found.rows:
+        models = f"{row.models:g} of {len(found.pool)} models" if found.pool else f"{row.models:g} models"
+        console.print(marked("[bold]{}[/]: {} ({})", row.label, models, row.why), highlight=False)
+    notes(console, [note for note in found.notes if note not in {row.why for row in found.rows}], found.pool)
 
 
 def _scores(found: Benchmark, elsewhere: str) -> Grid:

@@ -28,8 +28,10 @@ POOL = "pool.csv"
 """The models of the pool, a line each; there where they were scored."""
 DOCUMENTS = (*(f"benchmark.{form}" for form in ("html", "md", "tex", "csv")), POOL)
 """Files that describe the results and show the pictures."""
-PICTURE = re.compile(r"(scatter|search|coefficients-.+)\.(png|svg)")
-"""Pictures that a rendering makes, and may remove when a later one does not."""
+APART = re.compile(r"(benchmark|pool)-\d+\.csv")
+"""Tables of results that stand apart: benchmark-2.csv, pool-2.csv, …"""
+PICTURE = re.compile(r"(\d+-)?(forest|scatter|search|coefficients-.+)\.(png|svg)")
+"""Pictures that a rendering makes, and may remove when a later one does not; of what stands apart 2-scatter, …"""
 
 
 class Folder:
@@ -139,6 +141,7 @@ class Folder:
 def withdraw(folder: Path) -> None:
     """Removes what was drawn from the results, the documents first, before others take the results' place."""
     atomic.remove(*(folder / name for name in DOCUMENTS))
+    atomic.remove(*(path for path in folder.iterdir() if APART.fullmatch(path.name)))
     pictures = folder / PICTURES
     if pictures.is_dir():
         atomic.remove(*(path for path in pictures.iterdir() if PICTURE.fullmatch(path.name)))

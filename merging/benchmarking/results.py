@@ -29,6 +29,8 @@ EARLIER = "merging-benchmark/1"
 """Had ``against`` instead of ``verdicts``, corrected column by column, and accuracies whatever the objective."""
 SHIFTED = str(Role.AVERAGE)
 """The column of the mean over the shifted sets; a test set may well be called "shifted" itself."""
+COMPARED = ("run", "folders", "held", "averages", "apart", "why", "left_out")
+"""Fields of a result that a benchmark's own has none of; its file has them where there is something to say."""
 REFERENCES = ("best", "greedy")
 """Methods that every other one is compared with, where they are there; a user may name more."""
 
@@ -63,6 +65,7 @@ class BenchmarkRow(Shown):
         digest: digest of the merged model, the same for merges that give the same outputs (the first seed's).
         coefficients: coefficients of a linear merge (the first seed's).
         trace: how the best held-out score rose (the first seed's).
+        folders: of several folders that are compared, those that the row is of.
     """
 
     strategy: str
@@ -89,6 +92,7 @@ class BenchmarkRow(Shown):
     digest: str = ""
     coefficients: Coefficients | None = None
     trace: tuple[tuple[float, int, float], ...] = ()
+    folders: tuple[str, ...] = ()
 
     def _sheet(self) -> Sheet:
         scores = {HELD_OUT: self.held_out, **self.tests}
@@ -105,7 +109,7 @@ class BenchmarkRow(Shown):
     @property
     def finished(self) -> bool:
         """Whether it has scores."""
-        return self.held_out is not None
+        return self.held_out is not None or bool(self.tests)
 
     def value(self, column: str) -> float | None:
         """A column's score: held-out, a test set's, or the mean of the shifted sets; or an accuracy beside one."""
@@ -135,6 +139,13 @@ class Benchmark(BenchmarkViews):
         limit: evaluations that a single run was allowed, where one was read and these are used up.
         doubt: the warning that a model is no better than a guess; empty where there is none.
         workers: the workers that have evaluated in this session; none where this process did it alone.
+        run: strategy of the run whose rows these are; empty of a benchmark, and of several folders.
+        folders: folders that are compared.
+        held: further columns of held-out data: of folders that have other samples than the first.
+        averages: further columns of averages of shifted sets, over other sets than the first.
+        apart: results that cannot stand in one table with these, table by table.
+        why: the reason why these stand apart from those above.
+        left_out: folder → the reason why nothing of it is compared.
     """
 
     task: str
@@ -155,6 +166,13 @@ class Benchmark(BenchmarkViews):
     limit: int | None = None
     doubt: str = ""
     workers: tuple[WorkerFacts, ...] = ()
+    run: str = ""
+    folders: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    averages: tuple[str, ...] = ()
+    apart: tuple[Benchmark, ...] = ()
+    why: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -164,12 +182,12 @@ class Benchmark(BenchmarkViews):
     @property
     def sets(self) -> tuple[str, ...]:
         """The test sets' names."""
-        return tuple(name for name in self.samples if name != HELD_OUT)
+        return tuple(name for name in self.samples if name not in (HELD_OUT, *self.held))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Held-out, every test set, and the mean of the shifted ones where there are any; accuracies beside them."""
-        own = (HELD_OUT, *self.sets, *([SHIFTED] if self.shifts else []))
+        own = (HELD_OUT, *self.held, *self.sets, *([SHIFTED] if self.shifts else []), *self.averages)
         return (*own, *(accurate(name) for name in own if any(name in row.accuracies for row in self.rows)))
 
     @property
@@ -190,9 +208,10 @@ class Benchmark(BenchmarkViews):
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values: fractions, seconds, forward passes over the held-out data."""
-        data = worded(asdict(replace(self, rows=())))
+        data = worded(asdict(replace(self, rows=(), apart=())))
         data["rows"] = [_row_to_json(row) for row in self.rows]
-        return {"format": FORMAT, **data}
+        data["apart"] = [part.to_json() for part in self.apart]
+        return {"format": FORMAT, **{name: value for name, value in data.items() if value or name not in COMPARED}}
 
     def dumps(self) -> str:
         """The text of ``benchmark.json``."""
@@ -205,7 +224,9 @@ class Benchmark(BenchmarkViews):
             raise ValueError(f"format {data['format']!r} is not {FORMAT!r}")
         data = of_today(data) if data["format"] == EARLIER else data
         values = {key: value for key, value in unworded(data).items() if key not in ("format", "answer")}
-        values |= {key: tuple(values[key]) for key in ("shifts", "pool", "seeds", "notes")}
+        lists = ("shifts", "pool", "seeds", "notes", "folders", "held", "averages")
+        values |= {key: tuple(values[key]) for key in lists if key in values}
+        values["apart"] = tuple(cls.from_json(part) for part in data.get("apart", ()))
         values["singles"] = tuple(Single.from_json(single) for single in data["singles"])
         values["workers"] = tuple(WorkerFacts.from_json(worker) for worker in data.get("workers", ()))
         values["rows"] = tuple(_row_from_json(row) for row in data["rows"])
@@ -241,14 +262,15 @@ def placed_in(singles: Iterable[Single], rows: Iterable[BenchmarkRow]) -> tuple[
 
 def _row_to_json(row: BenchmarkRow) -> dict[str, Any]:
     data = asdict(replace(row, coefficients=None, verdicts=()))
+    data = {name: value for name, value in data.items() if value or name != "folders"}
     data["verdicts"] = [verdict.to_json() for verdict in row.verdicts]
     return data | {"coefficients": row.coefficients.to_json() if row.coefficients else None}
 
 
 def _row_from_json(data: dict[str, Any]) -> BenchmarkRow:
     values = data | {"status": MethodState(data["status"])}
-    for key in ("seeds", "ingredients"):
-        values[key] = tuple(values[key])
+    for key in ("seeds", "ingredients", "folders"):
+        values[key] = tuple(values.get(key, ()))
     values["trace"] = tuple((float(a), int(b), float(c)) for a, b, c in values["trace"])
     values["intervals"] = {name: (low, high) for name, (low, high) in values["intervals"].items()}
     values["coefficients"] = Coefficients.from_json(data["coefficients"]) if data["coefficients"] else None

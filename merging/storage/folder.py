@@ -15,14 +15,14 @@ from merging.errors import DAMAGED, FolderError, MergingError, is_full, near_pat
 from merging.storage import atomic, journal
 from merging.storage.adapter_folder import CONFIG
 from merging.storage.lock import Lock, is_hidden
-from merging.storage.result import ADAPTER, CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, RECIPE, REPORT
+from merging.storage.result import ADAPTER, CARD, ENSEMBLE, MEMBERS, MODELS, OVERRIDES, PAGE, RECIPE, REPORT
 from merging.storage.shards import INDEX, SHARD
 
 _LEDGER = ".replacing.json"
 """What is being replaced and by what, as long as that takes: a run that is killed meanwhile leaves no other record."""
-_DESCRIBING = (REPORT, CARD, RECIPE, ENSEMBLE, INDEX)
+_DESCRIBING = (PAGE, REPORT, CARD, RECIPE, ENSEMBLE, INDEX)
 """What says what the rest is: removed before it is replaced, in this order, and written after it, in the other one."""
-_OURS = (*MODELS.values(), ADAPTER, CONFIG, RECIPE, OVERRIDES, ENSEMBLE, MEMBERS, REPORT, CARD, journal.FILE)
+_OURS = (*MODELS.values(), ADAPTER, CONFIG, RECIPE, OVERRIDES, ENSEMBLE, MEMBERS, REPORT, PAGE, CARD, journal.FILE)
 
 
 def check_place(folder: Path) -> None:

@@ -233,6 +233,20 @@ def read_header(path: Path) -> dict[str, Any]:
     return events[0]
 
 
+def read_events(content: bytes, path: Path, until: str = "") -> list[dict[str, Any]]:
+    """Reads the events of a journal, of which only the last line may be torn.
+
+    Args:
+        content: the file's bytes.
+        path: the file, for messages.
+        until: the first event of that name, and what follows it, is left out.
+
+    Raises:
+        FolderError: a line is damaged.
+    """
+    return _read(content, path, until)[0]
+
+
 def _read(content: bytes, path: Path, until: str = "") -> tuple[list[dict[str, Any]], int]:
     """Reads the events before the first one called ``until``, and their bytes; only the last line may be torn."""
     events: list[dict[str, Any]] = []

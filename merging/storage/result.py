@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RECIPE = "recipe.json"
 OVERRIDES = "overrides.safetensors"
 REPORT = "report.json"
+PAGE = "report.html"
+"""The report for a browser, where one was asked for: written after the rest, of which it is made."""
 CARD = "README.md"
 ENSEMBLE = "ensemble.json"
 MEMBERS = "members"

@@ -22,6 +22,8 @@ from merging.storage.shards import parse_size
 SCORES, HASHES = "scores", "hashes"
 KINDS = (SCORES, HASHES)
 """Folders of entries that the limit counts; decoded images are beside them and are not counted."""
+PAGES = "pages"
+"""Folder of pages that were opened in a browser and written nowhere else; a few, which the limit does not count."""
 LIMIT = 1_000_000_000
 """Bytes of entries, where ``MERGING_CACHE_LIMIT`` says nothing else."""
 NOWHERE = Path(os.devnull) / "merging"
@@ -134,12 +136,12 @@ def usage() -> dict[str, tuple[int, int]]:
 
 
 def clear() -> None:
-    """Forgets all scores and content hashes; what other commands are writing meanwhile stays.
+    """Forgets all scores, content hashes and pages; what other commands are writing meanwhile stays.
 
     Raises:
         OSError: something cannot be removed.
     """
-    for kind in KINDS:
+    for kind in (*KINDS, PAGES):
         for home, _, names in os.walk(cache_folder() / kind, topdown=False, onerror=_refuse):
             for name in names:
                 if not _is_written(Path(home, name)):

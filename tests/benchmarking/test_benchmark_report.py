@@ -18,13 +18,14 @@ from PIL import Image
 from rich.console import Console
 
 from merging import Best, Greedy, Layer, Learned, ManifoldMix, Uniform
-from merging.benchmarking.reading import combine, read_folder
+from merging.benchmarking.reading import read_folder
 from merging.benchmarking.rendering.answer import answer
 from merging.benchmarking.rendering.documents import to_csv, to_latex, to_markdown
 from merging.benchmarking.rendering.forms import render
 from merging.benchmarking.rendering.tables import cells, heading
 from merging.benchmarking.results import SHIFTED, Benchmark, BenchmarkRow
 from merging.benchmarking.runner import benchmark
+from merging.benchmarking.side_by_side import combine
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.scatter import scatter
 from merging.errors import FolderError
@@ -311,7 +312,7 @@ def test_report_compares_runs_and_benchmarks(merge: Merge, pool_folder: Path, fo
         (["mixed", "mixed"], "named twice"),
         (["mixed", "--output", "full"], "other files"),
         (["mixed", "both", "--output", "both"], "one of the folders that are compared"),
-        (["--published", "x.json", "--output", "full"], "published results are printed only"),
+        (["--published", "x.json", "--output", "full"], "no such results file"),
     ):
         ran = merge("report", *arguments)
         assert (ran.code, ran.out) == (2, ""), arguments

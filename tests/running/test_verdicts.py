@@ -17,8 +17,9 @@ from torch import Tensor
 
 import merging
 from merging import Best, Greedy, Layer, Recipe, Uniform
-from merging.benchmarking.reading import combine, read_folder
+from merging.benchmarking.reading import read_folder
 from merging.benchmarking.rendering.forms import render
+from merging.benchmarking.side_by_side import combine
 from merging.cli.showing.benchmark_view import show_benchmark
 from merging.cli.showing.table import show_report
 from merging.cli.showing.terminal import TerminalProgress

@@ -13,6 +13,7 @@ from merging.values.states import RunState
 from merging.values.verdict import MARKS, Family, Role, Standing, Verdict, short, word
 from merging.values.wording import some
 
+_BENCHMARK = "the benchmark: the same command with the same `output`"
 ORDER = (Standing.BETTER, Standing.NEITHER, Standing.WORSE)
 """A benchmark stands as its best method does."""
 NAMED = 6
@@ -25,7 +26,9 @@ def answer(found: Benchmark) -> Answer:
     rows = [row for row in found.rows if any(verdict.reference == reference for verdict in row.verdicts)]
     if reference is None or not rows:
         why = "no method"
-        if found.rows:
+        if found.rows and not any(row.finished for row in found.rows):
+            why = next((row.why for row in found.rows if row.why), "no method has a score")
+        elif found.rows:
             alone = any(row.strategy == "best" for row in found.rows)
             more = "name other methods beside best" if alone else "name best among them"
             why = f"nothing to compare the methods with: {more}"
@@ -71,6 +74,7 @@ class Compared:
     def __init__(self, found: Benchmark, reference: str, rows: Sequence[BenchmarkRow]) -> None:
         self.found, self.reference, self.rows = found, reference, rows
         self.against = found.against(reference)
+        self.averages = (SHIFTED, *found.averages)
         self.columns = [column for column in main(found) if any(row.verdict(reference, column) for row in rows)]
 
     def verdicts(self, row: BenchmarkRow) -> list[Verdict]:
@@ -79,11 +83,11 @@ class Compared:
 
     def place(self, column: str) -> str:
         """A column as a place: "at home", "under shift", or by its name where several are at home."""
-        if column == SHIFTED:
-            return "under shift"
-        if column == HELD_OUT:
-            return "on held-out data"
-        home = [name for name in self.columns if name != SHIFTED]
+        if column in self.averages:
+            return "under shift" + column.removeprefix(SHIFTED)
+        if column in (HELD_OUT, *self.found.held):
+            return "on held-out data" + column.removeprefix(HELD_OUT)
+        home = [name for name in self.columns if name not in self.averages]
         return "at home" if len(home) == 1 else f"on {column}"
 
     def told(self, column: str, standing: Standing) -> list[tuple[BenchmarkRow, Verdict]]:
@@ -115,7 +119,7 @@ class Compared:
         """A method that is better: by how much, and what it loses elsewhere."""
         passes = f" ({row.inference_cost} passes a sample)" if row.inference_cost > 1 else ""
         losses, aside = self.losses(row, column), self.aside(row)
-        whole = [other for other in self.columns if other != column and not (aside and other == SHIFTED)]
+        whole = [other for other in self.columns if other != column and not (aside and other in self.averages)]
         nothing = f", nothing lost {' and '.join(map(self.place, whole))}" if whole else ""
         return f"{row.label}{passes} {short(verdict)}{f', but {losses}' if losses else nothing}{aside}"
 
@@ -255,7 +259,8 @@ def _next(table: Compared) -> tuple[str, ...]:
     """What to do now."""
     best = table.winner()
     if table.found.state is not RunState.FINISHED:
-        return ("go on with the benchmark: the same command with the same `output`",)
+        what = "the run by `resume`" if table.found.run else _BENCHMARK
+        return (f"go on with {what}",)
     if best is None and table.found.doubt:
         return ("first find out why a model is no better than a guess (advice), and run it again",)
     if best is None:

@@ -35,7 +35,10 @@ from merging.values.workers import told_workers
 
 
 def to_csv(found: Benchmark) -> str:
-    """A line a method, for other programs: fractions, intervals, differences and corrected p values."""
+    """A line a method, for other programs: fractions, intervals, differences and corrected p values.
+
+    What stands apart has other columns, and is not in it.
+    """
     out = io.StringIO()
     names = ["method", "strategy", "partitioner", "status", "seeds"]
     for column in found.columns:
@@ -73,9 +76,18 @@ def _blank(value: float | None) -> object:
 
 
 def to_markdown(found: Benchmark) -> str:
-    """Table 1 for these data, the paired comparisons, and what they say."""
+    """Table 1 for these data, the paired comparisons, and what they say; table by table where there are several."""
+    parts = [_markdown(found, title(found)), *(_markdown(part, headed(part), f"{part.why}.") for part in found.apart)]
+    if found.left_out:
+        told = [f"- {plain(f'{folder}: {why}')}" for folder, why in found.left_out.items()]
+        parts.append("\n".join(["# Not compared", "", *told]) + "\n")
+    return "\n".join(parts)
+
+
+def _markdown(found: Benchmark, named: str, why: str = "") -> str:
     columns = shown(found)
-    lines = [f"# {plain(title(found))}", "", *markdown(answer(found)), "", plain(caption(found)), ""]
+    lines = [f"# {plain(named)}", "", *([plain(why), ""] if why else []), *markdown(answer(found)), ""]
+    lines += [plain(caption(found)), ""]
     lines += _rows(["method", *(heading(found, c) for c in columns), *COSTS.values()])
     for row, scores in zip(found.rows, cells(found), strict=True):
         texts = [_marked(scores[c]) if row.finished else "" for c in columns]
@@ -111,8 +123,20 @@ def _line(texts: list[str]) -> str:
 
 
 def title(found: Benchmark) -> str:
-    """Names the task, and counts the methods and models that were compared."""
-    return f"Benchmark on {found.task}: {plural(len(found.rows), 'method')}, {plural(len(found.pool), 'model')}"
+    """Names the task, and counts the methods and models that were compared; of a run, its strategy and its merge."""
+    if found.run:
+        row = next((row for row in found.rows if row.strategy == found.run), None)
+        models = plural(len(found.pool), "model") if row is None else f"{row.models:g} of {len(found.pool)} models"
+        return f"{found.run} on {found.task}: {models}" if found.task else f"{found.run}, without a task: {models}"
+    what = f"{len(found.folders)} folders compared" if len(found.folders) > 1 else "Benchmark"
+    task = f" on {found.task}" if found.task else ", without a task"
+    pool = f", {plural(len(found.pool), 'model')}" if found.pool else ""
+    return f"{what}{task}: {plural(len(found.rows), 'method')}{pool}"
+
+
+def headed(found: Benchmark) -> str:
+    """Names a table among several: which folders it is of, and why they stand in a table of their own."""
+    return f"{title(found)} [{', '.join(found.folders)}]" if found.folders else title(found)
 
 
 def caption(found: Benchmark) -> str:
@@ -135,7 +159,7 @@ def what(found: Benchmark) -> str:
 def remarks(found: Benchmark, *, unfinished: bool = True) -> list[str]:
     """Remarks on methods, reasons of those without a result (unless the table has them), and notes."""
     reasons = [
-        f"{row.label}: {row.why if row.finished else f'{row.status}: {row.why}'}"
+        f"{row.label}: {row.why if row.status is MethodState.FINISHED else f'{row.status}: {row.why}'}"
         for row in found.rows
         if row.why and (unfinished or row.finished) and row.status is not MethodState.NOT_RUN
     ]
@@ -157,10 +181,16 @@ def _divisions(found: Benchmark) -> list[str]:
 
 
 def to_latex(found: Benchmark) -> str:
-    r"""A ``table`` environment for ``\usepackage{booktabs,amssymb}``; best in bold, second best underlined."""
+    r"""A ``table`` environment for ``\usepackage{booktabs,amssymb}``; best in bold, second best underlined.
+
+    What stands apart has one of its own.
+    """
+    return "\n".join([r"% \usepackage{booktabs,amssymb}", *map(_latex, (found, *found.apart))])
+
+
+def _latex(found: Benchmark) -> str:
     columns = shown(found)
     lines = [
-        r"% \usepackage{booktabs,amssymb}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_tex(title(found))}. {_tex(caption(found))} Best in bold, second best underlined. "

@@ -24,7 +24,7 @@ def board(found: Benchmark, most: int = ALL) -> Leaderboard:
     return Leaderboard(
         singles=ranked(singles) if len(singles) > 1 else (),
         labels={row.label: row.label for row in found.rows if row.finished and row.strategy != "best"},
-        tests=found.sets,
+        tests=(*found.held, *found.sets, *found.averages),
         shifts=found.shifts,
         percent=found.measure == ACCURACY,
         most=most,
@@ -35,14 +35,14 @@ def pool_csv(found: Benchmark) -> str:
     """A line a model of the pool, best first, for other programs: fractions, methods, hyper-parameters."""
     singles = ranked(placed_in(found.singles, found.rows))
     trained = list(dict.fromkeys(name for single in singles for name in single.trained))
-    shifted = [SHIFTED] if found.shifts else []
+    tests, shifted = (*found.held, *found.sets, *found.averages), [SHIFTED] if found.shifts else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(_shown, ["model", HELD_OUT, *found.sets, *shifted, "in soups", *trained]))
+    writer.writerow(map(_shown, ["model", HELD_OUT, *tests, *shifted, "in soups", *trained]))
     for single in singles:
         scores = [
             single.held_out,
-            *(single.tests.get(name) for name in found.sets),
+            *(single.tests.get(name) for name in tests),
             *([single.shifted] if shifted else []),
         ]
         values = [single.trained.get(name) for name in trained]

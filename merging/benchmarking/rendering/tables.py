@@ -53,11 +53,12 @@ class Cell:
 
 def heading(found: Benchmark, column: str) -> str:
     """A column's name; the shortest one that is not a set's, and of the average over one shifted set that set's."""
-    if len(found.shifts) == 1:
-        return column.replace(SHIFTED, found.shifts[0], 1) if column in (SHIFTED, accurate(SHIFTED)) else column
-    if "average" in found.samples:
+    averages = (SHIFTED, *found.averages)
+    if column not in (*averages, *map(accurate, averages)):
         return column
-    return column.replace(SHIFTED, "average", 1) if column in (SHIFTED, accurate(SHIFTED)) else column
+    if len(found.shifts) == 1:
+        return column.replace(SHIFTED, found.shifts[0], 1)
+    return column if "average" in found.samples else column.replace(SHIFTED, "average", 1)
 
 
 def shown(found: Benchmark) -> tuple[str, ...]:
@@ -112,6 +113,8 @@ def cost(row: BenchmarkRow, name: str) -> str:
     """A cost as text; means over seeds with a decimal where they are no whole number."""
     if not row.finished:
         return ""
+    if not row.seeds:  # of others' files, which do not say it
+        return "–"
     value = getattr(row, name)
     if name == "seconds":
         return spent(value)
@@ -134,7 +137,7 @@ def placed(found: Benchmark) -> list[BenchmarkRow]:
 def single_scores(found: Benchmark) -> list[tuple[float, float]]:
     """Pairs every single model's score at home with its mean under shift."""
     column = home(found)
-    pairs = [(s.held_out if column == HELD_OUT else s.tests[column], s.shifted) for s in found.singles]
+    pairs = [(s.held_out if column == HELD_OUT else s.tests.get(column), s.shifted) for s in found.singles]
     return [(x, y) for x, y in pairs if x is not None and y is not None and _scored(x, y)]
 
 
@@ -144,8 +147,8 @@ def _scored(*values: float | None) -> bool:
 
 def main(found: Benchmark) -> list[str]:
     """The columns that conclusions are drawn from: test sets that are not shifted, and the average of the others."""
-    tests = [name for name in found.sets if name not in found.shifts] or [HELD_OUT]
-    return [*tests, *([SHIFTED] if found.shifts else [])]
+    tests = [name for name in found.sets if name not in found.shifts] or [HELD_OUT, *found.held]
+    return [*tests, *([SHIFTED] if found.shifts else []), *found.averages]
 
 
 def verdicts(found: Benchmark, reference: str, columns: Sequence[str] = ()) -> Iterator[tuple[BenchmarkRow, Verdict]]:
