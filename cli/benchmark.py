@@ -80,7 +80,7 @@ SHARED = ("optimizer", "objective")
 @shared("plugin")
 @shared("output", output="Folder for the results.  [default: runs/<time>-benchmark]")
 @click.option("--overwrite", is_flag=True, help="Begin anew in that folder.")
-@shared("open_page", "fail_unless", "as_json", "trust_code")
+@shared("open_page", "watched", "fail_unless", "as_json", "trust_code")
 def command(**flags: Any) -> None:
     """Compare methods over one pool: Table 1 of the paper, for your data.
 

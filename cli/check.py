@@ -62,7 +62,7 @@ def command(**flags: Any) -> None:
     found, request = _checked(flags, news)
     decode = _decoder(request)
     if flags["pictures"] is not None and found.task is not None:
-        from merging.looking.samples import strips
+        from merging.looking.strips import strips
         from merging.running.leaks import sets_of
 
         path, names = Path(flags["pictures"]), found.task.classes or None

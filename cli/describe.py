@@ -129,7 +129,8 @@ def _print(data: dict[str, Any]) -> None:
         limits = f"; {_range(entry)}" if _range(entry) else ""
         said = marked("{} [dim](default {}{})[/]", entry["help"], _default(entry), limits)
         shown.append((marked("[bold]{}[/]", entry["name"]), [said]))
-    where = "in [task] of a merge.toml" if data["kind"] == "task" else f"with -o {data['kind']}.NAME=VALUE"
+    ways = {"task": "in [task] of a merge.toml", "sink": f"with --sink {data['name']}:NAME=VALUE,…"}
+    where = ways.get(data["kind"], f"with -o {data['kind']}.NAME=VALUE")
     console.print(f"\nOptions, set {where}:", highlight=False)
     show_entries(console, shown)
     if any("varies" in entry for entry in data["options"]):

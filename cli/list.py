@@ -13,7 +13,7 @@ from merging.cli.asking.options import shared
 @click.argument("kind", required=False)
 @shared("plugin", "as_json")
 def command(kind: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
-    """List every plug-in: strategies, partitioners, optimizers, objectives, regimes, tasks, models, forms of data.
+    """List every plug-in: strategies, partitioners, optimizers, objectives, regimes, tasks, models, forms, sinks.
 
     With KIND those of one kind, such as tasks. Of a task the sets are listed, which --split takes.
     """

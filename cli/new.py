@@ -38,9 +38,10 @@ BLANKS = {
     "task": Blank("TaskContract", "merge run --plugin $file --task $name --models 'checkpoints/*.pth'"),
     "model": Blank("ModelSourceContract", 'model = "$name:small" in [task] of a merge.toml; --plugin $file'),
     "form": Blank("DataFormContract", 'held_out = "set.$module" in [task] of a merge.toml; --plugin $file'),
+    "sink": Blank("SinkContract", "merge run --plugin $file --sink $name"),
 }
 """Kind of plug-in → what its blank needs."""
-INSTANCES = ("strategy", "partitioner", "optimizer", "objective", "regime", "form")
+INSTANCES = ("strategy", "partitioner", "optimizer", "objective", "regime", "form", "sink")
 """Kinds whose contract takes an instance; the others' takes what is registered."""
 LONGEST = 40
 """Characters that a name has at most."""
@@ -54,8 +55,8 @@ LONGEST = 40
 def command(kind: str, name: str, output: str, as_json: bool) -> None:
     """Write a plug-in of a KIND under a NAME, and its test: merge new strategy top-k.
 
-    KIND is strategy, partitioner, optimizer, objective, regime, task, model or form. What is written works, passes its
-    contract, and says where to make it yours. No file is overwritten.
+    KIND is strategy, partitioner, optimizer, objective, regime, task, model, form or sink. What is written works,
+    passes its contract, and says where to make it yours. No file is overwritten.
     """
     from merging.cli.showing.screen import Screen, marked, print_json
     from merging.plugins.user_code import article

@@ -54,7 +54,7 @@ class Seen:
     "--page/--no-page", cls=FromFile, default=None, help="Write a page of the run into its folder, report.html."
 )
 @shared("open_page", open_page="Write that page, and open it in your browser.")
-@shared("fail_unless")
+@shared("watched", "fail_unless")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, evaluate and write nothing.")
 @click.option("--resume", metavar="DIR", help="Go on with an interrupted run; everything else as it was.")
 @shared("as_json")

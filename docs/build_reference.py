@@ -283,6 +283,7 @@ line is read, and not run. torch is not loaded.
 | `COLUMNS`, `NO_COLOR`, `FORCE_COLOR`, `TERM` | width and colours of the terminal |
 | `_MERGE_COMPLETE` | set by [tab completion](#tab-completion) |
 | `MERGING_TEST_DATA`, `MERGING_DEV_FULL` | for this project's own tests: where data are; `dev-full` is installed |
+| `MERGING_BROWSER` | likewise: the browser in which pages are tested, instead of the first that is found |
 """
 
 

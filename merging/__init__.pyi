@@ -84,6 +84,11 @@ from .plugins.registry import Registry as Registry
 from .plugins.scores import Scores as Scores
 from .plugins.searches import Path as Path
 from .plugins.searches import Searches as Searches
+from .plugins.sink import Sink as Sink
+from .plugins.sink import SinkEnd as SinkEnd
+from .plugins.sink import SinkEvent as SinkEvent
+from .plugins.sink import SinkRun as SinkRun
+from .plugins.sink import SinkWriter as SinkWriter
 from .plugins.slopes import Blend as Blend
 from .plugins.slopes import Slopes as Slopes
 from .plugins.strategy import MixStrategy as MixStrategy
@@ -99,6 +104,7 @@ from .running.run import Result as Result
 from .running.run import merge as merge
 from .running.saved import SavedRun as SavedRun
 from .running.saved import load_run as load_run
+from .sinks.tensorboard import TensorBoard as TensorBoard
 from .storage.checkpoint import Checkpoint as Checkpoint
 from .storage.pool import ModelPool as ModelPool
 from .strategies.best import Best as Best

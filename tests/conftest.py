@@ -65,12 +65,17 @@ def pytest_runtest_makereport(
     """A test that is skipped for want of what is said to be there has failed.
 
     That is: test data, where MERGING_TEST_DATA names a folder; packages of the extra dev-full, where MERGING_DEV_FULL
-    says that they are installed.
+    says that they are installed; a browser, where MERGING_BROWSER names one.
     """
     del item, call
     report = yield
     reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else ""
-    for variable, word in (("MERGING_TEST_DATA", "MERGING_TEST_DATA"), ("MERGING_DEV_FULL", "dev-full")):
+    named = {
+        "MERGING_TEST_DATA": "MERGING_TEST_DATA",
+        "MERGING_DEV_FULL": "dev-full",
+        "MERGING_BROWSER": "MERGING_BROWSER",
+    }
+    for variable, word in named.items():
         if report.skipped and word in reason and os.environ.get(variable):
             report.outcome = "failed"
             report.longrepr = f"{reason}: {variable}={os.environ[variable]}"
@@ -160,8 +165,12 @@ _NODES: list[Any] = []
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the cluster come first, side by side: one of several processes is given all of them."""
-    items.sort(key=lambda item: "ray_nodes" not in getattr(item, "fixturenames", ()))
+    """Tests that need the cluster come first, then those in a browser: one of several processes is given all."""
+
+    def place(item: pytest.Item) -> list[bool]:
+        return [name not in getattr(item, "fixturenames", ()) for name in ("ray_nodes", "browser")]
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,8 +17,9 @@ from merging.running.settings import Passes, Search, Settings
 from merging.training.regime import regimes
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
+
+    from merging.drawing import Picture
 
 
 @strategies.register("typed-top-k")
@@ -259,12 +260,12 @@ def read_back(pool: merging.ModelPool, task: merging.Task) -> None:
     assert_type(run.state_dict(), "dict[str, Tensor]")
     assert_type(merging.Report.from_json("runs/greedy"), merging.Report)
     assert_type(merging.__version__, str)
-    figure: Figure = run.plot()
-    figure.savefig("differences.png")
+    figure: Picture = run.plot()
+    figure.save("differences.png")
     found = merging.benchmark(pool, [merging.Greedy()], task=task, watcher=Watcher(progress=False))
     assert_type(found, merging.Benchmark)
-    other: Figure = found.plot("forest")
-    other.savefig("forest.png")
+    other: Picture = found.plot("forest")
+    other.save("forest.png")
     for frame in (result.to_frame(), found.to_frame("greedy"), result.recipe.to_frame()):
         frame.groupby("set")
     merging.render(run, "rendered")

@@ -14,7 +14,7 @@ import pydantic
 
 from merging.cli.asking.plugin_options import flatten_options, over, parse_options
 from merging.cli.asking.tables import File, Found, Model, ModelTable, settings_fields
-from merging.errors import FolderError, MergingError, OptionError, showable
+from merging.errors import FolderError, MergingError, OptionError, RequirementError, UnknownNameError, showable
 from merging.plugins.options import first_fault
 from merging.plugins.registry import KINDS
 from merging.plugins.strategy import WHOLE
@@ -76,9 +76,18 @@ def settings_of(request: Mapping[str, Any], names: Collection[str] = DECLARED) -
         names: the settings that the command takes; the others are nothing to it.
 
     Raises:
-        OptionError: a value outside its range.
+        MergingError: a value outside its range, or a sink that nobody knows or that lacks a package.
     """
+    _load_sinks(request, names)
     return Settings.of({name: request.get(name) for name in names})
+
+
+def _load_sinks(request: Mapping[str, Any], names: Collection[str] = DECLARED) -> None:
+    """Loads the files that may define the sinks of a request: settings are checked before any other plug-in is made."""
+    if "sinks" in names and request.get("sinks"):
+        from merging.plugins.discovery import load_all
+
+        load_all(request.get("plugin") or ())
 
 
 ALWAYS = ("seed", "budget", "max_evaluations", "device", "format", "baselines", "tests")
@@ -219,11 +228,12 @@ def _digests(plugins: list[str]) -> dict[str, str]:
 def sound_settings(request: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """The settings of a request that make sense, defaults in the place of the others, and what is wrong with these."""
     found, wrong = Settings(), list[str]()
+    _load_sinks(request)
     for name in DECLARED:
         if request.get(name) is not None:
             try:
                 found = found.changed({name: request[name]})
-            except OptionError as error:
+            except (OptionError, UnknownNameError, RequirementError) as error:
                 wrong.append(str(error))
     return found, wrong
 

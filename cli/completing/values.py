@@ -164,6 +164,18 @@ def _workers(ctx: click.Context, incomplete: str) -> Found:
     yield CompletionItem("none", help="this process alone")
 
 
+def _sinks(ctx: click.Context, incomplete: str) -> Found:
+    """Names of sinks, and behind a colon the options of one."""
+    name, colon, rest = incomplete.partition(":")
+    if not colon:
+        yield from _named("sink")(ctx, incomplete)
+        yield CompletionItem("none", help="nobody is told")
+        return
+    before, comma, _ = rest.rpartition(",")
+    for option, said in plugins.options("sink", name, _files(ctx)).items():
+        yield CompletionItem(f"{name}:{before}{comma}{option}=", type=PART, help=said.help)
+
+
 def _methods(ctx: click.Context, incomplete: str) -> Found:
     from merging.cli.benchmark import METHODS
 
@@ -201,6 +213,7 @@ VALUES: dict[str, Completer] = {
     "task": _tasks,
     "models": _models,
     "positional": _models,
+    "sinks": _sinks,
     "run.positional": _models_or_configurations,
     "check.positional": _models_or_configurations,
     "convert.config": lambda ctx, incomplete: places.files(incomplete, CONFIGURATIONS),

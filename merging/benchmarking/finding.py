@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from merging.benchmarking.folder import METHODS, PICTURES, RESULT
 from merging.benchmarking.history import DEPTH, Entry, Kind, State, entries, entry_of
 from merging.benchmarking.reading import unread
-from merging.errors import FolderError, RequirementError, near_path
+from merging.errors import DAMAGED, FolderError, RequirementError, near_path
 from merging.storage.result import MEMBERS, REPORT
 
 
@@ -69,12 +70,11 @@ def _meant(folder: Path, depth: int) -> Iterator[tuple[Path, str]]:
         return
     own = entry_of(folder)
     if own is not None:
-        yield folder, "" if own.kind is Kind.COMPARISON else reason(own)
+        yield folder, reason(own)
         return
     below = [entry for entry in entries(folder, depth) if entry.folder != folder]
     for entry in sorted(below, key=lambda entry: str(entry.folder)):
-        compares = "it compares the results of other folders" if entry.kind is Kind.COMPARISON else ""
-        yield entry.folder, compares or reason(entry)
+        yield entry.folder, (_shows_others(entry.folder) if entry.kind is Kind.COMPARISON else "") or reason(entry)
     if not below:
         yield folder, f"{unread(folder).removeprefix(f'{folder} ')}, here or up to {depth} levels below"
 
@@ -88,6 +88,18 @@ def reason(entry: Entry) -> str:
     if entry.state is State.RUNNING:
         return "it is still running"
     return unread(entry.folder) if entry.state is State.CUT_OFF else ""
+
+
+def _shows_others(folder: Path) -> str:
+    """Says that results are those of other folders; nothing of a benchmark whose evaluations are not beside it."""
+    try:
+        told = json.loads((folder / RESULT).read_bytes())
+        if told.get("run"):
+            return "it shows a run that lies elsewhere"
+        several = bool(told.get("folders")) or "numerics" not in told["header"]  # of an earlier version
+    except DAMAGED:
+        return ""
+    return "it compares the results of other folders" if several else ""
 
 
 def _nothing(folders: Sequence[Path], left_out: dict[str, str], depth: int) -> str:

@@ -122,7 +122,7 @@ class Folder:
         self._replace(self.path / RESULT, found.dumps())
 
     def _file(self, entry: Entry) -> Path:
-        return self.path / METHODS / (re.sub(r"[^\w.+-]+", "_", entry.name) + ".json")
+        return self.path / METHODS / f"{entry.name}.json"
 
     def _replace(self, path: Path, text: str) -> None:
         """Writes aside and renames.

@@ -132,8 +132,8 @@ def entry_of(folder: Path) -> Entry | None:
         (Kind.FINETUNE, POOL, POOL, _pool),
     ):
         ours, there = (folder / begun).is_file(), (folder / result).is_file()
-        if not ours and not there:
-            continue
+        if not ours and (not there or (kind is Kind.BENCHMARK and (folder / REPORT).is_file())):
+            continue  # also where a run's tables were written beside it
         kind = Kind.COMPARISON if kind is Kind.BENCHMARK and not ours else kind
         record = folder / (result if there else begun)
         facts: dict[str, Any] = {"folder": folder, "kind": kind, "time": _time(record)}

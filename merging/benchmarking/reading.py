@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> Benchmark:
     Raises:
         FolderError: there is neither, or it is damaged.
     """
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() and not ((folder / REPORT).is_file() and not (folder / memory.FILE).is_file()):
         return Benchmark.read(folder / RESULT)
     if not folder.exists():
         raise FolderError(f"there is no folder {folder}{near_path(folder)}")
@@ -167,7 +167,7 @@ def _row(
         cached=row["cached"],
         forward_equivalents=row["forward_equivalents"],
         seconds=row["seconds"],
-        inference_cost=row["inference_cost"],
+        inference_cost=row.get("inference_cost", 1),
         verdicts=_of_row(row["strategy"], report, verdicts),
         accuracies=row.get("accuracies", {}),
         digest=row.get("digest", ""),

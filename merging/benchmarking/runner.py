@@ -15,6 +15,7 @@ from merging.benchmarking.gathering import Asked, gather
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.results import REFERENCES, Benchmark, Single
 from merging.benchmarking.runs import Entry, MethodRun
+from merging.benchmarking.sinks import Sinks
 from merging.benchmarking.work import Plans, Work
 from merging.errors import OptionError, Stopped, unknown
 from merging.evaluation.comparing import Comparer
@@ -101,6 +102,8 @@ def benchmark(
     overwrite = destination.overwrite
     if folder is not None:
         folder.check(overwrite=overwrite)
+    sinks = Sinks(settings.watched.sinks, folder.path if folder is not None else None)
+    sinks.check()
     search, passes = settings.search, settings.passes
     limits = {"budget": search.budget, "max_evaluations": search.max_evaluations}
     kept = folder.numerics() if folder is not None and not overwrite else None
@@ -117,7 +120,7 @@ def benchmark(
         _applied(first.numerics),
         at_most(passes.threads),
     ):
-        work = Work(plans, memory, watcher, crew)
+        work = Work(plans, memory, watcher, crew, sinks)
         entries = [
             _entries(method, divided_by, design.optimizer, design.seeds, limits)
             for divided_by in partitions.items()

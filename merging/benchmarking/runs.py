@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,8 +50,8 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Name of the file that the run is kept in."""
-        return f"{self.method}.{self.partition}.seed{self.seed}"
+        """Name of the file that the run is kept in, without its suffix."""
+        return re.sub(r"[^\w.+-]+", "_", f"{self.method}.{self.partition}.seed{self.seed}")
 
     def to_json(self) -> dict[str, Any]:
         """Everything that its result depends on, besides pool, data and numerics."""

@@ -106,6 +106,7 @@ def _table(found: Mapping[str, Benchmark]) -> Benchmark:
             *_differences(parts),
             *models.told(),
             *_unfinished(parts),
+            *_brief(parts),
             *_once(twice),
             *dict.fromkeys(note for part in parts.values() for note in part.notes),
         ),
@@ -146,6 +147,13 @@ def _unfinished(parts: Mapping[str, Benchmark]) -> Sequence[str]:
         for name, part in parts.items()
         if part.state is not RunState.FINISHED
     ]
+
+
+def _brief(parts: Mapping[str, Benchmark]) -> Sequence[str]:
+    """Says whose searches were in another precision than the tables; a single folder's picture says it itself."""
+    dtypes = {name: part.header.get("numerics") for name, part in parts.items() if any(row.trace for row in part.rows)}
+    named = [name for name, told in dtypes.items() if isinstance(told, Mapping) and told.get("dtype") == "bfloat16"]
+    return [f"searched in bf16, where the tables are in fp32: {', '.join(named)}"] if named else []
 
 
 def _close(one: float | None, other: float | None) -> bool:

@@ -99,7 +99,7 @@ class BenchmarkViews(Shown):
         )
 
     def _repr_html_(self) -> str:
-        from merging.benchmarking.rendering.page import fragment
+        from merging.benchmarking.rendering.fragment import fragment
 
         return fragment(self._found)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from merging.benchmarking.memory import Memory
 from merging.benchmarking.runs import Coefficients, Entry, MethodRun
+from merging.benchmarking.sinks import Sinks, end_of_method
 from merging.benchmarking.watch import Trace
 from merging.errors import MergingError, PartitionError, RequirementError, Stopped, StopReason, raised
 from merging.evaluation.steps import Steps
@@ -20,6 +21,7 @@ from merging.plugins.task import HELD_OUT
 from merging.plugins.user_code import PluginError
 from merging.plugins.watcher import Watcher
 from merging.running.elsewhere import whole
+from merging.running.following import Followers
 from merging.running.given import Parts
 from merging.running.needs import check_needs
 from merging.running.plan import Plan, plan
@@ -39,7 +41,7 @@ from merging.values.states import MethodState
 
 if TYPE_CHECKING:
     from merging.evaluation.evaluator import Evaluator
-    from merging.evaluation.ledger import Observer
+    from merging.evaluation.ledger import Log, Observer
     from merging.evaluation.workers.crew import Crew
     from merging.forward.numerics import Numerics
 
@@ -110,26 +112,28 @@ class Plans:
 
 
 class Work:
-    """The plans, the memory, the watcher and the workers with which every method of a benchmark is run.
+    """The plans, the memory, the watcher, the workers and the sinks with which every method of a benchmark is run.
 
     Attributes:
         remarks: sentences about single models, for the notes of the benchmark.
         coming: the runs that are still to be made, in order.
     """
 
-    def __init__(self, plans: Plans, memory: Memory, watcher: Watcher, crew: Crew | None = None) -> None:
-        self._crew = crew
+    def __init__(
+        self, plans: Plans, memory: Memory, watcher: Watcher, crew: Crew | None = None, sinks: Sinks | None = None
+    ) -> None:
+        self._crew, self._sinks = crew, sinks or Sinks()
         self.plans, self.memory, self.watcher, self.progress = plans, memory, watcher, watcher.progress
         self.remarks: list[str] = []
         self.coming: list[Entry] = []
 
-    def session(self, made: Plan, *observers: Observer) -> Session:
+    def session(self, made: Plan, log: Log | None = None, observers: Sequence[Observer] = ()) -> Session:
         """Opens a fresh session over the shared memory.
 
         Each method has one of its own: kept activations, and the order in which threshold tests visit samples, are
         then those of the method alone, so that its result does not depend on which methods ran before it.
         """
-        return Session.open(made, self.memory, self.watcher, observers, self._crew)
+        return Session.open(made, log or self.memory, self.watcher, observers, self._crew)
 
     def singles(self) -> tuple[Single, ...]:
         """Every model of the pool on every set."""
@@ -168,8 +172,13 @@ class Work:
             return self._without(facts, MethodState.CANNOT_RUN, str(error))
         except PluginError as error:  # of the partitioner; the others go on
             return self._without(facts, MethodState.FAILED, str(error))
+        own = made.settings.changed({"seed": entry.seed, **entry.limits})
+        made = dataclasses.replace(made, strategy=entry.strategy, optimizer=entry.optimizer, settings=own)
         try:
-            return self._finish(entry, made, facts)
+            with self._sinks.of(made, entry, self.progress) as followers:
+                run = self._finish(entry, made, facts, followers)
+                followers.end = end_of_method(run)
+                return run
         except Stopped as stop:
             if self.watcher.should_stop() or stop.reason is not StopReason.LIMIT:
                 raise
@@ -183,11 +192,10 @@ class Work:
         self.progress.say(f"  {status}: {why}")
         return MethodRun(entry=facts, status=status, why=why)
 
-    def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any]) -> MethodRun:
-        began, trace = time.perf_counter(), Trace()
-        own = made.settings.changed({"seed": entry.seed, **entry.limits})
-        made = dataclasses.replace(made, strategy=entry.strategy, optimizer=entry.optimizer, settings=own)
-        session = self.session(made, trace)
+    def _finish(self, entry: Entry, made: Plan, facts: Mapping[str, Any], followers: Followers) -> MethodRun:
+        began, trace, log = time.perf_counter(), Trace(), followers.log(self.memory)
+        log.write("strategy", name=entry.strategy.name, options=entry.strategy.options())
+        session = followers.follow(self.session(made, log, (trace, *followers.observers)))
         evaluator, problem, why = self._evaluator(session), session.problem(entry.strategy), ""
         search = Rescoring(evaluator, made.pool, made.partition, self.progress)
         tell_precision(self.progress, search.search if search.due else "")

@@ -5,6 +5,7 @@ Margins are given and not measured, so that a picture has the same places on eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,15 @@ from typing import Any
 import altair as alt
 
 from merging.drawing.places import Span, powers
-from merging.drawing.theme import config, look
-from merging.drawing.words import lines
+from merging.drawing.theme import PAPER, config, look
+from merging.drawing.words import lines, shortened
 from merging.errors import showable
 
 Row = Mapping[str, Any]
 HIDDEN = "hidden"
 """The parameter that lists the methods that are not drawn; a page sets it."""
 TAKEN = ("image", "title")
-"""What Vega's tooltip takes for a picture and a heading, and not for the name of a figure."""
+"""Names of figures that Vega's tooltip takes for a picture and a heading."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,23 @@ class Size:
 
 
 WIDE, NARROW = Size(740, 420), Size(350, 420)
-"""For a desktop, and for a phone."""
+"""Sizes of pictures for a desktop, and for a phone."""
 Drawing = Callable[[Size], alt.LayerChart]
 """Makes a chart of a size."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Pixels around the plot: at its left and right, for the title above, and below."""
+    """Pixels around the plot: at its left and right, for the title above, and below.
+
+    Of those above, ``taken`` are for what is drawn there besides the title.
+    """
 
     left: float
     right: float
     top: float
     bottom: float
+    taken: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def framed(
         list(headed.title),
         **below,
         dx=6 - margins.left,
-        offset=margins.top - headed.height,
+        offset=margins.top - margins.taken - headed.height,  # from all that is drawn
         frame="group",
     )
     made = alt.layer(*layers).add_params(alt.param(name=HIDDEN, value=[])).resolve_scale(strokeDash="independent")
@@ -101,7 +106,7 @@ def framed(
             "bottom": margins.bottom,
         },
         autosize=alt.AutoSizeParams(type="none"),
-        background="var(--paper)",
+        background=PAPER,
         title=title,
         description=about or " ".join(headed.title),
         config=config(),
@@ -109,8 +114,13 @@ def framed(
 
 
 def rows(values: Iterable[Row]) -> alt.Chart:
-    """A chart of rows, of which those of hidden methods are left out."""
-    chart = alt.Chart(alt.Data(values=[dict(row) for row in values]))
+    """A chart of rows, of which those of hidden methods are left out.
+
+    The rows are one text until the specification is finished: Altair copies and checks whatever is in a chart, piece by
+    piece, at each step.
+    """
+    text = json.dumps([dict(row) for row in values], ensure_ascii=False, default=lambda number: number.item())
+    chart = alt.Chart(alt.Data(values=text))
     return chart.transform_filter(f"indexof({HIDDEN}, datum.method) < 0")
 
 
@@ -122,11 +132,12 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
         kind: ``altair.X`` or ``altair.Y``.
         ends: its ends and length.
         title: what stands beside it.
-        settings: more of the axis.
+        settings: other properties of ``altair.Axis``.
     """
-    many = max(2, int(ends.pixels / (38 if kind is alt.X else 42)))
+    many = max(2, int(ends.pixels / 42))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
-    drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
+    said = shortened(title, ends.pixels + 40, 12) or None
+    drawn = alt.Axis(title=said, labelFlush=False, **ticks, **settings)
     kept: dict[str, Any] = {"type": "log"} if ends.log else {"zero": False}
     scale = alt.Scale(domain=[ends.low, ends.high], nice=False, **kept)
     return kind(f"{field}:Q", scale=scale, axis=drawn)

@@ -22,6 +22,8 @@ ANNOTATED = 400
 POSITIVE, NEGATIVE = COLOURS[0], COLOURS[1]
 STEPS = 20
 """Steps of the legend."""
+ABOVE = 15.0
+"""Pixels that it takes above the cells."""
 
 
 def matrix(
@@ -39,7 +41,7 @@ def matrix(
     Args:
         values: shape ``(rows, columns)``.
         names: names of the rows, and of the columns.
-        size: of the picture; its height follows from the rows.
+        size: size of the picture; its height follows from the rows.
         title: stands above.
         limit: the absolute value of the fullest colour.
         words: what a row, a column and a value are called.
@@ -53,7 +55,7 @@ def matrix(
     cell = min(wide / per, MOST)
     band = HIGH * len(names[0]) + below
     headed = Headed.of(title, "", size.width)
-    margins = Margins(left, 14, headed.height + 20, 4)
+    margins = Margins(left, 14, headed.height + 20, 4, taken=ABOVE)
     height = band * -(-columns // per)
     shown = apart(names[0], left - 12, SMALL), apart(names[1], below - 8, SMALL)
     cells = [

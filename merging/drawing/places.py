@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 FAR = 3.0
 """Points that lie farther outside than so many widths of the middle half are left at the edge."""
 FEW = 5
-"""Of fewer points none is called far."""
+"""The least number of points of which one is called far."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def spread(wanted: Sequence[float], step: float, low: float, high: float) -> lis
     [5.5, 15.5, 50.0]
 
     Args:
-        wanted: where each would be, in any order.
+        wanted: the place of each if it were alone, in any order.
         step: the least distance; less where there is no room for it.
         low: the least place.
         high: the largest.

@@ -1,4 +1,4 @@
-"""Names in a column at the right of a plot, in the order of their points' heights, a thin line to each point.
+"""Names in a column at the right of a plot, in the order of their points' heights, a dotted line to each point.
 
 So no name covers a point or another name.
 """
@@ -63,7 +63,7 @@ def rail(points: Sequence[Named], labels: Sequence[str], plot: Size, right: floa
         for point, name, place in zip(points, shown, places, strict=True)
     ]
     made = rows(values)
-    lines = made.mark_rule(strokeWidth=0.8, opacity=0.75).encode(
+    lines = made.mark_rule(strokeWidth=0.9, strokeDash=[2, 2]).encode(
         x=pixel("px", alt.X),
         y=pixel("py", alt.Y),
         x2=alt.X2Value(plot.width + AWAY - 3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 from xml.sax import saxutils
 
@@ -32,10 +32,16 @@ def specification(drawing: Drawing, size: Size, *, files: bool = True) -> dict[s
 
     Args:
         drawing: what draws it.
-        size: for which size.
+        size: size of the whole picture.
         files: colours are those of files, and else names that a page knows.
     """
-    return finished(drawing(size).to_dict(), files=files)  # type: ignore[no-any-return]
+    return finished(_made(drawing, size), files=files)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _made(drawing: Drawing, size: Size) -> dict[str, Any]:
+    """What Altair makes, once for a picture's files and its live form; copied by whoever finishes it."""
+    return drawing(size).to_dict()
 
 
 def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
@@ -44,7 +50,7 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
     Args:
         drawing: what draws it.
         name: its identifiers in SVG follow from it, so that several pictures can stand in one page.
-        size: for which size.
+        size: size of the whole picture.
         kinds: kinds of files, in the order of the result.
     """
     spec = specification(drawing, size)

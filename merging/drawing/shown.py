@@ -83,7 +83,7 @@ def picture(drawing: Drawing, size: Size | None = None, name: str = "picture") -
 
     Args:
         drawing: what draws it.
-        size: for which size; ``WIDE`` unless it is said.
+        size: size of the whole picture; ``WIDE`` unless it is said.
         name: identifiers in SVG begin with it.
     """
     return Picture(specification(drawing, size or WIDE), name)

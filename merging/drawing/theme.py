@@ -6,6 +6,7 @@ that are faint on white are darker, those that are faint on a dark page lighter 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ INK, MUTED, GRID, PAPER = (f"var(--{name})" for name in ("ink", "muted", "grid",
 COLOURS = tuple(f"var(--{name})" for name in SCHEMES if name[1:].isdigit())
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-"""Of one width, so that what is measured here is as wide there."""
+"""Fonts that have the same widths, which ``words`` knows."""
 FULL = 0.66
 """Opacity of the fullest cell of a heat map: ink can be read on it, in light and in dark (4.5)."""
 _NAMES = ("values", "datasets", "domain", "title", "text", "description", "subtitle")
@@ -39,7 +40,7 @@ _NAMES = ("values", "datasets", "domain", "title", "text", "description", "subti
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: the name of its colour, and the shape of its points."""
+    """The look of a method: the name of its colour, and the shape of its points."""
 
     colour: str
     shape: str
@@ -90,6 +91,8 @@ def finished(spec: Any, *, files: bool) -> Any:
         files: colours are those of files; else they stay names, for a page that has them as variables.
     """
     if isinstance(spec, dict):
+        if isinstance(spec.get("values"), str):  # the rows of a chart, see `frame.rows`
+            spec = spec | {"values": json.loads(spec["values"])}
         return {
             key: _shown(value) if _holds_names(key, value) else finished(value, files=files)
             for key, value in spec.items()

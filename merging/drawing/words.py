@@ -31,7 +31,7 @@ _WIDTHS = {
 WIDTHS = {character: width for width, characters in _WIDTHS.items() for character in characters}
 NARROWEST = min(WIDTHS.values())
 OTHER = 0.62
-"""Of characters of other alphabets, about."""
+"""About the width of a character of another alphabet."""
 
 
 def width(text: str, size: float) -> float:

@@ -10,6 +10,7 @@ from merging.drawing import Size, matrix
 from merging.drawing.frame import Headed, Margins, axis, coloured, framed, rows, shaped, told
 from merging.drawing.places import Span, span
 from merging.drawing.rail import Named, least, rail, room
+from merging.drawing.theme import PAPER
 from merging.errors import showable
 from merging.values.report import number
 
@@ -41,7 +42,7 @@ def curve(found: Interpolation, size: Size) -> alt.LayerChart:
     }
     tip = told(method="set", score="score", share="share of the second model")
     colour = coloured(labels)
-    dots = rows(every).mark_point(filled=True, size=34, opacity=1, stroke="var(--paper)", strokeWidth=0.7)
+    dots = rows(every).mark_point(filled=True, size=34, opacity=1, stroke=PAPER, strokeWidth=0.7)
     layers = [
         rows(banded)
         .mark_area(opacity=0.18)

@@ -1,19 +1,16 @@
-"""Samples of a task's sets to look at: a picture with a strip for each set, and small pictures for a terminal."""
+"""Samples of a task's sets to look at: which ones, their pixels and labels, and small pictures for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from merging.errors import TaskError
 from merging.plugins.task import Split
-from merging.storage.atomic import replacing
 from merging.storage.folder import check_parent
 
 SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp")
@@ -61,51 +58,6 @@ def half_blocks(image: NDArray[np.uint8], width: int) -> list[str]:
         cells = (f"[#{_hex(a)} on #{_hex(b)}]▀[/]" for a, b in zip(upper, lower, strict=True))
         lines.append("".join(cells))
     return lines
-
-
-def strips(
-    sets: Mapping[str, Split],
-    path: Path,
-    *,
-    count: int = 12,
-    names: Sequence[str] | None = None,
-    decode: Callable[[Tensor], str] | None = None,
-) -> None:
-    """Writes a picture: a row of samples for each set, their labels above them.
-
-    Args:
-        sets: name → split; images, or texts where ``decode`` is given.
-        path: path of the picture; its suffix says the format.
-        count: samples a set.
-        names: names of the classes; default: their numbers.
-        decode: a stored sample → its text.
-
-    Raises:
-        TaskError: an unknown suffix, or nothing that could be shown.
-        FolderError: the folder is not there.
-    """
-    check_place(path)
-    shown = {name: split for name, split in sets.items() if decode is not None or pixels(split, 0) is not None}
-    if not shown:
-        raise TaskError("no set holds images or texts that could be shown; leave the pictures out")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.0 * count + 0.5, 1.35 * len(shown) + 0.2), dpi=120)
-    grid: Any = figure.subplots(len(shown), count, squeeze=False)
-    for row, (name, split) in zip(grid, shown.items(), strict=True):
-        for axis in row:
-            axis.axis("off")
-        samples = chosen(split, count)
-        row[0].text(0, 1.32, f"{name}, {len(split):,} samples", transform=row[0].transAxes, fontsize=8, weight="bold")
-        if decode is not None:
-            lines = [f"{label(split, i, names)}:  {decode(split.inputs[i])[: 14 * count]}" for i in samples[:5]]
-            row[0].text(0, 1.1, "\n".join(lines), transform=row[0].transAxes, fontsize=7, va="top")
-            continue
-        for axis, index in zip(row, samples, strict=False):
-            axis.imshow(pixels(split, index), interpolation="nearest")
-            axis.set_title(label(split, index, names)[:16], fontsize=6, pad=2)
-    with replacing(path) as aside:
-        figure.savefig(aside, bbox_inches="tight")
 
 
 def check_place(path: Path) -> None:

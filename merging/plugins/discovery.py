@@ -31,6 +31,7 @@ FOLDERS = (
     "tasks.suites",
     "models.sources",
     "data.forms",
+    "sinks",
 )
 """Folders with a plug-in a file, in the order of ``PLUGINS``. Some lie higher than this module, which knows them by
 name only."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 from merging.errors import OptionError, unknown
+from merging.plugins.options import build
 from merging.plugins.profiles import Profile
 from merging.plugins.registry import Registry
 from merging.plugins.user_code import article, kind_of
@@ -46,6 +48,33 @@ def meant(registry: Registry[type[P]], value: object, argument: str = "") -> P:
         f"`{argument or registry.kind}` is {kind_of(value)}; give {article(who)}, such as {_example(registry)}, or its "
         "name"
     )
+
+
+def spelled(registry: Registry[type[P]], value: object, argument: str = "") -> P:
+    """The plug-in that a text names, with options behind a colon, ``tensorboard:folder=tb``, or a table with its name.
+
+    Anything else means what :func:`meant` says.
+
+    Raises:
+        UnknownNameError: there is no such plug-in, or no such option; the nearest is named.
+        OptionError: the options are not written like that, or a value is wrong.
+    """
+    found = dict[str, Any]()
+    if isinstance(value, Mapping):
+        found = dict(value)
+        kind = _called(registry, str(found.pop("name", "")))
+    elif isinstance(value, str):
+        name, colon, rest = value.partition(":")
+        kind = _called(registry, name)
+        for part in re.split(r",(?=\w+=)", rest) if colon else ():
+            key, equals, text = part.partition("=")
+            if not equals or not key or key in found:
+                wrong = f"says {key} twice" if key in found else "must be NAME:OPTION=VALUE,…"
+                raise OptionError(f"`{argument or registry.kind}` {value!r} {wrong}, such as {_example(registry)}")
+            found[key] = text
+    else:
+        return meant(registry, value, argument)
+    return cast("P", build(cast("Any", kind), found))
 
 
 def meant_or_none(registry: Registry[type[P]], value: object, argument: str = "") -> P | None:
@@ -119,4 +148,5 @@ _EXAMPLES = {
     "optimizer": "merging.Nevergrad(method='CMA')",
     "objective": "merging.NegativeLogLikelihood(temperature=1.0)",
     "regime": "merging.Papa()",
+    "sink": "'tensorboard:folder=tb'",
 }

@@ -12,7 +12,7 @@ from abc import ABC
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_origin, get_type_hints
 
 import pydantic
 
@@ -261,9 +261,11 @@ class Option:
         if self.spec.varies is not None:
             return None if value is None and self._allows_none() else self._varied(value, where)
         if self.plugin is not None:
-            if value is None or isinstance(value, self.plugin):
-                return value
-            return self._meant(value, where)
+            if get_origin(self.type) is tuple:
+                several = value if isinstance(value, list | tuple) else [value]
+                said = [each for each in several if not (isinstance(each, str) and each == "none")]
+                return tuple(self._one_of_several(each, where) for each in said)
+            return value if value is None else self._meant(value, where)
         if get_origin(self.type) is tuple:
             value = (value,) if isinstance(value, str) else value
             if not isinstance(value, list | tuple | set | frozenset):  # what has items is not yet a list of them
@@ -307,7 +309,7 @@ class Option:
             raise OptionError(f"{where} is {shown(value)}, but must be {reason}{allowed}") from None
 
     def _meant(self, value: Any, where: str) -> Plugin:
-        """The plug-in that a name or a class stands for.
+        """The plug-in itself, or the one that a name or class stands for.
 
         Raises:
             OptionError: it stands for none.
@@ -316,11 +318,27 @@ class Option:
         from merging.plugins.registry import KINDS
 
         wanted: Any = self.plugin
+        if isinstance(value, wanted):
+            return cast("Plugin", value)
         for registry in KINDS.values():
             if isinstance(value, str | type) and wanted in map(pkgutil.resolve_name, registry.interfaces):
                 found: Plugin = meant(registry, value, self.name)
                 return found
         raise OptionError(f"{where} is {shown(value)}, but must be a {wanted.__name__}, made from its class")
+
+    def _one_of_several(self, value: Any, where: str) -> Plugin:
+        """The same where several are taken: a name may have options behind a colon, or stand in a table with them.
+
+        Raises:
+            OptionError: it stands for none.
+        """
+        from merging.plugins.naming import spelled
+        from merging.plugins.registry import sinks
+
+        wanted: Any = self.plugin
+        if isinstance(value, str | Mapping | type) and wanted in map(pkgutil.resolve_name, sinks.interfaces):
+            return cast("Plugin", spelled(sinks, value, self.name))
+        return self._meant(value, where)
 
     @property
     def setting(self) -> Setting:
@@ -487,4 +505,4 @@ def _placed(before: Any, place: str, value: Any, where: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Plugin):
         return {"name": value.name, **value.options()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from merging.plugins.objective import Objective
     from merging.plugins.optimizer import Optimizer
     from merging.plugins.partitioner import Partitioner
+    from merging.plugins.sink import Sink
     from merging.plugins.strategy import MixStrategy
     from merging.plugins.task import Task
     from merging.training.regime import Regime
@@ -239,11 +240,14 @@ models: FunctionRegistry[Callable[..., ModelSource]] = FunctionRegistry(
     "model", "merging.models", "merging.models.source:ModelSource"
 )
 forms: Registry[type[DataForm]] = Registry("form", "merging.forms", "merging.data.form:DataForm")
+sinks: Registry[type[Sink]] = Registry("sink", "merging.sinks", "merging.plugins.sink:Sink")
 
 KINDS: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (strategies, partitioners, optimizers, objectives)
 }
 """Kind → registry, of the four kinds of plug-ins that a merge is composed of."""
 
-PLUGINS: dict[str, Registry[Any]] = KINDS | {registry.kind: registry for registry in (regimes, tasks, models, forms)}
+PLUGINS: dict[str, Registry[Any]] = KINDS | {
+    registry.kind: registry for registry in (regimes, tasks, models, forms, sinks)
+}
 """Every kind that a person may add."""

@@ -100,12 +100,27 @@ def running(what: str, code: object, doing: str = "", error: type[MergingError] 
         machine = isinstance(failure, OSError)
         if machine and not (place.raised and place.foreign):
             raise
-        words = raised(failure)
-        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
-        said = f"{what} failed{f' {doing}' if doing else ''}: {words}"
-        told = error(f"{said} ({place.text})" if place.text else said)
+        told = error(failure_of(what, code, failure, doing))
         told.exit_code = max(told.exit_code, 2) if machine else told.exit_code
         raise told from failure
+
+
+def failure_of(what: str, code: object, error: BaseException, doing: str = "") -> str:
+    """Says in a line whose code has failed, with what, and where.
+
+    Args:
+        what: name of what ran, such as ``sink 'mine'``.
+        code: the plug-in, function or module; lines of its own are looked for first.
+        error: is what it has raised.
+        doing: what it was doing, where that helps.
+    """
+    if isinstance(error, MergingError) and what in str(error):
+        return str(error)
+    place = _place(error, code)
+    words = str(error) if isinstance(error, MergingError) else raised(error)
+    words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+    said = f"{what} failed{f' {doing}' if doing else ''}: {words}"
+    return f"{said} ({place.text})" if place.text else said
 
 
 def called(

@@ -24,12 +24,14 @@ from merging.mixing.writing import Writing, Written
 from merging.plugins.keywords import by_keyword, given
 from merging.plugins.naming import Meant, meant
 from merging.plugins.registry import strategies
+from merging.plugins.sink import SinkRun
 from merging.plugins.strategy import MixStrategy
 from merging.plugins.watcher import Watcher, never
 from merging.running.cache import as_told
 from merging.running.card import model_card
 from merging.running.crew import hired
 from merging.running.execution import Execution
+from merging.running.following import Followers, check, end_of
 from merging.running.found import Found
 from merging.running.front_matter import front_matter, library_of, licences_of
 from merging.running.given import Destination, Origin, Parts
@@ -40,7 +42,7 @@ from merging.running.settings import Settings
 from merging.running.threads import said_of_threads
 from merging.running.views import RunViews
 from merging.storage import folder as folders
-from merging.storage.journal import FILE, Journal, read_header
+from merging.storage.journal import FILE, Journal, plain, read_header
 from merging.storage.pool import ModelPool
 from merging.storage.result import write_beside
 from merging.storage.shards import INDEX
@@ -143,6 +145,8 @@ def merge(
         folders.check_free(folder, overwrite=destination.overwrite, inputs=_files(pool))
     if folder is not None:
         pool.check_open_files()
+    followed = SinkRun(name=strategy.name if folder is None else folder.name, folder=folder, resumed=resume)
+    check(settings.watched.sinks, followed)
     progress.stage("opening the models")
     if parts.task is None and folder is not None:
         pool.postpone()  # every byte is read once, while merging, and hashed then
@@ -156,10 +160,12 @@ def merge(
         hired(made, folder, watcher) as crew,
         _nothing_half_done(folder if not resume else None, scored=parts.task is not None),
         _journal(folder, header, destination, inputs=_files(pool)) as journal,
+        Followers(settings.watched.sinks, replace(followed, header=plain(header)), progress) as followers,
     ):
-        journal.write("run", **(header | {"request": journal.request or header["request"]}))
+        log = followers.log(journal)
+        log.write("run", **(header | {"request": journal.request or header["request"]}))
         with made.numerics.applied() if made.numerics else contextlib.nullcontext():
-            session = Session.open(made, journal, watcher, crew=crew)
+            session = followers.follow(Session.open(made, log, watcher, followers.observers, crew))
             found = Execution(session).execute()
             merged = found.merge
             # A search that was interrupted is still written.
@@ -187,7 +193,8 @@ def merge(
                     )
                     write_beside(aside, merged, report.to_json(), above + card)
         if found.state is RunState.FINISHED:
-            journal.write("finished", time=time.time())
+            log.write("finished", time=time.time())
+        followers.end = end_of(found, report, folder)
     return Result(merge=merged, report=report, pool=pool, folder=folder, writing=how)
 
 

@@ -6,15 +6,20 @@ A new one is a new field below; nothing else names it but the code that it decid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merging.errors import OptionError, unknown
 from merging.forward.settings import Passes as Passes
 from merging.mixing.writing import Writing
 from merging.plugins.options import Declared, Option, Setting, option, options_of
+from merging.plugins.sink import Sink
+from merging.plugins.user_code import named
 from merging.running.cache import Cache as Cache
+
+if TYPE_CHECKING:
+    from merging.plugins.naming import Meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +142,35 @@ class Vocabularies(Declared):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watched(Declared):
+    """The sinks that are told what happens in a run; none of them changes anything in it."""
+
+    sinks: tuple[Sink, ...] = option(
+        (),
+        "Tell NAME what happens, as it happens; repeatable.",
+        setting=Setting(
+            flag="sink",
+            metavar="NAME[:OPTION=VALUE,…]",
+            changes=True,
+            more="Such as `tensorboard:folder=tb`; `merge list sinks` names them, none: nobody. Changes no result.",
+        ),
+    )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, sinks: Meant[Sink] | Sequence[Meant[Sink]] = ()) -> None: ...
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for place, sink in enumerate(self.sinks):
+            sink.check_packages()
+            if sink in self.sinks[:place]:
+                raise OptionError(f"`sinks` names {named('sink', sink)} twice with the same options")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run can be told, in six values."""
+    """Everything that a run can be told, in seven values."""
 
     search: Search = field(default=Search())
     passes: Passes = field(default=Passes())
@@ -146,6 +178,7 @@ class Settings:
     writing: Writing = field(default=Writing())
     cache: Cache = field(default=Cache())
     vocabulary: Vocabularies = field(default=Vocabularies())
+    watched: Watched = field(default=Watched())
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:

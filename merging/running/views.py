@@ -69,4 +69,13 @@ class RunViews(Shown):
         return self.report.plot()
 
     def _sheet(self) -> Sheet:
-        return sheet_of(self.report, "Result", (f"in {self.folder}",) if self.folder is not None else ())
+        return sheet_of(self.report, "Result", self._where)
+
+    def _repr_html_(self) -> str:
+        from merging.values.fragment import fragment
+
+        return fragment(self.report, "Result", self._where)
+
+    @property
+    def _where(self) -> tuple[str, ...]:
+        return (f"in {self.folder}",) if self.folder is not None else ()

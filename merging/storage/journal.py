@@ -11,6 +11,7 @@ import math
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -23,7 +24,7 @@ from merging.values.wording import beginning
 
 FILE = "events.jsonl"
 _TIMES = ("seconds", "time")
-_ASIDE = ("stopped", "finished")
+ASIDE = ("stopped", "finished")
 """Events that mark how a session ended; they are no part of the search and are not compared.
 
 What follows ``stopped`` only rounded an unfinished run off (the test sets of the best so far): a resumed run drops it.
@@ -69,7 +70,7 @@ class Journal:
             self._file = open(path, mode, buffering=0)  # noqa: SIM115 (open as long as the run)
         if replay:
             events, whole = _read(self._file.read(), path, until="stopped")
-            self._old.extend(event for event in events if event["event"] not in _ASIDE)
+            self._old.extend(event for event in events if event["event"] not in ASIDE)
             self._file.truncate(whole)  # a torn last line is dropped
             self._file.seek(whole)
         sync(path.absolute().parent)
@@ -99,8 +100,8 @@ class Journal:
         Raises:
             FolderError: the search went another way than the journal says, or the disk is full.
         """
-        line = json.loads(json.dumps({"event": event, **facts}, allow_nan=False, default=_number))
-        if self._old and event not in _ASIDE:
+        line = plain({"event": event, **facts})
+        if self._old and event not in ASIDE:
             old = self._old.popleft()
             self._line += 1
             if _timeless(old) != _timeless(line):
@@ -217,6 +218,12 @@ class _Syncing:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as a journal holds them: what JSON gives back."""
+    told: dict[str, Any] = json.loads(json.dumps(facts, allow_nan=False, default=_number))
+    return told
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -111,6 +111,20 @@ def write_beside(aside: Path, merged: Merge, report: Mapping[str, Any], card: st
     _write_json(aside / REPORT, {**report, "lineage": lineage, "files": files})
 
 
+def result_files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The files that the report of a result names: what describes the model, and the model with what goes along.
+
+    Raises:
+        OSError: there is no report.
+        ValueError: it is damaged.
+    """
+    names = sorted(json.loads((folder / REPORT).read_bytes())["files"])
+    describing = [folder / name for name in names if name in (REPORT, RECIPE, OVERRIDES, CARD, ENSEMBLE)]
+    model = [folder / name for name in names if folder / name not in describing and (folder / name).is_file()]
+    inside = sorted(path for path in (folder / MEMBERS).rglob("*") if path.is_file()) if MEMBERS in names else []
+    return tuple(describing), (*model, *inside)
+
+
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.unlink(missing_ok=True)
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

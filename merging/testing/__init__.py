@@ -20,6 +20,7 @@ from merging.testing.optimizers import OptimizerContract
 from merging.testing.partitioners import PartitionerContract
 from merging.testing.plugins import PluginContract
 from merging.testing.regimes import RegimeContract
+from merging.testing.sinks import SinkContract
 from merging.testing.strategies import StrategyContract
 from merging.testing.tasks import TaskContract
 
@@ -31,6 +32,7 @@ __all__ = [
     "PartitionerContract",
     "PluginContract",
     "RegimeContract",
+    "SinkContract",
     "StrategyContract",
     "TaskContract",
     "TinyNet",

@@ -12,7 +12,7 @@ import altair as alt
 from merging.drawing.frame import Headed, Margins, Size, axis, framed, pixel, rows, told
 from merging.drawing.places import FEW, Span, span
 from merging.drawing.theme import COLOURS, MUTED, PAPER
-from merging.drawing.words import apart, width
+from merging.drawing.words import apart, shortened, width
 from merging.errors import showable
 from merging.values.verdict import Role, Standing, Verdict, compact, difference, distinct, p_value, title, word
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOKS = {Standing.BETTER: COLOURS[0], Standing.WORSE: COLOURS[1], Standing.NEITHER: MUTED, Standing.NOT_TESTED: MUTED}
 """Colours of what is better and worse; others are dim."""
 FAR = 4.0
-"""What reaches so many times as far as all others would press them together, and is an arrow at the edge."""
+"""A difference that reaches so many times as far as the others would press them together: it is an arrow."""
 SMALL, STEP, HEAD = 11.5, 21.0, 26.0
 """Size of the font; pixels of a line, and of a group's heading."""
 
@@ -70,7 +70,7 @@ def forest(entries: Sequence[Entry], name: str, size: Size) -> alt.LayerChart:
     Args:
         entries: the lines; those of another measure than the first one's have no place on its axis, and are left out.
         name: name of the method, for the title.
-        size: of the picture; its height follows from the lines.
+        size: size of the picture; its height follows from the lines.
     """
     first = next(entry.verdict for entry in entries if entry.verdict.tested)
     entries = [entry for entry in entries if entry.verdict.measure == first.measure]
@@ -99,7 +99,7 @@ def _lines(entries: Sequence[Entry], layout: _Layout, factor: float) -> tuple[li
     for entry in entries:
         if entry.group != group:
             group = entry.group
-            heads.append({"name": group, "y": height + HEAD / 2 + 2})
+            heads.append({"name": shortened(showable(group), 300, SMALL), "y": height + HEAD / 2 + 2})
             height += HEAD
         drawn.append(_row(entry, factor) | {"y": height + (layout.step + layout.above) / 2, "text_y": height + 11})
         height += layout.step

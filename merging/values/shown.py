@@ -78,16 +78,18 @@ class Sheet:
         facts = [beginning(showable(fact), FACT) for fact in self.facts if fact]
         return f"<{beginning(f'{self.name}: ' + ', '.join(facts), LONGEST)}>"
 
-    def html(self, body: str = "") -> str:
+    def html(self, body: str = "", head: str = "") -> str:
         """A fragment of HTML, no whole page.
 
         Args:
             body: HTML that was made of a template already, in the place of the tables.
+            head: the same, to stand first.
         """
         from markupsafe import Markup
 
-        made = environment().from_string(FRAGMENT)
-        return made.render(sheet=self, style=Markup(STYLE), body=Markup(body), most=ROWS)  # noqa: S704 (a template's)
+        made = environment("merging.values").get_template("shown.html.j2")
+        parts = {"dark": Markup(DARK), "head": Markup(head), "body": Markup(body)}  # noqa: S704 (our own and templates')
+        return made.render(sheet=self, most=ROWS, **parts)
 
 
 class Shown:
@@ -153,51 +155,6 @@ def grid(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Grid:
     return Grid(tuple(heads), [[each if isinstance(each, Cell | str) else f"{each:,}" for each in row] for row in rows])
 
 
-STYLE = """
-.merging-shown { font-size: .9em; line-height: 1.45; }
-.merging-shown table { border-collapse: collapse; margin: .4em 0; font-variant-numeric: tabular-nums; }
-.merging-shown th, .merging-shown td { padding: .15em .6em; text-align: right; background: none;
-  border: 0; border-bottom: 1px solid rgba(127, 127, 127, .35); }
-.merging-shown th:first-child, .merging-shown td.why { text-align: left; }
-.merging-shown tbody th { font-weight: normal; }
-.merging-shown .best { font-weight: bold; }
-.merging-shown .second { text-decoration: underline; }
-.merging-shown .up { color: #147dc2; font-weight: bold; }
-.merging-shown .down { color: #c75b00; font-weight: bold; }
-.merging-shown .dim, .merging-shown .none, .merging-shown .half, .merging-shown .spread { opacity: .75; }
-.merging-shown .half, .merging-shown .spread { font-size: .85em; }
-.merging-shown p, .merging-shown ul { margin: .3em 0; }
-"""
-"""Text and ground are the notebook's own; the two colours are read on white and on black."""
-
-FRAGMENT = """
-<div class="merging-shown">
-<style>{{ style }}</style>
-<p><b>{{ sheet.name }}</b>
-{%- for fact in sheet.facts if fact %}{{ ": " if loop.first else ", " }}{{ fact }}{% endfor %}</p>
-{% if sheet.lines %}
-<ul>{% for line in sheet.lines %}<li>{{ line }}</li>{% endfor %}</ul>
-{% endif %}
-{{ body }}
-{% for grid in sheet.grids %}
-<table>
-<thead><tr>{% for head in grid.heads %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in grid.rows[:most] %}
-<tr>{% for cell in row %}
-{% set tag = "th" if loop.first else "td" %}
-<{{ tag }}>
-{%- if cell is string %}{{ cell }}{% else -%}
-<span{% if cell.best %} class="best"{% endif %}>{{ cell.text }}</span>
-{%- if cell.mark %} <span class="{{ cell.kind or 'none' }}">{{ cell.mark }}</span>{% endif %}
-{% endif %}</{{ tag }}>
-{%- endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-{% if grid.rows | length > most %}<p class="dim">and {{ grid.rows | length - most }} more</p>{% endif %}
-{% endfor %}
-{% for note in sheet.notes %}<p class="dim">{{ note }}</p>
-{% endfor %}
-</div>
-"""
+DARK = 'body[data-jp-theme-light="false"], .vscode-dark, .vscode-high-contrast, html[theme="dark"], [data-theme="dark"]'
+"""What marks a dark theme: JupyterLab and nbconvert, VS Code, Colab, Sphinx. It is a notebook's own, whatever a
+system prefers."""

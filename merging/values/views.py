@@ -96,3 +96,8 @@ class ReportViews(Shown):
         from merging.values.told import sheet_of
 
         return sheet_of(self._report)
+
+    def _repr_html_(self) -> str:
+        from merging.values.fragment import fragment
+
+        return fragment(self._report)

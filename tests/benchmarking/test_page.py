@@ -1,4 +1,4 @@
-"""The page: one file that loads nothing, read in order, whose script finds what it sorts, hides and draws."""
+"""The page: one file that loads nothing, in the order in which it is read; its script finds what it sorts and hides."""
 
 from __future__ import annotations
 

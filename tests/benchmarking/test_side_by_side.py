@@ -12,20 +12,24 @@ import pytest
 import merging
 from merging import Greedy, Layer, Learned, Uniform
 from merging.benchmarking.finding import find
+from merging.benchmarking.history import Kind, entries
 from merging.benchmarking.published import read
 from merging.benchmarking.published_table import as_benchmark
 from merging.benchmarking.reading import read_folder
+from merging.benchmarking.rendering import forms
 from merging.benchmarking.rendering.documents import title, to_csv, to_markdown
 from merging.benchmarking.rendering.tables import heading, main
 from merging.benchmarking.results import SHIFTED, Benchmark
 from merging.benchmarking.side_by_side import combine
 from merging.errors import FolderError, RequirementError
+from merging.plugins.progress import Silent
 from merging.plugins.task import HELD_OUT, Task
 from merging.testing import tiny_pool, tiny_task
 from merging.testing.fixtures import blobs
 from merging.values.verdict import Role
 
 PUBLISHED = Path(__file__).parents[1] / "published"
+EARLIER = Path(__file__).parents[1] / "values/reports"
 
 
 def _tasks() -> dict[str, Task]:
@@ -223,3 +227,60 @@ def test_folders_are_looked_into_as_deep_as_runs_are_listed(runs: Path, tmp_path
         with pytest.raises(error, match=said):
             find(named)
     assert "holds no finished run" in next(iter(find([place / "plain", tmp_path / "empty"]).left_out.values()))
+
+
+def test_what_was_written_of_results_is_no_result(runs: Path, tmp_path: Path) -> None:
+    """Of a run also where its tables stand in its own folder; a benchmark is one without its evaluations."""
+    place = tmp_path / "runs"
+    shutil.copytree(runs / "plain", place / "run")
+    run = merging.load_run(place / "run")
+    forms.render(run, place / "shown")
+    forms.render(run, place / "run")
+    forms.render(_combined(runs, "plain", "learned"), place / "both")
+    bench = Path(__file__).parents[2] / "docs/results/pacs/bench_0"
+    shutil.copytree(bench, place / "bench")
+    found = find([place])
+    assert list(found.results) == ["bench", "run"]
+    assert {Path(folder).name: why for folder, why in found.left_out.items()} == {
+        "both": "it compares the results of other folders",
+        "shown": "it shows a run that lies elsewhere",
+    }
+    assert read_folder(place / "run").run == "greedy"
+    assert [entry.kind for entry in entries(place) if entry.folder.name == "run"] == [Kind.RUN]
+    assert list(find([place / "both"]).results) == ["both"], "named itself, it is read"
+
+
+class _Stops(Silent):
+    """Is stopped after a picture."""
+
+    def advance(self, steps: int = 1) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_rendering_that_is_stopped_leaves_nothing(runs: Path, tmp_path: Path) -> None:
+    found = read_folder(runs / "plain")
+    with pytest.raises(KeyboardInterrupt):
+        forms.render(found, tmp_path / "new", _Stops())
+    assert not (tmp_path / "new").exists()
+    forms.render(read_folder(runs / "unscored"), tmp_path / "old")
+    before = {path.name for path in (tmp_path / "old").iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        forms.render(found, tmp_path / "old", _Stops())
+    assert {path.name for path in (tmp_path / "old").iterdir()} == before
+    assert Benchmark.read(tmp_path / "old").run == "uniform", "what was there stays"
+
+
+def test_searches_in_another_precision_are_named(runs: Path) -> None:
+    plain = read_folder(runs / "plain")
+    brief = replace(plain, header={**plain.header, "numerics": {**plain.header["numerics"], "dtype": "bfloat16"}})
+    found = combine({"brief": brief, "learned": read_folder(runs / "learned")})
+    assert "searched in bf16, where the tables are in fp32: brief" in found.notes
+
+
+@pytest.mark.parametrize("report", sorted(EARLIER.glob("*.json")), ids=lambda path: path.stem)
+def test_reports_of_earlier_versions_stand_beside_todays(runs: Path, tmp_path: Path, report: Path) -> None:
+    shutil.copy(report, tmp_path / "report.json")
+    old = read_folder(tmp_path)
+    found = combine({"old": old, "plain": read_folder(runs / "plain")})
+    assert [part.folders for part in (found, *found.apart)] == [("old",), ("plain",)]
+    assert combine({"one": old, "two": replace(old, singles=())}).rows[0].folders == ("one", "two")

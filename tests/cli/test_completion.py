@@ -125,6 +125,8 @@ def test_options_of_the_plug_in_that_is_typed(bash: Ask, tmp_path: Path) -> None
     assert bash(*words, "=", "a") == ["affine"]
     assert bash("benchmark", "--strategies", "greedy,mine=learned", "-o", "mine.coef") == ["mine.coefficients="]
     assert bash("finetune", "--regime", "papa", "-o", "reg") == ["regime."]
+    assert bash("run", "--sink", "tens") == ["tensorboard"]
+    assert bash("benchmark", "--sink", "tensorboard", ":", "fo") == ["folder="]
     (tmp_path / "merge.toml").write_text('[run]\nstrategy = "greedy"\n')
     assert "strategy.accept_ties=" in bash("run", "-o", "strategy.")
 

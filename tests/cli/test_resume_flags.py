@@ -121,12 +121,13 @@ def test_the_same_models_are_fine(made: Path, merge: Merge, pool_folder: Path) -
     "flags",
     [
         *(("--cache-memory", "0"), ("--no-exact-savings",), ("--dtype", "float32"), ("--no-pool-tests",)),
-        *(("--verify",), ("--workers", "3"), ("--workers", "none")),
+        *(("--verify",), ("--workers", "3"), ("--workers", "none"), ("--sink", "tensorboard"), ("--sink", "none")),
     ],
     ids=" ".join,
 )
 def test_what_costs_may_change(flags: tuple[str, ...], made: Path, merge: Merge) -> None:
     own = {"cache_memory", "exact_savings", "dtype", "max_evaluations", "pool_tests", "remember", "verify", "workers"}
+    own |= {"sinks"}
     assert own == set(COSTS)
     ran = merge("run", "--resume", made, "--trust-code", *flags, "--dry-run")
     assert ran.code == 0, ran.err

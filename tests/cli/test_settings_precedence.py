@@ -16,13 +16,13 @@ from merging.cli.asking.options import Asking, FromFile
 from merging.cli.asking.request import requested, settings_of
 from merging.cli.run import command as run_command
 from merging.errors import MergingError
-from merging.running.settings import DECLARED
+from merging.running.settings import DECLARED, Settings
 from tests.conftest import Merge
 
 NAMES = sorted(DECLARED)
 FLAGS = {option.name: option for option in run_command.params if isinstance(option, FromFile)}
 WORDS = {"tokenizer_source": ["union", "base", "first"], "max_shard_size": ["5GB", "500MiB"], "device": ["cpu", "cuda"]}
-WORDS |= {"workers": ["ray", "gpu", "2@ray:auto"]}
+WORDS |= {"workers": ["ray", "gpu", "2@ray:auto"], "sinks": ["none", "tensorboard", "tensorboard:folder=a b"]}
 
 
 def asked(*arguments: str) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def said(draw: st.DrawFn, name: str) -> tuple[Any, list[str], Any]:
         text, value = draw(st.sampled_from(switches))
         return in_file, [text], value
     if get_origin(declared.type) is tuple:
-        texts = st.lists(st.text("abc.*", min_size=1), min_size=1, max_size=3)
+        words = st.sampled_from(WORDS[name]) if name in WORDS else st.text("abc.*", min_size=1)
+        texts = st.lists(words, min_size=1, max_size=3, unique=True)
         values = draw(texts)
         return draw(texts), [part for text in values for part in (flag.opts[0], text)], values
     spec = declared.spec
@@ -78,7 +79,8 @@ def test_flag_over_file_over_default(
     assert asked(*arguments)[name] == typed
     toml.write_text(f"[run]\n{name} = {json.dumps(in_file)}\n")
     assert asked()[name] == in_file
-    assert settings_of(asked()).plain()[name] == in_file
+    plain = Settings.of({name: in_file}).plain()[name] if name == "sinks" else in_file  # names become plug-ins
+    assert settings_of(asked()).plain()[name] == plain
     assert asked(*arguments)[name] == typed
     toml.rename("elsewhere.toml")
     toml.write_text("[run]\nstrategi = 1\n")  # nobody reads it

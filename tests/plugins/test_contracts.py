@@ -12,7 +12,17 @@ import pytest
 
 from merging.plugins.discovery import load_all
 from merging.plugins.options import Plugin, build
-from merging.plugins.registry import forms, models, objectives, optimizers, partitioners, regimes, strategies, tasks
+from merging.plugins.registry import (
+    forms,
+    models,
+    objectives,
+    optimizers,
+    partitioners,
+    regimes,
+    sinks,
+    strategies,
+    tasks,
+)
 from merging.testing import (
     DataFormContract,
     ModelSourceContract,
@@ -20,6 +30,7 @@ from merging.testing import (
     OptimizerContract,
     PartitionerContract,
     RegimeContract,
+    SinkContract,
     StrategyContract,
     TaskContract,
 )
@@ -79,6 +90,12 @@ class TestForms(DataFormContract):
     @pytest.fixture(params=list(forms))
     def plugin(self, request: pytest.FixtureRequest) -> Any:
         return example(forms[request.param])
+
+
+class TestSinks(SinkContract):
+    @pytest.fixture(params=list(sinks))
+    def plugin(self, request: pytest.FixtureRequest) -> Any:
+        return example(sinks[request.param])
 
 
 NEW_FILE = '''
@@ -184,6 +201,21 @@ class New(DataForm):
     def tiny(folder):
         return "new:0120"
 ''',
+    "sinks": '''
+"""Nobody."""
+from dataclasses import dataclass
+from merging.plugins.registry import sinks
+from merging.plugins.sink import Sink, SinkWriter
+
+@sinks.register("first-new")
+@dataclass(frozen=True)
+class New(Sink):
+    """Listens."""
+    summary = formula = limits = paper = "new"
+
+    def begin(self, run):
+        return SinkWriter()
+''',
 }
 RUN_NEW = """
 import importlib, importlib.util, sys
@@ -210,7 +242,7 @@ def test_a_new_file_of_the_other_kinds_is_found_documented_and_tested(tmp_path: 
         [sys.executable, "-c", RUN_NEW, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for kind in ("regime", "task", "model", "form"):
+    for kind in ("regime", "task", "model", "form", "sink"):
         assert f"reference/{kind}/first-new.md" in done.stdout
     assert int(done.stdout.split(" passed")[0].split()[-1]) >= 40, done.stdout
 

@@ -1,8 +1,13 @@
-"""Each check of the contracts of tasks, model sources, forms of data and regimes notices what it is for."""
+"""Each check of the contracts of tasks, model sources, forms of data, regimes and sinks notices what it is for."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +31,7 @@ from merging.testing import (
     DataFormContract,
     ModelSourceContract,
     RegimeContract,
+    SinkContract,
     TaskContract,
     TinyNet,
     tiny_pool,
@@ -34,6 +40,7 @@ from merging.testing import (
 from merging.testing.fixtures import blobs
 from merging.testing.models import tiny_images
 from merging.testing.plugins import Contract
+from merging.testing.sinks import nothing_leaves
 from merging.training.regime import Regime
 from merging.training.trainer import Run
 
@@ -42,6 +49,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "model": ModelSourceContract,
     "form": DataFormContract,
     "regime": RegimeContract,
+    "sink": SinkContract,
 }
 NOTICED: dict[str, set[str]] = {kind: set() for kind in CONTRACTS}
 """Kind → checks for which there is something broken below."""
@@ -395,3 +403,126 @@ def test_a_broken_regime(check: str, broken: type[Plain], said: str) -> None:
             continue
         with pytest.raises((AssertionError, pytest.fail.Exception), match=said):
             getattr(contract, check)(plugin, start)
+
+
+# Sinks
+
+
+@dataclass(frozen=True)
+class Quiet(merging.Sink):
+    """A good one."""
+
+    folder: str | None = merging.option(None, "where")
+
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        return merging.SinkWriter()
+
+
+class Unruly(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        Path("left-here").write_text("a file")
+        return super().begin(run)
+
+
+class Distant(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        with contextlib.suppress(OSError), socket.socket() as home:
+            home.connect(("192.0.2.1", 443))
+        return super().begin(run)
+
+
+class Proxied(Quiet):
+    """As another process would: by the proxy that the environment names."""
+
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        host, port = os.environ["HTTPS_PROXY"].rpartition("/")[2].split(":")
+        with socket.create_connection((host, int(port))) as home:
+            home.sendall(b"CONNECT telemetry.example:443 HTTP/1.1\r\n\r\n")
+        return super().begin(run)
+
+
+class Fragile(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        raise ValueError("always")
+
+
+class Meddling(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        return Meddler(run)
+
+
+class Meddler(merging.SinkWriter):
+    def __init__(self, run: merging.SinkRun) -> None:
+        self.folder = run.folder
+
+    def end(self, end: merging.SinkEnd) -> None:
+        assert self.folder is not None
+        with open(self.folder / "events.jsonl", "ab") as file:
+            file.write(b'{"event":"mine"}\n')
+
+
+class Once(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        if run.resumed:
+            raise ValueError("it is there already")
+        return super().begin(run)
+
+
+class Demanding(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        return Demanded()
+
+
+class Demanded(merging.SinkWriter):
+    def end(self, end: merging.SinkEnd) -> None:
+        assert end.report["rows"], "no rows"
+
+
+class Late(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        if run.folder is None:
+            raise ValueError("where to?")
+        return super().begin(run)
+
+
+class Lingering(Quiet):
+    def begin(self, run: merging.SinkRun) -> merging.SinkWriter:
+        threading.Thread(target=time.sleep, args=(0.3,), name="lingers").start()
+        return super().begin(run)
+
+
+BROKEN_SINKS: list[tuple[str, type[Quiet], str]] = [
+    ("test_changes_nothing_in_a_run", Unruly, "writes to the working folder"),
+    ("test_changes_nothing_in_a_run", Distant, "talks to another machine"),
+    ("test_changes_nothing_in_a_run", Proxied, "talks to another machine"),
+    ("test_changes_nothing_in_a_run", Fragile, "in an ordinary run"),
+    ("test_changes_nothing_in_a_run", Meddling, "others than without it"),
+    ("test_goes_on_with_a_run", Once, "where a run goes on"),
+    ("test_takes_the_end_of_a_run_without_a_result", Demanding, "rows"),
+    ("test_says_before_any_work_what_it_lacks", Late, "and then it fails"),
+    ("test_leaves_no_thread_behind", Lingering, "lingers"),
+]
+NOTICED["sink"] |= {check for check, *_ in BROKEN_SINKS}
+
+
+@pytest.mark.parametrize(
+    ("check", "broken", "said"), BROKEN_SINKS, ids=[f"{check}-{broken.__name__}" for check, broken, _ in BROKEN_SINKS]
+)
+def test_a_broken_sink(
+    check: str, broken: type[Quiet], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract: Any = SinkContract()
+    for kind in (Quiet, broken):
+        folder = tmp_path / kind.__name__
+        (folder / "here").mkdir(parents=True)
+        monkeypatch.chdir(folder / "here")
+        test = getattr(contract, check)
+        with nothing_leaves(monkeypatch) as abroad:
+            known = {"sink": kind(), "pool": tiny_pool(folder / "pool", models=3), "tmp_path": folder, "abroad": abroad}
+            names = test.__code__.co_varnames[: test.__code__.co_argcount]
+            given = {name: value for name, value in known.items() if name in names}
+            if kind is Quiet:
+                test(**given)
+                continue
+            with pytest.raises((AssertionError, KeyError), match=said):
+                test(**given)

@@ -20,14 +20,22 @@ load_all()
 FOR_AUTHORS = [
     *(f"plugins.{kind}" for kind in ("strategy", "partitioner", "optimizer", "objective")),
     *("plugins.problem", "plugins.searches", "plugins.slopes", "plugins.whole_model_objective"),
-    *("plugins.progress", "plugins.options", "plugins.profiles", "plugins.task", "training.regime", "data.form"),
+    *(
+        "plugins.progress",
+        "plugins.options",
+        "plugins.profiles",
+        "plugins.task",
+        "training.regime",
+        "data.form",
+        "plugins.sink",
+    ),
 ]
 """The modules in which the interfaces stand."""
 NOT_NAMED = {"OptionSpec", "Option", "Nested", "Declared", "Setting", "Fault", "Sheet", "Shown"}
 """Types there that nobody who writes a plug-in meets."""
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "regime"])
+@pytest.mark.parametrize("kind", [*KINDS, "regime", "sink"])
 def test_every_built_in_plug_in_is_public(kind: str) -> None:
     entries = [PLUGINS[kind][name] for name in PLUGINS[kind]]
     classes = dict.fromkeys(entry.plugin if isinstance(entry, Profile) else entry for entry in entries)

@@ -1,4 +1,4 @@
-"""The suite itself: data and packages that are said to be there, and are not, are a failure and not a skip."""
+"""The suite itself: data, packages, a browser: what is said to be there, and is not, is a failure and not a skip."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("environment", "ended"),
     [
-        ({"MERGING_TEST_DATA": "nowhere"}, "2 skipped, 1 error"),
-        ({"MERGING_DEV_FULL": "1"}, "2 skipped, 1 error"),
-        ({}, "3 skipped"),
+        ({"MERGING_TEST_DATA": "nowhere"}, "3 skipped, 1 error"),
+        ({"MERGING_DEV_FULL": "1", "MERGING_BROWSER": "nowhere"}, "2 skipped, 2 errors"),
+        ({}, "4 skipped"),
     ],
 )
 def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], ended: str, tmp_path: Path) -> None:
@@ -33,8 +33,16 @@ def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], en
         "def test_two(): pass\n"
         "@pytest.mark.skipif(True, reason='pyright is not installed (extra dev-full)')\n"
         "def test_three(): pass\n"
+        "@pytest.mark.skipif(True, reason='MERGING_BROWSER names no file')\n"
+        "def test_four(): pass\n"
     )
-    nothing = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MERGING_TEST_DATA": "", "MERGING_DEV_FULL": ""}
+    nothing = {
+        **ENVIRONMENT,
+        "PYTHONPATH": str(ROOT),
+        "MERGING_TEST_DATA": "",
+        "MERGING_DEV_FULL": "",
+        "MERGING_BROWSER": "",
+    }
     done = subprocess.run(
         [
             sys.executable,
@@ -50,7 +58,7 @@ def test_what_is_said_to_be_there_is_not_skipped(environment: dict[str, str], en
             tmp_path,
         ],
         cwd=tmp_path,
-        env={**nothing, **environment},
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), **nothing, **environment},
         capture_output=True,
         text=True,
         timeout=120,

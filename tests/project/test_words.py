@@ -18,7 +18,8 @@ from merging.plugins.registry import PLUGINS
 from merging.training.hyperparameters import LoraParameters
 
 ROOT = Path(merging.__file__).parent
-FLAG = re.compile(r"(?<![\w-])(--[a-z]|-o )")
+FLAG = re.compile(r"(?<![\w-])(?<!var\()(--[a-z]|-o )")
+"""A flag, and not the name of a colour: ``var(--ink)``."""
 NAMED = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 """A name in backticks, with a value or without; ``…`` stands for what is filled in."""
 CARD = ROOT / "running" / "card.py"

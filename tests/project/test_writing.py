@@ -11,9 +11,12 @@ import pytest
 import merging
 
 ROOT = Path(merging.__file__).parent
-ALLOWED = {"storage/atomic.py", "storage/journal.py", "storage/lock.py", "data/cache.py", "drawing/saving.py"}
-"""The mechanism itself; what is appended to; a lock; images that are decoded into a map, in a folder aside; and a wing
-that is below the mechanism."""
+ALLOWED = {
+    *("storage/atomic.py", "storage/journal.py", "storage/lock.py", "data/cache.py", "drawing/saving.py"),
+    "sinks/tensorboard.py",
+}
+"""The mechanism itself; what is appended to, event files too; a lock; images that are decoded into a map, in a folder
+aside; and a wing that is below the mechanism."""
 METHODS = {"write_text", "rename", "savez", "savez_compressed", "tofile", "open_memmap", "touch", "symlink_to"}
 
 

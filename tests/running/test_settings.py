@@ -46,6 +46,9 @@ def values(declared: Option) -> st.SearchStrategy[Any]:
         return st.sampled_from([None, "5GB", "500MiB"])
     if declared.name == "workers":
         return st.sampled_from([None, 1, 4, "ray", "2@ray:auto", "ray:10.0.0.1:6379"])
+    if declared.name == "sinks":
+        folders = st.lists(st.none() | st.text("ab", min_size=1), unique=True)
+        return folders.map(lambda found: tuple({"name": "tensorboard", "folder": folder} for folder in found))
     if spec.choices:
         return st.sampled_from(spec.choices)
     if bool in kinds:

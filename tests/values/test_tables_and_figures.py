@@ -146,7 +146,7 @@ def test_the_frame_of_a_benchmark(found: Benchmark) -> None:
     assert set(other["against"].dropna()) == {"greedy"}
     with pytest.raises(UnknownNameError, match="unknown row to compare with: 'gredy'; did you mean 'greedy'"):
         found.to_frame("gredy")
-    broken = replace(found.rows[0], held_out=None, why="it failed")
+    broken = replace(found.rows[0], held_out=None, tests={}, why="it failed")
     table = replace(found, rows=(broken,)).to_frame()
     assert len(table) == 1
     assert table["score"].isna().all()

@@ -56,6 +56,7 @@ def render(
     from merging.benchmarking.rendering.page import to_html  # loads what draws
 
     lock: Lock | None = None
+    new = not folder.exists()
     try:
         atomic.make_folder(folder)
         lock = Lock(folder)
@@ -91,6 +92,9 @@ def render(
             with contextlib.suppress(OSError):  # the next one that has the lock removes it
                 atomic.remove(*atomic.leftovers(folder))
             lock.release()
+        if new:
+            with contextlib.suppress(OSError):  # something was written
+                folder.rmdir()
     return [folder / name for name in (RESULT, *makers, *(f"{PICTURES}/{name}" for name in shown))]
 
 

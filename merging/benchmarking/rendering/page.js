@@ -136,6 +136,8 @@ async function draw(figure, specifications, methods) {
   methods.views.set(figure, view);
   if (methods.hidden.size) methods.apply(view);
   view.addEventListener("click", (event, item) => {
+    // A finger points by touching, of which Vega tells nothing; it hides with the buttons.
+    if (event.pointerType === "touch") return showTip(null, event, item, item?.tooltip);
     const method = item?.datum?.method;
     if (methods.knows(method)) methods.toggle(method);
     tip.hidden = true;

@@ -17,10 +17,8 @@ from merging.benchmarking.rendering.pictures import map_name
 from merging.benchmarking.rendering.tables import COST_LEGEND, legend_of
 from merging.benchmarking.results import Benchmark
 from merging.drawing import SCHEMES, inline, scripts
-from merging.errors import showable
 from merging.values import verdict_card
-from merging.values.shown import Sheet, environment
-from merging.values.states import RunState
+from merging.values.shown import environment
 from merging.values.told import KINDS
 from merging.values.verdict_card import VerdictCard
 
@@ -118,21 +116,3 @@ def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None
         "command": found.command,
         "conditions": json.dumps(found.header, indent=1, ensure_ascii=False),
     }
-
-
-def fragment(found: Benchmark) -> str:
-    """Makes a fragment of HTML for a notebook: findings and tables."""
-    tables: Any = environment(PACKAGE).get_template("tables.html.j2").module
-    parts = [tables.scores(scores(found))]
-    told = comparisons(found)
-    for table in told:
-        parts += [Markup("<p>Against {}</p>").format(showable(table["name"])), tables.comparison(table)]
-    corrections = dict.fromkeys(table["correction"] for table in told)
-    ended = () if found.state is RunState.FINISHED else (f"{found.status}: not all methods were run",)
-    sheet = Sheet(
-        name=title(found),
-        facts=(caption(found),),
-        lines=(*ended, *card(found).answer.told()),
-        notes=(legend_of(found), *corrections, *remarks(found, unfinished=False)),
-    )
-    return sheet.html(Markup("\n").join(parts))

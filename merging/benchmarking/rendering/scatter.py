@@ -49,7 +49,7 @@ class _Axes:
 
 
 def scatter(found: Benchmark, size: Size) -> alt.LayerChart:
-    """Draws it."""
+    """Draws the scatter: models hollow, methods with both intervals, far ones at the edge."""
     column, methods = home(found), placed(found)
     labels = [showable(row.label) for row in found.rows]
     factor = 100 if found.percent(SHIFTED) else 1
@@ -134,7 +134,7 @@ def _singles(models: Sequence[dict[str, Any]], axes: _Axes) -> alt.Chart:
 
 def _intervals(drawn: Sequence[dict[str, Any]], axes: _Axes, labels: Sequence[str]) -> list[alt.Chart]:
     """A thin cross at each point: how well both of its scores are known."""
-    looks: dict[str, Any] = {"strokeWidth": 1.3, "opacity": 0.5, "clip": True}
+    looks: dict[str, Any] = {"strokeWidth": 1, "clip": True}
     across = rows(each for each in drawn if "home_low" in each).mark_rule(**looks)
     up = rows(each for each in drawn if "shift_low" in each).mark_rule(**looks)
     colour = coloured(labels)

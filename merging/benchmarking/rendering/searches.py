@@ -12,6 +12,7 @@ from merging.benchmarking.results import Benchmark, BenchmarkRow
 from merging.drawing.frame import Headed, Margins, Size, axis, coloured, framed, rows, shaped, told
 from merging.drawing.places import Span, rings, span
 from merging.drawing.rail import Named, least, rail, room
+from merging.drawing.theme import PAPER
 from merging.errors import showable
 from merging.plugins.task import HELD_OUT
 from merging.values.report import number
@@ -54,7 +55,7 @@ def search(found: Benchmark, size: Size) -> alt.LayerChart:
     dots = rows(step for step in every if y.inside(step["y"])).mark_point(filled=True, size=16, opacity=1)
     larger = rings([(x.at(each["x"]), y.at(each["y"])) for each in ends])
     large = [each | {"size": END * (1 + 0.9 * min(many, 3))} for each, many in zip(ends, larger, strict=True)]
-    last = rows(large).mark_point(filled=True, opacity=1, stroke="var(--paper)", strokeWidth=1)
+    last = rows(large).mark_point(filled=True, opacity=1, stroke=PAPER, strokeWidth=1)
     size_of = alt.Size("size:Q", scale=None)
     layers = [
         line.encode(**place, color=coloured(labels), strokeWidth=alt.StrokeWidth("wide:Q", scale=None)),
