@@ -278,4 +278,5 @@ def test_the_forms_of_a_benchmark_say_nothing_of_accuracy(
     assert set(texts) == {f"benchmark.{form}" for form in ("html", "md", "csv", "tex", "json")}
     texts["benchmark.html"] = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", texts["benchmark.html"], flags=re.DOTALL)
     for name, text in {**texts, "terminal": ran.out}.items():
-        assert not SPOKEN.search(text.replace(NONE, "")), name
+        said = text.replace(NONE, "").replace("right of the line", "")  # where a forest's better methods stand
+        assert not SPOKEN.search(said), name
