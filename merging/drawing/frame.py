@@ -14,7 +14,7 @@ import altair as alt
 
 from merging.drawing.places import Span, powers
 from merging.drawing.theme import PAPER, config, look
-from merging.drawing.words import lines
+from merging.drawing.words import lines, shortened
 from merging.errors import showable
 
 Row = Mapping[str, Any]
@@ -136,7 +136,8 @@ def axis(field: str, kind: type[Any], ends: Span, title: str = "", **settings: A
     """
     many = max(2, int(ends.pixels / 42))
     ticks = {"values": powers(ends, many)} if ends.log else {"tickCount": many}
-    drawn = alt.Axis(title=title or None, labelFlush=False, **ticks, **settings)
+    said = shortened(title, ends.pixels + 40, 12) or None
+    drawn = alt.Axis(title=said, labelFlush=False, **ticks, **settings)
     kept: dict[str, Any] = {"type": "log"} if ends.log else {"zero": False}
     scale = alt.Scale(domain=[ends.low, ends.high], nice=False, **kept)
     return kind(f"{field}:Q", scale=scale, axis=drawn)

@@ -33,12 +33,13 @@ class SinkRun:
     part: str = ""
     resumed: bool = False
 
-    def place(self, own: str, given: str | None = None) -> Path:
+    def place(self, own: str, given: str | None = None, *, shared: bool = False) -> Path:
         """The folder for a sink's files; it is not made.
 
         Args:
             own: name of the folder below the run's, where nobody gave another one.
             given: the folder that the user gave; each run has one below it.
+            shared: whether all runs have one folder, such as that of a database.
 
         Raises:
             OptionError: nobody gave one, and the run is written nowhere.
@@ -47,8 +48,24 @@ class SinkRun:
             raise OptionError(
                 f"the sink {own} writes to a folder, and this run has none: give `output`, or {own}:folder=DIR"
             )
-        below = Path(given).expanduser().absolute() / self.name if given is not None else Path(self.folder or "") / own
+        below = Path(self.folder or "") / own if given is None else Path(given).expanduser().absolute()
+        if shared:
+            return below
+        below = below if given is None else below / self.name
         return below / self.part if self.part else below
+
+    @property
+    def settings(self) -> dict[str, bool | int | float | str]:
+        """The options that the run was told, on one level, as tables of hyper-parameters take them."""
+        found: dict[str, Any] = {"models": len(self.header.get("inputs", ()))}
+        for name in ("strategy", "partitioner", "optimizer", "objective"):
+            own = self.header.get(name) or {}
+            found[name] = own.get("name", "")
+            found |= {f"{name}.{option}": value for option, value in own.get("options", {}).items()}
+        found |= {name: self.header.get(name) for name in ("task", "seed", "budget")}
+        return {
+            name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in found.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

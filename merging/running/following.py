@@ -99,9 +99,8 @@ class Followers:
         """Waits until each sink has ended, or does not get on any more."""
         for follower in self._followers:
             patience = follower.sink.patience if most is None else min(most, follower.sink.patience)
-            while follower.thread.is_alive() and not follower.failed:
-                follower.thread.join(min(0.2, patience))
-                if follower.thread.is_alive() and time.monotonic() - follower.moved > patience:
+            while not follower.ended.wait(min(0.2, patience)) and not follower.failed:
+                if time.monotonic() - follower.moved > patience:
                     follower.leave(f"has not moved for {patience:g} s")
 
     def _there(self) -> Iterator[_Follower]:
@@ -123,11 +122,12 @@ class _Follower:
         self.sink, self._run = sink, run
         self.told: queue.SimpleQueue[SinkEvent | SinkEnd] = queue.SimpleQueue()
         self.failed, self.said, self.moved = "", False, time.monotonic()
+        self.ended = threading.Event()  # a join that is interrupted takes the thread for ended
         self.thread = threading.Thread(target=self._work, name=named("sink", sink), daemon=True)
 
     def leave(self, why: str) -> None:
         """Goes on without it: it may hang for ever."""
-        if self.thread.is_alive() and not self.failed:
+        if not self.ended.is_set() and not self.failed:
             self.failed = f"{named('sink', self.sink)} {why}"
 
     def _work(self) -> None:
@@ -142,6 +142,8 @@ class _Follower:
                 writer.event(told)
         except BaseException as error:  # somebody's code may raise anything; sys.exit here would end nothing
             self.failed = self.failed or failure_of(named("sink", self.sink), self.sink, error)
+        finally:
+            self.ended.set()
 
 
 class Followed:

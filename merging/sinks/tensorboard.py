@@ -93,7 +93,7 @@ class _Curves(SinkWriter):
             whole.text("verdict", "\n".join([*told, "", state]), self._step, time.time())
             if end.coefficients:
                 whole.text("coefficients", _table(end.coefficients), self._step, time.time())
-            whole.hparams(_settings(self._run.header), {f"final/{name}": score for name, score in end.scores.items()})
+            whole.hparams(self._run.settings, {f"final/{name}": score for name, score in end.scores.items()})
         for file in self._files.values():
             file.close()
 
@@ -173,14 +173,3 @@ def _table(coefficients: Mapping[str, Any]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was told, as one level of names and plain values."""
-    found: dict[str, Any] = {"models": len(header.get("inputs", ()))}
-    for name in ("strategy", "partitioner", "optimizer", "objective"):
-        own = header.get(name) or {}
-        found[name] = own.get("name", "")
-        found |= {f"{name}.{option}": value for option, value in own.get("options", {}).items()}
-    found |= {name: header.get(name) for name in ("task", "seed", "budget")}
-    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in found.items()}

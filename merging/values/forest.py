@@ -12,7 +12,7 @@ import altair as alt
 from merging.drawing.frame import Headed, Margins, Size, axis, framed, pixel, rows, told
 from merging.drawing.places import FEW, Span, span
 from merging.drawing.theme import COLOURS, MUTED, PAPER
-from merging.drawing.words import apart, width
+from merging.drawing.words import apart, shortened, width
 from merging.errors import showable
 from merging.values.verdict import Role, Standing, Verdict, compact, difference, distinct, p_value, title, word
 
@@ -99,7 +99,7 @@ def _lines(entries: Sequence[Entry], layout: _Layout, factor: float) -> tuple[li
     for entry in entries:
         if entry.group != group:
             group = entry.group
-            heads.append({"name": group, "y": height + HEAD / 2 + 2})
+            heads.append({"name": shortened(showable(group), 300, SMALL), "y": height + HEAD / 2 + 2})
             height += HEAD
         drawn.append(_row(entry, factor) | {"y": height + (layout.step + layout.above) / 2, "text_y": height + 11})
         height += layout.step

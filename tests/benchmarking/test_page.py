@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from merging.benchmarking.rendering import page as module
+import merging.benchmarking.rendering.page as module
 from merging.benchmarking.rendering.card import card
 from merging.benchmarking.rendering.figures import Figure
 from merging.benchmarking.rendering.page import LARGEST, to_html
@@ -178,8 +178,8 @@ def test_heat_maps_without_room_are_drawn_by_the_script_alone(
     monkeypatch.setattr(module, "LARGEST", without)
     text = to_html(digits, figures)
     assert len(text.encode()) < LARGEST
-    assert f"The picture is in the file pictures/{large}.svg." in text
-    assert f"pictures/{small}.svg" not in text
+    assert f"{large}: drawn where scripts are allowed" in text
+    assert f"{small}: drawn" not in text
     assert {*figures} == set(json.loads(unpacked(Read.of(text), "charts")))
 
 
@@ -191,3 +191,23 @@ def test_a_long_pool_is_whole_and_can_be_filtered(digits: Benchmark) -> None:
     assert len(Read.of(text).tables[-1]) == 73
     assert '<input type="search"' in text
     assert '<input type="search"' not in to_html(digits, {})
+
+
+def test_what_stands_apart_has_a_part_of_its_own(digits: Benchmark, figures: Mapping[str, Figure]) -> None:
+    other = replace(digits, folders=("b",), why="other data: no set in common")
+    both = replace(digits, folders=("a",), apart=(other,), left_out={"c": "it was not scored"})
+    drawn = {f"{before}{name}": figure for before in ("", "2-") for name, figure in figures.items()}
+    text = to_html(both, drawn)
+    read = Read.of(text)
+    assert len(re.findall('<article class="part">', text)) == 2
+    assert {figure["id"] for figure in read.figures} == set(drawn)
+    assert {"scores", "2-scores", "pool", "2-pool"} <= set(read.ids)
+    assert "other data: no set in common" in read.text
+    assert "c: it was not scored" in read.text
+
+
+def test_a_row_says_which_folder_it_is_of(digits: Benchmark) -> None:
+    first, second, *others = digits.rows
+    rows = (replace(first, folders=("a", "b")), replace(second, label="uniform [b]", folders=("b",)), *others)
+    table = Read.of(to_html(replace(digits, rows=rows, folders=("a", "b")), {})).tables[0]
+    assert [cells[0][1] for _, cells in table[1:3]] == ["best (model_05)a, b", "uniform [b]"]

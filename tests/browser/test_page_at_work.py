@@ -26,6 +26,8 @@ METHODS = """() => Object.fromEntries([...document.querySelectorAll('figure')].m
   [...figure.querySelectorAll('.live .role-mark path, .live .role-mark line')]
     .map(path => path.__data__?.datum?.method).filter(Boolean))]]))"""
 """The methods that each live chart shows."""
+SCROLLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits until the page knows that it was scrolled, which ends what was told."""
 SMALL = """all => all.map(one => one.getBoundingClientRect())
   .filter(({ width, height }) => Math.min(width, height) < 24).length"""
 """How many are smaller than a fingertip."""
@@ -34,6 +36,7 @@ SMALL = """all => all.map(one => one.getBoundingClientRect())
 def points(page: Page, chart: str) -> list[dict[str, Any]]:
     """The uncovered points of a chart, which is brought into sight."""
     page.locator(f"#{chart} .live").evaluate("element => element.scrollIntoView({block: 'center'})")
+    page.evaluate(SCROLLED)
     return page.evaluate(POINTS, chart)  # type: ignore[no-any-return]
 
 
@@ -48,62 +51,60 @@ def shown_in(page: Page, method: str) -> set[str]:
     return {chart for chart, methods in page.evaluate(METHODS).items() if method in methods}
 
 
-@pytest.mark.parametrize("chart", ["forest", "scatter", "search"])
 @pytest.mark.parametrize("name", ["pacs", "made up"])
-def test_pointing_at_a_mark_names_it_with_its_figures(show: Open, name: str, chart: str) -> None:
+def test_pointing_at_a_mark_names_it_with_its_figures(show: Open, name: str) -> None:
     page = show(name, DESKTOP).page
     tip = page.locator("[role=tooltip]").filter(visible=True)
     assert tip.count() == 0
-    found = points(page, chart)
-    assert len(found) >= 5
-    for point in found[:12]:
-        page.mouse.move(point["x"], point["y"])
-        tip.wait_for(timeout=2000)
-        said, box = tip.inner_text(), tip.bounding_box()
-        assert (point["method"] or point["model"]) in said
-        assert re.search(r"\d", said)
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["y"] >= 0
-        assert box["x"] + box["width"] <= DESKTOP[0]
-        assert box["y"] + box["height"] <= DESKTOP[1]
-    page.mouse.move(1, 1)
-    tip.wait_for(state="detached", timeout=2000)
+    for chart in ("forest", "scatter", "search"):
+        found = points(page, chart)
+        assert len(found) >= 5
+        for point in found[:12]:
+            page.mouse.move(point["x"], point["y"])
+            tip.wait_for(timeout=2000)
+            said, box = tip.inner_text(), tip.bounding_box()
+            assert (point["method"] or point["model"]) in said
+            assert re.search(r"\d", said)
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["y"] >= 0
+            assert box["x"] + box["width"] <= DESKTOP[0]
+            assert box["y"] + box["height"] <= DESKTOP[1]
+        page.mouse.move(1, 1)
+        tip.wait_for(state="detached", timeout=2000)
 
 
-@pytest.mark.parametrize("by", ["chip", "mark", "keys"])
-def test_a_method_is_hidden_everywhere_and_comes_back(show: Open, by: str) -> None:
+def test_a_method_is_hidden_everywhere_and_comes_back(show: Open) -> None:
+    """By its button with the mouse, by the keys, and by a click on its mark."""
     page = show("pacs").page
     method = "greedy"
     chip = page.locator(f'button[data-method="{method}"]').first
-    before = shown_in(page, method)
+    before, others = shown_in(page, method), shown_in(page, "learned")
     assert {"forest", "scatter", "search"} <= before
-    others = shown_in(page, "learned")
     assert all(rows(page, method))
+    assert chip.get_attribute("aria-pressed") == "true"
 
-    def change() -> None:
-        if by == "chip":
-            chip.click()
-        elif by == "keys":
-            chip.focus()
-            page.keyboard.press("Space")
-        else:
-            point = next(point for point in points(page, "scatter") if point["method"] == method)
-            page.mouse.click(point["x"], point["y"])
+    def keys() -> None:
+        chip.focus()
+        page.keyboard.press("Space")
 
-    pressed = chip.get_attribute("aria-pressed")
-    change()
-    page.wait_for_timeout(50)
-    assert shown_in(page, method) == set()
-    assert shown_in(page, "learned") == others
-    assert not any(rows(page, method))
-    assert all(rows(page, "learned"))
-    assert chip.get_attribute("aria-pressed") != pressed
-    chip.click()
-    page.wait_for_timeout(50)
-    assert shown_in(page, method) == before
-    assert all(rows(page, method))
-    assert chip.get_attribute("aria-pressed") == pressed
+    def mark() -> None:
+        point = next(point for point in points(page, "scatter") if point["method"] == method)
+        page.mouse.click(point["x"], point["y"])
+
+    for change in (chip.click, keys, mark):
+        change()
+        page.wait_for_timeout(50)
+        assert shown_in(page, method) == set()
+        assert shown_in(page, "learned") == others
+        assert not any(rows(page, method))
+        assert all(rows(page, "learned"))
+        assert chip.get_attribute("aria-pressed") == "false"
+        chip.click()
+        page.wait_for_timeout(50)
+        assert shown_in(page, method) == before
+        assert all(rows(page, method))
+        assert chip.get_attribute("aria-pressed") == "true"
 
 
 def column(page: Page, table: str, place: int) -> list[float]:
@@ -115,35 +116,31 @@ def column(page: Page, table: str, place: int) -> list[float]:
     return [float(number[0]) if number else float("-inf") for number in numbers]
 
 
-@pytest.mark.parametrize("table", ["scores", "pool"])
-@pytest.mark.parametrize("keys", [False, True], ids=["mouse", "keys"])
-def test_a_column_sorts(show: Open, table: str, keys: bool) -> None:
+def test_a_column_sorts(show: Open) -> None:
+    """Of both tables, with the mouse and the keys; what has no score is last either way."""
     page = show("made up").page
-    heading = page.locator(f"#{table} thead th[aria-sort]").nth(2)
-    place = heading.evaluate("cell => cell.cellIndex")
-    button = heading.locator("button")
-    before = column(page, table, place)
-    found = {}
-    for _ in range(2):
-        if keys:
-            button.focus()
-            page.keyboard.press("Enter")
-        else:
-            button.click()
-        found[heading.get_attribute("aria-sort")] = column(page, table, place)
-    assert found.keys() == {"ascending", "descending"}
-    numbers = {way: [value for value in values if value > float("-inf")] for way, values in found.items()}
-    assert numbers["ascending"] == sorted(numbers["ascending"])
-    assert numbers["descending"] == sorted(numbers["descending"], reverse=True)
-    for values in found.values():
-        assert sorted(values) == sorted(before), "no row is lost"
-        assert values[: len(numbers["ascending"])] == [value for value in values if value > float("-inf")], (
-            "none is last"
-        )
-    assert len(set(numbers["ascending"])) > 3
-    button.click()
-    assert heading.get_attribute("aria-sort") == "none"
-    assert column(page, table, place) == before, "the third time restores the order that was"
+    for table, keys in (("scores", True), ("pool", False)):
+        heading = page.locator(f"#{table} thead th[aria-sort]").nth(2)
+        place = heading.evaluate("cell => cell.cellIndex")
+        button = heading.locator("button")
+        before = column(page, table, place)
+        found = {}
+        for _ in range(2):
+            if keys:
+                button.focus()
+                page.keyboard.press("Enter")
+            else:
+                button.click()
+            found[heading.get_attribute("aria-sort")] = column(page, table, place)
+        assert found.keys() == {"ascending", "descending"}
+        known = sorted(value for value in before if value > float("-inf"))
+        rest = [value for value in before if value == float("-inf")]
+        assert len(set(known)) > 3
+        assert found["ascending"] == known + rest
+        assert found["descending"] == known[::-1] + rest
+        button.click()
+        assert heading.get_attribute("aria-sort") == "none"
+        assert column(page, table, place) == before, "the third time restores the order that was"
 
 
 def test_the_filter_leaves_what_has_all_words(show: Open) -> None:

@@ -19,6 +19,7 @@ from merging.benchmarking.rendering.pictures import drawings
 from merging.benchmarking.results import Benchmark
 from merging.drawing import NARROW, WIDE, Drawing, draw, inline, live, scripts
 from merging.drawing.frame import HIDDEN
+from merging.drawing.words import width
 
 RESULTS = Path(__file__).parents[2] / "docs/results/pacs/bench_0/benchmark.json"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -132,6 +133,23 @@ def test_names_do_no_harm(found: Benchmark, name: str) -> None:
         assert {element.tag.removeprefix(SVG) for element in tree.iter()} <= TAGS
         assert not [key for element in tree.iter() for key in element.attrib if key.startswith("on") or key == "href"]
         assert all(text.isprintable() for element in tree.iter() if (text := (element.text or "").strip()))
+
+
+def test_a_set_with_a_long_name_sticks_out_nowhere(found: Benchmark) -> None:
+    data = json.loads(found.dumps())
+    long = {"test": "t" * 400}
+    data["samples"] = {long.get(name, name): count for name, count in data["samples"].items()}
+    for row in data["rows"]:
+        row["tests"] = {long.get(name, name): score for name, score in row["tests"].items()}
+        row["intervals"] = {long.get(name, name): ends for name, ends in row["intervals"].items()}
+        row["verdicts"] = [verdict | {"set": long.get(verdict["set"], verdict["set"])} for verdict in row["verdicts"]]
+    data["singles"] = []
+    made = drawings(Benchmark.from_json(data))
+    for chart in ("scatter", "forest"):
+        (svg,) = draw(made[chart], chart, NARROW, "svg")
+        texts = [text.text or "" for text in ET.fromstring(svg).iter(f"{SVG}text")]  # noqa: S314
+        assert any("ttt…ttt" in text for text in texts)
+        assert max(width(text, 12) for text in texts) < NARROW.width
 
 
 def test_a_set_called_image_fetches_nothing(found: Benchmark) -> None:

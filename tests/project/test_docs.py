@@ -37,6 +37,7 @@ from merging.plugins.discovery import load_all
 from merging.plugins.options import options_of
 from merging.plugins.problem import Problem
 from merging.plugins.registry import PLUGINS, optimizers, strategies
+from merging.plugins.sink import SinkEnd, SinkEvent, SinkRun
 from merging.plugins.strategy import NEEDS
 from merging.testing import tiny_pool
 from merging.values.report import Row
@@ -49,6 +50,7 @@ PAGES = [path for path in (*OTHERS, *sorted(DOCS.glob("*.md"))) if path.exists()
 BLOCK = re.compile(r"<!-- (?P<mark>[a-z-]+)(?:: (?P<name>\S+))? -->\n```[a-z]*\n(?P<text>.*?)```", re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 NOT_OURS = {
+    "--logdir",
     "--images",
     "--megabytes",
     "--rounds",
@@ -145,6 +147,49 @@ def test_strategy_example(tmp_path: Path) -> None:
     assert (report["strategy"], report["status"]) == ("top-k", "finished")
     assert report["options"] == {"largest": 5}
     assert report["validation"]["merged"] >= report["validation"]["best_single"]
+
+
+@pytest.mark.slow
+def test_watching(tmp_path: Path, merge: Merge) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard comes with dev-full")
+    write_files("watching.md", tmp_path)
+    tiny_pool(tmp_path / "pool", models=4)
+    small = (
+        "[task]\nname = 'python:merging.testing.fixtures:tiny_task'\n[pool]\nmodels = ['pool/model_*.safetensors']\n"
+    )
+    (tmp_path / "merge.toml").write_text(small)
+    trusted = {"run": ["--trust-code"], "benchmark": ["--trust-code"]}
+    said = run_commands(
+        "watching.md", tmp_path, merge=lambda name, *more: merge(name, *more, *trusted.get(str(name), []))
+    )
+    assert "tensorboard  curves" in next(iter(said.values()))
+    curves = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("events.out.tfevents.*")}
+    assert {f"runs/first/tensorboard/{name}" for name in ("best", "uniform", "greedy")} < curves
+    assert {f"boards/compared/{name}.whole.seed0" for name in ("best", "uniform", "greedy")} < curves
+    lines = (tmp_path / "runs/second/scores-file/scores.csv").read_text().splitlines()
+    assert lines[0] == "evaluations,strategy,score,best"
+    assert lines[-1].startswith("finished,greedy soup")
+    told = (tmp_path / "told.txt").read_text().splitlines()
+    assert [line.split(" takes ")[0] for line in told[:-1]] == ["greedy"] * (len(told) - 1)
+    assert told[-1].startswith("finished: greedy soup")
+
+
+def test_what_a_sink_is_told_is_listed() -> None:
+    """Each field of the values, and each event that is written."""
+    text = page("watching.md").partition("### What a sink is told")[2]
+    names = set(re.findall(r"`(\w+)(?:\(\w+, \w+\))?`", text))
+    for kind in (SinkRun, SinkEvent, SinkEnd):
+        public = {name for name in vars(kind) if not name.startswith("_")} | set(kind.__dataclass_fields__)
+        assert public <= names, kind
+    package = Path(merging.__file__).parent
+    written = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(r'(?:journal|log)\.write\("(\w+)"', path.read_text())
+    }
+    rows = set(re.findall(r"^\| `(\w+)` \| ", text.partition("| event |")[2].partition("| of `SinkEnd`")[0], re.M))
+    assert rows == written
+    assert "run" in written
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-PACKAGE = EXAMPLES / "merging-median"
+PACKAGES = (EXAMPLES / "merging-median", EXAMPLES / "merging-sinks")
 
 
 def run(arguments: list[str | Path], folder: Path, path: Path | None = None) -> str:
@@ -33,30 +33,32 @@ def run(arguments: list[str | Path], folder: Path, path: Path | None = None) -> 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ``pip install`` put the example package."""
-    target, copy = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "package"
-    copy.mkdir()
-    for file in (*PACKAGE.glob("*.*"), *PACKAGE.glob("src/**/*.py")):
-        place = copy / file.relative_to(PACKAGE)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.read_bytes())
-    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, copy]
-    run(install, target)
+    """Where ``pip install`` put the example packages."""
+    target, copies = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source")
+    for package in PACKAGES:
+        for file in (*package.glob("*.*"), *package.glob("src/**/*.py")):
+            place = copies / file.relative_to(EXAMPLES)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.read_bytes())
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target]
+    run([*install, *(copies / package.name for package in PACKAGES)], target)
     return target
 
 
 def test_the_installed_package_is_a_strategy_like_any_other(site: Path, pool_folder: Path, tmp_path: Path) -> None:
-    assert "median" in run(["merging", "list"], tmp_path, site)
+    listed = run(["merging", "list"], tmp_path, site)
+    assert all(f"\n  {name} " in listed for name in ("median", "wandb", "mlflow"))
     assert "merging_median" in run(["merging", "describe", "median", "--json"], tmp_path, site)
     pattern = f"{pool_folder}/model_*.safetensors"
     run(["merging", "run", "--strategy", "median", "--models", pattern, "--output", "out"], tmp_path, site)
     assert (tmp_path / "out/model.safetensors").is_file()
 
 
-def test_the_package_passes_its_own_tests(site: Path, tmp_path: Path) -> None:
-    assert "passed" in run(
-        ["pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, PACKAGE / "tests"], tmp_path, site
-    )
+def test_the_packages_pass_their_own_tests(site: Path, tmp_path: Path) -> None:
+    tests = [package / "tests" for package in PACKAGES]
+    told = run(["pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", tmp_path, *tests], tmp_path, site)
+    assert "passed" in told
+    assert "skipped" not in told or not os.environ.get("MERGING_DEV_FULL"), told
 
 
 def test_the_form_of_data_is_listed_and_tested(tmp_path: Path) -> None:

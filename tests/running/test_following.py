@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import sys
 import threading
@@ -130,6 +131,30 @@ def test_what_fails_is_one_warning(at: str, pool: ModelPool, tmp_path: Path, run
     assert with_it.report.content_hash == without.report.content_hash
     assert with_it.report.notes == without.report.notes
     assert [end.state for end in runs[0].ends] == ["finished"]  # the other one is told to the end
+
+
+@dataclass(frozen=True)
+class Endless(Sink):
+    """Has the user lose patience before it does."""
+
+    name: ClassVar[str] = "endless"
+
+    def begin(self, run: SinkRun) -> SinkWriter:
+        return Impatient()
+
+
+class Impatient(SinkWriter):
+    def end(self, end: SinkEnd) -> None:
+        _thread.interrupt_main()
+        threading.Event().wait()
+
+
+def test_ctrl_c_ends_the_wait_and_keeps_the_result(pool: ModelPool, tmp_path: Path) -> None:
+    heard = Heard()
+    result = merging.merge(pool, "uniform", output=tmp_path / "run", sinks=Endless(), progress=heard)
+    assert result.report.status == "finished"
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert [text for text in heard.said if "sink 'endless' was still at work when the wait" in text]
 
 
 def test_who_listens_nowhere_is_warned_where_programs_are(pool: ModelPool, caplog: pytest.LogCaptureFixture) -> None:

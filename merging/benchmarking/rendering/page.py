@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
 from merging.benchmarking.rendering.card import card
-from merging.benchmarking.rendering.documents import caption, remarks, title
+from merging.benchmarking.rendering.documents import caption, headed, remarks, title
 from merging.benchmarking.rendering.figures import Figure, packed, versions
 from merging.benchmarking.rendering.page_tables import comparisons, pool, scores
 from merging.benchmarking.rendering.pictures import map_name
@@ -46,7 +47,8 @@ def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | No
         drawn: picture → what the page shows of it.
         own: the card of a run, where these are a run's rows.
     """
-    parts = [_part(found, drawn, own)]
+    tables = [replace(found, apart=()), *found.apart]
+    parts = [_part(part, drawn, own if number == 1 else None, number) for number, part in enumerate(tables, 1)]
     pictures = [picture for part in parts for picture in part["all"]]
     specifications = {picture["id"]: picture["live"] for picture in pictures}
     template = environment(PACKAGE, verdict_card.PACKAGE).get_template("page.html.j2")
@@ -58,6 +60,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | No
         return template.render(
             title=title(found),
             parts=parts,
+            left_out=dict(found.left_out),
             kinds=KINDS,
             cost_legend=COST_LEGEND,
             colours=COLOURS,
@@ -76,28 +79,38 @@ def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | No
     return page(len(page(LARGEST).encode()))
 
 
-def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None) -> dict[str, Any]:
-    """What the template shows of one benchmark."""
+def _part(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | None, number: int) -> dict[str, Any]:
+    """What the template shows of one table's results; of what stands apart, names begin with its number."""
+    before = "" if number == 1 else f"{number}-"
     labels = {map_name(row): row.label for row in found.rows}
+    known = {*CAPTIONS, *labels}
     pictures = []
-    for name, figure in drawn.items():
+    for id_, figure in drawn.items():
+        name = id_.removeprefix(before)
+        if f"{before}{name}" != id_ or name not in known:
+            continue
         # What Vega has drawn: it escapes the names that stand in it.
-        svg = Markup(inline(figure.wide, name))  # noqa: S704
-        narrow = Markup(inline(figure.narrow, f"{name}-narrow")) if figure.narrow else ""  # noqa: S704
+        svg = Markup(inline(figure.wide, id_))  # noqa: S704
+        narrow = Markup(inline(figure.narrow, f"{id_}-narrow")) if figure.narrow else ""  # noqa: S704
         shown = {"svg": svg, "wide": svg if narrow else "", "narrow": narrow, "live": figure.live}
-        pictures.append({**shown, "id": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")})
-    maps = [picture for picture in pictures if picture["id"] not in CAPTIONS][:MAPS]
-    main = {picture["id"]: picture for picture in pictures if picture["id"] in CAPTIONS}
+        pictures.append(
+            {**shown, "id": id_, "name": name, "method": labels.get(name, ""), "caption": CAPTIONS.get(name, "")}
+        )
+    maps = [picture for picture in pictures if picture["name"] not in CAPTIONS][:MAPS]
+    main = {picture["name"]: picture for picture in pictures if picture["name"] in CAPTIONS}
+    models = pool(found)
     return {
+        "title": "" if number == 1 else headed(found),
+        "why": found.why,
         "card": own or card(found),
-        "scores": scores(found, marked=True),
+        "scores": scores(found, marked=True) | {"id": f"{before}scores"},
         "legend": legend_of(found, ""),
         "remarks": remarks(found, unfinished=False),
         "comparisons": comparisons(found, marked=True),
         "pictures": {name: main.get(name) for name in CAPTIONS},
         "maps": maps,
         "all": [*main.values(), *maps],
-        "pool": pool(found),
+        "pool": models and models | {"id": f"{before}pool"},
         "caption": caption(found),
         "evaluations": f"{found.evaluations:,}",
         "command": found.command,

@@ -103,7 +103,8 @@ def _named(row: BenchmarkRow, looks: Mapping[str, Look]) -> dict[str, Any]:
     """A row's name; where it has a look, also the label by which it is found and sorted."""
     look = looks.get(row.label)
     label = row.label if look is not None else None
-    return {"label": label, "name": row.named, "look": look if row.finished else None, "folder": ""}
+    folder = "" if look is None or row.label.endswith(f"[{'/'.join(row.folders)}]") else ", ".join(row.folders)
+    return {"label": label, "name": row.named, "look": look if row.finished else None, "folder": folder}
 
 
 def _heads(found: Benchmark, columns: Sequence[str], *, marked: bool) -> dict[str, Any]:
