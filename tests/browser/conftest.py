@@ -129,6 +129,7 @@ def show(rendered: Callable[[str], Path], windows: Callable[..., BrowserContext]
         page.goto(found.own)
         if scripts:
             page.wait_for_selector("html[data-charts]", state="attached")
+            page.evaluate("() => document.querySelectorAll('details.more').forEach(more => more.open = true)")
         return found
 
     yield opened

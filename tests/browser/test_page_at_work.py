@@ -74,6 +74,16 @@ def test_pointing_at_a_mark_names_it_with_its_figures(show: Open, name: str) -> 
         tip.wait_for(state="detached", timeout=2000)
 
 
+def test_what_looks_closer_is_folded_and_lies_open_on_paper(show: Open) -> None:
+    page = show("pacs").page
+    opened = "() => [...document.querySelectorAll('details.more')].map(more => more.open)"
+    assert len(page.evaluate(opened)) >= 2
+    page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert not any(page.evaluate(opened))
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert all(page.evaluate(opened))
+
+
 def test_a_method_is_hidden_everywhere_and_comes_back(show: Open) -> None:
     """By its button with the mouse, by the keys, and by a click on its mark."""
     page = show("pacs").page
