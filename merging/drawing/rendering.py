@@ -13,6 +13,7 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
+from merging.drawing import converter
 from merging.drawing.frame import Drawing, Size
 from merging.drawing.theme import SCHEMES, finished
 
@@ -59,7 +60,7 @@ def draw(drawing: Drawing, name: str, size: Size, *kinds: Kind) -> list[bytes]:
 
 def svg(spec: dict[str, Any], name: str) -> str:
     """An SVG file's text: small, and with identifiers that follow from the name."""
-    text = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=version())
+    text = converter.text("vegalite_to_svg", json.dumps(spec), vl_version=version())
     said = saxutils.quoteattr(spec.get("description", name))
     text = text.replace("<svg ", f'<svg role="img" aria-label={said} ', 1)
     return identified(_TAG.sub(_tidied, text), name).replace("</g><", "</g>\n<") + "\n"
@@ -67,7 +68,7 @@ def svg(spec: dict[str, Any], name: str) -> str:
 
 def png(spec: dict[str, Any]) -> bytes:
     """A PNG file's bytes, ``SHARP`` times as large as the picture."""
-    made = vl_convert.vegalite_to_png(json.dumps(spec), vl_version=version(), scale=SHARP)
+    made = converter.data("vegalite_to_png", json.dumps(spec), vl_version=version(), scale=SHARP)
     out = io.BytesIO()  # the converter hardly compresses
     Image.open(io.BytesIO(made)).convert("RGB").save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -95,7 +96,7 @@ def live(drawing: Drawing, size: Size) -> dict[str, Any]:
 
 def scripts() -> str:
     """Vega, Vega-Lite and vega-embed in one script, which sets ``vega``, ``vegaLite`` and ``vegaEmbed``."""
-    return vl_convert.javascript_bundle(vl_version=version())  # type: ignore[call-arg]  # its stub asks for a snippet
+    return converter.text("javascript_bundle", vl_version=version())
 
 
 @cache

@@ -11,11 +11,11 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-import vl_convert
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from merging.drawing import converter
 from merging.drawing.frame import Headed, Margins, Size, framed, pixel, rows
 from merging.drawing.rendering import png, specification, svg, version
 from merging.drawing.words import shortened
@@ -65,7 +65,7 @@ def _file(drawing: Callable[[Size], alt.LayerChart], size: Size, path: Path) -> 
     if kind == ".svg":
         return svg(spec, path.stem).encode()
     if kind == ".pdf":
-        return vl_convert.vegalite_to_pdf(spec, vl_version=version())
+        return converter.data("vegalite_to_pdf", spec, vl_version=version())
     made = png(spec)
     if kind == ".png":
         return made
