@@ -47,8 +47,13 @@ class Look:
 
 
 def look(position: int) -> Look:
-    """Says how the method at a position of a table is drawn; the first 35 differ, and neighbours do in both."""
-    return Look(f"c{position % len(COLOURS) + 1}", SHAPES[position % len(SHAPES)])
+    """Says how the method at a position of a table is drawn; the first 35 differ, and neighbours do in both.
+
+    Of the first 15 no two blue ones have one shape.
+    """
+    colour = position % len(COLOURS)
+    shape = position + max(0, colour - 4)  # the last colours are like the first
+    return Look(f"c{colour + 1}", SHAPES[shape % len(SHAPES)])
 
 
 def config() -> dict[str, Any]:
