@@ -94,6 +94,7 @@ def live(drawing: Drawing, size: Size) -> dict[str, Any]:
     return specification(drawing, size, files=False)
 
 
+@cache
 def scripts() -> str:
     """Vega, Vega-Lite and vega-embed in one script, which sets ``vega``, ``vegaLite`` and ``vegaEmbed``."""
     return converter.text("javascript_bundle", vl_version=version())
