@@ -6,6 +6,7 @@ Terminal, model card, documents and exit codes say it from this one value, which
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ from merging.values.verdict import (
 from merging.values.wording import kind_of, lasted, plural
 
 _SETTING = re.compile(r"(?<!\S)`([a-z][a-z_.]*(?:=[^`]*)?)`")
+_COMMAND = re.compile(r"\bmerge [a-z]+(?: `[a-z_]+=[^`]+`)+")
+"""A command with settings, as the core says it."""
+_VALUE = re.compile(r"`([a-z_]+)=([^`]+)`")
 GROUPS = {
     Standing.BETTER: "gained",
     Standing.WORSE: "lost",
@@ -143,8 +147,16 @@ class Answer:
 
 
 def bare(text: str) -> str:
-    """A line without the backticks around settings, for documents, where ``strategy=greedy`` is read and not typed."""
-    return _SETTING.sub(r"\1", text)
+    """A line for documents: a command as it is typed, other settings without their backticks.
+
+    >>> bare("write it: merge run `strategy=wise-ft` `max_evaluations=9`, then `resume`")
+    'write it: merge run --strategy wise-ft --max-evaluations 9, then resume'
+    """
+    return _SETTING.sub(r"\1", _COMMAND.sub(lambda found: _VALUE.sub(_typed, found[0]), text))
+
+
+def _typed(setting: re.Match[str]) -> str:
+    return f"--{setting[1].replace('_', '-')} {shlex.quote(setting[2])}"
 
 
 def markdown(found: Answer) -> list[str]:
