@@ -57,11 +57,15 @@ def comparisons(found: Benchmark, *, marked: bool = False) -> list[dict[str, Any
     named = {row.label: row for row in found.rows}
     for reference in found.references:
         columns, told = compared(found, reference)
+        tested = {label for label, verdicts in told.items() if any(each and each.tested for each in verdicts)}
+        silent = [label for label in told if tested and label not in tested]
         rows = [
             _named(named[label], looks) | {"tests": [_test(verdict, marked=marked) for verdict in verdicts]}
             for label, verdicts in told.items()
+            if label not in silent
         ]
-        own = {"name": found.against(reference), "rows": rows, "correction": correction_of(found, reference)}
+        remark = correction_of(found, reference) + (f" Not tested: {', '.join(silent)}." if silent else "")
+        own = {"name": found.against(reference), "rows": rows, "correction": remark.strip()}
         tables.append(_heads(found, columns, marked=marked) | own)
     return tables
 
