@@ -125,17 +125,9 @@ def renamed_row(row: BenchmarkRow, names: Mapping[str, str]) -> BenchmarkRow:
         names: column → new column.
     """
     every = dict(names) | {accurate(name): accurate(new) for name, new in names.items()}
-    tests = {names.get(name, name): value for name, value in row.tests.items()}
-    held_out, shifted = row.held_out, row.shifted
-    if names.get(HELD_OUT, HELD_OUT) != HELD_OUT and held_out is not None:
-        tests[names[HELD_OUT]], held_out = held_out, None
-    if names.get(SHIFTED, SHIFTED) != SHIFTED and shifted is not None:
-        tests[names[SHIFTED]], shifted = shifted, None
     return replace(
         row,
-        held_out=held_out,
-        shifted=shifted,
-        tests=tests,
+        **_scores(row, names),
         intervals={every.get(name, name): value for name, value in row.intervals.items()},
         spread={every.get(name, name): value for name, value in row.spread.items()},
         accuracies={every.get(name, name): value for name, value in row.accuracies.items()},
@@ -145,13 +137,17 @@ def renamed_row(row: BenchmarkRow, names: Mapping[str, str]) -> BenchmarkRow:
 
 def renamed_single(single: Single, names: Mapping[str, str]) -> Single:
     """A model's scores in other columns. The arguments are those of :func:`renamed_row`."""
-    tests = {names.get(name, name): value for name, value in single.tests.items()}
-    held_out, shifted = single.held_out, single.shifted
-    if names.get(HELD_OUT, HELD_OUT) != HELD_OUT and held_out is not None:
-        tests[names[HELD_OUT]], held_out = held_out, None
-    if names.get(SHIFTED, SHIFTED) != SHIFTED and shifted is not None:
-        tests[names[SHIFTED]], shifted = shifted, None
-    return replace(single, held_out=held_out, shifted=shifted, tests=tests)
+    return replace(single, **_scores(single, names))
+
+
+def _scores(own: BenchmarkRow | Single, names: Mapping[str, str]) -> dict[str, Any]:
+    """The scores in other columns: what is no longer the table's held-out score, or its average, is a set's."""
+    tests = {names.get(name, name): value for name, value in own.tests.items()}
+    found: dict[str, Any] = {"held_out": own.held_out, "shifted": own.shifted, "tests": tests}
+    for part, column in (("held_out", HELD_OUT), ("shifted", SHIFTED)):
+        if names.get(column, column) != column and found[part] is not None:
+            tests[names[column]], found[part] = found[part], None
+    return found
 
 
 def comparable(one: Benchmark, other: Benchmark) -> bool:
