@@ -6,12 +6,13 @@ import base64
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import vl_convert
 
 from merging.benchmarking.views import MAP
-from merging.drawing import NARROW, WIDE, Drawing, draw, live
+from merging.drawing import NARROW, WIDE, Drawing, draw, live, scripts
 from merging.drawing.rendering import version
 
 
@@ -52,6 +53,12 @@ def packed(text: str) -> str:
     b'a < b'
     """
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+@cache
+def packed_scripts() -> str:
+    """The scripts that draw live charts, packed; the same in all pages."""
+    return packed(scripts())
 
 
 def versions() -> str:

@@ -12,12 +12,12 @@ from markupsafe import Markup
 from merging.benchmarking.rendering.answer import recommended
 from merging.benchmarking.rendering.card import card
 from merging.benchmarking.rendering.documents import caption, headed, remarks, title
-from merging.benchmarking.rendering.figures import Figure, packed, versions
+from merging.benchmarking.rendering.figures import Figure, packed, packed_scripts, versions
 from merging.benchmarking.rendering.page_tables import comparisons, pool, scores
 from merging.benchmarking.rendering.pictures import map_name
 from merging.benchmarking.rendering.tables import COST_LEGEND, legend_of
 from merging.benchmarking.results import Benchmark
-from merging.drawing import SCHEMES, inline, scripts
+from merging.drawing import SCHEMES, inline
 from merging.values import verdict_card
 from merging.values.shown import environment
 from merging.values.told import KINDS
@@ -55,7 +55,7 @@ def to_html(found: Benchmark, drawn: Mapping[str, Figure], own: VerdictCard | No
     template = environment(PACKAGE, verdict_card.PACKAGE).get_template("page.html.j2")
     # Base64 holds no markup.
     charts = Markup(packed(json.dumps(specifications, allow_nan=False))) if specifications else ""  # noqa: S704
-    vega = Markup(packed(scripts())) if specifications else ""  # noqa: S704
+    vega = Markup(packed_scripts()) if specifications else ""  # noqa: S704
 
     def page(size: int) -> str:
         return template.render(
