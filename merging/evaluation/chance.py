@@ -136,7 +136,7 @@ def against_chance(
     for start in range(0, len(chosen), numerics.batch):
         if should_stop():
             raise Stopped(StopReason.INTERRUPTED)
-        rows = split.inputs[torch.from_numpy(chosen[start : start + numerics.batch])]
+        rows = split.tensor[torch.from_numpy(chosen[start : start + numerics.batch])]
         with torch.inference_mode():
             outputs = live.module(batch_for(task, rows, numerics.device, live.dtype))
             if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:

@@ -27,8 +27,8 @@ class Feed:
         self.labels = on_device(split.labels, self.device)
         if room is None and self.device.type == "cuda":
             room = torch.cuda.mem_get_info(self.device)[0] // 2
-        self.resident = room is None or split.inputs.nbytes <= room
-        self._inputs = on_device(split.inputs, self.device) if self.resident else split.inputs
+        self.resident = room is None or split.tensor.nbytes <= room
+        self._inputs = on_device(split.tensor, self.device) if self.resident else split.tensor
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -92,7 +92,7 @@ def probe(module: nn.Module, task: Task, numerics: Numerics) -> Collection[str]:
         TaskError: the model fails on the held-out data, or gives something else than logits.
     """
     try:
-        sample = batch_for(task, task.held_out.inputs[:2], numerics.device)
+        sample = batch_for(task, task.held_out.tensor[:2], numerics.device)
         idle, shape = untouched(on_device(module.eval(), numerics.device).float(), sample)
     except NoLogitsError as error:
         raise TaskError(f"task '{task.name}': {error}") from None

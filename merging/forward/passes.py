@@ -113,7 +113,7 @@ class Passes:
         """A split's first samples as they are stored, on the device; that needs none of the others there."""
         if split in self._feeds:
             return self._feeds[split].take(slice(0, count))
-        return on_device(self.task.split(split).inputs[:count], self.live.weights.device)
+        return on_device(self.task.split(split).tensor[:count], self.live.weights.device)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Turns stored samples into what the model takes: normalised, in the precision that it runs in."""

@@ -100,7 +100,7 @@ def effort(made: Plan) -> Effort:
         raise ValueError("without a task nothing is evaluated")
     with numerics.applied():
         live.load(Recipe.single(made.pool.ingredients[0], made.partition))
-        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.inputs[:2]))
+        rehearsal = rehearse(made, forward(live, numerics, task, task.held_out.tensor[:2]))
     meter = rehearsal.meter
     averages = max(0, meter.evaluations - len(made.pool))
     passes = meter.forward_equivalents + averages * _measuring(made, task)
@@ -129,10 +129,10 @@ def estimate(made: Plan, progress: Progress | None = None, should_stop: Callable
         progress.stage("timing a batch")
         recipes = [Recipe.single(row, made.partition) for row in made.pool.ingredients[:2]]
         live.load(recipes[0])
-        inputs = task.held_out.inputs[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
+        inputs = task.held_out.tensor[: max(min(TIMED, 8 * numerics.batch), numerics.batch)]
         sample = median_seconds(lambda: forward(live, numerics, task, inputs)) / len(inputs)
         mix = median_seconds(lambda: _mix(live, recipes, len(made.partition)))
-        outputs = forward(live, numerics, task, task.held_out.inputs[:2])
+        outputs = forward(live, numerics, task, task.held_out.tensor[:2])
         progress.stage("rehearsing the run, without forward passes")
         rehearsal = rehearse(made, outputs, should_stop=should_stop)
         ahead = foreseen(rehearsal)

@@ -95,7 +95,7 @@ def _set(name: str, split: Split, outputs: int, twice: int) -> CheckedSet:
         known = split.labels.cpu()[split.labels.cpu() >= 0]
         counts = torch.bincount(known, minlength=classes).tolist() if len(known) else []
     missing = tuple(number for number, count in enumerate(counts) if not count)
-    shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.inputs)
+    shape, dtype = tuple(split.inputs.shape[1:]), dtype_name(split.tensor)
     labels = "classes" if counts else "none" if split.categorical and outputs != 1 else "numbers"
     return CheckedSet(
         name=name,

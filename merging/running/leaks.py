@@ -66,7 +66,7 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     """
     found: dict[bytes, int] = {}
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
-    for row, label in zip(split.inputs.cpu(), split.labels.tolist(), strict=True):
+    for row, label in zip(split.tensor.cpu(), split.labels.tolist(), strict=True):
         is_text = padding is not None and row.dtype == torch.int64 and row.ndim <= 2
         content = row[..., (row if row.ndim == 1 else row[0]) != padding] if is_text else row  # of segments, too
         digest = blake3(bytes_of(content).data).digest()
