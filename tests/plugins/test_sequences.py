@@ -59,7 +59,8 @@ def test_batches_hold_so_many_tokens_and_whole_samples() -> None:
     assert made().cuts(20) == [0, 3]
     split = Split.of(made(), torch.from_numpy(made().scored.astype(np.float32)))
     assert split.cuts(12) == [0, 2, 3]
-    assert split.counts_tokens and not split.categorical
+    assert split.counts_tokens
+    assert not split.categorical
     with pytest.raises(TaskError, match="of many lengths"):
         _ = split.tensor
 
