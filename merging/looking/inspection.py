@@ -252,7 +252,7 @@ def inspect_pool(
     if module is not None:
         check_fits(module, pool)
     if task is not None and module is not None:
-        numerics = Numerics.choose(passes.device, module, task.held_out.tensor[0], "fp32", threads=passes.threads)
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         with numerics.applied():
             idle = probe(module, task, numerics)
             partition = partition.with_marks(untouched=idle, equal=equal)

@@ -159,14 +159,14 @@ class Scorer:
             Stopped: ``should_stop`` said so.
         """
         task, module, passes = self.task, self.fitted(pool), self._passes
-        numerics = Numerics.choose(passes.device, module, task.held_out.tensor[0], "fp32", threads=passes.threads)
+        numerics = Numerics.choose(passes.device, module, task.held_out.inputs[0], "fp32", threads=passes.threads)
         found = {}
         with numerics.applied():
             probe(module, task, numerics)
             live = LiveModel(module, pool, Whole().split(pool.tensors), numerics.device, numerics.layout)
             ledger = Ledger(Journal(None), should_stop=self.watcher.should_stop)
             evaluator = Evaluator.over(live, task, self.objective, numerics, ledger)
-            said = unnamed(task, forward(live, numerics, task, task.held_out.tensor[:2]))
+            said = unnamed(task, forward(live, numerics, task, task.held_out.inputs[:2]))
             if said is not None and said not in self._said:
                 self._said.add(said)
                 self.watcher.progress.say(f"warning: {said}")
