@@ -137,7 +137,7 @@ def cuts(borders: Sequence[int], parts: int) -> list[tuple[int, int]]:
     [(0, 48), (48, 80), (80, 100)]
 
     Args:
-        borders: where batches begin, and the number of samples (:meth:`merging.plugins.task.Split.cuts`).
+        borders: first sample of each batch, and the number of samples, as :meth:`merging.plugins.task.Split.cuts` says.
         parts: how many parts are wanted, 1 or more; there are no more than batches.
 
     Returns:
