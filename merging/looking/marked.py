@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ def _stretches(row: np.ndarray, decode: Callable[[Tensor], str], room: int) -> t
     borders = [0, *(np.flatnonzero(np.diff(row < 0)) + 1).tolist(), len(row)]
     texts = ["", *(decode(ids[:border]) for border in borders[1:])]
     found = []
-    for number, (begin, end) in enumerate(zip(borders, borders[1:], strict=False)):
+    for number, (begin, end) in enumerate(itertools.pairwise(borders)):
         before, whole = texts[number], texts[number + 1]
         text = whole[len(before) :] if whole.startswith(before) else decode(ids[begin:end])
         scored = bool(row[begin] < 0)

@@ -71,7 +71,7 @@ def digests(split: Split, padding: int | None = None) -> dict[bytes, int]:
     if isinstance(split.inputs, Sequences):
         right = split.labels if split.categorical else split.labels[:, 0] if split.labels.ndim == 2 else None
         for number, digest in enumerate(_of_texts(split.inputs)):
-            found.setdefault(digest, 0 if right is None else int(right[number]))
+            found.setdefault(digest, -1 if right is None else int(right[number]))
         return found
     outputs = [group[0] for group in split.classes] if split.classes is not None else None
     for row, label in zip(split.tensor.cpu(), split.labels.tolist(), strict=True):
