@@ -103,6 +103,7 @@ class Language(DataForm):
             choice=reader.choice,
             decode=lambda _: self._read(reader, kind, rows, names, decided, 1 if is_table else 0),
             final=True,
+            scored="questions" if kind == "questions" else "documents",
         )
 
     def _context(self, source: Any) -> int:
@@ -142,7 +143,7 @@ class Language(DataForm):
             found = gathered(_watched(reading.passages(there), reader), source.padding)
             return *found, reading.said()
 
-        found = tokenized([*decided, context], source, make)
+        found = tokenized([*decided, context, source.padding], source, make)
         reader.say(f"{reader.path}: {note}" for note in found.notes)
         group = reader.options.get("group")
         if group is None:
