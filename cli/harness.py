@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from merging.cli.asking.options import Taking, shared
-from merging.errors import MergingError, RequirementError
+from merging.errors import MergingError, RequirementError, near_path
 
 if TYPE_CHECKING:
     from merging.plugins.watcher import Watcher
@@ -96,13 +97,16 @@ def _check(models: Sequence[str], flags: dict[str, Any]) -> None:
         raise RequirementError("--tasks is what models are run on, and all that is named are results of lm-eval")
     if not models:
         return
+    from merging.storage.hub.spelling import as_id, written
+
+    ids = [name for name in models if as_id(name) is not None]
+    for name in models:
+        if name not in ids and not glob.has_magic(name) and not Path(name).expanduser().exists():
+            raise RequirementError(f"{name}: neither a model nor results of lm-eval{near_path(name)}{written(name)}")
     if not flags["tasks"]:
         raise RequirementError(
             f"{models[0]} holds no results of lm-eval; a model is run on tasks: --tasks NAME, such as --tasks arc_easy"
         )
-    from merging.storage.hub.spelling import as_id
-
-    ids = [name for name in models if as_id(name) is not None]
     if ids and not flags["online"]:
         raise RequirementError(f"{ids[0]} is a model of the Hub, and nothing is fetched; --online fetches it")
 

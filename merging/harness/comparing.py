@@ -1,4 +1,4 @@
-"""Models on the tasks of lm-eval: paired tests against one of them, sample by sample, corrected over the whole table."""
+"""Models on the tasks of lm-eval: paired tests against one of them, sample by sample, corrected over the table."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -62,6 +63,11 @@ def quiet() -> Iterator[Heard]:
         drawn(self, *arguments, **keywords | {"disable": True})
 
     with contextlib.ExitStack() as undone:
+        undone.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        undone.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        for name in ("huggingface_hub", "datasets", "transformers"):  # which make their loggers now
+            importlib.import_module(name)
         for name in LOGGERS:
             logger = logging.getLogger(name)
             for kept in ("handlers", "propagate", "level"):
@@ -70,9 +76,6 @@ def quiet() -> Iterator[Heard]:
             logger.setLevel(logging.INFO if name == "lm_eval" else logging.ERROR)
         undone.callback(setattr, std.tqdm, "__init__", drawn)
         std.tqdm.__init__ = hidden
-        undone.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        undone.enter_context(contextlib.redirect_stdout(io.StringIO()))
         alone = os.environ.get("DISABLE_MULTIPROC")  # no processes for standard errors
         os.environ["DISABLE_MULTIPROC"] = "1"
         undone.callback(os.environ.pop, "DISABLE_MULTIPROC") if alone is None else undone.callback(

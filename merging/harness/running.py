@@ -83,7 +83,7 @@ def run(models: Mapping[str, Loadable], asked: Asked, output: Path, watcher: Wat
         found = chosen(asked.tasks, asked.include, trusted=asked.trusted)
         progress.stage("loading tasks and their data")
         with _sandboxed(trusted=asked.trusted):
-            loaded = found.load()
+            loaded = found.load(online=asked.online)
             for note in _shots(loaded["tasks"], asked.shots):
                 progress.say(note)
             atomic.make_folder(output)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from merging.errors import MergingError, RequirementError, TaskError, near_path, raised, unknown
+from merging.errors import RequirementError, TaskError, near_path, raised, unknown
 from merging.harness import consent
 from merging.harness.network import REFUSED
 from merging.harness.results import OLDEST
@@ -17,6 +17,8 @@ from merging.models.extras import needed
 
 EXTRA = "lm-eval"
 GROUP, TAG = "GROUP", "TAG"
+OFFLINE = (REFUSED, "offline", "Offline", "Couldn't reach", "couldn't find any data", "Couldn't find")
+"""Words of libraries that would have fetched something."""
 
 
 def library() -> None:
@@ -49,34 +51,45 @@ class Chosen:
     names: tuple[str, ...]
     manager: Any
 
-    def load(self) -> dict[str, Any]:
+    def load(self, *, online: bool = False) -> dict[str, Any]:
         """Loads the tasks with their data, as lm-eval does.
+
+        Args:
+            online: data may be fetched.
 
         Raises:
             TaskError: a file says something that lm-eval does not take, or its data cannot be had.
         """
-        found: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+        found: dict[str, Any] = {}
         try:
             found = self.manager.load(list(self.names))
-        except MergingError:
-            raise
         except Exception as error:  # libraries raise whatever a file provokes
-            raise TaskError(self._refused(error)) from None
+            raise TaskError(self._refused(error, online=online)) from None
         return found
 
-    def _refused(self, error: Exception) -> str:
-        """What is wrong, with the data that would have been fetched."""
+    def _refused(self, error: Exception, *, online: bool) -> str:
+        """Says which task cannot be had, and which data would have been fetched."""
         said = raised(error, whole=True)
-        wanted = [
-            f"{name} ({entry.cfg['dataset_path']})"
-            for name, entry in _reached(self.names, self.manager.task_index)
-            if entry.cfg and isinstance(entry.cfg.get("dataset_path"), str)
-        ]
-        where = ", ".join(dict.fromkeys(wanted)) or ", ".join(self.names)
-        if REFUSED in said or "offline" in said.lower() or "Couldn't reach" in said or "couldn't find any data" in said:
-            place = next((each for each in wanted if each.partition("(")[2].rstrip(")") in said), where)
-            return f"the data of {place[:120]} are not on this disk, and nothing is fetched; `online` fetches them"
-        return f"lm-eval cannot open {where[:80]}: {said[:180]}"
+        if "Duplicate task" in said:
+            return f"{said.partition(': ')[2]}; name the group or the task"
+        name, place = self._faulty()
+        if not online and any(word in said for word in OFFLINE):
+            return f"the data of {name} ({place}) are not on this disk, and nothing is fetched; `online` fetches them"
+        return f"{name}: lm-eval cannot open this task: {said[:200]}"
+
+    def _faulty(self) -> tuple[str, str]:
+        """The first task that cannot be loaded alone, and the place of its data."""
+        reached = _reached(self.names, self.manager.task_index)
+        alone = [(name, entry) for name, entry in reached if entry.kind.name not in (GROUP, TAG)]
+        for name, entry in alone:
+            try:
+                if len(alone) > 1:
+                    self.manager.load([name])
+            except Exception:
+                return name, str((entry.cfg or {}).get("dataset_path"))
+        if len(alone) == 1:
+            return alone[0][0], str((alone[0][1].cfg or {}).get("dataset_path"))
+        return ", ".join(self.names)[:80], "its data"
 
 
 def chosen(wanted: Sequence[str], include: Sequence[Path] = (), *, trusted: bool = False) -> Chosen:
